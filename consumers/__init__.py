@@ -1,0 +1,4 @@
+"""Placeholder."""
+
+if __name__ == "consumers":
+    raise ImportError("import streamer.consumers, not consumers")

@@ -1,0 +1,32 @@
+"""Learners and trainers: one a file, equation and paper on top, its kernel beside it.
+
+A new learner is one file and one line of `LEARNERS`; `streamer.checks.learners` runs over every line.
+"""
+
+from importlib import import_module
+from typing import Any, cast
+
+from streamer.errors import BadSettings
+from streamer.protocols import OnlineLearner
+
+if __name__ == "models":
+    raise ImportError("import streamer.models, not models")
+
+# Name to "module:Class", imported when it is first asked for.
+LEARNERS = {
+    "popularity": "streamer.models.popularity:Popularity",
+    "popularity-recent": "streamer.models.popularity:RecentPopularity",
+    "bias": "streamer.models.bias:Bias",
+    "biased-mf": "streamer.models.biased_mf:BiasedMF",
+    "skip-gram": "streamer.models.skip_gram:SkipGram",
+}
+
+
+def learner(name: str, *, seed: int, dim: int | None = None) -> OnlineLearner:
+    """A new learner of the registry; raises BadSettings for a name that is not in it."""
+    if name not in LEARNERS:
+        raise BadSettings(f"no learner {name!r}; choose one of: {', '.join(sorted(LEARNERS))}")
+    module, _, attribute = LEARNERS[name].partition(":")
+    made: Any = getattr(import_module(module), attribute)
+    parameters = made.Parameters() if dim is None or not hasattr(made.Parameters(), "dim") else made.Parameters(dim=dim)
+    return cast(OnlineLearner, made(name, parameters, seed=seed))

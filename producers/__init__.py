@@ -1,0 +1,4 @@
+"""Placeholder."""
+
+if __name__ == "producers":
+    raise ImportError("import streamer.producers, not producers")

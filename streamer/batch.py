@@ -1,0 +1,63 @@
+"""What a learner sees: events as arrays, and one user as a view."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from streamer.arrays import F32, I32, I64, U8, U64, Array
+
+RATING, CLICK = 0, 1
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Which items each user has seen, as the kernels read it.
+
+    A user's seen items are a ring of `ring` distinct items in the order of first sight, in pages of item rows:
+    the c-th one stands in `pages[page_of[user, (c % ring) // page], c % page]`, page being pages.shape[1].
+    The ring is longer than what counts as seen (`window`), so that what was seen *before an event* is still all there after its batch:
+    an event that came when `c` items had been seen has seen those numbered max(0, c - window) to c - 1.
+    """
+
+    pages: I32  # (pages, items a page)
+    page_of: I32  # (user rows, pages a user), -1: none
+    counts: I64  # (user rows,), distinct items ever put into the ring
+    window: int  # 4,096
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """n events in the order they are learned in. A row of -1 is one never seen: only in batches that are predicted."""
+
+    kinds: U8  # (n,) RATING or CLICK
+    users: I32  # (n,) user rows
+    items: I32  # (n,) item rows
+    values: F32  # (n,) the rating; the kind's weight for a click
+    clicks: F32  # (n,) weight as a click: the kind's for clicks, 1 for ratings that are likes, 0 otherwise; below 0: a dislike
+    times_ms: I64  # (n,) when it happened, by the event
+    keys: U64  # (n,) what the event's negatives are drawn from
+    lows: F32  # (n,) lowest rating before this event, -inf where there was none
+    highs: F32  # (n,) highest rating before this event, inf where there was none
+    seen_counts: I64  # (n,) distinct items the user had seen before this event
+    seen: Seen
+
+    def __len__(self) -> int:
+        return len(self.kinds)
+
+    def part(self, start: int, stop: int) -> "Batch":
+        """Events start to stop - 1, as views."""
+        cut = slice(start, stop)
+        return Batch(
+            self.kinds[cut], self.users[cut], self.items[cut], self.values[cut], self.clicks[cut], self.times_ms[cut],
+            self.keys[cut], self.lows[cut], self.highs[cut], self.seen_counts[cut], self.seen,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class UserView:
+    """One user as a query sees it: copies, so that nothing it reads moves and nothing it does is kept."""
+
+    user_id: str
+    known: bool  # False: no event of this user was ever learned
+    rows: Mapping[str, Array]  # learner name -> the user's row in its user table, (width,)
+    seen: I32  # (n,) item rows
+    clicked: bool  # whether any event of this user was a click or a like

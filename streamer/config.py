@@ -1,0 +1,180 @@
+"""Settings: one frozen class a part. Flags go over `STREAMER_*` variables, these over `streamer.toml`.
+
+Every field is a flag (`user_cache_bytes` is `--user-cache-bytes`), a variable (`STREAMER_USER_CACHE_BYTES`) and a key of
+the part's table in `streamer.toml` (`[state]`). Secrets are read from files or variables and never shown.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from streamer.errors import BadSettings
+
+Part = TypeVar("Part", bound=msgspec.Struct)
+
+
+KINDS = {"view": 0.2, "click": 1.0, "cart": 2.0, "purchase": 4.0, "dislike": -1.0}
+
+
+def _doc(text: str, **limits: Any) -> Meta:
+    return Meta(description=text, **limits)
+
+
+class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The endpoint."""
+
+    host: Annotated[str, _doc("address to listen on; other than loopback needs a token file or --insecure")] = (
+        "127.0.0.1"
+    )
+    port: Annotated[int, _doc("port to listen on; 0 takes a free one", ge=0, le=65535)] = 8080
+    request_max_bytes: Annotated[int, _doc("largest request read, before and after decompression", ge=1024)] = 262144
+    deadline_s: Annotated[float, _doc("how long a request may wait for freshness when it names no deadline", gt=0)] = (
+        5.0
+    )
+    shutdown_timeout_s: Annotated[float, _doc("how long requests under way may take at shutdown", gt=0)] = 2.0
+
+
+class SecuritySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who may ask."""
+
+    token_file: Annotated[str, _doc("file with the token that requests must bear (Authorization: Bearer ...)")] = ""
+    insecure: Annotated[bool, _doc("listen beyond loopback without a token")] = False
+
+
+class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Apache Kafka as the source."""
+
+    kafka: Annotated[str, _doc("bootstrap servers HOST:PORT[,HOST:PORT]; empty: the embedded log")] = ""
+    kafka_create_topics: Annotated[bool, _doc("create missing topics")] = True
+    kafka_replication: Annotated[int, _doc("replication factor of created topics", ge=1)] = 1
+    kafka_group: Annotated[str, _doc("group under which offsets are committed as a hint for tools")] = "streamer"
+    kafka_security: Annotated[str, _doc("PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL")] = "PLAINTEXT"
+    kafka_sasl_mechanism: Annotated[str, _doc("PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512")] = "PLAIN"
+    kafka_username: Annotated[str, _doc("SASL user")] = ""
+    kafka_password_file: Annotated[str, _doc("file with the SASL password")] = ""
+    kafka_ca_file: Annotated[str, _doc("PEM file of the authority that signed the broker's certificate")] = ""
+    kafka_cert_file: Annotated[str, _doc("PEM file of our own certificate")] = ""
+    kafka_key_file: Annotated[str, _doc("PEM file of our own key")] = ""
+
+
+class LearningSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is learned, and how; the state depends on most of it."""
+
+    rating_learner: Annotated[str, _doc("champion for ratings")] = "biased-mf"
+    click_learner: Annotated[str, _doc("champion for clicks")] = "skip-gram"
+    seed: Annotated[int, _doc("seed of every first value and every negative", ge=0)] = 1
+    dim: Annotated[
+        Annotated[int, Meta(ge=1, le=1024)] | None, _doc("factors of learners that have them; default: their own")
+    ] = None
+    like_share: Annotated[
+        float, _doc("a rating of this share of the highest so far, or more, is a click too", gt=0, le=1)
+    ] = 0.8
+    kinds: Annotated[dict[str, float], _doc("weight of each kind of click, name=weight,...; dislikes below 0")] = (
+        msgspec.field(default_factory=lambda: dict(KINDS))
+    )
+    rating_min: Annotated[float, _doc("lowest rating accepted")] = -100.0
+    rating_max: Annotated[float, _doc("highest rating accepted")] = 100.0
+    event_max_bytes: Annotated[int, _doc("largest event accepted", ge=256, le=60000)] = 16384
+    max_records: Annotated[int, _doc("largest micro-batch", ge=1, le=2000)] = 1000
+
+
+class StateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is kept, and where."""
+
+    data: Annotated[str, _doc("directory of the state and the embedded log")] = "./streamer-data"
+    commit_interval_s: Annotated[float, _doc("time between commits of the state", gt=0)] = 1.0
+    user_cache_bytes: Annotated[
+        int, _doc("memory for users in front of RocksDB; the rest is read when needed", ge=0)
+    ] = 1 << 30
+    log_retention_bytes: Annotated[Annotated[int, Meta(ge=1)] | None, _doc("largest embedded log; none: keep all")] = (
+        None
+    )
+    log_retention_days: Annotated[
+        Annotated[float, Meta(gt=0)] | None, _doc("oldest event kept in the log; none: keep all")
+    ] = None
+    dedupe_events: Annotated[int, _doc("newest event_ids remembered a partition", ge=0)] = 1_000_000
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """All parts."""
+
+    server: ServerSettings = ServerSettings()
+    security: SecuritySettings = SecuritySettings()
+    kafka: KafkaSettings = KafkaSettings()
+    learning: LearningSettings = LearningSettings()
+    state: StateSettings = StateSettings()
+
+
+PARTS: dict[str, type[msgspec.Struct]] = {
+    "server": ServerSettings,
+    "security": SecuritySettings,
+    "kafka": KafkaSettings,
+    "learning": LearningSettings,
+    "state": StateSettings,
+}
+
+
+def load(flags: Mapping[str, Any], environ: Mapping[str, str] = os.environ, file: Path | None = None) -> Settings:
+    """Settings from flags (those that were given), variables and a file; raises BadSettings naming the culprit.
+
+    `file` defaults to `streamer.toml` in the working directory, which need not be there; a named one must be.
+    """
+    tables = _read(file or Path("streamer.toml"), must_exist=file is not None)
+    parts = {name: _part(name, kind, tables.pop(name, {}), flags, environ) for name, kind in PARTS.items()}
+    if tables:
+        raise BadSettings(
+            f"{file or 'streamer.toml'} has a table [{next(iter(tables))}]; there are: {', '.join(PARTS)}"
+        )
+    return msgspec.convert(parts, Settings, from_attributes=True)
+
+
+def _read(file: Path, must_exist: bool) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if must_exist:
+            raise BadSettings(f"no settings file {file}: give another --config, or leave it out") from None
+        return {}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise BadSettings(f"cannot read settings from {file}: {error}") from None
+
+
+def _part(
+    name: str, kind: type[Part], table: dict[str, Any], flags: Mapping[str, Any], environ: Mapping[str, str]
+) -> Part:
+    values, origin = dict(table), dict.fromkeys(table, f"[{name}] in streamer.toml")
+    for field in msgspec.structs.fields(kind):
+        variable = f"STREAMER_{field.name.upper()}"
+        if variable in environ:
+            values[field.name], origin[field.name] = environ[variable], variable
+        if flags.get(field.name) is not None:
+            values[field.name], origin[field.name] = flags[field.name], f"--{field.name.replace('_', '-')}"
+        if field.name == "kinds" and isinstance(values.get("kinds"), str):
+            values["kinds"] = _weights(values["kinds"])
+    try:
+        return msgspec.convert(values, kind, strict=False)
+    except msgspec.ValidationError as error:
+        culprit = str(error).rpartition("$.")[2].strip("`") if "$." in str(error) else ""
+        found = f" = {values[culprit]!r} from {origin[culprit]}" if culprit in values else f" in [{name}]"
+        raise BadSettings(f"setting {culprit}{found} cannot be used: {str(error).partition(' - at')[0]}") from None
+
+
+def _weights(text: str) -> dict[str, str]:
+    pairs = [pair.partition("=") for pair in text.split(",") if pair.strip()]
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def read_secret(file: str, what: str) -> str:
+    """The secret in `file`, without the line's end; raises BadSettings, which never shows it."""
+    try:
+        secret = Path(file).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadSettings(f"cannot read the {what} from {file}: {error}") from None
+    if not secret:
+        raise BadSettings(f"the {what} in {file} is empty: put it on the first line")
+    return secret

@@ -1,0 +1,135 @@
+"""What travels on the topics, and where a record came from.
+
+Events are JSON objects in snake_case, one a record; fields that are not named here are ignored.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, TypeAlias
+
+import msgspec
+
+RATINGS, CLICKS, ITEMS, USERS = "ratings", "clicks", "items", "users"
+TOPICS = (RATINGS, CLICKS, ITEMS, USERS)
+CATALOGUE_TOPICS = (ITEMS, USERS)
+
+
+class Rating(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """A user's rating of an item, on any scale; topic `ratings`."""
+
+    user_id: str
+    item_id: str
+    rating: float
+    timestamp_ms: int | None = None
+    event_id: str | None = None
+
+
+class Click(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """A user did something with an item: `kind` is any configured kind; topic `clicks`."""
+
+    user_id: str
+    item_id: str
+    kind: str = "click"
+    timestamp_ms: int | None = None
+    event_id: str | None = None
+    session_id: str | None = None
+    recommendation_id: str | None = None
+
+
+class ItemUpdate(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the catalogue says of an item, replacing what it said before; topic `items`, null removes the item."""
+
+    item_id: str
+    title: str = ""
+    categories: tuple[str, ...] = ()
+    attributes: dict[str, str | float | bool | None] = {}
+    available: bool = True
+
+
+class UserUpdate(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is known of a user beside events, replacing what was; topic `users`, null forgets the user."""
+
+    user_id: str
+    attributes: dict[str, str | float | bool | None] = {}
+    preferences: dict[str, float] = {}
+    same_as: str | None = None
+
+
+class ItemRemoval(msgspec.Struct, frozen=True):
+    """A null value on `items`."""
+
+    item_id: str
+
+
+class UserRemoval(msgspec.Struct, frozen=True):
+    """A null value on `users`."""
+
+    user_id: str
+
+
+Event: TypeAlias = Rating | Click | ItemUpdate | UserUpdate | ItemRemoval | UserRemoval
+
+
+class Record(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """An event as bytes, with where it came from. A `partition` below 0 means the embedded log: one sequence over all topics."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int  # when it was appended, by the log's or the broker's clock
+    key: bytes | None
+    value: bytes | None
+
+
+class TopicPartition(NamedTuple):
+    """One sequence of offsets."""
+
+    topic: str
+    partition: int
+
+
+LOG = TopicPartition("log", 0)  # the embedded log's one sequence
+
+Offsets: TypeAlias = Mapping[TopicPartition, int]  # the NEXT offset to read of each sequence
+
+
+def sequence_of(record: Record) -> TopicPartition:
+    """The sequence that the record's offset counts in."""
+    return LOG if record.partition < 0 else TopicPartition(record.topic, record.partition)
+
+
+class Message(NamedTuple):
+    """What is published: an event before it has an offset."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None  # None: a removal
+    timestamp_ms: int | None = None  # None: now
+
+
+_ENCODER = msgspec.json.Encoder()
+
+
+def message(event: Event) -> Message:
+    """The event as it goes on its topic: keyed by user (by item for the catalogue), JSON without defaults.
+
+    The record's time is left to whoever appends it: an event's own time may be years ago, its append is now.
+    """
+    match event:
+        case Rating():
+            return Message(RATINGS, event.user_id.encode(), _ENCODER.encode(event))
+        case Click():
+            return Message(CLICKS, event.user_id.encode(), _ENCODER.encode(event))
+        case ItemUpdate():
+            return Message(ITEMS, event.item_id.encode(), _ENCODER.encode(event))
+        case UserUpdate():
+            return Message(USERS, event.user_id.encode(), _ENCODER.encode(event))
+        case ItemRemoval():
+            return Message(ITEMS, event.item_id.encode(), None)
+        case UserRemoval():
+            return Message(USERS, event.user_id.encode(), None)
+
+
+def json_schema(topic: str) -> dict[str, Any]:
+    """The JSON Schema of a topic's values; raises KeyError for a topic that is not ours."""
+    kinds: dict[str, type] = {RATINGS: Rating, CLICKS: Click, ITEMS: ItemUpdate, USERS: UserUpdate}
+    return msgspec.json.schema(kinds[topic])

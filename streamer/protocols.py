@@ -1,0 +1,126 @@
+"""The seams. Each is a few methods; nothing inherits from them, anything that fits is one."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
+
+import msgspec
+
+from streamer.arrays import F32, I32, Array
+from streamer.batch import Batch, UserView
+from streamer.embeddings import Table
+from streamer.events import Message, Offsets, Record
+
+Kind: TypeAlias = Literal["ratings", "clicks"]
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Where records are read. One thread, the engine's, calls it."""
+
+    def seek(self, offsets: Offsets) -> None:
+        """Go on from `offsets`: the next offset of each sequence; a sequence not named starts at its beginning.
+
+        Called once before the first `poll`. Raises SourceLost when an offset is no longer (or not yet) there.
+        """
+
+    def poll(self, max_records: int, timeout_s: float) -> Sequence[Record]:
+        """At most `max_records` records, in order within each sequence; empty, never None, when there are none.
+
+        Never blocks past `timeout_s`. Raises SourceUnavailable when the source is away: nothing was consumed, call again.
+        Each record is handed out once, and is not read again unless `seek` says so.
+        """
+
+    def lag(self) -> Mapping[str, Mapping[int, int]]:
+        """Records still to be handed out, by topic and partition, as far as is known without asking anybody. From any thread."""
+
+    def close(self) -> None:
+        """Let go of everything; safe to call twice."""
+
+
+@runtime_checkable
+class Sink(Protocol):
+    """Where events are published; safe from several threads."""
+
+    def publish(self, messages: Sequence[Message]) -> Offsets:
+        """Append them in order; answers when they are durable, with the next offset of each sequence written to.
+
+        Raises SourceUnavailable when they could not be made durable; some may have been.
+        """
+
+    def close(self) -> None:
+        """Let go of everything; safe to call twice."""
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """What the store persists."""
+
+    def tables(self) -> Mapping[str, Table]:
+        """Tables by name; at most one of side "user". Always the same objects."""
+
+
+@runtime_checkable
+class OnlineLearner(Protocol):
+    """Predicts, then learns, event by event, in one kernel call. Rows exist before `learn` is called."""
+
+    name: str  # its name in the registry: that of its tables, metrics and digest
+    kind: Kind  # what it learns from
+    parameters: msgspec.Struct  # what its state depends on, recorded with it
+
+    def tables(self) -> Mapping[str, Table]:
+        """See Stateful."""
+
+    def learn(self, batch: Batch) -> F32:
+        """(n,) what was predicted for event k after events 0..k-1 only (NaN: not my kind); one step an event, in order.
+
+        Marks every row it changes in its table's `touched`.
+        """
+
+    def predict(self, batch: Batch) -> F32:
+        """(n,) for serving; changes nothing, not even for rows never seen (-1)."""
+
+    def score(self, user: UserView, items: I32) -> F32:
+        """(len(items),), higher is better, NaN where it cannot; an item of -1 is one never seen. Changes nothing."""
+
+
+@runtime_checkable
+class ItemVectors(Protocol):
+    """A learner whose items lie in a space where near means alike."""
+
+    def vectors(self) -> Array:
+        """(rows, dim), a view of the live rows."""
+
+
+class Row(NamedTuple):
+    """One row to commit; a value of None deletes."""
+
+    table: str
+    key: bytes
+    value: bytes | None
+
+
+class StateStore(Protocol):
+    """Rows by table and key, committed together with the offsets they cover."""
+
+    def read(self, table: str, keys: Sequence[bytes]) -> Sequence[bytes | None]:
+        """The committed values, None where there is none."""
+
+    def scan(self, table: str) -> Iterator[tuple[bytes, bytes]]:
+        """All rows of a table, ascending by key; raises BadState at a damaged one, never ends early in silence."""
+
+    def commit(self, rows: Iterable[Row], offsets: Offsets) -> None:
+        """One atomic batch; raises StoreUnavailable when nothing was committed."""
+
+
+@runtime_checkable
+class Persistent(Protocol):
+    """A part of the engine with state outside the learners' tables: what it changed goes into the one write batch."""
+
+    def restore(self, store: StateStore) -> None:
+        """Take up what is committed; called once, before the first event. Raises BadState when it cannot be read."""
+
+    def changed(self) -> Sequence[Row]:
+        """The rows that changed since the last `committed`; calling it again gives them again (a commit may fail)."""
+
+    def committed(self) -> None:
+        """What `changed` gave last is on disk."""
