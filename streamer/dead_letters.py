@@ -1,0 +1,71 @@
+"""Events that could not be learned from: the newest 10,000, with reason, origin and the first KiB, in the state's own batch."""
+
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from streamer.errors import BadEvent
+from streamer.events import Record
+from streamer.protocols import Row, StateStore
+
+KEPT = 10_000
+SHOWN_BYTES = 1024
+
+
+class DeadLetter(msgspec.Struct, frozen=True):
+    """One of them."""
+
+    number: int
+    reason: str
+    message: str
+    topic: str
+    partition: int
+    offset: int
+    value: bytes
+
+
+_ENCODER = msgspec.msgpack.Encoder()
+_DECODER = msgspec.msgpack.Decoder(DeadLetter)
+
+
+class DeadLetters:
+    """protocols.Persistent."""
+
+    def __init__(self) -> None:
+        self._number = 0
+        self._open: dict[int, DeadLetter] = {}
+
+    def put(self, record: Record, error: BadEvent) -> None:
+        """Keep it; the oldest beyond 10,000 goes."""
+        value = (record.value or b"")[:SHOWN_BYTES]
+        letter = DeadLetter(
+            self._number, error.reason, str(error), record.topic, record.partition, record.offset, value
+        )
+        self._open[self._number % KEPT] = letter
+        self._number += 1
+
+    def fresh(self) -> list[DeadLetter]:
+        """Those not committed yet, for whoever mirrors them."""
+        return list(self._open.values())
+
+    def restore(self, store: StateStore) -> None:
+        """See protocols.Persistent."""
+        (value,) = store.read("dead-letters", [b"count"])
+        self._number = int.from_bytes(value, "little") if value else 0
+
+    def changed(self) -> Sequence[Row]:
+        """See protocols.Persistent."""
+        if not self._open:
+            return []
+        rows = [Row("dead-letters", b"#%d" % slot, _ENCODER.encode(letter)) for slot, letter in self._open.items()]
+        return [Row("dead-letters", b"count", self._number.to_bytes(8, "little")), *rows]
+
+    def committed(self) -> None:
+        """See protocols.Persistent."""
+        self._open.clear()
+
+
+def dead_letters(store: StateStore) -> Iterator[DeadLetter]:
+    """Those that are kept, the newest first."""
+    found = [_DECODER.decode(value) for key, value in store.scan("dead-letters") if key != b"count"]
+    yield from sorted(found, key=lambda letter: letter.number, reverse=True)

@@ -1,0 +1,102 @@
+"""Items: ids to rows, and what the catalogue says of them. All of it lives in memory.
+
+An item's row is its order of arrival, kept for ever, so that rows mean the same after a restart; nothing is keyed by it.
+"""
+
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+
+from streamer.arrays import I32, U8
+from streamer.embeddings import Table
+from streamer.errors import BadState
+from streamer.events import ItemUpdate
+from streamer.protocols import Row, StateStore
+from streamer.seed import id_key
+
+_DECODER = msgspec.json.Decoder(ItemUpdate)
+_ENCODER = msgspec.json.Encoder(order="deterministic")
+
+
+class Items:
+    """The vocabulary of items and the catalogue; protocols.Persistent.
+
+    The engine's thread writes, queries read: `ids` only grows, `available` is (capacity,) with 1 for what may be shown.
+    """
+
+    def __init__(self, tables: Sequence[Table], seed: int) -> None:
+        """`tables` are all learners' item tables: they grow with the vocabulary."""
+        self._tables, self._seed = tables, seed
+        self.ids: list[str] = []
+        self.row_of: dict[str, int] = {}
+        self.catalogue: dict[str, ItemUpdate] = {}
+        self.available: U8 = np.zeros(64, dtype=np.uint8)
+        self._new = 0  # rows from here on are not committed
+        self._changed: dict[str, bytes | None] = {}
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def rows(self, item_ids: Sequence[str]) -> I32:
+        """Rows (n,) of items, new ones beginning as `Table.initial` says. Cost: a look-up an item."""
+        row_of = self.row_of
+        try:
+            return np.array([row_of[item] for item in item_ids], dtype=np.int32)
+        except KeyError:
+            self._admit([item for item in dict.fromkeys(item_ids) if item not in row_of])
+            return np.array([row_of[item] for item in item_ids], dtype=np.int32)
+
+    def _admit(self, item_ids: Sequence[str]) -> None:
+        first, count = len(self.ids), len(self.ids) + len(item_ids)
+        keys = [id_key(self._seed, "item", item) for item in item_ids]
+        rows = np.arange(first, count, dtype=np.int32)
+        for table in self._tables:
+            table.reserve(count)
+            table.begin(rows, keys)
+        if count > len(self.available):
+            grown = np.zeros(max(count, 2 * len(self.available)), dtype=np.uint8)
+            grown[: len(self.available)] = self.available
+            self.available = grown
+        self.available[first:count] = 1
+        self.ids.extend(item_ids)
+        self.row_of.update(zip(item_ids, range(first, count), strict=True))
+
+    def put(self, item: ItemUpdate) -> None:
+        """What the catalogue says now."""
+        (row,) = self.rows([item.item_id])
+        self.catalogue[item.item_id] = item
+        self.available[row] = item.available
+        self._changed[item.item_id] = _ENCODER.encode(item)
+
+    def remove(self, item_id: str) -> None:
+        """Show it no more; what was learned of it stays until the next renormalisation."""
+        self.put(ItemUpdate(item_id, available=False))
+
+    def title(self, item_id: str) -> str:
+        """Its title, or its id where the catalogue has none."""
+        item = self.catalogue.get(item_id)
+        return item.title if item and item.title else item_id
+
+    def restore(self, store: StateStore) -> None:
+        """See protocols.Persistent."""
+        stored = sorted((int.from_bytes(value, "little"), key.decode()) for key, value in store.scan("items"))
+        if [row for row, _ in stored] != list(range(len(stored))):
+            raise BadState(f"the state holds {len(stored)} items, but not one of each number: restore a backup")
+        self._admit([item for _, item in stored])
+        self._new = len(stored)
+        for key, value in store.scan("catalogue"):
+            item = _DECODER.decode(value)
+            self.catalogue[key.decode()] = item
+            self.available[self.row_of[item.item_id]] = item.available
+
+    def changed(self) -> Sequence[Row]:
+        """See protocols.Persistent."""
+        new = self.ids[self._new :]
+        rows = [Row("items", item.encode(), (self._new + n).to_bytes(4, "little")) for n, item in enumerate(new)]
+        return rows + [Row("catalogue", item.encode(), value) for item, value in self._changed.items()]
+
+    def committed(self) -> None:
+        """See protocols.Persistent."""
+        self._new = len(self.ids)
+        self._changed.clear()

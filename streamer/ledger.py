@@ -1,0 +1,131 @@
+"""The ledger: which offsets are applied, and in what order.
+
+The offsets say where to go on. The apply journal says in which order runs of offsets were applied, because the order
+between partitions is not the same twice: replaying it rebuilds the state byte for byte, and it marks where a retraining
+cuts. A run is about 20 bytes; adjacent runs of one sequence are joined.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+
+import msgspec
+
+from streamer.errors import SourceLost
+from streamer.events import Offsets, Record, TopicPartition, sequence_of
+from streamer.protocols import Row, Source, StateStore
+
+
+class Run(msgspec.Struct, array_like=True):
+    """Offsets first to next - 1 of one sequence, applied in a row; offsets that are not there were never records."""
+
+    topic: str
+    partition: int
+    first: int
+    next: int
+
+
+_ENCODER = msgspec.msgpack.Encoder()
+_DECODER = msgspec.msgpack.Decoder(Run)
+
+
+class Ledger:
+    """Next offsets and the apply journal; protocols.Persistent."""
+
+    def __init__(self) -> None:
+        self.offsets: dict[TopicPartition, int] = {}
+        self._last: Run | None = None  # the newest run, which may still grow
+        self._number = -1  # its number
+        self._open: list[tuple[int, Run]] = []  # runs not committed as they are now
+
+    def advance(self, records: Sequence[Record]) -> None:
+        """Say that `records` are applied, in this order. Cost: O(runs) and a look at each record."""
+        for at, run in groupby(records, sequence_of):
+            first = next(run)
+            last = first
+            for last in run:
+                pass
+            self._apply(at, first.offset, last.offset + 1)
+
+    def _apply(self, at: TopicPartition, first: int, next_offset: int) -> None:
+        self.offsets = {**self.offsets, at: next_offset}  # a new one, because others read it
+        last = self._last
+        if last is not None and (last.topic, last.partition) == at:
+            last.next = next_offset
+        else:
+            last = self._last = Run(*at, first, next_offset)
+            self._number += 1
+        if not self._open or self._open[-1][0] != self._number:
+            self._open.append((self._number, last))
+
+    def restore(self, store: StateStore) -> None:
+        """See protocols.Persistent; offsets come from the store itself (`start`)."""
+        for key, value in store.scan("journal"):
+            self._number, self._last = int.from_bytes(key, "big"), _DECODER.decode(value)
+
+    def start(self, offsets: Offsets) -> None:
+        """Go on from committed offsets."""
+        self.offsets = dict(offsets)
+
+    def changed(self) -> Sequence[Row]:
+        """See protocols.Persistent."""
+        return [Row("journal", number.to_bytes(8, "big"), _ENCODER.encode(run)) for number, run in self._open]
+
+    def committed(self) -> None:
+        """See protocols.Persistent."""
+        self._open.clear()
+
+
+def journal(store: StateStore) -> list[Run]:
+    """All runs in the order in which they were applied."""
+    return [_DECODER.decode(value) for _, value in store.scan("journal")]
+
+
+class JournalSource:
+    """protocols.Source that hands out another source's records in the order of a journal, to rebuild a state from it."""
+
+    def __init__(self, source: Source, runs: Iterable[Run]) -> None:
+        self._source, self._runs = source, iter(runs)
+        self._run: Run | None = None
+        self._held: dict[TopicPartition, list[Record]] = {}
+
+    def seek(self, offsets: Offsets) -> None:
+        """Only from the beginning; raises SourceLost otherwise."""
+        if offsets:
+            raise SourceLost("a journal is replayed from its beginning into an empty state: use a new --data directory")
+        self._source.seek({})
+
+    def poll(self, max_records: int, timeout_s: float) -> Sequence[Record]:
+        """See protocols.Source; empty for good when the journal is at its end."""
+        if self._run is None:
+            self._run = next(self._runs, None)
+        if self._run is None:
+            return []
+        run = self._run
+        at = TopicPartition(run.topic, run.partition)
+        held = self._held.setdefault(at, [])
+        while not held or (held[-1].offset < run.next - 1 and len(held) < max_records):
+            more = self._source.poll(max_records, timeout_s)
+            for record in more:
+                self._held.setdefault(sequence_of(record), []).append(record)
+            if not more:
+                break
+        ready = [record for record in held[:max_records] if record.offset < run.next]
+        del held[: len(ready)]
+        if (ready and ready[-1].offset >= run.next - 1) or (held and held[0].offset >= run.next):
+            self._run = None
+        return ready
+
+    @property
+    def finished(self) -> bool:
+        """Whether every run was handed out."""
+        if self._run is None:
+            self._run = next(self._runs, None)
+        return self._run is None
+
+    def lag(self) -> Mapping[str, Mapping[int, int]]:
+        """See protocols.Source."""
+        return self._source.lag()
+
+    def close(self) -> None:
+        """See protocols.Source."""
+        self._source.close()

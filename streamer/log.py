@@ -1,0 +1,197 @@
+"""The embedded event log: one durable sequence over all topics, on RocksDB, where there is no Kafka.
+
+What is published together is stored together: a row is a run of records under its first offset, so reading costs a
+decode a record and not a look-up. Publishers that wait at the same time share one fsync; a record can be read only
+after it, so no state ever covers a record that a power cut takes back.
+"""
+
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from streamer.errors import BadState, SourceLost
+from streamer.events import LOG, Message, Offsets, Record
+from streamer.rocks import Rocks
+
+RUN_RECORDS = 500  # at most so many records a row
+_RUNS, _RUNS_END = b"r", b"s"
+_ENCODER = msgspec.msgpack.Encoder()
+_DECODER = msgspec.msgpack.Decoder(list[Record])
+
+
+def _key(offset: int) -> bytes:
+    return _RUNS + offset.to_bytes(8, "big")
+
+
+def _first(key: bytes) -> int:
+    return int.from_bytes(key[1:], "big")
+
+
+class _Append:
+    """What one publisher waits for."""
+
+    def __init__(self, messages: Sequence[Message], replay: tuple[str, int] | None) -> None:
+        self.messages, self.replay = messages, replay
+        self.done, self.end, self.error = False, 0, None  # type: bool, int, Exception | None
+
+
+class EmbeddedLog:
+    """Appends for publishers (protocols.Sink) and reads for one `LogSource`; safe from several threads."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open or create the log in `folder`; raises BadState."""
+        self._rocks = Rocks(folder / "log", compress=True)
+        self._waiting: list[_Append] = []
+        self._queue, self._writer = threading.Lock(), threading.Lock()
+        self._appended = threading.Condition()
+        last = self._rocks.last(_RUNS, _RUNS_END)
+        self._end = _first(last[0]) + len(_DECODER.decode(last[1])) if last else 0
+
+    @property
+    def end(self) -> int:
+        """The offset that the next record gets."""
+        return self._end
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes on disk."""
+        return self._rocks.size_bytes
+
+    def begin(self) -> int:
+        """The first offset still there."""
+        for key, _ in self._rocks.scan(_RUNS, _RUNS_END):
+            return _first(key)
+        return self._end
+
+    def publish(self, messages: Sequence[Message]) -> Offsets:
+        """Append durably; see protocols.Sink. Raises StoreUnavailable when nothing was appended. Cost: a share of one fsync."""
+        return self.append(messages, None)
+
+    def append(self, messages: Sequence[Message], replay: tuple[str, int] | None) -> Offsets:
+        """As `publish`; `replay` (a file's SHA-256, its next row) is stored in the same write batch."""
+        entry = _Append(messages, replay)
+        with self._queue:
+            self._waiting.append(entry)
+        with self._writer:  # whoever gets here first writes for all who wait
+            if not entry.done:
+                with self._queue:
+                    entries, self._waiting = self._waiting, []
+                self._write(entries)
+        if entry.error is not None:
+            raise entry.error
+        return {LOG: entry.end}
+
+    def _write(self, entries: list[_Append]) -> None:
+        now_ms, offset = time.time_ns() // 1_000_000, self._end
+        rows: list[tuple[bytes, bytes]] = []
+        for entry in entries:
+            records = []
+            for message in entry.messages:
+                at_ms = now_ms if message.timestamp_ms is None else message.timestamp_ms
+                records.append(Record(message.topic, -1, offset, at_ms, message.key, message.value))
+                offset += 1
+            for start in range(0, len(records), RUN_RECORDS):
+                run = records[start : start + RUN_RECORDS]
+                rows.append((_key(run[0].offset), _ENCODER.encode(run)))
+            if entry.replay is not None:
+                rows.append((b"p" + entry.replay[0].encode(), entry.replay[1].to_bytes(8, "big")))
+            entry.end = offset
+        try:
+            self._rocks.write(rows, sync=True)
+        except Exception as error:
+            for entry in entries:
+                entry.done, entry.error = True, error
+            return
+        with self._appended:
+            self._end = offset
+            self._appended.notify_all()
+        for entry in entries:
+            entry.done = True
+
+    def replayed(self, sha256: str) -> int:
+        """The next row of the file with this SHA-256 to append."""
+        value = self._rocks.get(b"p" + sha256.encode())
+        return int.from_bytes(value, "big") if value else 0
+
+    def read(self, offset: int) -> Iterator[list[Record]]:
+        """Runs of records from `offset` to the end as it is now."""
+        start = self._rocks.floor(_key(offset), _RUNS)
+        for _, value in self._rocks.scan(_RUNS, _RUNS_END, start):
+            records = _DECODER.decode(value)
+            if records[0].offset < offset:
+                records = records[offset - records[0].offset :]
+            if records:
+                yield records
+
+    def wait(self, offset: int, timeout_s: float) -> bool:
+        """Until there is a record at `offset`, at most `timeout_s`."""
+        with self._appended:
+            return self._appended.wait_for(lambda: self._end > offset, timeout_s)
+
+    def trim(self, covered: int, max_bytes: int | None, older_than_ms: int | None) -> None:
+        """Forget the oldest runs beyond a size or an age, never at or past `covered`, never the last run."""
+        excess = self.size_bytes - max_bytes if max_bytes is not None else 0
+        keep, freed = b"", 0
+        for key, value in self._rocks.scan(_RUNS, _RUNS_END):
+            keep = key
+            records = _DECODER.decode(value)
+            old = older_than_ms is not None and records[-1].timestamp_ms < older_than_ms
+            if not (old or freed < excess) or records[-1].offset >= covered:
+                break
+            freed += len(value)
+        if keep > _RUNS:
+            self._rocks.delete_range(_RUNS, keep)
+
+    def close(self) -> None:
+        """Safe to call twice."""
+        with self._writer:
+            self._rocks.close()
+
+
+class LogSource:
+    """protocols.Source over an `EmbeddedLog`."""
+
+    def __init__(self, log: EmbeddedLog) -> None:
+        self._log = log
+        self._next = 0
+        self._runs: Iterator[list[Record]] = iter(())
+        self._buffer: list[Record] = []
+
+    def seek(self, offsets: Offsets) -> None:
+        """See protocols.Source; raises SourceLost."""
+        offset, begin, end = offsets.get(LOG, 0), self._log.begin(), self._log.end
+        if not begin <= offset <= end:
+            raise SourceLost(
+                f"the state covers the embedded log up to offset {offset}, the log holds {begin} to {end}: they do not belong "
+                "together; restore both from one backup, or use another --data directory"
+            )
+        self._next, self._buffer, self._runs = offset, [], iter(())
+
+    def poll(self, max_records: int, timeout_s: float) -> Sequence[Record]:
+        """See protocols.Source."""
+        if not self._buffer and not self._log.wait(self._next, timeout_s):
+            return []
+        while len(self._buffer) < max_records:
+            run = next(self._runs, None)
+            if run is None:  # a scan sees what was there when it began
+                if self._next + len(self._buffer) >= self._log.end:
+                    break
+                self._runs = self._log.read(self._next + len(self._buffer))
+                continue
+            self._buffer.extend(run)
+        records, self._buffer = self._buffer[:max_records], self._buffer[max_records:]
+        if records and records[0].offset != self._next:
+            raise BadState(f"the embedded log has no record at offset {self._next}: restore a backup")
+        self._next += len(records)
+        return records
+
+    def lag(self) -> Mapping[str, Mapping[int, int]]:
+        """See protocols.Source."""
+        return {LOG.topic: {LOG.partition: self._log.end - self._next}}
+
+    def close(self) -> None:
+        """The log is closed by whoever opened it."""
+        self._runs = iter(())

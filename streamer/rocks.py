@@ -1,0 +1,155 @@
+"""RocksDB through rocksdict: the one file that knows it.
+
+Raw mode always (otherwise values are unpickled, code and all); scans check the iterator's status, because rocksdict's
+own iterators end silently at a damaged block; its bare `Exception`s become ours.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import rocksdict
+from rocksdict import AccessType, BlockBasedOptions, Cache, Options, Rdict, ReadOptions, WriteBatch, WriteOptions
+
+from streamer.errors import BadState, StoreUnavailable
+
+BLOCK_CACHE_BYTES = 32 << 20
+WRITE_BUFFER_BYTES = 32 << 20
+
+
+def _options(compress: bool, create: bool) -> Options:
+    options = Options(raw_mode=True)
+    options.create_if_missing(create)
+    options.set_write_buffer_size(WRITE_BUFFER_BYTES)
+    options.set_max_background_jobs(2)
+    options.set_keep_log_file_num(2)
+    options.set_max_open_files(-1)  # a reader beside us keeps its files although we compact them away
+    options.set_compression_type(
+        rocksdict.DBCompressionType.lz4() if compress else rocksdict.DBCompressionType.none()  # does nothing for floats
+    )
+    blocks = BlockBasedOptions()
+    blocks.set_bloom_filter(10, False)  # most look-ups of new users find nothing
+    blocks.set_block_cache(Cache(BLOCK_CACHE_BYTES))
+    options.set_block_based_table_factory(blocks)
+    return options
+
+
+class Rocks:
+    """One database. Safe from several threads."""
+
+    def __init__(self, path: Path, *, compress: bool = False, read_only: bool = False) -> None:
+        """Open or create it; raises BadState when it is another process's, damaged, or (read-only) not there."""
+        self.path = path
+        if read_only and not (path / "CURRENT").exists():
+            raise BadState(f"no state in {path}: give the --data directory of a streamer that has run")
+        access = AccessType.read_only(False) if read_only else AccessType.read_write()
+        try:
+            if not read_only:
+                path.mkdir(parents=True, exist_ok=True)
+            self._db = Rdict(str(path), _options(compress, create=not read_only), access_type=access)
+        except OSError as error:
+            raise BadState(f"cannot open the state in {path}: {error}") from None
+        except Exception as error:  # rocksdict raises nothing narrower
+            raise _opening(path, str(error)) from None
+        self._sync = WriteOptions()
+        self._sync.sync = True
+        self._closed = False
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value, None where there is none; raises BadState when it cannot be read."""
+        with _reading(self.path):
+            value: bytes | None = self._db.get(key)
+        return value
+
+    def get_many(self, keys: list[bytes]) -> list[bytes | None]:
+        """The values of `keys`, in order."""
+        with _reading(self.path):
+            values: list[bytes | None] = self._db.get([*keys]) or []
+        return values
+
+    def write(self, rows: Iterable[tuple[bytes, bytes | None]], *, sync: bool = False) -> None:
+        """Put (or, None, delete) all rows in one atomic batch; raises StoreUnavailable when nothing was written."""
+        batch = WriteBatch(raw_mode=True)
+        for key, value in rows:
+            if value is None:
+                batch.delete(key)
+            else:
+                batch.put(key, value)
+        try:
+            self._db.write(batch, self._sync if sync else None)
+        except Exception as error:  # rocksdict raises nothing narrower
+            raise StoreUnavailable(
+                f"cannot write to {self.path}: {error}; free some space or make it writable: it is tried again by itself"
+            ) from None
+
+    def scan(self, lower: bytes, upper: bytes, start: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
+        """Rows with lower <= key < upper, from `start` on; raises BadState at a damaged block."""
+        options = ReadOptions()
+        options.set_iterate_lower_bound(lower)
+        options.set_iterate_upper_bound(upper)
+        options.set_verify_checksums(True)
+        with _reading(self.path):
+            row = self._db.iter(options)
+            row.seek(start if start is not None else lower)
+            while row.valid():
+                yield row.key(), row.value()
+                row.next()
+            row.status()  # raises what ended the scan early
+
+    def last(self, lower: bytes, upper: bytes) -> tuple[bytes, bytes] | None:
+        """The last row with lower <= key < upper."""
+        with _reading(self.path):
+            row = self._db.iter(ReadOptions())
+            row.seek_for_prev(upper)
+            if row.valid() and row.key() == upper:
+                row.prev()
+            row.status()
+            return (row.key(), row.value()) if row.valid() and row.key() >= lower else None
+
+    def floor(self, key: bytes, lower: bytes) -> bytes | None:
+        """The greatest stored key that is at most `key` and at least `lower`."""
+        with _reading(self.path):
+            row = self._db.iter(ReadOptions())
+            row.seek_for_prev(key)
+            row.status()
+            return row.key() if row.valid() and row.key() >= lower else None
+
+    def delete_range(self, lower: bytes, upper: bytes) -> None:
+        """Forget all rows with lower <= key < upper."""
+        try:
+            self._db.delete_range(lower, upper)
+        except Exception as error:  # rocksdict raises nothing narrower
+            raise StoreUnavailable(f"cannot write to {self.path}: {error}") from None
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes on disk, about: files of the database and its write-ahead log."""
+        if self._closed:
+            return 0
+        return sum(file.stat().st_size for file in self.path.glob("*.[sl][so][tg]") if file.is_file())
+
+    def close(self) -> None:
+        """Flush and let go of the lock; safe to call twice."""
+        if not self._closed:
+            self._closed = True
+            self._db.close()
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (BadState, StoreUnavailable, GeneratorExit):
+        raise
+    except Exception as error:  # rocksdict raises nothing narrower
+        raise BadState(
+            f"the state in {path} is damaged: {error}; restore a backup, or use another --data directory to learn again"
+        ) from None
+
+
+def _opening(path: Path, error: str) -> BadState:
+    if "lock" in error.lower():
+        return BadState(f"the state in {path} is in use by another process: stop it, or use another --data directory")
+    return BadState(
+        f"cannot open the state in {path}: {error}; restore a backup, or use another --data directory to learn again"
+    )
