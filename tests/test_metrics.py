@@ -1,0 +1,140 @@
+"""The metrics page: complete from the start, right in its counts, and accepted by the real promtool."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from streamer.errors import Reason
+from streamer.metrics import CODES, Histogram, Metrics, Readings
+from streamer.monitor import OUTCOMES, Monitor
+
+METHODS = ("Recommend", "Predict", "Publish")
+Series = dict[str, float]
+
+
+def made(monitor: Monitor | None = None) -> Metrics:
+    readings = Readings(
+        lag=lambda: {"ratings": {0: 7, 1: 0}, "clicks": {0: 1}},
+        log_bytes=lambda: 4096,
+        users_cached=lambda: 5,
+        user_evictions=lambda: 2,
+        items=lambda: 9,
+        ingestion_up=lambda: True,
+    )
+    return Metrics(monitor or Monitor([("bias", "ratings"), ("skip-gram", "clicks")]), readings, METHODS, "1.2.3")
+
+
+def page(metrics: Metrics) -> Series:
+    text, kind = metrics.render()
+    assert kind.startswith("text/plain; version=0.0.4")
+    lines = [line.rpartition(" ") for line in text.decode().splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, _, value in lines}
+
+
+def promtool() -> str:
+    found = shutil.which("promtool")
+    if found is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("no promtool: install Debian's package prometheus, which `make setup` does as root")
+        pytest.skip("no promtool: install Debian's package prometheus")
+    return found
+
+
+def test_promtool_has_nothing_to_say() -> None:
+    metrics = made()
+    metrics.commit(0.1)
+    metrics.request("Recommend", "ok", 0.001)
+    done = subprocess.run([promtool(), "check", "metrics"], input=metrics.render()[0], capture_output=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+def test_every_known_label_value_is_there_before_the_first_event() -> None:
+    series = page(made())
+    for topic in ("ratings", "clicks", "items", "users"):
+        for outcome in OUTCOMES:
+            assert series[f'streamer_events_total{{outcome="{outcome}",topic="{topic}"}}'] == 0
+    for reason in Reason:
+        assert series[f'streamer_dead_letters_total{{reason="{reason}"}}'] == 0
+    for window in ("1000", "10000"):
+        assert np.isnan(series[f'streamer_rolling_rmse{{learner="bias",window="{window}"}}'])
+    assert series['streamer_drift_detections_total{detector="adwin",learner="bias"}'] == 0
+    assert not any("skip-gram" in name for name in series)
+    for method in METHODS:
+        for code in CODES:
+            assert series[f'streamer_request_seconds_count{{code="{code}",method="{method}"}}'] == 0
+    assert series["streamer_commit_seconds_count"] == 0
+    assert series["streamer_event_to_answer_seconds_count"] == 0
+
+
+def test_readings_are_read_at_each_scrape() -> None:
+    series = page(made())
+    assert series['streamer_consumer_lag_events{partition="0",topic="ratings"}'] == 7
+    assert series['streamer_consumer_lag_events{partition="1",topic="ratings"}'] == 0
+    assert series["streamer_log_bytes"] == 4096
+    assert series["streamer_users_cached"] == 5
+    assert series["streamer_user_evictions_total"] == 2
+    assert series["streamer_items"] == 9
+    assert series["streamer_ingestion_up"] == 1
+    assert series['streamer_build_info{version="1.2.3"}'] == 1
+    assert series["process_resident_memory_bytes"] > 0
+
+
+def test_the_monitors_numbers_are_shown() -> None:
+    monitor = Monitor([("bias", "ratings")])
+    monitor.errors["bias"].observe(np.asarray([1.0, 4.0, np.nan]))
+    monitor.dead_letter("clicks", Reason.NOT_JSON)
+    series = page(made(monitor))
+    assert series['streamer_rolling_rmse{learner="bias",window="1000"}'] == pytest.approx(2.5**0.5)
+    assert series['streamer_squared_error_total{learner="bias"}'] == 5
+    assert series['streamer_ratings_predicted_total{learner="bias"}'] == 2
+    assert series['streamer_ratings_unpredicted_total{learner="bias"}'] == 1
+    assert series['streamer_dead_letters_total{reason="not_json"}'] == 1
+    assert series['streamer_events_total{outcome="dead_letter",topic="clicks"}'] == 1
+
+
+def test_many_times_fall_into_the_buckets_one_by_one_would() -> None:
+    edges = (0.001, 0.01, 0.1)
+    times = np.asarray([0.0005, 0.001, 0.0011, 0.01, 0.05, 0.1, 0.2, -3.0])
+    together, apart = Histogram(edges), Histogram(edges)
+    together.observe(times)
+    for time in times.tolist():
+        apart.observe(time)
+    assert together.read()[0] == apart.read()[0] == [("0.001", 3), ("0.01", 5), ("0.1", 7), ("+Inf", 8)]
+    assert together.read()[1] == pytest.approx(0.3626)
+
+
+def test_times_go_to_their_own_histogram() -> None:
+    metrics = made()
+    metrics.commit(0.02)
+    metrics.event_to_answer(np.asarray([0.2, 0.3]))
+    metrics.event_to_answer(np.empty(0))
+    metrics.request("Predict", "ok", 0.0004)
+    series = page(metrics)
+    assert series["streamer_commit_seconds_sum"] == 0.02
+    assert series['streamer_commit_seconds_bucket{le="0.01"}'] == 0
+    assert series['streamer_commit_seconds_bucket{le="0.025"}'] == 1
+    assert series["streamer_event_to_answer_seconds_count"] == 2
+    assert series["streamer_event_to_answer_seconds_sum"] == 0.5
+    assert series['streamer_request_seconds_bucket{code="ok",le="0.0005",method="Predict"}'] == 1
+    assert series['streamer_request_seconds_bucket{code="ok",le="0.00025",method="Predict"}'] == 0
+
+
+def test_a_client_cannot_make_method_labels_up() -> None:
+    metrics = made()
+    for k in range(100):
+        metrics.request(f"Made/Up{k}", "unimplemented", 0.001)
+    series = page(metrics)
+    assert series['streamer_request_seconds_count{code="unimplemented",method="other"}'] == 100
+    assert not any("Made" in name for name in series)
+
+
+def test_every_metric_is_documented() -> None:
+    text = Path("docs/metrics.md").read_text(encoding="utf-8")
+    types = [line.split()[2] for line in made().render()[0].decode().splitlines() if line.startswith("# TYPE")]
+    ours = {name for name in types if name.startswith("streamer_")}
+    assert len(ours) > 15
+    assert {name for name in ours if f"`{name}" not in text} == set()
