@@ -52,6 +52,24 @@ class Sink(Protocol):
 
 
 @runtime_checkable
+class Stream(Protocol):
+    """Events that are all there from the start, numbered from row 0 in the order they are published in: a file, a simulated world."""
+
+    @property
+    def sha256(self) -> str:
+        """Which stream this is: the same text, the same rows in the same order."""
+
+    def __len__(self) -> int:
+        """How many rows."""
+
+    def messages(self, start: int, stop: int) -> list[Message]:
+        """Rows start to stop - 1, fewer at the end. Their time is left to whoever appends them."""
+
+    def times_ms(self, start: int, stop: int) -> list[int]:
+        """When each of these rows happened, by the stream itself; never the wall clock."""
+
+
+@runtime_checkable
 class Stateful(Protocol):
     """What the store persists."""
 
@@ -65,7 +83,10 @@ class OnlineLearner(Protocol):
 
     name: str  # its name in the registry: that of its tables, metrics and digest
     kind: Kind  # what it learns from
-    parameters: msgspec.Struct  # what its state depends on, recorded with it
+
+    @property
+    def parameters(self) -> msgspec.Struct:
+        """What its state depends on, recorded with it. A property, so that a learner may say its own class."""
 
     def tables(self) -> Mapping[str, Table]:
         """See Stateful."""
@@ -89,6 +110,14 @@ class ItemVectors(Protocol):
 
     def vectors(self) -> Array:
         """(rows, dim), a view of the live rows."""
+
+
+@runtime_checkable
+class Rebuilt(Protocol):
+    """A learner that keeps something beside its tables which follows exactly from them: an index, running sums."""
+
+    def restored(self) -> None:
+        """Every table was loaded: make it anew, now or when it is next needed. Called once, before the first `learn`."""
 
 
 class Row(NamedTuple):
