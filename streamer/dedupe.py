@@ -126,9 +126,9 @@ class Dedupe:
             ring = self._rings[at] = _Ring(self._window)
             ring.reserve(count)
             ring.count = ring.committed = count
-        for at, block, value in blocks:
-            ids = np.frombuffer(value, dtype=np.uint64).reshape(-1, 2)
-            self._rings[at].ids[block * BLOCK_IDS : block * BLOCK_IDS + len(ids)] = ids
+        for at, spot, stored in blocks:
+            ids = np.frombuffer(stored, dtype=np.uint64).reshape(-1, 2)
+            self._rings[at].ids[spot * BLOCK_IDS : spot * BLOCK_IDS + len(ids)] = ids
         for ring in self._rings.values():
             _place_all(ring.ids, ring.slots, min(ring.count, ring.window))
 

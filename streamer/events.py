@@ -4,13 +4,15 @@ Events are JSON objects in snake_case, one a record; fields that are not named h
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, TypeAlias
+from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import msgspec
 
 RATINGS, CLICKS, ITEMS, USERS = "ratings", "clicks", "items", "users"
 TOPICS = (RATINGS, CLICKS, ITEMS, USERS)
 CATALOGUE_TOPICS = (ITEMS, USERS)
+
+Time: TypeAlias = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]  # ms since 1970; what JSON carries exactly
 
 
 class Rating(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -19,7 +21,7 @@ class Rating(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     user_id: str
     item_id: str
     rating: float
-    timestamp_ms: int | None = None
+    timestamp_ms: Time | None = None
     event_id: str | None = None
 
 
@@ -29,7 +31,7 @@ class Click(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     user_id: str
     item_id: str
     kind: str = "click"
-    timestamp_ms: int | None = None
+    timestamp_ms: Time | None = None
     event_id: str | None = None
     session_id: str | None = None
     recommendation_id: str | None = None

@@ -11,7 +11,7 @@ from itertools import groupby
 import msgspec
 
 from streamer.errors import SourceLost
-from streamer.events import Offsets, Record, TopicPartition, sequence_of
+from streamer.events import LOG, Offsets, Record, TopicPartition, sequence_of
 from streamer.protocols import Row, Source, StateStore
 
 
@@ -39,12 +39,12 @@ class Ledger:
 
     def advance(self, records: Sequence[Record]) -> None:
         """Say that `records` are applied, in this order. Cost: O(runs) and a look at each record."""
-        for at, run in groupby(records, sequence_of):
-            first = next(run)
-            last = first
-            for last in run:
-                pass
-            self._apply(at, first.offset, last.offset + 1)
+        if records and records[0].partition < 0:  # the embedded log: one sequence
+            self._apply(LOG, records[0].offset, records[-1].offset + 1)
+            return
+        for at, group in groupby(records, sequence_of):
+            run = list(group)
+            self._apply(at, run[0].offset, run[-1].offset + 1)
 
     def _apply(self, at: TopicPartition, first: int, next_offset: int) -> None:
         self.offsets = {**self.offsets, at: next_offset}  # a new one, because others read it

@@ -26,9 +26,9 @@ def sequence_key(seed: int, sequence: TopicPartition) -> int:
     return id_key(seed, "sequence", f"{sequence.topic}/{sequence.partition}")
 
 
-def event_keys(key: int, offsets: I64) -> U64:
+def event_keys(keys: int | U64, offsets: I64) -> U64:
     """One key an event, (n,), from its sequence's key and its offset. Cost: O(n), vectorised."""
-    x = np.uint64(key) + offsets.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    x = np.asarray(keys, dtype=np.uint64) + offsets.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return np.asarray(x ^ (x >> np.uint64(31)), dtype=np.uint64)

@@ -1,0 +1,206 @@
+"""Records to batches: decode, give ids their rows, leave out duplicates and bad events, and remember who saw what.
+
+Everything that a learner could see is a function of the order of events alone, never of how the log was cut: `lows`,
+`highs` and `seen_counts` are as of each event. A catalogue record cuts the batch, because what it changes is to be seen
+by the events after it and not by those before.
+"""
+
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+
+import numpy as np
+
+from streamer.arrays import F32, I32, I64, U64, Bool
+from streamer.batch import CLICK, RATING, Batch
+from streamer.config import LearningSettings
+from streamer.dead_letters import DeadLetters
+from streamer.decoder import Decoder
+from streamer.dedupe import Dedupe
+from streamer.errors import BadEvent
+from streamer.events import (
+    TOPICS,
+    Click,
+    Event,
+    ItemRemoval,
+    ItemUpdate,
+    Rating,
+    Record,
+    TopicPartition,
+    UserRemoval,
+    UserUpdate,
+    sequence_of,
+)
+from streamer.history import EVENT
+from streamer.items import Items
+from streamer.monitor import DUPLICATE, LEARNED, Monitor
+from streamer.protocols import Row, StateStore
+from streamer.seed import event_keys, sequence_key
+from streamer.users import Users
+
+_CHANGES = (ItemUpdate, UserUpdate, ItemRemoval, UserRemoval)
+DAY_MS = 86_400_000
+_RANGE = struct.Struct("<dd")
+
+
+class Encoder:
+    """Records in, batches out; protocols.Persistent for the range of ratings seen."""
+
+    def __init__(
+        self, settings: LearningSettings, users: Users, items: Items, dedupe: Dedupe, dead_letters: DeadLetters,
+        monitor: Monitor,
+    ) -> None:  # fmt: skip
+        self._decoder = Decoder(settings)
+        self._users, self._items, self._dedupe = users, items, dedupe
+        self._dead_letters, self._monitor = dead_letters, monitor
+        self._like_share, self._seed = settings.like_share, settings.seed
+        self._weights = settings.kinds
+        self._kind_codes = {kind: 1 + n for n, kind in enumerate(sorted(settings.kinds))}
+        self._sequences: dict[TopicPartition, tuple[int, int]] = {}  # key of randomness, code in histories
+        self.low, self.high = np.inf, -np.inf  # of the ratings so far
+        self._committed_range = (np.inf, -np.inf)
+
+    def encode(self, records: Sequence[Record], commit: Callable[[], None]) -> Iterator[tuple[Sequence[Record], Batch]]:
+        """Batches with the records that each covers, one as a rule; more at catalogue changes, and when the users outgrow the cache.
+
+        Each must be learned and its records booked before the next is asked for; `commit` may be called in between.
+        """
+        events = self._decoder.decode(records, self._users.row_of, self._items.row_of)
+        for start, stop in self._cuts(events):
+            part, chosen = records[start:stop], events[start:stop]
+            if type(chosen[0]) in _CHANGES:
+                yield part, self._change(part, chosen)
+            else:
+                yield part, self._batch(part, chosen, commit)
+
+    def _cuts(self, events: Sequence[Event | BadEvent]) -> Iterator[tuple[int, int]]:
+        start, users, capacity = 0, set[str](), self._users.capacity
+        if not any(type(event) in _CHANGES for event in events):
+            users = {event.user_id for event in events if isinstance(event, Rating | Click)}
+            if len(users) <= capacity:
+                if events:
+                    yield 0, len(events)
+                return
+        users = set()
+        for k, event in enumerate(events):
+            changes = type(event) in _CHANGES
+            user = event.user_id if isinstance(event, Rating | Click) else None
+            full = user is not None and user not in users and len(users) >= capacity
+            if k > start and (changes != (type(events[start]) in _CHANGES) or full):
+                yield start, k
+                start, users, capacity = k, set(), self._users.capacity
+            if user is not None:
+                users.add(user)
+        if start < len(events):
+            yield start, len(events)
+
+    def _change(self, records: Sequence[Record], events: Sequence[Event | BadEvent]) -> Batch:
+        for record, event in zip(records, events, strict=True):
+            match event:
+                case ItemUpdate():
+                    self._items.put(event)
+                case ItemRemoval():
+                    self._items.remove(event.item_id)
+                case UserUpdate():
+                    self._users.put(event)
+                case UserRemoval():
+                    self._users.forget(event.user_id)
+            self._monitor.count(record.topic, LEARNED)
+        return self._arrays([], [], np.zeros(0, dtype=np.int32))
+
+    def _batch(
+        self, records: Sequence[Record], events: Sequence[Event | BadEvent], commit: Callable[[], None]
+    ) -> Batch:
+        kept = [(r, e) for r, e in zip(records, events, strict=True) if isinstance(e, Rating | Click)]
+        # Users first: it may commit, and nothing of these records may be in that commit.
+        rows = self._users.rows([event.user_id for _, event in kept], commit)
+        if len(kept) < len(records):
+            for record, event in zip(records, events, strict=True):
+                if isinstance(event, BadEvent):
+                    self._dead_letters.put(record, event)
+                    self._monitor.dead_letter(record.topic, event.reason)
+        if any(event.event_id is not None for _, event in kept):
+            fresh = self._fresh(kept)
+            kept, rows = [pair for pair, new in zip(kept, fresh, strict=True) if new], rows[fresh]
+        return self._arrays([record for record, _ in kept], [event for _, event in kept], rows)
+
+    def _fresh(self, kept: Sequence[tuple[Record, Rating | Click]]) -> Bool:
+        fresh = np.ones(len(kept), dtype=np.bool_)
+        named = [k for k, (_, event) in enumerate(kept) if event.event_id is not None]
+        for at, group in groupby(named, lambda k: sequence_of(kept[k][0])):
+            spots = list(group)
+            fresh[spots] = self._dedupe.fresh(at, [kept[k][1].event_id or "" for k in spots])
+        for k in np.flatnonzero(~fresh).tolist():
+            self._monitor.count(kept[k][0].topic, DUPLICATE)
+        return fresh
+
+    def _arrays(self, records: Sequence[Record], events: Sequence[Rating | Click], users: I32) -> Batch:
+        n, weights, codes = len(events), self._weights, self._kind_codes
+        kinds = np.fromiter((RATING if isinstance(e, Rating) else CLICK for e in events), np.uint8, n)
+        values = np.fromiter((e.rating if isinstance(e, Rating) else weights[e.kind] for e in events), np.float32, n)
+        items = self._items.rows([event.item_id for event in events])
+        times_ms = self._times(records, events)
+        lows, highs, clicks = self._likes(kinds == RATING, values)
+        keys, sequences, offsets = self._origins(records)
+        history = np.empty(n, dtype=EVENT)
+        history["item"], history["value"], history["time_ms"] = items, values, times_ms
+        history["kind"] = np.fromiter((0 if isinstance(e, Rating) else codes[e.kind] for e in events), np.int32, n)
+        history["sequence"], history["offset"] = sequences, offsets
+        seen_counts = self._users.remember(users, items, clicks, times_ms, history)
+        seen = self._users.history.seen()
+        return Batch(kinds, users, items, values, clicks, times_ms, keys, lows, highs, seen_counts, seen)
+
+    def _times(self, records: Sequence[Record], events: Sequence[Rating | Click]) -> I64:
+        """When it happened: by the event, but never more than a day after it was appended."""
+        appended_ms = np.fromiter((record.timestamp_ms for record in records), np.int64, len(records))
+        said_ms = [
+            r.timestamp_ms if e.timestamp_ms is None else e.timestamp_ms for r, e in zip(records, events, strict=True)
+        ]
+        times_ms: I64 = np.array(said_ms, dtype=np.int64)
+        return np.where(times_ms > appended_ms + DAY_MS, appended_ms, times_ms)
+
+    def _likes(self, rated: Bool, values: F32) -> tuple[F32, F32, F32]:
+        """The range of ratings before each event, and its weight as a click."""
+        ratings = values.astype(np.float64)
+        lows = np.minimum.accumulate(np.concatenate([[self.low], np.where(rated, ratings, np.inf)]))
+        highs = np.maximum.accumulate(np.concatenate([[self.high], np.where(rated, ratings, -np.inf)]))
+        likes = (highs[1:] > 0) & (ratings >= self._like_share * highs[1:])
+        clicks = np.where(rated, likes.astype(np.float32), values)
+        self.low, self.high = float(lows[-1]), float(highs[-1])
+        before_low = np.where(np.isfinite(lows[:-1]), lows[:-1], -np.inf)
+        before_high = np.where(np.isfinite(highs[:-1]), highs[:-1], np.inf)
+        return before_low.astype(np.float32), before_high.astype(np.float32), clicks.astype(np.float32)
+
+    def _origins(self, records: Sequence[Record]) -> tuple[U64, I32, I64]:
+        """What each event's randomness and its place in a history come from: key, sequence code, offset."""
+        offsets = np.fromiter((record.offset for record in records), np.int64, len(records))
+        bases, codes = np.empty(len(records), dtype=np.uint64), np.empty(len(records), dtype=np.int32)
+        start = 0
+        for at, group in groupby(records, sequence_of):
+            stop = start + sum(1 for _ in group)
+            if at not in self._sequences:
+                self._sequences[at] = sequence_key(self._seed, at), sequence_code(at)
+            bases[start:stop], codes[start:stop] = self._sequences[at]
+            start = stop
+        return event_keys(bases, offsets), codes, offsets
+
+    def restore(self, store: StateStore) -> None:
+        """See protocols.Persistent."""
+        (value,) = store.read("stream", [b"range"])
+        if value is not None:
+            self.low, self.high = self._committed_range = _RANGE.unpack(value)
+
+    def changed(self) -> Sequence[Row]:
+        """See protocols.Persistent."""
+        if (self.low, self.high) == self._committed_range:
+            return []
+        return [Row("stream", b"range", _RANGE.pack(self.low, self.high))]
+
+    def committed(self) -> None:
+        """See protocols.Persistent."""
+        self._committed_range = (self.low, self.high)
+
+
+def sequence_code(at: TopicPartition) -> int:
+    """A sequence as histories keep it: the topic's number (0: the embedded log) and the partition."""
+    return (1 + TOPICS.index(at.topic) if at.topic in TOPICS else 0) << 20 | at.partition

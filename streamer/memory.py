@@ -1,0 +1,70 @@
+"""Everything that learning keeps in memory, in front of the store: built from settings, restored, committed as one."""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from streamer.config import LearningSettings, Settings
+from streamer.dead_letters import DeadLetters
+from streamer.dedupe import Dedupe
+from streamer.encoder import Encoder
+from streamer.items import Items
+from streamer.learners import Learners
+from streamer.ledger import Ledger
+from streamer.monitor import Monitor
+from streamer.protocols import Persistent
+from streamer.state import RocksStore
+from streamer.users import Users
+
+
+class Memory:
+    """The parts, wired to one another."""
+
+    def __init__(self, learners: Learners, settings: Settings, store: RocksStore) -> None:
+        """Take up what `store` holds; raises BadState when it was made with other settings, or cannot be read."""
+        learning, state = settings.learning, settings.state
+        store.open_as(meaning(learners, learning, state.dedupe_events))
+        self.store, self.learners = store, learners
+        self.ledger = Ledger()
+        self.monitor = Monitor([(name, learner.kind) for name, learner in learners.by_name.items()])
+        self.items = Items(learners.item_tables(), learning.seed)
+        learners.attach(self.items)
+        self.users = Users(learners.user_tables(), store, learning.seed, state.user_cache_bytes)
+        self.dedupe, self.dead_letters = Dedupe(state.dedupe_events), DeadLetters()
+        self.encoder = Encoder(learning, self.users, self.items, self.dedupe, self.dead_letters, self.monitor)
+        self.ledger.start(store.offsets())
+        for part in self._parts():
+            part.restore(store)
+
+    def _parts(self) -> tuple[Persistent, ...]:
+        return (
+            self.items,
+            self.learners,
+            self.users,
+            self.encoder,
+            self.monitor,
+            self.dedupe,
+            self.dead_letters,
+            self.ledger,
+        )
+
+    def commit(self) -> None:
+        """All changes and the next offsets in one write batch; raises StoreUnavailable, and then nothing is lost."""
+        parts = self._parts()
+        self.store.commit((row for part in parts for row in part.changed()), self.ledger.offsets)
+        for part in parts:
+            part.committed()
+
+
+def meaning(learners: Learners, learning: LearningSettings, dedupe_events: int) -> Mapping[str, object]:
+    """The settings that change what the state means."""
+    return {
+        "seed": learning.seed,
+        "like_share": learning.like_share,
+        "kinds": learning.kinds,
+        "rating_min": learning.rating_min,
+        "rating_max": learning.rating_max,
+        "event_max_bytes": learning.event_max_bytes,
+        "dedupe_events": dedupe_events,
+        "learners": {name: msgspec.to_builtins(learner.parameters) for name, learner in learners.by_name.items()},
+    }

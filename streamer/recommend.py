@@ -1,0 +1,95 @@
+"""Answers: retrieve all items, filter, score with a champion, rank. Reads the live tables and changes nothing."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from streamer.answers import Prediction, Recommendation
+from streamer.arrays import F32, I32, Bool
+from streamer.batch import UserView
+from streamer.memory import Memory
+from streamer.protocols import ItemVectors, OnlineLearner
+
+POPULAR = "popular"
+
+
+class Recommender:
+    """Answers queries from a memory that goes on learning; from any thread."""
+
+    def __init__(self, memory: Memory, popularity: OnlineLearner) -> None:
+        """`popularity` answers for users without clicks."""
+        self._memory, self._popularity = memory, popularity
+
+    def recommend(self, user_id: str, limit: int) -> list[Recommendation]:
+        """At most `limit` items that the user has not seen, best first; popular ones for a user without clicks.
+
+        Cost: a score and a look at each item, about 0.1 us an item.
+        """
+        items = self._items()
+        user = self._memory.users.view(user_id)
+        learner = self._memory.learners.champion("clicks")
+        shown = self._available(len(items))
+        shown[user.seen[user.seen < len(items)]] = False
+        if user.clicked:
+            return self._ranked(learner.score(user, items), shown, limit, learner.name)
+        return self._ranked(self._popularity.score(user, items), shown, limit, POPULAR)
+
+    def predict(self, user_id: str, item_id: str) -> Prediction:
+        """The rating that the user would give the item, within the range of ratings seen so far; ids never seen are answered too."""
+        user = self._memory.users.view(user_id)
+        row = self._memory.items.row_of.get(item_id, -1)
+        learner = self._memory.learners.champion("ratings")
+        value = float(learner.score(user, np.array([row], dtype=np.int32))[0])
+        low, high = self._memory.encoder.low, self._memory.encoder.high
+        if low <= high:
+            value = min(max(value, low), high)
+        unknown = [name for name, known in (("user", user.known), ("item", row >= 0)) if not known]
+        return Prediction(value, learner.name + (f" (unknown {' and '.join(unknown)})" if unknown else ""))
+
+    def similar_items(self, item_id: str, limit: int) -> list[Recommendation]:
+        """The items nearest to one by the angle between their vectors, without itself; popular ones for an item never clicked.
+
+        Cost: one product with the item matrix.
+        """
+        items = self._items()
+        row = self._memory.items.row_of.get(item_id, -1)
+        shown = self._available(len(items))
+        counts = self._popularity.score(_NOBODY, items)
+        learner = self._memory.learners.champion("clicks")
+        if row < 0 or counts[row] <= 0 or not isinstance(learner, ItemVectors):
+            shown[row if row >= 0 else slice(0)] = False
+            return self._ranked(counts, shown, limit, POPULAR)
+        shown[row] = False
+        shown &= counts > 0
+        vectors = learner.vectors()[: len(items)].astype(np.float32)
+        norms = np.maximum(np.linalg.norm(vectors, axis=1), np.float32(1e-12))
+        return self._ranked(vectors @ vectors[row] / norms / norms[row], shown, limit, learner.name)
+
+    def _items(self) -> I32:
+        return np.arange(len(self._memory.items), dtype=np.int32)
+
+    def _available(self, count: int) -> Bool:
+        return self._memory.items.available[:count] != 0
+
+    def _ranked(self, scores: F32, shown: Bool, limit: int, source: str) -> list[Recommendation]:
+        items = self._memory.items
+        return [
+            Recommendation(item_id, items.title(item_id), float(scores[row]), source)
+            for row in top(scores, shown, limit)
+            for item_id in (items.ids[row],)
+        ]
+
+
+_NOBODY = UserView("", False, {}, np.empty(0, dtype=np.int32), False)
+
+
+def top(scores: F32, shown: Bool, limit: int) -> Sequence[int]:
+    """The `limit` rows with the highest scores among those shown, best first, ties by arrival; NaN is never ranked."""
+    rows = np.flatnonzero(shown & ~np.isnan(scores))
+    if len(rows) > limit:
+        chosen = scores[rows]
+        worst = np.partition(chosen, len(rows) - limit)[len(rows) - limit]
+        rows = rows[chosen >= worst]
+    order = np.lexsort((rows, -scores[rows]))[:limit]
+    best: list[int] = rows[order].tolist()
+    return best
