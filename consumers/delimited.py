@@ -1,0 +1,50 @@
+"""Ratings or clicks from a CSV or TSV file with a header: `userId,movieId,rating,timestamp` and its common variants."""
+
+import csv
+from pathlib import Path
+
+from streamer.consumers.columns import Columns, Layout, numbered, read_columns
+from streamer.errors import BadSettings
+from streamer.events import CLICKS, RATINGS
+
+NAMES = {
+    "user": ("userid", "user"),
+    "item": ("itemid", "movieid", "item", "movie"),
+    "kind": ("kind", "event"),
+    "rating": ("rating", "score", "value"),
+    "time": ("timestamp", "timestampms", "time"),
+}
+_WANTED = (
+    "wanted a header with a user column (userId, user_id, user), an item column (itemId, item_id, movieId, item), for ratings "
+    "rating (or score, value), for clicks kind (or event), and, to be put in order, timestamp (or timestamp_ms, time)"
+)
+
+
+def read_delimited(path: Path) -> Columns:
+    """The events of `path` in file order: clicks where there is a kind or no rating, ratings otherwise.
+
+    A file without times keeps its order. Raises BadSettings for a header that does not say who and what, OSError.
+    """
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
+        header = lines.readline()
+        if not header.strip():
+            raise BadSettings(f"{path} has no header on its first line: {_WANTED}")
+        delimiter = max("\t,;", key=header.count)
+        texts = next(csv.reader([header], delimiter=delimiter))
+        found = numbered(texts, NAMES)
+        if "user" not in found or "item" not in found:
+            columns = ", ".join(repr(text.strip()) for text in texts[:12])
+            raise BadSettings(
+                f"{_WANTED}; found {columns} on the first line of {path}: name its columns, or convert it"
+            )
+        clicks = "kind" in found or "rating" not in found
+        layout = Layout(
+            topic=CLICKS if clicks else RATINGS,
+            delimiter=delimiter,
+            width=len(texts),
+            user=found["user"],
+            item=found["item"],
+            value=found.get("kind" if clicks else "rating"),
+            time=found.get("time"),
+        )
+        return read_columns(lines, layout, first_line=2)

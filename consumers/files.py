@@ -1,0 +1,98 @@
+"""Events from a path: a MovieLens folder, a CSV or TSV file with a header, or JSON Lines."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from streamer.consumers.columns import ColumnStream
+from streamer.consumers.delimited import read_delimited
+from streamer.consumers.jsonlines import read_json_lines
+from streamer.consumers.movielens import find_files, read_movielens
+from streamer.consumers.stream import StreamSource
+from streamer.errors import BadSettings
+from streamer.events import Offsets, Record
+from streamer.protocols import Stream
+
+_JSON_LINES = {".jsonl", ".ndjson", ".json"}
+
+
+def read(path: str | Path, seed: int = 1) -> Stream:
+    """The events of `path` in the order in which they are learned.
+
+    All catalogue records come first, then the events: in order of time with ties shuffled by `seed`; JSON Lines, and
+    files without times, as they stand. Bad rows stay in their place, to become dead letters.
+    Raises BadSettings for a path that cannot be read as any of these.
+    """
+    path = Path(path)
+    try:
+        return _read(path, seed)
+    except FileNotFoundError as error:
+        missing = error.filename or path
+        raise BadSettings(
+            f"there is no {missing}: give a MovieLens folder, a CSV or TSV file with a header, or a JSON Lines file"
+        ) from None
+    except OSError as error:
+        raise BadSettings(f"cannot read {error.filename or path}: {error.strerror or error}") from None
+
+
+def _read(path: Path, seed: int) -> Stream:
+    stream: Stream
+    if path.is_dir():
+        files = find_files(path)
+        catalogue, columns = read_movielens(files)
+        stream = ColumnStream(catalogue, columns.sorted(seed), _sha256(files, seed))
+        path = files[0]
+    elif _is_json_lines(path):
+        stream = read_json_lines(path, _sha256([path], seed))
+    else:
+        stream = ColumnStream([], read_delimited(path).sorted(seed), _sha256([path], seed))
+    if not len(stream):
+        raise BadSettings(f"{path} holds no events: give a file with at least one")
+    return stream
+
+
+def _is_json_lines(path: Path) -> bool:
+    """By its name or its first character; raises BadSettings for what is no text, or no lines."""
+    with path.open("rb") as file:
+        head = file.read(4096)
+    if not head.strip():
+        raise BadSettings(f"{path} is empty: give a file with at least one event")
+    if b"\0" in head or head.startswith(b"PAR1"):
+        raise BadSettings(f"{path} is not text: give a CSV or TSV file with a header, or a JSON Lines file")
+    first = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
+    if first == b"[":
+        raise BadSettings(f"{path} is one JSON array: give JSON Lines, one event a line (jq -c '.[]' makes them)")
+    return first == b"{" or path.suffix.lower() in _JSON_LINES
+
+
+def _sha256(files: Sequence[Path], seed: int) -> str:
+    digest = hashlib.sha256(f"order 1, seed {seed}".encode())
+    for path in files:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+class FileSource:
+    """protocols.Source over `read(path, seed)`; see StreamSource."""
+
+    def __init__(self, path: str | Path, seed: int = 1) -> None:
+        """Raises BadSettings, as `read` does."""
+        self.stream = read(path, seed)
+        self._rows = StreamSource(self.stream)
+
+    def seek(self, offsets: Offsets) -> None:
+        """See protocols.Source."""
+        self._rows.seek(offsets)
+
+    def poll(self, max_records: int, timeout_s: float) -> Sequence[Record]:
+        """See protocols.Source."""
+        return self._rows.poll(max_records, timeout_s)
+
+    def lag(self) -> Mapping[str, Mapping[int, int]]:
+        """See protocols.Source."""
+        return self._rows.lag()
+
+    def close(self) -> None:
+        """See protocols.Source."""
+        self._rows.close()

@@ -1,0 +1,121 @@
+"""JSON Lines: each line an event, as it would stand on its topic.
+
+Which topic a line is for is said by its field `topic`, or else seen from its other fields. What cannot be told goes to
+`ratings`, where it becomes a dead letter with its line as the key.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from streamer.events import CATALOGUE_TOPICS, CLICKS, ITEMS, RATINGS, USERS, Message
+
+
+class _Ids(msgspec.Struct, gc=False):
+    user_id: str = ""
+    item_id: str = ""
+
+
+_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_IDS = msgspec.json.Decoder(_Ids)
+_TEXT = msgspec.json.Decoder(str)
+
+# The first field of these that a line has decides; "attributes" is last because items and users both have them.
+_FIELDS = {
+    "rating": RATINGS, "kind": CLICKS, "session_id": CLICKS, "session": CLICKS, "title": ITEMS, "categories": ITEMS,
+    "available": ITEMS, "preferences": USERS, "same_as": USERS, "attributes": USERS,
+}  # fmt: skip
+
+
+def topic_of(fields: Mapping[str, msgspec.Raw]) -> str:
+    """The topic that an object with these fields is for."""
+    if "topic" in fields:
+        try:
+            return _TEXT.decode(fields["topic"])
+        except msgspec.DecodeError:
+            return RATINGS
+    for name, topic in _FIELDS.items():
+        if name in fields:
+            return ITEMS if name == "attributes" and "user_id" not in fields else topic
+    return RATINGS
+
+
+@dataclass(frozen=True, slots=True)
+class JsonLines:
+    """protocols.Stream over the lines themselves: catalogue records first, then the rest, each in file order."""
+
+    lines: Sequence[bytes]
+    numbers: Sequence[int]  # of each line in the file, from 1
+    topics: Sequence[str]
+    times: Sequence[int]  # a line that says no time has that of the line before it
+    sha256: str
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def messages(self, start: int, stop: int) -> list[Message]:
+        """See protocols.Stream; the key is the user (the item for `items`), or "line 17" where there is none. Cost: about 1 us a line."""
+        cut = slice(start, stop)
+        return [
+            Message(topic, self._key(topic, line, number), line)
+            for topic, line, number in zip(self.topics[cut], self.lines[cut], self.numbers[cut], strict=True)
+        ]
+
+    def times_ms(self, start: int, stop: int) -> list[int]:
+        """See protocols.Stream."""
+        return list(self.times[start:stop])
+
+    @staticmethod
+    def _key(topic: str, line: bytes, number: int) -> bytes:
+        try:
+            ids = _IDS.decode(line)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return b"line %d" % number
+        return (ids.item_id if topic == ITEMS else ids.user_id).encode() or b"line %d" % number
+
+
+def read_json_lines(path: Path, sha256: str) -> JsonLines:
+    """All lines of `path` but blank ones. Cost: about 1.3 us a line; memory: the file and 60 bytes a line. Raises OSError."""
+    with path.open("rb") as file:
+        return parse_json_lines(file, sha256)
+
+
+def parse_json_lines(source: Iterable[bytes], sha256: str) -> JsonLines:
+    """As `read_json_lines`, from lines."""
+    catalogue: list[tuple[bytes, int, str, int]] = []
+    lines: list[bytes] = []
+    numbers: list[int] = []
+    topics: list[str] = []
+    times: list[int] = []
+    last_ms = 0
+    known = {RATINGS: RATINGS, CLICKS: CLICKS}  # one object a topic, not one a line
+    for number, text in enumerate(source, 1):
+        line = text.strip(b"\xef\xbb\xbf \t\r\n" if number == 1 else b" \t\r\n")
+        if not line:
+            continue
+        topic = RATINGS
+        try:
+            fields = _OBJECT.decode(line)
+            topic = topic_of(fields)
+            if "timestamp_ms" in fields:
+                last_ms = _time(fields["timestamp_ms"], last_ms)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            pass
+        if topic in CATALOGUE_TOPICS:
+            catalogue.append((line, number, topic, last_ms))
+            continue
+        lines.append(line)
+        numbers.append(number)
+        topics.append(known.setdefault(topic, topic))
+        times.append(last_ms)
+    first = list(zip(*catalogue, strict=True)) or [(), (), (), ()]
+    return JsonLines([*first[0], *lines], [*first[1], *numbers], [*first[2], *topics], [*first[3], *times], sha256)
+
+
+def _time(raw: msgspec.Raw, otherwise: int) -> int:
+    try:
+        return int(bytes(raw))
+    except ValueError:  # null, a text, a fraction: the decoder says what it thinks of it
+        return otherwise

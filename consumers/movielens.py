@@ -1,0 +1,127 @@
+"""MovieLens folders of any edition: ratings, films as items, and people as users where the edition tells of them.
+
+| edition | ratings | films | people |
+|---|---|---|---|
+| ml-latest, ml-latest-small, ml-20m, ml-25m, ml-32m | ratings.csv | movies.csv | |
+| ml-1m, ml-10m | ratings.dat (`::`) | movies.dat | users.dat (ml-1m) |
+| ml-100k | u.data (tabs) | u.item, u.genre | u.user |
+
+Harper, Konstan (2015), The MovieLens datasets: history and context, ACM TiiS 5(4), 19.
+"""
+
+import csv
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from streamer.consumers.columns import Columns, Layout, read_columns
+from streamer.consumers.delimited import read_delimited
+from streamer.errors import BadSettings
+from streamer.events import RATINGS, ItemUpdate, Message, UserUpdate, message
+
+_YEAR = re.compile(r"\((\d{4})(?:\s*[-\u2013]\s*(?:\d{4})?)?\s*\)\s*$")  # (1995), (2007-), (1975-1979)
+_NO_CATEGORY = {"", "unknown", "(no genres listed)"}
+_GENRES_100K = (
+    "unknown|Action|Adventure|Animation|Children's|Comedy|Crime|Documentary|Drama|Fantasy|Film-Noir|Horror|Musical|Mystery|"
+    "Romance|Sci-Fi|Thriller|War|Western"
+)
+_OCCUPATIONS_1M = (
+    "other|academic/educator|artist|clerical/admin|college/grad student|customer service|doctor/health care|"
+    "executive/managerial|farmer|homemaker|K-12 student|lawyer|programmer|retired|sales/marketing|scientist|self-employed|"
+    "technician/engineer|tradesman/craftsman|unemployed|writer"
+)
+_PEOPLE = {"u.user": ("age", "gender", "occupation", "zip"), "users.dat": ("gender", "age", "occupation", "zip")}
+
+
+def find_files(folder: Path) -> list[Path]:
+    """The files of the edition that `folder` holds, ratings first, then films; raises BadSettings when it holds none."""
+    for names, further in (
+        (("ratings.csv", "movies.csv"), ()),
+        (("u.data", "u.item"), ("u.genre", "u.user")),
+        (("ratings.dat", "movies.dat"), ("users.dat",)),
+    ):
+        if not (folder / names[0]).is_file():
+            continue
+        if not (folder / names[1]).is_file():
+            raise BadSettings(
+                f"{folder} has {names[0]} and no {names[1]} beside it, which every MovieLens edition has: "
+                "unpack it again, or name a CSV file itself for ratings without titles"
+            )
+        return [folder / name for name in names] + [folder / name for name in further if (folder / name).is_file()]
+    found = ", ".join(sorted(file.name for file in folder.iterdir())[:8]) or "nothing"
+    raise BadSettings(
+        f"{folder} is not a MovieLens folder: wanted ratings.csv and movies.csv, or u.data and u.item, or ratings.dat and "
+        f"movies.dat; found {found}: name the folder that holds them, or a CSV or JSON Lines file"
+    )
+
+
+def read_movielens(files: list[Path]) -> tuple[list[Message], Columns]:
+    """The catalogue and the ratings in file order, from what `find_files` found. Raises OSError."""
+    ratings, films = files[0], files[1]
+    if ratings.suffix == ".csv":
+        return [message(item) for item in _items_csv(films)], read_delimited(ratings)
+    catalogue = [message(item) for item in _items_text(films, files[2:])]
+    catalogue += [message(user) for file in files[2:] if file.name in _PEOPLE for user in _people(file)]
+    double = ratings.suffix == ".dat"  # "1::31::2.5::838985046": every other column is empty
+    step = 2 if double else 1
+    layout = Layout(RATINGS, ":" if double else "\t", 3 * step + 1, 0, step, 2 * step, 3 * step, quoted=False)
+    with ratings.open(encoding="utf-8", errors="surrogateescape", newline="") as lines:
+        return catalogue, read_columns(lines, layout)
+
+
+def _lines(file: Path) -> Iterator[str]:
+    """The text of a small file: UTF-8 (ml-10m) where it is that, Latin-1 (ml-100k, ml-1m) otherwise."""
+    content = file.read_bytes()
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = content.decode("latin-1")
+    return (line for line in text.replace("\r\n", "\n").split("\n") if line)
+
+
+def _item(item_id: str, title: str, genres: list[str], released: str = "") -> ItemUpdate:
+    year = _YEAR.search(title) or re.search(r"(\d{4})$", released)
+    return ItemUpdate(
+        item_id,
+        title.strip(),
+        tuple(genre for genre in genres if genre not in _NO_CATEGORY),
+        {"year": int(year[1])} if year else {},
+    )
+
+
+def _items_csv(file: Path) -> Iterator[ItemUpdate]:
+    rows = csv.reader(_lines(file))
+    next(rows, None)  # movieId,title,genres
+    for row in rows:
+        if row:
+            item_id, title, genres = (*row, "", "")[:3]
+            yield _item(item_id, title, genres.split("|"))
+
+
+def _items_text(file: Path, further: list[Path]) -> Iterator[ItemUpdate]:
+    if file.suffix == ".dat":
+        for line in _lines(file):
+            item_id, title, genres = (*line.split("::"), "", "")[:3]
+            yield _item(item_id, title, genres.split("|"))
+        return
+    genre_names = _GENRES_100K.split("|")
+    for genre_file in (path for path in further if path.name == "u.genre"):
+        genre_names = [line.rpartition("|")[0] for line in _lines(genre_file)]
+    for line in _lines(file):  # id|title|released|on video|address|a flag for each genre
+        item_id, title, released, *fields = (*line.split("|"), "", "")
+        flagged = [name for name, flag in zip(genre_names, fields[2:], strict=False) if flag == "1"]
+        yield _item(item_id, title, flagged, released)
+
+
+def _people(file: Path) -> Iterator[UserUpdate]:
+    names, delimiter = _PEOPLE[file.name], "::" if file.suffix == ".dat" else "|"
+    occupations = _OCCUPATIONS_1M.split("|")
+    for line in _lines(file):
+        user_id, *fields = line.split(delimiter)
+        attributes: dict[str, str | float | bool | None] = dict(zip(names, fields, strict=False))
+        for name, text in list(attributes.items()):
+            if name == "age" and isinstance(text, str) and text.isdigit():
+                attributes[name] = int(text)
+            if name == "occupation" and isinstance(text, str) and text.isdigit() and int(text) < len(occupations):
+                attributes[name] = occupations[int(text)]
+        yield UserUpdate(user_id, attributes)
