@@ -1,2 +1,97 @@
-# What CI runs is what you run. `make help` lists the targets.
+# What CI runs is what you run. `make help` lists the targets; each does all of its own set-up.
 .DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+
+PYTHON := $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
+UV := $(or $(shell command -v uv),.uv/bin/uv)
+BIN := .venv/bin
+COMPILE := $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes \
+	--no-header --no-annotate --no-emit-index-url --no-emit-find-links $(UPGRADE)
+
+DATA ?=
+PORT ?= 8080
+STATE ?= ./streamer-data$(if $(DATA),-$(notdir $(patsubst %/,%,$(DATA))))
+export UV_PYTHON_DOWNLOADS := never
+
+.PHONY: help setup run test soak lint types bench generate lock secrets clean
+
+help: ## these lines
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
+
+setup: .venv/.everything .venv/.kernels .test-libs/kafka/.done ## everything: all extras, development tools, the broker and tools of the tests
+	@deploy/machine.sh
+
+run: .venv/.base .venv/.kernels ## learn and answer on 127.0.0.1:8080: a simulated world, or DATA=path/to/ml-latest-small (PORT=, STATE=)
+	@exec $(BIN)/streamer serve --data "$(STATE)" --port "$(PORT)" $(if $(DATA),--replay "$(DATA)",--simulate)
+
+test: setup lint types ## lint, types and all tests but the long crash runs
+	@$(BIN)/pytest -ra -m "not soak"
+
+soak: setup ## the crash runs in full
+	@$(BIN)/pytest -ra -m soak
+
+lint: .venv/.everything ## ruff: rules and format
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: .venv/.everything ## mypy, strict
+	@$(BIN)/mypy
+
+bench: .venv/.base .venv/.kernels ## how fast this machine learns and answers
+	@$(BIN)/streamer bench
+
+generate: .venv/.everything ## the endpoint's code, anew from its protocol buffers
+	@$(BIN)/python streamer/_gen/generate.py
+
+lock: $(UV) ## requirements/*.lock, anew from pyproject.toml; UPGRADE=--upgrade takes newer versions
+	@$(COMPILE) pyproject.toml -o requirements/base.lock
+	@$(COMPILE) pyproject.toml --extra offline -c requirements/base.lock -o requirements/offline.lock
+	@$(COMPILE) pyproject.toml --extra offline --extra dev -c requirements/offline.lock -o requirements/dev.lock
+	@echo "$$($(UV) --version | cut -d' ' -f1,2 | tr ' ' '=' | sed 's/=/==/')" | $(COMPILE) - -o requirements/uv.lock
+
+secrets: ## deploy/secrets/*, for docker compose; what is there stays
+	@deploy/make-secrets.sh
+
+clean: ## remove what make made, but for streamer-data*
+	@rm -rf .venv .uv .test-libs .mypy_cache .ruff_cache .pytest_cache build dist *.egg-info
+	@find . -name __pycache__ -prune -exec rm -rf {} +
+
+# What a target needs, made once. A stamp is newer than what it was made from, so a second run costs nothing.
+
+.uv/bin/uv: requirements/uv.lock
+	@test -n "$(PYTHON)" || { echo "streamer needs Python 3.11 or newer as python3: found $$(python3 --version 2>&1)"; exit 1; }
+	@echo "uv into .uv"
+	@$(PYTHON) -m venv .uv || { echo "$(PYTHON) cannot make environments: install its venv package (Debian: python3-venv), or uv"; exit 1; }
+	@.uv/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/uv.lock
+	@touch $@
+
+.venv/pyvenv.cfg: | $(UV)
+	@test -n "$(PYTHON)" || { echo "streamer needs Python 3.11 or newer as python3: found $$(python3 --version 2>&1)"; exit 1; }
+	@$(UV) venv -q --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" .venv
+
+# Installing adds and updates and removes nothing, so that `make run` leaves what `make setup` installed.
+.venv/.base: requirements/base.lock pyproject.toml | .venv/pyvenv.cfg
+	@echo "packages into .venv"
+	@$(UV) pip install -q --python $(BIN)/python --require-hashes -r requirements/base.lock
+	@$(UV) pip install -q --python $(BIN)/python --no-deps -e .
+	@touch $@
+
+.venv/.everything: requirements/dev.lock .venv/.base
+	@echo "extras and development tools into .venv"
+	@$(UV) pip install -q --python $(BIN)/python --require-hashes -r requirements/dev.lock
+	@touch $@
+
+.venv/.kernels: .venv/.base $(wildcard streamer/*.py models/*.py)
+	@$(BIN)/streamer doctor --compile
+	@touch $@
+
+.test-libs/kafka/.done: deploy/test-libs/pom.xml
+	@deploy/machine.sh java mvn
+	@mkdir -p $(@D)
+	@if command -v mvn >/dev/null; then \
+		echo "Apache Kafka for the tests into $(@D)"; \
+		mvn -q -B -f $< dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory=$(CURDIR)/$(@D) && touch $@; \
+	fi
