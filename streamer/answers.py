@@ -1,0 +1,151 @@
+"""What the endpoint asks of the process behind it: one seam, so that it can be served from anything that answers.
+
+Everything but `publish` is quick (no disk but a cold user's row) and is called in the thread that serves.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, Protocol
+
+import msgspec
+
+from streamer.events import Message, Offsets
+
+
+class Recommendation(msgspec.Struct, frozen=True):
+    """One item of a list, best first."""
+
+    item_id: str
+    title: str = ""  # empty where the catalogue names none
+    score: float = 0.0  # higher is better; comparable within one list only
+    source: str = ""  # what the score comes from: a learner, or popularity
+
+
+class Prediction(msgspec.Struct, frozen=True):
+    """The rating that a user would give an item."""
+
+    value: float = 0.0
+    source: str = ""
+
+
+class RollingRmse(msgspec.Struct, frozen=True):
+    """Prequential error over the last `window` ratings at most."""
+
+    window: int = 0
+    rmse: float | None = None  # None before the first rating
+
+
+class DriftDetections(msgspec.Struct, frozen=True):
+    """How often a detector found that the error had changed."""
+
+    detector: str = ""
+    count: int = 0
+
+
+class LearnerStatus(msgspec.Struct, frozen=True):
+    """One learner."""
+
+    name: str = ""
+    kind: str = ""  # ratings or clicks
+    champion: bool = False
+    rmse: tuple[RollingRmse, ...] = ()
+    drift_detections: tuple[DriftDetections, ...] = ()
+
+
+class EventCount(msgspec.Struct, frozen=True):
+    """Events since the process started."""
+
+    topic: str = ""
+    outcome: str = ""
+    count: int = 0
+
+
+class DeadLetterCount(msgspec.Struct, frozen=True):
+    """Dead letters since the process started."""
+
+    reason: str = ""
+    count: int = 0
+
+
+class PartitionLag(msgspec.Struct, frozen=True):
+    """Events not yet learned."""
+
+    topic: str = ""
+    partition: int = 0
+    events: int = 0
+
+
+class NextOffset(msgspec.Struct, frozen=True):
+    """The next offset to read of one sequence."""
+
+    topic: str = ""
+    partition: int = 0
+    next: int = 0
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """What the process is doing; the fields of `GetStatusResponse`."""
+
+    version: str = ""
+    state: str = ""  # a word: learning, idle, paused, ...
+    ingestion: str = "ok"  # ok, or a sentence that says what is wrong
+    started_ms: int = 0
+    uptime_s: float = 0.0
+    generation: str = ""
+    learners: tuple[LearnerStatus, ...] = ()
+    events: tuple[EventCount, ...] = ()
+    dead_letters: tuple[DeadLetterCount, ...] = ()
+    lag: tuple[PartitionLag, ...] = ()
+    offsets: tuple[NextOffset, ...] = ()
+    users: int = 0
+    items: int = 0
+    state_bytes: int = 0
+    log_bytes: int = 0
+
+
+Code = Literal[
+    "ok", "canceled", "unknown", "invalid_argument", "deadline_exceeded", "not_found", "permission_denied",
+    "resource_exhausted", "failed_precondition", "unimplemented", "internal", "unavailable", "unauthenticated",
+]  # fmt: skip
+
+
+class Answers(Protocol):
+    """What the endpoint serves."""
+
+    def recommend(self, user_id: str, limit: int) -> Sequence[Recommendation]:
+        """At most `limit` items, best first; popular ones for a user never seen."""
+
+    def predict(self, user_id: str, item_id: str) -> Prediction:
+        """An answer for ids never seen too."""
+
+    def similar_items(self, item_id: str, limit: int) -> Sequence[Recommendation]:
+        """The items nearest to `item_id`, best first, without itself."""
+
+    def validate(self, message: Message) -> None:
+        """Raises BadEvent for a message that would end as a dead letter."""
+
+    def publish(self, messages: Sequence[Message]) -> Offsets:
+        """See `protocols.Sink.publish`. Blocks (an fsync, or Kafka's acks) and is called in a thread.
+
+        Raises SourceUnavailable or StoreUnavailable.
+        """
+
+    async def fresh(self, offsets: Offsets, timeout_s: float) -> bool:
+        """Whether the newest view includes the events before `offsets`, waiting for it up to `timeout_s`."""
+
+    def offsets(self) -> Offsets:
+        """Of the newest view."""
+
+    def generation(self) -> str:
+        """Of the newest view."""
+
+    def status(self) -> Status:
+        """For GetStatus and the page."""
+
+    def ready(self) -> tuple[bool, str]:
+        """Whether events arrive, and a sentence when they do not: the health of "ingestion"."""
+
+    def observe_request(self, method: str, code: Code, seconds: float) -> None:
+        """For `streamer_request_seconds`; `method` is one of `streamer.api.METHODS`."""
+
+    def metrics(self) -> tuple[bytes, str]:
+        """The body and the content type of /metrics."""

@@ -1,0 +1,89 @@
+"""How errors leave the process: a code and a sentence, never a traceback."""
+
+import json
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from connectrpc.code import Code
+from connectrpc.errors import ConnectError
+
+from streamer.errors import BadEvent, SourceUnavailable, StoreUnavailable, StreamerError
+
+if TYPE_CHECKING:
+    from hypercorn.typing import ASGISendCallable, HTTPScope
+
+LOG = logging.getLogger("streamer.api")
+
+INTERNAL = "something went wrong in the server: see its log"
+_GRPC_STATUS = {Code.UNAUTHENTICATED: 16, Code.PERMISSION_DENIED: 7, Code.UNIMPLEMENTED: 12, Code.INVALID_ARGUMENT: 3}
+
+
+def invalid(sentence: str) -> ConnectError:
+    """The request cannot be answered as it is."""
+    return ConnectError(Code.INVALID_ARGUMENT, sentence)
+
+
+def late(sentence: str) -> ConnectError:
+    """The deadline passed first."""
+    return ConnectError(Code.DEADLINE_EXCEEDED, sentence)
+
+
+def unknown(sentence: str) -> ConnectError:
+    """There is no such thing."""
+    return ConnectError(Code.NOT_FOUND, sentence)
+
+
+def internal() -> ConnectError:
+    """A fault of ours, which the log tells and the client need not know."""
+    return ConnectError(Code.INTERNAL, INTERNAL)
+
+
+def shown(error: Exception, request_max_bytes: int) -> ConnectError:
+    """The error as clients see it; one that nobody foresaw goes to the log with its traceback."""
+    match error:
+        case ConnectError() if error.code is Code.RESOURCE_EXHAUSTED and "larger than configured" in error.message:
+            return ConnectError(
+                error.code,
+                f"the request is larger than {request_max_bytes:,} bytes (request_max_bytes, before and after "
+                "decompression): send fewer events at a time, or raise the setting",
+            )
+        case ConnectError():
+            return error
+        case SourceUnavailable() | StoreUnavailable():
+            return ConnectError(Code.UNAVAILABLE, str(error))
+        case BadEvent():
+            return invalid(str(error))
+        case StreamerError():
+            return ConnectError(Code.FAILED_PRECONDITION, str(error))
+    LOG.error("a request failed", exc_info=error)
+    return internal()
+
+
+async def refuse(
+    scope: "HTTPScope",
+    send: "ASGISendCallable",
+    status: int,
+    code: Code,
+    sentence: str,
+    headers: Sequence[tuple[bytes, bytes]] = (),
+) -> None:
+    """Answer before any RPC is reached, in the client's own tongue: trailers for gRPC, JSON for the rest."""
+    kind = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
+    if kind.startswith(b"application/grpc"):
+        answer = [
+            (
+                b"content-type",
+                b"application/grpc-web" if kind.startswith(b"application/grpc-web") else b"application/grpc",
+            ),
+            (b"grpc-status", b"%d" % _GRPC_STATUS[code]),
+            (b"grpc-message", quote(sentence).encode()),
+        ]
+        status, body = 200, b""
+    else:
+        answer = [(b"content-type", b"application/json")]
+        body = json.dumps({"code": code.value, "message": sentence}, ensure_ascii=False).encode()
+        answer.append((b"content-length", b"%d" % len(body)))
+    await send({"type": "http.response.start", "status": status, "headers": [*answer, *headers], "trailers": False})
+    await send({"type": "http.response.body", "body": body, "more_body": False})

@@ -1,0 +1,115 @@
+"""EventService: events in, by remote call."""
+
+import asyncio
+import math
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeAlias
+
+from connectrpc.request import RequestContext
+from protobuf.wkt.google.protobuf.struct_pb import NullValue, Struct, Value
+
+from streamer import events
+from streamer._gen.streamer.v1 import event_pb as pb
+from streamer._gen.streamer.v1.event_connect import EventService
+from streamer.answers import Answers
+from streamer.errors import BadEvent, Reason
+from streamer.events import Message
+from streamer.freshness import token
+
+Attribute: TypeAlias = str | float | bool | None
+
+
+class Events(EventService):
+    """Publishing waits in threads of its own: many at once share one fsync of the log."""
+
+    def __init__(self, answers: Answers, threads: ThreadPoolExecutor) -> None:
+        self._answers = answers
+        self._threads = threads
+
+    async def publish(
+        self, request: pb.PublishRequest, ctx: RequestContext[pb.PublishRequest, pb.PublishResponse]
+    ) -> pb.PublishResponse:
+        """Store the valid events and name the others."""
+        messages: list[Message] = []
+        rejected: list[pb.RejectedEvent] = []
+        for index, event in enumerate(request.events):
+            try:
+                message = events.message(read(event))
+                self._answers.validate(message)
+                messages.append(message)
+            except BadEvent as error:
+                rejected.append(pb.RejectedEvent(index=index, reason=f"{error.reason}: {error}"))
+        if not messages:
+            return pb.PublishResponse(rejected=rejected)
+        offsets = await asyncio.get_running_loop().run_in_executor(self._threads, self._answers.publish, messages)
+        return pb.PublishResponse(accepted=len(messages), rejected=rejected, freshness_token=token(offsets))
+
+
+def read(event: pb.Event) -> events.Event:
+    """The event as the topics know it; raises BadEvent for what JSON cannot say or a topic cannot hold."""
+    match event.kind.value if event.kind else None:
+        case pb.Rating() as rating:
+            return _rating(rating)
+        case pb.Click() as click:
+            return _click(click)
+        case pb.ItemUpdate() as item:
+            available = item.available if item.has_field("available") else True
+            attributes = _attributes(item.attributes)
+            return events.ItemUpdate(item.item_id, item.title, tuple(item.categories), attributes, available)
+        case pb.UserUpdate() as user:
+            preferences = {name: _finite(f"preferences[{name!r}]", value) for name, value in user.preferences.items()}
+            same_as = user.same_as if user.has_field("same_as") else None
+            return events.UserUpdate(user.user_id, _attributes(user.attributes), preferences, same_as)
+        case pb.ItemRemoval() as removal:
+            return events.ItemRemoval(removal.item_id)
+        case pb.UserRemoval() as forgotten:
+            return events.UserRemoval(forgotten.user_id)
+    kinds = ", ".join(field.json_name for field in pb.Event.desc().fields)
+    raise BadEvent(Reason.WRONG_TYPE, f"the event is empty; it can be one of: {kinds}")
+
+
+def _rating(rating: pb.Rating) -> events.Rating:
+    if not rating.has_field("rating"):
+        raise BadEvent(Reason.WRONG_TYPE, "the rating has no value: give it as `rating`")
+    return events.Rating(
+        rating.user_id,
+        rating.item_id,
+        _finite("rating", rating.rating),
+        rating.timestamp_ms if rating.has_field("timestamp_ms") else None,
+        rating.event_id if rating.has_field("event_id") else None,
+    )
+
+
+def _click(click: pb.Click) -> events.Click:
+    return events.Click(
+        click.user_id,
+        click.item_id,
+        click.kind if click.has_field("kind") else "click",
+        click.timestamp_ms if click.has_field("timestamp_ms") else None,
+        click.event_id if click.has_field("event_id") else None,
+        click.session_id if click.has_field("session_id") else None,
+        click.recommendation_id if click.has_field("recommendation_id") else None,
+    )
+
+
+def _finite(name: str, value: float) -> float:
+    if not math.isfinite(value):
+        raise BadEvent(Reason.OUT_OF_RANGE, f"{name} is {value}; it must be a finite number")
+    return value
+
+
+def _attributes(attributes: Struct | None) -> dict[str, Attribute]:
+    return {name: _attribute(name, value) for name, value in attributes.fields.items()} if attributes else {}
+
+
+def _attribute(name: str, value: Value) -> Attribute:
+    match value.kind.value if value.kind else None:
+        case NullValue():
+            return None
+        case str() | bool() as simple:
+            return simple
+        case float() as number:
+            return _finite(f"attributes[{name!r}]", number)
+    raise BadEvent(
+        Reason.WRONG_TYPE, f"attributes[{name!r}] must be a text, a number, a boolean or null, not a list or an object"
+    )

@@ -1,0 +1,63 @@
+"""grpc.health.v1: the endpoint serves whenever it answers; "ingestion" serves while events arrive."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from connectrpc.request import RequestContext
+
+from streamer._gen.grpc.health.v1.health_connect import Health as HealthService
+from streamer._gen.grpc.health.v1.health_pb import HealthCheckRequest, HealthCheckResponse
+from streamer.answers import Answers
+from streamer.api.errors import unknown
+
+INGESTION = "ingestion"
+SERVICES = (
+    "",
+    "streamer.v1.RecommendationService",
+    "streamer.v1.EventService",
+    "streamer.v1.AdminService",
+    INGESTION,
+)
+_INTERVAL_S = 0.25
+_ServingStatus = HealthCheckResponse.ServingStatus
+
+
+class Health(HealthService):
+    """Watches end when `stop` is set."""
+
+    def __init__(self, answers: Answers, stop: asyncio.Event) -> None:
+        self._answers = answers
+        self._stop = stop
+
+    async def check(
+        self, request: HealthCheckRequest, ctx: RequestContext[HealthCheckRequest, HealthCheckResponse]
+    ) -> HealthCheckResponse:
+        """The status now."""
+        status = self._status(request.service)
+        if status is _ServingStatus.SERVICE_UNKNOWN:
+            names = ", ".join(repr(name) for name in SERVICES)
+            raise unknown(f"no service {request.service[:100]!r} here; there are: {names}")
+        return HealthCheckResponse(status=status)
+
+    async def watch(
+        self, request: HealthCheckRequest, ctx: RequestContext[HealthCheckRequest, HealthCheckResponse]
+    ) -> AsyncIterator[HealthCheckResponse]:
+        """The status now, then each change of it."""
+        said = None
+        while not self._stop.is_set():
+            status = self._status(request.service)
+            if status is not said:
+                said = status
+                yield HealthCheckResponse(status=status)
+            try:
+                async with asyncio.timeout(_INTERVAL_S):
+                    await self._stop.wait()
+            except TimeoutError:
+                continue
+
+    def _status(self, service: str) -> HealthCheckResponse.ServingStatus:
+        if service not in SERVICES:
+            return _ServingStatus.SERVICE_UNKNOWN
+        if service == INGESTION and not self._answers.ready()[0]:
+            return _ServingStatus.NOT_SERVING
+        return _ServingStatus.SERVING

@@ -1,0 +1,99 @@
+"""RecommendationService: what should this user see now?"""
+
+from uuid import uuid4
+
+from connectrpc.request import RequestContext
+
+from streamer._gen.streamer.v1.recommendation_connect import RecommendationService
+from streamer._gen.streamer.v1.recommendation_pb import (
+    PredictRequest,
+    PredictResponse,
+    Recommendation,
+    RecommendRequest,
+    RecommendResponse,
+    SimilarItemsRequest,
+    SimilarItemsResponse,
+)
+from streamer.answers import Answers
+from streamer.answers import Recommendation as Answer
+from streamer.api.errors import invalid, late
+from streamer.freshness import parse, token
+
+MAX_LIMIT, DEFAULT_LIMIT = 1000, 10
+MAX_ID_BYTES = 256
+_SPARE_S = 0.01  # kept of a client's deadline, so that our sentence reaches it
+
+
+class Recommendations(RecommendationService):
+    """Unknown users and items get answers; only what no id can be is refused."""
+
+    def __init__(self, answers: Answers, deadline_s: float) -> None:
+        self._answers = answers
+        self._deadline_s = deadline_s
+
+    async def recommend(
+        self, request: RecommendRequest, ctx: RequestContext[RecommendRequest, RecommendResponse]
+    ) -> RecommendResponse:
+        """The best items for a user."""
+        user_id, limit = _id("userId", request.user_id), _limit(request.limit)
+        seen = await self._fresh(request.freshness_token, ctx.timeout_ms)
+        generation = self._answers.generation()
+        items = [_item(answer) for answer in self._answers.recommend(user_id, limit)]
+        return RecommendResponse(
+            items=items, recommendation_id=uuid4().hex, generation=generation, freshness_token=seen
+        )
+
+    async def predict(
+        self, request: PredictRequest, ctx: RequestContext[PredictRequest, PredictResponse]
+    ) -> PredictResponse:
+        """The rating that a user would give an item."""
+        user_id, item_id = _id("userId", request.user_id), _id("itemId", request.item_id)
+        seen = await self._fresh(request.freshness_token, ctx.timeout_ms)
+        generation = self._answers.generation()
+        answer = self._answers.predict(user_id, item_id)
+        return PredictResponse(value=answer.value, source=answer.source, generation=generation, freshness_token=seen)
+
+    async def similar_items(
+        self, request: SimilarItemsRequest, ctx: RequestContext[SimilarItemsRequest, SimilarItemsResponse]
+    ) -> SimilarItemsResponse:
+        """The items nearest to an item."""
+        item_id, limit = _id("itemId", request.item_id), _limit(request.limit)
+        seen = await self._fresh(request.freshness_token, ctx.timeout_ms)
+        generation = self._answers.generation()
+        items = [_item(answer) for answer in self._answers.similar_items(item_id, limit)]
+        return SimilarItemsResponse(items=items, generation=generation, freshness_token=seen)
+
+    async def _fresh(self, wanted: str, left_ms: float | None) -> str:
+        """Wait until the events of `wanted` are in the view; its token, taken before the answer is made."""
+        if wanted:
+            try:
+                offsets = parse(wanted)
+            except ValueError as error:
+                raise invalid(str(error)) from None
+            wait_s = self._deadline_s if left_ms is None else max(0.0, left_ms / 1000 - _SPARE_S)
+            if not await self._answers.fresh(offsets, wait_s):
+                raise late(
+                    f"the events up to {wanted} were not learned within {wait_s:.3g} s; "
+                    f"so far: {token(self._answers.offsets()) or 'none'}. Ask again, or without freshnessToken"
+                )
+        return token(self._answers.offsets())
+
+
+def _item(answer: Answer) -> Recommendation:
+    return Recommendation(item_id=answer.item_id, title=answer.title, score=answer.score, source=answer.source)
+
+
+def _id(field: str, value: str) -> str:
+    if not value:
+        raise invalid(f"{field} is missing: say whose or which, as in {{{field!r}: 'x1'}}".replace("'", '"'))
+    if len(value) > MAX_ID_BYTES or len(value.encode()) > MAX_ID_BYTES:
+        raise invalid(f"{field} has {len(value.encode())} bytes; an id has at most {MAX_ID_BYTES}")
+    if not value.isprintable() and any(ord(letter) < 32 or 127 <= ord(letter) < 160 for letter in value):
+        raise invalid(f"{field} holds a control character, which no id has: {value!r}")
+    return value
+
+
+def _limit(limit: int) -> int:
+    if not 0 <= limit <= MAX_LIMIT:
+        raise invalid(f"limit is {limit}; it can be 1 to {MAX_LIMIT:,}, or 0 for {DEFAULT_LIMIT}")
+    return limit or DEFAULT_LIMIT

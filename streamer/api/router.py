@@ -1,0 +1,143 @@
+"""Which application answers which path: the RPCs by service, and the pages."""
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, TypedDict
+
+from connectrpc.code import Code
+from connectrpc.codec import Codec
+from connectrpc.interceptor import MetadataInterceptor
+from connectrpc_grpcreflect import (  # type: ignore[import-untyped]  # ships no py.typed
+    ServerReflectionAlphaASGIApplication,
+    ServerReflectionAlphaService,
+    ServerReflectionASGIApplication,
+    ServerReflectionService,
+)
+from protobuf import Message
+
+from streamer import web
+from streamer._gen.grpc.health.v1.health_connect import HealthASGIApplication
+from streamer._gen.grpc.health.v1.health_pb import HealthCheckRequest
+from streamer._gen.streamer.v1.admin_connect import AdminServiceASGIApplication
+from streamer._gen.streamer.v1.admin_pb import GetStatusRequest
+from streamer._gen.streamer.v1.event_connect import EventServiceASGIApplication
+from streamer._gen.streamer.v1.event_pb import PublishRequest
+from streamer._gen.streamer.v1.recommendation_connect import RecommendationServiceASGIApplication
+from streamer._gen.streamer.v1.recommendation_pb import RecommendRequest
+from streamer.answers import Answers
+from streamer.api import METHODS
+from streamer.api.admin import Admin
+from streamer.api.codec import Binary, StrictJSON
+from streamer.api.errors import LOG, refuse
+from streamer.api.events import Events
+from streamer.api.health import Health
+from streamer.api.observe import Observed
+from streamer.api.recommendations import Recommendations
+from streamer.config import ServerSettings
+
+if TYPE_CHECKING:
+    from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallable, HTTPScope, Scope
+
+
+class _Common(TypedDict):
+    interceptors: "Sequence[MetadataInterceptor[float]]"
+    codecs: "Sequence[Codec[Message, Message]]"
+    read_max_bytes: int
+
+
+PAGES = ("/", "/metrics", "/healthz")
+
+
+class Router:
+    """An ASGI application."""
+
+    def __init__(
+        self, answers: Answers, server: ServerSettings, stop: asyncio.Event, threads: ThreadPoolExecutor
+    ) -> None:
+        self._answers = answers
+        self._services = _services(answers, server, stop, threads)
+
+    async def __call__(self, scope: "Scope", receive: "ASGIReceiveCallable", send: "ASGISendCallable") -> None:
+        """Answer, or say what there is."""
+        if scope["type"] != "http":
+            await _lifespan(receive, send)
+            return
+        path = scope["path"]
+        service, _, method = path.rpartition("/")
+        app = self._services.get(service)
+        if path in PAGES:
+            await self._page(scope, send)
+        elif app is None or (service.startswith("/streamer") and path[1:] not in METHODS):
+            await refuse(scope, send, 404, Code.UNIMPLEMENTED, _nothing(path))
+        elif scope["method"] != "POST":
+            await refuse(
+                scope, send, 405, Code.UNIMPLEMENTED,
+                f"{method} takes POST, not {scope['method']}: with curl, -d '{{...}}' -H 'Content-Type: application/json'",
+                [(b"allow", b"POST")],
+            )  # fmt: skip
+        else:
+            await app(scope, receive, send)
+
+    async def _page(self, scope: "HTTPScope", send: "ASGISendCallable") -> None:
+        if scope["method"] not in ("GET", "HEAD"):
+            await refuse(scope, send, 405, Code.UNIMPLEMENTED, f"{scope['path']} takes GET", [(b"allow", b"GET, HEAD")])
+            return
+        headers: Mapping[str, str] = {}
+        try:
+            match scope["path"]:
+                case "/metrics":
+                    body, kind = self._answers.metrics()
+                case "/healthz":
+                    ingesting, sentence = self._answers.ready()
+                    health = {"endpoint": "serving", "ingestion": "serving" if ingesting else sentence}
+                    body, kind = json.dumps(health).encode(), "application/json"
+                case _:
+                    body, kind, headers = web.PAGE, "text/html; charset=utf-8", web.HEADERS
+        except Exception:
+            LOG.exception("%s failed", scope["path"])
+            await refuse(scope, send, 500, Code.INTERNAL, "something went wrong in the server: see its log")
+            return
+        answer = {"content-type": kind, "content-length": str(len(body)), "cache-control": "no-store"}
+        answer |= {"x-content-type-options": "nosniff", "cross-origin-resource-policy": "same-origin", **headers}
+        encoded = [(name.encode(), value.encode()) for name, value in answer.items()]
+        await send({"type": "http.response.start", "status": 200, "headers": encoded, "trailers": False})
+        await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+def _services(
+    answers: Answers, server: ServerSettings, stop: asyncio.Event, threads: ThreadPoolExecutor
+) -> dict[str, "ASGIFramework"]:
+    """By path, as in /streamer.v1.EventService."""
+    most = server.request_max_bytes
+    around: Sequence[MetadataInterceptor[float]] = [Observed(answers, most)]
+    codecs: Sequence[Codec[Message, Message]] = [Binary(), StrictJSON()]
+    common = _Common(interceptors=around, codecs=codecs, read_max_bytes=most)
+    files = [kind.desc().file for kind in (RecommendRequest, PublishRequest, GetStatusRequest, HealthCheckRequest)]
+    recommendations = Recommendations(answers, server.deadline_s)
+    made = (
+        RecommendationServiceASGIApplication(recommendations, **common),
+        EventServiceASGIApplication(Events(answers, threads), **common),
+        AdminServiceASGIApplication(Admin(answers), **common),
+        HealthASGIApplication(Health(answers, stop), **common),
+        ServerReflectionASGIApplication(ServerReflectionService(*files), **common),
+        ServerReflectionAlphaASGIApplication(ServerReflectionAlphaService(*files), **common),
+    )
+    return {app.path: app for app in made}
+
+
+async def _lifespan(receive: "ASGIReceiveCallable", send: "ASGISendCallable") -> None:
+    """Nothing of ours begins or ends with the server: whoever serves does that around it."""
+    while True:
+        if (await receive())["type"] == "lifespan.shutdown":
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+        await send({"type": "lifespan.startup.complete"})
+
+
+def _nothing(path: str) -> str:
+    near = get_close_matches(path[:200].lower(), {f"/{name}".lower(): name for name in METHODS}, n=1, cutoff=0.6)
+    hint = next((f"; did you mean /{name}?" for name in METHODS if near == [f"/{name}".lower()]), ".")
+    return f"nothing at {path[:200]!r}{hint} The RPCs are listed by gRPC reflection; pages: {', '.join(PAGES)}"

@@ -1,0 +1,99 @@
+"""hypercorn in this process: one port for everything, started and ended by us."""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from errno import EACCES, EADDRINUSE
+
+from hypercorn.asyncio import serve as run
+from hypercorn.config import Config
+
+from streamer.answers import Answers
+from streamer.api.router import Router
+from streamer.api.security import Guard, admit
+from streamer.config import SecuritySettings, ServerSettings
+from streamer.errors import BadSettings
+
+_BACKLOG = 1024
+_PUBLISHERS = 32  # requests that may wait for one fsync together
+_IDLE_S = 10.0  # longer than the 5 s that common clients keep an idle connection, so that they close first
+
+
+def listen(server: ServerSettings) -> socket.socket:
+    """A socket that clients can connect to from now on; raises BadSettings saying why there is none.
+
+    Done first of all, so that a port in use is told before anything is opened or learned.
+    """
+    try:
+        found = socket.getaddrinfo(server.host, server.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        raise BadSettings(f"cannot listen on host {server.host!r}: {error}; 127.0.0.1 is this machine") from None
+    family, kind, protocol, _, address = found[0]
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+        sock.listen(_BACKLOG)
+    except OSError as error:
+        sock.close()
+        if error.errno == EADDRINUSE:
+            raise BadSettings(f"port {server.port} is in use by another process: stop it, or use --port") from None
+        if error.errno == EACCES:
+            raise BadSettings(f"port {server.port} needs more rights: use --port with one above 1023") from None
+        raise BadSettings(f"cannot listen on {server.host} port {server.port}: {error.strerror}") from None
+    return sock
+
+
+def url(sock: socket.socket) -> str:
+    """Where the socket is found, with its real port."""
+    host, port = sock.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+async def serve(
+    answers: Answers,
+    server: ServerSettings,
+    security: SecuritySettings,
+    stop: asyncio.Event,
+    started: Callable[[str], None],
+    sock: socket.socket | None = None,
+) -> None:
+    """Answer until `stop` is set, then let requests under way end within `shutdown_timeout_s`.
+
+    `started` is told the address once clients can connect. `sock` is one of `listen`, which is closed at the end.
+    Raises BadSettings as `admit` and `listen` do.
+    """
+    token = admit(server, security)
+    sock = sock or listen(server)
+    threads = ThreadPoolExecutor(_PUBLISHERS, "publish")
+    address, config = url(sock), _config(server)
+    config.bind = [f"fd://{sock.detach()}"]
+    app = Guard(Router(answers, server, stop, threads), server, token)
+    serving = asyncio.create_task(run(app, config, shutdown_trigger=stop.wait, mode="asgi"))
+    try:
+        started(address)
+        await asyncio.wait({serving, stopped := asyncio.create_task(stop.wait())}, return_when="FIRST_COMPLETED")
+        stopped.cancel()
+        # hypercorn waits for requests as long as it is told to, then cancels them, and itself with them; from
+        # Python 3.12 on closing the listener waits for every connection first, hence the limit around it.
+        await asyncio.wait({serving}, timeout=server.shutdown_timeout_s + 1)
+    finally:
+        serving.cancel()
+        await asyncio.wait({serving})
+        threads.shutdown(wait=False, cancel_futures=True)
+    if not serving.cancelled() and (error := serving.exception()) is not None:
+        raise error
+
+
+def _config(server: ServerSettings) -> Config:
+    config = Config()
+    config.errorlog = logging.getLogger("streamer.api.hypercorn")
+    config.accesslog = None
+    config.graceful_timeout = server.shutdown_timeout_s
+    config.keep_alive_timeout = _IDLE_S
+    config.keep_alive_max_requests = 1 << 62  # the default of 1,000 drops long-lived gRPC connections
+    config.include_server_header = False
+    config.backlog = _BACKLOG
+    return config
