@@ -69,7 +69,7 @@ class Recommender:
         return np.arange(len(self._memory.items), dtype=np.int32)
 
     def _available(self, count: int) -> Bool:
-        return self._memory.items.available[:count] != 0
+        return np.not_equal(self._memory.items.available[:count], 0)
 
     def _ranked(self, scores: F32, shown: Bool, limit: int, source: str) -> list[Recommendation]:
         items = self._memory.items
