@@ -1,9 +1,11 @@
 """Ratings or clicks from a CSV or TSV file with a header: `userId,movieId,rating,timestamp` and its common variants."""
 
 import csv
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from streamer.consumers.columns import Columns, Layout, numbered, read_columns
+from streamer.consumers.columns import Columns
+from streamer.consumers.rows import Layout, read_columns
 from streamer.errors import BadSettings
 from streamer.events import CLICKS, RATINGS
 
@@ -25,13 +27,13 @@ def read_delimited(path: Path) -> Columns:
 
     A file without times keeps its order. Raises BadSettings for a header that does not say who and what, OSError.
     """
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
+    with path.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
         header = lines.readline()
         if not header.strip():
             raise BadSettings(f"{path} has no header on its first line: {_WANTED}")
         delimiter = max("\t,;", key=header.count)
         texts = next(csv.reader([header], delimiter=delimiter))
-        found = numbered(texts, NAMES)
+        found = _numbered(texts, NAMES)
         if "user" not in found or "item" not in found:
             columns = ", ".join(repr(text.strip()) for text in texts[:12])
             raise BadSettings(
@@ -48,3 +50,15 @@ def read_delimited(path: Path) -> Columns:
             time=found.get("time"),
         )
         return read_columns(lines, layout, first_line=2)
+
+
+def _numbered(texts: Sequence[str], names: Mapping[str, Sequence[str]]) -> dict[str, int]:
+    """Which column of a header bears which of `names`, each with its spellings; case and underscores do not count."""
+    spelled = [text.strip().lower().replace("_", "").replace("-", "").replace(" ", "") for text in texts]
+    found = {}
+    for name, spellings in names.items():
+        for spelling in spellings:
+            if spelling in spelled:
+                found[name] = spelled.index(spelling)
+                break
+    return found

@@ -14,8 +14,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from streamer.consumers.columns import Columns, Layout, read_columns
+from streamer.consumers.columns import Columns
 from streamer.consumers.delimited import read_delimited
+from streamer.consumers.rows import Layout, read_columns
 from streamer.errors import BadSettings
 from streamer.events import RATINGS, ItemUpdate, Message, UserUpdate, message
 
@@ -65,7 +66,7 @@ def read_movielens(files: list[Path]) -> tuple[list[Message], Columns]:
     double = ratings.suffix == ".dat"  # "1::31::2.5::838985046": every other column is empty
     step = 2 if double else 1
     layout = Layout(RATINGS, ":" if double else "\t", 3 * step + 1, 0, step, 2 * step, 3 * step, quoted=False)
-    with ratings.open(encoding="utf-8", errors="surrogateescape", newline="") as lines:
+    with ratings.open(encoding="utf-8", errors="surrogateescape") as lines:
         return catalogue, read_columns(lines, layout)
 
 

@@ -1,0 +1,187 @@
+"""Rows of text, a million a second, to columns of numbers.
+
+A block of whole lines is cut in one go where it has no quotes and every line is as wide as it should be; any other goes
+through the csv module, and its bad rows are found by halving.
+"""
+
+import csv
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from io import StringIO
+from math import isfinite
+from typing import TextIO, TypeAlias
+
+import msgspec
+import numpy as np
+
+from streamer.arrays import F64, I32, I64
+from streamer.consumers.columns import Bad, Columns
+from streamer.events import RATINGS
+
+BLOCK_CHARACTERS = 1 << 18
+_LONGEST = 1 << 22  # of a block: a quote that nothing closes takes no more than this with it
+SECONDS_BELOW = 10**11  # a time below this is in seconds: as milliseconds it would be before March 1973
+_LATEST = 2**53  # beyond it a time is not exact, nor one
+
+Part: TypeAlias = tuple[I32, I32, I32, I64]  # users, items, values, times of some events
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where a row has what: numbers of columns, None for a column that is not there."""
+
+    topic: str  # ratings or clicks
+    delimiter: str
+    width: int  # columns a row
+    user: int
+    item: int
+    value: int | None  # the rating, or the kind of click
+    time: int | None
+    quoted: bool = True
+
+
+class _Texts(dict[str, int]):
+    """Distinct texts numbered in order of first sight, and each as JSON; a text that `write` refuses raises ValueError."""
+
+    def __init__(self, write: Callable[[str], bytes]) -> None:
+        super().__init__()
+        self.json: list[bytes] = []
+        self._write = write
+
+    def __missing__(self, text: str) -> int:
+        self.json.append(self._write(text))
+        number = self[text] = len(self.json) - 1
+        return number
+
+
+def _number(text: str) -> bytes:
+    number = float(text)
+    if not isfinite(number):
+        raise ValueError(f"{text} is not a finite number")
+    return msgspec.json.encode(number)
+
+
+class _Reader:
+    """Text to columns, block by block."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self.users, self.items = _Texts(msgspec.json.encode), _Texts(msgspec.json.encode)
+        self.values = _Texts(_number if layout.topic == RATINGS else msgspec.json.encode)
+        self.bad: list[Bad] = []
+        self._last_ms = 0
+
+    def read(self, block: str, line: int) -> Iterator[Part]:
+        """The events of `block`, whose first line is number `line` of the file."""
+        columns = _split(block, self.layout)
+        if columns is not None:
+            with suppress(ValueError):
+                yield self._parse(columns)
+                return
+        yield from self._read_rows(*_rows(block, self.layout, line))
+
+    def _read_rows(self, rows: list[list[str]], lines: list[int]) -> Iterator[Part]:
+        """All rows in one go; where one of them is bad, in halves down to that one."""
+        if not rows:
+            return
+        try:
+            yield self._parse(list(zip(*rows, strict=True)))  # ValueError: rows of different lengths
+        except ValueError:
+            if len(rows) == 1:
+                yield self._keep_bad(rows[0], lines[0])
+                return
+            half = len(rows) // 2
+            yield from self._read_rows(rows[:half], lines[:half])
+            yield from self._read_rows(rows[half:], lines[half:])
+
+    def _parse(self, columns: Sequence[Sequence[str]]) -> Part:
+        layout, n = self.layout, len(columns[0])
+        if len(columns) != layout.width:
+            raise ValueError(f"{len(columns)} columns, not {layout.width}")
+        users = np.fromiter(map(self.users.__getitem__, columns[layout.user]), np.int32, n)
+        items = np.fromiter(map(self.items.__getitem__, columns[layout.item]), np.int32, n)
+        values = np.full(n, -1, np.int32)
+        if layout.value is not None:
+            values = np.fromiter(map(self.values.__getitem__, columns[layout.value]), np.int32, n)
+        times = np.zeros(n, np.int64)
+        if layout.time is not None:
+            times = _milliseconds(np.fromiter(map(float, columns[layout.time]), np.float64, n))
+        self._last_ms = int(times[-1])
+        return users, items, values, times
+
+    def _keep_bad(self, row: list[str], line: int) -> Part:
+        self.bad.append(Bad(line, self.layout.delimiter.join(row).encode("utf-8", "surrogateescape")))
+        users, items, values = (np.array([n], np.int32) for n in (-1, len(self.bad) - 1, -1))
+        return users, items, values, np.array([self._last_ms], np.int64)
+
+
+def _milliseconds(times: F64) -> I64:
+    if not (np.abs(times) < _LATEST).all():  # NaN too
+        raise ValueError("a time is out of range")
+    return np.rint(np.where(np.abs(times) < SECONDS_BELOW, times * 1000, times)).astype(np.int64)
+
+
+def _split(block: str, layout: Layout) -> list[list[str]] | None:
+    """The columns of a block without quotes whose lines all have the right width, None of any other: 5 times as fast as csv."""
+    if layout.quoted and '"' in block:
+        return None
+    d, step, lines = layout.delimiter, layout.width + 1, block.count("\n")
+    fields = block.replace("\n", f"{d}\n{d}").split(d)  # each line's end is a field of its own
+    if len(fields) != lines * step + 1 or fields[layout.width :: step].count("\n") != lines:
+        return None
+    del fields[-1]
+    return [fields[column::step] for column in range(layout.width)]
+
+
+def _rows(block: str, layout: Layout, line: int) -> tuple[list[list[str]], list[int]]:
+    """The block's rows and the line of the file that each ends on; blank lines are none."""
+    d, text = layout.delimiter, StringIO(block)
+    reader = csv.reader(text, delimiter=d) if layout.quoted else csv.reader(text, delimiter=d, quoting=csv.QUOTE_NONE)
+    rows: list[list[str]] = []
+    lines: list[int] = []
+    while True:
+        try:
+            for row in reader:
+                if row:
+                    rows.append(row)
+                    lines.append(line - 1 + reader.line_num)
+            return rows, lines
+        except csv.Error as error:  # a quote that nothing closes; the reader goes on behind it
+            rows.append([f"unreadable: {error}"])
+            lines.append(line - 1 + reader.line_num)
+
+
+def _blocks(text: TextIO, quoted: bool) -> Iterator[str]:
+    """Whole lines, some 256 KiB at a time; more where a quoted text goes over the end."""
+    while block := text.read(BLOCK_CHARACTERS):
+        block += text.readline()
+        if quoted and block.count('"') % 2:
+            block += _to_quote(text)
+        yield block if block.endswith("\n") else block + "\n"
+
+
+def _to_quote(text: TextIO) -> str:
+    lines, size = [], 0
+    while size < _LONGEST and (line := text.readline()):
+        lines.append(line)
+        size += len(line)
+        if line.count('"') % 2:
+            break
+    return "".join(lines)
+
+
+def read_columns(text: TextIO, layout: Layout, first_line: int = 1) -> Columns:
+    """All events from here to the end of `text`, which stands at line `first_line`. Cost: about 1 us an event."""
+    reader, line = _Reader(layout), first_line
+    parts: list[Part] = []
+    for block in _blocks(text, layout.quoted):
+        parts.extend(reader.read(block, line))
+        line += block.count("\n")
+    if not parts:
+        parts = [(np.empty(0, np.int32),) * 3 + (np.empty(0, np.int64),)]
+    users, items, values, times = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    return Columns(
+        layout.topic, layout.time is not None, users, items, values, times,
+        reader.users.json, reader.items.json, reader.values.json, [user.encode() for user in reader.users], reader.bad,
+    )  # fmt: skip
