@@ -1,0 +1,162 @@
+"""Popularity: how often an item was clicked, of all time or of late.
+
+    of all time   n_i <- n_i + w
+    of late       n_i <- n_i 2^(-(t - t_i) / h) + w,  t_i <- t      (t: clicks so far, h: half-life in clicks)
+    predicted     n_i / sum_j n_j, the item's share of the clicks before this one
+
+Only clicks with a weight w above 0 count; whose they were does not matter. A row decays when it is touched or read.
+Cost: O(1) a click. State: one or two float64 an item, and the sum.
+
+Popularity is the floor that every other learner of clicks is compared with, and the answer for users without clicks.
+"""
+
+from collections.abc import Mapping
+
+import msgspec
+import numpy as np
+
+from streamer.arrays import F32, F64, I32, U8
+from streamer.batch import Batch, UserView
+from streamer.embeddings import Table
+from streamer.kernel import kernel
+from streamer.protocols import Kind
+
+
+class AllTimeParameters(msgspec.Struct, frozen=True):
+    """Counting has none."""
+
+
+class RecentParameters(msgspec.Struct, frozen=True):
+    """What recent popularity depends on."""
+
+    half_life: float = 5000.0
+    """After how many clicks (of anybody, on anything) a click counts half, in clicks. From the design's measurements."""
+
+
+@kernel
+def learn_all_time(
+    item: F64, item_touched: U8, stream: F64, stream_touched: U8, items: I32, clicks: F32, out: F32
+) -> None:
+    """Item rows are n; stream is [sum]."""
+    for k in range(len(items)):
+        out[k] = np.nan
+        if clicks[k] > 0 and np.isfinite(clicks[k]):
+            i = items[k]
+            out[k] = item[i, 0] / stream[0, 0] if stream[0, 0] > 0 else 0.0
+            item[i, 0] += clicks[k]
+            stream[0, 0] += clicks[k]
+            item_touched[i] = 1
+            stream_touched[0] = 1
+
+
+@kernel
+def learn_recent(
+    item: F64, item_touched: U8, stream: F64, stream_touched: U8, items: I32, clicks: F32, half_life: float, out: F32
+) -> None:
+    """Item rows are [n, t_i]; stream is [sum, t], the sum as it stands at t."""
+    for k in range(len(items)):
+        out[k] = np.nan
+        if clicks[k] > 0 and np.isfinite(clicks[k]):
+            i, t = items[k], stream[0, 1]
+            n = item[i, 0] * 2.0 ** ((item[i, 1] - t) / half_life)
+            out[k] = n / stream[0, 0] if stream[0, 0] > 0 else 0.0
+            item[i, 0] = n + clicks[k]
+            item[i, 1] = t
+            stream[0, 0] = (stream[0, 0] + clicks[k]) * 2.0 ** (-1.0 / half_life)
+            stream[0, 1] = t + 1
+            item_touched[i] = 1
+            stream_touched[0] = 1
+
+
+@kernel
+def count_recent(item: F64, stream: F64, items: I32, half_life: float, out: F64) -> None:
+    """Decayed counts of `items` (n,) into `out` (n,), 0 for rows never seen."""
+    for k in range(len(items)):
+        i = items[k]
+        known = 0 <= i < len(item)
+        out[k] = item[i, 0] * 2.0 ** ((item[i, 1] - stream[0, 1]) / half_life) if known else 0.0
+
+
+def share(counts: F64, total: float, clicks: F32) -> F32:
+    """The counts (n,) as shares of `total`, NaN for what is not a click. Pure."""
+    counted = (clicks > 0) & np.isfinite(clicks)
+    shares = counts / total if total > 0 else np.zeros(len(counts))
+    return np.where(counted, shares, np.nan).astype(np.float32)
+
+
+class Popularity:
+    """Clicks of all time."""
+
+    kind: Kind = "clicks"
+    Parameters = AllTimeParameters
+
+    def __init__(self, name: str, parameters: AllTimeParameters, *, seed: int) -> None:
+        """The seed changes nothing: there is nothing random here."""
+        self.name, self.parameters = name, parameters
+        self.item = Table("item", [0.0], dtype=np.float64)  # n
+        self.stream = Table("stream", [0.0], dtype=np.float64)  # sum
+
+    def tables(self) -> Mapping[str, Table]:
+        """See Stateful."""
+        return {"item": self.item, "stream": self.stream}
+
+    def learn(self, batch: Batch) -> F32:
+        """See OnlineLearner; each click's item's share before it."""
+        out = np.empty(len(batch), dtype=np.float32)
+        item, stream = self.item, self.stream
+        learn_all_time(item.values, item.touched, stream.values, stream.touched, batch.items, batch.clicks, out)
+        return out
+
+    def predict(self, batch: Batch) -> F32:
+        """See OnlineLearner; 0 for an item never seen."""
+        return share(self._counts(batch.items), float(self.stream.values[0, 0]), batch.clicks)
+
+    def score(self, user: UserView, items: I32) -> F32:
+        """Clicks of each item, (len(items),); the user does not matter."""
+        return self._counts(items).astype(np.float32)
+
+    def _counts(self, items: I32) -> F64:
+        values = self.item.values[:, 0]
+        counts = np.zeros(len(items))
+        known = (items >= 0) & (items < len(values))
+        counts[known] = values[items[known]]
+        return counts
+
+
+class RecentPopularity:
+    """Clicks of late."""
+
+    kind: Kind = "clicks"
+    Parameters = RecentParameters
+
+    def __init__(self, name: str, parameters: RecentParameters, *, seed: int) -> None:
+        """The seed changes nothing: there is nothing random here."""
+        self.name, self.parameters = name, parameters
+        self.item = Table("item", [0.0, 0.0], dtype=np.float64)  # n, t_i
+        self.stream = Table("stream", [0.0, 0.0], dtype=np.float64)  # sum, t
+
+    def tables(self) -> Mapping[str, Table]:
+        """See Stateful."""
+        return {"item": self.item, "stream": self.stream}
+
+    def learn(self, batch: Batch) -> F32:
+        """See OnlineLearner; each click's item's share before it."""
+        out = np.empty(len(batch), dtype=np.float32)
+        item, stream, half_life = self.item, self.stream, self.parameters.half_life
+        learn_recent(
+            item.values, item.touched, stream.values, stream.touched, batch.items, batch.clicks, half_life, out
+        )
+        return out
+
+    def predict(self, batch: Batch) -> F32:
+        """See OnlineLearner; 0 for an item never seen."""
+        return share(self._counts(batch.items), float(self.stream.values[0, 0]), batch.clicks)
+
+    def score(self, user: UserView, items: I32) -> F32:
+        """Decayed clicks of each item, (len(items),); the user does not matter."""
+        return self._counts(items).astype(np.float32)
+
+    def _counts(self, items: I32) -> F64:
+        counts = np.empty(len(items))
+        count_recent(self.item.values, self.stream.values, items, self.parameters.half_life, counts)
+        return counts

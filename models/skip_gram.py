@@ -1,0 +1,238 @@
+"""Skip-gram with negative sampling on clicks: user vectors against item vectors, one step a click.
+
+    maximise  log s(u . v_i) + sum_{k negatives j} log s(-u . v_j),    j ~ n_j^.75 / sum n^.75,    s(x) = 1 / (1 + e^-x)
+
+where n is an item's weighted clicks so far. Negatives are never items that the user has seen. The logit u . v_i
+estimates how much likelier i is than under the noise: .75 ln n_i is added to score with it, and the vectors of a user
+without clicks are 0, which leaves popularity. A dislike (a weight below 0) is one negative step on its item.
+Cost: O(k (dim + log items + items seen)) a click. State: u and v float32 (rows, dim); n and n^.75 int64 (items, 2);
+clicks, steps refused.
+
+Mikolov, Sutskever, Chen, Corrado, Dean (2013), Distributed representations of words and phrases and their
+compositionality, NIPS, eq. 4; Barkan, Koenigstein (2016), Item2vec, MLSP.
+Deviations: the noise follows the counts event by event (see noise.py); the step is constant, as the stream has no end.
+"""
+
+from collections.abc import Mapping
+
+import msgspec
+import numpy as np
+
+from streamer.arrays import F32, F64, I32, I64, U8, U64, Array
+from streamer.batch import Batch, UserView
+from streamer.embeddings import Table
+from streamer.kernel import kernel
+from streamer.models.noise import UNIT, add_noise, build_noise, draw_noise, noise_weight
+from streamer.protocols import Kind
+from streamer.seed import mix64
+
+REDRAWS = 4  # draws for each negative wanted, at most
+LARGEST = 1e6  # a longer step, or a logit further out, is refused
+WEIGHT_LARGEST = 1e6  # a click's largest weight in the counts
+
+
+class SkipGramParameters(msgspec.Struct, frozen=True):
+    """Steps and noise."""
+
+    dim: int = 32
+    """Length of the vectors. The design's measurement."""
+    learning_rate: float = 0.15
+    """Step of a click of weight 1. The design's measurement; the paper's .025 is for many passes."""
+    step_largest: float = 0.6
+    """Step of a click of any weight, at most: that of a purchase, which weighs four clicks."""
+    negatives: int = 5
+    """Negatives a click. The paper's 5 to 20 for small data."""
+    noise_exponent: float = 0.75
+    """Power of the counts that negatives are drawn by, and popularity's weight in a score. The paper's."""
+    noise: float = 0.1
+    """Standard deviation of an item's first vector: small beside what a few clicks learn."""
+
+
+@kernel
+def has_seen(pages: I32, page_of: I32, u: int, seen: int, window: int, i: int) -> bool:
+    """Whether item i is among the last `window` of the `seen` items that user u had seen: see `batch.Seen`."""
+    size = pages.shape[1]
+    ring = size * page_of.shape[1]
+    c = max(0, seen - window)
+    while c < seen:
+        first = c % size
+        last = min(size, first + seen - c)
+        page = pages[page_of[u, (c % ring) // size]]
+        hits = 0
+        for slot in range(first, last):  # no early end: this way the processor compares many at once
+            hits += page[slot] == i
+        if hits > 0:
+            return True
+        c += last - first
+    return False
+
+
+@kernel
+def logit(u: Array, v: Array) -> float:
+    """u . v in float64; four sums at once, which the processor overlaps."""
+    a = b = c = d = 0.0
+    whole = len(u) - len(u) % 4
+    for j in range(0, whole, 4):
+        a += np.float64(u[j]) * np.float64(v[j])
+        b += np.float64(u[j + 1]) * np.float64(v[j + 1])
+        c += np.float64(u[j + 2]) * np.float64(v[j + 2])
+        d += np.float64(u[j + 3]) * np.float64(v[j + 3])
+    for j in range(whole, len(u)):
+        a += np.float64(u[j]) * np.float64(v[j])
+    return (a + b) + (c + d)
+
+
+@kernel
+def step_item(u: Array, v: Array, label: float, rate: float, move: F64) -> bool:
+    """One logistic step of item vector v towards `label`; adds what u is to move by to `move`. False: refused."""
+    x = logit(u, v)
+    g = rate * (label - 1.0 / (1.0 + np.exp(-x)))
+    if not abs(x) < LARGEST:  # NaN is not below
+        return False
+    for j in range(len(u)):
+        move[j] += g * np.float64(v[j])
+        v[j] = np.float64(v[j]) + g * np.float64(u[j])
+    return True
+
+
+@kernel
+def learn_skip_gram(
+    user: Array,
+    user_touched: U8,
+    item: Array,
+    item_touched: U8,
+    noise: I64,
+    noise_touched: U8,
+    tree: I64,
+    stream: F64,
+    stream_touched: U8,
+    users: I32,
+    items: I32,
+    clicks: F32,
+    keys: U64,
+    seen_counts: I64,
+    pages: I32,
+    page_of: I32,
+    window: int,
+    rates: tuple[float, float, int, float],
+    out: F32,
+) -> None:
+    """Noise rows are [n, n^.75] in 1 / UNIT; stream is [clicks, refused]; rates as in `SkipGram.rates`."""
+    learning_rate, step_largest, negatives, exponent = rates
+    move = np.empty(user.shape[1], dtype=np.float64)
+    for k in range(len(clicks)):
+        out[k] = np.nan
+        weight = np.float64(clicks[k])
+        if weight == 0.0 or not np.isfinite(weight):
+            continue
+        u, i = users[k], items[k]
+        rate = min(learning_rate * abs(weight), step_largest)
+        stream_touched[0] = 1
+        if weight > 0:
+            x = logit(user[u], item[i]) if noise[i, 0] > 0 else 0.0  # a new item's first vector is no opinion
+            out[k] = 1.0 / (1.0 + np.exp(-x))
+        move[:] = 0.0
+        if step_item(user[u], item[i], 1.0 if weight > 0 else 0.0, rate, move):
+            item_touched[i] = 1
+        else:
+            stream[0, 1] += 1.0
+        wanted, draws = (negatives, REDRAWS * negatives) if weight > 0 else (0, 0)
+        for draw in range(draws):
+            if wanted == 0:
+                break
+            j = draw_noise(tree, mix64(keys[k], draw))
+            if j < 0 or j == i or has_seen(pages, page_of, u, seen_counts[k], window, j):
+                continue
+            wanted -= 1
+            if step_item(user[u], item[j], 0.0, rate, move):
+                item_touched[j] = 1
+            else:
+                stream[0, 1] += 1.0
+        for j in range(len(move)):
+            user[u, j] = np.float64(user[u, j]) + move[j]
+        user_touched[u] = 1
+        if weight > 0:
+            noise[i, 0] += np.int64(np.floor(UNIT * min(weight, WEIGHT_LARGEST) + 0.5))
+            before = noise[i, 1]
+            noise[i, 1] = noise_weight(noise[i, 0], exponent)
+            add_noise(tree, i, noise[i, 1] - before)
+            noise_touched[i] = 1
+            stream[0, 0] += 1.0
+
+
+@kernel
+def predict_skip_gram(user: Array, item: Array, noise: I64, users: I32, items: I32, clicks: F32, out: F32) -> None:
+    """s(u . v) of pairs of rows into `out` (n,), .5 where a side is unknown, NaN where the event is not a click."""
+    for k in range(len(items)):
+        u, i, x = users[k], items[k], 0.0
+        if 0 <= u < len(user) and 0 <= i < min(len(item), len(noise)) and noise[i, 0] > 0:
+            x = logit(user[u], item[i])
+        out[k] = 1.0 / (1.0 + np.exp(-x)) if clicks[k] > 0 and np.isfinite(clicks[k]) else np.nan
+
+
+@kernel
+def score_skip_gram(u: Array, item: Array, noise: I64, items: I32, exponent: float, out: F32) -> None:
+    """Logit plus exponent times the log of the clicks into `out` (n,); an item without clicks counts the least click."""
+    for k in range(len(items)):
+        i, x, n = items[k], 0.0, 1.0
+        if 0 <= i < min(len(item), len(noise)) and noise[i, 0] > 0:
+            x, n = logit(u, item[i]), float(noise[i, 0])
+        out[k] = x + exponent * np.log(n / UNIT)
+
+
+class SkipGram:
+    """The learner of clicks that the rest is built around."""
+
+    kind: Kind = "clicks"
+    Parameters = SkipGramParameters
+
+    def __init__(self, name: str, parameters: SkipGramParameters, *, seed: int) -> None:
+        """The seed reaches items through their rows' keys, and negatives through the events' keys."""
+        self.name, self.parameters = name, parameters
+        p, zeros = parameters, [0.0] * parameters.dim
+        self.user = Table("user", zeros)  # u
+        self.item = Table("item", zeros, random=p.dim, scale=p.noise)  # v
+        self.noise = Table("item", [0, 0], dtype=np.int64)  # n, n^.75
+        self.stream = Table("stream", [0.0, 0.0], dtype=np.float64)  # clicks, refused
+        self.rates = (p.learning_rate, p.step_largest, p.negatives, p.noise_exponent)
+        self._tree: I64 = np.zeros(1, dtype=np.int64)  # over noise.values[:, 1]
+
+    def tables(self) -> Mapping[str, Table]:
+        """See Stateful."""
+        return {"user": self.user, "item": self.item, "noise": self.noise, "stream": self.stream}
+
+    def restored(self) -> None:
+        """See Rebuilt: the tree is built anew from the stored weights when it is next needed."""
+        self._tree = np.zeros(1, dtype=np.int64)
+
+    def learn(self, batch: Batch) -> F32:
+        """See OnlineLearner; s(u . v_i) of each click."""
+        if len(self._tree) <= len(self.noise.values):
+            self._tree = build_noise(self.noise.values[:, 1])
+        out = np.empty(len(batch), dtype=np.float32)
+        user, item, noise, stream, seen = self.user, self.item, self.noise, self.stream, batch.seen
+        learn_skip_gram(
+            user.values, user.touched, item.values, item.touched, noise.values, noise.touched, self._tree,
+            stream.values, stream.touched, batch.users, batch.items, batch.clicks, batch.keys, batch.seen_counts,
+            seen.pages, seen.page_of, seen.window, self.rates, out,
+        )  # fmt: skip
+        return out
+
+    def predict(self, batch: Batch) -> F32:
+        """See OnlineLearner; .5 where nothing is known."""
+        out = np.empty(len(batch), dtype=np.float32)
+        predict_skip_gram(
+            self.user.values, self.item.values, self.noise.values, batch.users, batch.items, batch.clicks, out
+        )
+        return out
+
+    def score(self, user: UserView, items: I32) -> F32:
+        """Log odds against the noise plus the log of the noise, (len(items),)."""
+        out = np.empty(len(items), dtype=np.float32)
+        exponent = self.parameters.noise_exponent
+        score_skip_gram(user.rows[self.name], self.item.values, self.noise.values, items, exponent, out)
+        return out
+
+    def vectors(self) -> Array:
+        """See ItemVectors."""
+        return self.item.values
