@@ -1,0 +1,135 @@
+"""The learners' kernels once more, in plain NumPy: slow, short, and held against the kernels by tests.
+
+A twin takes its learner and a batch, moves the learner's tables and returns what was predicted, (n,) float64. It reads
+like the equations on top of the learner's file and computes in float64 whatever the tables hold.
+"""
+
+import numpy as np
+
+from streamer.arrays import F64
+from streamer.batch import RATING, Batch, Seen
+from streamer.models.bias import Bias
+from streamer.models.biased_mf import BiasedMF
+from streamer.models.noise import UNIT
+from streamer.models.popularity import Popularity, RecentPopularity
+from streamer.models.skip_gram import REDRAWS, SkipGram
+from streamer.seed import mix64
+
+
+def twin_popularity(learner: Popularity, batch: Batch) -> F64:
+    """See popularity.py."""
+    out = np.full(len(batch), np.nan)
+    counts, stream = learner.item.values[:, 0], learner.stream.values[0]
+    for k in np.flatnonzero(batch.clicks > 0):
+        out[k] = counts[batch.items[k]] / max(stream[0], 1e-300)
+        counts[batch.items[k]] += batch.clicks[k]
+        stream[0] += batch.clicks[k]
+    return out
+
+
+def twin_recent_popularity(learner: RecentPopularity, batch: Batch) -> F64:
+    """See popularity.py; without the laziness: every item's count decays at every click."""
+    out = np.full(len(batch), np.nan)
+    item, stream, decay = learner.item.values, learner.stream.values[0], 0.5 ** (1 / learner.parameters.half_life)
+    counts = item[:, 0] * decay ** (stream[1] - item[:, 1])
+    for k in np.flatnonzero(batch.clicks > 0):
+        i = batch.items[k]
+        out[k] = counts[i] / max(stream[0], 1e-300)
+        counts[i] += batch.clicks[k]
+        item[i] = counts[i], stream[1]
+        counts *= decay
+        stream[:] = (stream[0] + batch.clicks[k]) * decay, stream[1] + 1
+    return out
+
+
+def twin_bias(learner: Bias, batch: Batch) -> F64:
+    """See bias.py."""
+    out = np.full(len(batch), np.nan)
+    parameters, stream = learner.parameters, learner.stream.values[0]
+    process = np.array([parameters.user_process, parameters.item_process])
+    for k in np.flatnonzero(batch.kinds == RATING):
+        rows = learner.user.values[batch.users[k]], learner.item.values[batch.items[k]]
+        b, p = np.array(rows, dtype=np.float64).T  # each (2,): user, item
+        p += process
+        out[k] = stream[1] + b.sum()
+        s = parameters.noise + p.sum()
+        b += p * (batch.values[k] - out[k]) / s
+        p -= p**2 / s
+        for side, row in enumerate(rows):
+            row[:] = b[side], p[side]
+        stream[0] += 1
+        stream[1] += (batch.values[k] - stream[1]) / stream[0]
+    return out
+
+
+def twin_biased_mf(learner: BiasedMF, batch: Batch) -> F64:
+    """See biased_mf.py."""
+    out = np.full(len(batch), np.nan)
+    parameters, stream, dim = learner.parameters, learner.stream.values[0], learner.parameters.dim
+    l2 = np.append(np.full(dim, parameters.l2), parameters.bias_l2)
+    rate = np.append(np.full(dim, parameters.learning_rate), parameters.bias_rate)
+    for k in np.flatnonzero(batch.kinds == RATING):
+        user, item = learner.user.values[batch.users[k]], learner.item.values[batch.items[k]]
+        p, q = user.astype(np.float64), item.astype(np.float64)
+        n, mu, squares = stream[:3]
+        sigma = np.sqrt((1 + squares) / (1 + n))
+        out[k] = mu + sigma * (p[dim] + q[dim] + (p[:dim] @ q[:dim] if q[-1] else 0.0))
+        z = np.clip((batch.values[k] - out[k]) / sigma, -parameters.clip, parameters.clip)
+        for row, own, other in ((user, p, q), (item, q, p)):
+            step = rate * max(parameters.step_floor, (own[-1] + 1) ** -0.5)
+            slope = np.append(other[:dim], 1.0)
+            row[:] = np.append(own[:-1] + step * (z * slope - l2 * own[:-1]), own[-1] + 1)
+        stream[0] += 1
+        stream[1] += (batch.values[k] - mu) / stream[0]
+        stream[2] += (batch.values[k] - mu) * (batch.values[k] - stream[1])
+    return out
+
+
+def twin_skip_gram(learner: SkipGram, batch: Batch) -> F64:
+    """See skip_gram.py; the noise is summed anew for every click."""
+    out = np.full(len(batch), np.nan)
+    parameters, noise, stream = learner.parameters, learner.noise.values, learner.stream.values[0]
+    for k in np.flatnonzero(batch.clicks != 0):
+        weight, i = float(batch.clicks[k]), int(batch.items[k])
+        user = learner.user.values[batch.users[k]]
+        u = user.astype(np.float64)
+        rate = min(parameters.learning_rate * abs(weight), parameters.step_largest)
+        targets = [(i, 0.0)]
+        if weight > 0:
+            v = learner.item.values[i].astype(np.float64)
+            out[k] = _sigmoid(u @ v) if noise[i, 0] else 0.5
+            targets = [(i, 1.0)] + [(j, 0.0) for j in _negatives(learner, batch, int(k))]
+        move = np.zeros_like(u)
+        for j, label in targets:
+            v = learner.item.values[j].astype(np.float64)
+            g = rate * (label - _sigmoid(u @ v))
+            move += g * v
+            learner.item.values[j] = v + g * u
+        user[:] = u + move
+        if weight > 0:
+            noise[i, 0] += int(np.floor(UNIT * weight + 0.5))
+            noise[i, 1] = int(np.floor(UNIT * (noise[i, 0] / UNIT) ** parameters.noise_exponent + 0.5))
+            stream[0] += 1
+    return out
+
+
+def _negatives(learner: SkipGram, batch: Batch, k: int) -> list[int]:
+    sums = np.cumsum(learner.noise.values[:, 1])
+    if sums[-1] == 0:
+        return []
+    wanted = learner.parameters.negatives
+    bits = [int(mix64(batch.keys[k], draw)) for draw in range(REDRAWS * wanted)]
+    drawn = np.searchsorted(sums, [b % int(sums[-1]) for b in bits], side="right").tolist()
+    barred = _seen(batch.seen, int(batch.users[k]), int(batch.seen_counts[k])) | {int(batch.items[k])}
+    return [int(j) for j in drawn if j not in barred][:wanted]
+
+
+def _seen(seen: Seen, user: int, count: int) -> set[int]:
+    numbers = np.arange(max(0, count - seen.window), count)
+    page = seen.pages.shape[1]
+    places = (numbers % (page * seen.page_of.shape[1])) // page
+    return set(seen.pages[seen.page_of[user, places], numbers % page].tolist())
+
+
+def _sigmoid(x: float) -> float:
+    return float(1 / (1 + np.exp(-x)))

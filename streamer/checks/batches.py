@@ -1,0 +1,219 @@
+"""Events for one learner without an engine: ids to rows, the seen ring, and batches cut as one likes.
+
+`Feed` does what the engine does around a learner, in the plainest way, so that a check can compare any two ways of
+cutting, restarting or numbering the same events. State is looked at by id, as the store sees it.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from streamer.arrays import F32, I32, Array
+from streamer.batch import CLICK, RATING, Batch, Seen, UserView
+from streamer.embeddings import Table
+from streamer.events import LOG
+from streamer.protocols import OnlineLearner, Rebuilt
+from streamer.seed import event_keys, id_key, sequence_key
+
+PAGE = 8  # items a page of the seen ring: small, so that rings wrap within a check
+WINDOW = 24  # seen items that count
+LONGEST = 1000  # events of a batch
+
+
+class Happening(NamedTuple):
+    """One event: a rating (`kind` RATING, `value` the rating) or a click (`value` its weight)."""
+
+    user_id: str
+    item_id: str
+    kind: int
+    value: float
+
+
+def rating(user_id: str, item_id: str, value: float) -> Happening:
+    """A rating; 4 and more are likes."""
+    return Happening(user_id, item_id, RATING, value)
+
+
+def click(user_id: str, item_id: str, weight: float = 1.0) -> Happening:
+    """A click of a weight."""
+    return Happening(user_id, item_id, CLICK, weight)
+
+
+def happenings(count: int, *, users: int = 40, items: int = 60, seed: int = 1) -> list[Happening]:
+    """A small world: ratings from .5 to 5 that follow a hidden taste, one event in three a click, some dislikes.
+
+    Users and items arrive over the whole stream, and popular ones come often.
+    """
+    random = np.random.default_rng(seed)
+    taste, kind_of_item = random.normal(size=(users, 2)), random.normal(size=(items, 2))
+    events = []
+    for n in range(count):
+        share = 0.2 + 0.8 * n / count
+        u, i = (int(side * share * random.random() ** 2) for side in (users, items))
+        liking = 3.0 + 0.7 * float(taste[u] @ kind_of_item[i]) + random.normal(0, 0.5)
+        if random.random() < 1 / 3:
+            events.append(click(f"u{u}", f"i{i}", float(random.choice([0.2, 1.0, 4.0, -1.0]))))
+        else:
+            events.append(rating(f"u{u}", f"i{i}", float(np.clip(round(2 * liking) / 2, 0.5, 5.0))))
+    return events
+
+
+class Ring:
+    """The seen items of every user, by row: see `streamer.batch.Seen`."""
+
+    def __init__(self, users: int, *, page: int = PAGE, window: int = WINDOW, longest: int = LONGEST) -> None:
+        """For `users` rows; the ring holds the items of the `longest` batch beside the window."""
+        self.window, self.page = window, page
+        self.ring = -(-(window + longest) // page) * page
+        self.pages: I32 = np.full((16, page), -1, dtype=np.int32)
+        self.page_of: I32 = np.full((users, self.ring // page), -1, dtype=np.int32)
+        self.counts = np.zeros(users, dtype=np.int64)
+        self.used = 0
+
+    def put(self, user: int, item: int) -> int:
+        """Note that the user saw the item; answers how many distinct items the user had seen before."""
+        c = int(self.counts[user])
+        if any(self._slot(user, n) == item for n in range(max(0, c - self.window), c)):
+            return c
+        place, slot = (c % self.ring) // self.page, c % self.page
+        if self.page_of[user, place] < 0:
+            if self.used == len(self.pages):
+                self.pages = np.concatenate([self.pages, np.full_like(self.pages, -1)])
+            self.page_of[user, place] = self.used
+            self.used += 1
+        self.pages[self.page_of[user, place], slot] = item
+        self.counts[user] = c + 1
+        return c
+
+    def _slot(self, user: int, n: int) -> int:
+        return int(self.pages[self.page_of[user, (n % self.ring) // self.page], n % self.page])
+
+    def seen(self) -> Seen:
+        """The ring as a batch carries it; it moves on with the next `put`."""
+        return Seen(self.pages, self.page_of, self.counts, self.window)
+
+
+class Feed:
+    """Gives one learner its rows and its batches, in order."""
+
+    def __init__(
+        self,
+        learner: OnlineLearner,
+        *,
+        seed: int = 1,
+        users: int = 256,
+        backwards: bool = False,
+        longest: int = LONGEST,
+    ) -> None:
+        """Users' rows are given upwards from 0, or downwards from `users` - 1; items' always in order of arrival.
+
+        No batch may have more than `longest` events.
+        """
+        self.learner, self.seed, self.longest = learner, seed, longest
+        self.user_rows: dict[str, int] = {}
+        self.item_rows: dict[str, int] = {}
+        self.free = iter(range(users - 1, -1, -1) if backwards else range(users))
+        self.ring = Ring(users, longest=longest)
+        self.offset, self.low, self.high = 0, -np.inf, np.inf
+
+    def batch(self, events: Sequence[Happening]) -> Batch:
+        """The next events, with rows begun for ids never seen."""
+        n = len(events)
+        lows, highs, clicks = np.empty((3, n), dtype=np.float32)
+        seen_counts = np.empty(n, dtype=np.int64)
+        users = self._rows("user", [event.user_id for event in events])
+        items = self._rows("item", [event.item_id for event in events])
+        for k, (event, user, item) in enumerate(zip(events, users.tolist(), items.tolist(), strict=True)):
+            lows[k], highs[k], seen_counts[k] = self.low, self.high, self.ring.put(user, item)
+            clicks[k] = event.value if event.kind == CLICK else float(event.value >= 4.0)
+            if event.kind == RATING and np.isfinite(event.value):
+                first = not np.isfinite(self.low)
+                self.low = event.value if first else min(self.low, event.value)
+                self.high = event.value if first else max(self.high, event.value)
+        offsets = np.arange(self.offset, self.offset + n, dtype=np.int64)
+        self.offset += n
+        return Batch(
+            np.array([event.kind for event in events], dtype=np.uint8), users, items,
+            np.array([event.value for event in events], dtype=np.float32), clicks, offsets * 1000,
+            event_keys(sequence_key(self.seed, LOG), offsets), lows, highs, seen_counts, self.ring.seen(),
+        )  # fmt: skip
+
+    def batches(self, events: Sequence[Happening], cut: int) -> Iterator[Batch]:
+        """The next events in batches of `cut`, each made when it is asked for."""
+        for start in range(0, len(events), cut):
+            yield self.batch(events[start : start + cut])
+
+    def learn(self, events: Sequence[Happening], cut: int = 100) -> F32:
+        """Learn the next events in batches of `cut`; what was predicted for each, (n,)."""
+        outs = [self.learner.learn(batch) for batch in self.batches(events, cut)]
+        return np.concatenate(outs) if outs else np.zeros(0, dtype=np.float32)
+
+    def _rows(self, side: str, ids: Sequence[str]) -> I32:
+        known = self.user_rows if side == "user" else self.item_rows
+        new = [one for one in dict.fromkeys(ids) if one not in known]
+        for one in new:
+            known[one] = next(self.free) if side == "user" else len(known)
+        rows = np.array([known[one] for one in new], dtype=np.int32)
+        for table in self.learner.tables().values():
+            if table.side == side and new:
+                table.reserve(int(rows.max()) + 1)
+                table.begin(rows, [id_key(self.seed, side, one) for one in new])
+        return np.array([known[one] for one in ids], dtype=np.int32)
+
+    def ids(self, side: str) -> Mapping[str, int]:
+        """External id to row; the stream's one row is called ""."""
+        return {"user": self.user_rows, "item": self.item_rows}.get(side, {"": 0})
+
+    def state(self, *, touched: bool = True) -> dict[tuple[str, str], bytes]:
+        """(table, external id) to the row's bytes: the touched ones, or all."""
+        return {
+            (name, one): table.values[row].tobytes()
+            for name, table in self.learner.tables().items()
+            for one, row in self.ids(table.side).items()
+            if table.touched[row] or not touched
+        }
+
+    def view(self, user_id: str) -> UserView:
+        """The user as a query sees it, known or not."""
+        row = self.user_rows.get(user_id)
+        rows: dict[str, Array] = {}
+        for table in self.learner.tables().values():
+            if table.side == "user":
+                key = id_key(self.seed, "user", user_id)
+                rows[self.learner.name] = table.initial(key) if row is None else table.values[row].copy()
+        return UserView(user_id, row is not None, rows, np.zeros(0, dtype=np.int32), row is not None)
+
+    def restart(self, fresh: OnlineLearner, *, backwards: bool) -> "Feed":
+        """A feed that goes on from this one's stored rows, as bytes, in a fresh learner; users get other rows."""
+        other = Feed(fresh, seed=self.seed, users=len(self.ring.counts), backwards=backwards, longest=self.longest)
+        other._rows("item", list(self.item_rows))
+        other._rows("user", sorted(self.user_rows))
+        for (name, one), value in self.state().items():
+            table = fresh.tables()[name]
+            row = other.ids(table.side)[one]
+            table.load(row, value)
+            table.touched[row] = 1  # still to be looked at by `state`
+        for one, row in other.user_rows.items():
+            count = int(self.ring.counts[self.user_rows[one]])
+            for n in range(max(0, count - WINDOW), count):
+                other.ring.counts[row] = n  # the ring goes on from the same number
+                other.ring.put(row, self.ring._slot(self.user_rows[one], n))
+        other.offset, other.low, other.high = self.offset, self.low, self.high
+        if isinstance(fresh, Rebuilt):
+            fresh.restored()
+        return other
+
+
+def unknown(batch: Batch) -> Batch:
+    """The same events of users and items never seen."""
+    missing = np.full(len(batch), -1, dtype=np.int32)
+    return Batch(
+        batch.kinds, missing, missing, batch.values, batch.clicks, batch.times_ms, batch.keys, batch.lows, batch.highs,
+        np.zeros(len(batch), dtype=np.int64), batch.seen,
+    )  # fmt: skip
+
+
+def contents(tables: Iterable[Table]) -> list[bytes]:
+    """Everything that can be changed in the tables: values and marks."""
+    return [part for table in tables for part in (table.values.tobytes(), table.touched.tobytes())]

@@ -1,0 +1,301 @@
+"""What every online learner keeps, one function a promise. They run over every line of `streamer.models.LEARNERS`.
+
+For a learner of your own, from outside this package:
+
+    @pytest.mark.parametrize("check", CHECKS)
+    def test_mine(check):
+        check(lambda seed: Mine("mine", Mine.Parameters(), seed=seed))
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import numpy as np
+
+from streamer.arrays import F32, I32, Bool
+from streamer.batch import CLICK, RATING, Batch
+from streamer.checks.batches import Feed, Happening, click, contents, happenings, rating, unknown
+from streamer.protocols import OnlineLearner
+
+Make: TypeAlias = Callable[[int], OnlineLearner]  # a fresh learner from a seed
+EVENTS = 500
+ITEMS_AN_EVENT = 32  # item rows that one event may move: its own and its negatives
+EXTREMES = (float("nan"), float("inf"), float("-inf"), 1e30, -1e30)
+LIKENESS = 0.1  # how far the answer for an unknown row may be from that for a new one, in ratings or odds
+
+
+class CheckFailed(AssertionError):
+    """A learner does not keep a promise; the message says which, and where it was seen."""
+
+
+def require(kept: bool | np.bool_, sentence: str) -> None:
+    """Raise CheckFailed with the sentence unless `kept`."""
+    if not kept:
+        raise CheckFailed(sentence)
+
+
+def same(a: F32, b: F32) -> bool:
+    """Whether two arrays hold the same bits, NaN at the same places."""
+    return a.shape == b.shape and a.tobytes() == b.tobytes()
+
+
+def own(learner: OnlineLearner, batch: Batch) -> Bool:
+    """(n,): the events that the learner must answer: ratings, or clicks with a weight above 0."""
+    return batch.kinds == RATING if learner.kind == "ratings" else batch.clicks > 0
+
+
+def items_of(feed: Feed) -> I32:
+    """Every item row, in no special order, and -1 for one never seen."""
+    return np.random.default_rng(1).permutation(np.arange(-1, len(feed.item_rows))).astype(np.int32)
+
+
+def fits_the_seam(make: Make) -> None:
+    """It has what `protocols.OnlineLearner` says, and the same tables every time: at most one of users, one row a stream."""
+    learner = make(1)
+    require(isinstance(learner, OnlineLearner), f"{learner} lacks a part of streamer.protocols.OnlineLearner")
+    require(learner.kind in ("ratings", "clicks"), f"kind is {learner.kind!r}: wanted ratings or clicks")
+    tables = learner.tables()
+    Feed(learner).learn(happenings(50))
+    again = learner.tables()
+    require(
+        list(tables) == list(again) and all(tables[name] is again[name] for name in tables),
+        "tables() gives other objects after learning: the store would go on persisting the old ones",
+    )
+    users = [name for name, table in tables.items() if table.side == "user"]
+    require(len(users) <= 1, f"tables {users} are all of users: at most one may be, put their columns together")
+    streams = [name for name, table in tables.items() if table.side == "stream" and len(table.values) != 1]
+    require(not streams, f"stream tables {streams} do not have exactly one row")
+
+
+def cuts_do_not_matter(make: Make) -> None:
+    """Batches of 1, 7 and 1,000 events leave the same bytes and the same predictions."""
+    events = happenings(EVENTS)
+    feeds = {cut: Feed(make(1)) for cut in (1, 7, 1000)}
+    outs = {cut: feed.learn(events, cut) for cut, feed in feeds.items()}
+    for cut in (7, 1000):
+        require(same(outs[1], outs[cut]), f"predictions differ between batches of 1 and of {cut}")
+        require(feeds[1].state() == feeds[cut].state(), f"state differs between batches of 1 and of {cut}")
+
+
+def reading_changes_nothing(make: Make) -> None:
+    """Predict and score, for known and never-seen users and items, leave tables, marks and the future as they were."""
+    events = happenings(EVENTS)
+    read, unread = Feed(make(1)), Feed(make(1))
+    read.learn(events[:300])
+    unread.learn(events[:300])
+    learner = read.learner
+    ahead = read.batch(events[300:400])
+    before = contents(learner.tables().values())
+    for batch in (ahead, unknown(ahead)):
+        require(same(learner.predict(batch), learner.predict(batch)), "predicting twice gives two answers")
+        require(contents(learner.tables().values()) == before, "predict changed a table or a mark")
+    for user_id in ("u0", "u1", "nobody"):
+        view = read.view(user_id)
+        rows = {name: row.copy() for name, row in view.rows.items()}
+        require(same(learner.score(view, items_of(read)), learner.score(view, items_of(read))), "scores change")
+        require(contents(learner.tables().values()) == before, f"score changed a table or a mark, user {user_id!r}")
+        require(all(same(rows[name], view.rows[name]) for name in rows), "score changed the user's view")
+    later = [learner.learn(ahead), read.learn(events[400:])]
+    require(same(np.concatenate(later), unread.learn(events[300:])), "predictions after reading are not those without")
+    require(read.state() == unread.state(), "the state after reading and learning is not that without reading")
+
+
+def changes_are_marked(make: Make) -> None:
+    """Whatever changes is marked in `touched`: an unmarked change would be lost at a restart."""
+    feed = Feed(make(1))
+    for n, event in enumerate(happenings(EVENTS)):
+        batch = feed.batch([event])
+        tables = feed.learner.tables()
+        for table in tables.values():
+            table.clean(np.arange(len(table.values), dtype=np.int32))
+        before = {name: table.values.copy() for name, table in tables.items()}
+        feed.learner.learn(batch)
+        for name, table in tables.items():
+            changed = {row for row in range(len(table.values)) if not same(before[name][row], table.values[row])}
+            require(changed <= set(table.dirty().tolist()), f"event {n} changed rows of {name!r} without marking them")
+
+
+def only_own_rows_move(make: Make) -> None:
+    """An event marks its own user and few items: whatever is marked is written to disk."""
+    feed = Feed(make(1))
+    feed.learn([rating(f"early {n}", f"i{n}", 4.0) for n in range(100)])
+    for n, event in enumerate(happenings(EVENTS)):
+        batch = feed.batch([event])
+        tables = feed.learner.tables()
+        for table in tables.values():
+            table.clean(np.arange(len(table.values), dtype=np.int32))
+        feed.learner.learn(batch)
+        for name, table in tables.items():
+            marked = table.dirty().tolist()
+            if table.side == "user":
+                require(set(marked) <= set(batch.users.tolist()), f"event {n} marked other users' rows of {name!r}")
+            require(len(marked) <= ITEMS_AN_EVENT, f"event {n} marked {len(marked)} rows of {name!r}")
+
+
+def predicts_before_learning(make: Make) -> None:
+    """What an event says does not change its own prediction, nor an earlier one; it does change the state."""
+    events = happenings(EVENTS)
+    learner = make(1)
+    mine = [k for k, event in enumerate(events) if (event.kind == RATING) == (learner.kind == "ratings")]
+    for k in [k for k in mine if events[k].value > 0][100:120]:
+        other = events[k]._replace(value=5.5 - events[k].value if events[k].kind == RATING else events[k].value / 2)
+        feeds = Feed(make(1)), Feed(make(1))
+        out = feeds[0].learn(events[: k + 1], 1000)
+        changed = feeds[1].learn([*events[:k], other], 1000)
+        require(same(out, changed), f"prediction {k} or an earlier one depends on what event {k} says")
+        moved = other.value == events[k].value or feeds[0].state() != feeds[1].state()
+        require(moved, f"event {k} taught nothing: {events[k]} and {other} leave the same state")
+
+
+def predict_is_what_learn_returns(make: Make) -> None:
+    """`predict` answers what `learn` would return for the next event, bit for bit."""
+    feed = Feed(make(1))
+    for n, event in enumerate(happenings(EVENTS)):
+        batch = feed.batch([event])
+        predicted = feed.learner.predict(batch)
+        require(same(predicted, feed.learner.learn(batch)), f"predict and learn differ at event {n}: {event}")
+
+
+def survives_a_restart(make: Make) -> None:
+    """Stored rows in a fresh learner, users at other rows, go on exactly as if nothing had happened."""
+    events = happenings(EVENTS)
+    whole = Feed(make(1))
+    outs = whole.learn(events)
+    for stop in (1, 150, 300):
+        first = Feed(make(1))
+        first.learn(events[:stop])
+        second = first.restart(make(1), backwards=True)
+        require(same(second.learn(events[stop:]), outs[stop:]), f"after a restart at {stop} predictions differ")
+        require(second.state() == whole.state(), f"after a restart at {stop} the state at the end differs")
+
+
+def rows_may_be_anywhere(make: Make) -> None:
+    """Which row a user was given does not matter, nor whether there was room before: tables grow under the learner."""
+    events = happenings(EVENTS)
+    plain, other = Feed(make(1)), Feed(make(1), backwards=True)
+    for table in other.learner.tables().values():
+        if table.side != "stream":
+            table.reserve(1000)
+    require(same(plain.learn(events), other.learn(events)), "predictions depend on users' rows, or on tables growing")
+    require(plain.state() == other.state(), "the state depends on users' rows, or on tables growing")
+
+
+def scores_keep_their_order(make: Make) -> None:
+    """Score k is that of item k whatever else is asked, finite for known items and unknown users alike."""
+    feed = Feed(make(1))
+    feed.learn(happenings(EVENTS))
+    items = items_of(feed)
+    for user_id in ("u0", "nobody"):
+        view = feed.view(user_id)
+        scores = feed.learner.score(view, items)
+        require(scores.shape == items.shape, f"{len(scores)} scores for {len(items)} items")
+        require(bool(np.isfinite(scores).all()), f"scores of user {user_id!r} are not all finite")
+        require(same(feed.learner.score(view, items[::-1].copy()), scores[::-1].copy()), "scores are not in item order")
+        one = np.array([float(feed.learner.score(view, items[k : k + 1])[0]) for k in range(len(items))])
+        require(same(one.astype(np.float32), scores), "an item's score depends on which others are asked for")
+        require(len(feed.learner.score(view, items[:0])) == 0, "no items do not give an empty array")
+
+
+def answers_its_kind_only(make: Make) -> None:
+    """NaN for events that are not its kind, which teach it nothing; a number for all that are."""
+    feed = Feed(make(1))
+    learner = feed.learner
+    events = happenings(EVENTS)
+    outs = [(batch, learner.learn(batch)) for batch in feed.batches(events, 7)]
+    for batch, out in outs:
+        mine = own(learner, batch)
+        require(bool(np.isfinite(out[mine]).all()), "an event of its kind got no number")
+        foreign = batch.kinds == CLICK if learner.kind == "ratings" else batch.clicks == 0
+        require(bool(np.isnan(out[foreign]).all()), f"an event that is not of {learner.kind} got a number")
+    ids = [(f"u{n}", f"i{n}") for n in range(20)]
+    others = [click(u, i) for u, i in ids] if learner.kind == "ratings" else [rating(u, i, 1.0) for u, i in ids]
+    batch = feed.batch(others)
+    before = contents(learner.tables().values())
+    learner.learn(batch)
+    require(contents(learner.tables().values()) == before, f"an event that is not of {learner.kind} changed the state")
+
+
+def answers_unknown_rows(make: Make) -> None:
+    """A row of -1 is answered with a number, about the one that a new row would get."""
+    feed = Feed(make(1))
+    feed.learn(happenings(EVENTS))
+    kind_of = rating if feed.learner.kind == "ratings" else click
+    for user_id, item_id in (("new", "i0"), ("u0", "new"), ("newer", "newer")):
+        batch = feed.batch([kind_of(user_id, item_id, 1.0)])
+        users = batch.users if user_id in ("u0",) else np.full(1, -1, dtype=np.int32)
+        items = batch.items if item_id in ("i0",) else np.full(1, -1, dtype=np.int32)
+        blind = Batch(
+            batch.kinds, users, items, batch.values, batch.clicks, batch.times_ms, batch.keys, batch.lows, batch.highs,
+            batch.seen_counts, batch.seen,
+        )  # fmt: skip
+        answer, wanted = float(feed.learner.predict(blind)[0]), float(feed.learner.predict(batch)[0])
+        require(
+            abs(answer - wanted) <= LIKENESS,
+            f"user {user_id!r}, item {item_id!r}: {answer} where a row is -1, {wanted} for a new row",
+        )
+
+
+def depends_on_its_seed_alone(make: Make) -> None:
+    """The same seed gives the same bytes; another one others, where a table is random."""
+    events = happenings(EVENTS)
+    states = []
+    for seed in (1, 1, 2):
+        feed = Feed(make(seed), seed=seed)
+        feed.learn(events)
+        states.append(feed.state())
+        random = any(table.random for table in feed.learner.tables().values())
+    require(states[0] == states[1], "the same seed and events gave two states")
+    require(not random or states[0] != states[2], "another seed gave the same state, though a table is random")
+
+
+def repeats_do_not_diverge(make: Make) -> None:
+    """Every event twenty times over: predictions stay near what can happen, and all rows finite."""
+    feed = Feed(make(1))
+    outs = feed.learn([event for event in happenings(EVENTS // 2) for _ in range(20)], 1000)
+    outs = outs[np.isfinite(outs)]
+    low, high = (-4.5, 10.0) if feed.learner.kind == "ratings" else (0.0, 1.0)
+    require(
+        float(outs.min()) >= low and float(outs.max()) <= high,
+        f"predictions run from {outs.min():.3g} to {outs.max():.3g}: wanted {low:.3g} to {high:.3g}",
+    )
+    _require_finite(feed, "twenty repeats of each event")
+
+
+def refuses_what_is_not_finite(make: Make) -> None:
+    """NaN, infinite and absurd values of ratings and clicks leave every row finite, and it goes on answering."""
+    feed = Feed(make(1))
+    events = happenings(EVENTS)
+    absurd: Sequence[Happening] = [kind_of("u0", "i0", value) for kind_of in (rating, click) for value in EXTREMES]
+    for n in range(0, EVENTS, 100):
+        feed.learn(absurd)
+        _require_finite(feed, f"values {EXTREMES}")
+        outs = [(batch, feed.learner.learn(batch)) for batch in feed.batches(events[n : n + 100], 100)]
+        for batch, out in outs:
+            mine = own(feed.learner, batch)
+            require(bool(np.isfinite(out[mine]).all()), f"an answer is not finite after values {EXTREMES}")
+
+
+def _require_finite(feed: Feed, after: str) -> None:
+    for name, table in feed.learner.tables().items():
+        require(
+            bool(np.isfinite(table.values).all()), f"table {name!r} holds numbers that are not finite after {after}"
+        )
+
+
+CHECKS: tuple[Callable[[Make], None], ...] = (
+    fits_the_seam,
+    cuts_do_not_matter,
+    reading_changes_nothing,
+    changes_are_marked,
+    only_own_rows_move,
+    predicts_before_learning,
+    predict_is_what_learn_returns,
+    survives_a_restart,
+    rows_may_be_anywhere,
+    scores_keep_their_order,
+    answers_its_kind_only,
+    answers_unknown_rows,
+    depends_on_its_seed_alone,
+    repeats_do_not_diverge,
+    refuses_what_is_not_finite,
+)

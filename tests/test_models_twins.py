@@ -1,0 +1,51 @@
+"""Every kernel computes what its plain NumPy twin does: to 1e-9 in float64, to 1e-5 as stored in float32."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from streamer.arrays import F64
+from streamer.batch import Batch
+from streamer.checks.batches import Feed, happenings
+from streamer.models import LEARNERS, learner, twins
+from streamer.protocols import OnlineLearner
+
+TWINS: dict[str, Callable[[Any, Batch], F64]] = {
+    "popularity": twins.twin_popularity,
+    "popularity-recent": twins.twin_recent_popularity,
+    "bias": twins.twin_bias,
+    "biased-mf": twins.twin_biased_mf,
+    "skip-gram": twins.twin_skip_gram,
+}
+
+
+def widened(name: str, dim: int) -> OnlineLearner:
+    """The learner with float64 tables: kernels take their dtype from the arrays."""
+    made = learner(name, seed=1, dim=dim)
+    for table in made.tables().values():
+        if table.dtype == np.float32:
+            table.dtype = np.dtype(np.float64)
+            table.start, table.values = table.start.astype(np.float64), table.values.astype(np.float64)
+    return made
+
+
+def test_every_learner_has_a_twin() -> None:
+    assert TWINS.keys() == LEARNERS.keys()
+
+
+@pytest.mark.parametrize(("wide", "tolerance"), [(True, 1e-9), (False, 1e-5)], ids=["float64", "float32"])
+@pytest.mark.parametrize("dim", [7, 32])  # 7: the kernels' loops of four leave a rest
+@pytest.mark.parametrize("name", TWINS)
+def test_kernel_agrees_with_its_twin(name: str, dim: int, wide: bool, tolerance: float) -> None:
+    made, other = (widened(name, dim) if wide else learner(name, seed=1, dim=dim) for _ in range(2))
+    feed, mirror = Feed(made, longest=10), Feed(other, longest=10)  # rings so short that they wrap
+    events = happenings(3000)
+    outs = feed.learn(events, 10)
+    expected = np.concatenate([TWINS[name](other, batch) for batch in mirror.batches(events, 10)])
+    np.testing.assert_allclose(outs, expected, rtol=1e-5, atol=1e-5)
+    for name_of_table, table in made.tables().items():
+        assert table.values.any(), f"{name_of_table} never moved"
+        np.testing.assert_allclose(table.values, other.tables()[name_of_table].values, rtol=tolerance, atol=tolerance)
+    assert int(feed.ring.counts.max()) > feed.ring.ring
