@@ -58,18 +58,23 @@ def some_messages(n: int = 10) -> list[Message]:
     return catalogue + events
 
 
+def _poll(source: Source, max_records: int, timeout_s: float = 0.2) -> Sequence[Record]:
+    polled = source.poll(max_records, timeout_s)
+    assert polled is not None, "wanted an empty sequence from poll when there is nothing, found None"
+    assert len(polled) <= max_records, f"wanted at most {max_records} records from a poll, found {len(polled)}"
+    return polled
+
+
 def drain(source: Source, wanted: int, subject: Subject, max_records: int = 100) -> list[Record]:
     """Polls until `wanted` records came or `arrival_s` passed without one, then once more for what is too many."""
     records: list[Record] = []
     until = time.monotonic() + subject.arrival_s
     while len(records) < wanted and time.monotonic() < until:
-        polled = source.poll(max_records, 0.2)
-        assert polled is not None, "wanted an empty sequence from poll when there is nothing, found None"
-        assert len(polled) <= max_records, f"wanted at most {max_records} records from a poll, found {len(polled)}"
+        polled = _poll(source, max_records)
         records.extend(polled)
         if polled:
             until = time.monotonic() + subject.arrival_s
-    records.extend(source.poll(max_records, 0.2))
+    records.extend(_poll(source, max_records))
     return records
 
 
@@ -141,9 +146,8 @@ def is_empty_at_the_end_and_does_not_block(subject: Subject) -> None:
         drain(source, len(messages), subject)
         for timeout_s in (0.0, 0.05):
             begun = time.monotonic()
-            polled = source.poll(10, timeout_s)
+            polled = _poll(source, 10, timeout_s)
             blocked_s = time.monotonic() - begun
-            assert polled is not None, "wanted an empty sequence from poll at the end, found None"
             assert len(polled) == 0, f"wanted nothing after the last record, found {list(polled)}"
             assert blocked_s < timeout_s + BLOCKED_S, (
                 f"poll blocked for {blocked_s:.1f} s, its timeout was {timeout_s} s"
@@ -194,7 +198,7 @@ def is_lost_beyond_the_end(subject: Subject) -> None:
         source.seek(beyond)
         until = time.monotonic() + subject.arrival_s
         while time.monotonic() < until:
-            polled = source.poll(10, 0.2)
+            polled = _poll(source, 10)
             assert not polled, f"sought beyond the end, and {len(polled)} records came: wanted SourceLost"
             if not subject.grows:
                 break
@@ -211,7 +215,7 @@ def lags_by_what_is_left(subject: Subject) -> None:
     subject.publish(messages)
     source = _opened(subject, {})
     try:
-        handed_out = len(source.poll(1, subject.arrival_s))
+        handed_out = len(_poll(source, 1, subject.arrival_s))
         left = _total(source)
         assert 0 <= left <= len(messages) - handed_out, (
             f"wanted a lag of at most {len(messages) - handed_out}, found {left}"
