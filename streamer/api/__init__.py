@@ -12,7 +12,3 @@ METHODS = (
     "streamer.v1.AdminService/GetStatus",
     "grpc.health.v1.Health/Check",
 )
-CODES = (
-    "ok", "canceled", "unknown", "invalid_argument", "deadline_exceeded", "not_found", "permission_denied",
-    "resource_exhausted", "failed_precondition", "unimplemented", "internal", "unavailable", "unauthenticated",
-)  # fmt: skip

@@ -17,10 +17,10 @@ from streamer._gen.streamer.v1.recommendation_pb import (
 from streamer.answers import Answers
 from streamer.answers import Recommendation as Answer
 from streamer.api.errors import invalid, late
+from streamer.decoder import check_id
 from streamer.freshness import parse, token
 
 MAX_LIMIT, DEFAULT_LIMIT = 1000, 10
-MAX_ID_BYTES = 256
 _SPARE_S = 0.01  # kept of a client's deadline, so that our sentence reaches it
 
 
@@ -84,12 +84,7 @@ def _item(answer: Answer) -> Recommendation:
 
 
 def _id(field: str, value: str) -> str:
-    if not value:
-        raise invalid(f"{field} is missing: say whose or which, as in {{{field!r}: 'x1'}}".replace("'", '"'))
-    if len(value) > MAX_ID_BYTES or len(value.encode()) > MAX_ID_BYTES:
-        raise invalid(f"{field} has {len(value.encode())} bytes; an id has at most {MAX_ID_BYTES}")
-    if not value.isprintable() and any(ord(letter) < 32 or 127 <= ord(letter) < 160 for letter in value):
-        raise invalid(f"{field} holds a control character, which no id has: {value!r}")
+    check_id(value, field)
     return value
 
 

@@ -1,0 +1,158 @@
+"""Honest answers out of memory: what the endpoint and its clients are tried on without an engine behind them.
+
+Popularity is all it knows. Set `learning` to False and what is published stays unlearned, `ingestion` to a sentence and
+it is unhealthy, `failure` to an error and every query raises it.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from threading import Lock
+
+from streamer import __version__
+from streamer.answers import (
+    Code,
+    DeadLetterCount,
+    EventCount,
+    LearnerStatus,
+    NextOffset,
+    PartitionLag,
+    Prediction,
+    Recommendation,
+    RollingRmse,
+    Status,
+)
+from streamer.config import LearningSettings
+from streamer.decoder import Decoder
+from streamer.errors import SourceUnavailable
+from streamer.events import LOG, Click, ItemUpdate, Message, Offsets, Rating
+from streamer.freshness import Freshness
+
+
+class MemoryAnswers:
+    """An `Answers`."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+        self.learning, self.ingestion = True, "ok"
+        self.failure: Exception | None = None
+        self.requests: Counter[tuple[str, str]] = Counter()  # (method, code)
+        self._decoder = Decoder(LearningSettings())
+        self._freshness = Freshness()
+        self._lock = Lock()
+        self._titles: dict[str, str] = {}
+        self._counts: Counter[str] = Counter()
+        self._seen: dict[str, set[str]] = {}
+        self._ratings: list[float] = []
+
+    def recommend(self, user_id: str, limit: int) -> list[Recommendation]:
+        """The most popular items that the user has not seen."""
+        self._fail()
+        return self._popular(limit, self._seen.get(user_id, set()))
+
+    def predict(self, user_id: str, item_id: str) -> Prediction:
+        """The mean of all ratings."""
+        self._fail()
+        return Prediction(sum(self._ratings) / max(len(self._ratings), 1), "mean")
+
+    def similar_items(self, item_id: str, limit: int) -> list[Recommendation]:
+        """The most popular other items."""
+        self._fail()
+        return self._popular(limit, {item_id})
+
+    def validate(self, message: Message) -> None:
+        """As the engine would."""
+        self._decoder.parse(message.topic, message.key, message.value)
+
+    def publish(self, messages: Sequence[Message]) -> Offsets:
+        """Kept, and learned at once if `learning`."""
+        if self.ingestion != "ok":
+            raise SourceUnavailable(self.ingestion)
+        with self._lock:
+            self.messages += messages
+            offsets = {LOG: len(self.messages)}
+        if self.learning:
+            self.learn()
+        return offsets
+
+    def learn(self) -> None:
+        """Learn what was published and not yet learned."""
+        with self._lock:
+            for message in self.messages[self.learned :]:
+                self._learn(message)
+            self._freshness.advance({LOG: len(self.messages)})
+
+    @property
+    def learned(self) -> int:
+        """Events that the view includes."""
+        return self._freshness.offsets.get(LOG, 0)
+
+    async def fresh(self, offsets: Offsets, timeout_s: float) -> bool:
+        """See Freshness.wait."""
+        return await self._freshness.wait(offsets, timeout_s)
+
+    def offsets(self) -> Offsets:
+        """One sequence, as the embedded log's."""
+        return self._freshness.offsets
+
+    def generation(self) -> str:
+        """There is only one."""
+        return "g0"
+
+    def status(self) -> Status:
+        """With made-up learners, so that a page has something to show."""
+        self._fail()
+        topics = Counter(message.topic for message in self.messages[: self.learned])
+        errors = tuple(RollingRmse(window, 0.9 if self._ratings else None) for window in (1000, 10000))
+        return Status(
+            version=__version__,
+            state="learning",
+            ingestion=self.ingestion,
+            started_ms=1_700_000_000_000,
+            uptime_s=1.5,
+            generation="g0",
+            learners=(
+                LearnerStatus("biased-mf", "ratings", True, errors),
+                LearnerStatus("skip-gram", "clicks", True),
+            ),
+            events=tuple(EventCount(topic, "learned", count) for topic, count in sorted(topics.items())),
+            dead_letters=(DeadLetterCount("not_json", 0),),
+            lag=(PartitionLag("log", 0, len(self.messages) - self.learned),),
+            offsets=(NextOffset("log", 0, self.learned),),
+            users=len(self._seen),
+            items=len(self._counts),
+        )
+
+    def ready(self) -> tuple[bool, str]:
+        """Healthy while `ingestion` is ok."""
+        return self.ingestion == "ok", self.ingestion
+
+    def observe_request(self, method: str, code: Code, seconds: float) -> None:
+        """Counted."""
+        self.requests[method, code] += 1
+
+    def metrics(self) -> tuple[bytes, str]:
+        """One of them."""
+        self._fail()
+        return b"# TYPE streamer_up gauge\nstreamer_up 1\n", "text/plain; version=0.0.4; charset=utf-8"
+
+    def _fail(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+
+    def _popular(self, limit: int, seen: set[str]) -> list[Recommendation]:
+        ranked = [(item, count) for item, count in self._counts.most_common() if item not in seen]
+        return [Recommendation(item, self._titles.get(item, ""), count, "popularity") for item, count in ranked[:limit]]
+
+    def _learn(self, message: Message) -> None:
+        match self._decoder.parse(message.topic, message.key, message.value):
+            case Rating(user_id=user, item_id=item, rating=rating):
+                self._ratings.append(rating)
+                self._count(user, item)
+            case Click(user_id=user, item_id=item):
+                self._count(user, item)
+            case ItemUpdate(item_id=item, title=title):
+                self._titles[item] = title
+
+    def _count(self, user: str, item: str) -> None:
+        self._counts[item] += 1
+        self._seen.setdefault(user, set()).add(item)

@@ -1,0 +1,41 @@
+"""The endpoint in a thread of its own, for whoever has no event loop: notebooks and tests."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from queue import SimpleQueue
+from threading import Thread
+
+from streamer.answers import Answers
+from streamer.api.server import serve
+from streamer.config import SecuritySettings, ServerSettings
+
+
+@contextmanager
+def serving(answers: Answers, server: ServerSettings, security: SecuritySettings) -> Iterator[str]:
+    """Serves while the block runs, and is the address; raises what `serve` raises."""
+    began: SimpleQueue[str | None] = SimpleQueue()
+    loop, stop = asyncio.new_event_loop(), asyncio.Event()
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            loop.run_until_complete(serve(answers, server, security, stop, began.put))
+        except BaseException as error:
+            failures.append(error)
+        finally:
+            loop.close()
+            began.put(None)
+
+    thread = Thread(target=run, name="endpoint", daemon=True)
+    thread.start()
+    try:
+        address = began.get()
+        if address is not None:
+            yield address
+    finally:
+        if thread.is_alive():
+            loop.call_soon_threadsafe(stop.set)
+        thread.join()
+    if failures:
+        raise failures[0]
