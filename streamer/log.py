@@ -12,10 +12,12 @@ from pathlib import Path
 
 import msgspec
 
+from streamer.config import StateSettings
 from streamer.errors import BadState, SourceLost
 from streamer.events import LOG, Message, Offsets, Record
 from streamer.rocks import Rocks
 
+TRIM_INTERVAL_S = 60.0
 RUN_RECORDS = 500  # at most so many records a row
 _RUNS, _RUNS_END = b"r", b"s"
 _ENCODER = msgspec.msgpack.Encoder()
@@ -47,6 +49,7 @@ class EmbeddedLog:
         self._waiting: list[_Append] = []
         self._queue, self._writer = threading.Lock(), threading.Lock()
         self._appended = threading.Condition()
+        self._trim_at = 0.0
         last = self._rocks.last(_RUNS, _RUNS_END)
         self._end = _first(last[0]) + len(_DECODER.decode(last[1])) if last else 0
 
@@ -130,6 +133,15 @@ class EmbeddedLog:
         """Until there is a record at `offset`, at most `timeout_s`."""
         with self._appended:
             return self._appended.wait_for(lambda: self._end > offset, timeout_s)
+
+    def trim_as(self, settings: StateSettings, committed: Offsets) -> None:
+        """Keep to the retention of `settings`, looking once a minute; nothing that is not committed goes."""
+        days, now_s = settings.log_retention_days, time.monotonic()
+        if (settings.log_retention_bytes is None and days is None) or now_s < self._trim_at:
+            return
+        self._trim_at = now_s + TRIM_INTERVAL_S
+        oldest_ms = None if days is None else int(time.time() * 1000 - days * 86_400_000)
+        self.trim(committed.get(LOG, 0), settings.log_retention_bytes, oldest_ms)
 
     def trim(self, covered: int, max_bytes: int | None, older_than_ms: int | None) -> None:
         """Forget the oldest runs beyond a size or an age, never at or past `covered`, never the last run."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from streamer.config import LearningSettings, Settings
+from streamer.config import Settings
 from streamer.dead_letters import DeadLetters
 from streamer.dedupe import Dedupe
 from streamer.encoder import Encoder
@@ -23,7 +23,7 @@ class Memory:
     def __init__(self, learners: Learners, settings: Settings, store: RocksStore) -> None:
         """Take up what `store` holds; raises BadState when it was made with other settings, or cannot be read."""
         learning, state = settings.learning, settings.state
-        store.open_as(meaning(learners, learning, state.dedupe_events))
+        store.open_as(meaning(learners, settings))
         self.store, self.learners = store, learners
         self.ledger = Ledger()
         self.monitor = Monitor([(name, learner.kind) for name, learner in learners.by_name.items()])
@@ -56,15 +56,17 @@ class Memory:
             part.committed()
 
 
-def meaning(learners: Learners, learning: LearningSettings, dedupe_events: int) -> Mapping[str, object]:
+def meaning(learners: Learners, settings: Settings) -> Mapping[str, object]:
     """The settings that change what the state means."""
+    learning = settings.learning
     return {
+        "source": "kafka" if settings.kafka.kafka else "embedded log",
         "seed": learning.seed,
         "like_share": learning.like_share,
         "kinds": learning.kinds,
         "rating_min": learning.rating_min,
         "rating_max": learning.rating_max,
         "event_max_bytes": learning.event_max_bytes,
-        "dedupe_events": dedupe_events,
+        "dedupe_events": settings.state.dedupe_events,
         "learners": {name: msgspec.to_builtins(learner.parameters) for name, learner in learners.by_name.items()},
     }

@@ -38,6 +38,14 @@ class Source(Protocol):
 
 
 @runtime_checkable
+class Hinted(Protocol):
+    """A source whose tools like to know how far we are; our own offsets are in the store."""
+
+    def hint(self, offsets: Offsets) -> None:
+        """Everything before `offsets` is committed; best effort, never blocks, never raises."""
+
+
+@runtime_checkable
 class Sink(Protocol):
     """Where events are published; safe from several threads."""
 

@@ -37,6 +37,10 @@ class Digest(msgspec.Struct, frozen=True):
     learners: dict[str, str]
     offsets: dict[str, int]
 
+    def to_json(self) -> str:
+        """One line."""
+        return msgspec.json.encode(self).decode()
+
 
 class RocksStore:
     """protocols.StateStore on RocksDB. No fsync: after a power cut rows and offsets go back together, and the log is read again."""
@@ -100,6 +104,11 @@ class RocksStore:
                     f"the state in {self.folder} was made with {name} {_said(meta.settings.get(name))}, the settings say "
                     f"{_said(wanted.get(name))}: use {_said(meta.settings.get(name))}, or another --data directory to learn again from the log"
                 )
+
+    def sizes(self) -> Iterator[tuple[str, int]]:
+        """Of each row its table and its bytes."""
+        for stored, value in self._rocks.scan(b"", b"\xff"):
+            yield stored.partition(_NUL)[0].decode(), len(stored) + len(value)
 
     def digest(self) -> Digest:
         """SHA-256 over the sorted (table, key, value) of the whole logical state, without journal and dead letters."""

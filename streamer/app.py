@@ -1,0 +1,267 @@
+"""The one place that wires everything: settings in, a running recommender out."""
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from streamer import __version__
+from streamer.answers import (
+    DeadLetterCount,
+    DriftDetections,
+    EventCount,
+    LearnerStatus,
+    NextOffset,
+    PartitionLag,
+    Prediction,
+    Recommendation,
+    RollingRmse,
+    Status,
+)
+from streamer.api import METHODS
+from streamer.config import Settings
+from streamer.decoder import Decoder
+from streamer.drift import DETECTOR
+from streamer.engine import Engine
+from streamer.errors import SourceUnavailable
+from streamer.events import LOG, Message, Offsets, Record
+from streamer.freshness import Freshness
+from streamer.learners import Learners
+from streamer.log import EmbeddedLog, LogSource
+from streamer.memory import Memory
+from streamer.metrics import Metrics, Readings
+from streamer.models import learner
+from streamer.monitor import WINDOWS
+from streamer.protocols import Hinted, Sink, Source
+from streamer.recommend import Recommender
+from streamer.state import GENERATION, RocksStore
+
+POPULARITY = "popularity-recent"  # answers for users without clicks
+
+
+def learners(settings: Settings) -> Learners:
+    """The learners that the settings name, champions first; raises BadSettings."""
+    learning = settings.learning
+    names = dict.fromkeys([learning.rating_learner, learning.click_learner, POPULARITY])
+    made = [learner(name, seed=learning.seed, dim=learning.dim) for name in names]
+    return Learners(made, {"ratings": learning.rating_learner, "clicks": learning.click_learner})
+
+
+class App:
+    """A running streamer: an engine in its own thread, and the answers of `streamer.answers.Answers`."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Open everything; raises BadSettings and BadState. Kafka need not be there."""
+        self.settings = settings
+        folder = Path(settings.state.data)
+        self.log: EmbeddedLog | None = None
+        self._store = RocksStore(folder)
+        try:
+            self.memory = Memory(learners(settings), settings, self._store)
+            self._source, self._sink = self._connect(folder)
+        except BaseException:
+            self._store.close()
+            raise
+        self._decoder = Decoder(settings.learning)
+        self._freshness = Freshness()
+        self._freshness.advance(self.memory.ledger.offsets)
+        self._committed: Offsets = self.memory.ledger.offsets
+        self._recommender = Recommender(self.memory, self.memory.learners.by_name[POPULARITY])
+        self._metrics = Metrics(self.memory.monitor, self._readings(), METHODS, __version__)
+        learning, state = settings.learning, settings.state
+        self.engine = Engine(
+            self._source,
+            self.memory,
+            self,
+            max_records=learning.max_records,
+            commit_interval_s=state.commit_interval_s,
+        )
+        self.failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._started_ms = time.time_ns() // 1_000_000
+        self._ended = threading.Event()
+
+    def _connect(self, folder: Path) -> tuple[Source, Sink]:
+        if self.settings.kafka.kafka:
+            kafka = self.settings.kafka
+            source = _made("streamer.consumers", "SOURCES", "kafka", kafka)
+            return cast(Source, source), cast(Sink, _made("streamer.producers", "SINKS", "kafka", kafka))
+        self.log = EmbeddedLog(folder)
+        return LogSource(self.log), self.log
+
+    def _readings(self) -> Readings:
+        memory = self.memory
+        return Readings(
+            lag=self._source.lag,
+            log_bytes=lambda: self.log.size_bytes if self.log else 0,
+            users_cached=lambda: memory.users.cached,
+            user_evictions=lambda: memory.users.evictions,
+            items=lambda: len(memory.items),
+            ingestion_up=lambda: self.ready()[0],
+        )
+
+    # The engine's thread.
+
+    def start(self) -> None:
+        """Begin to learn; raises SourceLost when the stored offsets are gone from an embedded log."""
+        if self.log is not None:
+            self._source.seek(self.memory.ledger.offsets)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            if self.log is None and not self._seek():
+                return
+            self.engine.run()
+        except BaseException as error:
+            self.failure = error
+        finally:
+            self._ended.set()
+
+    def _seek(self) -> bool:
+        while not self.engine.stop.is_set():
+            try:
+                self._source.seek(self.memory.ledger.offsets)
+                return True
+            except SourceUnavailable as error:
+                self.engine.source_trouble = str(error)
+                self.engine.stop.wait(1.0)
+        return False
+
+    def applied(self, records: Sequence[Record], offsets: Offsets) -> None:
+        """See engine.Watcher."""
+        self._freshness.advance(offsets)
+        appended_ms = np.fromiter((record.timestamp_ms for record in records), np.float64, len(records))
+        self._metrics.event_to_answer(time.time() - appended_ms / 1000.0)
+
+    def committed(self, offsets: Offsets, seconds: float) -> None:
+        """See engine.Watcher."""
+        self._metrics.commit(seconds)
+        self._committed = offsets
+        if isinstance(self._source, Hinted):
+            self._source.hint(offsets)
+        if self.log is not None:
+            self.log.trim_as(self.settings.state, offsets)
+
+    def lag(self) -> Mapping[str, Mapping[int, int]]:
+        """Records still to be learned, by topic and partition."""
+        return self._source.lag()
+
+    @property
+    def drained(self) -> bool:
+        """Whether everything in the embedded log is learned and committed."""
+        return self.log is not None and self._committed.get(LOG, 0) >= self.log.end
+
+    @property
+    def ended(self) -> bool:
+        """Whether the engine's thread is done, by request or by failure."""
+        return self._ended.is_set()
+
+    def close(self) -> None:
+        """Commit, stop and let go of everything; safe to call twice."""
+        self.engine.stop.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+        self._source.close()
+        self._sink.close()
+        if self.log is not None:
+            self.log.close()
+        self._store.close()
+
+    # streamer.answers.Answers
+
+    def recommend(self, user_id: str, limit: int) -> Sequence[Recommendation]:
+        """See Answers."""
+        return self._recommender.recommend(user_id, limit)
+
+    def predict(self, user_id: str, item_id: str) -> Prediction:
+        """See Answers."""
+        return self._recommender.predict(user_id, item_id)
+
+    def similar_items(self, item_id: str, limit: int) -> Sequence[Recommendation]:
+        """See Answers."""
+        return self._recommender.similar_items(item_id, limit)
+
+    def validate(self, message: Message) -> None:
+        """See Answers."""
+        self._decoder.parse(message.topic, message.key, message.value)
+
+    def publish(self, messages: Sequence[Message]) -> Offsets:
+        """See Answers."""
+        return self._sink.publish(messages)
+
+    async def fresh(self, offsets: Offsets, timeout_s: float) -> bool:
+        """See Answers."""
+        return await self._freshness.wait(offsets, timeout_s)
+
+    def offsets(self) -> Offsets:
+        """See Answers."""
+        return self._freshness.offsets
+
+    def generation(self) -> str:
+        """See Answers."""
+        return GENERATION
+
+    def ready(self) -> tuple[bool, str]:
+        """See Answers."""
+        if self.failure is not None:
+            return False, str(self.failure)
+        trouble = self.engine.source_trouble or self.engine.store_trouble
+        return not trouble, trouble or "ok"
+
+    def observe_request(self, method: str, code: str, seconds: float) -> None:
+        """See Answers."""
+        self._metrics.request(method, code, seconds)
+
+    def metrics(self) -> tuple[bytes, str]:
+        """See Answers."""
+        return self._metrics.render()
+
+    def status(self) -> Status:
+        """See Answers."""
+        memory, monitor = self.memory, self.memory.monitor
+        ready, sentence = self.ready()
+        lag = self._source.lag()
+        behind = sum(count for partitions in lag.values() for count in partitions.values())
+        return Status(
+            version=__version__,
+            state="paused" if not ready else "learning" if behind else "up to date",
+            ingestion=sentence,
+            started_ms=self._started_ms,
+            uptime_s=time.time() - self._started_ms / 1000,
+            generation=GENERATION,
+            learners=tuple(self._learner(name) for name in memory.learners.by_name),
+            events=tuple(
+                EventCount(topic, what, n) for topic, counts in monitor.events.items() for what, n in counts.items()
+            ),
+            dead_letters=tuple(DeadLetterCount(reason, count) for reason, count in monitor.dead_letters.items()),
+            lag=tuple(
+                PartitionLag(topic, partition, n) for topic, counts in lag.items() for partition, n in counts.items()
+            ),
+            offsets=tuple(NextOffset(*at, offset) for at, offset in self._freshness.offsets.items()),
+            users=memory.users.count,
+            items=len(memory.items),
+            state_bytes=self._store.size_bytes,
+            log_bytes=self.log.size_bytes if self.log else 0,
+        )
+
+    def _learner(self, name: str) -> LearnerStatus:
+        found = self.memory.learners.by_name[name]
+        errors = self.memory.monitor.errors.get(name)
+        rmse = tuple(RollingRmse(n, _said(errors.rmse(n))) for n in WINDOWS) if errors else ()
+        drift = (DriftDetections(DETECTOR, errors.drift.detections),) if errors else ()
+        return LearnerStatus(name, found.kind, self.memory.learners.champions[found.kind] == name, rmse, drift)
+
+
+def _said(value: float) -> float | None:
+    return None if np.isnan(value) else value
+
+
+def _made(module: str, registry: str, name: str, *arguments: object) -> object:
+    place, _, attribute = getattr(import_module(module), registry)[name].partition(":")
+    made: Any = getattr(import_module(place), attribute)
+    return cast(object, made(*arguments))

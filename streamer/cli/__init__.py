@@ -1,0 +1,72 @@
+"""The command line: `streamer COMMAND`. A command is one file here and one line of `COMMANDS`, imported when it runs."""
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+import click
+
+from streamer import __version__
+from streamer.errors import StreamerError
+
+# Name to "module:function" and what `streamer --help` says of it.
+COMMANDS = {
+    "serve": ("streamer.cli.serve:serve", "Learn from events and answer queries, in one process."),
+    "publish": ("streamer.cli.publish:publish", "Send a file to a running streamer, or to Kafka."),
+    "recommend": ("streamer.cli.recommend:recommend", "What should this user see now?"),
+    "evaluate": ("streamer.cli.evaluate:evaluate", "Score learners prequentially on a file."),
+    "inspect": ("streamer.cli.inspect:inspect", "Look into a state directory."),
+    "doctor": ("streamer.cli.doctor:doctor", "Check this installation, and compile the kernels."),
+    "bench": ("streamer.cli.bench:bench", "Measure speed on this machine."),
+}
+
+
+class _Commands(click.Group):
+    """Imports a command when it is asked for, so that `--help` costs nothing."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order of the registry."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Imported now."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(import_module(module), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """From the registry alone."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="streamer")
+def group() -> None:
+    """A recommender that learns from every event the moment it arrives.
+
+    \b
+    streamer serve --simulate          learn from a simulated world, then open http://127.0.0.1:8080
+    streamer recommend 7               ask it
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command; exit code 0 done, 1 failed, 2 usage, 78 bad settings or state."""
+    try:
+        group.main(args=arguments, prog_name="streamer", standalone_mode=False)
+    except click.exceptions.Exit as ended:
+        sys.exit(ended.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output is gone
+        sys.stderr.close()
+        sys.exit(1)
+    except StreamerError as error:
+        click.echo(f"streamer: {error}", err=True)
+        sys.exit(error.exit_code)

@@ -1,0 +1,59 @@
+"""`streamer inspect`."""
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from streamer.cli.options import settings_of, settings_options
+from streamer.inspection import Answer, Inspection
+
+WHATS = ("user", "item", "offsets", "stats", "dead-letters")
+
+
+@click.command(epilog="Example:  streamer inspect user 7 --data ./streamer-data")
+@click.argument("what", required=False, type=click.Choice(WHATS))
+@click.argument("external_id", required=False, metavar="[ID]")
+@click.option("--digest", is_flag=True, help="SHA-256 over the whole logical state, last on a line of its own")
+@click.option("--json", "as_json", is_flag=True, help="one JSON object (JSON Lines for dead letters)")
+@settings_options("state")
+def inspect(what: str | None, external_id: str | None, digest: bool, as_json: bool, **options: object) -> None:
+    """Look into a state directory, beside a running streamer too: its state as of the last commit."""
+    if (what is None) == (not digest):
+        raise click.UsageError(f"say what to look at: one of {', '.join(WHATS)}, or --digest")
+    if what in ("user", "item") and external_id is None:
+        raise click.UsageError(f"which {what}? streamer inspect {what} ID")
+    inspection = Inspection(settings_of(dict(options)).state.data)
+    try:
+        if digest:
+            _digest(inspection, as_json)
+        else:
+            _show(inspection.look(what or "", external_id or ""), as_json)
+    finally:
+        inspection.close()
+
+
+def _digest(inspection: Inspection, as_json: bool) -> None:
+    found = inspection.digest()
+    if as_json:
+        click.echo(found.to_json())
+        return
+    for name, digest in found.learners.items():
+        click.echo(f"{name}: {digest}")
+    for at, offset in found.offsets.items():
+        click.echo(f"next offset of {at}: {offset}")
+    click.echo(found.digest)
+
+
+def _show(answer: Answer, as_json: bool) -> None:
+    if as_json:
+        for line in answer.json_lines():
+            click.echo(line)
+        return
+    console = Console(highlight=False)
+    for sentence in answer.sentences:
+        console.print(sentence, soft_wrap=True, markup=False)
+    if answer.columns:
+        table = Table(*answer.columns, box=None, pad_edge=False, header_style="bold")
+        for row in answer.rows:
+            table.add_row(*(str(cell) for cell in row))
+        console.print(table)

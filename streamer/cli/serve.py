@@ -1,0 +1,135 @@
+"""`streamer serve`."""
+
+import logging
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from streamer.app import App
+from streamer.cli.options import settings_of, settings_options
+from streamer.compile import compile_kernels, compiled
+from streamer.errors import BadSettings
+from streamer.serve import Replay, Replayer, run
+
+EVERY_S = 5.0  # between progress lines where the output is no terminal
+
+
+@click.command(epilog="Example:  streamer serve --replay path/to/ml-latest-small")
+@click.option(
+    "--replay", metavar="PATH", help="append this file to the log first: a MovieLens folder, CSV, TSV or JSON Lines"
+)
+@click.option("--simulate", is_flag=True, help="append a small simulated world to the log")
+@click.option(
+    "--rate",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="N",
+    help="events a second of the replay (default: as fast as they are learned)",
+)
+@click.option("--until-drained", is_flag=True, help="end when the replay is learned and committed")
+@settings_options("server", "state", "learning", "kafka", "security")
+def serve(replay: str | None, simulate: bool, rate: float | None, until_drained: bool, **options: Any) -> None:
+    """Learn from events and answer queries, in one process.
+
+    Without --kafka, events come from the embedded log in --data, which `streamer publish` and the Publish RPC append to.
+    """
+    settings = settings_of(options)
+    logging.basicConfig(level=logging.WARNING, format="streamer: %(message)s")
+    if replay and simulate:
+        raise click.UsageError("--replay and --simulate are two streams: choose one")
+    if (replay or simulate) and settings.kafka.kafka:
+        raise BadSettings(
+            "--replay appends to the embedded log; with --kafka use `streamer publish PATH --kafka HOST:PORT`"
+        )
+    if until_drained and not (replay or simulate):
+        raise click.UsageError("--until-drained needs --replay or --simulate")
+    ensure_compiled(Console(stderr=True))
+    stream = None
+    if replay:
+        from streamer.consumers.files import read
+
+        stream = read(Path(replay), settings.learning.seed)
+    elif simulate:
+        from streamer.producers.simulate import World
+
+        stream = World(seed=settings.learning.seed).stream()
+    line = ProgressLine()
+    run(settings, Replay(stream, rate, until_drained) if stream else None, line.started, line.update)
+    line.ended()
+
+
+def ensure_compiled(console: Console) -> None:
+    """Compile the kernels where that was not done yet, saying so."""
+    if compiled():
+        return
+    console.print("compiling the kernels, once (under a minute) ...", soft_wrap=True)
+    compile_kernels(lambda name: None)
+
+
+class ProgressLine:
+    """What the terminal shows while it learns: one line, alive on a terminal, every few seconds elsewhere."""
+
+    def __init__(self) -> None:
+        self._console = Console(highlight=False)
+        self._live: Live | None = None
+        self._due = time.monotonic() + EVERY_S
+        self._last = (time.monotonic(), 0)
+        self._speed = 0.0
+        self._shown: Text | None = None
+
+    def started(self, url: str, app: App) -> None:
+        """The endpoint answers."""
+        where = f"kafka {app.settings.kafka.kafka}" if app.settings.kafka.kafka else app.settings.state.data
+        self._console.print(f"streamer answers on {url}  (data in {where}; stop with Ctrl-C)", soft_wrap=True)
+        sys.stdout.flush()
+        if self._console.is_terminal:
+            self._live = Live(Text(""), console=self._console, refresh_per_second=8)
+            self._live.start()
+
+    def update(self, app: App, replayer: Replayer | None) -> None:
+        """Show where it is."""
+        now, learned = time.monotonic(), _learned(app)
+        if now - self._last[0] >= 1.0:
+            self._speed = (learned - self._last[1]) / (now - self._last[0])
+            self._last = (now, learned)
+        self._shown = _line(app, replayer, learned, self._speed)
+        if self._live is not None:
+            self._live.update(self._shown)
+        elif now >= self._due:
+            self._due = now + EVERY_S
+            self._console.print(self._shown, soft_wrap=True)
+
+    def ended(self) -> None:
+        """The last line stays."""
+        if self._live is not None:
+            self._live.stop()
+        elif self._shown is not None:
+            self._console.print(self._shown, soft_wrap=True)
+
+
+def _learned(app: App) -> int:
+    return sum(counts["learned"] for counts in app.memory.monitor.events.values())
+
+
+def _line(app: App, replayer: Replayer | None, learned: int, speed: float) -> Text:
+    ready, sentence = app.ready()
+    if not ready:
+        return Text(f"paused: {sentence}", style="yellow")
+    words = [f"learned {learned:,} events"]
+    if replayer is not None and replayer.done < replayer.total:
+        words.append(f"replayed {replayer.done:,} of {replayer.total:,}")
+    if speed >= 1:
+        words.append(f"{speed:,.0f} events/s")
+    for name, errors in app.memory.monitor.errors.items():
+        if not np.isnan(errors.rmse(10_000)):
+            words.append(f"{name} RMSE {errors.rmse(10_000):.4f} over the last {min(10_000, errors.ratings):,}")
+    dead = sum(app.memory.monitor.dead_letters.values())
+    if dead:
+        words.append(f"{dead:,} dead letters")
+    return Text(" · ".join(words))

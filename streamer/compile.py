@@ -1,0 +1,76 @@
+"""Compiles every kernel once, visibly: a few made-up events through the whole path, with every learner there is."""
+
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from streamer.app import POPULARITY
+from streamer.config import Settings
+from streamer.engine import Engine
+from streamer.events import Click, Message, Offsets, Rating, Record, message
+from streamer.kernel import CACHE_FOLDER
+from streamer.learners import Learners
+from streamer.log import EmbeddedLog, LogSource
+from streamer.memory import Memory
+from streamer.models import LEARNERS, learner
+from streamer.recommend import Recommender
+from streamer.state import RocksStore
+
+_DONE = CACHE_FOLDER / "compiled"
+
+
+def compiled() -> bool:
+    """Whether the kernels of this source are compiled on this machine."""
+    return _DONE.exists()
+
+
+class _Nobody:
+    def applied(self, records: Sequence[Record], offsets: Offsets) -> None:
+        """Nobody waits."""
+
+    def committed(self, offsets: Offsets, seconds: float) -> None:
+        """Nobody waits."""
+
+
+def compile_kernels(progress: Callable[[str], None]) -> None:
+    """Compile, telling `progress` which learner is next. Cost: some 30 s of CPU the first time, a second afterwards."""
+    for name in LEARNERS:
+        progress(name)
+        with tempfile.TemporaryDirectory() as folder:
+            _exercise(name, Path(folder))
+    _DONE.parent.mkdir(parents=True, exist_ok=True)
+    _DONE.touch()
+
+
+def _exercise(name: str, folder: Path) -> None:
+    settings = Settings()
+    chosen = learner(name, seed=1)
+    other = {"ratings": "popularity", "clicks": "bias"}[chosen.kind]
+    popularity = learner(POPULARITY, seed=1)
+    unique = {made.name: made for made in (chosen, learner(other, seed=1), popularity)}
+    names = {made.kind: made.name for made in (unique[other], unique[name])}
+    store, log = RocksStore(folder), EmbeddedLog(folder)
+    try:
+        memory = Memory(Learners(list(unique.values()), names), settings, store)
+        log.publish(_events())
+        engine = Engine(LogSource(log), memory, _Nobody(), max_records=100, commit_interval_s=1.0)
+        while engine.step(0.0):
+            pass
+        engine.commit()
+        recommender = Recommender(memory, unique[POPULARITY])
+        for user in ("u1", "nobody"):
+            recommender.recommend(user, 3)
+            recommender.predict(user, "i1")
+        recommender.similar_items("i1", 3)
+    finally:
+        log.close()
+        store.close()
+
+
+def _events() -> list[Message]:
+    events: list[Message] = []
+    for n in range(200):
+        user, item = f"u{n % 7}", f"i{n % 11}"
+        events.append(message(Rating(user, item, 1.0 + n % 5, n * 1000, f"e{n}")))
+        events.append(message(Click(user, item, ("view", "purchase", "dislike")[n % 3], n * 1000)))
+    return events

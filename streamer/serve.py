@@ -1,0 +1,138 @@
+"""The process: opens, answers, learns, replays a stream into its log if asked to, and ends with nothing lost."""
+
+import asyncio
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from streamer.api.security import admit
+from streamer.api.server import listen, serve
+from streamer.app import App
+from streamer.config import Settings
+from streamer.errors import BadSettings, StoreUnavailable
+from streamer.protocols import Stream
+
+CHUNK_EVENTS = 500
+AHEAD_EVENTS = 20_000  # the replay waits when the log is so far ahead of learning
+TICK_S = 0.1
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A stream to append to the embedded log, from where it was left."""
+
+    stream: Stream
+    rate: float | None = None  # events a second; None: as fast as they are learned
+    until_drained: bool = False  # end the process when everything is learned and committed
+
+
+class Replayer(threading.Thread):
+    """Appends a stream to the log; the next row is in the log's own write batch, so a crash neither skips nor repeats one."""
+
+    def __init__(self, app: App, replay: Replay) -> None:
+        super().__init__(name="replay", daemon=True)
+        if app.log is None:
+            raise BadSettings(
+                "--replay writes to the embedded log; with --kafka use `streamer publish PATH --kafka HOST:PORT`"
+            )
+        self._app, self._log, self._replay = app, app.log, replay
+        self.done = self._log.replayed(replay.stream.sha256)
+        self.total = len(replay.stream)
+        self.stop = threading.Event()
+        self.failure: BaseException | None = None
+
+    def run(self) -> None:
+        """Until the end of the stream or `stop`."""
+        try:
+            began, first, rate = time.monotonic(), self.done, self._replay.rate
+            while self.done < self.total and not self.stop.is_set():
+                chunk = CHUNK_EVENTS if rate is None else max(1, min(CHUNK_EVENTS, int(rate * TICK_S)))
+                due_s = 0.0 if rate is None else (self.done - first) / rate - (time.monotonic() - began)
+                if self._behind() or due_s > 0:
+                    self.stop.wait(max(0.005, min(due_s, TICK_S)))
+                    continue
+                self._append(self.done + chunk)
+        except BaseException as error:
+            self.failure = error
+
+    def _behind(self) -> bool:
+        return sum(n for counts in self._app.lag().values() for n in counts.values()) > AHEAD_EVENTS
+
+    def _append(self, stop: int) -> None:
+        messages = self._replay.stream.messages(self.done, stop)
+        try:
+            self._log.append(messages, (self._replay.stream.sha256, self.done + len(messages)))
+        except StoreUnavailable:  # a full disk: nothing was appended
+            self.stop.wait(1.0)
+            return
+        self.done += len(messages)
+
+
+Progress = Callable[[App, Replayer | None], None]  # called a few times a second
+
+
+def run(settings: Settings, replay: Replay | None, started: Callable[[str, App], None], progress: Progress) -> None:
+    """Serve until a signal, the end of a drained replay, or a failure, which is raised."""
+    admit(settings.server, settings.security)
+    sock = listen(settings.server)
+    try:
+        app = App(settings)
+    except BaseException:
+        sock.close()
+        raise
+
+    async def main() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for sign in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(sign, stop.set)
+        replayer = Replayer(app, replay) if replay else None
+        ready = asyncio.Event()
+
+        def opened(url: str) -> None:
+            started(url, app)
+            ready.set()
+
+        serving = asyncio.create_task(serve(app, settings.server, settings.security, stop, opened, sock))
+
+        def ended(_: asyncio.Task[None]) -> None:  # a server that fails ends the process
+            ready.set()
+            stop.set()
+
+        serving.add_done_callback(ended)
+        await ready.wait()
+        if not stop.is_set():
+            app.start()
+            if replayer is not None:
+                replayer.start()
+            await _watch(app, replayer, stop, progress, bool(replay and replay.until_drained))
+        app.engine.stop.set()
+        if replayer is not None and replayer.is_alive():
+            replayer.stop.set()
+            await asyncio.to_thread(replayer.join)
+        stop.set()
+        await serving
+        if replayer is not None and replayer.failure is not None:
+            raise replayer.failure
+
+    try:
+        asyncio.run(main())
+    finally:
+        app.close()
+    if app.failure is not None:
+        raise app.failure
+
+
+async def _watch(app: App, replayer: Replayer | None, stop: asyncio.Event, progress: Progress, drain: bool) -> None:
+    while not (stop.is_set() or app.ended):
+        progress(app, replayer)
+        if replayer is not None and replayer.failure is not None:
+            return
+        if drain and replayer is not None and replayer.done >= replayer.total and app.drained:
+            return
+        try:
+            await asyncio.wait_for(stop.wait(), TICK_S)
+        except TimeoutError:
+            continue
