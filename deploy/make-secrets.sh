@@ -1,12 +1,16 @@
 #!/usr/bin/env bash
 # Secrets for docker compose, random, into deploy/secrets (git-ignored). What is there stays.
+# The folder is ours alone (umask 077); a file in it is readable, because compose shows it to a container as it is,
+# and the containers run as users of their own.
 set -euo pipefail
-cd "$(dirname "$0")"
 umask 077
-mkdir -p secrets
+folder="${1:-$(dirname "$0")/secrets}"
+mkdir -p "$folder"
+chmod 700 "$folder"
 for name in streamer-token grafana-password; do
-    if [[ ! -s secrets/$name ]]; then
-        head -c 32 /dev/urandom | base64 | tr -d '/+=\n' >"secrets/$name"
-        echo "made deploy/secrets/$name"
+    if [[ ! -s "$folder/$name" ]]; then
+        head -c 32 /dev/urandom | base64 | tr -d '/+=\n' >"$folder/$name"
+        chmod 444 "$folder/$name"
+        echo "made $folder/$name"
     fi
 done

@@ -1,0 +1,174 @@
+"""What is deployed: checked by the tools that will read it. No Docker engine is needed, and nothing is started."""
+
+import json
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parent.parent
+DEPLOY = ROOT / "deploy"
+BIN = Path(sys.executable).parent
+OURS = ("kafka", "streamer", "prometheus", "grafana")
+
+
+def yaml(path: Path) -> Any:
+    return YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+
+
+def check(*command: str | Path, cwd: Path = ROOT) -> str:
+    """The output of a command that must succeed."""
+    done = subprocess.run([str(part) for part in command], cwd=cwd, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="session")
+def promtool() -> str:
+    found = shutil.which("promtool")
+    if found is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("no promtool: install Debian's package prometheus, which `make setup` does as root")
+        pytest.skip("no promtool: install Debian's package prometheus")
+    return found
+
+
+def test_compose_file_follows_the_specification() -> None:
+    check(BIN / "check-jsonschema", "--builtin-schema", "vendor.compose-spec", "docker-compose.yml")
+
+
+def test_dockerfile_satisfies_hadolint() -> None:
+    assert check(BIN / "hadolint", "deploy/Dockerfile") == ""
+
+
+def test_every_service_has_a_version_a_user_a_health_check_and_loopback_ports() -> None:
+    services = yaml(ROOT / "docker-compose.yml")["services"]
+    assert set(services) == set(OURS)
+    dockerfile = (DEPLOY / "Dockerfile").read_text(encoding="utf-8")
+    for name, service in services.items():
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["ports"], name
+        assert all(port.startswith("127.0.0.1:") for port in service["ports"]), name
+        if name == "streamer":
+            assert re.search(r"^USER 1\d+$", dockerfile, re.MULTILINE)
+            assert "\nHEALTHCHECK" in dockerfile
+        else:
+            assert re.search(r":v?\d+\.\d+\.\d+$", service["image"]), name
+            assert service["user"] not in ("root", "0"), name
+            assert service["healthcheck"]["test"][0] == "CMD", name
+
+
+def test_no_secret_stands_in_the_compose_file_and_each_is_a_file_that_make_secrets_makes(tmp_path: Path) -> None:
+    compose = yaml(ROOT / "docker-compose.yml")
+    named = {Path(secret["file"]).name for secret in compose["secrets"].values()}
+    folder = tmp_path / "secrets"
+    check(DEPLOY / "make-secrets.sh", folder)
+    made = {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir()}
+    assert set(made) == named == set(compose["secrets"])
+    assert all(len(secret) >= 40 and secret.isalnum() for secret in made.values())
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    for service in compose["services"].values():
+        for variable, value in service.get("environment", {}).items():
+            assert not re.search("PASSWORD|TOKEN|SECRET", variable) or str(value).startswith("/run/secrets/"), variable
+    check(DEPLOY / "make-secrets.sh", folder)
+    assert {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir()} == made, "what is there stays"
+    assert check("git", "check-ignore", "deploy/secrets/streamer-token").strip() == "deploy/secrets/streamer-token"
+
+
+def test_streamer_listens_on_all_interfaces_inside_and_asks_for_its_token() -> None:
+    environment = yaml(ROOT / "docker-compose.yml")["services"]["streamer"]["environment"]
+    assert environment["STREAMER_HOST"] == "0.0.0.0"
+    assert environment["STREAMER_TOKEN_FILE"] == "/run/secrets/streamer-token"
+    scrape = yaml(DEPLOY / "prometheus/prometheus.yml")["scrape_configs"][0]
+    assert scrape["authorization"]["credentials_file"] == "/run/secrets/streamer-token"
+
+
+def test_every_path_that_is_mounted_or_copied_exists() -> None:
+    services = yaml(ROOT / "docker-compose.yml")["services"]
+    mounted = [volume.split(":")[0] for service in services.values() for volume in service["volumes"]]
+    assert {path for path in mounted if path.startswith("./") and not (ROOT / path).is_dir()} == set()
+    copies = re.findall(r"^COPY (?!--from)(.+) \S+$", (DEPLOY / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(copies) >= 5
+    assert [path for line in copies for path in line.split() if not (ROOT / path).exists()] == []
+
+
+def test_prometheus_accepts_its_configuration_and_rules(promtool: str, tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("secret", encoding="utf-8")
+    shutil.copytree(DEPLOY / "prometheus", tmp_path / "prometheus")
+    config = tmp_path / "prometheus/prometheus.yml"
+    config.write_text(
+        config.read_text(encoding="utf-8").replace("/run/secrets/streamer-token", str(token)), encoding="utf-8"
+    )
+    assert "SUCCESS" in check(promtool, "check", "config", config)
+
+
+def test_every_alert_fires_when_it_should_and_none_in_a_healthy_hour(promtool: str) -> None:
+    assert "SUCCESS" in check(promtool, "test", "rules", "alerts.test.yml", cwd=DEPLOY / "prometheus")
+    tested = (DEPLOY / "prometheus/alerts.test.yml").read_text(encoding="utf-8")
+    for rule in yaml(DEPLOY / "prometheus/alerts.yml")["groups"][0]["rules"]:
+        assert f'alertname="{rule["alert"]}", severity="{rule["labels"]["severity"]}"' in tested
+        assert set(rule["annotations"]) == {"summary", "action"}
+
+
+def test_the_dashboard_reads_from_the_provisioned_data_source_and_lies_where_grafana_looks() -> None:
+    source = yaml(DEPLOY / "grafana/provisioning/datasources/prometheus.yml")["datasources"][0]
+    folder = yaml(DEPLOY / "grafana/provisioning/dashboards/streamer.yml")["providers"][0]["options"]["path"]
+    grafana = yaml(ROOT / "docker-compose.yml")["services"]["grafana"]
+    assert f"./deploy/grafana/dashboards:{folder}:ro" in grafana["volumes"]
+    dashboards = list((DEPLOY / "grafana/dashboards").glob("*.json"))
+    assert len(dashboards) == 1
+    assert grafana["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"] == f"{folder}/{dashboards[0].name}"
+    panels = json.loads(dashboards[0].read_text(encoding="utf-8"))["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels) >= 8
+    for panel in panels:
+        assert panel["title"]
+        assert panel["description"]
+        for target in panel["targets"]:
+            assert target["datasource"]["uid"] == panel["datasource"]["uid"] == source["uid"]
+
+
+def pins(lock: str) -> dict[str, set[str]]:
+    text = (ROOT / "requirements" / lock).read_text(encoding="utf-8")
+    found: dict[str, set[str]] = {}
+    for line in re.findall(r"^([a-z0-9._-]+)==(\S+)", text, re.MULTILINE):
+        found.setdefault(line[0], set()).add(line[1])
+    return found
+
+
+def test_locks_have_hashes_and_no_addresses_and_the_base_has_no_torch() -> None:
+    for lock in ("base.lock", "offline.lock", "dev.lock", "uv.lock"):
+        text = (ROOT / "requirements" / lock).read_text(encoding="utf-8")
+        assert "://" not in text
+        assert "--index" not in text
+        assert all("--hash=sha256:" in part for part in re.split(r"^(?=[a-z])", text, flags=re.MULTILINE)[1:])
+    heavy = {"torch", "gensim", "triton"}
+    assert heavy & set(pins("base.lock")) == set()
+    assert not any(name.startswith(("nvidia", "cuda")) for name in pins("base.lock"))
+    assert heavy <= set(pins("offline.lock"))
+
+
+def test_locks_agree_and_cover_pyproject() -> None:
+    base, offline, dev = pins("base.lock"), pins("offline.lock"), pins("dev.lock")
+    assert base.items() <= offline.items() <= dev.items()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    for lock, wanted in ((base, project["dependencies"]), (offline, extras["offline"]), (dev, extras["dev"])):
+        names = {re.sub("[._]", "-", re.split(r"[\[<>=!~; ]", one, maxsplit=1)[0].lower()) for one in wanted}
+        assert names - set(lock) == set(), "run make lock"
+
+
+def test_make_help_names_every_target() -> None:
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    printed = check("make", "help")
+    assert len(targets) >= 10
+    for target in targets:
+        assert re.search(rf"^make {target} +\S+", printed, re.MULTILINE), target
