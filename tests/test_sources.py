@@ -141,7 +141,7 @@ def record(offset: int) -> Record:
 
 
 def test_abort_comes_once_and_after_what_stands_before_it() -> None:
-    entries = [record(0), record(1), Abort(), record(2)]
+    entries: list[Entry] = [record(0), record(1), Abort(), record(2)]
     source = MemorySource(entries)
     assert [r.offset for r in source.poll(10, 0)] == [0, 1]
     with pytest.raises(Abort):
@@ -152,7 +152,7 @@ def test_abort_comes_once_and_after_what_stands_before_it() -> None:
 
 
 def test_end_of_file_ends_one_run_and_the_next_goes_on() -> None:
-    entries = [record(0), EndOfFile(), record(1)]
+    entries: list[Entry] = [record(0), EndOfFile(), record(1)]
     source = MemorySource(entries)
     assert source.lag() == {"log": {0: 1}}
     assert [r.offset for r in source.poll(10, 0)] == [0]
