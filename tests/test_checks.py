@@ -86,9 +86,9 @@ class Toy:
         rows = self._rows(self.item, items)
         scores = np.array([self._predict(user.rows["toy"], row) for row in rows], dtype=np.float32)
         if self.fault == "scores sorted":
-            return np.sort(scores)
+            scores.sort()
         if self.fault == "scores relative to one another" and len(scores):
-            return scores - scores.max()
+            scores -= scores.max()
         if self.fault == "no score for unknown items":
             scores[items < 0] = np.nan
         return scores

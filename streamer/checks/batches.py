@@ -70,12 +70,16 @@ class Ring:
         self.page_of: I32 = np.full((users, self.ring // page), -1, dtype=np.int32)
         self.counts = np.zeros(users, dtype=np.int64)
         self.used = 0
+        self._numbers: dict[
+            tuple[int, int], int
+        ] = {}  # (user, item) -> which of the user's items it was, when last put
 
     def put(self, user: int, item: int) -> int:
         """Note that the user saw the item; answers how many distinct items the user had seen before."""
         c = int(self.counts[user])
-        if any(self._slot(user, n) == item for n in range(max(0, c - self.window), c)):
+        if self._numbers.get((user, item), -1) >= max(0, c - self.window):
             return c
+        self._numbers[user, item] = c
         place, slot = (c % self.ring) // self.page, c % self.page
         if self.page_of[user, place] < 0:
             if self.used == len(self.pages):
@@ -86,7 +90,8 @@ class Ring:
         self.counts[user] = c + 1
         return c
 
-    def _slot(self, user: int, n: int) -> int:
+    def number(self, user: int, n: int) -> int:
+        """The user's n-th item, of those that the ring still holds."""
         return int(self.pages[self.page_of[user, (n % self.ring) // self.page], n % self.page])
 
     def seen(self) -> Seen:
@@ -198,7 +203,7 @@ class Feed:
             count = int(self.ring.counts[self.user_rows[one]])
             for n in range(max(0, count - WINDOW), count):
                 other.ring.counts[row] = n  # the ring goes on from the same number
-                other.ring.put(row, self.ring._slot(self.user_rows[one], n))
+                other.ring.put(row, self.ring.number(self.user_rows[one], n))
         other.offset, other.low, other.high = self.offset, self.low, self.high
         if isinstance(fresh, Rebuilt):
             fresh.restored()
