@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("streamer.api")
 
 INTERNAL = "something went wrong in the server: see its log"
-_GRPC_STATUS = {Code.UNAUTHENTICATED: 16, Code.PERMISSION_DENIED: 7, Code.UNIMPLEMENTED: 12, Code.INVALID_ARGUMENT: 3}
+_GRPC_STATUS = {
+    Code.UNAUTHENTICATED: 16,
+    Code.PERMISSION_DENIED: 7,
+    Code.UNIMPLEMENTED: 12,
+    Code.INVALID_ARGUMENT: 3,
+    Code.INTERNAL: 13,
+}
 
 
 def invalid(sentence: str) -> ConnectError:
@@ -64,7 +70,7 @@ def shown(error: Exception, request_max_bytes: int) -> ConnectError:
 async def refuse(
     scope: "HTTPScope",
     send: "ASGISendCallable",
-    status: int,
+    http_status: int,
     code: Code,
     sentence: str,
     headers: Sequence[tuple[bytes, bytes]] = (),
@@ -72,18 +78,20 @@ async def refuse(
     """Answer before any RPC is reached, in the client's own tongue: trailers for gRPC, JSON for the rest."""
     kind = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
     if kind.startswith(b"application/grpc"):
-        answer = [
-            (
-                b"content-type",
-                b"application/grpc-web" if kind.startswith(b"application/grpc-web") else b"application/grpc",
-            ),
-            (b"grpc-status", b"%d" % _GRPC_STATUS[code]),
-            (b"grpc-message", quote(sentence).encode()),
-        ]
-        status, body = 200, b""
-    else:
-        answer = [(b"content-type", b"application/json")]
-        body = json.dumps({"code": code.value, "message": sentence}, ensure_ascii=False).encode()
-        answer.append((b"content-length", b"%d" % len(body)))
-    await send({"type": "http.response.start", "status": status, "headers": [*answer, *headers], "trailers": False})
+        status = [(b"grpc-status", b"%d" % _GRPC_STATUS[code]), (b"grpc-message", quote(sentence).encode())]
+        await _refuse_grpc(send, kind, [*status, *headers])
+        return
+    body = json.dumps({"code": code.value, "message": sentence}, ensure_ascii=False).encode()
+    answer = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), *headers]
+    await send({"type": "http.response.start", "status": http_status, "headers": answer, "trailers": False})
     await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+async def _refuse_grpc(send: "ASGISendCallable", kind: bytes, status: list[tuple[bytes, bytes]]) -> None:
+    """The status in trailers; gRPC-Web may have it in the headers, gRPC only where they end the stream, as ours do not."""
+    web = kind.startswith(b"application/grpc-web")
+    head = [(b"content-type", b"application/grpc-web" if web else b"application/grpc"), *(status if web else [])]
+    await send({"type": "http.response.start", "status": 200, "headers": head, "trailers": not web})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+    if not web:
+        await send({"type": "http.response.trailers", "headers": status, "more_trailers": False})

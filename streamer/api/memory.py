@@ -39,7 +39,7 @@ class MemoryAnswers:
         self._decoder = Decoder(LearningSettings())
         self._freshness = Freshness()
         self._lock = Lock()
-        self._titles: dict[str, str] = {}
+        self.titles: dict[str, str] = {}
         self._counts: Counter[str] = Counter()
         self._seen: dict[str, set[str]] = {}
         self._ratings: list[float] = []
@@ -141,7 +141,7 @@ class MemoryAnswers:
 
     def _popular(self, limit: int, seen: set[str]) -> list[Recommendation]:
         ranked = [(item, count) for item, count in self._counts.most_common() if item not in seen]
-        return [Recommendation(item, self._titles.get(item, ""), count, "popularity") for item, count in ranked[:limit]]
+        return [Recommendation(item, self.titles.get(item, ""), count, "popularity") for item, count in ranked[:limit]]
 
     def _learn(self, message: Message) -> None:
         match self._decoder.parse(message.topic, message.key, message.value):
@@ -151,7 +151,7 @@ class MemoryAnswers:
             case Click(user_id=user, item_id=item):
                 self._count(user, item)
             case ItemUpdate(item_id=item, title=title):
-                self._titles[item] = title
+                self.titles[item] = title
 
     def _count(self, user: str, item: str) -> None:
         self._counts[item] += 1

@@ -14,6 +14,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from connectrpc.code import Code
+from connectrpc.errors import ConnectError
 
 from streamer.api.errors import late, refuse
 from streamer.config import SecuritySettings, ServerSettings, read_secret
@@ -25,11 +26,14 @@ if TYPE_CHECKING:
         ASGIReceiveCallable,
         ASGIReceiveEvent,
         ASGISendCallable,
+        ASGISendEvent,
         Scope,
     )
 
-BODY_S = 15.0  # how long a request's body may take to arrive
+DRAIN_BYTES = 1 << 24
+_STREAMS = "/grpc.reflection."  # the client goes on sending while we answer
 _OPEN = ("/grpc.health.v1.Health/", "/healthz")
+_CHALLENGES = ((b"www-authenticate", b"Bearer"), (b"www-authenticate", b'Basic realm="the token is the password"'))
 _TYPES = ("application/json", "application/proto")
 _PREFIXES = ("application/grpc", "application/connect")
 
@@ -70,7 +74,7 @@ def _host_name(host: str) -> str:
 class Guard:
     """An ASGI application around another."""
 
-    def __init__(self, app: "ASGIFramework", server: ServerSettings, token: str, body_s: float = BODY_S) -> None:
+    def __init__(self, app: "ASGIFramework", server: ServerSettings, token: str, body_s: float) -> None:
         self._app = app
         self._local = is_loopback(server.host)
         self._token = token.encode()
@@ -84,7 +88,12 @@ class Guard:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
+        if not scope["path"].startswith(_STREAMS):
+            exchange = _Exchange(receive, send, self._body_s)
+            receive, send = exchange.receive, exchange.send
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        # No RPC needs a header beyond ASCII, and connectrpc fails on those that are not UTF-8.
+        scope["headers"] = [header for header in scope["headers"] if header[1].isascii()]
         if self._local and not is_loopback(_host_name(headers.get(b"host", ""))):
             await refuse(
                 scope, send, 403, Code.PERMISSION_DENIED,
@@ -94,7 +103,7 @@ class Guard:
             await refuse(
                 scope, send, 401, Code.UNAUTHENTICATED,
                 "this server wants its token, as in: Authorization: Bearer TOKEN (its --token-file holds it)",
-                [(b"www-authenticate", b'Bearer, Basic realm="the token is the password"')],
+                _CHALLENGES,
             )  # fmt: skip
         elif scope["method"] == "POST" and not _is_known(headers.get(b"content-type", "")):
             await refuse(
@@ -103,7 +112,7 @@ class Guard:
                 "send application/json, application/proto, or gRPC",
             )  # fmt: skip
         else:
-            await self._app(scope, self._patient(receive), send)
+            await self._app(scope, receive, send)
 
     def _authorised(self, path: str, headers: Mapping[bytes, str]) -> bool:
         if not self._token or path.startswith(_OPEN):
@@ -118,24 +127,43 @@ class Guard:
             return False
         return hmac.compare_digest(given.strip().encode("latin-1", "replace"), self._token)
 
-    def _patient(self, receive: "ASGIReceiveCallable") -> "ASGIReceiveCallable":
-        """`receive`, but for a body that does not come to its end."""
-        deadline = asyncio.get_running_loop().time() + self._body_s
-        done = False
 
-        async def patient() -> "ASGIReceiveEvent":
-            nonlocal done
-            if done:
-                return await receive()
+class _Exchange:
+    """One request and its answer: the body must come in time, and is read to its end before the answer begins.
+
+    hypercorn ends a whole HTTP/2 connection, with every call on it, when more of a body arrives after its answer.
+    """
+
+    def __init__(self, receive: "ASGIReceiveCallable", send: "ASGISendCallable", body_s: float) -> None:
+        self._receive, self._send = receive, send
+        self._body_s = body_s
+        self._deadline = asyncio.get_running_loop().time() + body_s
+        self._done = False
+
+    async def receive(self) -> "ASGIReceiveEvent":
+        """Raises deadline_exceeded for a body that does not come to its end."""
+        if self._done:
+            return await self._receive()
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                message = await self._receive()
+        except TimeoutError:
+            self._done = True
+            raise late(f"the body of the request did not arrive within {self._body_s:g} s") from None
+        self._done = message["type"] != "http.request" or not message["more_body"]
+        return message
+
+    async def send(self, message: "ASGISendEvent") -> None:
+        """Drains first; what is more than a few megabytes is not worth its connection."""
+        left = DRAIN_BYTES
+        while not self._done and left > 0:
             try:
-                async with asyncio.timeout_at(deadline):
-                    message = await receive()
-            except TimeoutError:
-                raise late(f"the body of the request did not arrive within {self._body_s:g} s") from None
-            done = message["type"] != "http.request" or not message["more_body"]
-            return message
-
-        return patient
+                received = await self.receive()
+            except ConnectError:
+                break
+            left -= len(received["body"]) if received["type"] == "http.request" else 0
+        self._done = True
+        await self._send(message)
 
 
 def _is_known(content_type: str) -> bool:

@@ -18,7 +18,8 @@ from streamer.errors import BadSettings
 
 _BACKLOG = 1024
 _PUBLISHERS = 32  # requests that may wait for one fsync together
-_IDLE_S = 10.0  # longer than the 5 s that common clients keep an idle connection, so that they close first
+BODY_S = 15.0  # how long a request's body may take to arrive
+IDLE_S = 10.0  # longer than the 5 s that common clients keep an idle connection, so that they close first
 
 
 def listen(server: ServerSettings) -> socket.socket:
@@ -70,7 +71,7 @@ async def serve(
     threads = ThreadPoolExecutor(_PUBLISHERS, "publish")
     address, config = url(sock), _config(server)
     config.bind = [f"fd://{sock.detach()}"]
-    app = Guard(Router(answers, server, stop, threads), server, token)
+    app = Guard(Router(answers, server, stop, threads), server, token, BODY_S)
     serving = asyncio.create_task(run(app, config, shutdown_trigger=stop.wait, mode="asgi"))
     try:
         started(address)
@@ -92,7 +93,7 @@ def _config(server: ServerSettings) -> Config:
     config.errorlog = logging.getLogger("streamer.api.hypercorn")
     config.accesslog = None
     config.graceful_timeout = server.shutdown_timeout_s
-    config.keep_alive_timeout = _IDLE_S
+    config.keep_alive_timeout = IDLE_S
     config.keep_alive_max_requests = 1 << 62  # the default of 1,000 drops long-lived gRPC connections
     config.include_server_header = False
     config.backlog = _BACKLOG

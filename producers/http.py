@@ -1,0 +1,148 @@
+"""Publishing to a running streamer, by HTTP.
+
+Cost: one request for up to 128 KiB of events, each answered after the server's fsync.
+"""
+
+from collections.abc import Callable, Sequence
+from threading import Event as Flag
+from time import monotonic
+
+import msgspec
+
+from streamer.errors import BadEvent, NotAuthorised, Reason, SourceUnavailable
+from streamer.events import (
+    CLICKS,
+    ITEMS,
+    RATINGS,
+    TOPICS,
+    USERS,
+    Click,
+    ItemUpdate,
+    Message,
+    Offsets,
+    Rating,
+    TopicPartition,
+    UserUpdate,
+)
+from streamer.freshness import parse
+from streamer.producers.client import URL, Client, Published, TooLarge, Unreached
+
+REQUEST_BYTES = 128 * 1024  # half of what a server reads unless told otherwise
+
+_VALUES: dict[str, tuple[bytes, Callable[[bytes], Rating | Click | ItemUpdate | UserUpdate]]] = {
+    RATINGS: (b"rating", msgspec.json.Decoder(Rating).decode),
+    CLICKS: (b"click", msgspec.json.Decoder(Click).decode),
+    ITEMS: (b"item", msgspec.json.Decoder(ItemUpdate).decode),
+    USERS: (b"user", msgspec.json.Decoder(UserUpdate).decode),
+}
+_REMOVALS = {ITEMS: ("remove_item", "item_id"), USERS: ("forget_user", "user_id")}
+
+
+def wire(message: Message) -> bytes:
+    """The message as an event of PublishRequest, in JSON; raises BadEvent for one that cannot be an event.
+
+    The record's time becomes the event's where it has none of its own.
+    """
+    if message.topic not in TOPICS:
+        raise BadEvent(Reason.UNKNOWN_TOPIC, f"no topic {message.topic!r}; there are: {', '.join(TOPICS)}")
+    try:
+        if message.value is None:
+            if message.topic not in _REMOVALS:
+                raise BadEvent(Reason.NOT_JSON, f"the event has no value; on {message.topic} that means nothing")
+            kind, name = _REMOVALS[message.topic]
+            return msgspec.json.encode({kind: {name: (message.key or b"").decode()}})
+        field, decode = _VALUES[message.topic]
+        event = decode(message.value)
+    except msgspec.ValidationError as error:
+        raise BadEvent(Reason.WRONG_TYPE, str(error)) from None
+    except msgspec.DecodeError as error:
+        raise BadEvent(Reason.NOT_JSON, str(error)) from None
+    except UnicodeDecodeError as error:
+        raise BadEvent(Reason.NOT_JSON if message.value else Reason.BAD_ID, str(error)) from None
+    if isinstance(event, Rating | Click) and event.timestamp_ms is None and message.timestamp_ms is not None:
+        event = msgspec.structs.replace(event, timestamp_ms=message.timestamp_ms)
+    return b'{"%b":%b}' % (field, msgspec.json.encode(event))
+
+
+class HttpSink:
+    """A `Sink`: what is published goes to a streamer, which writes it to the log that it reads.
+
+    A server that goes away or cannot store now is asked again for `patience_s`; one that was never there is an error at
+    once. Events that it refuses are told to `on_rejected`, and the others go on.
+    """
+
+    def __init__(
+        self,
+        url: str = URL,
+        *,
+        token: str = "",
+        patience_s: float = 60.0,
+        on_rejected: Callable[[Message, str], None] | None = None,
+    ) -> None:
+        self._client = Client(url, token=token)
+        self._patience_s = patience_s
+        self._on_rejected = on_rejected
+        self._closed = Flag()
+        self._reached = False
+
+    def publish(self, messages: Sequence[Message]) -> Offsets:
+        """See `Sink.publish`. Events without an `event_id` may be stored twice when it has to ask again."""
+        offsets: dict[TopicPartition, int] = {}
+        chunk: list[tuple[Message, bytes]] = []
+        size = 0
+        for message in messages:
+            try:
+                event = wire(message)
+            except BadEvent as error:
+                self._reject(message, f"{error.reason}: {error}")
+                continue
+            if chunk and size + len(event) > REQUEST_BYTES:
+                self._publish(chunk, offsets)
+                chunk, size = [], 0
+            chunk.append((message, event))
+            size += len(event) + 1
+        if chunk:
+            self._publish(chunk, offsets)
+        return offsets
+
+    def close(self) -> None:
+        """Whoever waits for the server gives up."""
+        self._closed.set()
+        self._client.close()
+
+    def _publish(self, chunk: Sequence[tuple[Message, bytes]], offsets: dict[TopicPartition, int]) -> None:
+        try:
+            done = self._patiently([event for _, event in chunk])
+        except TooLarge as error:
+            if len(chunk) == 1:
+                self._reject(chunk[0][0], f"{Reason.TOO_LARGE}: {error}")
+                return
+            self._publish(chunk[: len(chunk) // 2], offsets)
+            self._publish(chunk[len(chunk) // 2 :], offsets)
+            return
+        for rejected in done.rejected:
+            self._reject(chunk[rejected.index][0], rejected.reason)
+        for sequence, offset in parse(done.freshness_token).items():
+            offsets[sequence] = max(offset, offsets.get(sequence, 0))
+
+    def _patiently(self, events: Sequence[bytes]) -> Published:
+        """Raises SourceUnavailable when patience ends, and at once where asking again cannot help."""
+        deadline, pause_s = monotonic() + self._patience_s, 0.1
+        while True:
+            try:
+                done = self._client.publish(events)
+            except NotAuthorised:
+                raise
+            except SourceUnavailable as error:
+                if isinstance(error, Unreached) and not self._reached:
+                    raise
+                if monotonic() + pause_s > deadline or self._closed.wait(pause_s):
+                    raise
+                pause_s = min(2 * pause_s, 5.0)
+            else:
+                self._reached = True
+                return done
+
+    def _reject(self, message: Message, reason: str) -> None:
+        if self._on_rejected is not None:
+            self._on_rejected(message, reason)

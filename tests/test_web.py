@@ -1,0 +1,127 @@
+"""The status page in a real browser."""
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from streamer import web
+from streamer.api.memory import MemoryAnswers
+from streamer.api.thread import serving
+from streamer.config import SecuritySettings, ServerSettings
+from streamer.events import Click, ItemUpdate, Rating, message
+
+CHROMIUM = os.environ.get("STREAMER_CHROMIUM") or shutil.which("chromium") or ""
+ARGUMENTS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+WAIT_MS = 20_000
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if not CHROMIUM:
+        assert os.environ.get("CI") != "true", "chromium is missing under CI"
+        pytest.skip("no chromium on this machine")
+    with sync_playwright() as playwright:
+        made = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield made
+        made.close()
+
+
+@pytest.fixture
+def answers() -> MemoryAnswers:
+    memory = MemoryAnswers()
+    memory.publish([message(ItemUpdate("heat", "Heat (1995) <b>&</b>")), message(Rating("u1", "heat", 4.0))])
+    memory.publish([message(Click("u1", "alien"))])
+    return memory
+
+
+class Seen:
+    """What a page did that it should not have done."""
+
+    def __init__(self, page: Page, url: str) -> None:
+        self.complaints: list[str] = []
+        page.on("console", lambda said: self.complaints.append(f"console: {said.text}"))
+        page.on("pageerror", lambda error: self.complaints.append(f"error: {error}"))
+        page.on("request", lambda made: made.url.startswith((url, "data:")) or self.complaints.append(made.url))
+
+
+def test_the_page_shows_what_is_learned_and_answers_a_user(browser: Browser, answers: MemoryAnswers) -> None:
+    with serving(answers, ServerSettings(port=0), SecuritySettings()) as url:
+        page = browser.new_page()
+        seen = Seen(page, url)
+        page.goto(url)
+        expect(page.locator("#state")).to_have_text("learning", timeout=WAIT_MS)
+        expect(page.locator("#tiles")).to_contain_text("3events learned")
+        expect(page.locator("#learners")).to_contain_text("biased-mf")
+        expect(page.locator("#learners")).to_contain_text("0.9000")
+        expect(page.locator("#events")).to_contain_text("ratings")
+        expect(page.locator("#lag")).to_contain_text("log")
+        expect(page.locator("#dead")).to_contain_text("none")
+        expect(page.locator("#warning")).to_be_hidden()
+        page.fill("#user", "nobody <i>")
+        page.click("button")
+        expect(page.locator("#items li")).to_have_count(2, timeout=WAIT_MS)
+        expect(page.locator("#items li").first).to_contain_text("Heat (1995) <b>&</b>")
+        expect(page.locator("#items li").first).to_contain_text("popularity")
+        expect(page.locator("#answer")).to_have_text("For user nobody <i>:")
+        answers.publish([message(Click("u2", "brazil"))] * 4)
+        expect(page.locator("#tiles")).to_contain_text("7events learned", timeout=WAIT_MS)
+        expect(page.locator("#chart polyline")).to_have_count(1, timeout=WAIT_MS)
+        assert seen.complaints == []
+        page.close()
+
+
+def test_the_page_says_when_events_do_not_arrive_and_when_nobody_answers(
+    browser: Browser, answers: MemoryAnswers
+) -> None:
+    page = browser.new_page()
+    with serving(answers, ServerSettings(port=0), SecuritySettings()) as url:
+        page.goto(url)
+        expect(page.locator("#state")).to_have_text("learning", timeout=WAIT_MS)
+        answers.ingestion = "Kafka at localhost:9092 does not answer."
+        expect(page.locator("#warning")).to_contain_text("Kafka at localhost:9092 does not answer.", timeout=WAIT_MS)
+        answers.ingestion = "ok"
+        expect(page.locator("#warning")).to_be_hidden(timeout=WAIT_MS)
+    expect(page.locator("#warning")).to_contain_text("does not answer", timeout=WAIT_MS)
+    page.close()
+
+
+def test_the_page_fits_a_phone(browser: Browser, answers: MemoryAnswers) -> None:
+    with serving(answers, ServerSettings(port=0), SecuritySettings()) as url:
+        page = browser.new_page(viewport={"width": 360, "height": 740})
+        page.goto(url)
+        expect(page.locator("#learners tr")).to_have_count(2, timeout=WAIT_MS)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        page.close()
+
+
+def test_a_browser_gives_the_token_as_its_password(browser: Browser, answers: MemoryAnswers, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("correct-horse")
+    security = SecuritySettings(token_file=str(tmp_path / "token"))
+    with serving(answers, ServerSettings(port=0), security) as url:
+        context = browser.new_context(http_credentials={"username": "any", "password": "correct-horse"})
+        page = context.new_page()
+        page.goto(url)
+        expect(page.locator("#state")).to_have_text("learning", timeout=WAIT_MS)
+        context.close()
+
+
+def test_the_page_asks_nobody_else_and_runs_nothing_else(answers: MemoryAnswers) -> None:
+    text = web.PAGE.decode()
+    assert not re.findall(r"(?:src|href)=[\"']?(?:https?:)?//", text)
+    assert not re.findall(r"<[^>]+\son\w+=", text)
+    with serving(answers, ServerSettings(port=0), SecuritySettings()) as url:
+        answer = httpx.get(url)
+        policy = answer.headers["content-security-policy"]
+        assert httpx.head(url).content == b""
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "unsafe" not in policy
