@@ -25,8 +25,8 @@ def _cache_folder() -> Path:
     digest = hashlib.sha256(f"{numba.__version__} {np.__version__} {platform.python_version()}".encode())
     for source in sorted([*_PACKAGE.glob("*.py"), *(_PACKAGE / "models").glob("*.py")]):
         text = source.read_bytes()
-        if b"@kernel" in text:
-            digest.update(text)
+        if b"@kernel" in text:  # with path and time, because Numba's own index goes by them: "compiled" must mean it
+            digest.update(f"{source} {source.stat().st_mtime}".encode() + text)
     parent = os.environ.get("STREAMER_CACHE") or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(parent) / "streamer" / f"kernels-{digest.hexdigest()[:16]}"
 
