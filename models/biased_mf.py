@@ -185,7 +185,7 @@ class BiasedMF:
     def score(self, user: UserView, items: I32) -> F32:
         """The predicted ratings, (len(items),), not clipped."""
         out = np.empty(len(items), dtype=np.float32)
-        one = np.atleast_2d(user.rows[self.name])
+        one = np.array(user.rows[self.name], ndmin=2)  # a copy: a read-only row would compile the kernel once more
         predict_biased_mf(one, self.item.values, self.stream.values, np.zeros(len(items), dtype=np.int32), items, out)
         return out
 

@@ -230,7 +230,8 @@ class SkipGram:
         """Log odds against the noise plus the log of the noise, (len(items),)."""
         out = np.empty(len(items), dtype=np.float32)
         exponent = self.parameters.noise_exponent
-        score_skip_gram(user.rows[self.name], self.item.values, self.noise.values, items, exponent, out)
+        u = np.array(user.rows[self.name])  # a copy: a read-only row would compile the kernel once more
+        score_skip_gram(u, self.item.values, self.noise.values, items, exponent, out)
         return out
 
     def vectors(self) -> Array:

@@ -94,7 +94,8 @@ class Toy:
         return scores
 
     def _rows(self, table: Table, rows: I32) -> list[Array]:
-        return [table.values[row] if row >= 0 else table.start for row in rows.tolist()]
+        taken = self.fault == "the last row for unknown ones"
+        return [table.values[row] if row >= 0 or taken else table.start for row in rows.tolist()]
 
     def _predict(self, u: Array, i: Array) -> float:
         mean = self.stream.values[0, 0] / max(self.stream.values[0, 1], 1.0)
@@ -183,6 +184,7 @@ CAUGHT = {
     "answers every kind": checks.answers_its_kind_only,
     "learns from every kind": checks.answers_its_kind_only,
     "nothing for unknown rows": checks.answers_unknown_rows,
+    "the last row for unknown ones": checks.answers_unknown_rows,
     "NaN for unknown rows": checks.answers_unknown_rows,
     "noise not from the seed": checks.depends_on_its_seed_alone,
     "process-wide random generator": checks.depends_on_its_seed_alone,

@@ -6,8 +6,8 @@ import pytest
 from streamer.arrays import I32, I64
 from streamer.checks.batches import Feed, Happening, Ring, click, happenings
 from streamer.models.noise import add_noise, build_noise, draw_noise
-from streamer.models.skip_gram import SkipGram, SkipGramParameters, has_seen
-from streamer.protocols import ItemVectors
+from streamer.models.skip_gram import SkipGram, SkipGramParameters, has_seen, score_skip_gram
+from streamer.protocols import ItemVectors, Rebuilt
 from streamer.seed import mix64
 
 
@@ -127,6 +127,21 @@ def test_a_tree_that_grew_is_the_tree_that_is_built() -> None:
     assert [draw_noise(tree, key) for key in keys] == [draw_noise(wider, key) for key in keys]
 
 
+def test_noise_is_built_anew_when_tables_were_loaded() -> None:
+    """A learner that had learned something else before its tables were put in place goes on like the one they are from."""
+    one, other = feed(), feed()
+    one.learn(two_crowds(300))
+    other.learn(two_crowds(300)[::-1])
+    for name, table in other.learner.tables().items():
+        table.values[:] = one.learner.tables()[name].values
+    assert isinstance(other.learner, Rebuilt)
+    other.learner.restored()
+    batch = one.batch(two_crowds(400)[300:])
+    np.testing.assert_array_equal(one.learner.learn(batch), other.learner.learn(batch))
+    for name, table in other.learner.tables().items():
+        np.testing.assert_array_equal(table.values, one.learner.tables()[name].values)
+
+
 def test_nothing_is_drawn_from_nothing() -> None:
     assert draw_noise(build_noise(np.zeros(5, dtype=np.int64)), np.uint64(1)) == -1
 
@@ -146,3 +161,14 @@ def test_weights_that_mean_nothing_teach_nothing(weight: float) -> None:
     before = one.state()
     assert np.isnan(one.learn([click("u0", "i0", weight)])).all()
     assert one.state() == before
+
+
+def test_a_row_read_from_the_store_scores_without_compiling_anew() -> None:
+    one = feed()
+    one.learn(two_crowds(100))
+    view = one.view("u0")
+    scores = one.learner.score(view, rows(one))
+    compiled = len(vars(score_skip_gram)["overloads"])
+    view.rows["skip"].flags.writeable = False
+    np.testing.assert_array_equal(one.learner.score(view, rows(one)), scores)
+    assert len(vars(score_skip_gram)["overloads"]) == compiled

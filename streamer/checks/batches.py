@@ -210,12 +210,11 @@ class Feed:
         return other
 
 
-def unknown(batch: Batch) -> Batch:
-    """The same events of users and items never seen."""
-    missing = np.full(len(batch), -1, dtype=np.int32)
+def with_rows(batch: Batch, users: I32, items: I32) -> Batch:
+    """The same events of other users and items; -1: never seen."""
     return Batch(
-        batch.kinds, missing, missing, batch.values, batch.clicks, batch.times_ms, batch.keys, batch.lows, batch.highs,
-        np.zeros(len(batch), dtype=np.int64), batch.seen,
+        batch.kinds, users, items, batch.values, batch.clicks, batch.times_ms, batch.keys, batch.lows, batch.highs,
+        batch.seen_counts, batch.seen,
     )  # fmt: skip
 
 

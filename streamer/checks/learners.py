@@ -14,7 +14,7 @@ import numpy as np
 
 from streamer.arrays import F32, I32, Bool
 from streamer.batch import CLICK, RATING, Batch
-from streamer.checks.batches import Feed, Happening, click, contents, happenings, rating, unknown
+from streamer.checks.batches import Feed, Happening, click, contents, happenings, rating, with_rows
 from streamer.protocols import OnlineLearner
 
 Make: TypeAlias = Callable[[int], OnlineLearner]  # a fresh learner from a seed
@@ -85,9 +85,10 @@ def reading_changes_nothing(make: Make) -> None:
     unread.learn(events[:300])
     learner = read.learner
     ahead = read.batch(events[300:400])
+    missing = np.full(len(ahead), -1, dtype=np.int32)
     _clean(learner)
     before = contents(learner.tables().values())
-    for batch in (ahead, unknown(ahead)):
+    for batch in (ahead, with_rows(ahead, missing, missing)):
         require(same(learner.predict(batch), learner.predict(batch)), "predicting twice gives two answers")
         require(contents(learner.tables().values()) == before, "predict changed a table or a mark")
     for user_id in ("u0", "u1", "nobody"):
@@ -218,23 +219,26 @@ def answers_its_kind_only(make: Make) -> None:
 
 
 def answers_unknown_rows(make: Make) -> None:
-    """A row of -1 is answered with a number, about the one that a new row would get."""
+    """A row of -1 is answered with a number, about the one that a new row would get: not with the table's last row."""
     feed = Feed(make(1))
     feed.learn(happenings(EVENTS))
+    for side in ("user", "item"):
+        while any(t.side == side and len(t.values) > len(feed.ids(side)) for t in feed.learner.tables().values()):
+            one = f"more {len(feed.ids(side))}"  # until no row is spare, and the last one holds something
+            ids = (one, "i0") if side == "user" else ("u0", one)
+            feed.learn([rating(*ids, 5.0), click(*ids, 4.0)])
     kind_of = rating if feed.learner.kind == "ratings" else click
-    for user_id, item_id in (("new", "i0"), ("u0", "new"), ("newer", "newer")):
-        batch = feed.batch([kind_of(user_id, item_id, 1.0)])
-        users = batch.users if user_id in ("u0",) else np.full(1, -1, dtype=np.int32)
-        items = batch.items if item_id in ("i0",) else np.full(1, -1, dtype=np.int32)
-        blind = Batch(
-            batch.kinds, users, items, batch.values, batch.clicks, batch.times_ms, batch.keys, batch.lows, batch.highs,
-            batch.seen_counts, batch.seen,
-        )  # fmt: skip
-        answer, wanted = float(feed.learner.predict(blind)[0]), float(feed.learner.predict(batch)[0])
-        require(
-            abs(answer - wanted) <= LIKENESS,
-            f"user {user_id!r}, item {item_id!r}: {answer} where a row is -1, {wanted} for a new row",
-        )
+    batch = feed.batch([kind_of("u0", "i0", 1.0)])
+    missing = np.full(1, -1, dtype=np.int32)
+    sides = [(batch.users, missing), (missing, batch.items), (missing, missing)]
+    answers = [float(feed.learner.predict(with_rows(batch, users, items))[0]) for users, items in sides]
+    view = feed.view("u0")
+    score = float(feed.learner.score(view, missing)[0])
+    for answer, new in zip(answers, [("u0", "new"), ("new", "i0"), ("newer", "newer")], strict=True):
+        wanted = float(feed.learner.predict(feed.batch([kind_of(*new, 1.0)]))[0])
+        require(abs(answer - wanted) <= LIKENESS, f"{answer} where a row is -1, {wanted} for new rows of {new}")
+    wanted = float(feed.learner.score(view, np.array([feed.item_rows["newer"]], dtype=np.int32))[0])
+    require(abs(score - wanted) <= LIKENESS, f"a score of {score} for item -1, {wanted} for a new one")
 
 
 def depends_on_its_seed_alone(make: Make) -> None:
