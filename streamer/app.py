@@ -37,10 +37,8 @@ from streamer.metrics import Metrics, Readings
 from streamer.models import learner
 from streamer.monitor import WINDOWS
 from streamer.protocols import Hinted, Sink, Source
-from streamer.recommend import Recommender
+from streamer.recommend import POPULARITY, Recommender
 from streamer.state import GENERATION, RocksStore
-
-POPULARITY = "popularity-recent"  # answers for users without clicks
 
 
 def learners(settings: Settings) -> Learners:

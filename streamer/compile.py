@@ -4,7 +4,6 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from streamer.app import POPULARITY
 from streamer.config import Settings
 from streamer.engine import Engine
 from streamer.events import Click, Message, Offsets, Rating, Record, message
@@ -13,7 +12,7 @@ from streamer.learners import Learners
 from streamer.log import EmbeddedLog, LogSource
 from streamer.memory import Memory
 from streamer.models import LEARNERS, learner
-from streamer.recommend import Recommender
+from streamer.recommend import POPULARITY, Recommender
 from streamer.state import RocksStore
 
 _DONE = CACHE_FOLDER / "compiled"

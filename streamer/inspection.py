@@ -7,13 +7,19 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from streamer.answers import Recommendation
+from streamer.config import KafkaSettings, LearningSettings, Settings, StateSettings
 from streamer.dead_letters import dead_letters
 from streamer.embeddings import Table
 from streamer.errors import BadState
 from streamer.events import ItemUpdate, UserUpdate
 from streamer.history import BLOCKS, EVENT, block_key
+from streamer.learners import Learners
 from streamer.ledger import journal
+from streamer.memory import Memory
 from streamer.models import learner
+from streamer.protocols import Kind
+from streamer.recommend import POPULARITY, Recommender
 from streamer.state import GENERATION, Digest, Meta, RocksStore
 
 SHOWN_EVENTS = 10
@@ -193,6 +199,42 @@ class Inspection:
     def close(self) -> None:
         """Safe to call twice."""
         self._store.close()
+
+
+def recommendations(folder: str, user_id: str, limit: int) -> list[Recommendation]:
+    """What a streamer on this state would answer, as of its last commit; raises BadState."""
+    store = RocksStore(Path(folder), read_only=True)
+    try:
+        meta = store.meta()
+        if meta is None:
+            raise BadState(f"the state in {folder} is empty: nothing was ever learned into it")
+        made = meta.settings["learners"]
+        assert isinstance(made, dict)
+        names = list(made)
+        chosen = [learner(name, seed=_seed(meta), dim=made[name].get("dim")) for name in names]
+        champions: dict[Kind, str] = {}
+        for found in sorted(chosen, key=lambda found: found.name == POPULARITY):
+            champions.setdefault(found.kind, found.name)
+        memory = Memory(Learners(chosen, champions), _settings(meta), store)
+        return Recommender(memory, memory.learners.by_name[POPULARITY]).recommend(user_id, limit)
+    finally:
+        store.close()
+
+
+def _seed(meta: Meta) -> int:
+    return msgspec.convert(meta.settings["seed"], int)
+
+
+def _settings(meta: Meta) -> Settings:
+    """Those with which the state was made."""
+    learning = {field: value for field, value in meta.settings.items() if field in LearningSettings.__struct_fields__}
+    dedupe = msgspec.convert(meta.settings["dedupe_events"], int)
+    kafka = "as recorded" if meta.settings["source"] == "kafka" else ""
+    return Settings(
+        learning=msgspec.convert(learning, LearningSettings),
+        state=StateSettings(dedupe_events=dedupe),
+        kafka=KafkaSettings(kafka=kafka),
+    )
 
 
 def _when(time_ms: int) -> str:

@@ -10,7 +10,8 @@ from streamer.batch import UserView
 from streamer.memory import Memory
 from streamer.protocols import ItemVectors, OnlineLearner
 
-POPULAR = "popular"
+POPULAR = "popular"  # the source of answers that know nothing of the user
+POPULARITY = "popularity-recent"  # the learner that gives them
 
 
 class Recommender:

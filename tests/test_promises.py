@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from learning import Nobody, digest, events, learn, records, settings
 
-from streamer.app import POPULARITY, learners
+from streamer.app import learners
 from streamer.consumers.memory import Abort, Entry, MemorySource
 from streamer.engine import Engine
 from streamer.events import LOG, Offsets
 from streamer.memory import Memory
 from streamer.protocols import Row
-from streamer.recommend import Recommender
+from streamer.recommend import POPULARITY, Recommender
 from streamer.state import RocksStore
 
 EVENTS = 1500

@@ -1,0 +1,112 @@
+"""`streamer evaluate`."""
+
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import click
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from streamer.cli.options import settings_of, settings_options
+from streamer.compile import compile_kernels, compiled
+from streamer.consumers.files import FileSource
+from streamer.evaluate import NEW_RATINGS, Evaluation
+from streamer.evaluate import evaluate as run
+
+SHOWN_AFTER_S = 2.0
+
+
+@click.command(epilog="Example:  streamer evaluate path/to/ml-latest-small --learner bias")
+@click.argument("path")
+@click.option(
+    "--learner", metavar="NAME", help="takes the place of the champion of its kind (default: the rating learner)"
+)
+@click.option("--ranking/--no-ranking", default=True, help="rank all items for each click (most of the time it takes)")
+@click.option("--json", "as_json", is_flag=True, help="one JSON object")
+@settings_options("learning")
+def evaluate(path: str, learner: str | None, ranking: bool, as_json: bool, **options: Any) -> None:
+    """Score learners prequentially on a file: every event is predicted before it is learned.
+
+    PATH is a MovieLens folder, a CSV or TSV file with a header, or JSON Lines. Champions for ratings and for clicks are both
+    reported. Nothing is kept: the state lies in a temporary folder.
+    """
+    settings = settings_of(options)
+    seed = settings.learning.seed
+    errors = Console(stderr=True)
+    if not compiled():
+        errors.print("compiling the kernels, once (under a minute) ...", soft_wrap=True)
+    with LateBar(errors, f"evaluating {Path(path).name}") as bar:
+        compile_kernels(lambda name: None)  # or load them, so that the speed reported is that of learning
+        found = run(
+            learner or settings.learning.rating_learner,
+            settings,
+            lambda: FileSource(path, seed),
+            rank=ranking,
+            progress=bar.update,
+        )
+    if as_json:
+        click.echo(msgspec.json.encode(found).decode())
+    else:
+        Console(highlight=False).print(_table(found))
+
+
+class LateBar:
+    """A progress bar that shows itself on a terminal when something takes longer than two seconds."""
+
+    def __init__(self, console: Console, text: str) -> None:
+        columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f}%")
+        self._bar = Progress(*columns, TimeRemainingColumn(), console=console, transient=True)
+        self._text, self._task = text, TaskID(-1)
+        self._due = time.monotonic() + SHOWN_AFTER_S if console.is_terminal else float("inf")
+
+    def __enter__(self) -> "LateBar":
+        return self
+
+    def update(self, share: float) -> None:
+        """Say that `share` of it is done, from 0 to 1."""
+        if self._task >= 0:
+            self._bar.update(self._task, completed=share)
+        elif time.monotonic() > self._due:
+            self._bar.start()
+            self._task = self._bar.add_task(self._text, total=1.0)
+            self._bar.update(self._task, completed=share)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+
+def _table(found: Evaluation) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    speed = found.events_per_second
+    for name, value, what in (
+        ("ratings learner", found.rating_learner, f"{found.ratings:,} ratings"),
+        ("  RMSE", _said(found.rmse), "each predicted before it was learned"),
+        ("  last half", _said(found.rmse_last_half), "of the ratings"),
+        ("  new users", _said(found.rmse_new_users), f"fewer than {NEW_RATINGS} earlier ratings"),
+        ("  new items", _said(found.rmse_new_items), f"fewer than {NEW_RATINGS} earlier ratings"),
+        ("clicks learner", found.click_learner, f"{found.clicks:,} clicks and likes"),
+        ("  hit rate @10", _said(found.hit_rate_10), "among all clicked before but the user's own"),
+        ("  hit rate @20", _said(found.hit_rate_20), ""),
+        ("  NDCG @20", _said(found.ndcg_20), ""),
+        ("speed", "-" if speed is None else f"{speed:,.0f} events/s", "CPU, from the file to the committed state"),
+        ("time", f"{found.wall_seconds:.1f} s", f"{found.ranking_seconds or 0:.1f} s of CPU for ranking"),
+    ):
+        table.add_row(name, value, what, style="bold" if not name.startswith(" ") else "")
+    for count, what in (
+        (found.dead_letters, "bad events left out"),
+        (found.duplicates, "repeated events left out"),
+        (found.unpredicted, "ratings without a prediction, in no error"),
+    ):
+        if count:
+            table.add_row("", f"{count:,}", what, style="yellow")
+    return table
+
+
+def _said(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

@@ -1,0 +1,76 @@
+"""`streamer publish`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+from rich.console import Console
+
+from streamer.cli.options import settings_of, settings_options
+from streamer.cli.progress import bar
+from streamer.config import Settings, read_secret
+from streamer.consumers.files import read
+from streamer.errors import SourceUnavailable
+from streamer.events import Message
+from streamer.producers.client import URL
+from streamer.producers.http import HttpSink
+from streamer.producers.replay import replay
+from streamer.protocols import Sink
+
+SHOWN = 5
+
+
+@click.command(epilog="Example:  streamer publish path/to/ml-latest-small")
+@click.argument("path")
+@click.option("--url", default=URL, show_default=True, help="a running streamer")
+@click.option(
+    "--start", type=click.IntRange(0), default=0, metavar="ROW", help="begin at this row, as a broken-off run says"
+)
+@click.option("--json", "as_json", is_flag=True, help="one JSON object")
+@settings_options("kafka", "security")
+def publish(path: str, url: str, start: int, as_json: bool, **options: Any) -> None:
+    """Send a file to a running streamer, or with --kafka to a broker.
+
+    PATH is a MovieLens folder, a CSV or TSV file with a header, or JSON Lines. Events go in order of time.
+    """
+    settings = settings_of(options)
+    console = Console(stderr=True, highlight=False)
+    rejected: list[tuple[Message, str]] = []
+    out = _sink(settings, url, rejected)
+    stream = read(Path(path), settings.learning.seed)
+    durable = start
+
+    def moved(done: int, total: int) -> None:
+        nonlocal durable
+        durable = done
+        shown(done, total)
+
+    try:
+        with bar(console, "publishing", len(stream)) as shown:
+            done = replay(stream, out, start, moved)
+    except SourceUnavailable as error:
+        if durable == start:
+            raise
+        raise type(error)(f"{error}; rows before {durable:,} are published: go on with --start {durable}") from None
+    finally:
+        out.close()
+    published, where = done.messages - len(rejected), settings.kafka.kafka or url
+    if as_json:
+        reasons = [{"topic": refused.topic, "reason": reason} for refused, reason in rejected]
+        click.echo(msgspec.json.encode({"published": published, "to": where, "rejected": reasons}))
+        return
+    click.echo(
+        f"published {published:,} events to {where}" + (f"; {len(rejected):,} were rejected:" if rejected else "")
+    )
+    for refused, reason in rejected[:SHOWN]:
+        click.echo(f"  {refused.topic}: {reason}: {(refused.value or b'')[:80].decode(errors='replace')}")
+
+
+def _sink(settings: Settings, url: str, rejected: list[tuple[Message, str]]) -> Sink:
+    if settings.kafka.kafka:
+        from streamer.producers.kafka import KafkaSink  # only who has a broker pays for the client
+
+        return KafkaSink(settings.kafka)
+    token = read_secret(settings.security.token_file, "token") if settings.security.token_file else ""
+    return HttpSink(url, token=token, on_rejected=lambda refused, reason: rejected.append((refused, reason)))
