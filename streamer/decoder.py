@@ -25,7 +25,9 @@ from streamer.events import (
 )
 
 ID_MAX_BYTES = 256
+NESTED_MAX = 100  # of unknown fields; ours need 2
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*"?|[\[{]|[\]}]', re.DOTALL)  # texts too, to pass over them
 
 
 def check_id(external_id: str, what: str) -> None:
@@ -36,6 +38,22 @@ def check_id(external_id: str, what: str) -> None:
         raise BadEvent(Reason.BAD_ID, f"{what} has {len(external_id.encode())} bytes; an id has 1 to {ID_MAX_BYTES}")
     if _CONTROL.search(external_id):
         raise BadEvent(Reason.BAD_ID, f"{what} {external_id!r} has a control character")
+
+
+def brackets(value: bytes) -> int:
+    """How many brackets open in the event, those in texts too: at least how deep it is nested."""
+    return value.count(b"[") + value.count(b"{")
+
+
+def check_nesting(value: bytes) -> None:
+    """Raises BadEvent beyond 100 levels: how much msgspec bears depends on the stack it is called on, and events must not."""
+    if brackets(value) <= NESTED_MAX:
+        return
+    depth = 0
+    for found in _BRACKETS.finditer(value):
+        depth += {b"[": 1, b"{": 1, b"]": -1, b"}": -1}.get(found[0], 0)
+        if depth > NESTED_MAX:
+            raise BadEvent(Reason.NOT_JSON, f"the event is nested more than {NESTED_MAX} deep")
 
 
 class Decoder:
@@ -68,9 +86,10 @@ class Decoder:
                     event.user_id in users
                     and event.item_id in items
                     and len(value) <= limit
+                    and (len(value) <= 2 * NESTED_MAX or brackets(value) <= NESTED_MAX)
                     and (low <= event.rating <= high if type(event) is Rating else event.kind in kinds)
                 )
-            except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError, TypeError, AttributeError):
                 good = False
             events.append(event if good else self._careful(record))
         return events
@@ -103,11 +122,12 @@ class Decoder:
         return event
 
     def _event(self, topic: str, value: bytes) -> Event:
+        check_nesting(value)
         try:
             event: Event = self._decode[topic](value)
         except msgspec.ValidationError as error:
-            reason = Reason.OUT_OF_RANGE if "`int` >=" in str(error) or "`int` <=" in str(error) else Reason.WRONG_TYPE
-            raise BadEvent(reason, str(error)) from None
+            beyond = any(said in str(error) for said in ("`int` >=", "`int` <=", "out of range"))
+            raise BadEvent(Reason.OUT_OF_RANGE if beyond else Reason.WRONG_TYPE, str(error)) from None
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise BadEvent(Reason.NOT_JSON, str(error)) from None
         return event
