@@ -1,23 +1,19 @@
 """`streamer evaluate`."""
 
-import time
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import click
 import msgspec
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from streamer.cli.options import settings_of, settings_options
+from streamer.cli.progress import bar
 from streamer.compile import compile_kernels, compiled
 from streamer.consumers.files import FileSource
 from streamer.evaluate import NEW_RATINGS, Evaluation
 from streamer.evaluate import evaluate as run
-
-SHOWN_AFTER_S = 2.0
 
 
 @click.command(epilog="Example:  streamer evaluate path/to/ml-latest-small --learner bias")
@@ -39,46 +35,19 @@ def evaluate(path: str, learner: str | None, ranking: bool, as_json: bool, **opt
     errors = Console(stderr=True)
     if not compiled():
         errors.print("compiling the kernels, once (under a minute) ...", soft_wrap=True)
-    with LateBar(errors, f"evaluating {Path(path).name}") as bar:
+    with bar(errors, f"evaluating {Path(path).name}", 0) as moved:
         compile_kernels(lambda name: None)  # or load them, so that the speed reported is that of learning
         found = run(
             learner or settings.learning.rating_learner,
             settings,
             lambda: FileSource(path, seed),
             rank=ranking,
-            progress=bar.update,
+            progress=moved,
         )
     if as_json:
         click.echo(msgspec.json.encode(found).decode())
     else:
         Console(highlight=False).print(_table(found))
-
-
-class LateBar:
-    """A progress bar that shows itself on a terminal when something takes longer than two seconds."""
-
-    def __init__(self, console: Console, text: str) -> None:
-        columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f}%")
-        self._bar = Progress(*columns, TimeRemainingColumn(), console=console, transient=True)
-        self._text, self._task = text, TaskID(-1)
-        self._due = time.monotonic() + SHOWN_AFTER_S if console.is_terminal else float("inf")
-
-    def __enter__(self) -> "LateBar":
-        return self
-
-    def update(self, share: float) -> None:
-        """Say that `share` of it is done, from 0 to 1."""
-        if self._task >= 0:
-            self._bar.update(self._task, completed=share)
-        elif time.monotonic() > self._due:
-            self._bar.start()
-            self._task = self._bar.add_task(self._text, total=1.0)
-            self._bar.update(self._task, completed=share)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.stop()
 
 
 def _table(found: Evaluation) -> Table:
