@@ -13,13 +13,20 @@ TOPICS = (RATINGS, CLICKS, ITEMS, USERS)
 CATALOGUE_TOPICS = (ITEMS, USERS)
 
 Time: TypeAlias = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]  # ms since 1970; what JSON carries exactly
+Id: TypeAlias = Annotated[
+    str,
+    msgspec.Meta(  # for the schemas; the decoder checks ids itself, as it counts bytes and says what is wrong
+        description="1 to 256 bytes of UTF-8 without control characters",
+        extra_json_schema={"minLength": 1, "maxLength": 256, "not": {"pattern": "[\\u0000-\\u001f\\u007f-\\u009f]"}},
+    ),
+]
 
 
 class Rating(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """A user's rating of an item, on any scale; topic `ratings`."""
 
-    user_id: str
-    item_id: str
+    user_id: Id
+    item_id: Id
     rating: float
     timestamp_ms: Time | None = None
     event_id: str | None = None
@@ -28,8 +35,8 @@ class Rating(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 class Click(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """A user did something with an item: `kind` is any configured kind; topic `clicks`."""
 
-    user_id: str
-    item_id: str
+    user_id: Id
+    item_id: Id
     kind: str = "click"
     timestamp_ms: Time | None = None
     event_id: str | None = None
@@ -40,7 +47,7 @@ class Click(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 class ItemUpdate(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the catalogue says of an item, replacing what it said before; topic `items`, null removes the item."""
 
-    item_id: str
+    item_id: Id
     title: str = ""
     categories: tuple[str, ...] = ()
     attributes: dict[str, str | float | bool | None] = {}
@@ -50,22 +57,22 @@ class ItemUpdate(msgspec.Struct, frozen=True, omit_defaults=True):
 class UserUpdate(msgspec.Struct, frozen=True, omit_defaults=True):
     """What is known of a user beside events, replacing what was; topic `users`, null forgets the user."""
 
-    user_id: str
+    user_id: Id
     attributes: dict[str, str | float | bool | None] = {}
     preferences: dict[str, float] = {}
-    same_as: str | None = None
+    same_as: Id | None = None
 
 
 class ItemRemoval(msgspec.Struct, frozen=True):
     """A null value on `items`."""
 
-    item_id: str
+    item_id: Id
 
 
 class UserRemoval(msgspec.Struct, frozen=True):
     """A null value on `users`."""
 
-    user_id: str
+    user_id: Id
 
 
 Event: TypeAlias = Rating | Click | ItemUpdate | UserUpdate | ItemRemoval | UserRemoval
@@ -134,4 +141,4 @@ def message(event: Event) -> Message:
 def json_schema(topic: str) -> dict[str, Any]:
     """The JSON Schema of a topic's values; raises KeyError for a topic that is not ours."""
     kinds: dict[str, type] = {RATINGS: Rating, CLICKS: Click, ITEMS: ItemUpdate, USERS: UserUpdate}
-    return msgspec.json.schema(kinds[topic])
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **msgspec.json.schema(kinds[topic])}
