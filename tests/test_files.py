@@ -203,6 +203,11 @@ def test_a_quote_that_nothing_closes_costs_what_it_swallows_and_no_more(tmp_path
     assert len(stream) > 1000
 
 
+def test_a_column_too_many_does_not_make_up_for_one_too_few(tmp_path: Path) -> None:
+    stream = read(write(tmp_path / "r.csv", "user,item,rating\nu1,i,3\nu2,i,3,4\ni,5\nu3,i,4\n"))
+    assert [sent.key for sent in stream.messages(0, 9)] == [b"u1", b"line 3", b"line 4", b"u3"]
+
+
 def test_large_files_are_read_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = "".join(
         f'"u{k}",i{k % 7},{k % 5},{k}\n' if k % 10 == 0 else f"u{k},i{k % 7},{k % 5},{k}\n" for k in range(500)

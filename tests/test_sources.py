@@ -2,15 +2,18 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from streamer.checks.sources import CHECKS, Subject, some_messages
+from streamer.consumers import SOURCES
 from streamer.consumers.files import FileSource
 from streamer.consumers.memory import Abort, EndOfFile, Entry, MemorySink, MemorySource
 from streamer.errors import SourceLost
 from streamer.events import LOG, Message, Offsets, Record, TopicPartition
+from streamer.producers import SINKS
 from streamer.protocols import Sink, Source
 
 Check = Callable[[Subject], None]
@@ -30,15 +33,22 @@ def file(folder: Path) -> Subject:
     return Subject(open=lambda: FileSource(path), publish=publish, grows=False)
 
 
+SUBJECTS: dict[str, Callable[[Path], Subject]] = {
+    "files": file,
+    "memory": lambda folder: memory(0),
+    "memory, by partition": lambda folder: memory(3),
+}
+ELSEWHERE = {"kafka"}  # checked where its broker is
+
+
+def test_every_source_of_the_registry_is_checked() -> None:
+    assert set(SOURCES) <= set(SUBJECTS) | ELSEWHERE
+
+
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-@pytest.mark.parametrize("kind", ["memory, one sequence", "memory, partitions", "file"])
-def test_sources_keep_to_every_check(check: Check, kind: str, tmp_path: Path) -> None:
-    subjects = {
-        "memory, one sequence": lambda: memory(0),
-        "memory, partitions": lambda: memory(3),
-        "file": lambda: file(tmp_path),
-    }
-    check(subjects[kind]())
+@pytest.mark.parametrize("name", SUBJECTS)
+def test_sources_keep_to_every_check(check: Check, name: str, tmp_path: Path) -> None:
+    check(SUBJECTS[name](tmp_path))
 
 
 def test_memory_and_files_fit_the_protocols(tmp_path: Path) -> None:
@@ -46,6 +56,13 @@ def test_memory_and_files_fit_the_protocols(tmp_path: Path) -> None:
     assert isinstance(MemorySource([]), Source)
     assert isinstance(MemorySink(), Sink)
     assert isinstance(FileSource(tmp_path / "events.jsonl"), Source)
+
+
+@pytest.mark.parametrize("registry", [SOURCES, SINKS], ids=["sources", "sinks"])
+def test_every_line_of_the_registries_names_a_class(registry: dict[str, str]) -> None:
+    for place in registry.values():
+        module, _, name = place.partition(":")
+        assert isinstance(getattr(import_module(module), name), type)
 
 
 class Mutant:
