@@ -65,20 +65,21 @@ class Table:
 
     def initial(self, key: int) -> Array:
         """What a row begins as, (width,), from its id's key (`streamer.seed.id_key`). Pure."""
-        row = self.start.copy()
-        if self.random:
-            noise = np.empty(self.random, dtype=np.float64)
-            fill_normal(np.uint64(key), noise)
-            row[: self.random] += (self.scale * noise).astype(self.dtype)
+        row: Array = self._initial([key])[0]
         return row
 
     def begin(self, rows: I32, keys: Sequence[int]) -> None:
         """Give `rows` their first values. Not a touch: what can be made again need not be stored."""
-        self.values[rows] = self.start
+        self.values[rows] = self._initial(keys)
         self.touched[rows] = 0
+
+    def _initial(self, keys: Sequence[int]) -> Array:
+        rows = np.tile(self.start, (len(keys), 1))
         if self.random:
-            for row, key in zip(rows.tolist(), keys, strict=True):
-                self.values[row] = self.initial(key)
+            noise = np.empty((len(keys), self.random), dtype=np.float64)
+            fill_normal(np.array(keys, dtype=np.uint64), noise)
+            rows[:, : self.random] += (self.scale * noise).astype(self.dtype)
+        return rows
 
     def load(self, row: int, value: bytes) -> None:
         """Put a stored row back; raises ValueError when it is not a row of this table."""

@@ -95,6 +95,9 @@ class Encoder:
             yield start, len(events)
 
     def _change(self, records: Sequence[Record], events: Sequence[Event | BadEvent]) -> Batch:
+        self._items.rows(
+            [event.item_id for event in events if isinstance(event, ItemUpdate | ItemRemoval)]
+        )  # all at once
         for record, event in zip(records, events, strict=True):
             match event:
                 case ItemUpdate():

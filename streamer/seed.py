@@ -44,9 +44,10 @@ def mix64(key: np.uint64, counter: int) -> np.uint64:
 
 
 @kernel
-def fill_normal(key: np.uint64, out: F64) -> None:
-    """Standard normals of `key` into `out` (n,), by Box and Muller."""
-    for j in range(out.shape[0]):
-        u = (np.float64(mix64(key, 2 * j) >> np.uint64(11)) + 1.0) / 9007199254740993.0  # in (0, 1]
-        v = np.float64(mix64(key, 2 * j + 1) >> np.uint64(11)) / 9007199254740992.0
-        out[j] = np.sqrt(-2.0 * np.log(u)) * np.cos(2.0 * np.pi * v)
+def fill_normal(keys: U64, out: F64) -> None:
+    """Standard normals of each of `keys` (n,) into its row of `out` (n, width), by Box and Muller."""
+    for k in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            u = (np.float64(mix64(keys[k], 2 * j) >> np.uint64(11)) + 1.0) / 9007199254740993.0  # in (0, 1]
+            v = np.float64(mix64(keys[k], 2 * j + 1) >> np.uint64(11)) / 9007199254740992.0
+            out[k, j] = np.sqrt(-2.0 * np.log(u)) * np.cos(2.0 * np.pi * v)
