@@ -25,7 +25,7 @@ setup: .venv/.everything .venv/.kernels .test-libs/kafka/.done ## everything: al
 	@deploy/machine.sh
 
 run: .venv/.base .venv/.kernels ## learn and answer on 127.0.0.1:8080: a simulated world, or DATA=path/to/ml-latest-small (PORT=, STATE=)
-	@exec $(BIN)/streamer serve --data "$(STATE)" --port "$(PORT)" $(if $(DATA),--replay "$(DATA)",--simulate)
+	@exec $(BIN)/streamer serve --data "$(STATE)" --port "$(PORT)" $(if $(DATA),--replay "$(DATA)",--simulate --rate 2000)
 
 test: setup lint types ## lint, types and all tests but the long crash runs
 	@$(BIN)/pytest -ra -m "not soak"
@@ -75,7 +75,7 @@ clean: ## remove what make made, but for streamer-data*
 # Installing adds and updates and removes nothing, so that `make run` leaves what `make setup` installed.
 .venv/.base: requirements/base.lock pyproject.toml | .venv/pyvenv.cfg
 	@echo "packages into .venv"
-	@$(UV) pip install -q --python $(BIN)/python --require-hashes -r requirements/base.lock
+	@$(UV) pip install -q --compile-bytecode --python $(BIN)/python --require-hashes -r requirements/base.lock
 	@$(UV) pip install -q --python $(BIN)/python --no-deps -e .
 	@touch $@
 
@@ -85,6 +85,7 @@ clean: ## remove what make made, but for streamer-data*
 	@touch $@
 
 .venv/.kernels: .venv/.base $(wildcard streamer/*.py models/*.py)
+	@$(BIN)/python -m compileall -q streamer consumers producers models
 	@if $(BIN)/streamer doctor --compile; then touch $@; else echo "kernels: not compiled now, but at the first start"; fi
 
 .test-libs/kafka/.done: deploy/test-libs/pom.xml
