@@ -18,6 +18,7 @@ from streamer.errors import BadSettings
 Part = TypeVar("Part", bound=msgspec.Struct)
 
 
+NUMBER_MAX = 1e30  # of what is learned from: its square must not leave float64, itself not float32
 KINDS = {"view": 0.2, "click": 1.0, "cart": 2.0, "purchase": 4.0, "dislike": -1.0}
 
 
@@ -67,7 +68,7 @@ class LearningSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
     rating_learner: Annotated[str, _doc("champion for ratings")] = "biased-mf"
     click_learner: Annotated[str, _doc("champion for clicks")] = "skip-gram"
-    seed: Annotated[int, _doc("seed of every first value and every negative", ge=0)] = 1
+    seed: Annotated[int, _doc("seed of every first value and every negative", ge=0, le=2**63 - 1)] = 1
     dim: Annotated[
         Annotated[int, Meta(ge=1, le=1024)] | None, _doc("factors of learners that have them; default: their own")
     ] = None
@@ -86,8 +87,8 @@ class LearningSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 class StateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is kept, and where."""
 
-    data: Annotated[str, _doc("directory of the state and the embedded log")] = "./streamer-data"
-    commit_interval_s: Annotated[float, _doc("time between commits of the state", gt=0)] = 1.0
+    data: Annotated[str, _doc("directory of the state and the embedded log", min_length=1)] = "./streamer-data"
+    commit_interval_s: Annotated[float, _doc("time between commits of the state", gt=0, le=3600)] = 1.0
     user_cache_bytes: Annotated[
         int, _doc("memory for users in front of RocksDB; the rest is read when needed", ge=0)
     ] = 1 << 30
@@ -95,9 +96,9 @@ class StateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         None
     )
     log_retention_days: Annotated[
-        Annotated[float, Meta(gt=0)] | None, _doc("oldest event kept in the log; none: keep all")
+        Annotated[float, Meta(gt=0, le=36500)] | None, _doc("oldest event kept in the log; none: keep all")
     ] = None
-    dedupe_events: Annotated[int, _doc("newest event_ids remembered a partition", ge=0)] = 1_000_000
+    dedupe_events: Annotated[int, _doc("newest event_ids remembered a partition", ge=0, le=10**9)] = 1_000_000
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,13 +125,30 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str] = os.environ, file
 
     `file` defaults to `streamer.toml` in the working directory, which need not be there; a named one must be.
     """
-    tables = _read(file or Path("streamer.toml"), must_exist=file is not None)
-    parts = {name: _part(name, kind, tables.pop(name, {}), flags, environ) for name, kind in PARTS.items()}
-    if tables:
+    where = file or Path("streamer.toml")
+    tables = _read(where, must_exist=file is not None)
+    for name, table in tables.items():
+        if name not in PARTS or not isinstance(table, dict):
+            found = f"a table [{name}]" if isinstance(table, dict) else f"{name!r} outside of the tables"
+            raise BadSettings(f"{where} has {found}; settings stand in: {', '.join(f'[{part}]' for part in PARTS)}")
+    parts = {name: _part(name, kind, tables.get(name, {}), flags, environ, str(where)) for name, kind in PARTS.items()}
+    settings = msgspec.convert(parts, Settings, from_attributes=True)
+    _check(settings.learning)
+    return settings
+
+
+def _check(learning: LearningSettings) -> None:
+    """What one field alone cannot say; numbers must fit the float32 that they are learned in."""
+    for kind, weight in learning.kinds.items():
+        if not abs(weight) <= NUMBER_MAX:  # NaN is not below either
+            raise BadSettings(
+                f"setting kinds gives {kind!r} the weight {weight}: give a number of at most {NUMBER_MAX:g}"
+            )
+    if not -NUMBER_MAX <= learning.rating_min < learning.rating_max <= NUMBER_MAX:
         raise BadSettings(
-            f"{file or 'streamer.toml'} has a table [{next(iter(tables))}]; there are: {', '.join(PARTS)}"
+            f"settings rating_min = {learning.rating_min} and rating_max = {learning.rating_max} leave no ratings: "
+            f"give a lowest and a highest one, both within {NUMBER_MAX:g} of 0"
         )
-    return msgspec.convert(parts, Settings, from_attributes=True)
 
 
 def _read(file: Path, must_exist: bool) -> dict[str, Any]:
@@ -145,9 +163,18 @@ def _read(file: Path, must_exist: bool) -> dict[str, Any]:
 
 
 def _part(
-    name: str, kind: type[Part], table: dict[str, Any], flags: Mapping[str, Any], environ: Mapping[str, str]
+    name: str,
+    kind: type[Part],
+    table: dict[str, Any],
+    flags: Mapping[str, Any],
+    environ: Mapping[str, str],
+    file: str,
 ) -> Part:
-    values, origin = dict(table), dict.fromkeys(table, f"[{name}] in streamer.toml")
+    values, origin = dict(table), dict.fromkeys(table, f"[{name}] in {file}")
+    fields = [field.name for field in msgspec.structs.fields(kind)]
+    unknown = next((key for key in table if key not in fields), None)
+    if unknown is not None:
+        raise BadSettings(f"no setting {unknown!r} for [{name}] in {file}; there are: {', '.join(fields)}")
     for field in msgspec.structs.fields(kind):
         variable = f"STREAMER_{field.name.upper()}"
         if variable in environ:
@@ -159,7 +186,7 @@ def _part(
     try:
         return msgspec.convert(values, kind, strict=False)
     except msgspec.ValidationError as error:
-        culprit = str(error).rpartition("$.")[2].strip("`") if "$." in str(error) else ""
+        culprit = str(error).rpartition("$.")[2].strip("`").partition("[")[0] if "$." in str(error) else ""
         found = f" = {values[culprit]!r} from {origin[culprit]}" if culprit in values else f" in [{name}]"
         raise BadSettings(f"setting {culprit}{found} cannot be used: {str(error).partition(' - at')[0]}") from None
 
