@@ -52,7 +52,7 @@ class LearnerStatus(msgspec.Struct, frozen=True):
 
 
 class EventCount(msgspec.Struct, frozen=True):
-    """Events since the process started."""
+    """Events ever, by what became of them."""
 
     topic: str = ""
     outcome: str = ""
@@ -60,7 +60,7 @@ class EventCount(msgspec.Struct, frozen=True):
 
 
 class DeadLetterCount(msgspec.Struct, frozen=True):
-    """Dead letters since the process started."""
+    """Dead letters ever."""
 
     reason: str = ""
     count: int = 0
