@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Callable, Iterator
+from time import monotonic
 from typing import Any
 
 import grpc
@@ -9,7 +10,7 @@ import httpx
 import pytest
 from google.protobuf import descriptor_pool, message_factory
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from protobuf import Oneof
 
@@ -210,25 +211,62 @@ def test_health_tells_the_endpoint_from_ingestion(answers: MemoryAnswers, channe
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
-def test_a_watch_tells_each_change(answers: MemoryAnswers, channel: grpc.Channel) -> None:
-    stub = health_pb2_grpc.HealthStub(channel)
-    watch = stub.Watch(health_pb2.HealthCheckRequest(service="ingestion"), timeout=30)
-    assert next(watch).status == SERVING
-    answers.ingestion = "Kafka is away"
-    assert next(watch).status == NOT_SERVING
-    answers.ingestion = "ok"
-    assert next(watch).status == SERVING
-    watch.cancel()
-    unknown = stub.Watch(health_pb2.HealthCheckRequest(service="nothing"), timeout=30)
-    assert next(unknown).status == SERVICE_UNKNOWN
-    unknown.cancel()
+class Asked(MemoryAnswers):
+    """Counts how often it is asked whether it is ready."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+
+    def ready(self) -> tuple[bool, str]:
+        self.asked += 1
+        return super().ready()
 
 
-def test_reflection_says_what_it_does_not_know(channel: grpc.Channel) -> None:
-    stub = reflection_pb2_grpc.ServerReflectionStub(channel)
-    request = reflection_pb2.ServerReflectionRequest(file_containing_symbol="streamer.v1.Nothing")
-    (answer,) = stub.ServerReflectionInfo(iter([request]), timeout=20)
-    assert answer.error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]
+def test_a_watch_tells_each_change_once() -> None:
+    answers = Asked()
+    with (
+        serving(answers, ServerSettings(port=0), SecuritySettings()) as url,
+        grpc.insecure_channel(url.removeprefix("http://"), options=[("grpc.enable_http_proxy", 0)]) as channel,
+    ):
+        stub = health_pb2_grpc.HealthStub(channel)
+        watch = stub.Watch(health_pb2.HealthCheckRequest(service="ingestion"), timeout=30)
+        assert next(watch).status == SERVING
+        before, deadline = answers.asked, monotonic() + 20
+        while answers.asked < before + 3:
+            assert monotonic() < deadline
+            stub.Check(health_pb2.HealthCheckRequest(service=""), timeout=30)
+        answers.ingestion = "Kafka is away"
+        assert next(watch).status == NOT_SERVING
+        answers.ingestion = "ok"
+        assert next(watch).status == SERVING
+        watch.cancel()
+        unknown = stub.Watch(health_pb2.HealthCheckRequest(service="nothing"), timeout=30)
+        assert next(unknown).status == SERVICE_UNKNOWN
+        unknown.cancel()
+
+
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+def test_reflection_lists_all_and_says_what_it_does_not_know(channel: grpc.Channel, version: str) -> None:
+    call: Any = channel.stream_stream(
+        f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
+        request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
+        response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+    )
+    requests = [
+        reflection_pb2.ServerReflectionRequest(list_services=""),
+        reflection_pb2.ServerReflectionRequest(file_containing_symbol="streamer.v1.Nothing"),
+    ]
+    listed, unknown = call(iter(requests), timeout=20)
+    assert [service.name for service in listed.list_services_response.service] == [
+        "grpc.health.v1.Health",
+        "grpc.reflection.v1.ServerReflection",
+        "grpc.reflection.v1alpha.ServerReflection",
+        "streamer.v1.AdminService",
+        "streamer.v1.EventService",
+        "streamer.v1.RecommendationService",
+    ]
+    assert unknown.error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]
 
 
 def test_grpc_web_frames_over_http_1(url: str) -> None:

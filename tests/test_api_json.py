@@ -301,6 +301,7 @@ def test_what_is_not_there_is_said(client: httpx.Client) -> None:
     assert client.get("/favicon.ico").status_code == 404
     wrong = client.get(RECOMMEND)
     assert (wrong.status_code, wrong.headers["allow"]) == (405, "POST")
+    assert "takes POST, not GET" in wrong.json()["message"]
     assert client.post("/metrics", json={}).status_code == 405
 
 

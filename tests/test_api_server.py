@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from time import monotonic
 
@@ -142,7 +142,7 @@ def test_publishing_waits_in_threads_while_queries_are_answered() -> None:
     entered, release = asyncio.Event(), asyncio.Event()
 
     class Slow(MemoryAnswers):
-        def publish(self, messages: list[Message]) -> Offsets:  # type: ignore[override]
+        def publish(self, messages: Sequence[Message]) -> Offsets:
             loop.call_soon_threadsafe(entered.set)
             asyncio.run_coroutine_threadsafe(release.wait(), loop).result(30)
             return {LOG: 1}
