@@ -182,7 +182,7 @@ class EventCount(Message[_EventCountFields]):
             string outcome = 2;
             ```
         count:
-            since the process started
+            ever
 
             ```proto
             int64 count = 3;
