@@ -55,3 +55,8 @@ def _kind(hint: Any) -> tuple[type, str]:
         else:
             kind = next(part for part in get_args(kind) if part is not type(None))
     return (kind if isinstance(kind, type) else str), text
+
+
+def describe(part: type[msgspec.Struct], name: str) -> str:
+    """What a setting says of itself."""
+    return _fields(part)[name][1]

@@ -1,0 +1,134 @@
+"""What the documents must say, held against the code; `python tests/test_docs.py` writes docs/settings.md anew."""
+
+import os
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_type_hints
+
+import click
+import msgspec
+import pytest
+from process import streamer
+
+from streamer import errors
+from streamer.cli import COMMANDS, group
+from streamer.cli.options import describe
+from streamer.config import PARTS
+from streamer.models import LEARNERS
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+DOCUMENTS = "\n".join(path.read_text() for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))])
+
+
+def settings_page() -> str:
+    lines = [
+        "# Settings",
+        "",
+        "Flags go over variables, variables over `streamer.toml`. `user_cache_bytes` is the flag `--user-cache-bytes`, the variable",
+        "`STREAMER_USER_CACHE_BYTES`, and the key `user_cache_bytes` of the table `[state]`. This page is written by `python tests/test_docs.py`.",
+    ]
+    for part, kind in PARTS.items():
+        assert get_type_hints(kind)
+        lines += [
+            "",
+            f"## [{part}]",
+            "",
+            (kind.__doc__ or "").strip(),
+            "",
+            "| setting | default | what |",
+            "|---|---|---|",
+        ]
+        for field in msgspec.structs.fields(kind):
+            default = field.default if field.default is not msgspec.NODEFAULT else field.default_factory()  # type: ignore[operator]
+            shown = (
+                {None: "none", "": "empty"}.get(default, default)
+                if not isinstance(default, dict)
+                else ", ".join(f"{k}={v:g}" for k, v in default.items())
+            )
+            lines.append(f"| `{field.name}` | {shown} | {describe(kind, field.name)} |")
+    return "\n".join(lines) + "\n"
+
+
+def test_every_setting_is_documented() -> None:
+    assert (ROOT / "docs/settings.md").read_text() == settings_page()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_is_documented_and_its_help_shows_an_example(name: str) -> None:
+    assert f"streamer {name}" in README or f"make {name}" in README
+    command = group.get_command(click.Context(group), name)
+    assert command is not None
+    shown = command.get_help(click.Context(command, info_name=f"streamer {name}"))
+    assert f"Example:  streamer {name}" in shown
+    assert all(p.help for p in command.params if isinstance(p, click.Option))
+
+
+def test_every_error_and_reason_is_documented() -> None:
+    kinds = [
+        kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.StreamerError)
+    ]
+    page = (ROOT / "docs/errors.md").read_text()
+    for kind in kinds:
+        assert f"`{kind.__name__}`" in page
+        assert kind.__name__ in (errors.__doc__ or "")
+    for reason in errors.Reason:
+        assert f"`{reason}`" in (ROOT / "docs/events.md").read_text()
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_every_learner_is_documented(name: str) -> None:
+    assert f"`{name}`" in DOCUMENTS
+
+
+def links() -> Iterator[tuple[str, str]]:
+    for path in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *ROOT.glob("*/README.md")]:
+        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", path.read_text()):
+            if "://" not in target:
+                yield str(path.relative_to(ROOT)), target
+
+
+@pytest.mark.parametrize(("page", "target"), sorted(set(links())))
+def test_links_lead_somewhere(page: str, target: str) -> None:
+    assert ((ROOT / page).parent / target).exists()
+
+
+def readme_commands() -> list[str]:
+    blocks = re.findall(r"```console\n(.*?)```", README, re.S)
+    return [line[2:] for block in blocks for line in block.splitlines() if line.startswith("$ ")]
+
+
+def test_the_commands_of_the_readme_run(tmp_path: Path) -> None:
+    ratings = os.environ.get("STREAMER_TEST_DATA")
+    if not ratings:
+        assert not os.environ.get("CI"), "STREAMER_TEST_DATA must name ml-latest-small"
+        pytest.skip("STREAMER_TEST_DATA does not name ml-latest-small")
+    makes = {command for command in readme_commands() if command.startswith("make ")}
+    assert makes == {"make run", "make run DATA=path/to/ml-latest-small", "make test"}
+    streamer_bin = ROOT / ".venv/bin/streamer"
+    done = 0
+    with streamer(tmp_path / "streamer-data", "--replay", ratings) as process:
+        process.wait_for('streamer_events_total{outcome="learned",topic="ratings"}', 100_000)
+        process.wait_for("streamer_commit_seconds_count", 1)
+        for command in readme_commands():
+            if command.startswith("make ") or "--kafka" in command or "bench" in command:
+                continue  # these are tests of their own, or need a broker
+            words = shlex.split(
+                command.replace("path/to/ml-latest-small", ratings).replace("http://127.0.0.1:8080", process.url)
+            )
+            if words[0].endswith("streamer"):
+                words[0] = str(streamer_bin)
+                words += ["--url", process.url] if words[1] in ("recommend", "publish") else []
+            ended = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, timeout=120, check=False)
+            assert ended.returncode == 0, f"{command}: {ended.stdout}{ended.stderr}"
+            assert ended.stdout
+            assert '"code"' not in ended.stdout[:60], f"{command}: {ended.stdout}"
+            done += 1
+    assert done >= 14
+
+
+if __name__ == "__main__":
+    (ROOT / "docs/settings.md").write_text(settings_page())
