@@ -24,9 +24,10 @@ from streamer.answers import (
 )
 from streamer.api import METHODS
 from streamer.config import Settings
+from streamer.dead_letters import Mirror
 from streamer.decoder import Decoder
 from streamer.drift import DETECTOR
-from streamer.engine import Engine
+from streamer.engine import RETRY_S, Engine
 from streamer.errors import SourceUnavailable
 from streamer.events import LOG, Message, Offsets, Record
 from streamer.freshness import Freshness
@@ -64,6 +65,7 @@ class App:
         except BaseException:
             self._store.close()
             raise
+        self._mirror = None if self.log else Mirror(self.memory.dead_letters, self._store, self._sink)
         self._decoder = Decoder(settings.learning)
         self._freshness = Freshness()
         self._freshness.advance(self.memory.ledger.offsets)
@@ -121,13 +123,15 @@ class App:
             self._ended.set()
 
     def _seek(self) -> bool:
+        pause_s, longest_s = RETRY_S
         while not self.engine.stop.is_set():
             try:
                 self._source.seek(self.memory.ledger.offsets)
                 return True
             except SourceUnavailable as error:
                 self.engine.source_trouble = str(error)
-                self.engine.stop.wait(1.0)
+                self.engine.stop.wait(pause_s)
+                pause_s = min(2 * pause_s, longest_s)
         return False
 
     def applied(self, records: Sequence[Record], offsets: Offsets) -> None:
@@ -142,8 +146,10 @@ class App:
         self._committed = offsets
         if isinstance(self._source, Hinted):
             self._source.hint(offsets)
+        if self._mirror is not None:
+            self._mirror.catch_up()
         if self.log is not None:
-            self.log.trim_as(self.settings.state, offsets)
+            self.log.trim_as(self.settings.state, offsets, self._store.sync)
 
     def lag(self) -> Mapping[str, Mapping[int, int]]:
         """Records still to be learned, by topic and partition."""

@@ -7,13 +7,14 @@ after it, so no state ever covers a record that a power cut takes back.
 
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
 from streamer.config import StateSettings
-from streamer.errors import BadState, SourceLost
+from streamer.errors import BadState, SourceLost, StoreUnavailable
 from streamer.events import LOG, Message, Offsets, Record
 from streamer.rocks import Rocks
 
@@ -38,6 +39,18 @@ class _Append:
     def __init__(self, messages: Sequence[Message], replay: tuple[str, int] | None) -> None:
         self.messages, self.replay = messages, replay
         self.done, self.end, self.error = False, 0, None  # type: bool, int, Exception | None
+
+    def rows(self, first: int, now_ms: int) -> list[tuple[bytes, bytes]]:
+        """What is stored of it, its records beginning at offset `first`."""
+        records = [
+            Record(topic, -1, first + n, now_ms if at_ms is None else at_ms, key, value)
+            for n, (topic, key, value, at_ms) in enumerate(self.messages)
+        ]
+        runs = [records[start : start + RUN_RECORDS] for start in range(0, len(records), RUN_RECORDS)]
+        rows = [(_key(run[0].offset), _ENCODER.encode(run)) for run in runs]
+        if self.replay is not None:
+            rows.append((b"p" + self.replay[0].encode(), self.replay[1].to_bytes(8, "big")))
+        return rows
 
 
 class EmbeddedLog:
@@ -85,28 +98,26 @@ class EmbeddedLog:
                 self._write(entries)
         if entry.error is not None:
             raise entry.error
+        if not entry.done:
+            raise StoreUnavailable(f"the log in {self._rocks.path} stopped while it was written: try again")
         return {LOG: entry.end}
 
     def _write(self, entries: list[_Append]) -> None:
         now_ms, offset = time.time_ns() // 1_000_000, self._end
         rows: list[tuple[bytes, bytes]] = []
         for entry in entries:
-            records = []
-            for message in entry.messages:
-                at_ms = now_ms if message.timestamp_ms is None else message.timestamp_ms
-                records.append(Record(message.topic, -1, offset, at_ms, message.key, message.value))
-                offset += 1
-            for start in range(0, len(records), RUN_RECORDS):
-                run = records[start : start + RUN_RECORDS]
-                rows.append((_key(run[0].offset), _ENCODER.encode(run)))
-            if entry.replay is not None:
-                rows.append((b"p" + entry.replay[0].encode(), entry.replay[1].to_bytes(8, "big")))
+            try:
+                rows.extend(entry.rows(offset, now_ms))
+            except Exception as error:  # cannot be encoded: its publisher's trouble, not the others'
+                entry.error = error
+                continue
+            offset += len(entry.messages)
             entry.end = offset
         try:
             self._rocks.write(rows, sync=True)
         except Exception as error:
             for entry in entries:
-                entry.done, entry.error = True, error
+                entry.done, entry.error = True, entry.error or error
             return
         with self._appended:
             self._end = offset
@@ -134,18 +145,29 @@ class EmbeddedLog:
         with self._appended:
             return self._appended.wait_for(lambda: self._end > offset, timeout_s)
 
-    def trim_as(self, settings: StateSettings, committed: Offsets) -> None:
-        """Keep to the retention of `settings`, looking once a minute; nothing that is not committed goes."""
+    def trim_as(self, settings: StateSettings, committed: Offsets, secure: Callable[[], None]) -> None:
+        """Keep to the retention of `settings`, looking once a minute; nothing that is not committed goes.
+
+        `secure` makes the commit of `committed` survive a power cut, which must not leave a state behind the log's begin.
+        """
         days, now_s = settings.log_retention_days, time.monotonic()
         if (settings.log_retention_bytes is None and days is None) or now_s < self._trim_at:
             return
         self._trim_at = now_s + TRIM_INTERVAL_S
         oldest_ms = None if days is None else int(time.time() * 1000 - days * 86_400_000)
-        self.trim(committed.get(LOG, 0), settings.log_retention_bytes, oldest_ms)
+        with suppress(StoreUnavailable):  # a full disk: again in a minute
+            secure()
+            self.trim(committed.get(LOG, 0), settings.log_retention_bytes, oldest_ms)
 
     def trim(self, covered: int, max_bytes: int | None, older_than_ms: int | None) -> None:
-        """Forget the oldest runs beyond a size or an age, never at or past `covered`, never the last run."""
-        excess = self.size_bytes - max_bytes if max_bytes is not None else 0
+        """Forget the oldest runs beyond a size or an age, never at or past `covered`, never the last run.
+
+        Rather too little than too much: `max_bytes` are on the disk, compressed, and runs are counted as they are read.
+        """
+        excess = 0
+        if max_bytes is not None and self.size_bytes > max_bytes:
+            self._rocks.flush()
+            excess = self.size_bytes - max_bytes
         keep, freed = b"", 0
         for key, value in self._rocks.scan(_RUNS, _RUNS_END):
             keep = key
@@ -154,7 +176,7 @@ class EmbeddedLog:
             if not (old or freed < excess) or records[-1].offset >= covered:
                 break
             freed += len(value)
-        if keep > _RUNS:
+        if freed:
             self._rocks.delete_range(_RUNS, keep)
 
     def close(self) -> None:
@@ -189,14 +211,15 @@ class LogSource:
         while len(self._buffer) < max_records:
             run = next(self._runs, None)
             if run is None:  # a scan sees what was there when it began
-                if self._next + len(self._buffer) >= self._log.end:
+                offset = self._buffer[-1].offset + 1 if self._buffer else self._next
+                if offset >= self._log.end:
                     break
-                self._runs = self._log.read(self._next + len(self._buffer))
+                self._runs = self._log.read(offset)
                 continue
             self._buffer.extend(run)
         records, self._buffer = self._buffer[:max_records], self._buffer[max_records:]
-        if records and records[0].offset != self._next:
-            raise BadState(f"the embedded log has no record at offset {self._next}: restore a backup")
+        if records and [records[0].offset, records[-1].offset] != [self._next, self._next + len(records) - 1]:
+            raise BadState(f"the embedded log has not every record from offset {self._next} on: restore a backup")
         self._next += len(records)
         return records
 

@@ -40,8 +40,11 @@ class Rocks:
     def __init__(self, path: Path, *, compress: bool = False, read_only: bool = False) -> None:
         """Open or create it; raises BadState when it is another process's, damaged, or (read-only) not there."""
         self.path = path
-        if read_only and not (path / "CURRENT").exists():
-            raise BadState(f"no state in {path}: give the --data directory of a streamer that has run")
+        if not (path / "CURRENT").exists():
+            if read_only:
+                raise BadState(f"no state in {path}: give the --data directory of a streamer that has run")
+            if any(path.glob("*.sst")):  # RocksDB would begin anew and delete them
+                raise BadState(f"the state in {path} has lost its file CURRENT: restore a backup")
         access = AccessType.read_only(False) if read_only else AccessType.read_write()
         try:
             if not read_only:
@@ -115,18 +118,31 @@ class Rocks:
             return row.key() if row.valid() and row.key() >= lower else None
 
     def delete_range(self, lower: bytes, upper: bytes) -> None:
-        """Forget all rows with lower <= key < upper."""
+        """Forget all rows with lower <= key < upper, and give their room on the disk back. Cost: some 50 ms."""
         try:
             self._db.delete_range(lower, upper)
+            self._db.compact_range(lower, upper)
+        except Exception as error:  # rocksdict raises nothing narrower
+            raise StoreUnavailable(f"cannot write to {self.path}: {error}") from None
+
+    def sync(self) -> None:
+        """Make what was written survive a power cut; raises StoreUnavailable."""
+        try:
+            self._db.flush_wal(True)
+        except Exception as error:  # rocksdict raises nothing narrower
+            raise StoreUnavailable(f"cannot write to {self.path}: {error}") from None
+
+    def flush(self) -> None:
+        """Empty the write-ahead log into tables, so that `size_bytes` is theirs alone; raises StoreUnavailable."""
+        try:
+            self._db.flush()
         except Exception as error:  # rocksdict raises nothing narrower
             raise StoreUnavailable(f"cannot write to {self.path}: {error}") from None
 
     @property
     def size_bytes(self) -> int:
         """Bytes on disk, about: files of the database and its write-ahead log."""
-        if self._closed:
-            return 0
-        return sum(file.stat().st_size for file in self.path.glob("*.[sl][so][tg]") if file.is_file())
+        return 0 if self._closed else sum(map(_size, self.path.glob("*.[sl][so][tg]")))
 
     def close(self) -> None:
         """Flush and let go of the lock; safe to call twice."""
@@ -147,8 +163,15 @@ def _reading(path: Path) -> Iterator[None]:
         ) from None
 
 
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:  # compacted away since it was listed
+        return 0
+
+
 def _opening(path: Path, error: str) -> BadState:
-    if "lock" in error.lower():
+    if "lock file" in error.lower() or "lock hold by" in error.lower():  # "block" is another matter
         return BadState(f"the state in {path} is in use by another process: stop it, or use another --data directory")
     return BadState(
         f"cannot open the state in {path}: {error}; restore a backup, or use another --data directory to learn again"

@@ -66,6 +66,10 @@ class RocksStore:
         """See protocols.StateStore."""
         self._rocks.write(_encoded(rows, offsets))
 
+    def sync(self) -> None:
+        """Make the last commit survive a power cut; raises StoreUnavailable."""
+        self._rocks.sync()
+
     def offsets(self) -> dict[TopicPartition, int]:
         """The next offsets that the committed rows cover."""
         found = {}
