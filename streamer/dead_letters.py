@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from streamer.errors import BadEvent
-from streamer.events import Record
-from streamer.protocols import Row, StateStore
+from streamer.errors import BadEvent, SourceUnavailable, StoreUnavailable
+from streamer.events import Message, Record
+from streamer.protocols import Row, Sink, StateStore
 
 KEPT = 10_000
 SHOWN_BYTES = 1024
@@ -44,9 +44,10 @@ class DeadLetters:
         self._open[self._number % KEPT] = letter
         self._number += 1
 
-    def fresh(self) -> list[DeadLetter]:
-        """Those not committed yet, for whoever mirrors them."""
-        return list(self._open.values())
+    @property
+    def count(self) -> int:
+        """Dead letters ever."""
+        return self._number
 
     def restore(self, store: StateStore) -> None:
         """See protocols.Persistent."""
@@ -67,5 +68,34 @@ class DeadLetters:
 
 def dead_letters(store: StateStore) -> Iterator[DeadLetter]:
     """Those that are kept, the newest first."""
-    found = [_DECODER.decode(value) for key, value in store.scan("dead-letters") if key != b"count"]
+    found = [_DECODER.decode(value) for key, value in store.scan("dead-letters") if key.startswith(b"#")]
     yield from sorted(found, key=lambda letter: letter.number, reverse=True)
+
+
+class Mirror:
+    """Publishes dead letters that are committed on a topic of their own, at least once, keyed topic/partition/offset."""
+
+    def __init__(self, letters: DeadLetters, store: StateStore, sink: Sink) -> None:
+        self._letters, self._store, self._sink = letters, store, sink
+        (value,) = store.read("dead-letters", [b"mirrored"])
+        self._mirrored = int.from_bytes(value, "little") if value else 0
+
+    def catch_up(self) -> None:
+        """Publish what was committed since the last time; where the broker or the store is away, the next time does it."""
+        if self._letters.count == self._mirrored:
+            return
+        waiting = [letter for letter in dead_letters(self._store) if letter.number >= self._mirrored][::-1]
+        messages = [
+            Message(
+                "dead-letters",
+                f"{letter.topic}/{letter.partition}/{letter.offset}".encode(),
+                msgspec.json.encode({**msgspec.structs.asdict(letter), "value": letter.value.decode(errors="replace")}),
+            )
+            for letter in waiting
+        ]
+        try:
+            self._sink.publish(messages)
+            self._mirrored = self._letters.count
+            self._store.commit([Row("dead-letters", b"mirrored", self._mirrored.to_bytes(8, "little"))], {})
+        except (SourceUnavailable, StoreUnavailable):
+            return

@@ -40,6 +40,10 @@ ADAPTERS = {
     "rich": {"streamer/cli/"},
     "torch": set(),
     "gensim": set(),
+    # Whatever runs what it reads: nowhere.
+    "pickle": set(),
+    "marshal": set(),
+    "shelve": set(),
 }
 
 
