@@ -110,6 +110,8 @@ class App:
         """Begin to learn; raises SourceLost when the stored offsets are gone from an embedded log."""
         if self.log is not None:
             self._source.seek(self.memory.ledger.offsets)
+        else:
+            self.engine.source_trouble = f"connecting to Kafka at {self.settings.kafka.kafka}"
         self._thread.start()
 
     def _run(self) -> None:
