@@ -60,8 +60,10 @@ def serve(replay: str | None, simulate: bool, rate: float | None, until_drained:
 
         stream = World(seed=settings.learning.seed).stream()
     line = ProgressLine()
-    run(settings, Replay(stream, rate, until_drained) if stream else None, line.started, line.update)
-    line.ended()
+    try:
+        run(settings, Replay(stream, rate, until_drained) if stream else None, line.started, line.update)
+    finally:
+        line.ended()
 
 
 def ensure_compiled(console: Console) -> None:
@@ -79,9 +81,10 @@ class ProgressLine:
         self._console = Console(highlight=False)
         self._live: Live | None = None
         self._due = time.monotonic() + EVERY_S
-        self._last = (time.monotonic(), 0)
+        self._last: tuple[float, int] | None = None
         self._speed = 0.0
-        self._shown: Text | None = None
+        self._shown = Text("")
+        self._printed = ""
 
     def started(self, url: str, app: App) -> None:
         """The endpoint answers."""
@@ -95,6 +98,7 @@ class ProgressLine:
     def update(self, app: App, replayer: Replayer | None) -> None:
         """Show where it is."""
         now, learned = time.monotonic(), _learned(app)
+        self._last = self._last or (now, learned)
         if now - self._last[0] >= 1.0:
             self._speed = (learned - self._last[1]) / (now - self._last[0])
             self._last = (now, learned)
@@ -103,14 +107,20 @@ class ProgressLine:
             self._live.update(self._shown)
         elif now >= self._due:
             self._due = now + EVERY_S
-            self._console.print(self._shown, soft_wrap=True)
+            self._print()
 
     def ended(self) -> None:
         """The last line stays."""
         if self._live is not None:
             self._live.stop()
-        elif self._shown is not None:
+        else:
+            self._print()
+
+    def _print(self) -> None:
+        if self._shown.plain != self._printed:
+            self._printed = self._shown.plain
             self._console.print(self._shown, soft_wrap=True)
+            sys.stdout.flush()
 
 
 def _learned(app: App) -> int:
