@@ -1,0 +1,203 @@
+"""What `streamer serve` will find here: one check a part, each with a sentence, and what to do where something is wrong.
+
+Nothing is kept: what the checks write is removed again, and a state is opened read-only.
+"""
+
+import fcntl
+import os
+import platform
+import re
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+
+import msgspec
+
+from streamer.api.security import admit
+from streamer.api.server import listen
+from streamer.app import learners
+from streamer.compile import compile_kernels, compiled
+from streamer.config import Settings
+from streamer.errors import BadState, StreamerError
+from streamer.kernel import CACHE_FOLDER
+from streamer.memory import meaning
+from streamer.models import LEARNERS
+from streamer.state import FORMAT, RocksStore
+
+PYTHON = (3, 11)
+FREE_BYTES = 1 << 30
+FSYNC_S = 0.05  # slower, and publishers feel it
+FSYNCS = 5
+DISTRIBUTION = "streamer-recs"
+OPTIONAL = ("torch", "gensim")
+_NAME = re.compile(r"[A-Za-z0-9._-]+")
+
+
+class Check(msgspec.Struct, frozen=True):
+    """One check."""
+
+    name: str
+    ok: bool
+    says: str  # what was found; where it is wrong, what to do
+
+
+Progress = Callable[[int, int, str], None]  # kernels of so many learners are compiled, of so many; the next
+
+
+def examine(settings: Settings, compiling: Progress | None) -> Iterator[Check]:
+    """Every check, as it is made. `compiling` is told how the kernels come along; None: they are not compiled here."""
+    yield _python()
+    yield _packages()
+    yield _kernels(compiling)
+    yield _checked("data", lambda: _data(settings))
+    yield _checked("disk", lambda: _disk(Path(settings.state.data)))
+    yield _checked("port", lambda: _port(settings))
+    if settings.kafka.kafka:
+        yield _checked("kafka", lambda: _kafka(settings))
+
+
+def _checked(name: str, look: Callable[[], str]) -> Check:
+    try:
+        return Check(name, True, look())
+    except StreamerError as error:
+        return Check(name, False, str(error))
+
+
+def _python() -> Check:
+    found = (
+        f"Python {platform.python_version()} on {platform.system()} {platform.machine()}, {os.cpu_count()} processors"
+    )
+    if sys.version_info < PYTHON:
+        return Check(
+            "python", False, f"{found}: streamer needs {'.'.join(map(str, PYTHON))} or newer; run `make setup`"
+        )
+    return Check("python", True, found)
+
+
+def _packages() -> Check:
+    """Presence and versions of what the base installation needs; the installer has held the versions against the bounds."""
+    try:
+        wanted = [_NAME.match(text) for text in requires(DISTRIBUTION) or () if "extra ==" not in text]
+        names = [found[0] for found in wanted if found]
+        found = [(name, _version(name)) for name in (DISTRIBUTION, *names)]
+    except PackageNotFoundError:
+        return Check("packages", False, f"{DISTRIBUTION} is not installed: run `make setup`, or `pip install -e .`")
+    missing = [name for name, number in found if number is None]
+    if missing:
+        return Check("packages", False, f"missing: {', '.join(missing)}; run `make setup`")
+    extras = [f"{name} {number}" for name in OPTIONAL if (number := _version(name))]
+    offline = ", ".join(extras) if extras else "not installed, not needed to serve"
+    return Check(
+        "packages", True, ", ".join(f"{name} {number}" for name, number in found) + f"; extra offline: {offline}"
+    )
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _kernels(compiling: Progress | None) -> Check:
+    if compiling is not None:
+        began, names, before = time.perf_counter(), iter(range(len(LEARNERS))), compiled()
+        compile_kernels(lambda name: compiling(next(names), len(LEARNERS), name))
+        took_s = time.perf_counter() - began
+        return Check("kernels", True, f"{'loaded' if before else 'compiled'} in {took_s:.1f} s, in {CACHE_FOLDER}")
+    if compiled():
+        return Check("kernels", True, f"compiled, in {CACHE_FOLDER}")
+    return Check(
+        "kernels", False, "not compiled: run `streamer doctor --compile`, or the first start takes a minute longer"
+    )
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that is there."""
+    return next(path for path in (folder, *folder.absolute().parents) if path.exists())
+
+
+def _data(settings: Settings) -> str:
+    folder = Path(settings.state.data)
+    at = _existing(folder)
+    if not at.is_dir():
+        raise BadState(f"{folder} cannot be a directory, because {at} is a file: give another --data directory")
+    try:
+        tempfile.TemporaryFile(dir=at).close()
+    except OSError as error:
+        raise BadState(
+            f"cannot write in {at}: {error.strerror}; make it writable, or give another --data directory"
+        ) from None
+    if not (folder / "state" / "CURRENT").exists():
+        return f"{folder} is writable and holds no state yet"
+    _own(folder / "state")
+    store = RocksStore(folder, read_only=True)
+    try:
+        meta = store.meta()
+        if meta is None:
+            return f"{folder} is writable and holds an empty state"
+        store.open_as(meaning(learners(settings), settings))
+        offsets = sum(store.offsets().values())
+    finally:
+        store.close()
+    return f"{folder} holds a state of format {FORMAT}, made with these settings, {offsets:,} events applied"
+
+
+def _own(state: Path) -> None:
+    """Raises BadState when another process has the state open."""
+    with (state / "LOCK").open("a") as lock:
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise BadState(
+                f"the state in {state} is in use by another process: stop it, or use another --data directory"
+            ) from None
+
+
+def _disk(folder: Path) -> str:
+    at = _existing(folder)
+    free = shutil.disk_usage(at).free
+    try:
+        took = list(_fsyncs(at))
+    except OSError as error:
+        raise BadState(f"cannot write a file in {at}: {error.strerror}; make it writable, or free some space") from None
+    found = f"{free / 2**30:,.1f} GiB free, an fsync takes {1000 * statistics.median(took):.1f} ms"
+    if free < FREE_BYTES:
+        raise BadState(f"{found}: free some space where {at} is, or use --data on another disk; 1 GiB is little")
+    if statistics.median(took) > FSYNC_S:
+        raise BadState(f"{found}: every Publish waits for one; use --data on a local disk")
+    return found
+
+
+def _fsyncs(folder: Path) -> Iterator[float]:
+    with tempfile.TemporaryFile(dir=folder) as file:
+        for _ in range(FSYNCS):
+            file.write(b"\0" * 4096)
+            file.flush()
+            began = time.perf_counter()
+            os.fsync(file.fileno())
+            yield time.perf_counter() - began
+
+
+def _port(settings: Settings) -> str:
+    token = admit(settings.server, settings.security)
+    listen(settings.server).close()
+    who = "whoever bears the token" if token else "this machine" if not settings.security.insecure else "anybody"
+    return f"{settings.server.host} port {settings.server.port} is free; {who} may ask"
+
+
+def _kafka(settings: Settings) -> str:
+    from streamer.kafka_connection import connection, preflight  # the library is loaded only where it is asked for
+
+    preflight(connection(settings.kafka))
+    return f"{settings.kafka.kafka} takes connections"
+
+
+def wrong(checks: Sequence[Check]) -> list[Check]:
+    """Those that found something."""
+    return [check for check in checks if not check.ok]

@@ -1,0 +1,162 @@
+"""`streamer doctor`: what is right is said to be, what is wrong is said with what to do, and nothing is touched."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections import namedtuple
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from learning import digest, events, learn, records, settings
+from process import run
+
+import streamer.doctor
+from streamer.doctor import Check, examine
+from streamer.rocks import Rocks
+
+NAMES = ["python", "packages", "kernels", "data", "disk", "port"]
+
+
+def found(data: Path, **flags: object) -> dict[str, Check]:
+    flags = {"port": 0, **flags}
+    return {check.name: check for check in examine(settings(data=str(data), **flags), None)}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def kernels() -> None:
+    run("doctor", "--compile", "--port", "0")
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    learn(tmp_path / "data", records(events(200)))
+    return tmp_path / "data"
+
+
+def test_a_good_installation_is_said_to_be_one_and_nothing_is_made(tmp_path: Path) -> None:
+    said = run("doctor", "--port", "0", cwd=tmp_path)
+    assert [line.split()[:2] for line in said.splitlines()] == [["ok", f"{name}:"] for name in NAMES]
+    answer = json.loads(run("doctor", "--port", "0", "--json", cwd=tmp_path))
+    assert answer["ok"] is True
+    assert [check["name"] for check in answer["checks"]] == NAMES
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_state_is_recognised_and_left_as_it_is(state: Path) -> None:
+    before = digest(state)
+    files = {path: path.stat().st_mtime_ns for path in (state / "state").iterdir() if not path.name.startswith("LOG")}
+    data = found(state)["data"]
+    assert data.ok
+    assert "format 1" in data.says
+    assert f"{sum(before.offsets.values()):,} events" in data.says
+    assert files == {path: path.stat().st_mtime_ns for path in files if path.exists()}
+    assert digest(state) == before
+
+
+def test_a_state_made_with_other_settings_is_wrong(state: Path) -> None:
+    data = found(state, seed=7)["data"]
+    assert not data.ok
+    assert "was made with seed 1, the settings say 7: use 1, or another --data directory" in data.says
+
+
+def test_a_state_in_use_is_wrong(state: Path) -> None:
+    program = (
+        "import pathlib, sys; from streamer.state import RocksStore; store = RocksStore(pathlib.Path(sys.argv[1])); "
+        "print('held', flush=True); sys.stdin.read(); store.close()"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", program, str(state)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == b"held\n"
+    try:
+        data = found(state)["data"]
+    finally:
+        holder.communicate()
+    assert not data.ok
+    assert "in use by another process: stop it, or use another --data directory" in data.says
+    assert found(state)["data"].ok
+
+
+def test_a_state_of_another_format_is_wrong(tmp_path: Path) -> None:
+    rocks = Rocks(tmp_path / "state")
+    rocks.write([(b"meta\0meta", b'{"format":99,"generation":"g0","settings":{}}')])
+    rocks.close()
+    data = found(tmp_path)["data"]
+    assert not data.ok
+    assert "format 99, this streamer writes format 1" in data.says
+
+
+def test_data_that_cannot_be_a_directory_is_wrong(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for data in (tmp_path / "file", tmp_path / "file" / "below"):
+        checks = found(data)
+        assert not checks["data"].ok
+        assert "is a file: give another --data directory" in checks["data"].says
+
+
+@pytest.mark.skipif(not os.access("/proc/self", os.R_OK), reason="needs /proc, where nobody can write")
+def test_data_that_cannot_be_written_is_wrong() -> None:
+    checks = found(Path("/proc/streamer"))
+    assert not checks["data"].ok
+    assert "cannot write in /proc" in checks["data"].says
+    assert not checks["disk"].ok
+
+
+def test_a_full_disk_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(streamer.doctor.shutil, "disk_usage", lambda at: usage(10 << 30, (10 << 30) - 1000, 1000))
+    disk = found(tmp_path)["disk"]
+    assert not disk.ok
+    assert disk.says.startswith("0.0 GiB free")
+    assert "free some space" in disk.says
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        yield listening.getsockname()[1]
+
+
+def test_a_port_in_use_is_wrong_and_ends_with_exit_code_1(tmp_path: Path, taken: int) -> None:
+    said = run("doctor", "--port", str(taken), code=1, cwd=tmp_path)
+    assert f"wrong port: port {taken} is in use by another process: stop it, or use --port" in said
+    answer = json.loads(run("doctor", "--port", str(taken), "--json", code=1, cwd=tmp_path))
+    assert answer["ok"] is False
+    assert [check["name"] for check in answer["checks"] if not check["ok"]] == ["port"]
+
+
+def test_an_address_for_everybody_without_a_token_is_wrong(tmp_path: Path) -> None:
+    port = found(tmp_path, host="0.0.0.0")["port"]
+    assert not port.ok
+    assert "token" in port.says
+
+
+def test_kafka_that_is_not_there_is_wrong(tmp_path: Path) -> None:
+    with socket.socket() as silent:  # bound, and nobody listens
+        silent.bind(("127.0.0.1", 0))
+        kafka = found(tmp_path, kafka=f"127.0.0.1:{silent.getsockname()[1]}")["kafka"]
+    assert not kafka.ok
+    assert "no Kafka at 127.0.0.1" in kafka.says
+    assert "kafka" not in found(tmp_path)
+
+
+def test_kernels_that_are_not_compiled_are_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streamer.doctor, "compiled", lambda: False)
+    kernels = found(tmp_path)["kernels"]
+    assert not kernels.ok
+    assert "run `streamer doctor --compile`" in kernels.says
+
+
+def test_a_missing_package_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        streamer.doctor, "requires", lambda name: ["numpy>=2.3", "not-there[x]==1", 'torch; extra == "offline"']
+    )
+    packages = found(tmp_path)["packages"]
+    assert not packages.ok
+    assert packages.says == "missing: not-there; run `make setup`"
