@@ -40,10 +40,21 @@ class Report(msgspec.Struct, kw_only=True):
     compile_s: float | None = None
 
 
-@click.command(epilog="Example:  streamer bench --events 200000 --json")
-@click.option("--events", type=click.IntRange(min=1000), default=500_000, show_default=True, metavar="N")
-@click.option("--users", type=click.IntRange(min=1), default=20_000, show_default=True, metavar="N")
-@click.option("--items", type=click.IntRange(min=1), default=10_000, show_default=True, metavar="N")
+@click.command(epilog="Example:  streamer bench --no-serve")
+@click.option(
+    "--events",
+    help="events learned before serving",
+    type=click.IntRange(min=1000),
+    default=500_000,
+    show_default=True,
+    metavar="N",
+)
+@click.option(
+    "--users", help="users of the world", type=click.IntRange(min=1), default=20_000, show_default=True, metavar="N"
+)
+@click.option(
+    "--items", help="items of the world", type=click.IntRange(min=1), default=10_000, show_default=True, metavar="N"
+)
 @click.option(
     "--seconds",
     type=click.FloatRange(min=2),
