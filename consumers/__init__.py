@@ -6,5 +6,6 @@ if __name__ == "consumers":
 # Name to "module:Class", imported when it is first asked for; `streamer.checks.sources` runs over every line.
 SOURCES = {
     "files": "streamer.consumers.files:FileSource",
+    "kafka": "streamer.consumers.kafka:KafkaSource",
     "memory": "streamer.consumers.memory:MemorySource",
 }

@@ -6,4 +6,5 @@ if __name__ == "producers":
 # Name to "module:Class", imported when it is first asked for. (The sink for tests is MemorySink, beside MemorySource.)
 SINKS = {
     "http": "streamer.producers.http:HttpSink",
+    "kafka": "streamer.producers.kafka:KafkaSink",
 }

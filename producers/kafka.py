@@ -1,0 +1,161 @@
+"""Events to Apache Kafka: acknowledged by all replicas, each once, a user's in order.
+
+The key decides the partition, by the same hash (murmur2) as Java's clients. Sizes are checked here: one record that a
+broker rejects as too large would end the library's idempotent producer for good. After any failure the producer is
+made anew. A call waits for a round trip or two, however many messages it has.
+"""
+
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from kafka import KafkaAdminClient, KafkaProducer  # type: ignore[import-untyped]  # ships no types
+from kafka.errors import (  # type: ignore[import-untyped]  # ships no types
+    KafkaError,
+    MessageSizeTooLargeError,
+    RecordListTooLargeError,
+    TopicAlreadyExistsError,
+)
+from kafka.net.compat import KafkaNetClient  # type: ignore[import-untyped]  # ships no types
+
+from streamer.config import KafkaSettings
+from streamer.errors import BadEvent, Reason, SourceUnavailable, StreamerError
+from streamer.events import TOPICS, Message, Offsets, TopicPartition
+from streamer.kafka_connection import (
+    DEAD_LETTERS,
+    MESSAGE_MAX_BYTES,
+    build,
+    connected,
+    connection,
+    explain,
+    missing_topics,
+    preflight,
+    topic_specification,
+)
+
+DELIVERY_S = 8.0  # what is not acknowledged by then has failed
+BOOTSTRAP_MS = 5_000
+OVERHEAD_BYTES = 128  # of one record and its batch, beside key and value: 93 at most by the format
+
+_PRODUCER = {
+    "acks": "all",
+    "enable_idempotence": True,
+    "allow_auto_create_topics": False,  # a broker would make them with one partition
+    "batch_size": MESSAGE_MAX_BYTES // 4,
+    "delivery_timeout_ms": int(1000 * DELIVERY_S),
+    "max_block_ms": int(500 * DELIVERY_S),
+    "metrics_enabled": False,
+}
+_UNKNOWN_TOPIC = 3
+
+
+class KafkaSink:
+    """protocols.Sink."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        """The broker need not be there. Raises BadSettings."""
+        self._at = connection(settings)
+        self._producer: Any = None
+        self._missing: frozenset[str] = frozenset()  # topics that were not there when the producer was made
+        self._closed = False
+        self._lock = threading.Lock()
+
+    def publish(self, messages: Sequence[Message]) -> Offsets:
+        """See protocols.Sink; takes DELIVERY_S at most, and a little more when the producer is made anew.
+
+        Raises BadEvent, and publishes nothing, when a message is larger than a topic takes or lacks a key that it needs.
+        Raises SourceUnavailable and NotAuthorised.
+        """
+        for message in messages:
+            _check(message)
+        if not messages:
+            return {}
+        producer = self._connected(messages)
+        offsets: dict[TopicPartition, int] = {}
+        try:
+            sent = [
+                producer.send(message.topic, message.value, message.key, timestamp_ms=message.timestamp_ms)
+                for message in messages
+            ]
+            until = time.monotonic() + DELIVERY_S + 1.0
+            for future in sent:
+                done = future.get(max(0.0, until - time.monotonic()))
+                at = TopicPartition(done.topic, done.partition)
+                offsets[at] = max(offsets.get(at, 0), done.offset + 1)
+        except (KafkaError, OSError, RuntimeError, ValueError) as error:
+            self._retire(producer)
+            raise self._why(error) from None
+        return offsets
+
+    def _why(self, error: Exception) -> StreamerError:
+        if isinstance(error, MessageSizeTooLargeError | RecordListTooLargeError):
+            return BadEvent(Reason.TOO_LARGE, f"a topic takes less than we allow: set max.message.bytes=65536: {error}")
+        return explain(self._at, error)
+
+    def _connected(self, messages: Sequence[Message]) -> Any:
+        with self._lock:
+            if self._closed:
+                raise SourceUnavailable("the connection to Kafka was closed: nothing can be published any more")
+            wanted = {message.topic for message in messages}
+            if self._producer is None or wanted & self._missing:
+                try:
+                    preflight(self._at)
+                    self._missing = self._make_topics()
+                except (KafkaError, OSError, RuntimeError) as error:
+                    raise explain(self._at, error) from None
+                if wanted & self._missing:
+                    raise missing_topics(self._at, sorted(wanted & self._missing))
+            if self._producer is None:
+                self._producer = build(KafkaProducer, KafkaNetClient, self._at.client() | _PRODUCER)
+            return self._producer
+
+    def _make_topics(self) -> frozenset[str]:
+        """Make the topics that are missing, where that is allowed; answers with those that stay missing."""
+        admin = build(KafkaAdminClient, KafkaNetClient, self._at.client() | {"bootstrap_timeout_ms": BOOTSTRAP_MS})
+        try:
+            connected()
+            found = admin.describe_topics([*TOPICS, DEAD_LETTERS])
+            missing = frozenset(topic["name"] for topic in found if topic["error_code"] == _UNKNOWN_TOPIC)
+            if not missing or not self._at.settings.kafka_create_topics:
+                return missing
+            replication = self._at.settings.kafka_replication
+            with suppress(TopicAlreadyExistsError):
+                admin.create_topics({name: topic_specification(name, replication) for name in missing})
+            admin.wait_for_topics(list(missing), timeout_ms=BOOTSTRAP_MS)
+            return frozenset()
+        finally:
+            admin.close()
+
+    def _retire(self, producer: Any) -> None:
+        """Use it no more; others may still wait for what they sent through it."""
+        with self._lock:
+            if self._producer is producer:
+                self._producer = None
+        threading.Thread(target=_close, args=(producer,), name="kafka-retired", daemon=True).start()
+
+    def close(self) -> None:
+        """See protocols.Sink."""
+        with self._lock:
+            producer, self._producer, self._closed = self._producer, None, True
+        if producer is not None:
+            _close(producer, 1.0)
+
+
+def _check(message: Message) -> None:
+    size = len(message.key or b"") + len(message.value or b"")
+    if size > MESSAGE_MAX_BYTES - OVERHEAD_BYTES:
+        raise BadEvent(
+            Reason.TOO_LARGE,
+            f"the event has {size} bytes with its key; Kafka's topics take {MESSAGE_MAX_BYTES - OVERHEAD_BYTES}",
+        )
+    if message.key is None and message.value is None:
+        raise BadEvent(Reason.BAD_ID, f"a removal on {message.topic!r} needs the id as its key")
+
+
+def _close(producer: Any, timeout_s: float = DELIVERY_S) -> None:
+    try:
+        producer.close(timeout=timeout_s)
+    except KafkaError:  # something is still unsent, and it gave up before it stopped its thread
+        producer._sender.force_close()
