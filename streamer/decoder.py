@@ -26,6 +26,7 @@ from streamer.events import (
 
 ID_MAX_BYTES = 256
 NESTED_MAX = 100  # of unknown fields; ours need 2
+_LEARNED = (Rating, Click)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*"?|[\[{]|[\]}]', re.DOTALL)  # texts too, to pass over them
 
@@ -77,21 +78,26 @@ class Decoder:
         """
         decode, low, high, kinds, limit = self._decode, self._low, self._high, self._kinds, self._max_bytes
         events: list[Event | BadEvent] = []
+        checked: set[str] = set()  # new ids come in bursts
         for record in records:
             event: Any = None
             try:
                 value: Any = record.value
                 event = decode[record.topic](value)
                 good = (
-                    event.user_id in users
-                    and event.item_id in items
+                    (event.user_id in users or event.user_id in checked)
+                    and (event.item_id in items or event.item_id in checked)
                     and len(value) <= limit
                     and (len(value) <= 2 * NESTED_MAX or brackets(value) <= NESTED_MAX)
                     and (low <= event.rating <= high if type(event) is Rating else event.kind in kinds)
                 )
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError, TypeError, AttributeError):
                 good = False
-            events.append(event if good else self._careful(record))
+            if not good:
+                event = self._careful(record)
+                if isinstance(event, _LEARNED):
+                    checked.update((event.user_id, event.item_id))
+            events.append(event)
         return events
 
     def _careful(self, record: Record) -> Event | BadEvent:

@@ -19,6 +19,7 @@ from streamer.decoder import Decoder
 from streamer.dedupe import Dedupe
 from streamer.errors import BadEvent
 from streamer.events import (
+    LOG,
     TOPICS,
     Click,
     Event,
@@ -39,6 +40,7 @@ from streamer.seed import event_keys, sequence_key
 from streamer.users import Users
 
 _CHANGES = (ItemUpdate, UserUpdate, ItemRemoval, UserRemoval)
+_LEARNED = (Rating, Click)
 DAY_MS = 86_400_000
 _RANGE = struct.Struct("<dd")
 
@@ -75,16 +77,13 @@ class Encoder:
 
     def _cuts(self, events: Sequence[Event | BadEvent]) -> Iterator[tuple[int, int]]:
         start, users, capacity = 0, set[str](), self._users.capacity
-        if not any(type(event) in _CHANGES for event in events):
-            users = {event.user_id for event in events if isinstance(event, Rating | Click)}
-            if len(users) <= capacity:
-                if events:
-                    yield 0, len(events)
-                return
-        users = set()
+        if len(events) <= capacity and not {type(event) for event in events}.intersection(_CHANGES):
+            if events:
+                yield 0, len(events)
+            return
         for k, event in enumerate(events):
             changes = type(event) in _CHANGES
-            user = event.user_id if isinstance(event, Rating | Click) else None
+            user = event.user_id if isinstance(event, _LEARNED) else None
             full = user is not None and user not in users and len(users) >= capacity
             if k > start and (changes != (type(events[start]) in _CHANGES) or full):
                 yield start, k
@@ -114,40 +113,42 @@ class Encoder:
     def _batch(
         self, records: Sequence[Record], events: Sequence[Event | BadEvent], commit: Callable[[], None]
     ) -> Batch:
-        kept = [(r, e) for r, e in zip(records, events, strict=True) if isinstance(e, Rating | Click)]
+        chosen = [event for event in events if isinstance(event, _LEARNED)]
         # Users first: it may commit, and nothing of these records may be in that commit.
-        rows = self._users.rows([event.user_id for _, event in kept], commit)
-        if len(kept) < len(records):
+        rows = self._users.rows([event.user_id for event in chosen], commit)
+        if len(chosen) < len(records):
             for record, event in zip(records, events, strict=True):
                 if isinstance(event, BadEvent):
                     self._dead_letters.put(record, event)
                     self._monitor.dead_letter(record.topic, event.reason)
-        if any(event.event_id is not None for _, event in kept):
-            fresh = self._fresh(kept)
-            kept, rows = [pair for pair, new in zip(kept, fresh, strict=True) if new], rows[fresh]
-        return self._arrays([record for record, _ in kept], [event for _, event in kept], rows)
+            records = [record for record, event in zip(records, events, strict=True) if isinstance(event, _LEARNED)]
+        named = [k for k, event in enumerate(chosen) if event.event_id is not None]
+        if named:
+            fresh = self._fresh(records, chosen, named)
+            records = [record for record, new in zip(records, fresh, strict=True) if new]
+            chosen, rows = [event for event, new in zip(chosen, fresh, strict=True) if new], rows[fresh]
+        return self._arrays(records, chosen, rows)
 
-    def _fresh(self, kept: Sequence[tuple[Record, Rating | Click]]) -> Bool:
-        fresh = np.ones(len(kept), dtype=np.bool_)
-        named = [k for k, (_, event) in enumerate(kept) if event.event_id is not None]
-        for at, group in groupby(named, lambda k: sequence_of(kept[k][0])):
+    def _fresh(self, records: Sequence[Record], events: Sequence[Rating | Click], named: Sequence[int]) -> Bool:
+        fresh = np.ones(len(records), dtype=np.bool_)
+        for at, group in groupby(named, lambda k: sequence_of(records[k])):
             spots = list(group)
-            fresh[spots] = self._dedupe.fresh(at, [kept[k][1].event_id or "" for k in spots])
+            fresh[spots] = self._dedupe.fresh(at, [events[k].event_id or "" for k in spots])
         for k in np.flatnonzero(~fresh).tolist():
-            self._monitor.count(kept[k][0].topic, DUPLICATE)
+            self._monitor.count(records[k].topic, DUPLICATE)
         return fresh
 
     def _arrays(self, records: Sequence[Record], events: Sequence[Rating | Click], users: I32) -> Batch:
         n, weights, codes = len(events), self._weights, self._kind_codes
-        kinds = np.fromiter((RATING if isinstance(e, Rating) else CLICK for e in events), np.uint8, n)
-        values = np.fromiter((e.rating if isinstance(e, Rating) else weights[e.kind] for e in events), np.float32, n)
+        kinds = np.array([RATING if type(e) is Rating else CLICK for e in events], np.uint8)
+        values = np.array([e.rating if isinstance(e, Rating) else weights[e.kind] for e in events], np.float32)
         items = self._items.rows([event.item_id for event in events])
         times_ms = self._times(records, events)
         lows, highs, clicks = self._likes(kinds == RATING, values)
         keys, sequences, offsets = self._origins(records)
         history = np.empty(n, dtype=EVENT)
         history["item"], history["value"], history["time_ms"] = items, values, times_ms
-        history["kind"] = np.fromiter((0 if isinstance(e, Rating) else codes[e.kind] for e in events), np.int32, n)
+        history["kind"] = [0 if isinstance(e, Rating) else codes[e.kind] for e in events]
         history["sequence"], history["offset"] = sequences, offsets
         seen_counts = self._users.remember(users, items, clicks, times_ms, history)
         seen = self._users.history.seen()
@@ -155,7 +156,7 @@ class Encoder:
 
     def _times(self, records: Sequence[Record], events: Sequence[Rating | Click]) -> I64:
         """When it happened: by the event, but never more than a day after it was appended."""
-        appended_ms = np.fromiter((record.timestamp_ms for record in records), np.int64, len(records))
+        appended_ms = np.array([record.timestamp_ms for record in records], np.int64)
         said_ms = [
             r.timestamp_ms if e.timestamp_ms is None else e.timestamp_ms for r, e in zip(records, events, strict=True)
         ]
@@ -176,10 +177,10 @@ class Encoder:
 
     def _origins(self, records: Sequence[Record]) -> tuple[U64, I32, I64]:
         """What each event's randomness and its place in a history come from: key, sequence code, offset."""
-        offsets = np.fromiter((record.offset for record in records), np.int64, len(records))
+        offsets = np.array([record.offset for record in records], np.int64)
         bases, codes = np.empty(len(records), dtype=np.uint64), np.empty(len(records), dtype=np.int32)
-        start = 0
-        for at, group in groupby(records, sequence_of):
+        start, logged = 0, bool(records) and records[0].partition < 0  # the embedded log: one sequence
+        for at, group in [(LOG, records)] if logged else groupby(records, sequence_of):
             stop = start + sum(1 for _ in group)
             if at not in self._sequences:
                 self._sequences[at] = sequence_key(self._seed, at), sequence_code(at)

@@ -203,17 +203,19 @@ class History:
         """The rows to commit, one block a user and event run."""
         for (user, block), value in self._sealed.items():
             yield Row("users/history", block_key(user, block), value)
-        for row in self.dirty().tolist():
-            user, (events, seen, _, _) = ids[row], self.head[row].tolist()
-            yield Row("users/head", user.encode(), self.head[row].tobytes())
+        dirty = self.dirty()
+        for row, events in zip(dirty.tolist(), self.head[dirty, 0].tolist(), strict=True):
+            yield Row("users/head", ids[row].encode(), self.head[row].tobytes())
             used = events % BLOCK_EVENTS
             if used:
                 block = (events // BLOCK_EVENTS) % BLOCKS
-                yield Row("users/history", block_key(user, block), self._tail[row, :used].tobytes())
-            for n in np.flatnonzero(self._touched_pages[row]).tolist():
-                items = self._pages[self._page_of[row, n]]
-                filled = items if seen >= RING else items[: max(0, seen - n * PAGE_ITEMS)]
-                yield Row("users/seen", block_key(user, n), filled.tobytes())
+                yield Row("users/history", block_key(ids[row], block), self._tail[row, :used].tobytes())
+        which, pages = np.nonzero(self._touched_pages[dirty])
+        rows = dirty[which]
+        places, counts = self._page_of[rows, pages], self.head[rows, 1]
+        for row, n, page, seen in zip(rows.tolist(), pages.tolist(), places.tolist(), counts.tolist(), strict=True):
+            filled = PAGE_ITEMS if seen >= RING else max(0, seen - n * PAGE_ITEMS)
+            yield Row("users/seen", block_key(ids[row], n), self._pages[page, :filled].tobytes())
 
     def committed(self) -> None:
         """What `changed` gave is on disk."""

@@ -82,16 +82,19 @@ class Users:
             commit()
             self._evict(excess)
         heads = self._store.read("users/head", [user.encode() for user in user_ids])
-        for user_id, head in zip(user_ids, heads, strict=True):
-            row = self._free.pop() if self._free else self._grow()
+        rows = [self._free.pop() if self._free else self._grow() for _ in user_ids]
+        new = []
+        for row, user_id, head in zip(rows, user_ids, heads, strict=True):
             if head is None or user_id in self._removed:
-                self._begin(row, user_id)
+                new.append((row, user_id))
             else:
                 self._load(row, user_id, head)
-            with self._moving:  # from here on a query may read the row
+        self._begin(np.array([row for row, _ in new], dtype=np.int32), [user_id for _, user_id in new])
+        with self._moving:  # from here on a query may read the rows
+            for row, user_id in zip(rows, user_ids, strict=True):
                 self.ids[row] = user_id
                 self.row_of[user_id] = row
-            self._used[row] = self._batch
+        self._used[rows] = self._batch
 
     def _grow(self) -> int:
         row = len(self.ids)
@@ -105,12 +108,11 @@ class Users:
             table.reserve(row + 1)
         return row
 
-    def _begin(self, row: int, user_id: str) -> None:
-        rows = np.array([row], dtype=np.int32)
-        key = id_key(self._seed, "user", user_id)
+    def _begin(self, rows: I32, user_ids: Sequence[str]) -> None:
+        keys = [id_key(self._seed, "user", user_id) for user_id in user_ids]
         self.history.begin(rows)
         for _, table in self._tables.values():
-            table.begin(rows, [key])
+            table.begin(rows, keys)
 
     def _load(self, row: int, user_id: str, head: bytes) -> None:
         events, seen = np.frombuffer(head, dtype=np.int64)[:2].tolist()
