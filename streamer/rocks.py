@@ -5,7 +5,7 @@ own iterators end silently at a damaged block; its bare `Exception`s become ours
 """
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import rocksdict
@@ -145,10 +145,11 @@ class Rocks:
         return 0 if self._closed else sum(map(_size, self.path.glob("*.[sl][so][tg]")))
 
     def close(self) -> None:
-        """Flush and let go of the lock; safe to call twice."""
+        """Flush and let go of the lock; safe to call twice. What cannot be flushed (a full disk) is in the write-ahead log."""
         if not self._closed:
             self._closed = True
-            self._db.close()
+            with suppress(Exception):  # rocksdict raises nothing narrower
+                self._db.close()
 
 
 @contextmanager

@@ -102,12 +102,11 @@ class RocksStore:
             self.commit([Row("meta", b"meta", msgspec.json.encode(made, order="deterministic"))], {})
             return
         wanted = msgspec.json.decode(msgspec.json.encode(settings))
-        for name in sorted({*wanted, *meta.settings}):
-            if wanted.get(name) != meta.settings.get(name):
-                raise BadState(
-                    f"the state in {self.folder} was made with {name} {_said(meta.settings.get(name))}, the settings say "
-                    f"{_said(wanted.get(name))}: use {_said(meta.settings.get(name))}, or another --data directory to learn again from the log"
-                )
+        for name, found, given in _differences("", meta.settings, wanted):
+            raise BadState(
+                f"the state in {self.folder} was made with {name} {found}, the settings say {given}: use {found}, "
+                "or another --data directory to learn again from the log"
+            )
 
     def sizes(self) -> Iterator[tuple[str, int]]:
         """Of each row its table and its bytes."""
@@ -151,5 +150,14 @@ def _encoded(rows: Iterable[Row], offsets: Offsets) -> Iterator[tuple[bytes, byt
         yield f"{GENERATION}/offsets\0{at.topic}/{at.partition}".encode(), offset.to_bytes(8, "big")
 
 
-def _said(value: object) -> str:
-    return msgspec.json.encode(value).decode()
+def _differences(name: str, found: Mapping[str, object], given: Mapping[str, object]) -> Iterator[tuple[str, str, str]]:
+    """What differs: its name, `learners biased-mf dim`, and both values."""
+    if name and found.keys() != given.keys():
+        yield name, ", ".join(sorted(found)), ", ".join(sorted(given))
+        return
+    for key in sorted({*found, *given}):
+        ours, theirs = found.get(key), given.get(key)
+        if isinstance(ours, dict) and isinstance(theirs, dict):
+            yield from _differences(f"{name} {key}".lstrip(), ours, theirs)
+        elif ours != theirs:
+            yield f"{name} {key}".lstrip(), *(msgspec.json.encode(value).decode() for value in (ours, theirs))
