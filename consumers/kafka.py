@@ -163,7 +163,7 @@ class KafkaSource:
         assert self._sight is not None
         trouble = self._watch.trouble()
         if trouble is not None:
-            self._idle_since = None
+            self._drop()  # the watch tries to connect, and one is enough
             raise trouble
         behind = [at for at, end in self._sight.ends.items() if self._next[at] < end and self._reads(at)]
         for at in behind:  # no records, and yet offsets: markers of transactions, compacted

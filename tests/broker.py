@@ -9,12 +9,14 @@
 With STREAMER_TEST_KAFKA=HOST:PORT the session's broker is that one; those of single tests are always our own.
 """
 
+import gc
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import time
+import warnings
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -143,6 +145,9 @@ def _new(folder: Path) -> Iterator[Broker]:
         yield broker.start()
     finally:
         broker.kill()
+        with warnings.catch_warnings():  # the library leaves sockets that could not connect to the collector
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect()
 
 
 @pytest.fixture(scope="session")
