@@ -12,7 +12,6 @@ import pytest
 from broker import Broker
 from learning import Nobody, digest, settings
 from process import DEADLINE_S, Streamer, run, streamer
-from streamer.producers.kafka import KafkaSink
 
 from streamer.app import learners
 from streamer.consumers.kafka import KafkaSource
@@ -20,6 +19,7 @@ from streamer.engine import Engine
 from streamer.events import Click, ItemUpdate, Message, Rating, message
 from streamer.ledger import JournalSource, journal
 from streamer.memory import Memory
+from streamer.producers.kafka import KafkaSink
 from streamer.state import RocksStore
 
 pytestmark = pytest.mark.kafka
