@@ -41,7 +41,7 @@ def serve(replay: str | None, simulate: bool, rate: float | None, until_drained:
     """
     settings = settings_of(options)
     logging.basicConfig(level=logging.WARNING, format="streamer: %(message)s")
-    logging.getLogger("kafka").setLevel(logging.CRITICAL)  # what is wrong is said once, in a sentence of ours
+    logging.getLogger("kafka").propagate = False  # what is wrong is said once, in a sentence of ours
     if replay and simulate:
         raise click.UsageError("--replay and --simulate are two streams: choose one")
     if (replay or simulate) and settings.kafka.kafka:
