@@ -23,7 +23,7 @@ from streamer.api.server import listen
 from streamer.app import learners
 from streamer.compile import compile_kernels, compiled
 from streamer.config import Settings
-from streamer.errors import BadState, StreamerError
+from streamer.errors import BadState, NotAuthorised, SourceUnavailable, StreamerError
 from streamer.kernel import CACHE_FOLDER
 from streamer.memory import meaning
 from streamer.models import LEARNERS
@@ -33,8 +33,10 @@ PYTHON = (3, 11)
 FREE_BYTES = 1 << 30
 FSYNC_S = 0.05  # slower, and publishers feel it
 FSYNCS = 5
+KAFKA_S = 15.0  # how long to wait for what is wrong with Kafka, where it takes connections
 DISTRIBUTION = "streamer-recs"
 OPTIONAL = ("torch", "gensim")
+LACKS = "lacks the topics"  # as kafka_connection.missing_topics says
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 
@@ -192,10 +194,32 @@ def _port(settings: Settings) -> str:
 
 
 def _kafka(settings: Settings) -> str:
-    from streamer.kafka_connection import connection, preflight  # the library is loaded only where it is asked for
+    from streamer.consumers.kafka import KafkaSource  # the library is loaded only where it is asked for
+    from streamer.kafka_connection import connection, preflight
 
-    preflight(connection(settings.kafka))
-    return f"{settings.kafka.kafka} takes connections"
+    kafka = settings.kafka
+    preflight(connection(kafka))
+    source = KafkaSource(msgspec.structs.replace(kafka, kafka_create_topics=False))
+    until, sought = time.monotonic() + KAFKA_S, False
+    try:
+        while True:
+            try:
+                if sought:
+                    source.poll(1, 1.0)
+                else:
+                    sought = True
+                    source.seek({})
+            except SourceUnavailable as error:
+                if kafka.kafka_create_topics and LACKS in str(error):
+                    return f"{kafka.kafka} answers and lets us in; topics that it lacks are made at the first start"
+                if isinstance(error, NotAuthorised) or LACKS in str(error) or time.monotonic() > until:
+                    raise
+                time.sleep(0.2)
+            if lag := source.lag():
+                events = sum(count for partitions in lag.values() for count in partitions.values())
+                return f"{kafka.kafka} answers and lets us in; its topics hold {events:,} events"
+    finally:
+        source.close()
 
 
 def wrong(checks: Sequence[Check]) -> list[Check]:
