@@ -14,6 +14,7 @@ import numpy as np
 from streamer.arrays import I32, I64, Array
 from streamer.batch import UserView
 from streamer.embeddings import Table
+from streamer.errors import BadState
 from streamer.events import UserUpdate
 from streamer.history import BLOCK_EVENTS, BLOCKS, PAGES, RING, SEEN_WINDOW, History, block_key, page_items, pages_of
 from streamer.protocols import Row, StateStore
@@ -74,6 +75,10 @@ class Users:
             self._admit([user for user in dict.fromkeys(user_ids) if user not in row_of], commit)
             rows = np.array([row_of[user] for user in user_ids], dtype=np.int32)
         self._used[rows] = self._batch
+        excess = len(row_of) - self.capacity
+        if excess > 0 and len(row_of) > len(np.unique(rows)):  # pages of seen items grow without anybody new
+            commit()
+            self._evict(excess)
         return rows
 
     def _admit(self, user_ids: Sequence[str], commit: Callable[[], None]) -> None:
@@ -127,9 +132,12 @@ class Users:
         block = None
         if events % BLOCK_EVENTS:
             (block,) = self._store.read("users/history", [block_key(user_id, (events // BLOCK_EVENTS) % BLOCKS)])
+        if len(pages) < pages_of(seen) or (block is None and events % BLOCK_EVENTS):
+            raise BadState(f"the history of user {user_id!r} is not all in the state: restore a backup")
         self.history.load(row, head, pages, block)
 
     def _pages(self, user_id: str, seen: int) -> list[bytes]:
+        """Those that are there: all, unless the user was forgotten while we read."""
         values = self._store.read("users/seen", [block_key(user_id, n) for n in range(pages_of(seen))])
         return [value for value in values if value is not None]
 
@@ -204,8 +212,11 @@ class Users:
         if value is None:
             return UserView(user_id, False, rows, np.empty(0, dtype=np.int32), False)
         head = np.frombuffer(value, dtype=np.int64)
-        items = np.concatenate([page_items(page) for page in self._pages(user_id, int(head[1]))])
         count = int(head[1])
+        pages = self._pages(user_id, count)
+        if len(pages) < pages_of(count):
+            return self._stored_view(user_id, forgotten=True)
+        items = np.concatenate([page_items(page) for page in pages])
         positions = np.arange(max(0, count - SEEN_WINDOW), count) % RING
         return UserView(user_id, True, rows, items[positions], bool(head[2]))
 
