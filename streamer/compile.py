@@ -73,3 +73,7 @@ def _events() -> list[Message]:
         events.append(message(Rating(user, item, 1.0 + n % 5, n * 1000, f"e{n}")))
         events.append(message(Click(user, item, ("view", "purchase", "dislike")[n % 3], n * 1000)))
     return events
+
+
+if __name__ == "__main__":  # `make setup` and the image do it once, where people see it
+    compile_kernels(lambda name: print(f"compiling the kernels, once: {name} ...", flush=True))
