@@ -39,7 +39,13 @@ class DeadLetters:
         """Keep it; the oldest beyond 10,000 goes."""
         value = (record.value or b"")[:SHOWN_BYTES]
         letter = DeadLetter(
-            self._number, error.reason, str(error), record.topic, record.partition, record.offset, value
+            self._number,
+            error.reason,
+            str(error)[:SHOWN_BYTES],
+            record.topic,
+            record.partition,
+            record.offset,
+            value,
         )
         self._open[self._number % KEPT] = letter
         self._number += 1

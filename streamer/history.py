@@ -18,8 +18,9 @@ SEEN_WINDOW = 4096
 PAGE_ITEMS = 128
 PAGES = 48  # (4,096 + the largest micro-batch, 2,000) / 128, rounded up
 RING = PAGES * PAGE_ITEMS
+KEPT_EVENTS = 512
 BLOCK_EVENTS = 32
-BLOCKS = 16
+BLOCKS = KEPT_EVENTS // BLOCK_EVENTS + 1  # the newest one is being filled
 EVENT = np.dtype(
     [("item", "<i4"), ("kind", "<i4"), ("value", "<f4"), ("sequence", "<i4"), ("time_ms", "<i8"), ("offset", "<i8")]
 )

@@ -13,7 +13,7 @@ from streamer.dead_letters import dead_letters
 from streamer.embeddings import Table
 from streamer.errors import BadState
 from streamer.events import ItemUpdate, UserUpdate
-from streamer.history import BLOCKS, EVENT, block_key
+from streamer.history import BLOCK_EVENTS, BLOCKS, EVENT, KEPT_EVENTS, block_key
 from streamer.learners import Learners
 from streamer.ledger import journal
 from streamer.memory import Memory
@@ -126,11 +126,12 @@ class Inspection:
         return list(kinds)
 
     def _history(self, user_id: str, events: int) -> list[np.void]:
-        blocks = self._store.read("users/history", [block_key(user_id, n) for n in range(BLOCKS)])
-        found = [event for value in blocks if value is not None for event in np.frombuffer(value, dtype=EVENT)]
-        last = {(event["sequence"], event["offset"]) for event in found}
-        assert len(last) == len(found) <= events
-        return sorted(found, key=lambda event: (int(event["time_ms"]), int(event["offset"])), reverse=True)
+        """Those that are kept, the last to arrive first."""
+        last = -(-events // BLOCK_EVENTS)
+        blocks = [block_key(user_id, n % BLOCKS) for n in range(max(0, last - BLOCKS), last)]
+        values = self._store.read("users/history", blocks)
+        found = [event for value in values for event in np.frombuffer(value or b"", dtype=EVENT)]
+        return found[-KEPT_EVENTS:][::-1]
 
     def _items_by_row(self) -> dict[int, str]:
         return {int.from_bytes(value, "little"): key.decode() for key, value in self._store.scan("items")}
