@@ -160,4 +160,4 @@ def _differences(name: str, found: Mapping[str, object], given: Mapping[str, obj
         if isinstance(ours, dict) and isinstance(theirs, dict):
             yield from _differences(f"{name} {key}".lstrip(), ours, theirs)
         elif ours != theirs:
-            yield f"{name} {key}".lstrip(), *(msgspec.json.encode(value).decode() for value in (ours, theirs))
+            yield f"{name} {key}".lstrip(), msgspec.json.encode(ours).decode(), msgspec.json.encode(theirs).decode()
