@@ -9,7 +9,7 @@ mkdir -p "$folder"
 chmod 700 "$folder"
 for name in streamer-token grafana-password; do
     if [[ ! -s "$folder/$name" ]]; then
-        head -c 32 /dev/urandom | base64 | tr -d '/+=\n' >"$folder/$name"
+        head -c 32 /dev/urandom | od -An -vtx1 | tr -d ' \n' >"$folder/$name"
         chmod 444 "$folder/$name"
         echo "made $folder/$name"
     fi
