@@ -100,6 +100,17 @@ def test_the_last_512_events_are_kept_whatever_the_count(tmp_path: Path, events:
     crowd.close()
 
 
+def test_the_window_of_seen_items_is_exact(tmp_path: Path) -> None:
+    crowd = Crowd(tmp_path)
+    crowd.happen(["a"] * 2000, list(range(2000)))
+    crowd.happen(["a"] * 2000, list(range(2000, 4000)))
+    crowd.happen(["a"] * 97, list(range(4000, 4097)))  # 0 falls out
+    assert crowd.users.view("a").seen.tolist() == list(range(1, 4097))
+    assert crowd.happen(["a"] * 4, [1, 0, 1, 2]).tolist() == [4097, 4097, 4098, 4099]
+    assert crowd.users.view("a").seen.tolist() == [*range(4, 4097), 0, 1, 2]
+    crowd.close()
+
+
 def test_one_event_rewrites_one_block_and_one_page(tmp_path: Path) -> None:
     crowd = Crowd(tmp_path)
     crowd.happen(["a"] * 700, list(range(700)))
