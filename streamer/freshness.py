@@ -6,6 +6,7 @@ A token names the next offset of each sequence, `log/0:1234` or `clicks/0:5,rati
 import asyncio
 import re
 import threading
+from contextlib import suppress
 
 from streamer.events import Offsets, TopicPartition
 
@@ -50,7 +51,8 @@ class Freshness:
             ready = [entry for entry in self._waiting if self._includes(entry[0])]
             self._waiting = [entry for entry in self._waiting if entry not in ready]
         for _, loop, event in ready:
-            loop.call_soon_threadsafe(event.set)
+            with suppress(RuntimeError):  # the endpoint is closed: nobody waits any more
+                loop.call_soon_threadsafe(event.set)
 
     def _includes(self, wanted: Offsets) -> bool:
         return all(self.offsets.get(sequence, 0) >= offset for sequence, offset in wanted.items())

@@ -52,8 +52,8 @@ class Recommender:
 
         Cost: one product with the item matrix.
         """
+        row = self._memory.items.row_of.get(item_id, -1)  # first: a new one may arrive now
         items = self._items()
-        row = self._memory.items.row_of.get(item_id, -1)
         shown = self._available(len(items))
         counts = self._popularity.score(_NOBODY, items)
         learner = self._memory.learners.champion("clicks")
@@ -87,10 +87,10 @@ _NOBODY = UserView("", False, {}, np.empty(0, dtype=np.int32), False)
 def top(scores: F32, shown: Bool, limit: int) -> Sequence[int]:
     """The `limit` rows with the highest scores among those shown, best first, ties by arrival; NaN is never ranked."""
     rows = np.flatnonzero(shown & ~np.isnan(scores))
-    if len(rows) > limit:
+    if 0 < limit < len(rows):
         chosen = scores[rows]
         worst = np.partition(chosen, len(rows) - limit)[len(rows) - limit]
         rows = rows[chosen >= worst]
-    order = np.lexsort((rows, -scores[rows]))[:limit]
+    order = np.lexsort((rows, -scores[rows]))[: max(0, limit)]
     best: list[int] = rows[order].tolist()
     return best
