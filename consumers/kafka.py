@@ -19,6 +19,7 @@ from kafka.errors import (  # type: ignore[import-untyped]  # ships no types
     OffsetOutOfRangeError,
     RetriableError,
     TopicAlreadyExistsError,
+    UnsupportedCodecError,
     for_code,
 )
 from kafka.net.compat import KafkaNetClient  # type: ignore[import-untyped]  # ships no types
@@ -200,6 +201,11 @@ class KafkaSource:
         where = f"Kafka at {self._at.settings.kafka}"
         if is_refusal(error):
             return NotAuthorised(f"{where} refused us: {error}: give the user the right to read our topics")
+        if isinstance(error, UnsupportedCodecError):
+            return SourceUnavailable(
+                f"records at {where} are compressed in a way that is not installed here: {error}: "
+                "pip install 'kafka-python[lz4,snappy,zstd]'"
+            )
         return SourceUnavailable(f"cannot read from {where}: {type(error).__name__}: {error}")
 
     def lag(self) -> Mapping[str, Mapping[int, int]]:
