@@ -3,9 +3,10 @@
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Protocol
 
-from streamer.errors import SourceUnavailable, StoreUnavailable
+from streamer.errors import SourceLost, SourceUnavailable, StoreUnavailable
 from streamer.events import Offsets, Record
 from streamer.memory import Memory
 from streamer.protocols import Source
@@ -88,3 +89,7 @@ class Engine:
             self.commit()
         except _Stopped:
             return
+        except SourceLost:  # what came before is learned, and may not be there to be read again
+            with suppress(_Stopped):
+                self.commit()
+            raise
