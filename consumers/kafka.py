@@ -31,7 +31,7 @@ from streamer.config import KafkaSettings
 from streamer.consumers.kafka_watch import Sight, Topic, Watch
 from streamer.errors import BadSettings, NotAuthorised, SourceLost, SourceUnavailable, StreamerError
 from streamer.events import CATALOGUE_TOPICS, TOPICS, Offsets, Record, TopicPartition
-from streamer.kafka_connection import RECEIVE_MAX_BYTES, Connection, build, connected, connection, is_refusal
+from streamer.kafka_connection import RECEIVE_MAX_BYTES, Connection, build, connection, is_refusal
 
 ANSWER_S = 3.0  # how long `seek` waits for the cluster
 STALL_S = 5.0  # how long nothing may come while there is something, before the consumer is made anew
@@ -238,7 +238,6 @@ class KafkaCluster:
         """Raises KafkaError when no broker lets us in."""
         self._at = at
         self._admin: Any = build(KafkaAdminClient, KafkaNetClient, at.client() | {"bootstrap_timeout_ms": BOOTSTRAP_MS})
-        connected()
 
     def topics(self, names: Sequence[str]) -> dict[str, Topic | None]:
         """See Cluster; raises AuthorizationError."""

@@ -27,7 +27,6 @@ from streamer.kafka_connection import (
     DEAD_LETTERS,
     MESSAGE_MAX_BYTES,
     build,
-    connected,
     connection,
     explain,
     missing_topics,
@@ -115,7 +114,6 @@ class KafkaSink:
         """Make the topics that are missing, where that is allowed; answers with those that stay missing."""
         admin = build(KafkaAdminClient, KafkaNetClient, self._at.client() | {"bootstrap_timeout_ms": BOOTSTRAP_MS})
         try:
-            connected()
             found = admin.describe_topics([*TOPICS, DEAD_LETTERS])
             missing = frozenset(topic["name"] for topic in found if topic["error_code"] == _UNKNOWN_TOPIC)
             if not missing or not self._at.settings.kafka_create_topics:

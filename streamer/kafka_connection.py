@@ -1,13 +1,12 @@
 """Where Kafka is and how it is spoken to: what the source and the sink share. The client library is passed in, not imported.
 
-The library says "unable to bootstrap" whatever went wrong, and logs the reason. So its log is listened to, and a
-connection that failed is tried once more by hand: that tells a wrong address from wrong credentials.
+The library says "unable to bootstrap" whatever went wrong. So each connection is first tried by hand: address, TLS,
+credentials (`kafka_login`), and whatever fails is said.
 """
 
 import logging
 import socket
 import ssl
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -15,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 from streamer.config import KafkaSettings, read_secret
 from streamer.errors import BadSettings, NotAuthorised, SourceUnavailable, StreamerError
 from streamer.events import CATALOGUE_TOPICS, TOPICS
+from streamer.kafka_login import Refused, login
 
 DEAD_LETTERS = "dead-letters"
 MESSAGE_MAX_BYTES = 65_536  # max.message.bytes of the topics: one record, or one batch, as it is stored
@@ -22,7 +22,6 @@ RECEIVE_MAX_BYTES = (
     32 * 2**20
 )  # largest answer taken from a broker; a batch beyond it would stall its partition in silence
 TRY_S = 2.0  # how long connecting by hand may take
-HEARD_S = 15.0  # how old a refusal may be to explain a failure
 
 # With it no constructor waits for a broker: the protocol as of Kafka 2.8, which has all that is used here.
 API_VERSION = (2, 8)
@@ -122,33 +121,16 @@ def _context(settings: KafkaSettings) -> ssl.SSLContext | None:
     return context
 
 
-class _Refusals(logging.Handler):
-    """The newest refusal that the library logged. With a handler of its own it does not write to stderr either."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.heard: tuple[float, str] | None = None  # when (monotonic), what
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """See logging.Handler."""
-        for argument in record.args if isinstance(record.args, tuple) else ():
-            if isinstance(argument, BaseException) and is_refusal(argument):
-                self.heard = time.monotonic(), str(argument)
-
-
-_HEARD = _Refusals()
-
-
 def is_refusal(error: BaseException) -> bool:
     """Whether this error of the library means that the broker was reached, and refused us."""
     return any(kind.__name__ in _REFUSALS for kind in type(error).__mro__)
 
 
 def _guard_log() -> None:
-    """Listen, and keep every logger of the library at INFO or above: at DEBUG it logs the password."""
+    """Keep every logger of the library at INFO or above: at DEBUG it logs the password. And off stderr: we say what it says."""
     root = logging.getLogger("kafka")
-    if _HEARD not in root.handlers:
-        root.addHandler(_HEARD)
+    if not root.handlers:
+        root.addHandler(logging.NullHandler())
     if root.level == logging.NOTSET:
         root.setLevel(logging.WARNING)
     names = [name for name in logging.root.manager.loggerDict if name == "kafka" or name.startswith("kafka.")]
@@ -185,7 +167,7 @@ def build(make: Callable[..., Client], network: Callable[..., Closable], config:
 
 
 def preflight(at: Connection) -> None:
-    """Raises SourceUnavailable or NotAuthorised when no server takes a connection, or none by TLS where it is asked for.
+    """Raises SourceUnavailable when no server answers, NotAuthorised when one does and refuses us: by TLS, or the credentials.
 
     Takes up to TRY_S for each server.
     """
@@ -205,45 +187,52 @@ def explain(at: Connection, error: BaseException) -> StreamerError:
     """
     if isinstance(error, StreamerError):
         return error
-    where, security = at.settings.kafka, at.settings.kafka_security
     if is_refusal(error):
-        return NotAuthorised(f"Kafka at {where} refused us: {_said(error)}: check the user's rights")
+        return NotAuthorised(f"Kafka at {at.settings.kafka} refused us: {_said(error)}: check the user's rights")
     try:
         preflight(at)
     except SourceUnavailable as reason:
         return reason
-    if _HEARD.heard is not None and time.monotonic() - _HEARD.heard[0] < HEARD_S:
-        return NotAuthorised(
-            f"Kafka at {where} refused {at.settings.kafka_username!r} by {security}, {at.settings.kafka_sasl_mechanism}: "
-            f"{_HEARD.heard[1]}: check kafka_username, kafka_password_file and kafka_sasl_mechanism"
-        )
-    return SourceUnavailable(
-        f"Kafka at {where} takes connections and does not answer as {security}: {_said(error)}: "
-        "wait if it is starting, otherwise check that kafka_security is that of its listener"
-    )
-
-
-def connected() -> None:
-    """A connection was made: what was refused before explains nothing that comes later."""
-    _HEARD.heard = None
+    return _silent(at, error)
 
 
 def _reach(at: Connection, server: tuple[str, int]) -> SourceUnavailable | None:
     host, port = server
+    settings, where = at.settings, f"Kafka at {host}:{port}"
     try:
         with socket.create_connection(server, TRY_S) as plain:
-            if at.context is not None:
-                at.context.wrap_socket(plain, server_hostname=host).close()
+            if at.context is None:
+                _login(at, plain)
+            else:
+                with at.context.wrap_socket(plain, server_hostname=host) as secured:
+                    _login(at, secured)
     except ssl.SSLError as error:
         return NotAuthorised(
-            f"Kafka at {host}:{port} was reached and TLS failed: {_said(error)}: check kafka_security, kafka_ca_file, "
-            "kafka_cert_file and kafka_key_file"
+            f"{where} was reached and TLS failed: {_said(error)}: check kafka_security, kafka_ca_file, kafka_cert_file "
+            "and kafka_key_file"
         )
+    except Refused as error:
+        return NotAuthorised(
+            f"{where} refused {settings.kafka_username!r} by {settings.kafka_security}, {settings.kafka_sasl_mechanism}: "
+            f"{error}: check kafka_security, kafka_sasl_mechanism, kafka_username and kafka_password_file"
+        )
+    except EOFError as error:
+        return _silent(at, error)
     except OSError as error:
-        return SourceUnavailable(
-            f"no Kafka at {host}:{port}: {error.strerror or _said(error)}: start it, or give the right address"
-        )
+        return SourceUnavailable(f"no {where}: {error.strerror or _said(error)}: start it, or give the right address")
     return None
+
+
+def _login(at: Connection, to: socket.socket) -> None:
+    if at.settings.kafka_security.startswith("SASL"):
+        login(to, at.settings.kafka_sasl_mechanism, at.settings.kafka_username, at.password)
+
+
+def _silent(at: Connection, error: BaseException) -> SourceUnavailable:
+    return SourceUnavailable(
+        f"Kafka at {at.settings.kafka} takes connections and does not answer as {at.settings.kafka_security}: {_said(error)}: "
+        "wait if it is starting, otherwise check that kafka_security is that of its listener"
+    )
 
 
 def _said(error: BaseException) -> str:

@@ -39,9 +39,11 @@ listeners=PLAINTEXT://127.0.0.1:{port},SASL_PLAINTEXT://127.0.0.1:{sasl_port},CO
 advertised.listeners=PLAINTEXT://127.0.0.1:{port},SASL_PLAINTEXT://127.0.0.1:{sasl_port}
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT
 inter.broker.listener.name=PLAINTEXT
-sasl.enabled.mechanisms=PLAIN
+sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512
 listener.name.sasl_plaintext.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required \
 username="{user}" password="{password}" user_{user}="{password}";
+listener.name.sasl_plaintext.scram-sha-256.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+listener.name.sasl_plaintext.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
 log.dirs={folder}/log
 auto.create.topics.enable=false
 offsets.topic.num.partitions=1
@@ -64,7 +66,7 @@ background.threads=1
 
 
 class Broker:
-    """One node, with a plain listener and one with SASL (PLAIN, `USER` and `PASSWORD`)."""
+    """One node, with a plain listener and one with SASL (PLAIN and SCRAM, `USER` and `PASSWORD`)."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -78,7 +80,8 @@ class Broker:
             )
         )
         self._process: subprocess.Popen[bytes] | None = None
-        formatting = self._java("kafka.tools.StorageTool", "format", "-t", CLUSTER, "-c", self._properties)
+        scram = [f"--add-scram=SCRAM-SHA-{bits}=[name={USER},password={PASSWORD}]" for bits in (256, 512)]
+        formatting = self._java("kafka.tools.StorageTool", "format", "-t", CLUSTER, "-c", self._properties, *scram)
         assert formatting.wait(UP_S) == 0, self._said()
 
     def _java(self, *arguments: str | Path) -> subprocess.Popen[bytes]:

@@ -4,7 +4,9 @@ import contextlib
 import itertools
 import json
 import logging
+import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -467,29 +469,90 @@ def test_offsets_are_committed_as_a_hint_that_tools_see_and_that_may_fail(own_br
             assert list(source.poll(10, 0.05)) == []
 
 
-def test_a_wrong_password_is_told_apart_from_a_wrong_address(broker: Broker | Given, tmp_path: Path) -> None:
-    if isinstance(broker, Given):
-        pytest.skip("a given broker has no listener with SASL that we know of")
-    secret = tmp_path / "password"
-    sasl = {"kafka_security": "SASL_PLAINTEXT", "kafka_username": USER, "kafka_password_file": str(secret)}
+@pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])
+def test_a_wrong_password_is_told_apart_from_a_wrong_address(
+    broker: Broker | Given, tmp_path: Path, mechanism: str
+) -> None:
+    at, secret = sasl_of(broker), tmp_path / "password"
+    sasl = {
+        "kafka_security": "SASL_PLAINTEXT", "kafka_sasl_mechanism": mechanism,
+        "kafka_username": USER, "kafka_password_file": str(secret),
+    }  # fmt: skip
     secret.write_text(PASSWORD)
-    with opened(broker.sasl_bootstrap, **sasl) as source:
+    with opened(at, **sasl) as source:
         assert list(source.poll(1, 0.1)) == []
     secret.write_text("wrong")
-    source = KafkaSource(KafkaSettings(kafka=broker.sasl_bootstrap, **sasl))  # type: ignore[arg-type]  # any setting
-    try:
-        reason = answered(source)
-        assert isinstance(reason, NotAuthorised)
-        assert "refused 'alice' by SASL_PLAINTEXT, PLAIN: " in str(reason)
-        assert "wrong" not in str(reason)
-    finally:
-        source.close()
+    with pytest.raises(
+        NotAuthorised, match=rf"refused 'alice' by SASL_PLAINTEXT, {mechanism}: .*kafka_password_file"
+    ) as no:
+        refused(at, **sasl)
+    assert "wrong" not in str(no.value)
+    with pytest.raises(NotAuthorised, match="refused 'bob, the =unknown'"):
+        refused(at, **{**sasl, "kafka_username": "bob, the =unknown"})
     (port,) = free_ports(1)
-    with pytest.raises(SourceUnavailable, match=f"no Kafka at 127.0.0.1:{port}: Connection refused") as wrong:
+    with pytest.raises(SourceUnavailable, match=f"no Kafka at 127.0.0.1:{port}: Connection refused") as away:
         refused(f"127.0.0.1:{port}", **sasl)
-    assert not isinstance(wrong.value, NotAuthorised)
+    assert not isinstance(away.value, NotAuthorised)
+
+
+def test_the_wrong_security_is_said(broker: Broker | Given, tmp_path: Path) -> None:
+    at, secret = sasl_of(broker), tmp_path / "password"
+    secret.write_text(PASSWORD)
+    sasl = {"kafka_security": "SASL_PLAINTEXT", "kafka_username": USER, "kafka_password_file": str(secret)}
+    with pytest.raises(NotAuthorised, match="its listener takes no SASL: check kafka_security"):
+        refused(broker.bootstrap, **sasl)
     with pytest.raises(NotAuthorised, match="was reached and TLS failed"):
         refused(broker.bootstrap, kafka_security="SSL")
+    source = KafkaSource(KafkaSettings(kafka=at))  # without credentials where some are needed
+    try:
+        assert "does not answer as PLAINTEXT" in str(answered(source))
+    finally:
+        source.close()
+
+
+@pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256"])
+@pytest.mark.parametrize(
+    "answers",
+    [
+        b"",
+        b"HTTP/1.1 400 Bad Request",
+        b"\0\0\0\6\0\0\0\0\0\0" + b"\0\0\0\6\0\0\0\0\0\0",
+        b"\0\0\0\6\0\0\0\0\0\0" + b"\0\0\0\x0d\0\0\0\0" + b"\0\0\xff\xff\0\0\0\1r",
+    ],
+    ids=["nothing", "HTTP", "too short", "half"],
+)
+def test_something_else_that_listens_there_is_said(answers: bytes, mechanism: str, tmp_path: Path) -> None:
+    secret = tmp_path / "password"
+    secret.write_text(PASSWORD)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = server.accept()
+                    with connection:
+                        connection.recv(1000)
+                        connection.sendall(answers)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            settings = KafkaSettings(
+                kafka=f"127.0.0.1:{server.getsockname()[1]}", kafka_security="SASL_PLAINTEXT",
+                kafka_sasl_mechanism=mechanism, kafka_username=USER, kafka_password_file=str(secret),
+            )  # fmt: skip
+            source = KafkaSource(settings)
+            assert "takes connections and does not answer as SASL_PLAINTEXT" in str(answered(source))
+            source.close()
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+def sasl_of(broker: Broker | Given) -> str:
+    if isinstance(broker, Given):
+        pytest.skip("a given broker has no listener with SASL that we know of")
+    return broker.sasl_bootstrap
 
 
 def answered(source: KafkaSource) -> SourceUnavailable:
