@@ -14,6 +14,7 @@ from rocksdict import AccessType, BlockBasedOptions, Cache, Options, Rdict, Read
 from streamer.errors import BadState, StoreUnavailable
 
 BLOCK_CACHE_BYTES = 32 << 20
+READ_ONLY_TRIES = 10
 WRITE_BUFFER_BYTES = 32 << 20
 
 
@@ -45,11 +46,10 @@ class Rocks:
                 raise BadState(f"no state in {path}: give the --data directory of a streamer that has run")
             if any(path.glob("*.sst")):  # RocksDB would begin anew and delete them
                 raise BadState(f"the state in {path} has lost its file CURRENT: restore a backup")
-        access = AccessType.read_only(False) if read_only else AccessType.read_write()
         try:
             if not read_only:
                 path.mkdir(parents=True, exist_ok=True)
-            self._db = Rdict(str(path), _options(compress, create=not read_only), access_type=access)
+            self._db = _opened(path, _options(compress, create=not read_only), read_only)
         except OSError as error:
             raise BadState(f"cannot open the state in {path}: {error}") from None
         except Exception as error:  # rocksdict raises nothing narrower
@@ -150,6 +150,14 @@ class Rocks:
             self._closed = True
             with suppress(Exception):  # rocksdict raises nothing narrower
                 self._db.close()
+
+
+def _opened(path: Path, options: Options, read_only: bool) -> Rdict:
+    access = AccessType.read_only(False) if read_only else AccessType.read_write()
+    for _ in range(READ_ONLY_TRIES - 1 if read_only else 0):
+        with suppress(Exception):  # its owner compacted a file away since we read their list: the list is new again
+            return Rdict(str(path), options, access_type=access)
+    return Rdict(str(path), options, access_type=access)
 
 
 @contextmanager
