@@ -35,8 +35,12 @@ def check_id(external_id: str, what: str) -> None:
     """Raises BadEvent unless it is 1 to 256 bytes of UTF-8 without control characters."""
     if not external_id:
         raise BadEvent(Reason.BAD_ID, f"{what} is empty; an id has 1 to {ID_MAX_BYTES} bytes")
-    if len(external_id) > ID_MAX_BYTES // 4 and len(external_id.encode()) > ID_MAX_BYTES:
-        raise BadEvent(Reason.BAD_ID, f"{what} has {len(external_id.encode())} bytes; an id has 1 to {ID_MAX_BYTES}")
+    try:
+        size = len(external_id.encode())
+    except UnicodeEncodeError:  # not from an event, but a command line may hold it
+        raise BadEvent(Reason.BAD_ID, f"{what} {external_id!r} is not UTF-8") from None
+    if size > ID_MAX_BYTES:
+        raise BadEvent(Reason.BAD_ID, f"{what} has {size} bytes; an id has 1 to {ID_MAX_BYTES}")
     if _CONTROL.search(external_id):
         raise BadEvent(Reason.BAD_ID, f"{what} {external_id!r} has a control character")
 

@@ -86,11 +86,15 @@ class Inspection:
     def _user(self, user_id: str) -> Answer:
         key = user_id.encode()
         head, profile = (self._store.read(table, [key])[0] for table in ("users/head", "users/profile"))
-        if head is None:
-            sentence = f"user {user_id!r} was never seen: recommendations are the popular items"
-            return Answer([sentence], (), [], [{"user_id": user_id, "known": False}])
-        events, seen, clicks, last_ms = np.frombuffer(head, dtype=np.int64).tolist()
         known = msgspec.json.decode(profile, type=UserUpdate) if profile else None
+        if head is None:
+            sentences = [
+                f"user {user_id!r} was never seen: recommendations are the popular items",
+                *([f"profile: {msgspec.json.encode(known).decode()}"] if known else []),
+            ]
+            about: dict[str, object] = {"user_id": user_id, "known": False}
+            return Answer(sentences, (), [], [about | ({"profile": msgspec.to_builtins(known)} if known else {})])
+        events, seen, clicks, last_ms = np.frombuffer(head, dtype=np.int64).tolist()
         items = self._items_by_row()
         kinds = ["rating", *sorted(self._kinds())]
         rows = [

@@ -4,7 +4,8 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from streamer.cli.options import settings_of, settings_options
+from streamer.cli.options import plain, settings_of, settings_options
+from streamer.decoder import check_id
 from streamer.inspection import Answer, Inspection
 
 WHATS = ("user", "item", "offsets", "stats", "dead-letters")
@@ -22,6 +23,8 @@ def inspect(what: str | None, external_id: str | None, digest: bool, as_json: bo
         raise click.UsageError(f"say what to look at: one of {', '.join(WHATS)}, or --digest")
     if what in ("user", "item") and external_id is None:
         raise click.UsageError(f"which {what}? streamer inspect {what} ID")
+    if what in ("user", "item"):
+        check_id(external_id or "", f"the {what}'s id")
     inspection = Inspection(settings_of(dict(options)).state.data)
     try:
         if digest:
@@ -49,11 +52,11 @@ def _show(answer: Answer, as_json: bool) -> None:
         for line in answer.json_lines():
             click.echo(line)
         return
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)  # a title may look like markup
     for sentence in answer.sentences:
-        console.print(sentence, soft_wrap=True, markup=False)
+        console.print(plain(sentence), soft_wrap=True)
     if answer.columns:
         table = Table(*answer.columns, box=None, pad_edge=False, header_style="bold")
         for row in answer.rows:
-            table.add_row(*(str(cell) for cell in row))
+            table.add_row(*(plain(str(cell)) for cell in row))
         console.print(table)

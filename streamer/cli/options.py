@@ -60,3 +60,8 @@ def _kind(hint: Any) -> tuple[type, str]:
 def describe(part: type[msgspec.Struct], name: str) -> str:
     """What a setting says of itself."""
     return _fields(part)[name][1]
+
+
+def plain(text: str) -> str:
+    """Without control characters, which events may carry and a terminal would obey."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

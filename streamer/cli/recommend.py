@@ -9,8 +9,9 @@ from rich.console import Console
 from rich.table import Table
 
 from streamer.answers import Recommendation
-from streamer.cli.options import settings_of, settings_options
+from streamer.cli.options import plain, settings_of, settings_options
 from streamer.config import read_secret
+from streamer.decoder import check_id
 from streamer.producers.client import URL, Client, Recommendations
 
 
@@ -26,6 +27,7 @@ def recommend(user_id: str, limit: int, url: str, freshness_token: str, as_json:
 
     Asks the streamer at --url; with --data it reads that state as of its last commit instead, with no streamer running.
     """
+    check_id(user_id, "the user's id")
     offline = options.get("data") is not None
     settings = settings_of(options)
     if offline:
@@ -49,5 +51,5 @@ def show(user_id: str, items: Sequence[Recommendation]) -> None:
         return
     table = Table("", "item", "title", "score", "source", box=None, pad_edge=False, header_style="bold")
     for n, item in enumerate(items, 1):
-        table.add_row(str(n), item.item_id, item.title, f"{item.score:.3f}", item.source)
-    Console(highlight=False).print(table)
+        table.add_row(str(n), plain(item.item_id), plain(item.title), f"{item.score:.3f}", item.source)
+    Console(highlight=False, markup=False).print(table)  # a title may look like markup
