@@ -120,7 +120,7 @@ class History:
             return
         old = len(self._pages)
         new = max(old + count - self._free_count, 2 * old, 64)
-        self._pages = _grown(self._pages, new, -1)
+        self._pages = _grown(self._pages, new, 0)  # each is filled when it is taken
         free = np.zeros(new, dtype=np.int32)
         free[: self._free_count] = self._free[: self._free_count]
         free[self._free_count : self._free_count + new - old] = np.arange(old, new)
@@ -244,6 +244,8 @@ def pages_of(seen: int) -> int:
 
 
 def _grown(array: Array, rows: int, fill: int) -> Array:
-    grown = np.full((rows, *array.shape[1:]), fill, dtype=array.dtype)
+    shape = (rows, *array.shape[1:])
+    # Zeros take no memory until they are written: what is doubled in advance must not break the ceiling.
+    grown = np.full(shape, fill, dtype=array.dtype) if fill else np.zeros(shape, dtype=array.dtype)
     grown[: len(array)] = array
     return grown
