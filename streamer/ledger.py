@@ -10,7 +10,7 @@ from itertools import groupby
 
 import msgspec
 
-from streamer.errors import SourceLost
+from streamer.errors import BadState, SourceLost
 from streamer.events import LOG, Offsets, Record, TopicPartition, sequence_of
 from streamer.protocols import Row, Source, StateStore
 
@@ -26,6 +26,7 @@ class Run(msgspec.Struct, array_like=True):
 
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(Run)
+_NEWEST = b""  # the key under which the newest run's key stands, so that a start need not read all of a long journal
 
 
 class Ledger:
@@ -59,8 +60,13 @@ class Ledger:
 
     def restore(self, store: StateStore) -> None:
         """See protocols.Persistent; offsets come from the store itself (`start`)."""
-        for key, value in store.scan("journal"):
-            self._number, self._last = int.from_bytes(key, "big"), _DECODER.decode(value)
+        (newest,) = store.read("journal", [_NEWEST])
+        if newest is None:
+            return
+        (run,) = store.read("journal", [newest])
+        if run is None:
+            raise BadState(f"run {int.from_bytes(newest, 'big')} of the apply journal is missing: restore a backup")
+        self._number, self._last = int.from_bytes(newest, "big"), _DECODER.decode(run)
 
     def start(self, offsets: Offsets) -> None:
         """Go on from committed offsets."""
@@ -68,7 +74,8 @@ class Ledger:
 
     def changed(self) -> Sequence[Row]:
         """See protocols.Persistent."""
-        return [Row("journal", number.to_bytes(8, "big"), _ENCODER.encode(run)) for number, run in self._open]
+        rows = [Row("journal", number.to_bytes(8, "big"), _ENCODER.encode(run)) for number, run in self._open]
+        return [*rows, Row("journal", _NEWEST, rows[-1].key)] if rows else []
 
     def committed(self) -> None:
         """See protocols.Persistent."""
@@ -77,7 +84,7 @@ class Ledger:
 
 def journal(store: StateStore) -> list[Run]:
     """All runs in the order in which they were applied."""
-    return [_DECODER.decode(value) for _, value in store.scan("journal")]
+    return [_DECODER.decode(value) for key, value in store.scan("journal") if key != _NEWEST]
 
 
 class JournalSource:

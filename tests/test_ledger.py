@@ -1,6 +1,6 @@
 """The ledger: how far each sequence is applied, and in what order, so that the state can be rebuilt byte for byte."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +10,11 @@ from learning import Nobody, digest, events, records, settings
 from streamer.app import learners
 from streamer.consumers.memory import MemorySource
 from streamer.engine import Engine
-from streamer.errors import SourceLost
+from streamer.errors import BadState, SourceLost
 from streamer.events import LOG, Offsets, Record, TopicPartition
 from streamer.ledger import JournalSource, Ledger, Run, journal
 from streamer.memory import Memory
-from streamer.protocols import Source
+from streamer.protocols import Row, Source
 from streamer.state import RocksStore
 
 
@@ -65,6 +65,36 @@ def test_a_run_goes_on_after_a_restart_and_an_uncommitted_one_is_gone(tmp_path: 
         ledger.advance(at("clicks", 0, 77))  # lost in a crash
     assert journal(store) == [Run("ratings", 0, 0, 50)]
     store.close()
+
+
+def test_a_start_reads_one_run_of_a_long_journal(tmp_path: Path) -> None:
+    """Twelve partitions make millions of runs a day."""
+    store, ledger = RocksStore(tmp_path), Ledger()
+    for n in range(300):
+        ledger.advance(at("ratings", n % 3, n // 3))
+    commit(ledger, store)
+    again = Ledger()
+    again.start(store.offsets())
+    again.restore(Unscanned(store))
+    again.advance(at("ratings", 2, 100) + at("ratings", 0, 100))  # joins the last run, and begins another
+    commit(again, store)
+    runs = journal(store)
+    assert len(runs) == 301
+    assert runs[-2:] == [Run("ratings", 2, 99, 101), Run("ratings", 0, 100, 101)]
+    store.commit([Row("journal", (300).to_bytes(8, "big"), None)], {})
+    with pytest.raises(BadState, match="run 300 of the apply journal is missing: restore a backup"):
+        Ledger().restore(store)
+    store.close()
+
+
+class Unscanned:
+    """A store that is read and not scanned."""
+
+    def __init__(self, store: RocksStore) -> None:
+        self.read, self.commit = store.read, store.commit
+
+    def scan(self, table: str) -> Iterator[tuple[bytes, bytes]]:
+        raise AssertionError(table)
 
 
 def test_offsets_that_others_hold_do_not_move_under_them() -> None:

@@ -7,7 +7,7 @@ import click
 import msgspec
 from rich.console import Console
 
-from streamer.cli.options import settings_of, settings_options
+from streamer.cli.options import plain, settings_of, settings_options
 from streamer.cli.progress import bar
 from streamer.config import Settings, read_secret
 from streamer.consumers.files import read
@@ -64,7 +64,7 @@ def publish(path: str, url: str, start: int, as_json: bool, **options: Any) -> N
         f"published {published:,} events to {where}" + (f"; {len(rejected):,} were rejected:" if rejected else "")
     )
     for refused, reason in rejected[:SHOWN]:
-        click.echo(f"  {refused.topic}: {reason}: {(refused.value or b'')[:80].decode(errors='replace')}")
+        click.echo(plain(f"  {refused.topic}: {reason}: {(refused.value or b'')[:80].decode(errors='replace')}"))
 
 
 def _sink(settings: Settings, url: str, rejected: list[tuple[Message, str]]) -> Sink:

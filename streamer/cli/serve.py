@@ -79,7 +79,7 @@ class ProgressLine:
     """What the terminal shows while it learns: one line, alive on a terminal, every few seconds elsewhere."""
 
     def __init__(self) -> None:
-        self._console = Console(highlight=False)
+        self._console = Console(highlight=False, markup=False)  # a path may look like markup
         self._live: Live | None = None
         self._due = time.monotonic() + EVERY_S
         self._last: tuple[float, int] | None = None
