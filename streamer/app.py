@@ -216,7 +216,7 @@ class App:
         """See Answers."""
         if self.failure is not None:
             return False, str(self.failure)
-        trouble = self.engine.source_trouble or self.engine.store_trouble
+        trouble = self.engine.source_trouble or self.engine.store_trouble or (self.log.trouble() if self.log else "")
         return not trouble, trouble or "ok"
 
     def observe_request(self, method: str, code: str, seconds: float) -> None:

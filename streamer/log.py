@@ -19,6 +19,8 @@ from streamer.events import LOG, Message, Offsets, Record
 from streamer.rocks import Rocks
 
 TRIM_INTERVAL_S = 60.0
+PROBE_INTERVAL_S = 1.0
+PROBE_BYTES = 1 << 18  # as large a request as is read by default
 RUN_RECORDS = 500  # at most so many records a row
 _RUNS, _RUNS_END = b"r", b"s"
 _ENCODER = msgspec.msgpack.Encoder()
@@ -63,6 +65,7 @@ class EmbeddedLog:
         self._queue, self._writer = threading.Lock(), threading.Lock()
         self._appended = threading.Condition()
         self._trim_at = 0.0
+        self._trouble, self._tried_at = "", 0.0
         last = self._rocks.last(_RUNS, _RUNS_END)
         self._end = _first(last[0]) + len(_DECODER.decode(last[1])) if last else 0
 
@@ -75,6 +78,23 @@ class EmbeddedLog:
     def size_bytes(self) -> int:
         """Bytes on disk."""
         return self._rocks.size_bytes
+
+    def trouble(self) -> str:
+        """Why nothing can be appended, empty when it can. After a failure it tries a row of its own, at most once a second."""
+        if (
+            self._trouble
+            and time.monotonic() - self._tried_at > PROBE_INTERVAL_S
+            and self._writer.acquire(blocking=False)
+        ):
+            try:
+                self._tried_at = time.monotonic()
+                self._rocks.write([(b"probe", bytes(PROBE_BYTES))], sync=True)
+                self._trouble = ""
+            except StoreUnavailable as error:
+                self._trouble = str(error)
+            finally:
+                self._writer.release()
+        return self._trouble
 
     def begin(self) -> int:
         """The first offset still there."""
@@ -116,9 +136,11 @@ class EmbeddedLog:
         try:
             self._rocks.write(rows, sync=True)
         except Exception as error:
+            self._trouble = str(error)
             for entry in entries:
                 entry.done, entry.error = True, entry.error or error
             return
+        self._trouble = ""
         with self._appended:
             self._end = offset
             self._appended.notify_all()

@@ -15,7 +15,7 @@ from streamer.errors import BadState, StoreUnavailable
 
 BLOCK_CACHE_BYTES = 32 << 20
 READ_ONLY_TRIES = 10
-WRITE_BUFFER_BYTES = 32 << 20
+WRITE_BUFFER_BYTES = 8 << 20  # after a full disk RocksDB resumes when one would fit again
 
 
 def _options(compress: bool, create: bool) -> Options:
