@@ -44,10 +44,10 @@ def publish(broker: Broker, messages: list[Message]) -> None:
         sink.close()
 
 
-def kcat(broker: Broker, topic: str, key: str, value: str) -> None:
+def kcat(broker: Broker, topic: str, key: str, value: str, codec: str = "none") -> None:
     assert shutil.which("kcat"), "kcat is missing: apt-get install kcat"
     subprocess.run(
-        ["kcat", "-P", "-b", broker.bootstrap, "-t", topic, "-K", "\t"],
+        ["kcat", "-P", "-b", broker.bootstrap, "-t", topic, "-K", "\t", "-z", codec],
         input=f"{key}\t{value}\n".encode(), check=True, timeout=60,
     )  # fmt: skip
 
@@ -59,6 +59,9 @@ def test_an_event_from_kcat_changes_an_answer(own_broker: Broker, tmp_path: Path
         process.wait_for('streamer_events_total{outcome="learned",topic="items"}', 1)
         kcat(own_broker, "clicks", "u1", json.dumps({"user_id": "u1", "item_id": "i1", "kind": "purchase"}))
         process.wait_for(CLICKED, 1)
+        for codec in ("gzip", "lz4", "zstd"):  # as Java's producers send them
+            kcat(own_broker, "clicks", "u1", json.dumps({"user_id": "u1", "item_id": "i1", "kind": "click"}), codec)
+        process.wait_for(CLICKED, 4)
         answer = process.call("RecommendationService/Recommend", userId="somebody else")
         assert [item["title"] for item in answer["items"]] == ["The Quiet Harbour (1987)"]  # type: ignore[attr-defined]
         event = {"rating": {"userId": "u2", "itemId": "i2", "rating": 5}}
