@@ -161,7 +161,8 @@ class Encoder:
             r.timestamp_ms if e.timestamp_ms is None else e.timestamp_ms for r, e in zip(records, events, strict=True)
         ]
         times_ms: I64 = np.array(said_ms, dtype=np.int64)
-        return np.where(times_ms > appended_ms + DAY_MS, appended_ms, times_ms)
+        unlikely = (times_ms > appended_ms + DAY_MS) & (appended_ms >= 0)  # Kafka says -1 for a record without a time
+        return np.where(unlikely, appended_ms, times_ms)
 
     def _likes(self, rated: Bool, values: F32) -> tuple[F32, F32, F32]:
         """The range of ratings before each event, and its weight as a click."""

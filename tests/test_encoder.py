@@ -171,6 +171,11 @@ def test_a_time_is_the_events_own_unless_it_is_a_day_ahead(
     assert one(at(NOW, Click("u", "i", "view", said_ms), "clicks")).field("times_ms").tolist() == [learned_ms]
 
 
+def test_a_record_without_a_time_leaves_the_event_its_own(one: Callable[..., Seen]) -> None:
+    """Kafka says -1 where a producer gave no time."""
+    assert one(at(-1, Rating("u", "i", 3.0, NOW))).field("times_ms").tolist() == [NOW]
+
+
 @pytest.mark.parametrize("appended_ms", [-1, 0, 2**63 - 1, -(2**63)])
 def test_no_time_of_a_record_stops_the_stream(one: Callable[..., Seen], appended_ms: int) -> None:
     """A producer may write any time into a Kafka record."""
