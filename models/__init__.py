@@ -18,6 +18,7 @@ LEARNERS = {
     "popularity-recent": "streamer.models.popularity:RecentPopularity",
     "bias": "streamer.models.bias:Bias",
     "biased-mf": "streamer.models.biased_mf:BiasedMF",
+    "bayesian-hybrid": "streamer.models.bayesian_hybrid:BayesianHybrid",
     "skip-gram": "streamer.models.skip_gram:SkipGram",
 }
 

@@ -19,6 +19,7 @@ Part = TypeVar("Part", bound=msgspec.Struct)
 
 
 NUMBER_MAX = 1e30  # of what is learned from: its square must not leave float64, itself not float32
+CATEGORY_ATTRIBUTES = {"year": 10.0}
 KINDS = {"view": 0.2, "click": 1.0, "cart": 2.0, "purchase": 4.0, "dislike": -1.0}
 
 
@@ -78,6 +79,10 @@ class LearningSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     kinds: Annotated[dict[str, float], _doc("weight of each kind of click, name=weight,...; dislikes below 0")] = (
         msgspec.field(default_factory=lambda: dict(KINDS))
     )
+    category_attributes: Annotated[
+        dict[str, Annotated[float, Meta(ge=0)]],
+        _doc("attributes of items that are categories too, name=step,...; a step of 0 takes the value as it is"),
+    ] = msgspec.field(default_factory=lambda: dict(CATEGORY_ATTRIBUTES))
     rating_min: Annotated[float, _doc("lowest rating accepted")] = -100.0
     rating_max: Annotated[float, _doc("highest rating accepted")] = 100.0
     event_max_bytes: Annotated[int, _doc("largest event accepted", ge=256, le=60000)] = 16384
@@ -181,8 +186,8 @@ def _part(
             values[field.name], origin[field.name] = environ[variable], variable
         if flags.get(field.name) is not None:
             values[field.name], origin[field.name] = flags[field.name], f"--{field.name.replace('_', '-')}"
-        if field.name == "kinds" and isinstance(values.get("kinds"), str):
-            values["kinds"] = _weights(values["kinds"])
+        if field.name in ("kinds", "category_attributes") and isinstance(values.get(field.name), str):
+            values[field.name] = _weights(values[field.name])
     try:
         return msgspec.convert(values, kind, strict=False)
     except msgspec.ValidationError as error:

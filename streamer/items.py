@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 
 from streamer.arrays import I32, U8
+from streamer.categories import Categories
 from streamer.embeddings import Table
 from streamer.errors import BadState
 from streamer.events import ItemUpdate
@@ -25,9 +26,9 @@ class Items:
     The engine's thread writes, queries read: `ids` only grows, `available` is (capacity,) with 1 for what may be shown.
     """
 
-    def __init__(self, tables: Sequence[Table], seed: int) -> None:
-        """`tables` are all learners' item tables: they grow with the vocabulary."""
-        self._tables, self._seed = tables, seed
+    def __init__(self, tables: Sequence[Table], categories: Categories, seed: int) -> None:
+        """`tables` are all learners' item tables: they grow with the vocabulary, as do the categories' words."""
+        self._tables, self.categories, self._seed = [*tables, categories.words], categories, seed
         self.ids: list[str] = []
         self.row_of: dict[str, int] = {}
         self.catalogue: dict[str, ItemUpdate] = {}
@@ -67,6 +68,7 @@ class Items:
         (row,) = self.rows([item.item_id])
         self.catalogue[item.item_id] = item
         self.available[row] = item.available
+        self.categories.put(int(row), item)
         self._changed[item.item_id] = _ENCODER.encode(item)
 
     def remove(self, item_id: str) -> None:
@@ -79,7 +81,7 @@ class Items:
         return item.title if item and item.title else item_id
 
     def restore(self, store: StateStore) -> None:
-        """See protocols.Persistent."""
+        """See protocols.Persistent; after the categories."""
         stored = sorted((int.from_bytes(value, "little"), key.decode()) for key, value in store.scan("items"))
         if [row for row, _ in stored] != list(range(len(stored))):
             raise BadState(f"the state holds {len(stored)} items, but not one of each number: restore a backup")
@@ -89,6 +91,7 @@ class Items:
             item = _DECODER.decode(value)
             self.catalogue[key.decode()] = item
             self.available[self.row_of[item.item_id]] = item.available
+            self.categories.put(self.row_of[item.item_id], item)
 
     def changed(self) -> Sequence[Row]:
         """See protocols.Persistent."""

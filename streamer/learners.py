@@ -9,7 +9,7 @@ from streamer.batch import Batch
 from streamer.embeddings import Table
 from streamer.errors import BadSettings, BadState
 from streamer.items import Items
-from streamer.protocols import Kind, OnlineLearner, Rebuilt, Row, StateStore
+from streamer.protocols import Categorised, Kind, OnlineLearner, Rebuilt, Row, StateStore
 from streamer.state import GENERATION
 from streamer.users import table_rows
 
@@ -61,6 +61,9 @@ class Learners:
     def attach(self, items: Items) -> None:
         """Name the items whose rows the item tables hold."""
         self._items = items
+        for learner in self.by_name.values():
+            if isinstance(learner, Categorised):
+                learner.attach(items.categories.words)
 
     def restore(self, store: StateStore) -> None:
         """See protocols.Persistent; after the items, before the users."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from streamer.categories import Categories
 from streamer.config import Settings
 from streamer.dead_letters import DeadLetters
 from streamer.dedupe import Dedupe
@@ -27,7 +28,8 @@ class Memory:
         self.store, self.learners = store, learners
         self.ledger = Ledger()
         self.monitor = Monitor([(name, learner.kind) for name, learner in learners.by_name.items()])
-        self.items = Items(learners.item_tables(), learning.seed)
+        self.categories = Categories(learning.category_attributes)
+        self.items = Items(learners.item_tables(), self.categories, learning.seed)
         learners.attach(self.items)
         self.users = Users(learners.user_tables(), store, learning.seed, state.user_cache_bytes)
         self.dedupe, self.dead_letters = Dedupe(state.dedupe_events), DeadLetters()
@@ -38,6 +40,7 @@ class Memory:
 
     def _parts(self) -> tuple[Persistent, ...]:
         return (
+            self.categories,
             self.items,
             self.learners,
             self.users,
@@ -64,6 +67,7 @@ def meaning(learners: Learners, settings: Settings) -> Mapping[str, object]:
         "seed": learning.seed,
         "like_share": learning.like_share,
         "kinds": learning.kinds,
+        "category_attributes": learning.category_attributes,
         "rating_min": learning.rating_min,
         "rating_max": learning.rating_max,
         "event_max_bytes": learning.event_max_bytes,

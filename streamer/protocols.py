@@ -128,6 +128,18 @@ class Rebuilt(Protocol):
         """Every table was loaded: make it anew, now or when it is next needed. Called once, before the first `learn`."""
 
 
+@runtime_checkable
+class Categorised(Protocol):
+    """A learner that uses what the catalogue says its items are."""
+
+    def attach(self, categories: Table) -> None:
+        """`categories`: (item rows, 1) uint64, bit n of an item's word set where it is of category n.
+
+        Called once, before the first `learn`. Others keep it, live: read it anew for every batch and never write. It may
+        have fewer rows than the item tables; an item without a row is of no category.
+        """
+
+
 class Row(NamedTuple):
     """One row to commit; a value of None deletes."""
 

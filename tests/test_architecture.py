@@ -22,7 +22,7 @@ RING_0 = {
 }  # fmt: skip
 RING_1 = {"consumers", "producers", "models"}
 RING_2 = {
-    "dead_letters", "decoder", "dedupe", "drift", "encoder", "engine", "history", "items", "learners", "ledger", "log",
+    "categories", "dead_letters", "decoder", "dedupe", "drift", "encoder", "engine", "history", "items", "learners", "ledger", "log",
     "memory", "metrics", "monitor", "recommend", "rocks", "state", "users",
 }  # fmt: skip
 

@@ -1,0 +1,188 @@
+"""The Bayesian hybrid: matrix factorisation filtered instead of descended, with categories.
+
+    y = mu + sigma (b_i + beta.g + x.w + noise),   x = [1, 1, b_i + beta.g, ln(1 + n_i) / 4 - .7, q_i + Gamma g, g]
+
+Each user is a Gaussian over a small w, mean and full covariance P: a bias, a bias of the session, a weight on what all
+think of the item, one on its popularity, p on the latent factors, and one for each category. g is the item's category
+indicator over the root of its number of categories, b_i and q_i have a variance v each, n_i counts. For each event P is
+moved on in time (process noise; the session fades by exp(-1 / tau) an event and begins anew after a gap), then, with
+
+    e = (y - prediction) / sigma,   c = 1 + w_consensus,   S = R + x'Px + c^2 v_b + sum p_j^2 v_j
+
+    w <- w + P x e / S,   P <- P - P x x'P / S,   b_i <- b_i + v_b c e / S,   q_j <- q_j + v_j p_j e / S,   their v likewise
+    beta <- beta + rate e c g,   Gamma <- Gamma + rate e g p' - decay Gamma,   popularity <- popularity + rate e x_popularity
+
+where w_popularity of a new user begins at `popularity`. mu and sigma are the running mean and deviation of all ratings,
+so that any scale is learned alike. Cost: O(nonzero x n + n^2 / 2) an event, n = 4 + dim + categories; about 1.5 us.
+State: 4 (n + n (n + 1) / 2 + 3) bytes a user, 5.7 KB; 4 (2 dim + 3) an item; one row of beta and Gamma.
+
+Kalman (1960), A new approach to linear filtering and prediction problems, J. Basic Engineering 82(1). Stern, Herbrich,
+Graepel (2009), Matchbox: large scale online Bayesian recommendations, WWW. Deviations: items' covariances are diagonal
+and that between users and items is dropped; beta and Gamma descend, as they are shared by all.
+"""
+
+from collections.abc import Mapping
+
+import msgspec
+import numpy as np
+
+from streamer.arrays import F32, I32, Array
+from streamer.batch import RATING, Batch, UserView
+from streamer.embeddings import Table
+from streamer.models.bayesian_hybrid_kernel import (
+    FIXED,
+    LEARNED,
+    Model,
+    condition_hybrid,
+    doubt_hybrid,
+    learn_hybrid,
+    predict_hybrid,
+    score_hybrid,
+)
+from streamer.protocols import Kind
+
+
+class BayesianHybridParameters(msgspec.Struct, frozen=True):
+    """Variances and rates for ratings of deviation 1: the design's values over 1.087, the variance of the ratings they were found on."""
+
+    dim: int = 8
+    """Latent factors. The design's choice up to some 300k events."""
+    categories: int = 40
+    """Categories that have weights, in order of first appearance; later ones are left out. Enough for genres and decades."""
+    noise: float = 0.684
+    """R: variance of a rating around what is expected (design: .743)."""
+    bias_prior: float = 0.127
+    """Variance between users' biases (design: .138)."""
+    session_prior: float = 0.101
+    """Variance between sessions of a user (design: .11)."""
+    consensus_prior: float = 0.265
+    """Variance of the weight on what all think of an item; without a unit."""
+    popularity_prior: float = 0.184
+    """Variance of the weight on popularity (design: .2)."""
+    category_prior: float = 0.0607
+    """Variance of a category's weight (design: .066)."""
+    latent_prior: float = 0.588
+    """Variance of a user's latent weight (design: .639)."""
+    item_prior: float = 0.174
+    """Variance between items' biases (design: .189)."""
+    vector_prior: float = 0.058
+    """Variance of an item's factor; without a unit."""
+    vector_noise: float = 0.0128
+    """Standard deviation of an item's first factors, which tells them apart."""
+    session_events: float = 17.0
+    """tau: events after which a session's bias has faded to 1/e."""
+    session_gap_s: float = 100.0
+    """Seconds without an event after which another session begins."""
+    bias_process: float = 6e-4
+    """What an event adds to the variance of its user's bias (design: 6.5e-4)."""
+    latent_process: float = 1.5e-6
+    """What an event adds to the variance of each of its user's latent weights (design: 1.6e-6)."""
+    item_process: float = 3.4e-4
+    """What an event adds to the variance of its item's bias (design: 3.7e-4)."""
+    popularity_rate: float = 0.0012
+    """Step of the popularity weight that new users begin with."""
+    category_rate: float = 0.0047
+    """Step of beta."""
+    vector_rate: float = 0.0084
+    """Step of Gamma (design: .0077)."""
+    vector_decay: float = 5e-5
+    """Pull of Gamma towards 0 with each event of its category."""
+    preference_noise: float = 0.05
+    """Variance of a stated preference around what the user thinks of a category: surer than a rating, as it is of all its items."""
+    clip: float = 4.0
+    """Largest error learned from, in deviations of the ratings. No rating of a five-star scale is further off."""
+
+
+class BayesianHybrid:
+    """The default for ratings."""
+
+    kind: Kind = "ratings"
+    Parameters = BayesianHybridParameters
+
+    def __init__(self, name: str, parameters: BayesianHybridParameters, *, seed: int) -> None:
+        """The seed reaches items through their rows' keys."""
+        self.name, self.parameters = name, parameters
+        p, dim, categories = parameters, parameters.dim, parameters.categories
+        priors = [p.bias_prior, p.session_prior, p.consensus_prior, p.popularity_prior]
+        priors += [p.latent_prior] * dim + [p.category_prior] * categories
+        self.size = n = FIXED + dim + categories
+        covariance = np.diag(priors)[np.tril_indices(n)]
+        self.user = Table("user", [0.0] * n + covariance.tolist() + [0.0] * 3)
+        item = [0.0] * dim + [p.vector_prior] * dim + [0.0, p.item_prior, 0.0]
+        self.item = Table("item", item, random=dim, scale=p.vector_noise)
+        self.stream = Table("stream", [0.0] * (LEARNED + categories * (1 + dim)), dtype=np.float64)
+        self.words = Table("item", [0], dtype=np.uint64)  # until `attach`: nothing is known of any item
+        self.model = Model(
+            dim=dim, categories=categories, noise=p.noise, session=p.session_prior,
+            fade=float(np.exp(-1.0 / p.session_events)), gap_ms=1000.0 * p.session_gap_s,
+            bias_process=p.bias_process, latent_process=p.latent_process, item_process=p.item_process,
+            popularity_rate=p.popularity_rate, category_rate=p.category_rate, vector_rate=p.vector_rate,
+            vector_decay=p.vector_decay, clip=p.clip,
+        )  # fmt: skip
+
+    def attach(self, categories: Table) -> None:
+        """See Categorised."""
+        self.words = categories
+
+    def tables(self) -> Mapping[str, Table]:
+        """See Stateful."""
+        return {"user": self.user, "item": self.item, "stream": self.stream}
+
+    def learn(self, batch: Batch) -> F32:
+        """See OnlineLearner; predictions are not clipped."""
+        out = np.empty(len(batch), dtype=np.float32)
+        user, item, stream = self.user, self.item, self.stream
+        learn_hybrid(
+            user.values, user.touched, item.values, item.touched, stream.values, stream.touched, self.words.values,
+            batch.kinds, batch.users, batch.items, batch.values, batch.times_ms, self.model, out,
+        )  # fmt: skip
+        return out
+
+    def predict(self, batch: Batch) -> F32:
+        """See OnlineLearner; predictions are not clipped."""
+        out = np.empty(len(batch), dtype=np.float32)
+        predict_hybrid(
+            self.user.values, self.item.values, self.stream.values, self.words.values, batch.users, batch.items,
+            batch.times_ms, self.user.start, self.item.start, self.model, out,
+        )  # fmt: skip
+        out[batch.kinds != RATING] = np.nan
+        return out
+
+    def score(self, user: UserView, items: I32) -> F32:
+        """The predicted ratings, (len(items),), not clipped, as of the user's last session. Cost: O(dim) an item."""
+        return self.score_row(user.rows[self.name], items)
+
+    def score_row(self, row: Array, items: I32) -> F32:
+        """`score` for a user's row that need not be anybody's: what `condition` returned."""
+        out = np.empty(len(items), dtype=np.float32)
+        score_hybrid(_own(row), *self._known(), items, self.item.start, self.model, out)
+        return out
+
+    def uncertainty(self, row: Array, items: I32) -> F32:
+        """Standard deviations of what `score_row` answers, (len(items),), in ratings and without their noise. Cost: O(n) an item."""
+        out = np.empty(len(items), dtype=np.float32)
+        doubt_hybrid(_own(row), *self._known(), items, self.item.start, self.model, out)
+        return out
+
+    def condition(self, row: Array, preferences: Mapping[int, float], items: I32, values: F32) -> Array:
+        """The row of a user who also said this; changes nothing.
+
+        `preferences`: category number -> the rating that its items deserve, taken as ratings of items that are nothing
+        but of this category; numbers without a weight say nothing. `items`, `values`: ratings (n,) of item rows.
+        """
+        said = {number: value for number, value in preferences.items() if 0 <= number < self.model.categories}
+        numbers, liked = np.array(list(said), dtype=np.int32), np.array(list(said.values()), dtype=np.float64)
+        moved = _own(row)
+        known = (items >= 0) & (items < len(self.item.values))
+        condition_hybrid(
+            moved, *self._known(), numbers, liked, self.parameters.preference_noise, items[known],
+            values[known].astype(np.float64), self.model,
+        )  # fmt: skip
+        return moved
+
+    def _known(self) -> tuple[Array, Array, Array]:
+        return self.item.values, self.stream.values, self.words.values
+
+
+def _own(row: Array) -> Array:
+    return np.array(row)  # a copy: a read-only row would compile the kernels once more
