@@ -8,6 +8,7 @@ import numpy as np
 
 from streamer.arrays import F64
 from streamer.batch import RATING, Batch, Seen
+from streamer.models.bayesian_hybrid import BayesianHybrid
 from streamer.models.bias import Bias
 from streamer.models.biased_mf import BiasedMF
 from streamer.models.noise import UNIT
@@ -82,6 +83,65 @@ def twin_biased_mf(learner: BiasedMF, batch: Batch) -> F64:
         stream[0] += 1
         stream[1] += (batch.values[k] - mu) / stream[0]
         stream[2] += (batch.values[k] - mu) * (batch.values[k] - stream[1])
+    return out
+
+
+def twin_bayesian_hybrid(learner: BayesianHybrid, batch: Batch) -> F64:
+    """See bayesian_hybrid.py; with P square and x whole."""
+    out = np.full(len(batch), np.nan)
+    m, n, dim, stream = learner.model, learner.size, learner.model.dim, learner.stream.values[0]
+    p, lower = slice(4, 4 + dim), np.tril_indices(n)
+    beta, gamma = stream[5 : 5 + m.categories], stream[5 + m.categories :].reshape(m.categories, dim)
+    for k in np.flatnonzero(batch.kinds == RATING):
+        user, item = learner.user.values[batch.users[k]], learner.item.values[batch.items[k]]
+        word, time_ms, y = int(learner.words.values[batch.items[k], 0]), int(batch.times_ms[k]), float(batch.values[k])
+        indicator = np.array([word >> number & 1 for number in range(m.categories)], dtype=np.float64)
+        g = indicator / np.sqrt(max(indicator.sum(), 1))
+        w, cov = user[:n].astype(np.float64), np.zeros((n, n))
+        cov[lower] = user[n:-3]
+        cov += np.tril(cov, -1).T
+        q, v, b, v_b = (
+            item[:dim].astype(np.float64),
+            item[dim : 2 * dim].astype(np.float64),
+            float(item[-3]),
+            float(item[-2]),
+        )
+        base = b + beta @ g
+        x = np.concatenate([[1, 1, base, np.log1p(item[-1]) / 4 - 0.7], q + g @ gamma, g])
+        last_ms = 2**22 * int(user[-3]) + int(user[-2])
+        fade = m.fade if user[-1] and time_ms - last_ms <= m.gap_ms else 0.0
+        if not user[-1]:
+            w[3] = stream[4]
+        w[1] *= fade
+        mu, sigma = stream[1], np.sqrt(stream[2] / max(stream[0], 1))
+        z = base + x @ w
+        out[k] = mu + sigma * z
+        stream[0] += 1
+        stream[1] += (y - mu) / stream[0]
+        stream[2] += (y - mu) * (y - stream[1])
+        if sigma == 0:
+            continue
+        cov[1] *= fade
+        cov[:, 1] *= fade
+        cov[1, 1] += (1 - fade**2) * m.session
+        cov[0, 0] += m.bias_process
+        cov[p, p] += m.latent_process * np.eye(dim)
+        v_b, c, px = v_b + m.item_process, 1 + w[2], cov @ x
+        s = m.noise + x @ px + c**2 * v_b + w[p] ** 2 @ v
+        e = np.clip((y - mu) / sigma - z, -m.clip, m.clip)
+        item[:] = np.concatenate(
+            [
+                q + v * w[p] * e / s,
+                v - (v * w[p]) ** 2 / s,
+                [b + v_b * c * e / s, v_b - (v_b * c) ** 2 / s, item[-1] + 1],
+            ]
+        )
+        stream[4] += m.popularity_rate * e * x[3]
+        beta += m.category_rate * e * c * g
+        gamma += np.outer(g, m.vector_rate * e * w[p]) - m.vector_decay * indicator[:, None] * gamma
+        w, cov = w + px * e / s, cov - np.outer(px, px) / s
+        when = divmod(max(time_ms, last_ms) if user[-1] else time_ms, 2**22)
+        user[:] = np.concatenate([w, cov[lower], when, [user[-1] + 1]])
     return out
 
 

@@ -17,6 +17,7 @@ TWINS: dict[str, Callable[[Any, Batch], F64]] = {
     "popularity-recent": twins.twin_recent_popularity,
     "bias": twins.twin_bias,
     "biased-mf": twins.twin_biased_mf,
+    "bayesian-hybrid": twins.twin_bayesian_hybrid,
     "skip-gram": twins.twin_skip_gram,
 }
 

@@ -13,7 +13,7 @@ from streamer.arrays import F32, I32, Array
 from streamer.batch import CLICK, RATING, Batch, Seen, UserView
 from streamer.embeddings import Table
 from streamer.events import LOG
-from streamer.protocols import OnlineLearner, Rebuilt
+from streamer.protocols import Categorised, OnlineLearner, Rebuilt
 from streamer.seed import event_keys, id_key, sequence_key
 
 PAGE = 8  # items a page of the seen ring: small, so that rings wrap within a check
@@ -121,6 +121,9 @@ class Feed:
         self.free = iter(range(users - 1, -1, -1) if backwards else range(users))
         self.ring = Ring(users, longest=longest)
         self.offset, self.low, self.high = 0, -np.inf, np.inf
+        self.words = Table("item", [0], dtype=np.uint64)
+        if isinstance(learner, Categorised):
+            learner.attach(self.words)
 
     def batch(self, events: Sequence[Happening]) -> Batch:
         """The next events, with rows begun for ids never seen."""
@@ -164,6 +167,9 @@ class Feed:
             if table.side == side and new:
                 table.reserve(int(rows.max()) + 1)
                 table.begin(rows, [id_key(self.seed, side, one) for one in new])
+        if side == "item" and new:
+            self.words.reserve(int(rows.max()) + 1)
+            self.words.values[rows, 0] = [categories_of(one) for one in new]
         return np.array([known[one] for one in ids], dtype=np.int32)
 
     def ids(self, side: str) -> Mapping[str, int]:
@@ -208,6 +214,14 @@ class Feed:
         if isinstance(fresh, Rebuilt):
             fresh.restored()
         return other
+
+
+def categories_of(item_id: str) -> int:
+    """The item's word of bits: two or three of ten categories, now and then none; only i0, i1, ... are in the catalogue."""
+    if not item_id[1:].isdigit():
+        return 0
+    bits = id_key(0, "categories", item_id)
+    return bits & (bits >> 10) & 0x3FF
 
 
 def with_rows(batch: Batch, users: I32, items: I32) -> Batch:
