@@ -44,7 +44,8 @@ def events(count: int) -> list[Event | bytes]:
         if n % 97 == 50:
             found.append(b'{"user_id": "u1", "item_id": "i1", "rating": NaN}')
         if n % 131 == 60:
-            found.append(ItemUpdate(item, f"Item {item} again", ("Comedy",), available=n % 2 == 0))
+            attributes: dict[str, str | float | bool | None] = {"year": 1950.0 + n % 70}
+            found.append(ItemUpdate(item, f"Item {item} again", ("Comedy",), attributes, available=n % 2 == 0))
         if n % 171 == 90:
             found.append(UserRemoval(user))
             found.append(UserUpdate(user, preferences={"Drama": 5.0}))

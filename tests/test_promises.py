@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import pytest
@@ -19,12 +20,19 @@ from streamer.state import RocksStore
 EVENTS = 1500
 STREAM = records(events(EVENTS))
 CUT = {"max_records": 50}
+Flags: TypeAlias = dict[str, object]
+
+
+@pytest.fixture(scope="session", params=["biased-mf", "bayesian-hybrid"])
+def cut(request: pytest.FixtureRequest) -> Flags:
+    """Settings of a run: with each of the learners that may answer for ratings."""
+    return {"rating_learner": request.param, **CUT}
 
 
 @pytest.fixture(scope="session")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> str:
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory, cut: Flags) -> str:
     folder = tmp_path_factory.mktemp("uninterrupted")
-    assert learn(folder, STREAM, **CUT) == 0
+    assert learn(folder, STREAM, **cut) == 0
     return digest(folder).digest
 
 
@@ -40,35 +48,37 @@ def with_crashes(seed: int, crashes: int = 12) -> list[Entry]:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_crashes_lose_and_repeat_nothing(tmp_path: Path, uninterrupted: str, seed: int) -> None:
-    assert learn(tmp_path, with_crashes(seed), commit_every=3, **CUT) == 12
+def test_crashes_lose_and_repeat_nothing(tmp_path: Path, uninterrupted: str, cut: Flags, seed: int) -> None:
+    assert learn(tmp_path, with_crashes(seed), commit_every=3, **cut) == 12
     assert digest(tmp_path).digest == uninterrupted
 
 
 @pytest.mark.parametrize("max_records", [1, 7, 1000])
-def test_the_state_does_not_depend_on_how_the_log_is_cut(tmp_path: Path, uninterrupted: str, max_records: int) -> None:
-    learn(tmp_path, STREAM, commit_every=100, max_records=max_records)
+def test_the_state_does_not_depend_on_how_the_log_is_cut(
+    tmp_path: Path, uninterrupted: str, cut: Flags, max_records: int
+) -> None:
+    learn(tmp_path, STREAM, commit_every=100, **{**cut, "max_records": max_records})
     assert digest(tmp_path).digest == uninterrupted
 
 
-def test_users_that_are_evicted_come_back_exactly(tmp_path: Path, uninterrupted: str) -> None:
+def test_users_that_are_evicted_come_back_exactly(tmp_path: Path, uninterrupted: str, cut: Flags) -> None:
     engines: list[Engine] = []
-    learn(tmp_path, STREAM, alter=engines.append, user_cache_bytes=16_000, **CUT)
+    learn(tmp_path, STREAM, alter=engines.append, user_cache_bytes=16_000, **cut)
     assert engines[0].memory.users.evictions > 1000
     assert engines[0].memory.users.cached < 10
     assert digest(tmp_path).digest == uninterrupted
 
 
-def test_the_same_log_gives_other_bytes_with_another_seed(tmp_path: Path, uninterrupted: str) -> None:
-    learn(tmp_path, STREAM, seed=2, **CUT)
+def test_the_same_log_gives_other_bytes_with_another_seed(tmp_path: Path, uninterrupted: str, cut: Flags) -> None:
+    learn(tmp_path, STREAM, seed=2, **cut)
     assert digest(tmp_path).digest != uninterrupted
 
 
-def test_reading_never_writes(tmp_path: Path) -> None:
-    learn(tmp_path, STREAM, **CUT)
+def test_reading_never_writes(tmp_path: Path, cut: Flags) -> None:
+    learn(tmp_path, STREAM, **cut)
     before = digest(tmp_path).digest
     store = RocksStore(tmp_path)
-    chosen = settings()
+    chosen = settings(**cut)
     memory = Memory(learners(chosen), chosen, store)
     recommender = Recommender(memory, memory.learners.by_name[POPULARITY])
     for n in range(1000):
@@ -83,12 +93,12 @@ def test_reading_never_writes(tmp_path: Path) -> None:
     assert digest(tmp_path).digest == before
 
 
-def test_answers_are_the_same_from_memory_and_from_the_store(tmp_path: Path) -> None:
+def test_answers_are_the_same_from_memory_and_from_the_store(tmp_path: Path, cut: Flags) -> None:
     answers: list[list[object]] = []
     for name, cache in (("all", 1 << 30), ("few", 16_000)):
         engines: list[Engine] = []
         folder = tmp_path / name
-        store, chosen = RocksStore(folder), settings(user_cache_bytes=cache, **CUT)
+        store, chosen = RocksStore(folder), settings(user_cache_bytes=cache, **cut)
         memory = Memory(learners(chosen), chosen, store)
         engine = Engine(MemorySource(STREAM), memory, Nobody(), max_records=50, commit_interval_s=3600.0)
         engines.append(engine)

@@ -1,0 +1,104 @@
+"""Categories keep their numbers, attributes can be categories, and there is an end to them."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from learning import learn, records, settings
+
+from streamer.app import learners
+from streamer.categories import MOST, Categories
+from streamer.errors import BadState
+from streamer.events import Event, ItemRemoval, ItemUpdate, Rating
+from streamer.memory import Memory
+from streamer.protocols import Row
+from streamer.state import RocksStore
+
+
+def named(categories: Categories, *items: ItemUpdate) -> list[set[str]]:
+    """The names of each item's categories, as its word says."""
+    categories.words.reserve(len(items))
+    for row, item in enumerate(items):
+        categories.put(row, item)
+    words = categories.words.values[: len(items), 0].tolist()
+    return [{name for number, name in enumerate(categories.names) if word >> number & 1} for word in words]
+
+
+def test_numbers_are_given_in_order_of_first_appearance() -> None:
+    categories = Categories({})
+    found = named(
+        categories, ItemUpdate("a", categories=("Drama", "War")), ItemUpdate("b", categories=("Comedy", "War"))
+    )
+    assert found == [{"Drama", "War"}, {"Comedy", "War"}]
+    assert categories.number_of == {"Drama": 0, "War": 1, "Comedy": 2}
+
+
+def test_attributes_are_categories_in_steps_or_as_they_are() -> None:
+    categories = Categories({"year": 10.0, "language": 0.0, "price": 0.5})
+    found = named(
+        categories,
+        ItemUpdate("a", attributes={"year": 1994.0, "language": "fr", "price": 1.75}),
+        ItemUpdate("b", attributes={"year": -5.0, "language": True}),
+        ItemUpdate("c", attributes={"year": "unknown", "other": 3.0, "language": None}),
+    )
+    assert found == [{"year:1990", "language:fr", "price:1.5"}, {"year:-10", "language:True"}, {"year:unknown"}]
+
+
+def test_what_the_catalogue_says_last_holds() -> None:
+    categories = Categories({})
+    named(categories, ItemUpdate("a", categories=("Drama",)))
+    assert named(categories, ItemUpdate("a", categories=("Comedy",))) == [{"Comedy"}]
+
+
+def test_there_are_64_and_the_others_are_left_out_and_said() -> None:
+    categories = Categories({})
+    found = named(
+        categories,
+        ItemUpdate("a", categories=tuple(f"c{n}" for n in range(MOST + 2))),
+        ItemUpdate("b", categories=("c63", "c64")),
+    )
+    assert len(found[0]) == MOST
+    assert found[1] == {"c63"}
+    assert categories.left_out == {"c64", "c65"}
+
+
+CHANGING: list[Event | bytes] = [
+    ItemUpdate("a", categories=("Drama",)),
+    ItemUpdate("b", categories=("Comedy",), attributes={"year": 1994.0}),
+    Rating("u", "a", 4.0, 1),
+    ItemUpdate("a", categories=("Comedy",)),
+    ItemRemoval("b"),
+    Rating("u", "c", 3.0, 2),
+]
+
+
+def opened(folder: Path, look: Callable[[Memory], object], **flags: object) -> object:
+    store, chosen = RocksStore(folder), settings(rating_learner="bayesian-hybrid", **flags)
+    try:
+        return look(Memory(learners(chosen), chosen, store))
+    finally:
+        store.close()
+
+
+def test_numbers_and_words_survive_a_restart_though_the_catalogue_has_changed(tmp_path: Path) -> None:
+    learn(tmp_path, records(CHANGING), rating_learner="bayesian-hybrid", max_records=2, commit_every=1)
+    words = opened(tmp_path, lambda memory: memory.categories.words.values[:3, 0].tolist())
+    assert words == [0b010, 0, 0]
+    names = opened(tmp_path, lambda memory: memory.categories.names)
+    assert names == ["Drama", "Comedy", "year:1990"]  # nothing is a drama any more
+    assert opened(tmp_path, lambda memory: list(memory.categories.changed())) == []
+
+
+def test_other_attributes_are_another_state(tmp_path: Path) -> None:
+    learn(tmp_path, records(CHANGING), rating_learner="bayesian-hybrid")
+    with pytest.raises(BadState, match="category_attributes"):
+        opened(tmp_path, len, category_attributes="year=20")  # type: ignore[arg-type]  # nothing looks
+
+
+def test_a_missing_name_is_a_damaged_state(tmp_path: Path) -> None:
+    learn(tmp_path, records(CHANGING), rating_learner="bayesian-hybrid")
+    store = RocksStore(tmp_path)
+    store.commit([Row("categories", b"Drama", None)], {})
+    store.close()
+    with pytest.raises(BadState, match="2 categories"):
+        opened(tmp_path, len)  # type: ignore[arg-type]  # nothing looks
