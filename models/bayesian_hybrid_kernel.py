@@ -1,9 +1,9 @@
 """The kernels of the Bayesian hybrid; the model stands in bayesian_hybrid.py.
 
-Rows, in deviations of the ratings: a user's is [w (n,), the lower triangle of P row after row (n (n + 1) / 2,), time,
-time, events], with w = [bias, session, consensus, popularity, p (dim,), category weights (categories,)]; an item's is
-[q (dim,), its variances (dim,), b, its variance, events]; the stream's is [events, mu, squares, refused, popularity,
-beta (categories,), Gamma (categories, dim)]. An item's categories are the bits of one word.
+Rows, in deviations of the ratings: a user's is [w (n,), the lower triangle of P row after row (n (n + 1) / 2,), surprise,
+time, time, events], with w = [bias, session, consensus, popularity, p (dim,), category weights (categories,)]; an item's
+is [q (dim,), its variances (dim,), b, its variance, events]; the stream's is [events, mu, squares, refused, consensus,
+popularity, beta (categories,), Gamma (categories, dim), events of categories]. An item's categories are the bits of one word.
 
 x is kept as its entries that may differ from 0: entry s of `x` belongs to weight `at[s]`. What a user never met has
 covariances of exactly 0 and is left out.
@@ -18,7 +18,7 @@ from streamer.batch import RATING
 from streamer.kernel import kernel
 
 BIAS, SESSION, CONSENSUS, POPULARITY, FIXED = 0, 1, 2, 3, 4  # weights; FIXED: how many before p
-EVENTS, MU, SQUARES, REFUSED, POPULAR, LEARNED = 0, 1, 2, 3, 4, 5  # columns of the stream; LEARNED: where beta begins
+EVENTS, MU, SQUARES, REFUSED, AGREEING, POPULAR, LEARNED = range(7)  # columns of the stream; LEARNED: where beta begins
 WORD = 4194304.0  # a time in ms as two numbers that float32 holds exactly
 LATEST = 2.0**45  # ms, the year 3084: later times, and those as long before 1970, count as this one
 SMALLEST = 1e-9  # variance that a weight keeps, whatever rounding took
@@ -30,14 +30,18 @@ class Model(NamedTuple):
     dim: int
     categories: int
     noise: float
+    habit_events: float
     session: float
     fade: float  # of the session bias, an event
     gap_ms: float
     bias_process: float
     latent_process: float
     item_process: float
+    consensus_process: float
+    consensus_rate: float
     popularity_rate: float
     category_rate: float
+    category_events: float
     vector_rate: float
     vector_decay: float
     clip: float
@@ -96,9 +100,11 @@ def look(item: Array, word: np.uint64, stream: F64, model: Model, x: F64, at: I3
 @kernel
 def expected(user: Array, stream: F64, fade: float, x: F64, at: I32, count: int) -> float:
     """The rating around mu, in deviations; `fade` is what is left of the session bias."""
-    popularity = stream[0, POPULAR] if user[len(user) - 1] == 0 else np.float64(user[POPULARITY])
+    new = user[len(user) - 1] == 0
+    consensus = stream[0, AGREEING] if new else np.float64(user[CONSENSUS])
+    popularity = stream[0, POPULAR] if new else np.float64(user[POPULARITY])
     z = x[CONSENSUS] + np.float64(user[BIAS]) + fade * np.float64(user[SESSION])
-    z += x[CONSENSUS] * np.float64(user[CONSENSUS]) + x[POPULARITY] * popularity
+    z += x[CONSENSUS] * consensus + x[POPULARITY] * popularity
     for s in range(FIXED, count):
         z += x[s] * np.float64(user[at[s]])
     return float(z)
@@ -109,7 +115,7 @@ def let_pass(user: Array, stream: F64, fade: float, model: Model) -> None:
     """What the time since the user's last event does to w and P: a session that fades, tastes that walk."""
     dim, n = model.dim, FIXED + model.dim + model.categories
     if user[len(user) - 1] == 0:
-        user[POPULARITY] = stream[0, POPULAR]
+        user[CONSENSUS], user[POPULARITY] = stream[0, AGREEING], stream[0, POPULAR]
     user[SESSION] = fade * np.float64(user[SESSION])
     user[n] += model.bias_process
     start = n + 1  # of row i
@@ -119,6 +125,8 @@ def let_pass(user: Array, stream: F64, fade: float, model: Model) -> None:
             user[start + 1] = fade * fade * np.float64(user[start + 1]) + (1.0 - fade * fade) * model.session
         else:
             user[start + SESSION] = fade * np.float64(user[start + SESSION])
+        if i == CONSENSUS:
+            user[start + i] += model.consensus_process
         if FIXED <= i < FIXED + dim:
             user[start + i] += model.latent_process
         start += i + 1
@@ -142,6 +150,13 @@ def spread(user: Array, n: int, x: F64, at: I32, count: int, px: F64) -> float:
     for s in range(count):
         total += x[s] * px[at[s]]
     return max(total, 0.0)
+
+
+@kernel
+def noise_of(user: Array, model: Model) -> float:
+    """R of this user: more for those whose ratings surprised more than they should have."""
+    surprise, events = np.float64(user[len(user) - 4]), np.float64(user[len(user) - 1])
+    return float(model.noise * (model.habit_events + surprise) / (model.habit_events + events))
 
 
 @kernel
@@ -174,10 +189,14 @@ def move_item(user: Array, item: Array, model: Model, error: float, s: float) ->
 def move_stream(user: Array, stream: F64, model: Model, error: float, x: F64, at: I32, count: int) -> None:
     """A small step of what all users and items share, by w as it was before the error."""
     dim, first, c = model.dim, FIXED + model.dim, 1.0 + np.float64(user[CONSENSUS])
+    stream[0, AGREEING] += model.consensus_rate * error * x[CONSENSUS]
     stream[0, POPULAR] += model.popularity_rate * error * x[POPULARITY]
     for s in range(first, count):
         number = at[s] - first
-        stream[0, LEARNED + number] += model.category_rate * error * c * x[s]
+        met = LEARNED + model.categories * (1 + dim) + number
+        rate = max(model.category_rate, 1.0 / (stream[0, met] + model.category_events))
+        stream[0, met] += 1.0
+        stream[0, LEARNED + number] += rate * error * c * x[s]
         row = LEARNED + model.categories + number * dim
         for j in range(dim):
             slope = error * np.float64(user[FIXED + j]) * x[s]
@@ -250,8 +269,10 @@ def learn_hybrid(
         if sigma == 0.0:  # nothing to measure an error by
             continue
         let_pass(u, stream, fade, model)
-        s = model.noise + spread(u, n, x, at, count, px) + doubt(u, i, model)
+        noise = noise_of(u, model)
+        s = noise + spread(u, n, x, at, count, px) + doubt(u, i, model)
         error = min(max((y - predicted) / sigma, -model.clip), model.clip)
+        u[len(u) - 4] += noise / model.noise * error * error / s
         move_item(u, i, model, error, s)
         move_stream(u, stream, model, error, x, at, count)
         move_user(u, n, error, s, px)
@@ -284,90 +305,3 @@ def predict_hybrid(
         fade = model.fade if continues(u, time_ms, model) else 0.0
         count = look(i, word_of(words, items[k]), stream, model, x, at)
         out[k] = stream[0, MU] + deviation(stream) * expected(u, stream, fade, x, at, count)
-
-
-@kernel
-def score_hybrid(
-    user: Array, item: Array, stream: F64, words: U64, items: I32, nothing: Array, model: Model, out: F32
-) -> None:
-    """What one user would rate `items`, within the last session, into `out` (n,): all of w but q is summed up beforehand."""
-    dim, first = model.dim, FIXED + model.dim
-    fade = model.fade if user[len(user) - 1] > 0 else 0.0
-    popularity = stream[0, POPULAR] if user[len(user) - 1] == 0 else np.float64(user[POPULARITY])
-    consensus = 1.0 + np.float64(user[CONSENSUS])
-    own = np.float64(user[BIAS]) + fade * np.float64(user[SESSION])
-    liking = np.empty(model.categories)
-    for number in range(model.categories):
-        liking[number] = np.float64(user[first + number]) + consensus * stream[0, LEARNED + number]
-        row = LEARNED + model.categories + number * dim
-        for j in range(dim):
-            liking[number] += np.float64(user[FIXED + j]) * stream[0, row + j]
-    mu, sigma = stream[0, MU], deviation(stream)
-    for k in range(len(items)):
-        i, rest = item[items[k]] if 0 <= items[k] < len(item) else nothing, word_of(words, items[k])
-        total, count, number = 0.0, 0, 0
-        while rest != np.uint64(0) and number < model.categories:
-            if rest & np.uint64(1):
-                total += liking[number]
-                count += 1
-            rest >>= np.uint64(1)
-            number += 1
-        z = own + consensus * np.float64(i[2 * dim]) + total / np.sqrt(max(count, 1))
-        z += popularity * (0.25 * np.log(1.0 + np.float64(i[2 * dim + 2])) - 0.7)
-        for j in range(dim):
-            z += np.float64(user[FIXED + j]) * np.float64(i[j])
-        out[k] = mu + sigma * z
-
-
-@kernel
-def doubt_hybrid(
-    user: Array, item: Array, stream: F64, words: U64, items: I32, nothing: Array, model: Model, out: F32
-) -> None:
-    """The standard deviation of what `score_hybrid` answers, into `out` (n,)."""
-    n = FIXED + model.dim + model.categories
-    x, px, at = np.zeros(n), np.zeros(n), np.zeros(n, dtype=np.int32)
-    sigma = deviation(stream)
-    for k in range(len(items)):
-        i = item[items[k]] if 0 <= items[k] < len(item) else nothing
-        count = look(i, word_of(words, items[k]), stream, model, x, at)
-        out[k] = sigma * np.sqrt(spread(user, n, x, at, count, px) + doubt(user, i, model))
-
-
-@kernel
-def condition_hybrid(
-    user: Array,
-    item: Array,
-    stream: F64,
-    words: U64,
-    numbers: I32,
-    liked: F64,
-    noise: float,
-    items: I32,
-    values: F64,
-    model: Model,
-) -> None:
-    """Move one user's row alone: by what is said of categories, then by ratings of known items as of one session."""
-    n, first, sigma = FIXED + model.dim + model.categories, FIXED + model.dim, deviation(stream)
-    if sigma == 0.0:
-        return
-    x, px, at = np.zeros(n), np.zeros(n), np.zeros(n, dtype=np.int32)
-    for k in range(len(numbers)):  # an item that is nothing but of this category
-        number = numbers[k]
-        predicted = stream[0, LEARNED + number]
-        row = LEARNED + model.categories + number * model.dim
-        for j in range(model.dim):
-            x[j], at[j] = stream[0, row + j], FIXED + j
-            predicted += x[j] * np.float64(user[FIXED + j])
-        x[model.dim], at[model.dim] = 1.0, first + number
-        predicted += np.float64(user[first + number])
-        s = noise + spread(user, n, x, at, model.dim + 1, px)
-        move_user(user, n, (liked[k] - stream[0, MU]) / sigma - predicted, s, px)
-    for k in range(len(items)):
-        fade = model.fade if user[len(user) - 1] > 0 else 0.0
-        i = item[items[k]]
-        count = look(i, word_of(words, items[k]), stream, model, x, at)
-        error = (values[k] - stream[0, MU]) / sigma - expected(user, stream, fade, x, at, count)
-        let_pass(user, stream, fade, model)
-        s = model.noise + spread(user, n, x, at, count, px) + doubt(user, i, model)
-        move_user(user, n, min(max(error, -model.clip), model.clip), s, px)
-        user[len(user) - 1] += 1.0

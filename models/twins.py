@@ -91,14 +91,15 @@ def twin_bayesian_hybrid(learner: BayesianHybrid, batch: Batch) -> F64:
     out = np.full(len(batch), np.nan)
     m, n, dim, stream = learner.model, learner.size, learner.model.dim, learner.stream.values[0]
     p, lower = slice(4, 4 + dim), np.tril_indices(n)
-    beta, gamma = stream[5 : 5 + m.categories], stream[5 + m.categories :].reshape(m.categories, dim)
+    parts = np.split(stream, [6, 6 + m.categories, 6 + m.categories * (1 + dim)])
+    beta, gamma, met = parts[1], parts[2].reshape(m.categories, dim), parts[3]
     for k in np.flatnonzero(batch.kinds == RATING):
         user, item = learner.user.values[batch.users[k]], learner.item.values[batch.items[k]]
         word, time_ms, y = int(learner.words.values[batch.items[k], 0]), int(batch.times_ms[k]), float(batch.values[k])
         indicator = np.array([word >> number & 1 for number in range(m.categories)], dtype=np.float64)
         g = indicator / np.sqrt(max(indicator.sum(), 1))
         w, cov = user[:n].astype(np.float64), np.zeros((n, n))
-        cov[lower] = user[n:-3]
+        cov[lower] = user[n:-4]
         cov += np.tril(cov, -1).T
         q, v, b, v_b = (
             item[:dim].astype(np.float64),
@@ -111,7 +112,7 @@ def twin_bayesian_hybrid(learner: BayesianHybrid, batch: Batch) -> F64:
         last_ms = 2**22 * int(user[-3]) + int(user[-2])
         fade = m.fade if user[-1] and time_ms - last_ms <= m.gap_ms else 0.0
         if not user[-1]:
-            w[3] = stream[4]
+            w[2], w[3] = stream[4], stream[5]
         w[1] *= fade
         mu, sigma = stream[1], np.sqrt(stream[2] / max(stream[0], 1))
         z = base + x @ w
@@ -125,9 +126,11 @@ def twin_bayesian_hybrid(learner: BayesianHybrid, batch: Batch) -> F64:
         cov[:, 1] *= fade
         cov[1, 1] += (1 - fade**2) * m.session
         cov[0, 0] += m.bias_process
+        cov[2, 2] += m.consensus_process
         cov[p, p] += m.latent_process * np.eye(dim)
         v_b, c, px = v_b + m.item_process, 1 + w[2], cov @ x
-        s = m.noise + x @ px + c**2 * v_b + w[p] ** 2 @ v
+        habit = (m.habit_events + user[-4]) / (m.habit_events + user[-1])
+        s = m.noise * habit + x @ px + c**2 * v_b + w[p] ** 2 @ v
         e = np.clip((y - mu) / sigma - z, -m.clip, m.clip)
         item[:] = np.concatenate(
             [
@@ -136,12 +139,13 @@ def twin_bayesian_hybrid(learner: BayesianHybrid, batch: Batch) -> F64:
                 [b + v_b * c * e / s, v_b - (v_b * c) ** 2 / s, item[-1] + 1],
             ]
         )
-        stream[4] += m.popularity_rate * e * x[3]
-        beta += m.category_rate * e * c * g
+        stream[4:6] += np.array([m.consensus_rate, m.popularity_rate]) * e * x[2:4]
+        beta += np.maximum(m.category_rate, 1 / (met + m.category_events)) * e * c * g
+        met += indicator
         gamma += np.outer(g, m.vector_rate * e * w[p]) - m.vector_decay * indicator[:, None] * gamma
         w, cov = w + px * e / s, cov - np.outer(px, px) / s
         when = divmod(max(time_ms, last_ms) if user[-1] else time_ms, 2**22)
-        user[:] = np.concatenate([w, cov[lower], when, [user[-1] + 1]])
+        user[:] = np.concatenate([w, cov[lower], [user[-4] + habit * e**2 / s], when, [user[-1] + 1]])
     return out
 
 
