@@ -4,6 +4,8 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from streamer.config import Settings
 from streamer.engine import Engine
 from streamer.events import Click, Message, Offsets, Rating, Record, message
@@ -12,6 +14,7 @@ from streamer.learners import Learners
 from streamer.log import EmbeddedLog, LogSource
 from streamer.memory import Memory
 from streamer.models import LEARNERS, learner
+from streamer.protocols import Conditioned
 from streamer.recommend import POPULARITY, Recommender
 from streamer.state import RocksStore
 
@@ -61,6 +64,10 @@ def _exercise(name: str, folder: Path) -> None:
             recommender.recommend(user, 3)
             recommender.predict(user, "i1")
         recommender.similar_items("i1", 3)
+        if isinstance(chosen, Conditioned):
+            item, nobody = np.zeros(1, dtype=np.int32), memory.users.view("nobody").rows[name]
+            row = chosen.condition(nobody, {0: 1.0}, item, np.ones(1, dtype=np.float32))
+            chosen.uncertainty(row, item)
     finally:
         log.close()
         store.close()

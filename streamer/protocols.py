@@ -140,6 +140,20 @@ class Categorised(Protocol):
         """
 
 
+@runtime_checkable
+class Conditioned(Protocol):
+    """A learner whose user row is a belief: it can be told things without learning them, and says how sure it is. Changes nothing."""
+
+    def condition(self, row: Array, preferences: Mapping[int, float], items: I32, values: F32) -> Array:
+        """The row of a user who also said this: ratings by number of category, and `values` (n,) for item rows."""
+
+    def score_row(self, row: Array, items: I32) -> F32:
+        """`score` for a user's row, (len(items),), whoever's it is."""
+
+    def uncertainty(self, row: Array, items: I32) -> F32:
+        """Standard deviations of what `score_row` answers, (len(items),)."""
+
+
 class Row(NamedTuple):
     """One row to commit; a value of None deletes."""
 
