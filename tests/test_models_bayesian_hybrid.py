@@ -10,7 +10,7 @@ from learning import Nobody, settings
 from streamer.app import learners
 from streamer.arrays import F32, F64, I32
 from streamer.batch import RATING, Batch
-from streamer.checks.batches import Feed, Happening, happenings, rating
+from streamer.checks.batches import Feed, Happening, happenings, rating, with_rows
 from streamer.consumers.files import FileSource
 from streamer.engine import Engine
 from streamer.memory import Memory
@@ -168,6 +168,8 @@ def test_a_mood_lasts_for_its_session_and_a_late_event_ends_none() -> None:
     )
     assert in_session == late
     assert after > in_session + 0.2
+    feed.learner.learn(at(feed.batch([rating("u3", "i9", 0.5)]), [start - 500_000_000]))  # late
+    assert float(feed.learner.predict(at(ask, [start + 8000]))[0]) <= in_session  # and the session still goes on
 
 
 def test_covariances_stay_positive_even_when_everything_is_repeated() -> None:
@@ -239,6 +241,22 @@ def test_score_is_the_prediction_within_the_session() -> None:
     batch = feed.batch([rating("u1", item, 3.0) for item in ids])
     last = at(batch, [0] * len(ids))  # late: the session goes on
     np.testing.assert_allclose(feed.learner.predict(last), feed.learner.score(feed.view("u1"), batch.items), rtol=1e-6)
+
+
+def test_score_is_the_prediction_for_who_and_what_was_never_seen() -> None:
+    learner = hybrid()
+    feed = fed(learner, genres(2000))
+    nobody, batch = np.full(3, -1, dtype=np.int32), feed.batch([rating("u1", item, 3.0) for item in ("i0", "i1", "i2")])
+    nothing = learner.score(feed.view("u1"), nobody)
+    assert (
+        learner.stream.values[0, 4] != 0 != learner.stream.values[0, 5]
+    )  # there is something that new users begin with
+    expected = learner.predict(with_rows(batch, nobody, batch.items))
+    np.testing.assert_allclose(learner.score(feed.view("nobody"), batch.items), expected, rtol=1e-6)
+    np.testing.assert_allclose(learner.predict(with_rows(at(batch, [0] * 3), batch.users, nobody)), nothing, rtol=1e-6)
+    for rows in (0, len(feed.words.values) - 1):
+        feed.words.values[rows, 0] ^= 7
+    np.testing.assert_array_equal(learner.score(feed.view("u1"), nobody), nothing)  # nobody else's categories
 
 
 def test_the_same_rating_again_and_again_is_what_it_predicts() -> None:
