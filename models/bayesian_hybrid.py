@@ -20,7 +20,8 @@ all ratings, so that any scale is learned alike. Cost: O(n (nonzero + n / 2)) an
 Kalman (1960), A new approach to linear filtering and prediction problems, J. Basic Engineering 82(1). Stern, Herbrich,
 Graepel (2009), Matchbox: large scale online Bayesian recommendations, WWW. Deviations: items' covariances are diagonal
 and that between users and items is dropped; beta and Gamma descend, as they are shared by all. Left out: replayed events,
-which gain .001 (the design's figure) only with the rows of users long evicted, and cost .001 with copies of their weights.
+which gain .001 (the design's figure) only with the rows of users long evicted, and cost .001 with copies of their weights;
+full covariances of items, which gain nothing.
 """
 
 from collections.abc import Mapping

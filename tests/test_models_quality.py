@@ -87,7 +87,13 @@ def hit_rate(made: OnlineLearner, batch: Batch, events: int) -> float:
 
 @pytest.mark.parametrize(
     ("name", "dim", "most"),
-    [("bias", None, 0.89), ("biased-mf", None, 0.895), ("biased-mf", 8, 0.895), ("biased-mf", 64, 0.895)],
+    [
+        ("bias", None, 0.89),
+        ("biased-mf", None, 0.895),
+        ("biased-mf", 8, 0.895),
+        ("biased-mf", 64, 0.895),
+        ("bayesian-hybrid", None, 0.87),
+    ],
 )
 def test_ratings_are_predicted_well_enough(stream: Batch, name: str, dim: int | None, most: float) -> None:
     assert rmse(stream, ready(name, stream, dim).learn(stream)) <= most
