@@ -67,7 +67,7 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 class LearningSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is learned, and how; the state depends on most of it."""
 
-    rating_learner: Annotated[str, _doc("champion for ratings")] = "biased-mf"
+    rating_learner: Annotated[str, _doc("champion for ratings")] = "bayesian-hybrid"
     click_learner: Annotated[str, _doc("champion for clicks")] = "skip-gram"
     seed: Annotated[int, _doc("seed of every first value and every negative", ge=0, le=2**63 - 1)] = 1
     dim: Annotated[

@@ -141,10 +141,10 @@ def test_a_state_is_opened_with_the_settings_it_was_made_with(store: RocksStore)
     ("flags", "said"),
     [
         ({"seed": 2}, "made with seed 1, the settings say 2"),
-        ({"dim": 8}, "made with learners biased-mf dim 32, the settings say 8"),
+        ({"dim": 16}, "made with learners bayesian-hybrid dim 8, the settings say 16"),
         (
             {"rating_learner": "bias"},
-            "made with learners biased-mf, popularity-recent, skip-gram, the settings say bias, ",
+            "made with learners bayesian-hybrid, popularity-recent, skip-gram, the settings say bias, ",
         ),
         ({"like_share": 0.9}, "made with like_share 0.8, the settings say 0.9"),
         ({"dedupe_events": 7}, "made with dedupe_events 1000000, the settings say 7"),

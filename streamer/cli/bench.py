@@ -86,6 +86,8 @@ def bench(
     """
     if options.get("dim") is None:
         options["dim"] = 64
+    if options.get("rating_learner") is None:
+        options["rating_learner"] = "biased-mf"
     settings = settings_of(options)
     said = Console(stderr=True, quiet=as_json)
     said.print("loading kernels ...")
