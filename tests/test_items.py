@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from streamer.categories import Categories
 from streamer.embeddings import Table
 from streamer.errors import BadState
 from streamer.events import ItemUpdate
@@ -16,7 +17,7 @@ from streamer.state import RocksStore
 
 def made() -> tuple[Items, Table]:
     table = Table("item", [1.0, 0.0], random=1, scale=1.0)
-    return Items([table], seed=1), table
+    return Items([table], Categories({}), seed=1), table
 
 
 def commit(items: Items, store: RocksStore) -> None:

@@ -117,6 +117,6 @@ def test_settings_come_from_flags_over_variables_over_the_file(tmp_path: Path) -
 
 def test_a_simulated_world_can_be_learned(tmp_path: Path) -> None:
     with streamer(tmp_path / "d", "--simulate") as process:
-        process.wait_for('streamer_rolling_rmse{learner="bayesian-hybrid",window="1000"}', 0.1)
+        process.wait_for('streamer_rolling_rmse{learner="biased-mf",window="1000"}', 0.1)
         answer = process.call("RecommendationService/Recommend", userId="nobody", limit=3)
         assert all(item["title"] for item in answer["items"])  # type: ignore[attr-defined]
