@@ -266,12 +266,12 @@ def learn_hybrid(
         stream[0, EVENTS] += 1.0
         stream[0, MU] += (y - mu) / stream[0, EVENTS]
         stream[0, SQUARES] += (y - mu) * (y - stream[0, MU])
-        if sigma == 0.0:  # nothing to measure an error by
-            continue
         let_pass(u, stream, fade, model)
         noise = noise_of(u, model)
         s = noise + spread(u, n, x, at, count, px) + doubt(u, i, model)
-        error = min(max((y - predicted) / sigma, -model.clip), model.clip)
+        error = 0.0  # while all ratings were alike there is nothing to measure an error by
+        if sigma > 0.0:
+            error = min(max((y - predicted) / sigma, -model.clip), model.clip)
         u[len(u) - 4] += noise / model.noise * error * error / s
         move_item(u, i, model, error, s)
         move_stream(u, stream, model, error, x, at, count)

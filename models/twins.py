@@ -120,8 +120,6 @@ def twin_bayesian_hybrid(learner: BayesianHybrid, batch: Batch) -> F64:
         stream[0] += 1
         stream[1] += (y - mu) / stream[0]
         stream[2] += (y - mu) * (y - stream[1])
-        if sigma == 0:
-            continue
         cov[1] *= fade
         cov[:, 1] *= fade
         cov[1, 1] += (1 - fade**2) * m.session
@@ -131,7 +129,7 @@ def twin_bayesian_hybrid(learner: BayesianHybrid, batch: Batch) -> F64:
         v_b, c, px = v_b + m.item_process, 1 + w[2], cov @ x
         habit = (m.habit_events + user[-4]) / (m.habit_events + user[-1])
         s = m.noise * habit + x @ px + c**2 * v_b + w[p] ** 2 @ v
-        e = np.clip((y - mu) / sigma - z, -m.clip, m.clip)
+        e = np.clip((y - mu) / sigma - z, -m.clip, m.clip) if sigma else 0.0
         item[:] = np.concatenate(
             [
                 q + v * w[p] * e / s,

@@ -62,7 +62,7 @@ def test_a_user_is_shown_with_the_last_events_first(run: Run, state: Path) -> No
     lines = out.splitlines()
     assert lines[0] == "user 'u1': 3 events, 2 of them clicks or likes, 2 items seen, last 1998-07-09 16:00"
     assert 'profile: {"user_id":"u1","attributes":{"age":42.0}}' in out
-    assert "biased-mf/user: a row of 34 numbers" in out or "biased-mf/user" in out
+    assert "bayesian-hybrid/user" in out
     assert [line.split()[:4] for line in lines[-3:]] == [
         ["1998-07-09", "16:00", "rating", "2.0"],
         ["2004-11-09", "11:33", "purchase", "4.0"],
@@ -82,7 +82,7 @@ def test_a_user_for_programs_is_one_object(run: Run, state: Path) -> None:
     assert [event["item_id"] for event in found["history"]] == ["a", "b/c d", "a"]
     assert [event["kind"] for event in found["history"]] == ["rating", "purchase", "rating"]
     assert found["profile"]["attributes"] == {"age": 42.0}
-    assert set(found["rows"]) == {"biased-mf/user", "skip-gram/user"}
+    assert set(found["rows"]) == {"bayesian-hybrid/user", "skip-gram/user"}
 
 
 def test_somebody_never_seen_is_an_answer(run: Run, state: Path) -> None:
@@ -157,7 +157,7 @@ def test_the_digest_is_the_last_line_alone(run: Run, state: Path) -> None:
     assert run("inspect", "--digest", "--data", state)[1].splitlines()[-1] == wanted.digest
     found = json.loads(run("inspect", "--digest", "--json", "--data", state)[1])
     assert found == {"digest": wanted.digest, "learners": wanted.learners, "offsets": {"log/0": 12}}
-    assert set(wanted.learners) == {"biased-mf", "skip-gram", "popularity-recent"}
+    assert set(wanted.learners) == {"bayesian-hybrid", "skip-gram", "popularity-recent"}
 
 
 def test_looking_beside_its_owner_shows_the_last_commit(run: Run, tmp_path: Path) -> None:

@@ -263,6 +263,7 @@ def test_the_same_rating_again_and_again_is_what_it_predicts() -> None:
     feed = Feed(hybrid())
     out = feed.learn([rating(f"u{n % 5}", f"i{n % 7}", 4.0) for n in range(50)])
     assert (out[1:] == 4.0).all()
+    assert (feed.learner.tables()["item"].values[:7, -1] > 0).all()  # it was learned from
     assert np.isfinite(feed.learn([rating("u1", "i1", 1.0), rating("u2", "i2", 1.0)])).all()
 
 

@@ -55,7 +55,7 @@ def clicks(user_id: str, *item_ids: str) -> list[Event]:
 def test_nobody_knows_anything_yet(told: Told) -> None:
     assert told.ids("u") == []
     assert told.recommender.similar_items("i", 5) == []
-    assert told.recommender.predict("u", "i").source == "biased-mf (unknown user and item)"
+    assert told.recommender.predict("u", "i").source == "bayesian-hybrid (unknown user and item)"
 
 
 def test_an_unknown_user_gets_what_is_popular_and_is_told_so(told: Told) -> None:
@@ -114,9 +114,9 @@ def test_predictions_stay_within_the_ratings_seen(told: Told) -> None:
     told.tell(*[Rating(f"u{n}", "good", 5.0) for n in range(30)], *[Rating(f"u{n}", "bad", 1.0) for n in range(30)])
     good, bad = (told.recommender.predict("u1", item) for item in ("good", "bad"))
     assert 1.0 <= bad.value < good.value <= 5.0
-    assert good.source == "biased-mf"
-    assert told.recommender.predict("nobody", "good").source == "biased-mf (unknown user)"
-    assert told.recommender.predict("u1", "nothing").source == "biased-mf (unknown item)"
+    assert good.source == "bayesian-hybrid"
+    assert told.recommender.predict("nobody", "good").source == "bayesian-hybrid (unknown user)"
+    assert told.recommender.predict("u1", "nothing").source == "bayesian-hybrid (unknown item)"
     assert 1.0 <= told.recommender.predict("nobody", "nothing").value <= 5.0
 
 
