@@ -182,6 +182,8 @@ def _size(file: Path) -> int:
 def _opening(path: Path, error: str) -> BadState:
     if "lock file" in error.lower() or "lock hold by" in error.lower():  # "block" is another matter
         return BadState(f"the state in {path} is in use by another process: stop it, or use another --data directory")
+    if "no space left" in error.lower():  # RocksDB writes while it opens; nothing is wrong with the state
+        return BadState(f"cannot open the state in {path}: {error}; free some space and start again: nothing is lost")
     return BadState(
         f"cannot open the state in {path}: {error}; restore a backup, or use another --data directory to learn again"
     )

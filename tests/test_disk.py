@@ -11,6 +11,9 @@ import pytest
 from learning import digest
 from process import DEADLINE_S, Streamer, run, streamer
 
+from streamer.errors import BadState
+from streamer.rocks import Rocks
+
 ROWS = 20_000
 LEARNED = 'streamer_events_total{outcome="learned",topic="ratings"}'
 
@@ -69,3 +72,17 @@ def test_a_full_disk_pauses_learning_and_nothing_else(small_disk: Path, tmp_path
         assert process.process.wait(DEADLINE_S) == 0, process.output.read_text()  # by itself
     run("serve", "--data", tmp_path / "whole", "--port", "0", *arguments)
     assert digest(small_disk / "d") == digest(tmp_path / "whole")
+
+
+def test_a_start_on_a_full_disk_asks_for_space_and_not_for_a_backup(small_disk: Path) -> None:
+    state = Rocks(small_disk / "d")
+    state.write([(b"key", bytes(1 << 20))], sync=True)
+    state.close()
+    ballast = small_disk / "ballast"
+    fill(ballast)
+    with pytest.raises(BadState, match="free some space"):
+        Rocks(small_disk / "d")
+    ballast.unlink()
+    state = Rocks(small_disk / "d")
+    assert state.get(b"key") == bytes(1 << 20)
+    state.close()
