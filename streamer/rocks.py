@@ -167,9 +167,7 @@ def _reading(path: Path) -> Iterator[None]:
     except (BadState, StoreUnavailable, GeneratorExit):
         raise
     except Exception as error:  # rocksdict raises nothing narrower
-        raise BadState(
-            f"the state in {path} is damaged: {error}; restore a backup, or use another --data directory to learn again"
-        ) from None
+        raise BadState(f"the state in {path} is damaged: {error}; {_mend(path)}") from None
 
 
 def _size(file: Path) -> int:
@@ -184,6 +182,9 @@ def _opening(path: Path, error: str) -> BadState:
         return BadState(f"the state in {path} is in use by another process: stop it, or use another --data directory")
     if "no space left" in error.lower():  # RocksDB writes while it opens; nothing is wrong with the state
         return BadState(f"cannot open the state in {path}: {error}; free some space and start again: nothing is lost")
-    return BadState(
-        f"cannot open the state in {path}: {error}; restore a backup, or use another --data directory to learn again"
-    )
+    return BadState(f"cannot open the state in {path}: {error}; {_mend(path)}")
+
+
+def _mend(path: Path) -> str:
+    """What to do about a damaged database; a state can be made again from its log, a log from nothing."""
+    return "restore a backup" + (", or move it away to learn again from the log" if path.name == "state" else "")

@@ -11,7 +11,7 @@ from streamer.api.security import admit
 from streamer.api.server import listen, serve
 from streamer.app import App
 from streamer.config import Settings
-from streamer.errors import BadSettings, StoreUnavailable
+from streamer.errors import BadSettings, StoreUnavailable, StreamerError
 from streamer.protocols import Stream
 
 CHUNK_EVENTS = 500
@@ -83,7 +83,8 @@ def run(settings: Settings, replay: Replay | None, started: Callable[[str, App],
         sock.close()
         raise
 
-    async def main() -> None:
+    async def main() -> bool:
+        """Whether all of the replay, if there is one, is in the log."""
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for sign in (signal.SIGINT, signal.SIGTERM):
@@ -116,13 +117,16 @@ def run(settings: Settings, replay: Replay | None, started: Callable[[str, App],
         await serving
         if replayer is not None and replayer.failure is not None:
             raise replayer.failure
+        return replayer is None or replayer.done >= replayer.total
 
     try:
-        asyncio.run(main())
+        appended = asyncio.run(main())
     finally:
         app.close()
     if app.failure is not None:
         raise app.failure
+    if replay is not None and replay.until_drained and not (appended and app.drained):
+        raise StreamerError("stopped before everything was learned: start it again to go on where it stopped")
 
 
 async def _watch(app: App, replayer: Replayer | None, stop: asyncio.Event, progress: Progress, drain: bool) -> None:

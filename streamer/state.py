@@ -90,7 +90,7 @@ class RocksStore:
         if meta.format != FORMAT:
             raise BadState(
                 f"the state in {self.folder} has format {meta.format}, this streamer writes format {FORMAT}: "
-                "use the streamer that made it, or another --data directory to learn again from the log"
+                f"use the streamer that made it, or move {self.folder / 'state'} away to learn again from the log"
             )
         return meta
 
@@ -105,7 +105,7 @@ class RocksStore:
         for name, found, given in _differences("", meta.settings, wanted):
             raise BadState(
                 f"the state in {self.folder} was made with {name} {found}, the settings say {given}: use {found}, "
-                "or another --data directory to learn again from the log"
+                f"or move {self.folder / 'state'} away to learn again from the log"
             )
 
     def sizes(self) -> Iterator[tuple[str, int]]:

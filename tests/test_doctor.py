@@ -67,7 +67,7 @@ def test_a_state_is_recognised_and_left_as_it_is(state: Path) -> None:
 def test_a_state_made_with_other_settings_is_wrong(state: Path) -> None:
     data = found(state, seed=7)["data"]
     assert not data.ok
-    assert "was made with seed 1, the settings say 7: use 1, or another --data directory" in data.says
+    assert "was made with seed 1, the settings say 7: use 1, or move " in data.says
 
 
 def test_a_state_in_use_is_wrong(state: Path) -> None:

@@ -1,7 +1,10 @@
 """`streamer evaluate`: its figures against hand-checked streams and a plain reckoning of the same definitions."""
 
+import contextlib
 import json
 import os
+import subprocess
+import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from math import inf, log2, sqrt
@@ -11,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from learning import records, settings
-from process import run
+from process import command, run
 
 from streamer.app import learners
 from streamer.arrays import F32, I32
@@ -254,3 +257,25 @@ def test_thresholds_on_real_ratings(movielens: Path) -> None:
     assert (by_descent.rmse or inf) <= 0.895
     assert (by_count.rmse or inf) <= 0.89
     assert (by_descent.hit_rate_10 or 0) > (by_count.hit_rate_10 or inf)
+
+
+def test_a_signal_leaves_no_temporary_state_behind(tmp_path: Path) -> None:
+    path, temporary = tmp_path / "ratings.csv", tmp_path / "tmp"
+    temporary.mkdir()
+    lines = (f"u{n % 997},i{n % 499},{1 + n % 5},{1_600_000_000 + n}\n" for n in range(300_000))
+    path.write_text("user,item,rating,timestamp\n" + "".join(lines))
+    process = subprocess.Popen(
+        command("evaluate", path),
+        env={**os.environ, "TMPDIR": str(temporary)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 60
+    while not list(temporary.glob("streamer-*")):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(0.01)
+    process.terminate()
+    assert process.wait(10) == 130
+    assert list(temporary.iterdir()) == []

@@ -121,7 +121,7 @@ def test_a_state_is_opened_with_the_settings_it_was_made_with(store: RocksStore)
     store.open_as(made)
     store.open_as({**made})
     for change, said in [
-        ({"seed": 2}, "made with seed 1, the settings say 2: use 1, or another --data directory"),
+        ({"seed": 2}, "made with seed 1, the settings say 2: use 1, or move "),
         ({"kinds": {"view": 0.3}}, "made with kinds view 0.2, the settings say 0.3"),
         ({"kinds": {"click": 1.0}}, "made with kinds view, the settings say click"),
         (

@@ -1,8 +1,12 @@
 """The command line: `streamer COMMAND`. A command is one file here and one line of `COMMANDS`, imported when it runs."""
 
+import errno
+import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
+from types import FrameType
 
 import click
 
@@ -54,7 +58,9 @@ def group() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command; exit code 0 done, 1 failed, 2 usage, 78 bad settings or state."""
+    """Run a command; exit code 0 done, 1 failed, 2 usage, 78 bad settings or state, 130 interrupted."""
+    with suppress(ValueError):  # not the main thread: whoever called us has the signals
+        signal.signal(signal.SIGTERM, _terminated)  # as Ctrl-C: what is open is closed, temporary folders go
     try:
         group.main(args=arguments, prog_name="streamer", standalone_mode=False)
     except click.exceptions.Exit as ended:
@@ -67,6 +73,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # the reader of our output is gone
         sys.stderr.close()
         sys.exit(1)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EIO):
+            raise
+        sys.stderr.write(f"streamer: cannot write: {error.strerror}\n")
+        sys.exit(1)
     except StreamerError as error:
         click.echo(f"streamer: {error}", err=True)
         sys.exit(error.exit_code)
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

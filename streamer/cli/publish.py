@@ -49,6 +49,9 @@ def publish(path: str, url: str, start: int, as_json: bool, **options: Any) -> N
     try:
         with bar(console, "publishing", len(stream)) as shown:
             done = replay(stream, out, start, moved)
+    except KeyboardInterrupt:
+        click.echo(f"streamer: stopped; rows before {durable:,} are published: go on with --start {durable}", err=True)
+        raise
     except SourceUnavailable as error:
         if durable == start:
             raise

@@ -89,8 +89,9 @@ class ProgressLine:
 
     def started(self, url: str, app: App) -> None:
         """The endpoint answers."""
-        where = f"kafka {app.settings.kafka.kafka}" if app.settings.kafka.kafka else app.settings.state.data
-        self._console.print(f"streamer answers on {url}  (data in {where}; stop with Ctrl-C)", soft_wrap=True)
+        events = f"events from Kafka at {app.settings.kafka.kafka}, " if app.settings.kafka.kafka else ""
+        where = f"{events}data in {app.settings.state.data}"
+        self._console.print(f"streamer answers on {url}  ({where}; stop with Ctrl-C)", soft_wrap=True)
         sys.stdout.flush()
         if self._console.is_terminal:
             self._live = Live(Text(""), console=self._console, refresh_per_second=8)
