@@ -39,8 +39,3 @@ def kernel(function: Callable[P, R]) -> Callable[P, R]:
     """Compile `function` on its first call, without the GIL, kept on disk between processes."""
     compiled = numba.njit(nogil=True, cache=True, error_model="numpy")(function)
     return cast(Callable[P, R], compiled)
-
-
-def plain(function: Callable[P, R]) -> Callable[P, R]:
-    """The Python function that a kernel was compiled from, for tests that step through it."""
-    return cast(Callable[P, R], getattr(function, "py_func", function))
