@@ -31,13 +31,13 @@ from streamer.engine import RETRY_S, Engine
 from streamer.errors import SourceUnavailable
 from streamer.events import LOG, Message, Offsets, Record
 from streamer.freshness import Freshness
-from streamer.learners import Learners
+from streamer.learners import Learners, gathered
 from streamer.log import EmbeddedLog, LogSource
 from streamer.memory import Memory
 from streamer.metrics import Metrics, Readings
 from streamer.models import learner
 from streamer.monitor import WINDOWS
-from streamer.protocols import Hinted, Sink, Source
+from streamer.protocols import Hinted, Kind, Sink, Source
 from streamer.recommend import POPULARITY, Recommender
 from streamer.state import GENERATION, RocksStore
 
@@ -45,9 +45,9 @@ from streamer.state import GENERATION, RocksStore
 def learners(settings: Settings) -> Learners:
     """The learners that the settings name, champions first; raises BadSettings."""
     learning = settings.learning
-    names = dict.fromkeys([learning.rating_learner, learning.click_learner, POPULARITY])
-    made = [learner(name, seed=learning.seed, dim=learning.dim) for name in names]
-    return Learners(made, {"ratings": learning.rating_learner, "clicks": learning.click_learner})
+    champions: dict[Kind, str] = {"ratings": learning.rating_learner, "clicks": learning.click_learner}
+    names = [*champions.values(), POPULARITY]
+    return gathered(names, champions, lambda name: learner(name, seed=learning.seed, dim=learning.dim))
 
 
 class App:

@@ -1,7 +1,8 @@
 """What a learner sees: events as arrays, and one user as a view."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from streamer.arrays import F32, I32, I64, U8, U64, Array
 
@@ -24,6 +25,13 @@ class Seen:
     window: int  # 4,096
 
 
+class Opinion(NamedTuple):
+    """What a learner said of a batch while it learned it: as of just before each event."""
+
+    predicted: F32  # (n,) what its `learn` returned
+    scores: F32  # (n, m) what its `score` would have said of the m items that were asked about; (n, 0) where none were
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """n events in the order they are learned in. A row of -1 is one never seen: only in batches that are predicted."""
@@ -39,6 +47,7 @@ class Batch:
     highs: F32  # (n,) highest rating before this event, inf where there was none
     seen_counts: I64  # (n,) distinct items the user had seen before this event
     seen: Seen
+    opinions: Mapping[str, Opinion] = field(default_factory=dict)  # of the experts of who is learning now, by name
 
     def __len__(self) -> int:
         return len(self.kinds)

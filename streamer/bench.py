@@ -164,8 +164,8 @@ def _parts(memory: Memory, source: Source, settings: Settings) -> dict[str, floa
         for part, batch in memory.encoder.encode(records, memory.commit):
             booked("decode and encode")
             predictions = {}
-            for name, made in memory.learners.by_name.items():
-                predictions[name] = made.learn(batch) if len(batch) else batch.values
+            for name, said in memory.learners.opinions(batch) if len(batch) else ():
+                predictions[name] = said.predicted
                 booked(f"learn {name}")
             memory.monitor.observe(batch, predictions)
             booked("observe")

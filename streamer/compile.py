@@ -10,11 +10,11 @@ from streamer.config import Settings
 from streamer.engine import Engine
 from streamer.events import Click, Message, Offsets, Rating, Record, message
 from streamer.kernel import CACHE_FOLDER
-from streamer.learners import Learners
+from streamer.learners import gathered
 from streamer.log import EmbeddedLog, LogSource
 from streamer.memory import Memory
 from streamer.models import LEARNERS, learner
-from streamer.protocols import Conditioned
+from streamer.protocols import Conditioned, Kind
 from streamer.recommend import POPULARITY, Recommender
 from streamer.state import RocksStore
 
@@ -47,19 +47,18 @@ def compile_kernels(progress: Callable[[str], None]) -> None:
 def _exercise(name: str, folder: Path) -> None:
     settings = Settings()
     chosen = learner(name, seed=1)
-    other = {"ratings": "popularity", "clicks": "bias"}[chosen.kind]
-    popularity = learner(POPULARITY, seed=1)
-    unique = {made.name: made for made in (chosen, learner(other, seed=1), popularity)}
-    names = {made.kind: made.name for made in (unique[other], unique[name])}
+    champions: dict[Kind, str] = {"ratings": "bias", "clicks": "popularity"}
+    champions[chosen.kind] = name
     store, log = RocksStore(folder), EmbeddedLog(folder)
     try:
-        memory = Memory(Learners(list(unique.values()), names), settings, store)
+        made = gathered([*champions.values(), POPULARITY], champions, lambda wanted: learner(wanted, seed=1))
+        memory = Memory(made, settings, store)
         log.publish(_events())
         engine = Engine(LogSource(log), memory, _Nobody(), max_records=100, commit_interval_s=1.0)
         while engine.step(0.0):
             pass
         engine.commit()
-        recommender = Recommender(memory, unique[POPULARITY])
+        recommender = Recommender(memory, made.by_name[POPULARITY])
         for user in ("u1", "nobody"):
             recommender.recommend(user, 3)
             recommender.predict(user, "i1")

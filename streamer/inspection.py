@@ -18,7 +18,7 @@ from streamer.learners import Learners
 from streamer.ledger import journal
 from streamer.memory import Memory
 from streamer.models import learner
-from streamer.protocols import Kind
+from streamer.protocols import Composed, Kind
 from streamer.recommend import POPULARITY, Recommender
 from streamer.state import GENERATION, Digest, Meta, RocksStore
 
@@ -218,7 +218,7 @@ def recommendations(folder: str, user_id: str, limit: int) -> list[Recommendatio
         names = list(made)
         chosen = [learner(name, seed=_seed(meta), dim=made[name].get("dim")) for name in names]
         champions: dict[Kind, str] = {}
-        for found in sorted(chosen, key=lambda found: found.name == POPULARITY):
+        for found in sorted(chosen, key=lambda found: (found.name == POPULARITY, not isinstance(found, Composed))):
             champions.setdefault(found.kind, found.name)
         memory = Memory(Learners(chosen, champions), _settings(meta), store)
         return Recommender(memory, memory.learners.by_name[POPULARITY]).recommend(user_id, limit)

@@ -1,26 +1,31 @@
 """The learners in their order, champions and shadows, each learning every batch from tables named after it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from streamer.arrays import F32
-from streamer.batch import Batch
+from streamer.arrays import F32, I32
+from streamer.batch import Batch, Opinion
 from streamer.embeddings import Table
 from streamer.errors import BadSettings, BadState
 from streamer.items import Items
-from streamer.protocols import Categorised, Kind, OnlineLearner, Rebuilt, Row, StateStore
+from streamer.protocols import Categorised, Composed, Kind, OnlineLearner, Probed, Rebuilt, Row, StateStore
 from streamer.state import GENERATION
 from streamer.users import table_rows
 
 _STREAM = b"stream"
+_NOTHING: F32 = np.empty((0, 0), dtype=np.float32)
 
 
 class Learners:
     """All learners; protocols.Persistent for their item and stream tables (user tables belong to the user cache)."""
 
     def __init__(self, learners: Sequence[OnlineLearner], champions: Mapping[Kind, str]) -> None:
-        """`champions` names the one that answers for each kind; raises BadSettings when it learns from the other kind."""
+        """`champions` names the one that answers for each kind; raises BadSettings when it learns from the other kind.
+
+        Experts stand before the learners that are made of them.
+        """
         self.by_name = {learner.name: learner for learner in learners}
         self.champions: dict[Kind, str] = dict(champions)
         for kind, name in champions.items():
@@ -29,6 +34,13 @@ class Learners:
                     f"{name!r} learns from {self.by_name[name].kind}, it cannot be the champion for {kind}"
                 )
         self._items: Items | None = None
+        self.experts = {name: self._compose(made) for name, made in self.by_name.items() if isinstance(made, Composed)}
+
+    def _compose(self, composed: Composed) -> dict[str, str]:
+        """Give it its experts; what it calls them -> their names."""
+        names = {called: _expert(called, self.champions) for called in composed.experts}
+        composed.compose({called: self.by_name[name] for called, name in names.items()})
+        return names
 
     def champion(self, kind: Kind) -> OnlineLearner:
         """The one that answers."""
@@ -38,11 +50,49 @@ class Learners:
         """What each predicted for each event before learning it, (n,), by name; ratings clipped to the range seen before."""
         if not len(batch):
             return {name: np.empty(0, dtype=np.float32) for name in self.by_name}
-        predictions = {}
-        for name, learner in self.by_name.items():
-            predicted = learner.learn(batch)
-            predictions[name] = predicted.clip(batch.lows, batch.highs) if learner.kind == "ratings" else predicted
-        return predictions
+        return {
+            name: said.predicted.clip(batch.lows, batch.highs) if made.kind == "ratings" else said.predicted
+            for (name, said), made in zip(self.opinions(batch), self.by_name.values(), strict=True)
+        }
+
+    def opinions(self, batch: Batch) -> Iterator[tuple[str, Opinion]]:
+        """Each learner learns when its turn comes: its name, and what it said of the batch, not clipped."""
+        probes = self._probes(batch)
+        said: dict[str, Opinion] = {}
+        for name, made in self.by_name.items():
+            if isinstance(made, Probed) and name in probes:
+                said[name] = made.learn_probed(batch, np.hstack(list(probes[name].values())))
+            elif isinstance(made, Composed):
+                predicted = made.learn(replace(batch, opinions=self._heard(name, probes, said)))
+                said[name] = Opinion(predicted, _NOTHING)
+            else:
+                said[name] = Opinion(made.learn(batch), _NOTHING)
+            yield name, said[name]
+
+    def _probes(self, batch: Batch) -> dict[str, dict[str, I32]]:
+        """By expert, then by who asks it: item rows (n, m)."""
+        probes: dict[str, dict[str, I32]] = {}
+        for name, experts in self.experts.items():
+            composed = self.by_name[name]
+            assert isinstance(composed, Composed)
+            asked = composed.probes(batch)
+            if asked.shape[1]:
+                for expert in experts.values():
+                    probes.setdefault(expert, {})[name] = asked
+        return probes
+
+    def _heard(self, name: str, probes: dict[str, dict[str, I32]], said: Mapping[str, Opinion]) -> dict[str, Opinion]:
+        """What the experts of `name` said, with the scores that it asked for."""
+        heard = {}
+        for called, expert in self.experts[name].items():
+            start, own = 0, said[expert].scores
+            for asker, asked in probes.get(expert, {}).items():
+                if asker == name and own.shape[1]:
+                    own = own[:, start : start + asked.shape[1]]
+                    break
+                start += asked.shape[1]
+            heard[called] = Opinion(said[expert].predicted, own)
+        return heard
 
     def user_tables(self) -> dict[str, tuple[str, Table]]:
         """Learner name -> (its name in the store, its user table)."""
@@ -99,3 +149,26 @@ class Learners:
         for side in ("item", "stream"):
             for _, _, table in self._tables(side):
                 table.clean(table.dirty())
+
+
+def gathered(names: Sequence[str], champions: Mapping[Kind, str], make: Callable[[str], OnlineLearner]) -> Learners:
+    """The learners `names`, made by `make` in this order, each after the experts that it is made of."""
+    made: dict[str, OnlineLearner] = {}
+
+    def add(name: str) -> None:
+        if name in made:
+            return
+        one = make(name)
+        if isinstance(one, Composed):
+            for expert in one.experts:
+                add(_expert(expert, champions))
+        made[name] = one
+
+    for name in names:
+        add(name)
+    return Learners(list(made.values()), champions)
+
+
+def _expert(called: str, champions: Mapping[Kind, str]) -> str:
+    """The name of the learner that an expert is called by: its own, or that of a kind for its champion."""
+    return next((name for kind, name in champions.items() if kind == called), called)

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 import msgspec
 
 from streamer.arrays import F32, I32, Array
-from streamer.batch import Batch, UserView
+from streamer.batch import Batch, Opinion, UserView
 from streamer.embeddings import Table
 from streamer.events import Message, Offsets, Record
 
@@ -110,6 +110,32 @@ class OnlineLearner(Protocol):
 
     def score(self, user: UserView, items: I32) -> F32:
         """(len(items),), higher is better, NaN where it cannot; an item of -1 is one never seen. Changes nothing."""
+
+
+@runtime_checkable
+class Probed(Protocol):
+    """A learner that can say, while it learns, how it would have scored other items at that moment."""
+
+    def learn_probed(self, batch: Batch, probes: I32) -> Opinion:
+        """`learn`, and the scores of `probes` (n, m) item rows for each event's user just before the event, (n, m)."""
+
+
+@runtime_checkable
+class Composed(Protocol):
+    """A learner made of others, its experts, which learn every batch before it does, each under its own name.
+
+    Its `learn` finds what they said in `batch.opinions`, under the names that `experts` gives.
+    """
+
+    @property
+    def experts(self) -> Sequence[str]:
+        """Names of learners; that of a kind stands for the learner that the settings make its champion."""
+
+    def compose(self, experts: Mapping[str, OnlineLearner]) -> None:
+        """The experts by those names, for `predict` and `score`. Called once, before the first `learn`."""
+
+    def probes(self, batch: Batch) -> I32:
+        """(n, m): items whose scores at each event it wants from the experts that are Probed; (n, 0) for none. Changes nothing."""
 
 
 @runtime_checkable

@@ -13,12 +13,15 @@ from streamer.arrays import F32, I32, Array
 from streamer.batch import CLICK, RATING, Batch, Seen, UserView
 from streamer.embeddings import Table
 from streamer.events import LOG
-from streamer.protocols import Categorised, OnlineLearner, Rebuilt
+from streamer.learners import Learners
+from streamer.models import learner as made
+from streamer.protocols import Categorised, Composed, Kind, OnlineLearner, Rebuilt
 from streamer.seed import event_keys, id_key, sequence_key
 
 PAGE = 8  # items a page of the seen ring: small, so that rings wrap within a check
 WINDOW = 24  # seen items that count
 LONGEST = 1000  # events of a batch
+EXPERT = "bias"  # the champion for ratings, for learners that are made of it
 
 
 class Happening(NamedTuple):
@@ -116,14 +119,19 @@ class Feed:
         No batch may have more than `longest` events.
         """
         self.learner, self.seed, self.longest = learner, seed, longest
+        named = learner.experts if isinstance(learner, Composed) else ()
+        champions: dict[Kind, str] = {"ratings": EXPERT} if "ratings" in named else {}
+        experts = [made(EXPERT if name == "ratings" else name, seed=seed) for name in named]
+        self.learners = Learners([*experts, learner], champions)
         self.user_rows: dict[str, int] = {}
         self.item_rows: dict[str, int] = {}
         self.free = iter(range(users - 1, -1, -1) if backwards else range(users))
         self.ring = Ring(users, longest=longest)
         self.offset, self.low, self.high = 0, -np.inf, np.inf
         self.words = Table("item", [0], dtype=np.uint64)
-        if isinstance(learner, Categorised):
-            learner.attach(self.words)
+        for one in self.learners.by_name.values():
+            if isinstance(one, Categorised):
+                one.attach(self.words)
 
     def batch(self, events: Sequence[Happening]) -> Batch:
         """The next events, with rows begun for ids never seen."""
@@ -154,8 +162,20 @@ class Feed:
 
     def learn(self, events: Sequence[Happening], cut: int = 100) -> F32:
         """Learn the next events in batches of `cut`; what was predicted for each, (n,)."""
-        outs = [self.learner.learn(batch) for batch in self.batches(events, cut)]
+        outs = [self.step(batch) for batch in self.batches(events, cut)]
         return np.concatenate(outs) if outs else np.zeros(0, dtype=np.float32)
+
+    def step(self, batch: Batch) -> F32:
+        """Learn a batch, the learner's experts first; what the learner predicted, (n,)."""
+        return dict(self.learners.opinions(batch))[self.learner.name].predicted
+
+    def tables(self) -> dict[str, Table]:
+        """The learner's tables by name, and those of its experts behind their names."""
+        return {
+            name if made is self.learner else f"{made.name}/{name}": table
+            for made in self.learners.by_name.values()
+            for name, table in made.tables().items()
+        }
 
     def _rows(self, side: str, ids: Sequence[str]) -> I32:
         known = self.user_rows if side == "user" else self.item_rows
@@ -163,7 +183,7 @@ class Feed:
         for one in new:
             known[one] = next(self.free) if side == "user" else len(known)
         rows = np.array([known[one] for one in new], dtype=np.int32)
-        for table in self.learner.tables().values():
+        for table in self.tables().values():
             if table.side == side and new:
                 table.reserve(int(rows.max()) + 1)
                 table.begin(rows, [id_key(self.seed, side, one) for one in new])
@@ -180,7 +200,7 @@ class Feed:
         """(table, external id) to the row's bytes: the touched ones, or all."""
         return {
             (name, one): table.values[row].tobytes()
-            for name, table in self.learner.tables().items()
+            for name, table in self.tables().items()
             for one, row in self.ids(table.side).items()
             if table.touched[row] or not touched
         }
@@ -189,10 +209,9 @@ class Feed:
         """The user as a query sees it, known or not."""
         row = self.user_rows.get(user_id)
         rows: dict[str, Array] = {}
-        for table in self.learner.tables().values():
-            if table.side == "user":
-                key = id_key(self.seed, "user", user_id)
-                rows[self.learner.name] = table.initial(key) if row is None else table.values[row].copy()
+        for name, (_, table) in self.learners.user_tables().items():
+            key = id_key(self.seed, "user", user_id)
+            rows[name] = table.initial(key) if row is None else table.values[row].copy()
         return UserView(user_id, row is not None, rows, np.zeros(0, dtype=np.int32), row is not None)
 
     def restart(self, fresh: OnlineLearner, *, backwards: bool) -> "Feed":
@@ -201,7 +220,7 @@ class Feed:
         other._rows("item", list(self.item_rows))
         other._rows("user", sorted(self.user_rows))
         for (name, one), value in self.state().items():
-            table = fresh.tables()[name]
+            table = other.tables()[name]
             row = other.ids(table.side)[one]
             table.load(row, value)
             table.touched[row] = 1  # still to be looked at by `state`
@@ -211,8 +230,9 @@ class Feed:
                 other.ring.counts[row] = n  # the ring goes on from the same number
                 other.ring.put(row, self.ring.number(self.user_rows[one], n))
         other.offset, other.low, other.high = self.offset, self.low, self.high
-        if isinstance(fresh, Rebuilt):
-            fresh.restored()
+        for made_anew in other.learners.by_name.values():
+            if isinstance(made_anew, Rebuilt):
+                made_anew.restored()
         return other
 
 

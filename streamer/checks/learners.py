@@ -97,7 +97,7 @@ def reading_changes_nothing(make: Make) -> None:
         require(same(learner.score(view, items_of(read)), learner.score(view, items_of(read))), "scores change")
         require(contents(learner.tables().values()) == before, f"score changed a table or a mark, user {user_id!r}")
         require(all(same(rows[name], view.rows[name]) for name in rows), "score changed the user's view")
-    later = [learner.learn(ahead), read.learn(events[400:])]
+    later = [read.step(ahead), read.learn(events[400:])]
     require(same(np.concatenate(later), unread.learn(events[300:])), "predictions after reading are not those without")
     require(
         read.state(touched=False) == unread.state(touched=False),
@@ -113,7 +113,7 @@ def changes_are_marked(make: Make) -> None:
         tables = feed.learner.tables()
         _clean(feed.learner)
         before = {name: table.values.copy() for name, table in tables.items()}
-        feed.learner.learn(batch)
+        feed.step(batch)
         for name, table in tables.items():
             changed = {row for row in range(len(table.values)) if not same(before[name][row], table.values[row])}
             require(changed <= set(table.dirty().tolist()), f"event {n} changed rows of {name!r} without marking them")
@@ -127,7 +127,7 @@ def only_own_rows_move(make: Make) -> None:
         batch = feed.batch([event])
         tables = feed.learner.tables()
         _clean(feed.learner)
-        feed.learner.learn(batch)
+        feed.step(batch)
         for name, table in tables.items():
             marked = table.dirty().tolist()
             if table.side == "user":
@@ -156,7 +156,7 @@ def predict_is_what_learn_returns(make: Make) -> None:
     for n, event in enumerate(happenings(EVENTS)):
         batch = feed.batch([event])
         predicted = feed.learner.predict(batch)
-        require(same(predicted, feed.learner.learn(batch)), f"predict and learn differ at event {n}: {event}")
+        require(same(predicted, feed.step(batch)), f"predict and learn differ at event {n}: {event}")
 
 
 def survives_a_restart(make: Make) -> None:
@@ -176,7 +176,7 @@ def rows_may_be_anywhere(make: Make) -> None:
     """Which row a user was given does not matter, nor whether there was room before: tables grow under the learner."""
     events = happenings(EVENTS, users=150, items=150)
     plain, other = Feed(make(1)), Feed(make(1), backwards=True)
-    for table in other.learner.tables().values():
+    for table in other.tables().values():
         if table.side != "stream":
             table.reserve(1000)  # the other one grows past its first 64 rows in mid-stream
     require(same(plain.learn(events), other.learn(events)), "predictions depend on users' rows, or on tables growing")
@@ -204,7 +204,7 @@ def answers_its_kind_only(make: Make) -> None:
     feed = Feed(make(1))
     learner = feed.learner
     events = happenings(EVENTS)
-    outs = [(batch, learner.learn(batch)) for batch in feed.batches(events, 7)]
+    outs = [(batch, feed.step(batch)) for batch in feed.batches(events, 7)]
     for batch, out in outs:
         mine = own(learner, batch)
         require(bool(np.isfinite(out[mine]).all()), "an event of its kind got no number")
@@ -214,7 +214,7 @@ def answers_its_kind_only(make: Make) -> None:
     others = [click(u, i) for u, i in ids] if learner.kind == "ratings" else [rating(u, i, 1.0) for u, i in ids]
     batch = feed.batch(others)
     before = contents(learner.tables().values())
-    learner.learn(batch)
+    feed.step(batch)
     require(contents(learner.tables().values()) == before, f"an event that is not of {learner.kind} changed the state")
 
 
@@ -275,7 +275,7 @@ def refuses_what_is_not_finite(make: Make) -> None:
     for n in range(0, EVENTS, 100):
         feed.learn(absurd)
         _require_finite(feed, f"values {EXTREMES}")
-        outs = [(batch, feed.learner.learn(batch)) for batch in feed.batches(events[n : n + 100], 100)]
+        outs = [(batch, feed.step(batch)) for batch in feed.batches(events[n : n + 100], 100)]
         for batch, out in outs:
             mine = own(feed.learner, batch)
             require(bool(np.isfinite(out[mine]).all()), f"an answer is not finite after values {EXTREMES}")
