@@ -23,11 +23,16 @@ LEARNERS = {
 }
 
 
-def learner(name: str, *, seed: int, dim: int | None = None) -> OnlineLearner:
-    """A new learner of the registry; raises BadSettings for a name that is not in it."""
+def learner(name: str, *, seed: int, dim: int | None = None, latent_dim: int | None = None) -> OnlineLearner:
+    """A new learner of the registry; raises BadSettings for a name that is not in it.
+
+    `dim` is the length of vectors that are descended (biased-mf, skip-gram), `latent_dim` that of filtered ones, where a
+    user's covariance grows with its square (bayesian-hybrid). A learner that has no such parameter ignores it.
+    """
     if name not in LEARNERS:
         raise BadSettings(f"no learner {name!r}; choose one of: {', '.join(sorted(LEARNERS))}")
     module, _, attribute = LEARNERS[name].partition(":")
     made: Any = getattr(import_module(module), attribute)
-    parameters = made.Parameters() if dim is None or not hasattr(made.Parameters(), "dim") else made.Parameters(dim=dim)
-    return cast(OnlineLearner, made(name, parameters, seed=seed))
+    sizes = {"dim": dim, "latent_dim": latent_dim}
+    chosen = {size: n for size, n in sizes.items() if n is not None and size in made.Parameters.__struct_fields__}
+    return cast(OnlineLearner, made(name, made.Parameters(**chosen), seed=seed))

@@ -50,8 +50,8 @@ from streamer.protocols import Kind
 class BayesianHybridParameters(msgspec.Struct, frozen=True):
     """Variances and rates for ratings of deviation 1: the design's values over 1.087, the variance of the ratings they were found on."""
 
-    dim: int = 8
-    """Latent factors. The design's choice up to some 300k events."""
+    latent_dim: int = 8
+    """Latent factors. The design's choice up to some 300k events, and 16 from there; a user's row grows with its square."""
     categories: int = 40
     """Categories that have weights, in order of first appearance; later ones are left out. Enough for genres and decades."""
     noise: float = 0.684
@@ -115,7 +115,7 @@ class BayesianHybrid:
     def __init__(self, name: str, parameters: BayesianHybridParameters, *, seed: int) -> None:
         """The seed reaches items through their rows' keys."""
         self.name, self.parameters = name, parameters
-        p, dim, categories = parameters, parameters.dim, parameters.categories
+        p, dim, categories = parameters, parameters.latent_dim, parameters.categories
         priors = [p.bias_prior, p.session_prior, p.consensus_prior, p.popularity_prior]
         priors += [p.latent_prior] * dim + [p.category_prior] * categories
         self.size = n = FIXED + dim + categories

@@ -47,7 +47,8 @@ def learners(settings: Settings) -> Learners:
     learning = settings.learning
     champions: dict[Kind, str] = {"ratings": learning.rating_learner, "clicks": learning.click_learner}
     names = [*champions.values(), POPULARITY]
-    return gathered(names, champions, lambda name: learner(name, seed=learning.seed, dim=learning.dim))
+    sizes = {"dim": learning.dim, "latent_dim": learning.latent_dim}
+    return gathered(names, champions, lambda name: learner(name, seed=learning.seed, **sizes))
 
 
 class App:

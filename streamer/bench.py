@@ -92,7 +92,7 @@ def append(sink: Sink, messages: Sequence[Message]) -> Speed:
 def alone(settings: Settings) -> Learners:
     """The champion for ratings and nothing else."""
     learning = settings.learning
-    made = learner(learning.rating_learner, seed=learning.seed, dim=learning.dim)
+    made = learner(learning.rating_learner, seed=learning.seed, dim=learning.dim, latent_dim=learning.latent_dim)
     return Learners([made], {"ratings": made.name})
 
 

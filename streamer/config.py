@@ -71,7 +71,13 @@ class LearningSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     click_learner: Annotated[str, _doc("champion for clicks")] = "skip-gram"
     seed: Annotated[int, _doc("seed of every first value and every negative", ge=0, le=2**63 - 1)] = 1
     dim: Annotated[
-        Annotated[int, Meta(ge=1, le=1024)] | None, _doc("factors of learners that have them; default: their own")
+        Annotated[int, Meta(ge=1, le=1024)] | None, _doc("factors of biased-mf and skip-gram; default: their own, 32")
+    ] = None
+    latent_dim: Annotated[
+        Annotated[int, Meta(ge=1, le=64)] | None,
+        _doc(
+            "latent factors of bayesian-hybrid; default: 8; 16 may pay from some 300,000 events, memory grows with its square"
+        ),
     ] = None
     like_share: Annotated[
         float, _doc("a rating of this share of the highest so far, or more, is a click too", gt=0, le=1)

@@ -1,6 +1,6 @@
 """What a state holds, for people and programs; opens it read-only, beside a live process too."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from streamer.learners import Learners
 from streamer.ledger import journal
 from streamer.memory import Memory
 from streamer.models import learner
-from streamer.protocols import Composed, Kind
+from streamer.protocols import Composed, Kind, OnlineLearner
 from streamer.recommend import POPULARITY, Recommender
 from streamer.state import GENERATION, Digest, Meta, RocksStore
 
@@ -71,7 +71,7 @@ class Inspection:
     def _learners(self) -> dict[str, dict[str, Table]]:
         made = self._meta.settings["learners"]
         assert isinstance(made, dict)
-        return {name: dict(learner(name, seed=0, dim=given.get("dim")).tables()) for name, given in made.items()}
+        return {name: dict(_made(name, 0, given).tables()) for name, given in made.items()}
 
     def _vectors(self, side: str, external_id: str) -> dict[str, list[float]]:
         found = {}
@@ -216,7 +216,7 @@ def recommendations(folder: str, user_id: str, limit: int) -> list[Recommendatio
         made = meta.settings["learners"]
         assert isinstance(made, dict)
         names = list(made)
-        chosen = [learner(name, seed=_seed(meta), dim=made[name].get("dim")) for name in names]
+        chosen = [_made(name, _seed(meta), made[name]) for name in names]
         champions: dict[Kind, str] = {}
         for found in sorted(chosen, key=lambda found: (found.name == POPULARITY, not isinstance(found, Composed))):
             champions.setdefault(found.kind, found.name)
@@ -224,6 +224,11 @@ def recommendations(folder: str, user_id: str, limit: int) -> list[Recommendatio
         return Recommender(memory, memory.learners.by_name[POPULARITY]).recommend(user_id, limit)
     finally:
         store.close()
+
+
+def _made(name: str, seed: int, recorded: Mapping[str, int]) -> OnlineLearner:
+    """A learner of the sizes that its state was made with."""
+    return learner(name, seed=seed, dim=recorded.get("dim"), latent_dim=recorded.get("latent_dim"))
 
 
 def _seed(meta: Meta) -> int:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from learning import digest, learn, records
 
 from streamer.cli import main
 from streamer.events import Click, Event, ItemRemoval, ItemUpdate, Rating, UserRemoval, UserUpdate
-from streamer.inspection import Inspection
+from streamer.inspection import Inspection, recommendations
 from streamer.state import RocksStore
 
 Run = Callable[..., tuple[int, str, str]]
@@ -221,3 +222,14 @@ def test_a_forgotten_user_leaves_nothing_to_be_shown(run: Run, tmp_path: Path) -
     keys = [key for table in tables for key, _ in store.scan(table) if table not in ("dead-letters", "journal")]
     store.close()
     assert not [key for key in keys if key.startswith(b"u1")]
+
+
+def test_a_state_of_other_sizes_is_read_as_it_was_made(tmp_path: Path) -> None:
+    learn(tmp_path, records(STREAM), dim=3, latent_dim=2)
+    with closing(Inspection(str(tmp_path))) as inspection:
+        (found,) = inspection.look("user", "u1").objects
+    assert {name: len(vector) for name, vector in found["rows"].items()} == {  # type: ignore[attr-defined]
+        "bayesian-hybrid/user": (4 + 2 + 40) * (4 + 2 + 40 + 3) // 2 + 4,
+        "skip-gram/user": 3,
+    }
+    assert recommendations(str(tmp_path), "u1", 1)

@@ -14,6 +14,7 @@ from streamer.checks.batches import Feed, Happening, happenings, rating, with_ro
 from streamer.consumers.files import FileSource
 from streamer.engine import Engine
 from streamer.memory import Memory
+from streamer.models import learner
 from streamer.models.bayesian_hybrid import BayesianHybrid, BayesianHybridParameters
 from streamer.state import RocksStore
 
@@ -63,6 +64,12 @@ def test_who_likes_comedies_and_no_horror_gets_that(films: Memory) -> None:
     best = first_ten(films, {"Comedy": 5.0, "Horror": 1.0})
     assert sum("Comedy" in categories for categories in best) >= 8
     assert not any("Horror" in categories for categories in best)
+
+
+def test_the_length_of_vectors_is_none_of_its_business() -> None:
+    usual, long = learner("bayesian-hybrid", seed=1), learner("bayesian-hybrid", seed=1, dim=64)
+    assert long.parameters == usual.parameters
+    assert learner("bayesian-hybrid", seed=1, latent_dim=16).tables()["user"].width == 60 + 60 * 61 // 2 + 4
 
 
 def hybrid(**parameters: float) -> BayesianHybrid:

@@ -24,7 +24,7 @@ TWINS: dict[str, Callable[[Any, Batch], F64]] = {
 
 def widened(name: str, dim: int) -> OnlineLearner:
     """The learner with float64 tables: kernels take their dtype from the arrays."""
-    made = learner(name, seed=1, dim=dim)
+    made = learner(name, seed=1, dim=dim, latent_dim=dim)
     for table in made.tables().values():
         if table.dtype == np.float32:
             table.dtype = np.dtype(np.float64)
@@ -40,7 +40,7 @@ def test_every_learner_has_a_twin() -> None:
 @pytest.mark.parametrize("dim", [7, 32])  # 7: the kernels' loops of four leave a rest
 @pytest.mark.parametrize("name", TWINS)
 def test_kernel_agrees_with_its_twin(name: str, dim: int, wide: bool, tolerance: float) -> None:
-    made, other = (widened(name, dim) if wide else learner(name, seed=1, dim=dim) for _ in range(2))
+    made, other = (widened(name, dim) if wide else learner(name, seed=1, dim=dim, latent_dim=dim) for _ in range(2))
     feed, mirror = Feed(made, longest=10), Feed(other, longest=10)  # rings so short that they wrap
     events = happenings(3000)
     outs = feed.learn(events, 10)

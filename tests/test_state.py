@@ -141,7 +141,8 @@ def test_a_state_is_opened_with_the_settings_it_was_made_with(store: RocksStore)
     ("flags", "said"),
     [
         ({"seed": 2}, "made with seed 1, the settings say 2"),
-        ({"dim": 16}, "made with learners bayesian-hybrid dim 8, the settings say 16"),
+        ({"latent_dim": 16}, "made with learners bayesian-hybrid latent_dim 8, the settings say 16"),
+        ({"dim": 16}, "made with learners skip-gram dim 32, the settings say 16"),
         (
             {"rating_learner": "bias"},
             "made with learners bayesian-hybrid, popularity-recent, skip-gram, the settings say bias, ",
