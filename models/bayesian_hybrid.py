@@ -40,7 +40,9 @@ from streamer.models.bayesian_hybrid_kernel import (
     LEARNED,
     POPULAR,
     POPULARITY,
+    SESSION,
     Model,
+    continues,
     learn_hybrid,
     predict_hybrid,
 )
@@ -163,11 +165,14 @@ class BayesianHybrid:
         return out
 
     def score(self, user: UserView, items: I32) -> F32:
-        """The predicted ratings, (len(items),), not clipped, as of the user's last session. Cost: O(dim) an item."""
-        return self.score_row(user.rows[self.name], items)
+        """The predicted ratings, (len(items),), not clipped; the last session's bias only while it lasts. Cost: O(dim) an item."""
+        row = self._begun(user.rows[self.name])
+        if user.now_ms is not None and not continues(row, float(user.now_ms), self.model):
+            row[SESSION] = 0.0
+        return self.score_row(row, items)
 
     def score_row(self, row: Array, items: I32) -> F32:
-        """`score` for a user's row that need not be anybody's: what `condition` returned."""
+        """`score` within the last session, for a user's row that need not be anybody's: what `condition` returned."""
         out = np.empty(len(items), dtype=np.float32)
         score_hybrid(self._begun(row), *self._known(), items, self.item.start, self.model, out)
         return out

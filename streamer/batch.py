@@ -70,3 +70,4 @@ class UserView:
     rows: Mapping[str, Array]  # learner name -> the user's row in its user table, (width,)
     seen: I32  # (n,) item rows
     clicked: bool  # whether any event of this user was a click or a like
+    now_ms: int | None = None  # when the answer is wanted; None: right after the user's last event

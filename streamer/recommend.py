@@ -1,6 +1,7 @@
 """Answers: retrieve all items, filter, score with a champion, rank. Reads the live tables and changes nothing."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -14,12 +15,17 @@ POPULAR = "popular"  # the source of answers that know nothing of the user
 POPULARITY = "popularity-recent"  # the learner that gives them
 
 
+def wall_clock_ms() -> int:
+    """Milliseconds since 1970. Learning never asks; a query may, as answers are for now."""
+    return time.time_ns() // 1_000_000
+
+
 class Recommender:
     """Answers queries from a memory that goes on learning; from any thread."""
 
-    def __init__(self, memory: Memory, popularity: OnlineLearner) -> None:
-        """`popularity` answers for users without clicks."""
-        self._memory, self._popularity = memory, popularity
+    def __init__(self, memory: Memory, popularity: OnlineLearner, now_ms: Callable[[], int] = wall_clock_ms) -> None:
+        """`popularity` answers for users without clicks; `now_ms` says when an answer is wanted, in ms since 1970."""
+        self._memory, self._popularity, self._now_ms = memory, popularity, now_ms
 
     def recommend(self, user_id: str, limit: int) -> list[Recommendation]:
         """At most `limit` items that the user has not seen, best first; popular ones for a user without clicks.
@@ -27,7 +33,7 @@ class Recommender:
         Cost: a score and a look at each item, about 0.1 us an item.
         """
         items = self._items()
-        user = self._memory.users.view(user_id)
+        user = self._memory.users.view(user_id, self._now_ms())
         learner = self._memory.learners.champion("clicks")
         shown = self._available(len(items))
         shown[user.seen[user.seen < len(items)]] = False
@@ -37,7 +43,7 @@ class Recommender:
 
     def predict(self, user_id: str, item_id: str) -> Prediction:
         """The rating that the user would give the item, within the range of ratings seen so far; ids never seen are answered too."""
-        user = self._memory.users.view(user_id)
+        user = self._memory.users.view(user_id, self._now_ms())
         row = self._memory.items.row_of.get(item_id, -1)
         learner = self._memory.learners.champion("ratings")
         value = float(learner.score(user, np.array([row], dtype=np.int32))[0])

@@ -239,3 +239,22 @@ def test_what_the_learner_cannot_score_is_not_recommended(told: Told) -> None:
     found: list[Recommendation] = unsure.recommend("nobody", 9)
     assert {one.item_id for one in found} == {"a", "c"}
     assert not any(np.isnan(one.score) for one in found)
+
+
+def test_a_mood_is_forgotten_when_its_session_is_over(told: Told) -> None:
+    start = 1_600_000_000_000
+    told.tell(*[Rating(f"u{n % 7}", f"i{n % 11}", 2.0 + n % 4, start + n * 500_000) for n in range(300)])
+    before = told.recommender.predict("u3", "i5").value
+    mood = start + 300 * 500_000
+    told.tell(*[Rating("u3", f"i{n}", 1.0, mood + 1000 * n) for n in range(4)])
+    now = [mood]
+    recommender = Recommender(told.memory, told.memory.learners.by_name[POPULARITY], lambda: now[0])
+
+    def after(ms: int) -> float:
+        now[0] = mood + ms
+        return recommender.predict("u3", "i5").value
+
+    assert after(4000) == after(90_000) == after(-1000)  # the session goes on for 100 s; a late question is no gap
+    assert after(3_600_000) > after(4000) + 0.2
+    assert after(3_600_000) < before  # and the ratings count all the same
+    assert told.recommender.predict("u3", "i5").value == after(3_600_000)  # by the clock on the wall, it is long over
