@@ -192,10 +192,9 @@ class BayesianHybrid:
         said = {number: value for number, value in preferences.items() if 0 <= number < self.model.categories}
         numbers, liked = np.array(list(said), dtype=np.int32), np.array(list(said.values()), dtype=np.float64)
         moved = self._begun(row)
-        known = (items >= 0) & (items < len(self.item.values))
         condition_hybrid(
-            moved, *self._known(), numbers, liked, self.parameters.preference_noise, items[known],
-            values[known].astype(np.float64), self.model,
+            moved, *self._known(), numbers, liked, self.parameters.preference_noise, items, values.astype(np.float64),
+            self.item.start, self.model,
         )  # fmt: skip
         return moved
 

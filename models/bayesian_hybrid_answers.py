@@ -85,9 +85,10 @@ def condition_hybrid(
     noise: float,
     items: I32,
     values: F64,
+    nothing: Array,
     model: Model,
 ) -> None:
-    """Move a user's row and nothing else: by what is said of categories, then by ratings of known items as of one session."""
+    """Move a user's row and nothing else: by what is said of categories, then by ratings of items as of one session."""
     n, first, sigma = FIXED + model.dim + model.categories, FIXED + model.dim, deviation(stream)
     if sigma == 0.0:
         return
@@ -105,7 +106,7 @@ def condition_hybrid(
         move_user(user, n, (liked[k] - stream[0, MU]) / sigma - predicted, s, px)
     for k in range(len(items)):
         fade = model.fade if user[len(user) - 1] > 0 else 0.0
-        i = item[items[k]]
+        i = item[items[k]] if 0 <= items[k] < len(item) else nothing
         count = look(i, word_of(words, items[k]), stream, model, x, at)
         error = (values[k] - stream[0, MU]) / sigma - expected(user, stream, fade, x, at, count)
         let_pass(user, stream, fade, model)

@@ -58,6 +58,13 @@ class Client:
         query = {"user_id": user_id, "limit": limit, "freshness_token": freshness_token}
         return self._ask("RecommendationService/Recommend", query, Recommendations)
 
+    def recommend_for_preferences(
+        self, preferences: Mapping[str, float], ratings: Mapping[str, float], limit: int = 10, freshness_token: str = ""
+    ) -> Recommendations:
+        """What somebody should see who says this: ratings by category, and by item id."""
+        query = {"preferences": preferences, "ratings": ratings, "limit": limit, "freshness_token": freshness_token}
+        return self._ask("RecommendationService/RecommendForPreferences", query, Recommendations)
+
     def predict(self, user_id: str, item_id: str, freshness_token: str = "") -> Prediction:
         """The rating that the user would give the item."""
         query = {"user_id": user_id, "item_id": item_id, "freshness_token": freshness_token}

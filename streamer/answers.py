@@ -3,7 +3,7 @@
 Everything but `publish` is quick (no disk but a cold user's row) and is called in the thread that serves.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol
 
 import msgspec
@@ -113,6 +113,14 @@ class Answers(Protocol):
 
     def recommend(self, user_id: str, limit: int) -> Sequence[Recommendation]:
         """At most `limit` items, best first; popular ones for a user never seen."""
+
+    def recommend_for_preferences(
+        self, preferences: Mapping[str, float], ratings: Mapping[str, float], limit: int
+    ) -> Sequence[Recommendation]:
+        """The same for somebody who only says this: ratings by category and by item; popular ones for who says nothing.
+
+        Raises UnknownCategory, and BadEvent for a value that no rating can have.
+        """
 
     def predict(self, user_id: str, item_id: str) -> Prediction:
         """An answer for ids never seen too."""

@@ -185,6 +185,12 @@ class App:
         """See Answers."""
         return self._recommender.recommend(user_id, limit)
 
+    def recommend_for_preferences(
+        self, preferences: Mapping[str, float], ratings: Mapping[str, float], limit: int
+    ) -> Sequence[Recommendation]:
+        """See Answers."""
+        return self._recommender.recommend_for_preferences(preferences, ratings, limit)
+
     def predict(self, user_id: str, item_id: str) -> Prediction:
         """See Answers."""
         return self._recommender.predict(user_id, item_id)

@@ -6,11 +6,12 @@ is the category `year:1990`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
 
 import numpy as np
 
 from streamer.embeddings import Table
-from streamer.errors import BadState
+from streamer.errors import BadState, UnknownCategory
 from streamer.events import ItemUpdate
 from streamer.protocols import Row, StateStore
 
@@ -55,6 +56,21 @@ class Categories:
         elif number is None:
             self.left_out.add(name)
         return number
+
+    def number(self, name: str) -> int:
+        """The number of a category that somebody names, in any case; raises UnknownCategory with the nearest names."""
+        number = self.number_of.get(name)
+        if number is None:
+            folded = {known.casefold(): known for known in reversed(self.names)}
+            number = self.number_of.get(folded.get(name.casefold(), ""))
+        if number is not None:
+            return number
+        if name in self.left_out:
+            raise UnknownCategory(f"category {name!r} is known and not learned of: it came after the first {MOST}")
+        near = get_close_matches(name[:100].casefold(), folded, n=3, cutoff=0.5)
+        known = [folded[found] for found in near] or self.names[:20]
+        hint = f"did you mean {' or '.join(map(repr, known))}?" if near else f"there are: {', '.join(known) or 'none'}"
+        raise UnknownCategory(f"no item is of category {name[:100]!r}; {hint}")
 
     def restore(self, store: StateStore) -> None:
         """See protocols.Persistent; before the items."""

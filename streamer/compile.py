@@ -63,6 +63,7 @@ def _exercise(name: str, folder: Path) -> None:
             recommender.recommend(user, 3)
             recommender.predict(user, "i1")
         recommender.similar_items("i1", 3)
+        recommender.recommend_for_preferences({}, {"i1": 5.0}, 3)
         if isinstance(chosen, Conditioned):
             item, nobody = np.zeros(1, dtype=np.int32), memory.users.view("nobody").rows[name]
             row = chosen.condition(nobody, {0: 1.0}, item, np.ones(1, dtype=np.float32))

@@ -121,15 +121,21 @@ class Decoder:
             external_id = getattr(event, name, None)
             if external_id is not None:
                 check_id(external_id, name)
-        if isinstance(event, Rating) and not self._low <= event.rating <= self._high:
-            raise BadEvent(
-                Reason.OUT_OF_RANGE, f"rating {event.rating:g} is not within {self._low:g} to {self._high:g}"
-            )
+        if isinstance(event, Rating):
+            self.check_rating(event.rating, "rating")
+        if isinstance(event, UserUpdate):
+            for category, stated in event.preferences.items():
+                self.check_rating(stated, f"the preference for {category[:100]!r},")
         if isinstance(event, Click) and event.kind not in self._kinds:
             raise BadEvent(
                 Reason.UNKNOWN_KIND, f"kind {event.kind!r} has no weight; there are: {', '.join(self._kinds)}"
             )
         return event
+
+    def check_rating(self, value: float, what: str) -> None:
+        """Raises BadEvent unless a rating can have this value; `what` says whose it is."""
+        if not self._low <= value <= self._high:  # NaN is not within either
+            raise BadEvent(Reason.OUT_OF_RANGE, f"{what} {value:g} is not within {self._low:g} to {self._high:g}")
 
     def _event(self, topic: str, value: bytes) -> Event:
         check_nesting(value)

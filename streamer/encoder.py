@@ -53,6 +53,7 @@ class Encoder:
         monitor: Monitor,
     ) -> None:  # fmt: skip
         self._decoder = Decoder(settings)
+        self.check_rating = self._decoder.check_rating
         self._users, self._items, self._dedupe = users, items, dedupe
         self._dead_letters, self._monitor = dead_letters, monitor
         self._like_share, self._seed = settings.like_share, settings.seed

@@ -7,6 +7,7 @@
     ├── SourceUnavailable          passing: the source cannot be reached now, try again
     │   └── NotAuthorised          reached, and refused: credentials or rights are wrong
     ├── StoreUnavailable           passing: the store cannot be written now (a full disk)
+    ├── UnknownCategory            a query names a category that no item is of
     └── BadEvent                   one event; counted, dead-lettered, and the stream goes on
 
 A message says what was wanted, what was found, where, and what to do.
@@ -47,6 +48,10 @@ class NotAuthorised(SourceUnavailable):
 
 class StoreUnavailable(StreamerError):
     """The store cannot be written now, for one because the disk is full; nothing was committed, try again."""
+
+
+class UnknownCategory(StreamerError):
+    """A query names a category that no item of the catalogue is of; the message names near ones."""
 
 
 class Reason(StrEnum):

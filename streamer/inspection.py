@@ -1,6 +1,6 @@
 """What a state holds, for people and programs; opens it read-only, beside a live process too."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -206,8 +206,8 @@ class Inspection:
         self._store.close()
 
 
-def recommendations(folder: str, user_id: str, limit: int) -> list[Recommendation]:
-    """What a streamer on this state would answer, as of its last commit; raises BadState."""
+def recommendations(folder: str, ask: Callable[[Recommender], list[Recommendation]]) -> list[Recommendation]:
+    """What a streamer on this state would answer when asked so, as of its last commit; raises BadState."""
     store = RocksStore(Path(folder), read_only=True)
     try:
         meta = store.meta()
@@ -221,7 +221,7 @@ def recommendations(folder: str, user_id: str, limit: int) -> list[Recommendatio
         for found in sorted(chosen, key=lambda found: (found.name == POPULARITY, not isinstance(found, Composed))):
             champions.setdefault(found.kind, found.name)
         memory = Memory(Learners(chosen, champions), _settings(meta), store)
-        return Recommender(memory, memory.learners.by_name[POPULARITY]).recommend(user_id, limit)
+        return ask(Recommender(memory, memory.learners.by_name[POPULARITY]))
     finally:
         store.close()
 

@@ -1,7 +1,7 @@
 """Answers: retrieve all items, filter, score with a champion, rank. Reads the live tables and changes nothing."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from streamer.answers import Prediction, Recommendation
 from streamer.arrays import F32, I32, Bool
 from streamer.batch import UserView
 from streamer.memory import Memory
-from streamer.protocols import ItemVectors, OnlineLearner
+from streamer.protocols import Conditioned, ItemVectors, OnlineLearner
 
 POPULAR = "popular"  # the source of answers that know nothing of the user
 POPULARITY = "popularity-recent"  # the learner that gives them
@@ -34,12 +34,45 @@ class Recommender:
         """
         items = self._items()
         user = self._memory.users.view(user_id, self._now_ms())
-        learner = self._memory.learners.champion("clicks")
         shown = self._available(len(items))
         shown[user.seen[user.seen < len(items)]] = False
+        scores, source = self._scores(user, items)
+        return self._ranked(scores, shown, limit, source)
+
+    def _scores(self, user: UserView, items: I32) -> tuple[F32, str]:
+        """What `recommend` ranks by, (len(items),), and where it comes from."""
         if user.clicked:
-            return self._ranked(learner.score(user, items), shown, limit, learner.name)
-        return self._ranked(self._popularity.score(user, items), shown, limit, POPULAR)
+            learner = self._memory.learners.champion("clicks")
+            return learner.score(user, items), learner.name
+        return self._popularity.score(user, items), POPULAR
+
+    def recommend_for_preferences(
+        self, preferences: Mapping[str, float], ratings: Mapping[str, float], limit: int
+    ) -> list[Recommendation]:
+        """At most `limit` items for somebody of whom no more is known: ratings by category, and by item id.
+
+        Ranked by what the ratings champion expects of a new user who said this; popular ones where nothing was said, or
+        nothing that it could learn from. Raises UnknownCategory, unless no category is known, and BadEvent for a value
+        that no rating can have. Cost: that of `recommend`, and some 5 us for each preference and rating.
+        """
+        memory = self._memory
+        for name, value in (*preferences.items(), *ratings.items()):
+            memory.encoder.check_rating(value, f"the rating of {name[:100]!r}")
+        names = preferences if memory.categories.names else {}
+        said = {memory.categories.number(name): value for name, value in names.items()}
+        rated = sorted(ratings)
+        rows = np.array([memory.items.row_of.get(item_id, -1) for item_id in rated], dtype=np.int32)
+        values = np.array([ratings[item_id] for item_id in rated], dtype=np.float32)
+        items = self._items()
+        shown = self._available(len(items))
+        shown[rows[(rows >= 0) & (rows < len(items))]] = False
+        learner = memory.learners.champion("ratings")
+        if (said or ratings) and isinstance(learner, Conditioned):
+            fresh = memory.users.unknown(learner.name)
+            told = learner.condition(fresh, said, rows, values)
+            if not np.array_equal(told, learner.condition(fresh, {}, rows[:0], values[:0])):
+                return self._ranked(learner.score_row(told, items), shown, limit, learner.name)
+        return self._ranked(self._popularity.score(_NOBODY, items), shown, limit, POPULAR)
 
     def predict(self, user_id: str, item_id: str) -> Prediction:
         """The rating that the user would give the item, within the range of ratings seen so far; ids never seen are answered too."""

@@ -155,6 +155,10 @@ def test_the_client_reads_every_answer(answers: MemoryAnswers, url: str) -> None
         assert found.items == (Recommendation("heat", "Heat (1995)", 1.0, "popularity"),)
         assert (found.generation, found.freshness_token) == ("g0", "log/0:2")
         assert found.recommendation_id
+        told = client.recommend_for_preferences({}, {"alien": 5.0}, limit=1, freshness_token="log/0:2")
+        assert told.items == found.items
+        with pytest.raises(StreamerError, match="no category 'Comedy'"):
+            client.recommend_for_preferences({"Comedy": 5.0}, {})
         assert client.predict("u", "i") == Prediction(4.0, "mean")
         assert client.similar_items("heat").items == ()
         status = client.status()

@@ -114,6 +114,7 @@ def ask_everything(streamer: str) -> None:
     """One request of each method, so that latencies have something to show."""
     bodies: Mapping[str, Any] = {
         "RecommendationService/Recommend": {"userId": "1"},
+        "RecommendationService/RecommendForPreferences": {"preferences": {"Drama": 5}},
         "RecommendationService/Predict": {"userId": "1", "itemId": "1"},
         "RecommendationService/SimilarItems": {"itemId": "1"},
         "AdminService/GetStatus": {},

@@ -131,6 +131,27 @@ def test_recommendations_from_a_state_are_shown_and_not_obeyed(run: Run, tmp_pat
     assert run("recommend", "\udcff", "--data", tmp_path)[0] == 1
 
 
+def test_somebody_who_says_what_they_like_is_answered_from_a_state(run: Run, tmp_path: Path) -> None:
+    films: list[Event | bytes] = [ItemUpdate(f"i{n}", f"Film {n}", (("Drama", "Comedy")[n % 2],)) for n in range(10)]
+    rated = [Rating(f"u{n % 20}", f"i{n % 9}", float(1 + n % 5)) for n in range(200)]
+    learn(tmp_path, records([*films, *rated]))
+    said = ["--preference", "comedy=5", "--rating", "i3=4.5", "--data", str(tmp_path)]
+    assert "bayesian-hybrid" in run("recommend", *said)[1]
+    found = json.loads(run("recommend", *said, "--limit", "3", "--json")[1])
+    assert (found["preferences"], found["ratings"]) == ({"comedy": 5.0}, {"i3": 4.5})
+    assert len({int(item["item_id"][1:]) % 2 for item in found["items"]} - {1}) == 0
+    for wrong, code, sentence in (
+        (["--preference", "Ballet=5"], 1, "no item is of category 'Ballet'; there are: Drama, Comedy"),
+        (["--preference", "Comedy=1e9"], 1, "is not within -100 to 100"),
+        (["--preference", "Comedy"], 2, "'Comedy' is not NAME=RATING"),
+        ([], 2, "say who"),
+        (["u1", "--rating", "i3=5"], 2, "say who"),
+    ):
+        ended, _, err = run("recommend", *wrong, "--data", tmp_path)
+        assert ended == code
+        assert sentence in err
+
+
 def test_dead_letters_are_shown_the_newest_first(run: Run, state: Path) -> None:
     _, out, _ = run("inspect", "dead-letters", "--data", state)
     assert out.splitlines()[0] == "2 dead letters, the newest first"
@@ -232,4 +253,4 @@ def test_a_state_of_other_sizes_is_read_as_it_was_made(tmp_path: Path) -> None:
         "bayesian-hybrid/user": (4 + 2 + 40) * (4 + 2 + 40 + 3) // 2 + 4,
         "skip-gram/user": 3,
     }
-    assert recommendations(str(tmp_path), "u1", 1)
+    assert recommendations(str(tmp_path), lambda recommender: recommender.recommend("u1", 1))

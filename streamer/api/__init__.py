@@ -6,6 +6,7 @@
 # The label values of `streamer_request_seconds`; streams (Watch, reflection) are not timed.
 METHODS = (
     "streamer.v1.RecommendationService/Recommend",
+    "streamer.v1.RecommendationService/RecommendForPreferences",
     "streamer.v1.RecommendationService/Predict",
     "streamer.v1.RecommendationService/SimilarItems",
     "streamer.v1.EventService/Publish",

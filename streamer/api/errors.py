@@ -9,7 +9,7 @@ from urllib.parse import quote
 from connectrpc.code import Code
 from connectrpc.errors import ConnectError
 
-from streamer.errors import BadEvent, SourceUnavailable, StoreUnavailable, StreamerError
+from streamer.errors import BadEvent, SourceUnavailable, StoreUnavailable, StreamerError, UnknownCategory
 
 if TYPE_CHECKING:
     from hypercorn.typing import ASGISendCallable, HTTPScope
@@ -59,7 +59,7 @@ def shown(error: Exception, request_max_bytes: int) -> ConnectError:
             return error
         case SourceUnavailable() | StoreUnavailable():
             return ConnectError(Code.UNAVAILABLE, str(error))
-        case BadEvent():
+        case BadEvent() | UnknownCategory():
             return invalid(str(error))
         case StreamerError():
             return ConnectError(Code.FAILED_PRECONDITION, str(error))

@@ -5,7 +5,7 @@ it is unhealthy, `failure` to an error and every query raises it.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from threading import Lock
 
 from streamer import __version__
@@ -23,7 +23,7 @@ from streamer.answers import (
 )
 from streamer.config import LearningSettings
 from streamer.decoder import Decoder
-from streamer.errors import SourceUnavailable
+from streamer.errors import SourceUnavailable, UnknownCategory
 from streamer.events import LOG, Click, ItemUpdate, Message, Offsets, Rating
 from streamer.freshness import Freshness
 
@@ -48,6 +48,15 @@ class MemoryAnswers:
         """The most popular items that the user has not seen."""
         self._fail()
         return self._popular(limit, self._seen.get(user_id, set()))
+
+    def recommend_for_preferences(
+        self, preferences: Mapping[str, float], ratings: Mapping[str, float], limit: int
+    ) -> list[Recommendation]:
+        """The most popular items that were not rated; there are no categories."""
+        self._fail()
+        if preferences:
+            raise UnknownCategory(f"no category {next(iter(preferences))!r}")
+        return self._popular(limit, set(ratings))
 
     def predict(self, user_id: str, item_id: str) -> Prediction:
         """The mean of all ratings."""

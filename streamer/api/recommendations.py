@@ -1,5 +1,6 @@
 """RecommendationService: what should this user see now?"""
 
+from collections.abc import Sequence
 from uuid import uuid4
 
 from connectrpc.request import RequestContext
@@ -9,6 +10,7 @@ from streamer._gen.streamer.v1.recommendation_pb import (
     PredictRequest,
     PredictResponse,
     Recommendation,
+    RecommendForPreferencesRequest,
     RecommendRequest,
     RecommendResponse,
     SimilarItemsRequest,
@@ -38,10 +40,21 @@ class Recommendations(RecommendationService):
         user_id, limit = _id("userId", request.user_id), _limit(request.limit)
         seen = await self._fresh(request.freshness_token, ctx.timeout_ms)
         generation = self._answers.generation()
-        items = [_item(answer) for answer in self._answers.recommend(user_id, limit)]
-        return RecommendResponse(
-            items=items, recommendation_id=uuid4().hex, generation=generation, freshness_token=seen
-        )
+        return _list(self._answers.recommend(user_id, limit), generation, seen)
+
+    async def recommend_for_preferences(
+        self,
+        request: RecommendForPreferencesRequest,
+        ctx: RequestContext[RecommendForPreferencesRequest, RecommendResponse],
+    ) -> RecommendResponse:
+        """The best items for somebody who says what they like."""
+        for item_id in request.ratings:
+            _id("an item's id in ratings", item_id)
+        limit = _limit(request.limit)
+        seen = await self._fresh(request.freshness_token, ctx.timeout_ms)
+        generation = self._answers.generation()
+        found = self._answers.recommend_for_preferences(dict(request.preferences), dict(request.ratings), limit)
+        return _list(found, generation, seen)
 
     async def predict(
         self, request: PredictRequest, ctx: RequestContext[PredictRequest, PredictResponse]
@@ -77,6 +90,11 @@ class Recommendations(RecommendationService):
                     f"so far: {token(self._answers.offsets()) or 'none'}. Ask again, or without freshnessToken"
                 )
         return token(self._answers.offsets())
+
+
+def _list(answers: Sequence[Answer], generation: str, seen: str) -> RecommendResponse:
+    items = [_item(answer) for answer in answers]
+    return RecommendResponse(items=items, recommendation_id=uuid4().hex, generation=generation, freshness_token=seen)
 
 
 def _item(answer: Answer) -> Recommendation:

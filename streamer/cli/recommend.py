@@ -1,7 +1,7 @@
 """`streamer recommend`."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
@@ -14,40 +14,84 @@ from streamer.config import read_secret
 from streamer.decoder import check_id
 from streamer.producers.client import URL, Client, Recommendations
 
+if TYPE_CHECKING:
+    from streamer.recommend import Recommender
 
-@click.command(epilog="Example:  streamer recommend 7 --limit 5")
-@click.argument("user_id", metavar="USER")
+
+def _said(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, float]:
+    """NAME=RATING as often as it was given; a name may hold `=` itself."""
+    said = {}
+    for value in values:
+        name, _, number = value.rpartition("=")
+        try:
+            said[name] = float(number)
+        except ValueError:
+            name = ""
+        if not name:
+            raise click.BadParameter(f"{value!r} is not NAME=RATING, as in Documentary=5", ctx, param)
+    return said
+
+
+@click.command(
+    epilog="Example:  streamer recommend 7 --limit 5\n\n          streamer recommend --preference Documentary=5"
+)
+@click.argument("user_id", metavar="[USER]", required=False)
+@click.option("--preference", "preferences", multiple=True, callback=_said, metavar="CATEGORY=RATING",
+              help="instead of USER: somebody who says this of a category; may be repeated")  # fmt: skip
+@click.option("--rating", "ratings", multiple=True, callback=_said, metavar="ITEM=RATING",
+              help="instead of USER: somebody who rates an item so; may be repeated")  # fmt: skip
 @click.option("--limit", type=click.IntRange(1, 1000), default=10, show_default=True, help="how many items")
 @click.option("--url", default=URL, show_default=True, help="a running streamer")
 @click.option("--freshness-token", default="", metavar="TOKEN", help="wait for the events that this token names")
 @click.option("--json", "as_json", is_flag=True, help="one JSON object")
 @settings_options("state", "security")
-def recommend(user_id: str, limit: int, url: str, freshness_token: str, as_json: bool, **options: Any) -> None:
-    """What should this user see now?
+def recommend(
+    user_id: str | None,
+    preferences: dict[str, float],
+    ratings: dict[str, float],
+    limit: int,
+    url: str,
+    freshness_token: str,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """What should this user see now? Or somebody who likes what --preference and --rating say?
 
     Asks the streamer at --url; with --data it reads that state as of its last commit instead, with no streamer running.
     """
-    check_id(user_id, "the user's id")
+    if (user_id is None) == (not preferences and not ratings):
+        raise click.UsageError("say who: either USER, or what somebody likes with --preference and --rating")
+    if user_id is not None:
+        check_id(user_id, "the user's id")
     offline = options.get("data") is not None
     settings = settings_of(options)
     if offline:
         from streamer.inspection import recommendations  # brings the learners in
 
-        answer = Recommendations(items=tuple(recommendations(settings.state.data, user_id, limit)))
+        def ask(recommender: "Recommender") -> list[Recommendation]:
+            if user_id is None:
+                return recommender.recommend_for_preferences(preferences, ratings, limit)
+            return recommender.recommend(user_id, limit)
+
+        answer = Recommendations(items=tuple(recommendations(settings.state.data, ask)))
     else:
         token = read_secret(settings.security.token_file, "token") if settings.security.token_file else ""
         with Client(url, token=token) as client:
-            answer = client.recommend(user_id, limit, freshness_token)
+            if user_id is None:
+                answer = client.recommend_for_preferences(preferences, ratings, limit, freshness_token)
+            else:
+                answer = client.recommend(user_id, limit, freshness_token)
     if as_json:
-        click.echo(msgspec.json.encode({"user_id": user_id, **msgspec.to_builtins(answer)}))
+        asked = {"preferences": preferences, "ratings": ratings} if user_id is None else {"user_id": user_id}
+        click.echo(msgspec.json.encode({**asked, **msgspec.to_builtins(answer)}))
     else:
-        show(user_id, answer.items)
+        show("them" if user_id is None else repr(user_id), answer.items)
 
 
-def show(user_id: str, items: Sequence[Recommendation]) -> None:
+def show(who: str, items: Sequence[Recommendation]) -> None:
     """A table for people."""
     if not items:
-        click.echo(f"nothing to recommend to {user_id!r}: no item is known that this user has not seen")
+        click.echo(f"nothing to recommend to {who}: no item is known that this user has not seen")
         return
     table = Table("", "item", "title", "score", "source", box=None, pad_edge=False, header_style="bold")
     for n, item in enumerate(items, 1):

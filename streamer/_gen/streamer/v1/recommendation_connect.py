@@ -19,7 +19,7 @@ from connectrpc.server import ConnectASGIApplication, ConnectWSGIApplication, DE
 from protobuf import DescService
 
 from . import recommendation_pb
-from .recommendation_pb import PredictRequest, PredictResponse, RecommendRequest, RecommendResponse, SimilarItemsRequest, SimilarItemsResponse
+from .recommendation_pb import PredictRequest, PredictResponse, RecommendForPreferencesRequest, RecommendRequest, RecommendResponse, SimilarItemsRequest, SimilarItemsResponse
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Mapping
@@ -34,6 +34,12 @@ class RecommendationService(Protocol):
     async def recommend(self, request: RecommendRequest, ctx: RequestContext[RecommendRequest, RecommendResponse], /) -> RecommendResponse:
         """
         The best items for a user, without those the user has seen. An unknown user gets popular items: see `source`.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    async def recommend_for_preferences(self, request: RecommendForPreferencesRequest, ctx: RequestContext[RecommendForPreferencesRequest, RecommendResponse], /) -> RecommendResponse:
+        """
+        The best items for somebody who says what they like and is nobody yet; popular items for who says nothing. Keeps nothing.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -77,6 +83,17 @@ class RecommendationServiceASGIApplication(ConnectASGIApplication[Recommendation
                         stream_type=StreamType.UNARY,
                     ),
                     function=svc.recommend,
+                ),
+                "/streamer.v1.RecommendationService/RecommendForPreferences": Endpoint.unary(
+                    method=MethodInfo(
+                        name="RecommendForPreferences",
+                        service_name="streamer.v1.RecommendationService",
+                        input=RecommendForPreferencesRequest,
+                        output=RecommendResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=svc.recommend_for_preferences,
                 ),
                 "/streamer.v1.RecommendationService/Predict": Endpoint.unary(
                     method=MethodInfo(
@@ -130,6 +147,29 @@ class RecommendationServiceClient(ConnectClient):
                 name="Recommend",
                 service_name="streamer.v1.RecommendationService",
                 input=RecommendRequest,
+                output=RecommendResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    async def recommend_for_preferences(
+        self,
+        request: RecommendForPreferencesRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> RecommendResponse:
+        """
+        The best items for somebody who says what they like and is nobody yet; popular items for who says nothing. Keeps nothing.
+        """
+        return await self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="RecommendForPreferences",
+                service_name="streamer.v1.RecommendationService",
+                input=RecommendForPreferencesRequest,
                 output=RecommendResponse,
                 idempotency_level=IdempotencyLevel.UNKNOWN,
                 stream_type=StreamType.UNARY,
@@ -191,6 +231,12 @@ class RecommendationServiceSync(Protocol):
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
+    def recommend_for_preferences(self, request: RecommendForPreferencesRequest, ctx: RequestContext[RecommendForPreferencesRequest, RecommendResponse], /) -> RecommendResponse:
+        """
+        The best items for somebody who says what they like and is nobody yet; popular items for who says nothing. Keeps nothing.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
     def predict(self, request: PredictRequest, ctx: RequestContext[PredictRequest, PredictResponse], /) -> PredictResponse:
         """
         The rating that a user would give an item.
@@ -229,6 +275,17 @@ class RecommendationServiceWSGIApplication(ConnectWSGIApplication):
                         stream_type=StreamType.UNARY,
                     ),
                     function=service.recommend,
+                ),
+                "/streamer.v1.RecommendationService/RecommendForPreferences": EndpointSync.unary(
+                    method=MethodInfo(
+                        name="RecommendForPreferences",
+                        service_name="streamer.v1.RecommendationService",
+                        input=RecommendForPreferencesRequest,
+                        output=RecommendResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=service.recommend_for_preferences,
                 ),
                 "/streamer.v1.RecommendationService/Predict": EndpointSync.unary(
                     method=MethodInfo(
@@ -282,6 +339,29 @@ class RecommendationServiceClientSync(ConnectClientSync):
                 name="Recommend",
                 service_name="streamer.v1.RecommendationService",
                 input=RecommendRequest,
+                output=RecommendResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    def recommend_for_preferences(
+        self,
+        request: RecommendForPreferencesRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> RecommendResponse:
+        """
+        The best items for somebody who says what they like and is nobody yet; popular items for who says nothing. Keeps nothing.
+        """
+        return self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="RecommendForPreferences",
+                service_name="streamer.v1.RecommendationService",
+                input=RecommendForPreferencesRequest,
                 output=RecommendResponse,
                 idempotency_level=IdempotencyLevel.UNKNOWN,
                 stream_type=StreamType.UNARY,

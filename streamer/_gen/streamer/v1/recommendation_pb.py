@@ -172,6 +172,58 @@ class RecommendResponse(Message[_RecommendResponseFields]):
         freshness_token: str
         next_page_token: str
 
+_RecommendForPreferencesRequestFields: TypeAlias = Literal["preferences", "ratings", "limit", "freshness_token"]
+
+class RecommendForPreferencesRequest(Message[_RecommendForPreferencesRequestFields]):
+    """
+    ```proto
+    message streamer.v1.RecommendForPreferencesRequest
+    ```
+
+    Attributes:
+        preferences:
+            category -> the rating that its items deserve, on the scale of the ratings
+
+            ```proto
+            map<string, double> preferences = 1;
+            ```
+        ratings:
+            item id -> the rating given to it; these items are not recommended
+
+            ```proto
+            map<string, double> ratings = 2;
+            ```
+        limit:
+            as in RecommendRequest
+
+            ```proto
+            int32 limit = 3;
+            ```
+        freshness_token:
+            ```proto
+            string freshness_token = 4;
+            ```
+    """
+
+    __slots__ = ("preferences", "ratings", "limit", "freshness_token")
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            preferences: dict[str, float] | None = None,
+            ratings: dict[str, float] | None = None,
+            limit: int = 0,
+            freshness_token: str = "",
+        ) -> None:
+            pass
+
+        preferences: dict[str, float]
+        ratings: dict[str, float]
+        limit: int
+        freshness_token: str
+
 _PredictRequestFields: TypeAlias = Literal["user_id", "item_id", "freshness_token"]
 
 class PredictRequest(Message[_PredictRequestFields]):
@@ -342,12 +394,13 @@ class SimilarItemsResponse(Message[_SimilarItemsResponseFields]):
 
 
 _DESC = file_desc(
-    b'\n streamer/v1/recommendation.proto\x12\x0bstreamer.v1"m\n\x0eRecommendation\x12\x17\n\x07item_id\x18\x01 \x01(\tR\x06itemId\x12\x14\n\x05title\x18\x02 \x01(\tR\x05title\x12\x14\n\x05score\x18\x03 \x01(\x01R\x05score\x12\x16\n\x06source\x18\x04 \x01(\tR\x06source"j\n\x10RecommendRequest\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId\x12\x14\n\x05limit\x18\x02 \x01(\x05R\x05limit\x12\'\n\x0ffreshness_token\x18\x03 \x01(\tR\x0efreshnessToken"\xe4\x01\n\x11RecommendResponse\x121\n\x05items\x18\x01 \x03(\x0b2\x1b.streamer.v1.RecommendationR\x05items\x12+\n\x11recommendation_id\x18\x02 \x01(\tR\x10recommendationId\x12\x1e\n\ngeneration\x18\x03 \x01(\tR\ngeneration\x12\'\n\x0ffreshness_token\x18\x04 \x01(\tR\x0efreshnessToken\x12&\n\x0fnext_page_token\x18\x05 \x01(\tR\rnextPageToken"k\n\x0ePredictRequest\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId\x12\x17\n\x07item_id\x18\x02 \x01(\tR\x06itemId\x12\'\n\x0ffreshness_token\x18\x03 \x01(\tR\x0efreshnessToken"\x88\x01\n\x0fPredictResponse\x12\x14\n\x05value\x18\x01 \x01(\x01R\x05value\x12\x16\n\x06source\x18\x02 \x01(\tR\x06source\x12\x1e\n\ngeneration\x18\x03 \x01(\tR\ngeneration\x12\'\n\x0ffreshness_token\x18\x04 \x01(\tR\x0efreshnessToken"m\n\x13SimilarItemsRequest\x12\x17\n\x07item_id\x18\x01 \x01(\tR\x06itemId\x12\x14\n\x05limit\x18\x02 \x01(\x05R\x05limit\x12\'\n\x0ffreshness_token\x18\x03 \x01(\tR\x0efreshnessToken"\x92\x01\n\x14SimilarItemsResponse\x121\n\x05items\x18\x01 \x03(\x0b2\x1b.streamer.v1.RecommendationR\x05items\x12\x1e\n\ngeneration\x18\x02 \x01(\tR\ngeneration\x12\'\n\x0ffreshness_token\x18\x03 \x01(\tR\x0efreshnessToken2\xfe\x01\n\x15RecommendationService\x12J\n\tRecommend\x12\x1d.streamer.v1.RecommendRequest\x1a\x1e.streamer.v1.RecommendResponse\x12D\n\x07Predict\x12\x1b.streamer.v1.PredictRequest\x1a\x1c.streamer.v1.PredictResponse\x12S\n\x0cSimilarItems\x12 .streamer.v1.SimilarItemsRequest\x1a!.streamer.v1.SimilarItemsResponseb\x06proto3',
+    b'\n streamer/v1/recommendation.proto\x12\x0bstreamer.v1"m\n\x0eRecommendation\x12\x17\n\x07item_id\x18\x01 \x01(\tR\x06itemId\x12\x14\n\x05title\x18\x02 \x01(\tR\x05title\x12\x14\n\x05score\x18\x03 \x01(\x01R\x05score\x12\x16\n\x06source\x18\x04 \x01(\tR\x06source"j\n\x10RecommendRequest\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId\x12\x14\n\x05limit\x18\x02 \x01(\x05R\x05limit\x12\'\n\x0ffreshness_token\x18\x03 \x01(\tR\x0efreshnessToken"\xe4\x01\n\x11RecommendResponse\x121\n\x05items\x18\x01 \x03(\x0b2\x1b.streamer.v1.RecommendationR\x05items\x12+\n\x11recommendation_id\x18\x02 \x01(\tR\x10recommendationId\x12\x1e\n\ngeneration\x18\x03 \x01(\tR\ngeneration\x12\'\n\x0ffreshness_token\x18\x04 \x01(\tR\x0efreshnessToken\x12&\n\x0fnext_page_token\x18\x05 \x01(\tR\rnextPageToken"\x8f\x03\n\x1eRecommendForPreferencesRequest\x12^\n\x0bpreferences\x18\x01 \x03(\x0b2<.streamer.v1.RecommendForPreferencesRequest.PreferencesEntryR\x0bpreferences\x12R\n\x07ratings\x18\x02 \x03(\x0b28.streamer.v1.RecommendForPreferencesRequest.RatingsEntryR\x07ratings\x12\x14\n\x05limit\x18\x03 \x01(\x05R\x05limit\x12\'\n\x0ffreshness_token\x18\x04 \x01(\tR\x0efreshnessToken\x1a>\n\x10PreferencesEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\x1a:\n\x0cRatingsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01"k\n\x0ePredictRequest\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId\x12\x17\n\x07item_id\x18\x02 \x01(\tR\x06itemId\x12\'\n\x0ffreshness_token\x18\x03 \x01(\tR\x0efreshnessToken"\x88\x01\n\x0fPredictResponse\x12\x14\n\x05value\x18\x01 \x01(\x01R\x05value\x12\x16\n\x06source\x18\x02 \x01(\tR\x06source\x12\x1e\n\ngeneration\x18\x03 \x01(\tR\ngeneration\x12\'\n\x0ffreshness_token\x18\x04 \x01(\tR\x0efreshnessToken"m\n\x13SimilarItemsRequest\x12\x17\n\x07item_id\x18\x01 \x01(\tR\x06itemId\x12\x14\n\x05limit\x18\x02 \x01(\x05R\x05limit\x12\'\n\x0ffreshness_token\x18\x03 \x01(\tR\x0efreshnessToken"\x92\x01\n\x14SimilarItemsResponse\x121\n\x05items\x18\x01 \x03(\x0b2\x1b.streamer.v1.RecommendationR\x05items\x12\x1e\n\ngeneration\x18\x02 \x01(\tR\ngeneration\x12\'\n\x0ffreshness_token\x18\x03 \x01(\tR\x0efreshnessToken2\xe6\x02\n\x15RecommendationService\x12J\n\tRecommend\x12\x1d.streamer.v1.RecommendRequest\x1a\x1e.streamer.v1.RecommendResponse\x12f\n\x17RecommendForPreferences\x12+.streamer.v1.RecommendForPreferencesRequest\x1a\x1e.streamer.v1.RecommendResponse\x12D\n\x07Predict\x12\x1b.streamer.v1.PredictRequest\x1a\x1c.streamer.v1.PredictResponse\x12S\n\x0cSimilarItems\x12 .streamer.v1.SimilarItemsRequest\x1a!.streamer.v1.SimilarItemsResponseb\x06proto3',
     [],
     {
         "Recommendation": Recommendation,
         "RecommendRequest": RecommendRequest,
         "RecommendResponse": RecommendResponse,
+        "RecommendForPreferencesRequest": RecommendForPreferencesRequest,
         "PredictRequest": PredictRequest,
         "PredictResponse": PredictResponse,
         "SimilarItemsRequest": SimilarItemsRequest,

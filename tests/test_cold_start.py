@@ -1,0 +1,190 @@
+"""Who says a little gets an answer that follows from it, and from nothing beside what was learned."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from learning import Nobody, records, settings
+
+from streamer.answers import Recommendation
+from streamer.api.memory import MemoryAnswers
+from streamer.api.thread import serving
+from streamer.app import learners
+from streamer.config import SecuritySettings, ServerSettings
+from streamer.consumers.files import FileSource
+from streamer.consumers.memory import MemorySource
+from streamer.engine import Engine
+from streamer.errors import BadEvent, UnknownCategory
+from streamer.events import Event, ItemUpdate, Rating, Record
+from streamer.memory import Memory
+from streamer.recommend import POPULAR, POPULARITY, Recommender
+from streamer.state import RocksStore
+
+PREFERENCES = "/streamer.v1.RecommendationService/RecommendForPreferences"
+
+
+class Films(MemoryAnswers):
+    """The endpoint over all of ml-latest-small, learned as the service learns."""
+
+    def __init__(self, memory: Memory) -> None:
+        super().__init__()
+        self.memory, self.recommender = memory, Recommender(memory, memory.learners.by_name[POPULARITY])
+
+    def recommend_for_preferences(
+        self, preferences: Mapping[str, float], ratings: Mapping[str, float], limit: int
+    ) -> list[Recommendation]:
+        return self.recommender.recommend_for_preferences(preferences, ratings, limit)
+
+    def ask(self, likes: dict[str, float]) -> list[dict[str, str]]:
+        """The first ten for who says this, over HTTP."""
+        with serving(self, ServerSettings(port=0), SecuritySettings()) as url:
+            answer = httpx.post(url + PREFERENCES, json={"preferences": likes}, timeout=20)
+        assert answer.status_code == 200, answer.text
+        found: list[dict[str, str]] = answer.json()["items"]
+        assert len(found) == 10
+        return found
+
+    def categories(self, likes: dict[str, float]) -> list[tuple[str, ...]]:
+        return [self.memory.items.catalogue[item["itemId"]].categories for item in self.ask(likes)]
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Films]:
+    folder = os.environ.get("STREAMER_TEST_DATA")
+    if not folder:
+        reason = "needs ml-latest-small: set STREAMER_TEST_DATA to its folder"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    chosen = settings()
+    store = RocksStore(tmp_path_factory.mktemp("films"))
+    memory = Memory(learners(chosen), chosen, store)
+    engine = Engine(FileSource(folder, 1), memory, Nobody(), max_records=1000, commit_interval_s=3600.0)
+    while engine.step(0.0):
+        pass
+    yield Films(memory)
+    store.close()
+
+
+def test_who_says_documentary_5_gets_documentaries(films: Films) -> None:
+    assert sum("Documentary" in categories for categories in films.categories({"Documentary": 5.0})) >= 8
+
+
+def test_who_says_comedy_5_and_horror_1_gets_comedies_and_no_horror(films: Films) -> None:
+    best = films.categories({"Comedy": 5.0, "Horror": 1.0})
+    assert sum("Comedy" in categories for categories in best) >= 8
+    assert not any("Horror" in categories for categories in best)
+
+
+def test_who_says_nothing_gets_the_popular_list(films: Films) -> None:
+    found = films.ask({})
+    assert [item["itemId"] for item in found] == [one.item_id for one in films.recommender.recommend("nobody", 10)]
+    assert {item["source"] for item in found} == {POPULAR}
+
+
+class Told:
+    """A recommender that is told events."""
+
+    def __init__(self, folder: Path, **flags: object) -> None:
+        chosen = settings(**flags)
+        self.entries: list[Record] = []
+        self.store = RocksStore(folder)
+        self.memory = Memory(learners(chosen), chosen, self.store)
+        source = MemorySource(self.entries)
+        source.seek({})
+        self.engine = Engine(source, self.memory, Nobody(), max_records=100, commit_interval_s=3600.0)
+        self.recommender = Recommender(self.memory, self.memory.learners.by_name[POPULARITY])
+
+    def tell(self, *told: Event) -> None:
+        self.entries += records(told, len(self.entries))
+        while self.engine.step(0.0):
+            pass
+
+    def first(self, preferences: dict[str, float], ratings: dict[str, float], limit: int = 10) -> list[str]:
+        return [found.item_id for found in self.recommender.recommend_for_preferences(preferences, ratings, limit)]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Callable[..., Told]]:
+    made: list[Told] = []
+
+    def told(**flags: object) -> Told:
+        made.append(Told(tmp_path / str(len(made)), **flags))
+        return made[-1]
+
+    yield told
+    for one in made:
+        one.store.close()
+
+
+GENRES = ("Drama", "Comedy", "Horror")
+
+
+def genres(count: int, *, users: int = 30, items: int = 60) -> list[Event]:
+    """Item n is of genre n % 3, user m rates genre m % 3 with 5 and all others with 3 or 2."""
+    random = np.random.default_rng(1)
+    found: list[Event] = [ItemUpdate(f"i{n}", f"Item {n}", (GENRES[n % 3],)) for n in range(items)]
+    for n, (u, i) in enumerate(zip(random.integers(0, users, count), random.integers(0, items, count), strict=True)):
+        found.append(Rating(f"u{u}", f"i{i}", 5.0 if u % 3 == i % 3 else 2.0 + n % 2, 1_700_000_000_000 + n * 1000))
+    return found
+
+
+def genre_of(item_id: str) -> str:
+    return GENRES[int(item_id[1:]) % 3]
+
+
+def test_what_is_said_in_a_request_is_ranked_by_the_learner_and_kept_nowhere(make: Callable[..., Told]) -> None:
+    told = make()
+    told.tell(*genres(1000))
+    before = told.store.digest()
+    told.memory.commit()
+    learned = told.store.digest()
+    found = told.recommender.recommend_for_preferences({"Comedy": 5.0, "Horror": 1.0}, {}, 20)
+    assert {genre_of(one.item_id) for one in found} == {"Comedy"}
+    assert {one.source for one in found} == {"bayesian-hybrid"}
+    told.memory.commit()
+    assert told.store.digest() == learned != before
+
+
+def test_three_ratings_in_a_request_are_a_posterior_of_three_ratings(make: Callable[..., Told]) -> None:
+    told = make()
+    told.tell(*genres(2000))
+    rated = {"i1": 5.0, "i4": 5.0, "i2": 1.0}
+    asked = {one.item_id: one.score for one in told.recommender.recommend_for_preferences({}, rated, 60)}
+    assert set(asked) == {f"i{n}" for n in range(60)} - set(rated)  # what was rated is known
+    assert {genre_of(item_id) for item_id in list(asked)[:10]} == {"Comedy"}
+    unsaid = {f"i{n}": told.recommender.predict("nobody", f"i{n}").value for n in range(60)}
+    told.tell(*(Rating("new", item_id, value, 1_800_000_000_000) for item_id, value in sorted(rated.items())))
+    moved = []
+    for item_id, score in asked.items():
+        learned = told.recommender.predict("new", item_id).value
+        assert learned == pytest.approx(min(max(score, 2.0), 5.0), abs=0.2)
+        moved.append(abs(learned - unsaid[item_id]))
+    assert max(moved) > 0.5
+
+
+def test_a_category_is_found_in_any_case_and_one_that_is_not_there_is_refused_with_near_ones(
+    make: Callable[..., Told],
+) -> None:
+    told = make()
+    assert told.first({"Comedy": 5.0}, {}) == []  # nothing is known at all
+    told.tell(*genres(1000))
+    assert told.first({"comedy": 5.0}, {}) == told.first({"Comedy": 5.0}, {})
+    with pytest.raises(UnknownCategory, match=r"no item is of category 'Comdy'; did you mean 'Comedy'\?"):
+        told.first({"Comdy": 5.0}, {})
+    with pytest.raises(UnknownCategory, match="'Ballet'; there are: Drama, Comedy, Horror"):
+        told.first({"Ballet": 5.0}, {})
+    for preferences, ratings in (({"Comedy": 1e9}, {}), ({"Comedy": float("nan")}, {}), ({}, {"i1": -1e9})):
+        with pytest.raises(BadEvent, match="is not within -100 to 100"):
+            told.first(preferences, ratings)
+
+
+def test_a_learner_that_cannot_be_told_things_answers_with_what_is_popular(make: Callable[..., Told]) -> None:
+    told = make(rating_learner="bias")
+    told.tell(*genres(300))
+    found = told.recommender.recommend_for_preferences({"Comedy": 5.0}, {"i1": 5.0}, 5)
+    assert {one.source for one in found} == {POPULAR}
+    assert "i1" not in {one.item_id for one in found}
