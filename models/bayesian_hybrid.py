@@ -29,17 +29,19 @@ from collections.abc import Mapping
 import msgspec
 import numpy as np
 
-from streamer.arrays import F32, I32, Array
+from streamer.arrays import F32, F64, I32, Array
 from streamer.batch import RATING, Batch, UserView
-from streamer.embeddings import Table
+from streamer.embeddings import Side, Table
 from streamer.models.bayesian_hybrid_answers import condition_hybrid, doubt_hybrid, score_hybrid
 from streamer.models.bayesian_hybrid_kernel import (
     AGREEING,
+    BIAS,
     CONSENSUS,
     FIXED,
     LEARNED,
     POPULAR,
     POPULARITY,
+    REFUSED,
     SESSION,
     Model,
     continues,
@@ -182,6 +184,30 @@ class BayesianHybrid:
         out = np.empty(len(items), dtype=np.float32)
         doubt_hybrid(self._begun(row), *self._known(), items, self.item.start, self.model, out)
         return out
+
+    @property
+    def refused(self) -> int:
+        """See Guarded."""
+        return int(self.stream.values[0, REFUSED])
+
+    def norms(self, side: Side, rows: I32) -> F64:
+        """See Watched: a user's weights w, an item's q and b; in deviations of the ratings but for those without a unit."""
+        columns = np.arange(self.size) if side == "user" else np.append(np.arange(self.model.dim), 2 * self.model.dim)
+        return np.asarray(np.linalg.norm(self._cells(side, rows, columns), axis=1))
+
+    def widths(self, side: Side, rows: I32) -> Mapping[str, F64]:
+        """See Watched: of users the bias, and the mean over the categories that any event was of; of items the bias, and the mean over q."""
+        dim, known = self.model.dim, self.stream.values[0, -self.model.categories :] > 0
+        if side == "user":
+            weights = np.append(BIAS, FIXED + dim + np.flatnonzero(known))
+            found = np.sqrt(self._cells(side, rows, self.size + weights * (weights + 3) // 2))
+            return {"bias": found[:, 0]} | ({"category": found[:, 1:].mean(axis=1)} if known.any() else {})
+        found = np.sqrt(self._cells(side, rows, np.append(2 * dim + 1, dim + np.arange(dim))))
+        return {"bias": found[:, 0], "latent": found[:, 1:].mean(axis=1)}
+
+    def _cells(self, side: Side, rows: I32, columns: Array) -> F64:
+        """(rows, columns), a copy: a whole row of a user is 6 KB."""
+        return (self.user if side == "user" else self.item).values[rows[:, None], columns].astype(np.float64)
 
     def condition(self, row: Array, preferences: Mapping[int, float], items: I32, values: F32) -> Array:
         """The row of a user who also said this; changes nothing.

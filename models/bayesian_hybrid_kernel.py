@@ -149,7 +149,7 @@ def spread(user: Array, n: int, x: F64, at: I32, count: int, px: F64) -> float:
     total = 0.0
     for s in range(count):
         total += x[s] * px[at[s]]
-    return max(total, 0.0)
+    return 0.0 if total < 0.0 else total  # NaN stays what it is
 
 
 @kernel
@@ -260,15 +260,19 @@ def learn_hybrid(
         predicted = mu + sigma * expected(u, stream, fade, x, at, count)
         out[k] = predicted
         stream_touched[0] = 1
-        if not np.isfinite(y):
+        if not np.isfinite(y + predicted):
+            stream[0, REFUSED] += 1.0
+            continue
+        let_pass(u, stream, fade, model)
+        user_touched[users[k]] = 1
+        noise = noise_of(u, model)
+        s = noise + spread(u, n, x, at, count, px) + doubt(u, i, model)
+        if not np.isfinite(s):  # a variance is not: time has passed for the user, and nothing else
             stream[0, REFUSED] += 1.0
             continue
         stream[0, EVENTS] += 1.0
         stream[0, MU] += (y - mu) / stream[0, EVENTS]
         stream[0, SQUARES] += (y - mu) * (y - stream[0, MU])
-        let_pass(u, stream, fade, model)
-        noise = noise_of(u, model)
-        s = noise + spread(u, n, x, at, count, px) + doubt(u, i, model)
         error = 0.0  # while all ratings were alike there is nothing to measure an error by
         if sigma > 0.0:
             error = min(max((y - predicted) / sigma, -model.clip), model.clip)
@@ -277,7 +281,6 @@ def learn_hybrid(
         move_stream(u, stream, model, error, x, at, count)
         move_user(u, n, error, s, px)
         note_time(u, time_ms)
-        user_touched[users[k]] = 1
         item_touched[items[k]] = 1
 
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from streamer.arrays import F32, F64, I32, U8, Array
 from streamer.batch import RATING, Batch, UserView
-from streamer.embeddings import Table
+from streamer.embeddings import Side, Table
 from streamer.kernel import kernel
 from streamer.protocols import Kind
 
@@ -128,6 +128,22 @@ class Bias:
             + known_bias(self.item.values, batch.items)
         )
         return np.where(batch.kinds == RATING, predicted, np.nan).astype(np.float32)
+
+    @property
+    def refused(self) -> int:
+        """See Guarded."""
+        return int(self.stream.values[0, 2])
+
+    def norms(self, side: Side, rows: I32) -> F64:
+        """See Watched: how far biases are from 0, in ratings."""
+        return np.abs(self._rows(side, rows)[:, 0])
+
+    def widths(self, side: Side, rows: I32) -> Mapping[str, F64]:
+        """See Watched."""
+        return {"bias": np.sqrt(self._rows(side, rows)[:, 1])}
+
+    def _rows(self, side: Side, rows: I32) -> F64:
+        return (self.user if side == "user" else self.item).values[rows].astype(np.float64)
 
     def score(self, user: UserView, items: I32) -> F32:
         """The predicted ratings, (len(items),), not clipped."""

@@ -22,7 +22,7 @@ import numpy as np
 
 from streamer.arrays import F32, F64, I32, U8, Array
 from streamer.batch import RATING, Batch, UserView
-from streamer.embeddings import Table
+from streamer.embeddings import Side, Table
 from streamer.kernel import kernel
 from streamer.protocols import Kind
 
@@ -109,7 +109,7 @@ def learn_biased_mf(
         out[k] = predicted
         z = min(max((y - predicted) / sigma, -clip), clip)
         stream_touched[0] = 1
-        if not (np.isfinite(y) and size + b_u * b_u + b_i * b_i < LARGEST):  # NaN is not below
+        if not (np.isfinite(y) and size + b_u * b_u + b_i * b_i + n_u + n_i < LARGEST):  # NaN is not below
             stream[0, 3] += 1
             continue
         s_u, s_i = max(step_floor, 1.0 / np.sqrt(n_u + 1.0)), max(step_floor, 1.0 / np.sqrt(n_i + 1.0))
@@ -188,6 +188,20 @@ class BiasedMF:
         one = np.array(user.rows[self.name], ndmin=2)  # a copy: a read-only row would compile the kernel once more
         predict_biased_mf(one, self.item.values, self.stream.values, np.zeros(len(items), dtype=np.int32), items, out)
         return out
+
+    @property
+    def refused(self) -> int:
+        """See Guarded."""
+        return int(self.stream.values[0, 3])
+
+    def norms(self, side: Side, rows: I32) -> F64:
+        """See Watched: factors and bias, in deviations of the ratings. Items begin at noise sqrt(dim)."""
+        table = self.user if side == "user" else self.item
+        return np.asarray(np.linalg.norm(table.values[rows, :-1].astype(np.float64), axis=1))
+
+    def widths(self, side: Side, rows: I32) -> Mapping[str, F64]:
+        """See Watched: descent has no posterior."""
+        return {}
 
     def vectors(self) -> Array:
         """See ItemVectors."""

@@ -5,7 +5,7 @@
     predicted     n_i / sum_j n_j, the item's share of the clicks before this one
 
 Only clicks with a weight w above 0 count; whose they were does not matter. A row decays when it is touched or read.
-Cost: O(1) a click. State: one or two float64 an item, and the sum.
+Cost: O(1) a click. State: one or two float64 an item, the sum, clicks refused.
 
 Popularity is the floor that every other learner of clicks is compared with, and the answer for users without clicks.
 """
@@ -34,14 +34,25 @@ class RecentParameters(msgspec.Struct, frozen=True):
 
 
 @kernel
+def refuses(item: F64, stream: F64, i: int, weight: float) -> bool:
+    """Whether a click would leave a number that is not finite: its weight, its item's row or the sum is not one."""
+    if weight == 0.0:
+        return False
+    return not np.isfinite(weight) or (weight > 0.0 and not np.isfinite(item[i, 0] + item[i, -1] + stream[0, 0]))
+
+
+@kernel
 def learn_all_time(
     item: F64, item_touched: U8, stream: F64, stream_touched: U8, items: I32, clicks: F32, out: F32
 ) -> None:
-    """Item rows are n; stream is [sum]."""
+    """Item rows are n; stream is [sum, refused]."""
     for k in range(len(items)):
         out[k] = np.nan
-        if clicks[k] > 0 and np.isfinite(clicks[k]):
-            i = items[k]
+        i = items[k]
+        if refuses(item, stream, i, clicks[k]):
+            stream[0, 1] += 1
+            stream_touched[0] = 1
+        elif clicks[k] > 0:
             out[k] = item[i, 0] / stream[0, 0] if stream[0, 0] > 0 else 0.0
             item[i, 0] += clicks[k]
             stream[0, 0] += clicks[k]
@@ -53,17 +64,20 @@ def learn_all_time(
 def learn_recent(
     item: F64, item_touched: U8, stream: F64, stream_touched: U8, items: I32, clicks: F32, half_life: float, out: F32
 ) -> None:
-    """Item rows are [n, t_i]; stream is [sum, t], the sum as it stands at t."""
+    """Item rows are [n, t_i]; stream is [sum, refused, t], the sum as it stands at t."""
     for k in range(len(items)):
         out[k] = np.nan
-        if clicks[k] > 0 and np.isfinite(clicks[k]):
-            i, t = items[k], stream[0, 1]
+        i, t = items[k], stream[0, 2]
+        if refuses(item, stream, i, clicks[k]):
+            stream[0, 1] += 1
+            stream_touched[0] = 1
+        elif clicks[k] > 0:
             n = item[i, 0] * 2.0 ** ((item[i, 1] - t) / half_life)
             out[k] = n / stream[0, 0] if stream[0, 0] > 0 else 0.0
             item[i, 0] = n + clicks[k]
             item[i, 1] = t
             stream[0, 0] = (stream[0, 0] + clicks[k]) * 2.0 ** (-1.0 / half_life)
-            stream[0, 1] = t + 1
+            stream[0, 2] = t + 1
             item_touched[i] = 1
             stream_touched[0] = 1
 
@@ -74,7 +88,7 @@ def count_recent(item: F64, stream: F64, items: I32, half_life: float, out: F64)
     for k in range(len(items)):
         i = items[k]
         known = 0 <= i < len(item)
-        out[k] = item[i, 0] * 2.0 ** ((item[i, 1] - stream[0, 1]) / half_life) if known else 0.0
+        out[k] = item[i, 0] * 2.0 ** ((item[i, 1] - stream[0, 2]) / half_life) if known else 0.0
 
 
 def share(counts: F64, total: float, clicks: F32) -> F32:
@@ -94,7 +108,7 @@ class Popularity:
         """The seed changes nothing: there is nothing random here."""
         self.name, self.parameters = name, parameters
         self.item = Table("item", [0.0], dtype=np.float64)  # n
-        self.stream = Table("stream", [0.0], dtype=np.float64)  # sum
+        self.stream = Table("stream", [0.0, 0.0], dtype=np.float64)  # sum, refused
 
     def tables(self) -> Mapping[str, Table]:
         """See Stateful."""
@@ -110,6 +124,11 @@ class Popularity:
     def predict(self, batch: Batch) -> F32:
         """See OnlineLearner; 0 for an item never seen."""
         return share(self._counts(batch.items), float(self.stream.values[0, 0]), batch.clicks)
+
+    @property
+    def refused(self) -> int:
+        """See Guarded."""
+        return int(self.stream.values[0, 1])
 
     def score(self, user: UserView, items: I32) -> F32:
         """Clicks of each item, (len(items),); the user does not matter."""
@@ -133,7 +152,7 @@ class RecentPopularity:
         """The seed changes nothing: there is nothing random here."""
         self.name, self.parameters = name, parameters
         self.item = Table("item", [0.0, 0.0], dtype=np.float64)  # n, t_i
-        self.stream = Table("stream", [0.0, 0.0], dtype=np.float64)  # sum, t
+        self.stream = Table("stream", [0.0, 0.0, 0.0], dtype=np.float64)  # sum, refused, t
 
     def tables(self) -> Mapping[str, Table]:
         """See Stateful."""
@@ -151,6 +170,11 @@ class RecentPopularity:
     def predict(self, batch: Batch) -> F32:
         """See OnlineLearner; 0 for an item never seen."""
         return share(self._counts(batch.items), float(self.stream.values[0, 0]), batch.clicks)
+
+    @property
+    def refused(self) -> int:
+        """See Guarded."""
+        return int(self.stream.values[0, 1])
 
     def score(self, user: UserView, items: I32) -> F32:
         """Decayed clicks of each item, (len(items),); the user does not matter."""

@@ -32,14 +32,14 @@ def twin_recent_popularity(learner: RecentPopularity, batch: Batch) -> F64:
     """See popularity.py; without the laziness: every item's count decays at every click."""
     out = np.full(len(batch), np.nan)
     item, stream, decay = learner.item.values, learner.stream.values[0], 0.5 ** (1 / learner.parameters.half_life)
-    counts = item[:, 0] * decay ** (stream[1] - item[:, 1])
+    counts = item[:, 0] * decay ** (stream[2] - item[:, 1])
     for k in np.flatnonzero(batch.clicks > 0):
         i = batch.items[k]
         out[k] = counts[i] / max(stream[0], 1e-300)
         counts[i] += batch.clicks[k]
-        item[i] = counts[i], stream[1]
+        item[i] = counts[i], stream[2]
         counts *= decay
-        stream[:] = (stream[0] + batch.clicks[k]) * decay, stream[1] + 1
+        stream[0], stream[2] = (stream[0] + batch.clicks[k]) * decay, stream[2] + 1
     return out
 
 

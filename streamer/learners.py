@@ -128,6 +128,11 @@ class Learners:
         for _, stored, table in self._tables("stream"):
             (row_value,) = store.read(stored, [_STREAM])
             if row_value is not None:
+                if len(row_value) != table.row_bytes:
+                    raise BadState(
+                        f"the row of {stored} has {len(row_value)} bytes, this streamer writes {table.row_bytes}: use the "
+                        "streamer that made the state, or move its folder `state` away to learn again from the log"
+                    )
                 table.load(0, row_value)
         for learner in self.by_name.values():
             if isinstance(learner, Rebuilt):

@@ -5,9 +5,9 @@ from typing import Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
 
-from streamer.arrays import F32, I32, Array
+from streamer.arrays import F32, F64, I32, Array
 from streamer.batch import Batch, Opinion, UserView
-from streamer.embeddings import Table
+from streamer.embeddings import Side, Table
 from streamer.events import Message, Offsets, Record
 
 Kind: TypeAlias = Literal["ratings", "clicks"]
@@ -136,6 +136,26 @@ class Composed(Protocol):
 
     def probes(self, batch: Batch) -> I32:
         """(n, m): items whose scores at each event it wants from the experts that are Probed; (n, 0) for none. Changes nothing."""
+
+
+@runtime_checkable
+class Guarded(Protocol):
+    """A learner that refuses steps from or to numbers that are not finite, and counts them as part of its state."""
+
+    @property
+    def refused(self) -> int:
+        """Steps refused so far; from any thread."""
+
+
+@runtime_checkable
+class Watched(Protocol):
+    """A learner whose rows can be looked at as a whole, from any thread while it learns: how long they are, how sure it is. Changes nothing."""
+
+    def norms(self, side: Side, rows: I32) -> F64:
+        """Lengths of what was learned of `rows` (n,), (n,); (0,) for a side that has no such rows."""
+
+    def widths(self, side: Side, rows: I32) -> Mapping[str, F64]:
+        """Standard deviations of the beliefs about `rows` (n,), (n,) each, by what they are about; 1 is that of the ratings."""
 
 
 @runtime_checkable

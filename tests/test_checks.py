@@ -26,7 +26,7 @@ def test_learner_keeps_its_promises(name: str, check: Callable[[Make], None]) ->
 class Toy:
     """Damped means of users and items, with one negative an event, that goes wrong in one named way, or in none.
 
-    Its user and item rows are [noise, sum of errors, events, times a negative]; its stream is [sum, events].
+    Its user and item rows are [noise, sum of errors, events, times a negative]; its stream is [sum, events, refused].
     """
 
     kind: Kind = "ratings"
@@ -37,7 +37,8 @@ class Toy:
         self.fault = fault
         self.user = Table("user", [0.0] * 4, random=1, scale=0.01)
         self.item = Table("item", [0.0] * 4, random=1, scale=0.01)
-        self.stream = Table("stream", [0.0] * 2, dtype=np.float64)
+        self.stream = Table("stream", [0.0] * 3, dtype=np.float64)
+        self.refusals = 0
         self.more = Table("user", [0.0])
         self.known: list[int] = []  # item rows with events: follows from the item table
         self.reads, self.draws, self.old = 0, 0, self.item.values
@@ -45,8 +46,12 @@ class Toy:
     def tables(self) -> Mapping[str, Table]:
         tables = {"user": self.user, "item": self.item, "stream": self.stream}
         if self.fault == "tables made anew":
-            tables["stream"] = Table("stream", [0.0] * 2)
+            tables["stream"] = Table("stream", [0.0] * 3)
         return tables | ({"more": self.more} if self.fault == "two tables of users" else {})
+
+    @property
+    def refused(self) -> int:
+        return self.refusals if self.fault == "refusals counted outside the tables" else int(self.stream.values[0, 2])
 
     def restored(self) -> None:
         if self.fault != "index not rebuilt":
@@ -114,13 +119,19 @@ class Toy:
         predicted = self._predict(u, i)
         if batch.kinds[k] != RATING and fault not in ("answers every kind", "learns from every kind"):
             return float("nan")
-        if (not abs(y) < 100 and fault != "believes anything") or fault == "learns nothing":
+        if fault == "learns nothing":
+            return predicted
+        damaged = not np.isfinite(predicted) and fault != "damage spreads"
+        if damaged or (not abs(y) < 100 and fault != "believes anything"):
+            self.refusals += 1
+            self.stream.values[0, 2] += 0.0 if fault == "refusals not counted" else 1.0
+            self.stream.touched[0] = 1
             return predicted
         error = (y - predicted) * (12.0 if fault == "steps too large" else 1.0)
         for row in (u, i):
             row[1] += error
             row[2] += 0.0 if fault == "steps too large" else 1.0
-        self.stream.values[0] += (y, 1.0)
+        self.stream.values[0] += (y, 1.0, 1.0 if fault == "everything counted as refused" else 0.0)
         for table, row in ((self.user, user), (self.item, item), (self.stream, 0)):
             table.touched[row] = fault != "own row not marked" or table is not self.item
         if fault == "marks everything":
@@ -190,6 +201,10 @@ CAUGHT = {
     "process-wide random generator": checks.depends_on_its_seed_alone,
     "steps too large": checks.repeats_do_not_diverge,
     "believes anything": checks.refuses_what_is_not_finite,
+    "refusals not counted": checks.counts_what_it_refuses,
+    "everything counted as refused": checks.counts_what_it_refuses,
+    "refusals counted outside the tables": checks.counts_what_it_refuses,
+    "damage spreads": checks.damage_stays_in_its_row,
 }
 
 

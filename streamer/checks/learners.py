@@ -15,12 +15,13 @@ import numpy as np
 from streamer.arrays import F32, I32, Bool
 from streamer.batch import CLICK, RATING, Batch
 from streamer.checks.batches import Feed, Happening, click, contents, happenings, rating, with_rows
-from streamer.protocols import OnlineLearner
+from streamer.protocols import Guarded, OnlineLearner
 
 Make: TypeAlias = Callable[[int], OnlineLearner]  # a fresh learner from a seed
 EVENTS = 500
 ITEMS_AN_EVENT = 32  # item rows that one event may move: its own and its negatives
-EXTREMES = (float("nan"), float("inf"), float("-inf"), 1e30, -1e30)
+NOT_FINITE = (float("nan"), float("inf"), float("-inf"))
+EXTREMES = (*NOT_FINITE, 1e30, -1e30)
 LIKENESS = 0.1  # how far the answer for an unknown row may be from that for a new one, in ratings or odds
 
 
@@ -281,6 +282,43 @@ def refuses_what_is_not_finite(make: Make) -> None:
             require(bool(np.isfinite(out[mine]).all()), f"an answer is not finite after values {EXTREMES}")
 
 
+def counts_what_it_refuses(make: Make) -> None:
+    """A value of its kind that is not finite is refused and counted once, in `refused`, which is state; others are not counted."""
+    feed = Feed(make(1))
+    learner = feed.learner
+    if not isinstance(learner, Guarded):
+        return
+    kind_of = rating if learner.kind == "ratings" else click
+    feed.learn(happenings(200))
+    require(learner.refused == 0, f"{learner.refused} events refused where all were fine")
+    feed.learn([kind_of("u0", "i0", value) for value in NOT_FINITE])
+    require(learner.refused == len(NOT_FINITE), f"values {NOT_FINITE} counted as {learner.refused} refused")
+    again = feed.restart(make(1), backwards=True).learner
+    assert isinstance(again, Guarded)
+    require(again.refused == len(NOT_FINITE), f"{again.refused} refused after a restart, {len(NOT_FINITE)} before it")
+
+
+def damage_stays_in_its_row(make: Make) -> None:
+    """A user's or an item's row that is not finite, for whatever reason, makes no other row so; steps are refused instead."""
+    for side in ("user", "item"):
+        feed = Feed(make(1))
+        learner = feed.learner
+        feed.learn(happenings(200))
+        tables = [t for t in learner.tables().values() if t.side == side and t.dtype.kind == "f"]
+        for table in tables:
+            table.values[feed.ids(side)[f"{side[0]}0"]] = np.nan
+        pairs = [(f"u{n}", "i0") if side == "item" else ("u0", f"i{n}") for n in range(8)]
+        feed.learn([kind_of(*ids, 4.0) for ids in pairs for kind_of in (rating, click)], 1)
+        feed.learn(happenings(200, seed=2))
+        for table in tables:
+            table.values[feed.ids(side)[f"{side[0]}0"]] = 0.0
+        _require_finite(feed, f"events with a row of a {side} that was not finite")
+        require(
+            not tables or not isinstance(learner, Guarded) or learner.refused > 0,
+            f"steps with a row of a {side} that was not finite were not counted in `refused`",
+        )
+
+
 def _clean(learner: OnlineLearner) -> None:
     for table in learner.tables().values():
         table.clean(np.arange(len(table.values), dtype=np.int32))
@@ -309,4 +347,6 @@ CHECKS: tuple[Callable[[Make], None], ...] = (
     depends_on_its_seed_alone,
     repeats_do_not_diverge,
     refuses_what_is_not_finite,
+    counts_what_it_refuses,
+    damage_stays_in_its_row,
 )
