@@ -19,15 +19,38 @@ LEARNERS = {
     "bias": "streamer.models.bias:Bias",
     "biased-mf": "streamer.models.biased_mf:BiasedMF",
     "bayesian-hybrid": "streamer.models.bayesian_hybrid:BayesianHybrid",
+    "bayesian-hybrid-latent": "streamer.models.bayesian_hybrid:BayesianHybrid",
+    "bayesian-hybrid-categories": "streamer.models.bayesian_hybrid:BayesianHybrid",
+    "bayesian-hybrid-plain": "streamer.models.bayesian_hybrid:BayesianHybrid",
+    "stack": "streamer.models.blend:Stack",
     "skip-gram": "streamer.models.skip_gram:SkipGram",
 }
+
+# Parameters of those that are another learner with other settings. These are experts of the stack, so unlike one another
+# that their errors differ: alone each is a little worse than the default.
+_VARIANTS: dict[str, dict[str, float]] = {
+    # Believes that tastes are latent: twice the factors, free from the start; categories count for little.
+    "bayesian-hybrid-latent": {
+        "latent_dim": 16, "latent_prior": 1.2, "vector_noise": 0.03, "category_prior": 0.02,
+    },
+    # Believes that tastes are categories, and that a session is a day.
+    "bayesian-hybrid-categories": {
+        "latent_dim": 2, "category_prior": 0.2, "session_prior": 0.15, "session_events": 100.0, "session_gap_s": 43200.0,
+    },
+    # Knows no categories and follows whatever moves. A user is 124 bytes.
+    "bayesian-hybrid-plain": {
+        "latent_dim": 2, "categories": 0, "bias_process": 3e-3, "latent_process": 1e-4, "item_process": 2e-3,
+        "consensus_process": 1e-3,
+    },
+}  # fmt: skip
 
 
 def learner(name: str, *, seed: int, dim: int | None = None, latent_dim: int | None = None) -> OnlineLearner:
     """A new learner of the registry; raises BadSettings for a name that is not in it.
 
     `dim` is the length of vectors that are descended (biased-mf, skip-gram), `latent_dim` that of filtered ones, where a
-    user's covariance grows with its square (bayesian-hybrid). A learner that has no such parameter ignores it.
+    user's covariance grows with its square (bayesian-hybrid). A learner that has no such parameter, or whose name says
+    another value, ignores it.
     """
     if name not in LEARNERS:
         raise BadSettings(f"no learner {name!r}; choose one of: {', '.join(sorted(LEARNERS))}")
@@ -35,4 +58,4 @@ def learner(name: str, *, seed: int, dim: int | None = None, latent_dim: int | N
     made: Any = getattr(import_module(module), attribute)
     sizes = {"dim": dim, "latent_dim": latent_dim}
     chosen = {size: n for size, n in sizes.items() if n is not None and size in made.Parameters.__struct_fields__}
-    return cast(OnlineLearner, made(name, made.Parameters(**chosen), seed=seed))
+    return cast(OnlineLearner, made(name, made.Parameters(**(chosen | _VARIANTS.get(name, {}))), seed=seed))

@@ -11,6 +11,7 @@ from streamer.batch import RATING, Batch, Seen
 from streamer.models.bayesian_hybrid import BayesianHybrid
 from streamer.models.bias import Bias
 from streamer.models.biased_mf import BiasedMF
+from streamer.models.blend import WEIGHTS, Stack
 from streamer.models.noise import UNIT
 from streamer.models.popularity import Popularity, RecentPopularity
 from streamer.models.skip_gram import REDRAWS, SkipGram
@@ -144,6 +145,37 @@ def twin_bayesian_hybrid(learner: BayesianHybrid, batch: Batch) -> F64:
         w, cov = w + px * e / s, cov - np.outer(px, px) / s
         when = divmod(max(time_ms, last_ms) if user[-1] else time_ms, 2**22)
         user[:] = np.concatenate([w, cov[lower], [user[-4] + habit * e**2 / s], when, [user[-1] + 1]])
+    return out
+
+
+def twin_stack(learner: Stack, batch: Batch) -> F64:
+    """See blend.py; with P square."""
+    out = np.full(len(batch), np.nan)
+    p, stream, n = learner.parameters, learner.stream.values[0], len(learner.experts) + 1
+    priors, lower = np.append(np.full(n - 1, p.weight_prior), p.constant_prior), np.tril_indices(n)
+    w, packed = stream[WEIGHTS : WEIGHTS + n], stream[WEIGHTS + n :]
+    said = np.array([batch.opinions[name].predicted for name in learner.experts], dtype=np.float64)  # (k, n)
+    for k in np.flatnonzero(batch.kinds == RATING):
+        count, mu, squares = stream[:3]
+        sigma, y = np.sqrt(squares / max(count, 1)), float(batch.values[k])
+        base = said[0, k]
+        if sigma:
+            x = np.append(np.clip(np.append(said[1:, k] - base, base - mu) / sigma, -p.clip, p.clip), 1.0)
+            cov = np.zeros((n, n))
+            cov[lower] = packed
+            cov += np.tril(cov, -1).T
+            z, px = w @ x, cov @ x
+            out[k] = base + sigma * z
+            s = p.forgetting * p.noise + x @ px
+            w += px * np.clip((y - base) / sigma - z, -p.clip, p.clip) / s
+            cov = (cov - np.outer(px, px) / s) / p.forgetting
+            keep = np.sqrt(np.minimum(1, priors / np.diag(cov)))
+            packed[:] = (cov * np.outer(keep, keep))[lower]
+        else:
+            out[k] = base
+        stream[0] += 1
+        stream[1] += (y - mu) / stream[0]
+        stream[2] += (y - mu) * (y - stream[1])
     return out
 
 

@@ -1,0 +1,199 @@
+"""The stack: ratings learners, its experts, blended by weights that are learned with the stream.
+
+    y = p_0 + sigma w.x + noise,   x = [d_1, .., d_k, (p_0 - mu) / sigma, 1],   d_j = (p_j - p_0) / sigma
+
+p_j is what expert j predicted before it learned the event, mu and sigma are the running mean and deviation of all
+ratings: so y is linear in 1, p_0, .., p_k, on any scale. With e = (y - prediction) / sigma and lambda the forgetting,
+
+    S = lambda R + x'Px,   w <- w + P x e / S,   P <- (P - P x x'P / S) / lambda
+
+w begins at 0 with a small P: the stack begins as its first expert and leaves it as evidence comes. P never grows beyond
+where it began (forgetting would wind it up in directions that no event is about). An expert without a finite answer
+sides with the first. The experts' states are their own; what the stack itself keeps is one row.
+Cost: O(k^2) an event, .1 us with five experts, and theirs. State: 4 + n + n (n + 1) / 2 float64, n = k + 2.
+
+Haykin (2002), Adaptive filter theory, ch. 9: recursive least squares with exponential forgetting. Breiman (1996), Stacked
+regressions, Machine Learning 24. Deviations: differences from the first expert are what is weighed, so that the prior is
+that expert; d, e are clipped; P is bounded.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+import numpy as np
+
+from streamer.arrays import F32, F64, I32, U8
+from streamer.batch import RATING, Batch, UserView
+from streamer.embeddings import Table
+from streamer.kernel import kernel
+from streamer.protocols import Kind, OnlineLearner
+
+EVENTS, MU, SQUARES, REFUSED, WEIGHTS = range(5)  # columns of the stream; WEIGHTS: where w begins, and P after it
+SMALLEST = 1e-12  # variance that a weight keeps, whatever rounding took
+
+
+class StackParameters(msgspec.Struct, frozen=True):
+    """For ratings of deviation 1. The experts and values are those that gained on halves of MovieLens and on simulated worlds alike."""
+
+    experts: tuple[str, ...] = (
+        "bayesian-hybrid",
+        "bayesian-hybrid-latent",
+        "bayesian-hybrid-categories",
+        "bayesian-hybrid-plain",
+        "bias",
+    )
+    """Learners of ratings. The first is what the stack is before it knows better."""
+    forgetting: float = 0.9999
+    """lambda: what an event counts for after another one. The design's value: 10,000 events back count 1/e."""
+    noise: float = 0.7
+    """R: variance of a rating around the blend. That of the hybrid around its own expectation."""
+    weight_prior: float = 0.01
+    """Variance of a weight, at the beginning and at most. .02 gains as much; with less the first events change nothing."""
+    constant_prior: float = 0.001
+    """Variance of the constant, in ratings of deviation 1: the experts have a mean already."""
+    clip: float = 4.0
+    """Largest difference and error learned from, in deviations of the ratings. No rating of a five-star scale is further off."""
+
+
+@kernel
+def look(opinions: F32, stream: F64, clip: float, x: F64) -> tuple[float, float]:
+    """What the experts say of one event, (k,), as x (k + 1,); answers p_0 and sigma, 0 while all ratings were alike."""
+    mu, last = stream[0, MU], len(opinions)
+    sigma = np.sqrt(stream[0, SQUARES] / max(stream[0, EVENTS], 1.0))
+    base = np.float64(opinions[0]) if np.isfinite(opinions[0]) else mu
+    x[:] = 0.0
+    if sigma > 0.0:
+        for j in range(1, last):
+            if np.isfinite(opinions[j]):
+                x[j - 1] = min(max((np.float64(opinions[j]) - base) / sigma, -clip), clip)
+        x[last - 1] = min(max((base - mu) / sigma, -clip), clip)
+        x[last] = 1.0
+    return base, float(sigma)
+
+
+@kernel
+def blended(stream: F64, x: F64) -> float:
+    """w.x"""
+    z = 0.0
+    for j in range(len(x)):
+        z += stream[0, WEIGHTS + j] * x[j]
+    return z
+
+
+@kernel
+def learn_stack(
+    stream: F64, touched: U8, opinions: F32, kinds: U8, values: F32, priors: F64, model: tuple[float, float, float],
+    out: F32,
+) -> None:  # fmt: skip
+    """`opinions` (n, k); `priors` (k + 1,) are the variances that P begins with; `model` is forgetting, noise, clip."""
+    forgetting, noise, clip = model
+    n, p = len(priors), WEIGHTS + len(priors)  # p: where P begins, its lower triangle row after row
+    x, px, keep = np.empty(n), np.empty(n), np.empty(n)
+    for k in range(len(kinds)):
+        out[k] = np.nan
+        if kinds[k] != RATING:
+            continue
+        y = np.float64(values[k])
+        base, sigma = look(opinions[k], stream, clip, x)
+        z = blended(stream, x)
+        out[k] = base + sigma * z
+        touched[0] = 1
+        if not np.isfinite(y):
+            stream[0, REFUSED] += 1.0
+            continue
+        if sigma > 0.0:
+            s = forgetting * noise
+            for i in range(n):
+                px[i] = 0.0
+                for j in range(n):
+                    at = p + (i * (i + 1) // 2 + j if j <= i else j * (j + 1) // 2 + i)
+                    px[i] += stream[0, at] * x[j]
+                s += px[i] * x[i]
+            e = min(max((y - base) / sigma - z, -clip), clip)
+            for i in range(n):
+                stream[0, WEIGHTS + i] += px[i] * e / s
+                at = p + i * (i + 3) // 2
+                grown = max((stream[0, at] - px[i] * px[i] / s) / forgetting, SMALLEST)
+                keep[i] = np.sqrt(min(1.0, priors[i] / grown))
+            for i in range(n):
+                for j in range(i + 1):
+                    at = p + i * (i + 1) // 2 + j
+                    moved = (stream[0, at] - px[i] * px[j] / s) / forgetting
+                    stream[0, at] = keep[i] * keep[j] * (max(moved, SMALLEST) if i == j else moved)
+        stream[0, EVENTS] += 1.0
+        mu = stream[0, MU]
+        stream[0, MU] += (y - mu) / stream[0, EVENTS]
+        stream[0, SQUARES] += (y - mu) * (y - stream[0, MU])
+
+
+@kernel
+def predict_stack(stream: F64, opinions: F32, clip: float, out: F32) -> None:
+    """The blend of `opinions` (n, k) into `out` (n,)."""
+    x = np.empty(opinions.shape[1] + 1)
+    for k in range(len(out)):
+        base, sigma = look(opinions[k], stream, clip, x)
+        out[k] = base + sigma * blended(stream, x)
+
+
+class Stack:
+    """Lower errors than any of its experts, at the cost of all of them."""
+
+    kind: Kind = "ratings"
+    Parameters = StackParameters
+
+    def __init__(self, name: str, parameters: StackParameters, *, seed: int) -> None:
+        """The seed changes nothing: there is nothing random here but in its experts."""
+        self.name, self.parameters = name, parameters
+        p, differences = parameters, len(parameters.experts)  # k - 1 of them, and that of the first from the mean
+        self.priors = np.array([p.weight_prior] * differences + [p.constant_prior])
+        n = len(self.priors)
+        covariance = np.diag(self.priors)[np.tril_indices(n)]
+        self.stream = Table("stream", [0.0] * (WEIGHTS + n) + covariance.tolist(), dtype=np.float64)
+        self.model = (p.forgetting, p.noise, p.clip)
+        self._made: Sequence[OnlineLearner] = ()
+
+    @property
+    def experts(self) -> Sequence[str]:
+        """See Composed."""
+        return self.parameters.experts
+
+    def compose(self, experts: Mapping[str, OnlineLearner]) -> None:
+        """See Composed."""
+        self._made = [experts[name] for name in self.experts]
+
+    def probes(self, batch: Batch) -> I32:
+        """See Composed; none."""
+        return np.empty((len(batch), 0), dtype=np.int32)
+
+    def tables(self) -> Mapping[str, Table]:
+        """See Stateful."""
+        return {"stream": self.stream}
+
+    def learn(self, batch: Batch) -> F32:
+        """See OnlineLearner; predictions are not clipped."""
+        out = np.empty(len(batch), dtype=np.float32)
+        opinions = _side_by_side([batch.opinions[name].predicted for name in self.experts])
+        learn_stack(
+            self.stream.values, self.stream.touched, opinions, batch.kinds, batch.values, self.priors, self.model, out
+        )
+        return out
+
+    def predict(self, batch: Batch) -> F32:
+        """See OnlineLearner; predictions are not clipped."""
+        out = self._blend([expert.predict(batch) for expert in self._made])
+        out[batch.kinds != RATING] = np.nan
+        return out
+
+    def score(self, user: UserView, items: I32) -> F32:
+        """The predicted ratings, (len(items),), not clipped. Cost: the experts', and 20 ns an item."""
+        return self._blend([expert.score(user, items) for expert in self._made])
+
+    def _blend(self, said: Sequence[F32]) -> F32:
+        out = np.empty(len(said[0]), dtype=np.float32)
+        predict_stack(self.stream.values, _side_by_side(said), self.parameters.clip, out)
+        return out
+
+
+def _side_by_side(said: Sequence[F32]) -> F32:
+    """(n, k)"""
+    return np.ascontiguousarray(np.array(said, dtype=np.float32).T)
