@@ -169,6 +169,11 @@ class Stack:
         """See Stateful."""
         return {"stream": self.stream}
 
+    @property
+    def refused(self) -> int:
+        """See Guarded."""
+        return int(self.stream.values[0, REFUSED])
+
     def learn(self, batch: Batch) -> F32:
         """See OnlineLearner; predictions are not clipped."""
         out = np.empty(len(batch), dtype=np.float32)

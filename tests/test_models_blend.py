@@ -128,6 +128,7 @@ def test_what_is_not_finite_teaches_nothing() -> None:
     before[0, REFUSED] += 2
     np.testing.assert_array_equal(made.stream.values, before)
     assert before[0, EVENTS] == 100
+    assert made.refused == 2
 
 
 def test_experts_can_be_chosen() -> None:
