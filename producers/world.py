@@ -3,12 +3,14 @@
     mean = 3.2 + b_u + b_i + p_u(t) . q_i          rating = half stars(mean + N(0, .84)), .5 to 5
     p_u(t) = cos(a_u t) p_u + sin(a_u t) p'_u      tastes turn, each user's at a pace of its own
 
+At a shock, some users' p_u jump to another centroid; until that moment the world is the one without a shock.
 Tastes and items lie around the centroids of their categories. Items are popular by rank^-.55, users active by a
 log-normal, in sessions; both arrive over time. People meet what is popular and, of that, choose what they like: exposure
 is biased, as it is in life. Equal settings and versions of NumPy give equal arrays. Cost: about 1.5 us an event.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,7 +27,7 @@ NOISE = 0.84
 BIAS_USER, BIAS_ITEM = 0.4, 0.35
 TASTE = 1.4  # length of a taste; an item's vector is about 1 long
 SPREAD = 0.25  # of tastes and items around their centroids, as a share
-TURN = 0.5  # radians that a typical taste turns over the whole time
+TURN = 0.5  # radians that a typical taste turns over the whole time, unless told otherwise
 POPULARITY = 0.55  # exponent of Zipf's law
 ACTIVITY = 1.0  # sigma of the log-normal
 SESSION_EVENTS = 8  # on average
@@ -33,8 +35,16 @@ GAP_MS = 40_000  # between two events of a session, on average
 CHOICES = 6  # popular items that a person chooses from
 PICKINESS = 1.0  # how much liking counts in the choice
 RATED_SHARE = 0.7  # of first meetings
+_NEVER_MS = 1 << 62
 _TABLE = 1 << 18
 _CHUNK = 1 << 16
+
+
+class Shock(NamedTuple):
+    """At the beginning of `day`, counted from 0, the tastes of this share of the users jump."""
+
+    day: float
+    share: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +73,24 @@ class _Side:
     pace: F32  # (rows,), radians a millisecond
     biases: F32  # (rows,)
     arrivals_ms: I64  # (rows,) since START_MS
+    jumped: F32  # (rows, DIM), what `vectors` are from the shock on
+    shock_ms: int  # since START_MS; after everything where there is none
 
 
-def happen(users: int, items: int, events: int, days: int, seed: int) -> Happenings:
-    """All that happens among so many users and items. Cost: see above; memory 30 bytes an event, and some 40 MB in passing."""
+def happen(
+    users: int, items: int, events: int, days: int, seed: int, turn: float = TURN, shock: Shock | None = None
+) -> Happenings:
+    """All that happens among so many users and items; a typical taste turns by `turn` radians in all.
+
+    Cost: see above; memory 30 bytes an event, and some 40 MB in passing.
+    """
     random = np.random.default_rng(seed)
     centroids = _directions(len(CATEGORIES), random)
     categories = _categories(items, random)
     films = _films(items, days, centroids[categories].mean(axis=1), random)
-    people = _people(users, days, centroids, random)
+    people = _people(users, days, centroids, turn, random)
+    if shock is not None:
+        people = _shocked(people, centroids, shock, np.random.default_rng([seed, 1]))
     who, times, sessions = _sessions(events, days, people.arrivals_ms, random)
     table = _popular(items, random)
     met = np.empty(events, np.int32)
@@ -122,14 +141,25 @@ def _shares(n: int, exponent: float) -> F64:
 def _films(n: int, days: int, centres: F32, random: np.random.Generator) -> _Side:
     vectors = _around(centres, random)
     biases = (BIAS_ITEM * random.standard_normal(n)).astype(np.float32)
-    return _Side(vectors, vectors, np.zeros(n, np.float32), biases, _arrivals(n, 0.6, days, random))
+    arrivals_ms = _arrivals(n, 0.6, days, random)
+    return _Side(vectors, vectors, np.zeros(n, np.float32), biases, arrivals_ms, vectors, _NEVER_MS)
 
 
-def _people(n: int, days: int, centroids: F32, random: np.random.Generator) -> _Side:
+def _people(n: int, days: int, centroids: F32, turn: float, random: np.random.Generator) -> _Side:
     here, there = (TASTE * _around(centroids[random.integers(len(centroids), size=n)], random) for _ in "ab")
-    pace = (TURN / (days * DAY_MS) * np.abs(random.standard_normal(n))).astype(np.float32)
+    pace = (turn / (days * DAY_MS) * np.abs(random.standard_normal(n))).astype(np.float32)
     biases = (BIAS_USER * random.standard_normal(n)).astype(np.float32)
-    return _Side(here, there, pace, biases, _arrivals(n, 0.4, days, random))
+    return _Side(here, there, pace, biases, _arrivals(n, 0.4, days, random), here, _NEVER_MS)
+
+
+def _shocked(people: _Side, centroids: F32, shock: Shock, random: np.random.Generator) -> _Side:
+    """`people`, some of whose tastes jump to around a centroid that is not the nearest one."""
+    chosen = random.permutation(len(people.vectors))[: round(shock.share * len(people.vectors))]
+    home = np.argmax(people.vectors[chosen] @ centroids.T, axis=1)
+    other = (home + random.integers(1, len(centroids), len(chosen))) % len(centroids)
+    jumped = people.vectors.copy()
+    jumped[chosen] = TASTE * _around(centroids[other], random)
+    return replace(people, jumped=jumped, shock_ms=round(shock.day * DAY_MS))
 
 
 def _arrivals(n: int, at_once: float, days: int, random: np.random.Generator) -> I64:
@@ -172,7 +202,10 @@ def _choose(
     there = np.searchsorted(films.arrivals_ms, times, side="right")
     offered = table[random.integers(_TABLE, size=(len(who), CHOICES))] % there[:, None]
     angles = (people.pace[who] * (times - people.arrivals_ms[who]))[:, None].astype(np.float32)
-    tastes = np.cos(angles) * people.vectors[who] + np.sin(angles) * people.turned[who]  # (n, DIM)
+    here = people.vectors[who]
+    after = times >= people.shock_ms
+    here[after] = people.jumped[who[after]]
+    tastes = np.cos(angles) * here + np.sin(angles) * people.turned[who]  # (n, DIM)
     liking = np.einsum("nd,nkd->nk", tastes, films.vectors[offered]) + films.biases[offered]
     waits = random.standard_exponential(liking.shape, np.float32)  # the shortest wait draws by softmax of liking
     best = np.argmin(waits * np.exp(-PICKINESS * liking), axis=1)[:, None]

@@ -63,7 +63,7 @@ class _Nobody:
 
 def world_messages(world: World) -> list[Message]:
     """Everything that happens in `world`, its catalogue first, as where a catalogue is read before a cold start."""
-    stream = world.stream()
+    stream = world.stream(truth=False)
     messages = stream.messages(0, len(stream))
     messages.sort(key=lambda sent: sent.topic != ITEMS)
     return messages

@@ -128,6 +128,7 @@ class Encoder:
             fresh = self._fresh(records, chosen, named)
             records = [record for record, new in zip(records, fresh, strict=True) if new]
             chosen, rows = [event for event, new in zip(chosen, fresh, strict=True) if new], rows[fresh]
+        self._monitor.regret.expect(records, chosen)  # not in the batch: no learner may see it
         return self._arrays(records, chosen, rows)
 
     def _fresh(self, records: Sequence[Record], events: Sequence[Rating | Click], named: Sequence[int]) -> Bool:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from math import sqrt
+from math import isnan, sqrt
 from pathlib import Path
 
 import msgspec
@@ -56,6 +56,8 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     rmse_last_half: float | None
     rmse_new_users: float | None
     rmse_new_items: float | None
+    oracle_rmse: float | None  # of whoever knows the truth of a simulated world: the least there can be
+    regret: float | None  # RMSE above that; see streamer.regret
     hit_rate_10: float | None
     hit_rate_20: float | None
     ndcg_20: float | None
@@ -200,6 +202,7 @@ def _ask(
     """The same steps, asking before each click and sorting the errors; answers how many clicks there were."""
     learn = memory.learners.learn if ranking is None else ranking.learn
     clicks, due = 0, time.monotonic() + settings.state.commit_interval_s
+    memory.monitor.regret.watching = True
     while records := source.poll(settings.learning.max_records, 0.0):
         for part, batch in memory.encoder.encode(records, memory.commit):
             predictions = learn(batch)
@@ -232,7 +235,7 @@ def _evaluation(
     wall: float,
 ) -> Evaluation:  # fmt: skip
     learning, counts = settings.learning, memory.monitor.events
-    of_all = memory.monitor.errors[learning.rating_learner]
+    of_all, regret = memory.monitor.errors[learning.rating_learner], memory.monitor.regret
     events = sum(counts[topic][LEARNED] for topic in (RATINGS, CLICKS))
     return Evaluation(
         learner=name,
@@ -252,6 +255,8 @@ def _evaluation(
         rmse_last_half=errors.last_half.rmse,
         rmse_new_users=errors.new_users.rmse,
         rmse_new_items=errors.new_items.rmse,
+        oracle_rmse=_known(regret.oracle_rmse()),
+        regret=_known(regret.of(learning.rating_learner)),
         hit_rate_10=ranking.hit_rate(10) if ranking else None,
         hit_rate_20=ranking.hit_rate(20) if ranking else None,
         ndcg_20=ranking.ndcg(20) if ranking else None,
@@ -259,3 +264,7 @@ def _evaluation(
         ranking_seconds=ranking.seconds if ranking and ranking.ranks else None,
         wall_seconds=wall,
     )
+
+
+def _known(value: float) -> float | None:
+    return None if isnan(value) else value

@@ -130,6 +130,18 @@ class Metrics:
             _one(missed, errors.unpredicted, name)
             _one(drifts, errors.drift.detections, name, DETECTOR)
         yield from (rolling, squared, predicted, missed, drifts)
+        yield from self._regret()
+
+    def _regret(self) -> Iterator[Metric]:
+        """Without series until a simulated rating was learned."""
+        oracle = Gauge("streamer_oracle_rmse", "Lowest RMSE possible on simulated ratings.", labels=["window"])
+        regret = Gauge("streamer_regret", "RMSE above the oracle's, simulated ratings.", labels=["learner", "window"])
+        found = self._monitor.regret
+        for window in WINDOWS if found.ratings else ():
+            _one(oracle, found.oracle_rmse(window), str(window))
+            for name in self._monitor.errors:
+                _one(regret, found.of(name, window), name, str(window))
+        yield from (oracle, regret)
 
     def _ingestion(self) -> Iterator[Metric]:
         events = Counter("streamer_events", "Events by what became of them.", labels=["topic", "outcome"])

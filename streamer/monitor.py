@@ -21,6 +21,7 @@ from streamer.drift import Drift
 from streamer.errors import BadState, Reason
 from streamer.events import CLICKS, RATINGS, TOPICS
 from streamer.protocols import Kind, Row, StateStore
+from streamer.regret import Regret
 
 TABLE = "monitor"
 WINDOWS = (1_000, 10_000)  # ratings
@@ -147,6 +148,7 @@ class Monitor:
         self.errors = {name: Errors(name) for name, kind in learners if kind == "ratings"}
         self.events = {topic: dict.fromkeys(OUTCOMES, 0) for topic in (*TOPICS, OTHER_TOPIC)}
         self.dead_letters = {str(reason): 0 for reason in Reason}
+        self.regret = Regret()  # in memory alone: it begins anew with the process
         self._given = self._committed = self._counts()
 
     def observe(self, batch: Batch, predictions: Mapping[str, F32]) -> None:
@@ -161,8 +163,10 @@ class Monitor:
         if not ratings:
             return
         values = batch.values[rated].astype(np.float64)
+        predicted = {name: predictions[name][rated].astype(np.float64) for name in self.errors}
         for name, errors in self.errors.items():
-            errors.observe(np.square(predictions[name][rated].astype(np.float64) - values))
+            errors.observe(np.square(predicted[name] - values))
+        self.regret.observe(values, predicted)
 
     def count(self, topic: str, outcome: str, events: int = 1) -> None:
         """Count what became of events that `observe` does not see: duplicates, and what was learned of the catalogue."""

@@ -111,6 +111,35 @@ def test_prometheus_accepts_its_configuration_and_rules(promtool: str, tmp_path:
     assert "SUCCESS" in check(promtool, "check", "config", config)
 
 
+def test_the_oracle_stands_beside_the_learners_in_a_simulated_world(promtool: str, tmp_path: Path) -> None:
+    dashboard = json.loads((DEPLOY / "grafana/dashboards/streamer.json").read_text(encoding="utf-8"))
+    (panel,) = (panel for panel in dashboard["panels"] if panel["title"] == "Rolling RMSE")
+    series = {
+        "streamer_rolling_rmse": ('learner="bias",window="1000"', 0.9),
+        "streamer_oracle_rmse": ('window="1000"', 0.8),
+    }
+    shown = [
+        ('streamer_rolling_rmse{learner="bias",window="1000"}', 0.9),
+        ('streamer_oracle_rmse{learner="oracle",window="1000"}', 0.8),
+    ]
+    for names in (list(series), ["streamer_rolling_rmse"]):
+        test = {
+            "interval": "15s",
+            "input_series": [
+                {"series": f"{name}{{{series[name][0]}}}", "values": f"{series[name][1]}x4"} for name in names
+            ],
+            "promql_expr_test": [
+                {
+                    "expr": panel["targets"][0]["expr"],
+                    "eval_time": "30s",
+                    "exp_samples": [{"labels": labels, "value": value} for labels, value in shown[: len(names)]],
+                }
+            ],
+        }
+        (tmp_path / "test.json").write_text(json.dumps({"tests": [test]}), encoding="utf-8")  # which is YAML too
+        assert "SUCCESS" in check(promtool, "test", "rules", tmp_path / "test.json")
+
+
 def test_every_alert_fires_when_it_should_and_none_in_a_healthy_hour(promtool: str) -> None:
     assert "SUCCESS" in check(promtool, "test", "rules", "alerts.test.yml", cwd=DEPLOY / "prometheus")
     tested = (DEPLOY / "prometheus/alerts.test.yml").read_text(encoding="utf-8")

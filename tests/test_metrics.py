@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from streamer.errors import Reason
+from streamer.events import Rating, Record
 from streamer.metrics import CODES, Histogram, Metrics, Readings
 from streamer.monitor import OUTCOMES, Monitor
 
@@ -94,6 +95,19 @@ def test_the_monitors_numbers_are_shown() -> None:
     assert series['streamer_ratings_unpredicted_total{learner="bias"}'] == 1
     assert series['streamer_dead_letters_total{reason="not_json"}'] == 1
     assert series['streamer_events_total{outcome="dead_letter",topic="clicks"}'] == 1
+
+
+def test_regret_is_shown_from_the_first_simulated_rating_on() -> None:
+    monitor = Monitor([("bias", "ratings")])
+    metrics = made(monitor)
+    assert not any("regret" in name or "oracle" in name for name in page(metrics))
+    record = Record("ratings", -1, 0, 0, b"u", b'{"user_id":"u","item_id":"i","rating":4,"expected":3}')
+    monitor.regret.expect([record], [Rating("u", "i", 4.0)])
+    monitor.regret.observe(np.asarray([4.0]), {"bias": np.asarray([5.0])})
+    series = page(metrics)
+    for window in ("1000", "10000"):
+        assert series[f'streamer_oracle_rmse{{window="{window}"}}'] == 1
+        assert series[f'streamer_regret{{learner="bias",window="{window}"}}'] == pytest.approx(5**0.5 - 1)
 
 
 def test_many_times_fall_into_the_buckets_one_by_one_would() -> None:

@@ -19,6 +19,7 @@ COMMANDS = {
     "publish": ("streamer.cli.publish:publish", "Send a file to a running streamer, or to Kafka."),
     "recommend": ("streamer.cli.recommend:recommend", "What should this user see now?"),
     "evaluate": ("streamer.cli.evaluate:evaluate", "Score learners prequentially on a file."),
+    "simulate": ("streamer.cli.simulate:simulate", "Write a simulated world to a file."),
     "inspect": ("streamer.cli.inspect:inspect", "Look into a state directory."),
     "doctor": ("streamer.cli.doctor:doctor", "Check this installation, and compile the kernels."),
     "bench": ("streamer.cli.bench:bench", "Measure speed on this machine."),

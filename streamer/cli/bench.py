@@ -98,7 +98,10 @@ def bench(
     )  # fmt: skip
     said.print(f"simulating {events:,} events ...")
     more = int(seconds * rate) if serving else 0
-    messages = world_messages(World(users=users, items=items, events=events + more, seed=settings.learning.seed))
+    world = World(
+        users=users, items=items, events=events + more, seed=settings.learning.seed, duplicates=0, late=0, bad=0
+    )
+    messages = world_messages(world)
     first, later = messages[: len(messages) - more], messages[len(messages) - more :]
     with tempfile.TemporaryDirectory(prefix="streamer-") as folder:
         embedded = msgspec.structs.replace(settings, kafka=type(settings.kafka)())

@@ -12,35 +12,45 @@ from streamer.cli.options import settings_of, settings_options
 from streamer.cli.progress import bar
 from streamer.compile import compile_kernels, compiled
 from streamer.consumers.files import FileSource
+from streamer.consumers.stream import StreamSource
 from streamer.evaluate import NEW_RATINGS, Evaluation
 from streamer.evaluate import evaluate as run
+from streamer.producers.simulate import World
+from streamer.protocols import Source
 
 
 @click.command(epilog="Example:  streamer evaluate path/to/ml-latest-small --learner bias")
-@click.argument("path")
+@click.argument("path", required=False)
+@click.option(
+    "--simulate", is_flag=True, help="a small simulated world instead of a file; the one of `streamer simulate`"
+)
 @click.option(
     "--learner", metavar="NAME", help="takes the place of the champion of its kind (default: the rating learner)"
 )
 @click.option("--ranking/--no-ranking", default=True, help="rank all items for each click (most of the time it takes)")
 @click.option("--json", "as_json", is_flag=True, help="one JSON object")
 @settings_options("learning")
-def evaluate(path: str, learner: str | None, ranking: bool, as_json: bool, **options: Any) -> None:
+def evaluate(
+    path: str | None, simulate: bool, learner: str | None, ranking: bool, as_json: bool, **options: Any
+) -> None:
     """Score learners prequentially on a file: every event is predicted before it is learned.
 
     PATH is a MovieLens folder, a CSV or TSV file with a header, or JSON Lines. Champions for ratings and for clicks are both
     reported. Nothing is kept: the state lies in a temporary folder.
     """
     settings = settings_of(options)
-    seed = settings.learning.seed
+    if simulate == bool(path):
+        raise click.UsageError("give a PATH or --simulate, and not both")
     errors = Console(stderr=True)
     if not compiled():
         errors.print("compiling the kernels, once (under a minute) ...", soft_wrap=True)
-    with bar(errors, f"evaluating {Path(path).name}", 0) as moved:
+    what = Path(path).name if path else "a simulated world"
+    with bar(errors, f"evaluating {what}", 0) as moved:
         compile_kernels(lambda name: None)  # or load them, so that the speed reported is that of learning
         found = run(
             learner or settings.learning.rating_learner,
             settings,
-            lambda: FileSource(path, seed),
+            lambda: _source(path, settings.learning.seed),
             rank=ranking,
             progress=moved,
         )
@@ -48,6 +58,12 @@ def evaluate(path: str, learner: str | None, ranking: bool, as_json: bool, **opt
         click.echo(msgspec.json.encode(found).decode())
     else:
         Console(highlight=False).print(_table(found))
+
+
+def _source(path: str | None, seed: int) -> Source:
+    if path:
+        return FileSource(path, seed)
+    return StreamSource(World(seed=seed).stream(catalogue_first=True))
 
 
 def _table(found: Evaluation) -> Table:
@@ -59,6 +75,7 @@ def _table(found: Evaluation) -> Table:
         ("  last half", _said(found.rmse_last_half), "of the ratings"),
         ("  new users", _said(found.rmse_new_users), f"fewer than {NEW_RATINGS} earlier ratings"),
         ("  new items", _said(found.rmse_new_items), f"fewer than {NEW_RATINGS} earlier ratings"),
+        *_over_oracle(found),
         ("clicks learner", found.click_learner, f"{found.clicks:,} clicks and likes"),
         ("  hit rate @10", _said(found.hit_rate_10), "among all clicked before but the user's own"),
         ("  hit rate @20", _said(found.hit_rate_20), ""),
@@ -75,6 +92,15 @@ def _table(found: Evaluation) -> Table:
         if count:
             table.add_row("", f"{count:,}", what, style="yellow")
     return table
+
+
+def _over_oracle(found: Evaluation) -> list[tuple[str, str, str]]:
+    if found.oracle_rmse is None:
+        return []
+    return [
+        ("  oracle", _said(found.oracle_rmse), "the least possible: the world is simulated"),
+        ("  regret", _said(found.regret), "RMSE above the oracle's"),
+    ]
 
 
 def _said(value: float | None) -> str:

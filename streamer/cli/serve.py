@@ -141,6 +141,8 @@ def _line(app: App, replayer: Replayer | None, learned: int, speed: float) -> Te
     for name, errors in app.memory.monitor.errors.items():
         if not np.isnan(errors.rmse(10_000)):
             words.append(f"{name} RMSE {errors.rmse(10_000):.4f} over the last {min(10_000, errors.ratings):,}")
+    if app.memory.monitor.regret.ratings:
+        words.append(f"oracle {app.memory.monitor.regret.oracle_rmse(10_000):.4f}")
     dead = sum(app.memory.monitor.dead_letters.values())
     if dead:
         words.append(f"{dead:,} dead letters")
