@@ -39,6 +39,7 @@ from streamer.models import learner
 from streamer.monitor import WINDOWS
 from streamer.protocols import Hinted, Kind, Sink, Source
 from streamer.recommend import POPULARITY, Recommender
+from streamer.stability import Stability
 from streamer.state import GENERATION, RocksStore
 
 
@@ -96,6 +97,7 @@ class App:
 
     def _readings(self) -> Readings:
         memory = self.memory
+        stability = Stability(memory.learners, memory.users, memory.items)
         return Readings(
             lag=self._source.lag,
             log_bytes=lambda: self.log.size_bytes if self.log else 0,
@@ -103,6 +105,9 @@ class App:
             user_evictions=lambda: memory.users.evictions,
             items=lambda: len(memory.items),
             ingestion_up=lambda: self.ready()[0],
+            refused=stability.refused,
+            norms=stability.norms,
+            widths=stability.widths,
         )
 
     # The engine's thread.

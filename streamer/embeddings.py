@@ -97,3 +97,8 @@ class Table:
     def clean(self, rows: I32) -> None:
         """Say that `rows` are committed."""
         self.touched[rows] = 0
+
+
+def spaced(count: int, most: int) -> I32:
+    """At most `most` of `count` rows, evenly spaced, the first and the last among them."""
+    return np.linspace(0, max(count - 1, 0), min(count, most)).astype(np.int32)

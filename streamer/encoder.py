@@ -152,7 +152,8 @@ class Encoder:
         history["item"], history["value"], history["time_ms"] = items, values, times_ms
         history["kind"] = [0 if isinstance(e, Rating) else codes[e.kind] for e in events]
         history["sequence"], history["offset"] = sequences, offsets
-        seen_counts = self._users.remember(users, items, clicks, times_ms, history)
+        seen_counts, again = self._users.remember(users, items, clicks, times_ms, history)
+        self._monitor.refeeding.observe(again)
         seen = self._users.history.seen()
         return Batch(kinds, users, items, values, clicks, times_ms, keys, lows, highs, seen_counts, seen)
 

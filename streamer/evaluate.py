@@ -49,6 +49,7 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     queries: int | None  # clicks without the repeated ones; None: no ranking was asked for
     dead_letters: int
     duplicates: int
+    refed: int  # events learned that had come before, as far as their users' histories tell
     unpredicted: int  # ratings without a finite prediction; they are in no error
     users: int
     items: int  # with an event or in the catalogue
@@ -141,6 +142,7 @@ def evaluate(
             first = memory.monitor
         source.seek({LOG: 0})
         with _memory(settings) as memory:
+            memory.monitor.refeeding.silent = True  # the first pass said it
             predicted = first.errors[settings.learning.rating_learner]
             errors = _Errors(half=(predicted.ratings + predicted.unpredicted) // 2)
             ranking = Ranking(memory.learners, memory.users) if rank else None
@@ -248,6 +250,7 @@ def _evaluation(
         queries=len(ranking.ranks) if ranking else None,
         dead_letters=sum(memory.monitor.dead_letters.values()),
         duplicates=sum(outcomes[DUPLICATE] for outcomes in counts.values()),
+        refed=memory.monitor.refeeding.events,
         unpredicted=of_all.unpredicted,
         users=memory.users.count,
         items=len(memory.items),

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from streamer.arrays import F32, I32, I64, U8, Array
+from streamer.arrays import F32, I32, I64, U8, Array, Bool
 from streamer.batch import Seen
 from streamer.kernel import kernel
 from streamer.protocols import Row
@@ -25,15 +25,15 @@ EVENT = np.dtype(
     [("item", "<i4"), ("kind", "<i4"), ("value", "<f4"), ("sequence", "<i4"), ("time_ms", "<i8"), ("offset", "<i8")]
 )
 EVENT_WORDS = EVENT.itemsize // 8
-_HEAD = np.dtype("<i8")  # events, seen, clicks, time of the last in ms
-HEAD_COLUMNS = 4
+_HEAD = np.dtype("<i8")  # events, seen, clicks, time of the last in ms, latest time in ms
+HEAD_COLUMNS = 5
 
 
 @kernel
 def _remember(
     users: I32, items: I32, clicks: F32, times_ms: I64, packed: I64,
     head: I64, counts: I64, tail: I64, pages: I32, page_of: I32, free: I32, free_count: int,
-    touched: U8, touched_pages: U8, seen_counts: I64, sealed: I64, sealed_user: I32, sealed_block: I32, window: int,
+    touched: U8, touched_pages: U8, seen_counts: I64, again: Bool, sealed: I64, sealed_user: I32, sealed_block: I32, window: int,
 ) -> tuple[int, int]:  # fmt: skip
     page_items, ring = pages.shape[1], pages.shape[1] * page_of.shape[1]
     sealed_count = 0
@@ -63,6 +63,11 @@ def _remember(
             touched_pages[u, n] = 1
             counts[u] = count + 1
         slot = head[u, 0] % tail.shape[1]
+        again[k] = found and times_ms[k] < head[u, 4]
+        if found and times_ms[k] == head[u, 4]:
+            for j in range(slot):
+                same_value = (tail[u, j, 1] ^ packed[k, 1]) & 0xFFFFFFFF == 0  # the other half is where it came from
+                again[k] |= same_value and tail[u, j, 0] == packed[k, 0] and tail[u, j, 2] == packed[k, 2]
         tail[u, slot, :] = packed[k]
         if slot == tail.shape[1] - 1:
             sealed[sealed_count] = tail[u]
@@ -70,6 +75,7 @@ def _remember(
             sealed_block[sealed_count] = head[u, 0] // tail.shape[1]
             sealed_count += 1
             tail[u] = 0  # so that what lies behind the newest event never depends on when it was read back
+        head[u, 4] = max(head[u, 4], times_ms[k]) if head[u, 0] > 0 else times_ms[k]
         head[u, 0] += 1
         head[u, 1] = counts[u]
         if clicks[k] > 0:
@@ -126,25 +132,28 @@ class History:
         free[self._free_count : self._free_count + new - old] = np.arange(old, new)
         self._free, self._free_count = free, self._free_count + new - old
 
-    def remember(self, users: I32, items: I32, clicks: F32, times_ms: I64, events: Array, ids: list[str]) -> I64:
-        """Append n events; answers how many distinct items each one's user had seen before it, (n,).
+    def remember(
+        self, users: I32, items: I32, clicks: F32, times_ms: I64, events: Array, ids: list[str]
+    ) -> tuple[I64, Bool]:
+        """Append n events; answers how many distinct items each one's user had seen before it, (n,), and which came before, (n,).
 
         `events` is (n,) of EVENT, `ids` the ids by user row. Cost: O(n) and a look through the user's seen items each.
         """
         n = len(users)
         self._reserve_pages(n)
         seen_counts = np.empty(n, dtype=np.int64)
+        again = np.empty(n, dtype=np.bool_)
         sealed = np.empty((n, BLOCK_EVENTS, EVENT_WORDS), dtype=np.int64)
         sealed_user, sealed_block = np.empty(n, dtype=np.int32), np.empty(n, dtype=np.int32)
         packed = np.ascontiguousarray(events).view(np.int64).reshape(n, EVENT_WORDS)
         self._free_count, sealed_count = _remember(
             users, items, clicks, times_ms, packed,
             self.head, self._counts, self._tail, self._pages, self._page_of, self._free, self._free_count,
-            self._touched, self._touched_pages, seen_counts, sealed, sealed_user, sealed_block, SEEN_WINDOW,
+            self._touched, self._touched_pages, seen_counts, again, sealed, sealed_user, sealed_block, SEEN_WINDOW,
         )  # fmt: skip
         for j in range(sealed_count):
             self._sealed[ids[sealed_user[j]], int(sealed_block[j]) % BLOCKS] = sealed[j].tobytes()
-        return seen_counts
+        return seen_counts, again
 
     def seen(self) -> Seen:
         """As the kernels read it."""
@@ -169,7 +178,10 @@ class History:
     def load(self, row: int, head: bytes, pages: list[bytes], block: bytes | None) -> None:
         """Put a user back: its head, its pages in order, and its newest block where one is begun."""
         self.begin(np.array([row], dtype=np.int32))
-        self.head[row] = np.frombuffer(head, dtype=_HEAD)
+        stored = np.frombuffer(head, dtype=_HEAD)
+        self.head[row, : len(stored)] = stored
+        if len(stored) < HEAD_COLUMNS:  # of an earlier version: the last was the latest, as far as is known
+            self.head[row, 4] = stored[3]
         self._counts[row] = self.head[row, 1]
         self._reserve_pages(len(pages))
         for n, value in enumerate(pages):

@@ -94,7 +94,7 @@ class Inspection:
             ]
             about: dict[str, object] = {"user_id": user_id, "known": False}
             return Answer(sentences, (), [], [about | ({"profile": msgspec.to_builtins(known)} if known else {})])
-        events, seen, clicks, last_ms = np.frombuffer(head, dtype=np.int64).tolist()
+        events, seen, clicks, last_ms = np.frombuffer(head, dtype=np.int64)[:4].tolist()
         items = self._items_by_row()
         kinds = ["rating", *sorted(self._kinds())]
         rows = [

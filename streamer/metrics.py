@@ -4,7 +4,7 @@ The only file that knows prometheus_client. Nothing is global: one `Metrics` a p
 Every label value that is known is there from the start, so that a rate over it is 0 and not absent.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
 
@@ -18,6 +18,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from streamer.arrays import F64
 from streamer.drift import DETECTOR
 from streamer.monitor import WINDOWS, Monitor
+from streamer.stability import Reading
 
 # Upper edges, in seconds. A commit is a disk write; an event waits for a micro-batch; most requests take under 2 ms.
 COMMIT = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
@@ -39,6 +40,9 @@ class Readings:
     user_evictions: Callable[[], int]  # since the process started
     items: Callable[[], int]  # item rows in memory
     ingestion_up: Callable[[], bool]  # whether events can be read and learned now
+    refused: Callable[[], Mapping[str, int]]  # steps, by learner
+    norms: Callable[[], Iterable[Reading]]  # about 1 ms a learner, like the widths
+    widths: Callable[[], Iterable[Reading]]
 
 
 class Histogram:
@@ -102,6 +106,7 @@ class Metrics:
         """All but `process_*`, for the registry."""
         yield from self._learning()
         yield from self._ingestion()
+        yield from self._stability()
         yield _histogram("streamer_commit_seconds", "Time a commit of the state takes.", {(): self._commit})
         yield _histogram(
             "streamer_event_to_answer_seconds",
@@ -143,6 +148,19 @@ class Metrics:
                 _one(regret, found.of(name, window), name, str(window))
         yield from (oracle, regret)
 
+    def _stability(self) -> Iterator[Metric]:
+        readings = self._readings
+        refused = Counter("streamer_steps_refused", "Steps refused as they were not finite.", labels=["learner"])
+        for name, count in readings.refused().items():
+            _one(refused, count, name)
+        norms = Gauge("streamer_row_norm", "Lengths of the rows in memory.", labels=["learner", "side", "at"])
+        for norm in readings.norms():
+            _one(norms, norm.value, norm.learner, norm.side, norm.of)
+        widths = Gauge("streamer_posterior_width", "Mean doubt of beliefs.", labels=["learner", "side", "of"])
+        for width in readings.widths():
+            _one(widths, width.value, width.learner, width.side, width.of)
+        yield from (refused, norms, widths)
+
     def _ingestion(self) -> Iterator[Metric]:
         events = Counter("streamer_events", "Events by what became of them.", labels=["topic", "outcome"])
         for topic, outcomes in self._monitor.events.items():
@@ -151,6 +169,8 @@ class Metrics:
         letters = Counter("streamer_dead_letters", "Events that could not be learned from.", labels=["reason"])
         for reason, count in self._monitor.dead_letters.items():
             _one(letters, count, reason)
+        again = self._monitor.refeeding.events
+        yield Counter("streamer_refed_events", "Events that had come before, by their users' histories.", again)
         lag = Gauge("streamer_consumer_lag_events", "Events not yet read.", labels=["topic", "partition"])
         for topic, partitions in self._readings.lag().items():
             for partition, behind in partitions.items():

@@ -21,6 +21,7 @@ from streamer.drift import Drift
 from streamer.errors import BadState, Reason
 from streamer.events import CLICKS, RATINGS, TOPICS
 from streamer.protocols import Kind, Row, StateStore
+from streamer.refeeding import Refeeding
 from streamer.regret import Regret
 
 TABLE = "monitor"
@@ -46,6 +47,7 @@ class _Totals(msgspec.Struct, array_like=True):
 class _Counts(msgspec.Struct, array_like=True):
     events: dict[str, dict[str, int]]
     dead_letters: dict[str, int]
+    refed: int = 0
 
 
 class Errors:
@@ -149,6 +151,7 @@ class Monitor:
         self.events = {topic: dict.fromkeys(OUTCOMES, 0) for topic in (*TOPICS, OTHER_TOPIC)}
         self.dead_letters = {str(reason): 0 for reason in Reason}
         self.regret = Regret()  # in memory alone: it begins anew with the process
+        self.refeeding = Refeeding()
         self._given = self._committed = self._counts()
 
     def observe(self, batch: Batch, predictions: Mapping[str, F32]) -> None:
@@ -189,6 +192,7 @@ class Monitor:
         for topic, outcomes in counts.events.items():
             self.events.setdefault(topic, {}).update(outcomes)
         self.dead_letters.update(counts.dead_letters)
+        self.refeeding.events = counts.refed
         self._given = self._committed = self._counts()
 
     def changed(self) -> Sequence[Row]:
@@ -206,7 +210,7 @@ class Monitor:
         self._committed = self._given
 
     def _counts(self) -> bytes:
-        return msgspec.msgpack.encode(_Counts(self.events, self.dead_letters))
+        return msgspec.msgpack.encode(_Counts(self.events, self.dead_letters, self.refeeding.events))
 
 
 def _decode(row: bytes, kind: type[_T], where: str) -> _T:

@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 import numpy as np
 
-from streamer.arrays import I32, I64, Array
+from streamer.arrays import I32, I64, Array, Bool
 from streamer.batch import UserView
-from streamer.embeddings import Table
+from streamer.embeddings import Table, spaced
 from streamer.errors import BadState
 from streamer.events import UserUpdate
 from streamer.history import BLOCK_EVENTS, BLOCKS, PAGES, RING, SEEN_WINDOW, History, block_key, page_items, pages_of
@@ -59,6 +59,12 @@ class Users:
     def cached(self) -> int:
         """Users in memory."""
         return len(self.row_of)
+
+    def sample(self, most: int) -> I32:
+        """Rows of users in memory, at most `most`, evenly spaced; from any thread. Cost: O(most)."""
+        used = self._used  # as long as the tables at most: rows are begun before they are used
+        rows = spaced(min(len(self.ids), len(used)), most)
+        return rows[used[rows] >= 0]
 
     def rows(self, user_ids: Sequence[str], commit: Callable[[], None]) -> I32:
         """Rows (n,) of users, pinned until the next call; `commit` is called before anything uncommitted is evicted.
@@ -160,7 +166,7 @@ class Users:
             del self.row_of[self.ids[row]]
             self._free.append(row)
 
-    def remember(self, rows: I32, items: I32, clicks: Array, times_ms: I64, events: Array) -> I64:
+    def remember(self, rows: I32, items: I32, clicks: Array, times_ms: I64, events: Array) -> tuple[I64, Bool]:
         """Append to the users' histories; see History.remember."""
         self.count += len(np.unique(rows[self.history.head[rows, 0] == 0]))
         return self.history.remember(rows, items, clicks, times_ms, events, self.ids)

@@ -33,7 +33,7 @@ class Crowd:
         rows = self.users.rows(user_ids, self.commit)
         events = np.zeros(n, dtype=EVENT)
         events["item"], events["offset"] = items, np.arange(n)
-        seen_counts = self.users.remember(
+        seen_counts, _ = self.users.remember(
             rows, np.array(items, dtype=np.int32), np.array(clicks or np.zeros(n), dtype=np.float32),
             np.arange(n, dtype=np.int64), events,
         )  # fmt: skip

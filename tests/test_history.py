@@ -18,6 +18,7 @@ from streamer.history import (
     block_key,
     pages_of,
 )
+from streamer.protocols import Row
 
 
 class Diary:
@@ -59,7 +60,7 @@ def test_long_histories_survive_rings_evictions_and_restarts(
         rows = crowd.users.rows([user], crowd.commit)
         events = np.zeros(count, dtype=EVENT)
         events["item"], events["time_ms"] = items, len(diaries[user].events) + np.arange(count)
-        found = crowd.users.remember(
+        found, _ = crowd.users.remember(
             np.repeat(rows, count), np.array(items, dtype=np.int32), np.zeros(count, dtype=np.float32),
             events["time_ms"].astype(np.int64), events,
         )  # fmt: skip
@@ -140,4 +141,21 @@ def test_evicted_users_give_their_pages_back(tmp_path: Path) -> None:
         assert crowd.users.history.pages_used == 4
     crowd.users.forget("u19")
     assert crowd.users.history.pages_used == 0
+    crowd.close()
+
+
+def test_a_head_of_an_earlier_version_is_taken_up(tmp_path: Path) -> None:
+    crowd = Crowd(tmp_path)
+    crowd.happen(["a"] * 3, [1, 2, 3])
+    crowd.commit()
+    (head,) = crowd.store.read("users/head", [b"a"])
+    assert head is not None
+    crowd.store.commit([Row("users/head", b"a", head[:32])], {})
+    crowd.close()
+    crowd = Crowd(tmp_path)
+    assert crowd.happen(["a"], [1]).tolist() == [3]
+    crowd.commit()
+    (head,) = crowd.store.read("users/head", [b"a"])
+    assert head is not None
+    assert np.frombuffer(head, dtype=np.int64).tolist() == [4, 3, 0, 0, 2]  # the latest time was the third event's, 2
     crowd.close()

@@ -12,6 +12,7 @@ from streamer.errors import Reason
 from streamer.events import Rating, Record
 from streamer.metrics import CODES, Histogram, Metrics, Readings
 from streamer.monitor import OUTCOMES, Monitor
+from streamer.stability import Reading
 
 METHODS = ("Recommend", "Predict", "Publish")
 Series = dict[str, float]
@@ -25,6 +26,9 @@ def made(monitor: Monitor | None = None) -> Metrics:
         user_evictions=lambda: 2,
         items=lambda: 9,
         ingestion_up=lambda: True,
+        refused=lambda: {"bias": 3},
+        norms=lambda: [Reading("bias", "user", "p50", 0.25)],
+        widths=lambda: [Reading("bias", "item", "bias", 0.5)],
     )
     return Metrics(monitor or Monitor([("bias", "ratings"), ("skip-gram", "clicks")]), readings, METHODS, "1.2.3")
 
@@ -80,6 +84,9 @@ def test_readings_are_read_at_each_scrape() -> None:
     assert series["streamer_user_evictions_total"] == 2
     assert series["streamer_items"] == 9
     assert series["streamer_ingestion_up"] == 1
+    assert series['streamer_steps_refused_total{learner="bias"}'] == 3
+    assert series['streamer_row_norm{at="p50",learner="bias",side="user"}'] == 0.25
+    assert series['streamer_posterior_width{learner="bias",of="bias",side="item"}'] == 0.5
     assert series['streamer_build_info{version="1.2.3"}'] == 1
     assert series["process_resident_memory_bytes"] > 0
 
@@ -88,12 +95,14 @@ def test_the_monitors_numbers_are_shown() -> None:
     monitor = Monitor([("bias", "ratings")])
     monitor.errors["bias"].observe(np.asarray([1.0, 4.0, np.nan]))
     monitor.dead_letter("clicks", Reason.NOT_JSON)
+    monitor.refeeding.observe(np.array([True, False, True]))
     series = page(made(monitor))
     assert series['streamer_rolling_rmse{learner="bias",window="1000"}'] == pytest.approx(2.5**0.5)
     assert series['streamer_squared_error_total{learner="bias"}'] == 5
     assert series['streamer_ratings_predicted_total{learner="bias"}'] == 2
     assert series['streamer_ratings_unpredicted_total{learner="bias"}'] == 1
     assert series['streamer_dead_letters_total{reason="not_json"}'] == 1
+    assert series["streamer_refed_events_total"] == 2
     assert series['streamer_events_total{outcome="dead_letter",topic="clicks"}'] == 1
 
 
