@@ -8,7 +8,7 @@ nothing to do with what was predicted before it). So regret is in units of RMSE,
 E, and does not tremble with the noise of the ratings.
 
 Learners never see E: it stands in no Batch. It is read from the record by the encoder, and kept in memory alone.
-Cost: a look at one rating a batch where nothing is simulated, 0.4 us a rating where it is.
+Cost: a look at one rating a batch where nothing is simulated, about .7 us a rating where it is.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 
 from streamer.arrays import F64
+from streamer.config import NUMBER_MAX
 from streamer.events import Event, Rating, Record
 
 _FIELD = b'"expected"'
@@ -107,9 +108,9 @@ def _expected(value: bytes) -> float:
         return nan
     try:
         found = _DECODER.decode(value).expected
-    except msgspec.DecodeError:  # anything may stand there: the field is none of an event's
+    except (msgspec.DecodeError, UnicodeDecodeError):  # anything may stand there: the field is none of an event's
         return nan
-    return nan if found is None else found
+    return found if found is not None and abs(found) <= NUMBER_MAX else nan
 
 
 def _finite(errors: F64) -> F64:
