@@ -30,10 +30,12 @@ import msgspec
 import numpy as np
 
 from streamer.arrays import F32, F64, I32, Array
-from streamer.batch import RATING, Batch, UserView
+from streamer.batch import CATEGORIES, GROUPS, RATING, Batch, UserView
 from streamer.embeddings import Side, Table
 from streamer.models.bayesian_hybrid_answers import condition_hybrid, doubt_hybrid, score_hybrid
-from streamer.models.bayesian_hybrid_kernel import (
+from streamer.models.bayesian_hybrid_kernel import learn_hybrid, predict_hybrid
+from streamer.models.bayesian_hybrid_profile import welcome
+from streamer.models.bayesian_hybrid_rows import (
     AGREEING,
     BIAS,
     CONSENSUS,
@@ -45,10 +47,9 @@ from streamer.models.bayesian_hybrid_kernel import (
     SESSION,
     Model,
     continues,
-    learn_hybrid,
-    predict_hybrid,
 )
 from streamer.protocols import Kind
+from streamer.seed import fill_normal, id_key
 
 
 class BayesianHybridParameters(msgspec.Struct, frozen=True):
@@ -57,7 +58,7 @@ class BayesianHybridParameters(msgspec.Struct, frozen=True):
     latent_dim: int = 8
     """Latent factors. The design's choice up to some 300k events, and 16 from there; a user's row grows with its square."""
     categories: int = 40
-    """Categories that have weights, in order of first appearance; later ones are left out. Enough for genres and decades."""
+    """Categories that each user has a weight for, by number. Enough for genres and decades. Later ones share the latent weights; 0: none are used."""
     noise: float = 0.684
     """R: variance of a rating around what is expected (design: .743)."""
     bias_prior: float = 0.127
@@ -105,9 +106,14 @@ class BayesianHybridParameters(msgspec.Struct, frozen=True):
     vector_decay: float = 5e-5
     """Pull of Gamma towards 0 with each event of its category."""
     preference_noise: float = 0.05
-    """Variance of a stated preference around what the user thinks of a category: surer than a rating, as it is of all its items."""
+    """Variance of a stated preference around what the user thinks of a category: surer than a rating, as it is of all its items; said of one without a weight it is worth a rating."""
+    group_users: float = 10.0
+    """Users that the mean of a group, nothing more than of all, counts for when users of it come."""
     clip: float = 4.0
     """Largest error learned from, in deviations of the ratings. No rating of a five-star scale is further off."""
+
+
+_NO_ITEMS, _NO_VALUES = np.empty(0, dtype=np.int32), np.empty(0, dtype=np.float32)
 
 
 class BayesianHybrid:
@@ -127,15 +133,19 @@ class BayesianHybrid:
         self.user = Table("user", [0.0] * n + covariance.tolist() + [0.0] * 4)
         item = [0.0] * dim + [p.vector_prior] * dim + [0.0, p.item_prior, 0.0]
         self.item = Table("item", item, random=dim, scale=p.vector_noise)
-        self.stream = Table("stream", [0.0] * (LEARNED + categories * (2 + dim)), dtype=np.float64)
-        self.words = Table("item", [0], dtype=np.uint64)  # until `attach`: nothing is known of any item
+        known = CATEGORIES if categories else 0
+        learned = [0.0] * (LEARNED + known) + _apart(p, known).tolist() + [0.0] * known
+        self.stream = Table("stream", learned, dtype=np.float64)
+        self.crowd = Table("stream", [0.0] * (GROUPS * (2 + dim + categories)))
+        self.words = Table("item", [0, 0], dtype=np.uint64)  # until `attach`: nothing is known of any item
         self.model = Model(
-            dim=dim, categories=categories, noise=p.noise, habit_events=p.habit_events, session=p.session_prior,
+            dim=dim, categories=categories, known=known, noise=p.noise, habit_events=p.habit_events, session=p.session_prior,
             fade=float(np.exp(-1.0 / p.session_events)), gap_ms=1000.0 * p.session_gap_s,
             bias_process=p.bias_process, latent_process=p.latent_process, item_process=p.item_process,
             consensus_process=p.consensus_process, consensus_rate=p.consensus_rate,
             popularity_rate=p.popularity_rate, category_rate=p.category_rate, category_events=p.category_events,
-            vector_rate=p.vector_rate, vector_decay=p.vector_decay, clip=p.clip,
+            vector_rate=p.vector_rate, vector_decay=p.vector_decay, preference_noise=p.preference_noise,
+            group_users=p.group_users, clip=p.clip,
         )  # fmt: skip
 
     def attach(self, categories: Table) -> None:
@@ -144,34 +154,44 @@ class BayesianHybrid:
 
     def tables(self) -> Mapping[str, Table]:
         """See Stateful."""
-        return {"user": self.user, "item": self.item, "stream": self.stream}
+        return {"user": self.user, "item": self.item, "stream": self.stream, "groups": self.crowd}
 
     def learn(self, batch: Batch) -> F32:
         """See OnlineLearner; predictions are not clipped."""
         out = np.empty(len(batch), dtype=np.float32)
-        user, item, stream = self.user, self.item, self.stream
+        user, item, stream, crowd, said = self.user, self.item, self.stream, self.crowd, batch.profiles
         learn_hybrid(
-            user.values, user.touched, item.values, item.touched, stream.values, stream.touched, self.words.values,
-            batch.kinds, batch.users, batch.items, batch.values, batch.times_ms, self.model, out,
+            user.values, user.touched, item.values, item.touched, stream.values, stream.touched, crowd.values,
+            crowd.touched, self.words.values, batch.kinds, batch.users, batch.items, batch.values, batch.times_ms,
+            said.slots, said.preferences, said.groups, self.model, out,
         )  # fmt: skip
         return out
 
     def predict(self, batch: Batch) -> F32:
         """See OnlineLearner; predictions are not clipped."""
         out = np.empty(len(batch), dtype=np.float32)
+        said = batch.profiles
         predict_hybrid(
-            self.user.values, self.item.values, self.stream.values, self.words.values, batch.users, batch.items,
-            batch.times_ms, self.user.start, self.item.start, self.model, out,
+            self.user.values, self.item.values, self.stream.values, self.crowd.values, self.words.values, batch.users,
+            batch.items, batch.times_ms, said.slots, said.preferences, said.groups, self.user.start, self.item.start,
+            self.model, out,
         )  # fmt: skip
         out[batch.kinds != RATING] = np.nan
         return out
 
     def score(self, user: UserView, items: I32) -> F32:
         """The predicted ratings, (len(items),), not clipped; the last session's bias only while it lasts. Cost: O(dim) an item."""
-        row = self._begun(user.rows[self.name])
+        row = self.belief(user)
         if user.now_ms is not None and not continues(row, float(user.now_ms), self.model):
             row[SESSION] = 0.0
         return self.score_row(row, items)
+
+    def belief(self, user: UserView) -> Array:
+        """See Conditioned: the user's row, begun where their groups are, and told what their profile says."""
+        row = self._begun(user.rows[self.name])
+        if row[-1] == 0 and user.groups:
+            welcome(row, np.array(user.groups, dtype=np.int32), self.crowd.values, self.model)
+        return self.condition(row, user.preferences, _NO_ITEMS, _NO_VALUES) if user.preferences else row
 
     def score_row(self, row: Array, items: I32) -> F32:
         """`score` within the last session, for a user's row that need not be anybody's: what `condition` returned."""
@@ -197,7 +217,8 @@ class BayesianHybrid:
 
     def widths(self, side: Side, rows: I32) -> Mapping[str, F64]:
         """See Watched: of users the bias, and the mean over the categories that any event was of; of items the bias, and the mean over q."""
-        dim, known = self.model.dim, self.stream.values[0, -self.model.categories :] > 0
+        dim, met = self.model.dim, LEARNED + self.model.known * (1 + self.model.dim)
+        known = self.stream.values[0, met : met + min(self.model.categories, self.model.known)] > 0
         if side == "user":
             weights = np.append(BIAS, FIXED + dim + np.flatnonzero(known))
             found = np.sqrt(self._cells(side, rows, self.size + weights * (weights + 3) // 2))
@@ -213,14 +234,13 @@ class BayesianHybrid:
         """The row of a user who also said this; changes nothing.
 
         `preferences`: category number -> the rating that its items deserve, taken as ratings of items that are nothing
-        but of this category; numbers without a weight say nothing. `items`, `values`: ratings (n,) of item rows.
+        but of this category. `items`, `values`: ratings (n,) of item rows, -1 for one never seen.
         """
-        said = {number: value for number, value in preferences.items() if 0 <= number < self.model.categories}
+        said = {number: value for number, value in sorted(preferences.items()) if 0 <= number < self.model.known}
         numbers, liked = np.array(list(said), dtype=np.int32), np.array(list(said.values()), dtype=np.float64)
         moved = self._begun(row)
         condition_hybrid(
-            moved, *self._known(), numbers, liked, self.parameters.preference_noise, items, values.astype(np.float64),
-            self.item.start, self.model,
+            moved, *self._known(), numbers, liked, items, values.astype(np.float64), self.item.start, self.model,
         )  # fmt: skip
         return moved
 
@@ -233,3 +253,16 @@ class BayesianHybrid:
         if own[-1] == 0:
             own[CONSENSUS], own[POPULARITY] = self.stream.values[0, AGREEING], self.stream.values[0, POPULAR]
         return own
+
+
+def _apart(p: BayesianHybridParameters, known: int) -> F64:
+    """Gamma to begin with, (known * latent_dim,): 0 where users have weights, elsewhere a direction of its own for each.
+
+    So long that a taste for such a category may be about as strong as one for a category with a weight.
+    """
+    gamma = np.zeros((known, p.latent_dim))
+    keys = np.array([id_key(0, "category", str(number)) for number in range(p.categories, known)], dtype=np.uint64)
+    fill_normal(keys, gamma[p.categories :])
+    norms = np.linalg.norm(gamma, axis=1, keepdims=True)
+    gamma *= np.sqrt(p.category_prior / p.latent_prior) / np.maximum(norms, 1e-12)
+    return gamma.ravel()

@@ -1,4 +1,4 @@
-"""The kernels with which the Bayesian hybrid answers about one user; the rows stand in bayesian_hybrid_kernel.py.
+"""The kernels with which the Bayesian hybrid answers about one user; the rows stand in bayesian_hybrid_rows.py.
 
 The user's row is a copy that was begun: one without events has the weights that a new user begins with.
 """
@@ -6,8 +6,10 @@ The user's row is a copy that was begun: one without events has the weights that
 import numpy as np
 
 from streamer.arrays import F32, F64, I32, U64, Array
+from streamer.batch import CATEGORIES
 from streamer.kernel import kernel
-from streamer.models.bayesian_hybrid_kernel import (
+from streamer.models.bayesian_hybrid_kernel import doubt, expected, let_pass, move_user, noise_of
+from streamer.models.bayesian_hybrid_rows import (
     BIAS,
     CONSENSUS,
     FIXED,
@@ -17,14 +19,11 @@ from streamer.models.bayesian_hybrid_kernel import (
     SESSION,
     Model,
     deviation,
-    doubt,
-    expected,
-    let_pass,
     look,
-    move_user,
-    noise_of,
+    ponder,
     spread,
-    word_of,
+    stance,
+    vagueness,
 )
 
 
@@ -37,22 +36,26 @@ def score_hybrid(
     fade = model.fade if user[len(user) - 1] > 0 else 0.0
     consensus, popularity = 1.0 + np.float64(user[CONSENSUS]), np.float64(user[POPULARITY])
     own = np.float64(user[BIAS]) + fade * np.float64(user[SESSION])
-    liking = np.empty(model.categories)
-    for number in range(model.categories):
-        liking[number] = np.float64(user[first + number]) + consensus * stream[0, LEARNED + number]
-        row = LEARNED + model.categories + number * dim
+    liking = np.empty(model.known)
+    for number in range(model.known):
+        liking[number] = consensus * stream[0, LEARNED + number]
+        if number < model.categories:
+            liking[number] += np.float64(user[first + number])
+        row = LEARNED + model.known + number * dim
         for j in range(dim):
             liking[number] += np.float64(user[FIXED + j]) * stream[0, row + j]
     mu, sigma = stream[0, MU], deviation(stream)
     for k in range(len(items)):
-        i, rest = item[items[k]] if 0 <= items[k] < len(item) else nothing, word_of(words, items[k])
-        total, count, number = 0.0, 0, 0
-        while rest != np.uint64(0) and number < model.categories:
-            if rest & np.uint64(1):
-                total += liking[number]
-                count += 1
-            rest >>= np.uint64(1)
-            number += 1
+        i = item[items[k]] if 0 <= items[k] < len(item) else nothing
+        total, count = 0.0, 0
+        for half in range(words.shape[1] if 0 <= items[k] < len(words) else 0):
+            rest, number = words[items[k], half], 64 * half
+            while rest != np.uint64(0) and number < model.known:
+                if rest & np.uint64(1):
+                    total += liking[number]
+                    count += 1
+                rest >>= np.uint64(1)
+                number += 1
         z = own + consensus * np.float64(i[2 * dim]) + total / np.sqrt(max(count, 1))
         z += popularity * (0.25 * np.log(1.0 + np.float64(i[2 * dim + 2])) - 0.7)
         for j in range(dim):
@@ -65,12 +68,12 @@ def doubt_hybrid(
     user: Array, item: Array, stream: F64, words: U64, items: I32, nothing: Array, model: Model, out: F32
 ) -> None:
     """The standard deviation of what `score_hybrid` answers, into `out` (n,)."""
-    n = FIXED + model.dim + model.categories
-    x, px, at = np.zeros(n), np.zeros(n), np.zeros(n, dtype=np.int32)
+    n, most = FIXED + model.dim + model.categories, FIXED + model.dim + CATEGORIES
+    x, px, at = np.zeros(most), np.zeros(n), np.zeros(most, dtype=np.int32)
     sigma = deviation(stream)
     for k in range(len(items)):
         i = item[items[k]] if 0 <= items[k] < len(item) else nothing
-        count = look(i, word_of(words, items[k]), stream, model, x, at)
+        count, _ = look(i, words, items[k], stream, model, x, at)
         out[k] = sigma * np.sqrt(spread(user, n, x, at, count, px) + doubt(user, i, model))
 
 
@@ -82,32 +85,27 @@ def condition_hybrid(
     words: U64,
     numbers: I32,
     liked: F64,
-    noise: float,
     items: I32,
     values: F64,
     nothing: Array,
     model: Model,
 ) -> None:
     """Move a user's row and nothing else: by what is said of categories, then by ratings of items as of one session."""
-    n, first, sigma = FIXED + model.dim + model.categories, FIXED + model.dim, deviation(stream)
+    n, most, sigma = FIXED + model.dim + model.categories, FIXED + model.dim + CATEGORIES, deviation(stream)
     if sigma == 0.0:
         return
-    x, px, at = np.zeros(n), np.zeros(n), np.zeros(n, dtype=np.int32)
-    for k in range(len(numbers)):  # an item that is nothing but of this category
-        number = numbers[k]
-        predicted = stream[0, LEARNED + number]
-        row = LEARNED + model.categories + number * model.dim
-        for j in range(model.dim):
-            x[j], at[j] = stream[0, row + j], FIXED + j
-            predicted += x[j] * np.float64(user[FIXED + j])
-        x[model.dim], at[model.dim] = 1.0, first + number
-        predicted += np.float64(user[first + number])
-        s = noise + spread(user, n, x, at, model.dim + 1, px)
-        move_user(user, n, (liked[k] - stream[0, MU]) / sigma - predicted, s, px)
+    x, px, at = np.zeros(most), np.zeros(n), np.zeros(most, dtype=np.int32)
+    for k in range(len(numbers)):
+        count = ponder(numbers[k], stream, model, x, at)
+        s = vagueness(numbers[k], model) + spread(user, n, x, at, count, px)
+        error = stance(liked[k], stream, model) - stream[0, LEARNED + numbers[k]]
+        for e in range(count):
+            error -= x[e] * np.float64(user[at[e]])
+        move_user(user, n, error, s, px)
     for k in range(len(items)):
         fade = model.fade if user[len(user) - 1] > 0 else 0.0
         i = item[items[k]] if 0 <= items[k] < len(item) else nothing
-        count = look(i, word_of(words, items[k]), stream, model, x, at)
+        count, _ = look(i, words, items[k], stream, model, x, at)
         error = (values[k] - stream[0, MU]) / sigma - expected(user, stream, fade, x, at, count)
         let_pass(user, stream, fade, model)
         s = noise_of(user, model) + spread(user, n, x, at, count, px) + doubt(user, i, model)

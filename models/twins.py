@@ -91,13 +91,15 @@ def twin_bayesian_hybrid(learner: BayesianHybrid, batch: Batch) -> F64:
     """See bayesian_hybrid.py; with P square and x whole."""
     out = np.full(len(batch), np.nan)
     m, n, dim, stream = learner.model, learner.size, learner.model.dim, learner.stream.values[0]
-    p, lower = slice(4, 4 + dim), np.tril_indices(n)
-    parts = np.split(stream, [6, 6 + m.categories, 6 + m.categories * (1 + dim)])
-    beta, gamma, met = parts[1], parts[2].reshape(m.categories, dim), parts[3]
+    p, lower, own = slice(4, 4 + dim), np.tril_indices(n), m.categories
+    parts = np.split(stream, [6, 6 + m.known, 6 + m.known * (1 + dim)])
+    beta, gamma, met = parts[1], parts[2].reshape(m.known, dim), parts[3]
+    crowd = learner.crowd.values[0].reshape(-1, 2 + dim + own)
     for k in np.flatnonzero(batch.kinds == RATING):
         user, item = learner.user.values[batch.users[k]], learner.item.values[batch.items[k]]
-        word, time_ms, y = int(learner.words.values[batch.items[k], 0]), int(batch.times_ms[k]), float(batch.values[k])
-        indicator = np.array([word >> number & 1 for number in range(m.categories)], dtype=np.float64)
+        words, time_ms, y = learner.words.values[batch.items[k]], int(batch.times_ms[k]), float(batch.values[k])
+        bits = [int(words[number // 64]) >> number % 64 & 1 for number in range(64 * len(words))]
+        indicator = np.array((bits + [0] * m.known)[: m.known], dtype=np.float64)
         g = indicator / np.sqrt(max(indicator.sum(), 1))
         w, cov = user[:n].astype(np.float64), np.zeros((n, n))
         cov[lower] = user[n:-4]
@@ -109,43 +111,76 @@ def twin_bayesian_hybrid(learner: BayesianHybrid, batch: Batch) -> F64:
             float(item[-2]),
         )
         base = b + beta @ g
-        x = np.concatenate([[1, 1, base, np.log1p(item[-1]) / 4 - 0.7], q + g @ gamma, g])
+        x = np.concatenate([[1, 1, base, np.log1p(item[-1]) / 4 - 0.7], q + g @ gamma, g[:own]])
         last_ms = 2**22 * int(user[-3]) + int(user[-2])
         fade = m.fade if user[-1] and time_ms - last_ms <= m.gap_ms else 0.0
         if not user[-1]:
             w[2], w[3] = stream[4], stream[5]
-        w[1] *= fade
+        groups, said = _profile(batch, int(batch.users[k]))
+        if not user[-1]:
+            w[[0, *range(4, n)]] += crowd[groups, 1:].astype(np.float64).sum(axis=0)
         mu, sigma = stream[1], np.sqrt(stream[2] / max(stream[0], 1))
-        z = base + x @ w
+        told, sure = w, cov
+        for number, stated in said.items() if sigma and m.known else ():
+            a = np.concatenate([np.zeros(4), gamma[number], np.eye(own, m.known)[:, number]])
+            s = (m.preference_noise if number < own else m.noise) + a @ sure @ a
+            told = told + sure @ a * (_stance((stated - mu) / sigma, m.clip) - beta[number] - a @ told) / s
+            sure = sure - np.outer(sure @ a, sure @ a) / s
+        w, told = ([*one[:1], fade * one[1], *one[2:]] for one in (w, told))
+        w, told = np.array(w), np.array(told)
+        z = base + x @ told
         out[k] = mu + sigma * z
         stream[0] += 1
         stream[1] += (y - mu) / stream[0]
         stream[2] += (y - mu) * (y - stream[1])
-        cov[1] *= fade
-        cov[:, 1] *= fade
-        cov[1, 1] += (1 - fade**2) * m.session
-        cov[0, 0] += m.bias_process
-        cov[2, 2] += m.consensus_process
-        cov[p, p] += m.latent_process * np.eye(dim)
-        v_b, c, px = v_b + m.item_process, 1 + w[2], cov @ x
+        process = np.diag([m.bias_process, (1 - fade**2) * m.session, m.consensus_process, 0.0] + [0.0] * (n - 4))
+        process[p, p] += m.latent_process * np.eye(dim)
+        faded = np.eye(n) - (1 - fade) * np.diag(np.eye(n)[1])
+        cov, sure = faded @ cov @ faded + process, faded @ sure @ faded + process
+        v_b, c, px = v_b + m.item_process, 1 + told[2], cov @ x
         habit = (m.habit_events + user[-4]) / (m.habit_events + user[-1])
-        s = m.noise * habit + x @ px + c**2 * v_b + w[p] ** 2 @ v
-        e = np.clip((y - mu) / sigma - z, -m.clip, m.clip) if sigma else 0.0
+        sigma = sigma or np.sqrt(stream[2] / stream[0])
+        s, s_alone = (
+            m.noise * habit + x @ sureness @ x + (1 + own_w[2]) ** 2 * v_b + own_w[p] ** 2 @ v
+            for own_w, sureness in ((told, sure), (w, cov))
+        )
+        e, alone = (
+            np.clip((y - mu) / sigma - base - x @ own_w, -m.clip, m.clip) if sigma else 0.0 for own_w in (told, w)
+        )
         item[:] = np.concatenate(
             [
-                q + v * w[p] * e / s,
-                v - (v * w[p]) ** 2 / s,
+                q + v * told[p] * e / s,
+                v - (v * told[p]) ** 2 / s,
                 [b + v_b * c * e / s, v_b - (v_b * c) ** 2 / s, item[-1] + 1],
             ]
         )
         stream[4:6] += np.array([m.consensus_rate, m.popularity_rate]) * e * x[2:4]
         beta += np.maximum(m.category_rate, 1 / (met + m.category_events)) * e * c * g
         met += indicator
-        gamma += np.outer(g, m.vector_rate * e * w[p]) - m.vector_decay * indicator[:, None] * gamma
-        w, cov = w + px * e / s, cov - np.outer(px, px) / s
+        decay = np.where(np.arange(m.known) < own, m.vector_decay, 0.0)
+        gamma += np.outer(g, m.vector_rate * e * told[p]) - (decay * indicator)[:, None] * gamma
+        crowd[groups, 0] += not user[-1]
+        shares = 1 / (m.group_users + crowd[groups, 0].astype(np.float64))
+        moves = np.outer(shares / (1 + shares.sum()), px[[0, *range(4, n)]] * alone / s_alone)
+        crowd[groups, 1:] += moves
+        w, cov = w + px * alone / s_alone, cov - np.outer(px, px) / s_alone
         when = divmod(max(time_ms, last_ms) if user[-1] else time_ms, 2**22)
         user[:] = np.concatenate([w, cov[lower], [user[-4] + habit * e**2 / s], when, [user[-1] + 1]])
     return out
+
+
+def _profile(batch: Batch, user: int) -> tuple[list[int], dict[int, float]]:
+    """The groups of a user row, and what it says of categories."""
+    slot = int(batch.profiles.slots[user]) if user < len(batch.profiles.slots) else -1
+    if slot < 0:
+        return [], {}
+    stated = batch.profiles.preferences[slot]
+    groups = batch.profiles.groups[slot]
+    return groups[groups >= 0].tolist(), {int(c): float(stated[c]) for c in np.flatnonzero(~np.isnan(stated))}
+
+
+def _stance(z: float, clip: float) -> float:
+    return z if abs(z) <= clip else float(np.sign(z)) * clip * (1 + float(np.log(abs(z) / clip)))
 
 
 def twin_stack(learner: Stack, batch: Batch) -> F64:

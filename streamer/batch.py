@@ -4,9 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
+
 from streamer.arrays import F32, I32, I64, U8, U64, Array
 
 RATING, CLICK = 0, 1
+CATEGORIES = 128  # numbers that categories can have; those from 64 on are shared, see categories.py
+GROUPS, MEMBERSHIPS = 256, 8  # groups of users that there can be, and that one user can be in
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +27,20 @@ class Seen:
     page_of: I32  # (user rows, pages a user), -1: none
     counts: I64  # (user rows,), distinct items ever put into the ring
     window: int  # 4,096
+
+
+@dataclass(frozen=True, slots=True)
+class Profiles:
+    """What users say of themselves, as the kernels read it. A slot of -1: nothing; so it is for user rows beyond `slots`."""
+
+    slots: I32  # (user rows,)
+    preferences: F32  # (slots, CATEGORIES) the rating that items of a category deserve, NaN where nothing is said
+    groups: I32  # (slots, MEMBERSHIPS) numbers of groups, below GROUPS; -1: no more
+
+
+NO_PROFILES = Profiles(
+    np.empty(0, np.int32), np.empty((0, CATEGORIES), np.float32), np.empty((0, MEMBERSHIPS), np.int32)
+)
 
 
 class Opinion(NamedTuple):
@@ -48,6 +66,7 @@ class Batch:
     seen_counts: I64  # (n,) distinct items the user had seen before this event
     seen: Seen
     opinions: Mapping[str, Opinion] = field(default_factory=dict)  # of the experts of who is learning now, by name
+    profiles: Profiles = NO_PROFILES
 
     def __len__(self) -> int:
         return len(self.kinds)
@@ -58,6 +77,7 @@ class Batch:
         return Batch(
             self.kinds[cut], self.users[cut], self.items[cut], self.values[cut], self.clicks[cut], self.times_ms[cut],
             self.keys[cut], self.lows[cut], self.highs[cut], self.seen_counts[cut], self.seen,
+            profiles=self.profiles,
         )  # fmt: skip
 
 
@@ -71,3 +91,5 @@ class UserView:
     seen: I32  # (n,) item rows
     clicked: bool  # whether any event of this user was a click or a like
     now_ms: int | None = None  # when the answer is wanted; None: right after the user's last event
+    preferences: Mapping[int, float] = field(default_factory=dict)  # as in Profiles: number of the category -> rating
+    groups: tuple[int, ...] = ()  # as in Profiles

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from streamer.arrays import F32, I32, Array
-from streamer.batch import CLICK, RATING, Batch, Seen, UserView
+from streamer.batch import CATEGORIES, CLICK, MEMBERSHIPS, RATING, Batch, Profiles, Seen, UserView
 from streamer.embeddings import Table
 from streamer.events import LOG
 from streamer.learners import Learners
@@ -54,11 +54,12 @@ def happenings(count: int, *, users: int = 40, items: int = 60, seed: int = 1) -
     for n in range(count):
         share = 0.2 + 0.8 * n / count
         u, i = (int(side * share * random.random() ** 2) for side in (users, items))
+        who = f"u{u}s" if u % 7 == 5 else f"u{u}"  # some say what they like
         liking = 3.0 + 0.7 * float(taste[u] @ kind_of_item[i]) + random.normal(0, 0.5)
         if random.random() < 1 / 3:
-            events.append(click(f"u{u}", f"i{i}", float(random.choice([0.2, 1.0, 4.0, -1.0]))))
+            events.append(click(who, f"i{i}", float(random.choice([0.2, 1.0, 4.0, -1.0]))))
         else:
-            events.append(rating(f"u{u}", f"i{i}", float(np.clip(round(2 * liking) / 2, 0.5, 5.0))))
+            events.append(rating(who, f"i{i}", float(np.clip(round(2 * liking) / 2, 0.5, 5.0))))
     return events
 
 
@@ -128,7 +129,11 @@ class Feed:
         self.free = iter(range(users - 1, -1, -1) if backwards else range(users))
         self.ring = Ring(users, longest=longest)
         self.offset, self.low, self.high = 0, -np.inf, np.inf
-        self.words = Table("item", [0], dtype=np.uint64)
+        self.words = Table("item", [0, 0], dtype=np.uint64)
+        self.profiles = Profiles(
+            np.full(users, -1, dtype=np.int32), np.full((users, CATEGORIES), np.nan, dtype=np.float32),
+            np.full((users, MEMBERSHIPS), -1, dtype=np.int32),
+        )  # fmt: skip
         for one in self.learners.by_name.values():
             if isinstance(one, Categorised):
                 one.attach(self.words)
@@ -153,6 +158,7 @@ class Feed:
             np.array([event.kind for event in events], dtype=np.uint8), users, items,
             np.array([event.value for event in events], dtype=np.float32), clicks, offsets * 1000,
             event_keys(sequence_key(self.seed, LOG), offsets), lows, highs, seen_counts, self.ring.seen(),
+            profiles=self.profiles,
         )  # fmt: skip
 
     def batches(self, events: Sequence[Happening], cut: int) -> Iterator[Batch]:
@@ -189,7 +195,12 @@ class Feed:
                 table.begin(rows, [id_key(self.seed, side, one) for one in new])
         if side == "item" and new:
             self.words.reserve(int(rows.max()) + 1)
-            self.words.values[rows, 0] = [categories_of(one) for one in new]
+            self.words.values[rows] = [categories_of(one) for one in new]
+        for one, row in zip(new, rows.tolist(), strict=True) if side == "user" else ():
+            preferences, groups = profile_of(one)
+            self.profiles.slots[row] = row if preferences or groups else -1
+            self.profiles.preferences[row, list(preferences)] = list(preferences.values())
+            self.profiles.groups[row, : len(groups)] = groups
         return np.array([known[one] for one in ids], dtype=np.int32)
 
     def ids(self, side: str) -> Mapping[str, int]:
@@ -212,7 +223,8 @@ class Feed:
         for name, (_, table) in self.learners.user_tables().items():
             key = id_key(self.seed, "user", user_id)
             rows[name] = table.initial(key) if row is None else table.values[row].copy()
-        return UserView(user_id, row is not None, rows, np.zeros(0, dtype=np.int32), row is not None)
+        seen, profile = np.zeros(0, dtype=np.int32), profile_of(user_id)
+        return UserView(user_id, row is not None, rows, seen, row is not None, None, *profile)
 
     def restart(self, fresh: OnlineLearner, *, backwards: bool) -> "Feed":
         """A feed that goes on from this one's stored rows, as bytes, in a fresh learner; users get other rows."""
@@ -236,19 +248,29 @@ class Feed:
         return other
 
 
-def categories_of(item_id: str) -> int:
-    """The item's word of bits: two or three of ten categories, now and then none; only i0, i1, ... are in the catalogue."""
+def categories_of(item_id: str) -> tuple[int, int]:
+    """The item's words of bits: two or three of ten categories, now and then none or a later one; only i0, i1, ... are in the catalogue."""
     if not item_id[1:].isdigit():
-        return 0
+        return 0, 0
     bits = id_key(0, "categories", item_id)
-    return bits & (bits >> 10) & 0x3FF
+    late = int(item_id[1:]) % 5 == 4
+    return bits & (bits >> 10) & 0x3FF | late << 50, late << 3 & bits
+
+
+def profile_of(user_id: str) -> tuple[dict[int, float], tuple[int, ...]]:
+    """What the user says of themselves: preferences by number of category, and groups; only those whose ids end with `s` say anything."""
+    if not user_id.endswith("s"):
+        return {}, ()
+    bits = id_key(0, "profile", user_id)
+    said = {number: (1.0, 2.5, 4.0, 5.0, 9.0)[(bits >> number) % 5] for number in (1, 3, 50, 67) if bits >> number & 1}
+    return said, (bits % 3, 3 + bits % 4)[: bits >> 20 & 3]
 
 
 def with_rows(batch: Batch, users: I32, items: I32) -> Batch:
     """The same events of other users and items; -1: never seen."""
     return Batch(
         batch.kinds, users, items, batch.values, batch.clicks, batch.times_ms, batch.keys, batch.lows, batch.highs,
-        batch.seen_counts, batch.seen,
+        batch.seen_counts, batch.seen, profiles=batch.profiles,
     )  # fmt: skip
 
 
