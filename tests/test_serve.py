@@ -88,7 +88,7 @@ def test_a_state_in_use_is_refused_and_still_readable(tmp_path: Path, ratings: P
     ("arguments", "sentence", "code"),
     [
         (("--replay", "nothing-there"), "nothing-there", 78),
-        (("--rating-learner", "magic"), "no learner 'magic'; choose one of: bayesian-hybrid, bias", 78),
+        (("--rating-learner", "magic"), "no learner 'magic'; choose one of: bayesian-hybrid, ", 78),
         (("--rating-learner", "skip-gram"), "'skip-gram' learns from clicks", 78),
         (("--host", "0.0.0.0"), "--insecure", 78),
         (("--max-records", "0"), "max_records", 78),
