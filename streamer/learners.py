@@ -121,10 +121,12 @@ class Learners:
         row_of = self._items.row_of
         for _, stored, table in self._tables("item"):
             for key, value in store.scan(stored):
-                row = row_of.get(key.decode())
-                if row is None or len(value) != table.row_bytes:
-                    raise BadState(f"row {key.decode()!r} of {stored} does not fit the state: restore a backup")
-                table.load(row, value)
+                try:
+                    table.load(row_of[key.decode()], value)
+                except (KeyError, ValueError):
+                    raise BadState(
+                        f"row {key.decode()!r} of {stored} does not fit the state: restore a backup"
+                    ) from None
         for _, stored, table in self._tables("stream"):
             (row_value,) = store.read(stored, [_STREAM])
             if row_value is not None:
