@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from streamer.errors import Reason
 from streamer.events import Message, Offsets
 
 
@@ -138,7 +139,10 @@ class Answers(Protocol):
         """
 
     async def fresh(self, offsets: Offsets, timeout_s: float) -> bool:
-        """Whether the newest view includes the events before `offsets`, waiting for it up to `timeout_s`."""
+        """Whether the newest view includes the events before `offsets`, waiting for it up to `timeout_s`.
+
+        Raises ValueError, with a sentence, for a sequence that is not read here: waiting would be in vain.
+        """
 
     def offsets(self) -> Offsets:
         """Of the newest view."""
@@ -151,6 +155,9 @@ class Answers(Protocol):
 
     def ready(self) -> tuple[bool, str]:
         """Whether events arrive, and a sentence when they do not: the health of "ingestion"."""
+
+    def observe_rejected(self, reason: Reason) -> None:
+        """Publish refused an event."""
 
     def observe_request(self, method: str, code: Code, seconds: float) -> None:
         """For `streamer_request_seconds`; `method` is one of `streamer.api.METHODS`."""

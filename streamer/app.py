@@ -28,8 +28,8 @@ from streamer.dead_letters import Mirror
 from streamer.decoder import Decoder
 from streamer.drift import DETECTOR
 from streamer.engine import RETRY_S, Engine
-from streamer.errors import SourceUnavailable
-from streamer.events import LOG, Message, Offsets, Record
+from streamer.errors import Reason, SourceUnavailable
+from streamer.events import LOG, TOPICS, Message, Offsets, Record
 from streamer.freshness import Freshness
 from streamer.learners import Learners, gathered
 from streamer.log import EmbeddedLog, LogSource
@@ -214,6 +214,13 @@ class App:
 
     async def fresh(self, offsets: Offsets, timeout_s: float) -> bool:
         """See Answers."""
+        for topic, partition in offsets:
+            if (topic, partition) != LOG if self.log is not None else topic not in TOPICS:
+                raise ValueError(
+                    f"a freshness token of {topic}/{partition}, which is not read here: events come from "
+                    f"{'the embedded log, log/0' if self.log is not None else 'the topics ' + ', '.join(TOPICS)}; "
+                    "pass on what Publish answered, unchanged, to the streamer that answered it"
+                )
         return await self._freshness.wait(offsets, timeout_s)
 
     def offsets(self) -> Offsets:
@@ -230,6 +237,10 @@ class App:
             return False, str(self.failure)
         trouble = self.engine.source_trouble or self.engine.store_trouble or (self.log.trouble() if self.log else "")
         return not trouble, trouble or "ok"
+
+    def observe_rejected(self, reason: Reason) -> None:
+        """See Answers."""
+        self._metrics.rejected(reason)
 
     def observe_request(self, method: str, code: str, seconds: float) -> None:
         """See Answers."""

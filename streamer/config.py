@@ -7,6 +7,7 @@ the part's table in `streamer.toml` (`[state]`). Secrets are read from files or 
 import os
 import tomllib
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -142,10 +143,22 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str] = os.environ, file
         if name not in PARTS or not isinstance(table, dict):
             found = f"a table [{name}]" if isinstance(table, dict) else f"{name!r} outside of the tables"
             raise BadSettings(f"{where} has {found}; settings stand in: {', '.join(f'[{part}]' for part in PARTS)}")
+    _refuse_misspelt(environ)
     parts = {name: _part(name, kind, tables.get(name, {}), flags, environ, str(where)) for name, kind in PARTS.items()}
     settings = msgspec.convert(parts, Settings, from_attributes=True)
     _check(settings.learning)
     return settings
+
+
+def _refuse_misspelt(environ: Mapping[str, str]) -> None:
+    """Variables that are nearly ours; others may be somebody else's (an orchestrator names some after the service)."""
+    names = [field.name for kind in PARTS.values() for field in msgspec.structs.fields(kind)]
+    for variable in sorted(environ):
+        name = variable.removeprefix("STREAMER_").lower()
+        if variable.startswith("STREAMER_") and name not in names:
+            near = get_close_matches(name, names, 1, 0.8)
+            if near:
+                raise BadSettings(f"no setting for the variable {variable}: did you mean STREAMER_{near[0].upper()}?")
 
 
 def _check(learning: LearningSettings) -> None:

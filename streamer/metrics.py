@@ -17,6 +17,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from streamer.arrays import F64
 from streamer.drift import DETECTOR
+from streamer.errors import Reason
 from streamer.monitor import WINDOWS, Monitor
 from streamer.stability import Reading
 
@@ -80,6 +81,7 @@ class Metrics:
             (method, code): Histogram(REQUEST) for method in methods for code in CODES
         }
         self._methods = frozenset(methods)
+        self._rejected = dict.fromkeys(Reason, 0)
         self._registry = CollectorRegistry()
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
@@ -91,6 +93,10 @@ class Metrics:
     def event_to_answer(self, seconds: F64) -> None:
         """Of each event of a batch, (n,): the time from its append until answers showed it."""
         self._event_to_answer.observe(seconds)
+
+    def rejected(self, reason: Reason) -> None:
+        """Publish refused one event; from the endpoint's one thread."""
+        self._rejected[reason] += 1
 
     def request(self, method: str, code: str, seconds: float) -> None:
         """One request was answered with `code` (Connect's names, `ok` for success) after `seconds`."""
@@ -169,6 +175,10 @@ class Metrics:
         letters = Counter("streamer_dead_letters", "Events that could not be learned from.", labels=["reason"])
         for reason, count in self._monitor.dead_letters.items():
             _one(letters, count, reason)
+        refused = Counter("streamer_publish_rejected", "Events that Publish refused.", labels=["reason"])
+        for reason, count in self._rejected.items():
+            _one(refused, count, reason)
+        yield refused
         again = self._monitor.refeeding.events
         yield Counter("streamer_refed_events", "Events that had come before, by their users' histories.", again)
         lag = Gauge("streamer_consumer_lag_events", "Events not yet read.", labels=["topic", "partition"])

@@ -125,3 +125,21 @@ def test_every_setting_is_a_flag() -> None:
     command = settings_options(*PARTS)(lambda: None)
     flags = {option.name for option in command.__click_params__}
     assert flags == {field.name for part in PARTS.values() for field in msgspec.structs.fields(part)} | {"config"}
+
+
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [
+        ("STREAMER_RATING_LEANER", "RATING_LEARNER"),
+        ("STREAMER_USER_CACHE_BYTE", "USER_CACHE_BYTES"),
+        ("STREAMER_SEEDS", "SEED"),
+    ],
+)
+def test_a_misspelt_variable_is_refused_with_the_nearest_name(variable: str, meant: str) -> None:
+    with pytest.raises(BadSettings, match=f"no setting for the variable {variable}: did you mean STREAMER_{meant}"):
+        load({}, {variable: "1"})
+
+
+def test_variables_of_others_are_left_alone() -> None:
+    theirs = ("TEST_DATA", "TEST_KAFKA", "CACHE", "CHROMIUM", "SERVICE_HOST", "SERVICE_PORT", "PORT_8080_TCP_ADDR")
+    assert load({}, {f"STREAMER_{name}": "x" for name in theirs} | {"SEEDS": "1"}) == load({}, {})

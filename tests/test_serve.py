@@ -4,6 +4,7 @@ import signal
 import socket
 from pathlib import Path
 
+import httpx
 import pytest
 from learning import digest
 from process import run, streamer
@@ -31,6 +32,20 @@ def test_an_event_changes_the_next_answer(tmp_path: Path) -> None:
         assert [(item["itemId"], item["source"]) for item in answer["items"]] == [("good", "popular")]  # type: ignore[attr-defined]
         mine = process.call("RecommendationService/Recommend", userId="u1", freshnessToken=published["freshnessToken"])
         assert mine["items"] == []  # seen
+
+
+def test_a_token_of_what_is_not_read_is_refused_at_once_and_what_publish_refuses_is_counted(tmp_path: Path) -> None:
+    with streamer(tmp_path / "d") as process:
+        for token in ("ratings/3:17", "log/1:1", "log/0:0,mine/0:1"):
+            url = f"{process.url}/streamer.v1.RecommendationService/Recommend"
+            answer = httpx.post(url, json={"userId": "u", "freshnessToken": token}, timeout=30)
+            assert answer.status_code == 400
+            assert answer.json()["code"] == "invalid_argument"
+            assert "not read here: events come from the embedded log, log/0" in answer.json()["message"]
+        bad = {"rating": {"userId": "u", "itemId": "i", "rating": 1e9}}
+        process.call("EventService/Publish", events=[bad, bad, {}])
+        assert process.metrics()['streamer_publish_rejected_total{reason="out_of_range"}'] == 2
+        assert process.metrics()['streamer_publish_rejected_total{reason="wrong_type"}'] == 1
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])

@@ -38,6 +38,7 @@ class Events(EventService):
                 self._answers.validate(message)
                 messages.append(message)
             except BadEvent as error:
+                self._answers.observe_rejected(error.reason)
                 rejected.append(pb.RejectedEvent(index=index, reason=f"{error.reason}: {error}"))
         if not messages:
             return pb.PublishResponse(rejected=rejected)

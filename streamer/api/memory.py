@@ -23,7 +23,7 @@ from streamer.answers import (
 )
 from streamer.config import LearningSettings
 from streamer.decoder import Decoder
-from streamer.errors import SourceUnavailable, UnknownCategory
+from streamer.errors import Reason, SourceUnavailable, UnknownCategory
 from streamer.events import LOG, Click, ItemUpdate, Message, Offsets, Rating
 from streamer.freshness import Freshness
 
@@ -36,6 +36,7 @@ class MemoryAnswers:
         self.learning, self.ingestion = True, "ok"
         self.failure: Exception | None = None
         self.requests: Counter[tuple[str, str]] = Counter()  # (method, code)
+        self.rejected: Counter[str] = Counter()  # by reason
         self._decoder = Decoder(LearningSettings())
         self._freshness = Freshness()
         self._lock = Lock()
@@ -134,6 +135,10 @@ class MemoryAnswers:
     def ready(self) -> tuple[bool, str]:
         """Healthy while `ingestion` is ok."""
         return self.ingestion == "ok", self.ingestion
+
+    def observe_rejected(self, reason: Reason) -> None:
+        """Kept for whoever asks."""
+        self.rejected[reason] += 1
 
     def observe_request(self, method: str, code: Code, seconds: float) -> None:
         """Counted."""

@@ -81,10 +81,11 @@ class Recommendations(RecommendationService):
         if wanted:
             try:
                 offsets = parse(wanted)
+                wait_s = self._deadline_s if left_ms is None else max(0.0, left_ms / 1000 - _SPARE_S)
+                included = await self._answers.fresh(offsets, wait_s)
             except ValueError as error:
                 raise invalid(str(error)) from None
-            wait_s = self._deadline_s if left_ms is None else max(0.0, left_ms / 1000 - _SPARE_S)
-            if not await self._answers.fresh(offsets, wait_s):
+            if not included:
                 raise late(
                     f"the events up to {wanted} were not learned within {wait_s:.3g} s; "
                     f"so far: {token(self._answers.offsets()) or 'none'}. Ask again, or without freshnessToken"
