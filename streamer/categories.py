@@ -1,10 +1,13 @@
 """Categories: names to numbers, and which items are of which, for the learners that use them.
 
 A category's number is its order of first appearance in the catalogue, kept for ever, as learners have weights by number.
-An item's categories are the bits of one word. Attributes can be declared as categories: the year 1994, in steps of 10,
-is the category `year:1990`.
+An item's categories are the bits of two words. The first 64 categories have a bit each; each later one has four of the 64
+bits of the second word, chosen by its name, so that it is told from the others though it shares every bit. Attributes can
+be declared as categories: the year 1994, in steps of 10, is the category `year:1990`.
 """
 
+import hashlib
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 
@@ -15,7 +18,9 @@ from streamer.errors import BadState, UnknownCategory
 from streamer.events import ItemUpdate
 from streamer.protocols import Row, StateStore
 
-MOST = 64  # bits of a word
+MOST = 64  # categories with a bit of their own: the first word
+SHARED = 4  # bits of a later one, in the second word
+_LOG = logging.getLogger("streamer.categories")
 
 
 class Categories:
@@ -24,52 +29,61 @@ class Categories:
     def __init__(self, attributes: Mapping[str, float]) -> None:
         """`attributes` that are categories too: name -> width of a step, 0 for taking the value as it is."""
         self._attributes = dict(attributes)
-        self.words = Table("item", [0], dtype=np.uint64)  # bit n: the item is of category n
+        self.words = Table("item", [0, 0], dtype=np.uint64)  # bit n: the item is of category n
         self.names: list[str] = []
         self.number_of: dict[str, int] = {}
-        self.left_out: set[str] = set()  # names beyond the 64th, since the start
+        self.left_out: set[str] = set()  # names beyond the 64th in what the catalogue said since the start
         self._new = 0  # numbers from here on are not committed
 
     def put(self, row: int, item: ItemUpdate) -> None:
         """What the catalogue says of the item in `row` now."""
-        word = 0
+        bits = 0
         for name in self._names(item):
-            number = self._number(name)
-            if number is not None:
-                word |= 1 << number
-        self.words.values[row, 0] = word
+            self._note(name)
+            for number in self.numbers(name):
+                bits |= 1 << number
+        self.words.values[row] = bits & (1 << MOST) - 1, bits >> MOST
 
     def _names(self, item: ItemUpdate) -> Iterator[str]:
         yield from item.categories
         for name, step in self._attributes.items():
             value = item.attributes.get(name)
-            if isinstance(value, int | float) and not isinstance(value, bool) and step > 0:
-                yield f"{name}:{np.floor(value / step) * step:.12g}"
-            elif value is not None:
-                yield f"{name}:{value}"
+            if value is not None:
+                yield f"{name}:{stepped(value, step)}"
 
-    def _number(self, name: str) -> int | None:
-        number = self.number_of.get(name)
-        if number is None and len(self.names) < MOST:
-            number = self.number_of[name] = len(self.names)
+    def _note(self, name: str) -> None:
+        if name in self.number_of or name in self.left_out:
+            return
+        if len(self.names) < MOST:
+            self.number_of[name] = len(self.names)
             self.names.append(name)
-        elif number is None:
-            self.left_out.add(name)
-        return number
+            return
+        if not self.left_out:
+            _LOG.warning(
+                "category %r is the first beyond %d: it and all later ones share what is learned of them", name, MOST
+            )
+        self.left_out.add(name)
 
-    def number(self, name: str) -> int:
-        """The number of a category that somebody names, in any case; raises UnknownCategory with the nearest names."""
+    def numbers(self, name: str) -> tuple[int, ...]:
+        """The numbers that stand for a category, none for an unknown one. Depends on the names before the 65th alone, as state does."""
         number = self.number_of.get(name)
-        if number is None:
-            folded = {known.casefold(): known for known in reversed(self.names)}
-            number = self.number_of.get(folded.get(name.casefold(), ""))
         if number is not None:
-            return number
-        if name in self.left_out:
-            raise UnknownCategory(f"category {name!r} is known and not learned of: it came after the first {MOST}")
+            return (number,)
+        if len(self.names) < MOST:
+            return ()
+        drawn = dict.fromkeys(MOST + byte % 64 for byte in hashlib.blake2b(name.encode()).digest())
+        return tuple(sorted(list(drawn)[:SHARED]))
+
+    def named(self, name: str) -> tuple[int, ...]:
+        """The numbers of a category that somebody names, in any case; raises UnknownCategory with the nearest names."""
+        known = [*self.names, *sorted(self.left_out)]
+        folded = {one.casefold(): one for one in reversed(known)}
+        found = name if name in self.number_of or name in self.left_out else folded.get(name.casefold())
+        if found is not None:
+            return self.numbers(found)
         near = get_close_matches(name[:100].casefold(), folded, n=3, cutoff=0.5)
-        known = [folded[found] for found in near] or self.names[:20]
-        hint = f"did you mean {' or '.join(map(repr, known))}?" if near else f"there are: {', '.join(known) or 'none'}"
+        nearest = " or ".join(repr(folded[one]) for one in near)
+        hint = f"did you mean {nearest}?" if near else f"there are: {', '.join(known[:20]) or 'none'}"
         raise UnknownCategory(f"no item is of category {name[:100]!r}; {hint}")
 
     def restore(self, store: StateStore) -> None:
@@ -89,3 +103,10 @@ class Categories:
     def committed(self) -> None:
         """See protocols.Persistent."""
         self._new = len(self.names)
+
+
+def stepped(value: str | float | bool, step: float) -> str:
+    """An attribute's value as the name of its category: a number in steps of a width, anything else as it is."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and step > 0:
+        return f"{np.floor(value / step) * step:.12g}"
+    return str(value)

@@ -21,6 +21,7 @@ Part = TypeVar("Part", bound=msgspec.Struct)
 
 NUMBER_MAX = 1e30  # of what is learned from: its square must not leave float64, itself not float32
 CATEGORY_ATTRIBUTES = {"year": 10.0}
+GROUP_STEPS = {"age": 10.0}
 KINDS = {"view": 0.2, "click": 1.0, "cart": 2.0, "purchase": 4.0, "dislike": -1.0}
 
 
@@ -90,6 +91,10 @@ class LearningSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         dict[str, Annotated[float, Meta(ge=0)]],
         _doc("attributes of items that are categories too, name=step,...; a step of 0 takes the value as it is"),
     ] = msgspec.field(default_factory=lambda: dict(CATEGORY_ATTRIBUTES))
+    group_steps: Annotated[
+        dict[str, Annotated[float, Meta(gt=0)]],
+        _doc("width of a step, name=step,..., of users' attributes that are numbers; others are groups as they are"),
+    ] = msgspec.field(default_factory=lambda: dict(GROUP_STEPS))
     rating_min: Annotated[float, _doc("lowest rating accepted")] = -100.0
     rating_max: Annotated[float, _doc("highest rating accepted")] = 100.0
     event_max_bytes: Annotated[int, _doc("largest event accepted", ge=256, le=60000)] = 16384
@@ -205,7 +210,7 @@ def _part(
             values[field.name], origin[field.name] = environ[variable], variable
         if flags.get(field.name) is not None:
             values[field.name], origin[field.name] = flags[field.name], f"--{field.name.replace('_', '-')}"
-        if field.name in ("kinds", "category_attributes") and isinstance(values.get(field.name), str):
+        if field.name in ("kinds", "category_attributes", "group_steps") and isinstance(values.get(field.name), str):
             values[field.name] = _weights(values[field.name])
     try:
         return msgspec.convert(values, kind, strict=False)

@@ -109,6 +109,7 @@ class Encoder:
                 case UserRemoval():
                     self._users.forget(event.user_id)
             self._monitor.count(record.topic, LEARNED)
+        self._users.catch_up()
         return self._arrays([], [], np.zeros(0, dtype=np.int32))
 
     def _batch(
@@ -155,7 +156,8 @@ class Encoder:
         seen_counts, again = self._users.remember(users, items, clicks, times_ms, history)
         self._monitor.refeeding.observe(again)
         seen = self._users.history.seen()
-        return Batch(kinds, users, items, values, clicks, times_ms, keys, lows, highs, seen_counts, seen)
+        said = self._users.profiles.said()
+        return Batch(kinds, users, items, values, clicks, times_ms, keys, lows, highs, seen_counts, seen, profiles=said)
 
     def _times(self, records: Sequence[Record], events: Sequence[Rating | Click]) -> I64:
         """When it happened: by the event, but never more than a day after it was appended."""

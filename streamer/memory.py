@@ -13,6 +13,7 @@ from streamer.items import Items
 from streamer.learners import Learners
 from streamer.ledger import Ledger
 from streamer.monitor import Monitor
+from streamer.profiles import Profiles
 from streamer.protocols import Persistent
 from streamer.state import RocksStore
 from streamer.users import Users
@@ -31,7 +32,8 @@ class Memory:
         self.categories = Categories(learning.category_attributes)
         self.items = Items(learners.item_tables(), self.categories, learning.seed)
         learners.attach(self.items)
-        self.users = Users(learners.user_tables(), store, learning.seed, state.user_cache_bytes)
+        profiles = Profiles(self.categories, learning.group_steps)
+        self.users = Users(learners.user_tables(), store, learning.seed, state.user_cache_bytes, profiles)
         self.dedupe, self.dead_letters = Dedupe(state.dedupe_events), DeadLetters()
         self.encoder = Encoder(learning, self.users, self.items, self.dedupe, self.dead_letters, self.monitor)
         self.ledger.start(store.offsets())
@@ -68,6 +70,7 @@ def meaning(learners: Learners, settings: Settings) -> Mapping[str, object]:
         "like_share": learning.like_share,
         "kinds": learning.kinds,
         "category_attributes": learning.category_attributes,
+        "group_steps": learning.group_steps,
         "rating_min": learning.rating_min,
         "rating_max": learning.rating_max,
         "event_max_bytes": learning.event_max_bytes,

@@ -179,7 +179,7 @@ class Categorised(Protocol):
     """A learner that uses what the catalogue says its items are."""
 
     def attach(self, categories: Table) -> None:
-        """`categories`: (item rows, 1) uint64, bit n of an item's word set where it is of category n.
+        """`categories`: (item rows, words) uint64, bit n of word m of an item set where it is of category 64 m + n.
 
         Called once, before the first `learn`. Others keep it, live: read it anew for every batch and never write. It may
         have fewer rows than the item tables; an item without a row is of no category.
@@ -189,6 +189,9 @@ class Categorised(Protocol):
 @runtime_checkable
 class Conditioned(Protocol):
     """A learner whose user row is a belief: it can be told things without learning them, and says how sure it is. Changes nothing."""
+
+    def belief(self, user: UserView) -> Array:
+        """The user's row with what the profile says: begun where their groups do, and told their preferences."""
 
     def condition(self, row: Array, preferences: Mapping[int, float], items: I32, values: F32) -> Array:
         """The row of a user who also said this: ratings by number of category, and `values` (n,) for item rows."""

@@ -2,11 +2,12 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from streamer.answers import Prediction, Recommendation
-from streamer.arrays import F32, I32, Bool
+from streamer.arrays import F32, I32, Array, Bool
 from streamer.batch import UserView
 from streamer.memory import Memory
 from streamer.protocols import Conditioned, ItemVectors, OnlineLearner
@@ -28,7 +29,10 @@ class Recommender:
         self._memory, self._popularity, self._now_ms = memory, popularity, now_ms
 
     def recommend(self, user_id: str, limit: int) -> list[Recommendation]:
-        """At most `limit` items that the user has not seen, best first; popular ones for a user without clicks.
+        """At most `limit` items that the user has not seen, best first.
+
+        A user without clicks is answered by the ratings champion, if it was told anything by ratings or a profile; one of
+        whom nothing is known gets popular items.
 
         Cost: a score and a look at each item, about 0.1 us an item.
         """
@@ -41,10 +45,19 @@ class Recommender:
 
     def _scores(self, user: UserView, items: I32) -> tuple[F32, str]:
         """What `recommend` ranks by, (len(items),), and where it comes from."""
+        learners = self._memory.learners
         if user.clicked:
-            learner = self._memory.learners.champion("clicks")
+            learner = learners.champion("clicks")
             return learner.score(user, items), learner.name
+        learner = learners.champion("ratings")
+        if isinstance(learner, Conditioned) and (user.preferences or user.known):
+            unmoved = learner.belief(replace(user, rows={learner.name: self._fresh(learner)}, preferences={}))
+            if not np.array_equal(learner.belief(user), unmoved):
+                return learner.score(user, items), learner.name
         return self._popularity.score(user, items), POPULAR
+
+    def _fresh(self, learner: OnlineLearner) -> Array:
+        return self._memory.users.unknown(learner.name)
 
     def recommend_for_preferences(
         self, preferences: Mapping[str, float], ratings: Mapping[str, float], limit: int
@@ -59,7 +72,7 @@ class Recommender:
         for name, value in (*preferences.items(), *ratings.items()):
             memory.encoder.check_rating(value, f"the rating of {name[:100]!r}")
         names = preferences if memory.categories.names else {}
-        said = {memory.categories.number(name): value for name, value in names.items()}
+        said = {number: value for name, value in sorted(names.items()) for number in memory.categories.named(name)}
         rated = sorted(ratings)
         rows = np.array([memory.items.row_of.get(item_id, -1) for item_id in rated], dtype=np.int32)
         values = np.array([ratings[item_id] for item_id in rated], dtype=np.float32)
@@ -68,7 +81,7 @@ class Recommender:
         shown[rows[(rows >= 0) & (rows < len(items))]] = False
         learner = memory.learners.champion("ratings")
         if (said or ratings) and isinstance(learner, Conditioned):
-            fresh = memory.users.unknown(learner.name)
+            fresh = self._fresh(learner)
             told = learner.condition(fresh, said, rows, values)
             if not np.array_equal(told, learner.condition(fresh, {}, rows[:0], values[:0])):
                 return self._ranked(learner.score_row(told, items), shown, limit, learner.name)

@@ -17,6 +17,7 @@ from streamer.embeddings import Table, spaced
 from streamer.errors import BadState
 from streamer.events import UserUpdate
 from streamer.history import BLOCK_EVENTS, BLOCKS, PAGES, RING, SEEN_WINDOW, History, block_key, page_items, pages_of
+from streamer.profiles import Profiles
 from streamer.protocols import Row, StateStore
 from streamer.seed import id_key
 
@@ -32,9 +33,16 @@ class Users:
     The engine's thread calls `rows`, `forget`, `changed`; queries call `view` from others.
     """
 
-    def __init__(self, tables: Mapping[str, tuple[str, Table]], store: StateStore, seed: int, cache_bytes: int) -> None:
+    def __init__(
+        self,
+        tables: Mapping[str, tuple[str, Table]],
+        store: StateStore,
+        seed: int,
+        cache_bytes: int,
+        profiles: Profiles,
+    ) -> None:
         """`tables`: learner name -> (store table, its user table)."""
-        self._tables, self._store, self._seed = tables, store, seed
+        self._tables, self._store, self._seed, self.profiles = tables, store, seed, profiles
         self.history = History()
         self._cache_bytes = cache_bytes
         self._row_bytes = History.row_bytes + ROW_OVERHEAD_BYTES + sum(t.row_bytes + 1 for _, t in tables.values())
@@ -45,6 +53,7 @@ class Users:
         self._batch = 0
         self._removed: dict[str, list[Row]] = {}
         self._profiles: dict[str, bytes | None] = {}
+        self._profiled = False  # whether anybody ever had a profile: else there is nothing to look for
         self._moving = threading.Lock()  # held while rows change hands
         self.count = 0  # users ever seen, without the forgotten
         self._counted = 0
@@ -53,7 +62,12 @@ class Users:
     @property
     def capacity(self) -> int:
         """Users that fit, and so the most that one batch may have; at least 1."""
-        return max(1, int((self._cache_bytes - self.history.pages_used * History.page_bytes) // self._row_bytes))
+        return max(1, int((self._cache_bytes - self._pooled_bytes) // self._row_bytes))
+
+    @property
+    def _pooled_bytes(self) -> int:
+        """Of what some users have more of than others."""
+        return self.history.pages_used * History.page_bytes + self.profiles.used_bytes
 
     @property
     def cached(self) -> int:
@@ -105,6 +119,7 @@ class Users:
             for row, user_id in zip(rows, user_ids, strict=True):
                 self.ids[row] = user_id
                 self.row_of[user_id] = row
+                self.profiles.put(row, self.profile(user_id))
         self._used[rows] = self._batch
 
     def _grow(self) -> int:
@@ -162,6 +177,7 @@ class Users:
 
     def _release(self, rows: I32) -> None:
         self.history.forget(rows)
+        self.profiles.clear(rows.tolist())
         for _, table in self._tables.values():
             table.clean(rows)
         self._used[rows] = -1
@@ -175,13 +191,23 @@ class Users:
         return self.history.remember(rows, items, clicks, times_ms, events, self.ids)
 
     def put(self, user: UserUpdate) -> None:
-        """A profile, replacing what was."""
+        """A profile, replacing what was; later events are predicted and learned with it."""
         self._profiles[user.user_id] = _ENCODER.encode(user)
+        self._profiled = True
+        self.profiles.enrol(user)
+        if user.user_id in self.row_of:
+            with self._moving:
+                self.profiles.put(self.row_of[user.user_id], user)
+
+    def catch_up(self) -> None:
+        """See Profiles."""
+        with self._moving:
+            self.profiles.catch_up()
 
     def profile(self, user_id: str) -> UserUpdate | None:
         """What is known of the user beside events."""
         value = self._profiles.get(user_id)
-        if value is None and user_id not in self._profiles:
+        if value is None and self._profiled and user_id not in self._profiles:
             (value,) = self._store.read("users/profile", [user_id.encode()])
         return None if value is None else _PROFILE.decode(value)
 
@@ -215,18 +241,27 @@ class Users:
             if row is not None:
                 rows = {name: table.values[row].copy() for name, (_, table) in self._tables.items()}
                 head = self.history.head[row].copy()
-                return UserView(user_id, bool(head[0]), rows, self.history.seen_items(row), bool(head[2]), now_ms)
+                return UserView(
+                    user_id,
+                    bool(head[0]),
+                    rows,
+                    self.history.seen_items(row),
+                    bool(head[2]),
+                    now_ms,
+                    *self.profiles.of(row),
+                )
             forgotten = user_id in self._removed
         return self._stored_view(user_id, forgotten, now_ms)
 
     def _stored_view(self, user_id: str, forgotten: bool, now_ms: int | None) -> UserView:
         rows, key = {}, id_key(self._seed, "user", user_id)
+        said = self.profiles.read(self.profile(user_id))
         (value,) = [None] if forgotten else self._store.read("users/head", [user_id.encode()])
         for name, (stored, table) in self._tables.items():
             (found,) = [None] if value is None else self._store.read(stored, [user_id.encode()])
             rows[name] = table.initial(key) if found is None else table.parse(found)
         if value is None:
-            return UserView(user_id, False, rows, np.empty(0, dtype=np.int32), False, now_ms)
+            return UserView(user_id, False, rows, np.empty(0, dtype=np.int32), False, now_ms, *said)
         head = np.frombuffer(value, dtype=np.int64)
         count = int(head[1])
         pages = self._pages(user_id, count)
@@ -236,17 +271,20 @@ class Users:
         positions = np.arange(max(0, count - SEEN_WINDOW), count) % RING
         seen: I32 = items[positions]
         seen = seen[seen >= 0]  # shorter than the head says when the user was forgotten, and came back, while we read
-        return UserView(user_id, True, rows, seen, bool(head[2]), now_ms)
+        return UserView(user_id, True, rows, seen, bool(head[2]), now_ms, *said)
 
     def restore(self, store: StateStore) -> None:
         """See protocols.Persistent."""
         (value,) = store.read("users", [b"count"])
         self.count = self._counted = int.from_bytes(value, "little") if value else 0
+        self._profiled = next(iter(store.scan("users/profile")), None) is not None
+        self.profiles.restore(store)
 
     def changed(self) -> Sequence[Row]:
         """See protocols.Persistent. Deletions come first: a forgotten user may be back already."""
         rows = [row for gone in self._removed.values() for row in gone]
         rows.extend(Row("users/profile", user.encode(), value) for user, value in self._profiles.items())
+        rows.extend(self.profiles.changed())
         rows.extend(self.history.changed(self.ids))
         for name, table in self._tables.values():
             rows.extend(table_rows(name, table, self.ids))
@@ -258,6 +296,7 @@ class Users:
         """See protocols.Persistent."""
         self._removed.clear()
         self._profiles.clear()
+        self.profiles.committed()
         self.history.committed()
         for _, table in self._tables.values():
             table.clean(table.dirty())

@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from streamer.arrays import I64
+from streamer.categories import Categories
 from streamer.embeddings import Table
 from streamer.history import EVENT
+from streamer.profiles import Profiles
 from streamer.protocols import StateStore
 from streamer.state import RocksStore
 from streamer.users import Users
@@ -19,7 +21,9 @@ class Crowd:
     def __init__(self, folder: Path, cache_bytes: int = 1 << 30) -> None:
         self.store = RocksStore(folder)
         self.table = Table("user", [0.0, 0.0, 0.0, 7.0], random=3, scale=1.0)
-        self.users = Users({"counter": ("g0/counter/user", self.table)}, self.store, 1, cache_bytes)
+        self.users = Users(
+            {"counter": ("g0/counter/user", self.table)}, self.store, 1, cache_bytes, Profiles(Categories({}), {})
+        )
         self.users.restore(self.store)
         self.commits = 0
 

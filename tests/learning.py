@@ -28,7 +28,7 @@ def settings(**flags: object) -> Settings:
 
 
 def events(count: int) -> list[Event | bytes]:
-    """Ratings, clicks, dislikes, duplicates, catalogue changes, a forgotten user and bad events, in a fixed order."""
+    """Ratings, clicks, dislikes, duplicates, catalogue and profile changes, forgotten users and bad events, in a fixed order."""
     found: list[Event | bytes] = [ItemUpdate(f"i{n}", f"Item {n}", ("Drama",)) for n in range(5)]
     for n in range(count):
         user, item, time_ms = f"u{n * 7 % USERS}", f"i{n * n * 13 % ITEMS}", 1_700_000_000_000 + n * 1000
@@ -46,6 +46,9 @@ def events(count: int) -> list[Event | bytes]:
         if n % 131 == 60:
             attributes: dict[str, str | float | bool | None] = {"year": 1950.0 + n % 70}
             found.append(ItemUpdate(item, f"Item {item} again", ("Comedy",), attributes, available=n % 2 == 0))
+        if n % 41 == 20:  # `Comedy` is not in the catalogue yet when the first of them name it
+            about: dict[str, str | float | bool | None] = {"age": 18.0 + n % 50, "job": f"job {n % 3}"}
+            found.append(UserUpdate(user, about, {"Drama": 1.0 + n % 5, "Comedy": 5.0 - n % 3}))
         if n % 171 == 90:
             found.append(UserRemoval(user))
             found.append(UserUpdate(user, preferences={"Drama": 5.0}))

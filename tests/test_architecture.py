@@ -23,7 +23,7 @@ RING_0 = {
 RING_1 = {"consumers", "producers", "models"}
 RING_2 = {
     "categories", "dead_letters", "decoder", "dedupe", "drift", "encoder", "engine", "history", "items", "learners", "ledger", "log",
-    "memory", "metrics", "monitor", "recommend", "refeeding", "regret", "rocks", "stability", "state", "users",
+    "memory", "metrics", "monitor", "profiles", "recommend", "refeeding", "regret", "rocks", "stability", "state", "users",
 }  # fmt: skip
 
 # Each third-party library behind its adapter.

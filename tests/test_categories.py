@@ -8,7 +8,7 @@ from learning import learn, records, settings
 
 from streamer.app import learners
 from streamer.categories import MOST, Categories
-from streamer.errors import BadState
+from streamer.errors import BadState, UnknownCategory
 from streamer.events import Event, ItemRemoval, ItemUpdate, Rating
 from streamer.memory import Memory
 from streamer.protocols import Row
@@ -60,6 +60,20 @@ def test_there_are_64_and_the_others_are_left_out_and_said() -> None:
     assert len(found[0]) == MOST
     assert found[1] == {"c63"}
     assert categories.left_out == {"c64", "c65"}
+
+
+def test_later_ones_are_told_apart_by_the_bits_that_they_share() -> None:
+    categories = Categories({})
+    assert categories.numbers("c70") == ()  # nothing is known of it
+    items = [ItemUpdate(f"i{n}", categories=(f"c{n}",)) for n in range(200)]
+    named(categories, *items)
+    words = {tuple(word) for word in categories.words.values[:200].tolist()}
+    assert len(words) == 200
+    assert categories.numbers("c7") == (7,)
+    assert categories.numbers("c70") == categories.named("C70") != categories.numbers("c71")
+    assert all(MOST <= number < 128 for number in categories.numbers("c70"))
+    with pytest.raises(UnknownCategory, match=r"did you mean 'c70'|there are"):
+        categories.named("x70")
 
 
 CHANGING: list[Event | bytes] = [

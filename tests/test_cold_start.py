@@ -18,7 +18,7 @@ from streamer.consumers.files import FileSource
 from streamer.consumers.memory import MemorySource
 from streamer.engine import Engine
 from streamer.errors import BadEvent, UnknownCategory
-from streamer.events import Event, ItemUpdate, Rating, Record
+from streamer.events import Event, ItemUpdate, Rating, Record, UserRemoval, UserUpdate
 from streamer.memory import Memory
 from streamer.recommend import POPULAR, POPULARITY, Recommender
 from streamer.state import RocksStore
@@ -157,7 +157,7 @@ def test_three_ratings_in_a_request_are_a_posterior_of_three_ratings(make: Calla
     assert set(asked) == {f"i{n}" for n in range(60)} - set(rated)  # what was rated is known
     assert {genre_of(item_id) for item_id in list(asked)[:10]} == {"Comedy"}
     unsaid = {f"i{n}": told.recommender.predict("nobody", f"i{n}").value for n in range(60)}
-    told.tell(*(Rating("new", item_id, value, 1_800_000_000_000) for item_id, value in sorted(rated.items())))
+    told.tell(*(Rating("new", item_id, value, 1_700_003_000_000) for item_id, value in sorted(rated.items())))
     moved = []
     for item_id, score in asked.items():
         learned = told.recommender.predict("new", item_id).value
@@ -188,3 +188,156 @@ def test_a_learner_that_cannot_be_told_things_answers_with_what_is_popular(make:
     found = told.recommender.recommend_for_preferences({"Comedy": 5.0}, {"i1": 5.0}, 5)
     assert {one.source for one in found} == {POPULAR}
     assert "i1" not in {one.item_id for one in found}
+
+
+# Profiles: what the topic `users` says.
+
+
+def state(told: Told) -> str:
+    """The digest of all that the hybrid learned."""
+    told.memory.commit()
+    return told.store.digest().learners["bayesian-hybrid"]
+
+
+def rated(user_id: str, count: int = 3) -> list[Event]:
+    return [Rating(user_id, f"i{n}", 5.0 if n % 3 == 0 else 2.0, 1_700_001_000_000 + n) for n in range(count)]
+
+
+def test_a_user_with_a_profile_and_no_events_is_answered_as_who_says_the_same_in_a_request(
+    make: Callable[..., Told],
+) -> None:
+    told = make()
+    told.tell(*genres(1000), UserUpdate("fan", preferences={"Comedy": 5.0, "Horror": 1.0}))
+    found = told.recommender.recommend("fan", 20)
+    asked = told.recommender.recommend_for_preferences({"Comedy": 5.0, "Horror": 1.0}, {}, 20)
+    assert [one.item_id for one in found] == [one.item_id for one in asked]
+    np.testing.assert_allclose([one.score for one in found], [one.score for one in asked], rtol=1e-5)
+    assert {genre_of(one.item_id) for one in found} == {"Comedy"}
+    assert {one.source for one in found} == {"bayesian-hybrid"}
+    comedy, horror, nobody = (told.recommender.predict(*who) for who in (("fan", "i1"), ("fan", "i2"), ("x", "i1")))
+    assert comedy.value > nobody.value > horror.value
+    told.tell(UserRemoval("fan"))
+    assert {one.source for one in told.recommender.recommend("fan", 5)} == {POPULAR}
+    assert told.recommender.predict("fan", "i1").value == nobody.value
+
+
+def test_a_profile_is_heard_before_the_first_rating_is_predicted(make: Callable[..., Told]) -> None:
+    """The error of the first rating is that of who said so, not that of a stranger."""
+    errors = []
+    for said in ({}, {"Drama": 5.0, "Comedy": 2.0}):
+        told = make(rating_learner="bayesian-hybrid")
+        told.tell(*genres(1000), UserUpdate("new", preferences=said))
+        before = told.memory.monitor.errors["bayesian-hybrid"].squared
+        told.tell(*rated("new", 1))
+        errors.append(told.memory.monitor.errors["bayesian-hybrid"].squared - before)
+    assert errors[1] < errors[0] / 2
+
+
+def test_a_profile_that_changes_replaces_what_was_said_without_a_trace(make: Callable[..., Told]) -> None:
+    """It may come again and again, and earlier or later, as compacted topics do: nothing counts twice."""
+    comedy = UserUpdate("fan", preferences={"Comedy": 5.0})
+    horror = UserUpdate("fan", preferences={"Horror": 5.0, "Drama": 1.0})
+    histories: list[list[Event]] = [
+        [comedy, *rated("fan")],
+        [horror, comedy, comedy, *rated("fan")],
+        [comedy, horror, UserUpdate("fan"), UserRemoval("fan"), comedy, *rated("fan")],
+    ]
+    found = []
+    for history in histories:
+        told = make()
+        told.tell(*genres(500), *history)
+        found.append(state(told))
+    assert found[0] == found[1] == found[2]
+    told = make()
+    told.tell(*genres(500), horror, *rated("fan"))
+    assert state(told) != found[0]
+
+
+def test_what_ratings_taught_stays_when_a_profile_comes_and_goes(make: Callable[..., Told]) -> None:
+    told = make()
+    told.tell(*genres(1000), *rated("fan", 9))
+    plain = [told.recommender.predict("fan", f"i{n}").value for n in range(60)]
+    told.tell(UserUpdate("fan", preferences={"Horror": 5.0}))
+    moved = [told.recommender.predict("fan", f"i{n}").value for n in range(60)]
+    assert np.mean(np.subtract(moved, plain)[2::3]) > 0.3
+    told.tell(UserUpdate("fan"))
+    assert [told.recommender.predict("fan", f"i{n}").value for n in range(60)] == plain
+
+
+def test_preferences_go_with_the_ratings_as_one_posterior(make: Callable[..., Told]) -> None:
+    """Said before or after the ratings makes no difference but for what the items learned meanwhile."""
+    answers = []
+    for order in (0, 1):
+        told = make()
+        told.tell(*genres(1000))
+        profile = UserUpdate("fan", preferences={"Comedy": 5.0, "Horror": 1.0})
+        for event in ([profile], rated("fan", 6))[:: 1 - 2 * order]:
+            told.tell(*event)
+        answers.append([told.recommender.predict("fan", f"i{n}").value for n in range(60)])
+    before, after = np.array(answers)[:, 6:]  # of what was not rated
+    assert np.abs(before - after).mean() < 0.1
+
+
+def test_a_preference_waits_for_its_category(make: Callable[..., Told]) -> None:
+    told = make()
+    told.tell(UserUpdate("early", preferences={"Western": 5.0}), *genres(500))
+    assert {one.source for one in told.recommender.recommend("early", 5)} == {POPULAR}
+    told.tell(ItemUpdate("w", "Once Upon a Time in the West", ("Western",)), *rated("early", 1))
+    assert told.recommender.predict("early", "w").value > told.recommender.predict("nobody", "w").value + 0.3
+
+
+def test_with_ratings_but_without_a_click_the_ratings_rank(make: Callable[..., Told]) -> None:
+    told = make()
+    told.tell(*genres(1000), *(Rating("critic", f"i{n}", 1.0 if n % 3 else 3.0, n) for n in range(12)))
+    found = told.recommender.recommend("critic", 10)
+    assert {one.source for one in found} == {"bayesian-hybrid"}
+    assert {genre_of(one.item_id) for one in found} == {"Drama"}
+
+
+# Groups of users.
+
+
+def circles(count: int, *, users: int = 300) -> list[Event]:
+    """Writers love dramas and painters comedies; what they are is all that is known of new ones. Nobody rates more than a few."""
+    random = np.random.default_rng(2)
+    found: list[Event] = [ItemUpdate(f"i{n}", f"Item {n}", (GENRES[n % 3],)) for n in range(60)]
+    found += [UserUpdate(f"u{u}", {"job": ("writer", "painter")[u % 2], "zip": str(u)}) for u in range(users + 2)]
+    for n in range(count):
+        u, i = int(users * n / count), int(random.integers(0, 60))
+        liked = i % 3 == u % 2
+        found.append(Rating(f"u{u}", f"i{i}", (4.5 if liked else 2.5) + 0.5 * int(random.integers(0, 2)), n * 1000))
+    return found
+
+
+def test_new_users_begin_where_their_groups_are(make: Callable[..., Told]) -> None:
+    told = make()
+    told.tell(*circles(1500))
+    writer, painter = ([told.recommender.predict(f"u{u}", f"i{n}").value for n in range(60)] for u in (300, 301))
+    stranger = [told.recommender.predict("nobody", f"i{n}").value for n in range(60)]
+    for who, kind in ((writer, 0), (painter, 1)):
+        assert np.mean(np.subtract(who, stranger)[kind::3]) > 0.3
+        assert np.mean(np.subtract(who, stranger)[1 - kind :: 3]) < -0.3
+    assert {one.source for one in told.recommender.recommend("u300", 5)} == {POPULAR}  # nothing is known of this one
+
+
+def test_groups_are_bounded_and_the_same_after_a_restart(tmp_path: Path) -> None:
+    store = RocksStore(tmp_path)
+    chosen = settings()
+    memory = Memory(learners(chosen), chosen, store)
+    for n in range(600):
+        memory.users.put(UserUpdate(f"u{n}", {"zip": str(n), "age": float(n % 90), f"odd {n}": True, "none": None}))
+    profiles = memory.users.profiles
+    assert len(profiles.group_of) == 256
+    assert sum(name.startswith('["zip"') for name in profiles.group_of) == 64
+    assert [name for name in profiles.group_of if name.startswith('["age"')] == [
+        f'["age","{10 * n}"]' for n in range(9)
+    ]
+    crowded = UserUpdate("x", {f"odd {n}": True for n in range(600)})
+    assert len(profiles.read(crowded)[1]) == 8
+    memory.commit()
+    again = Memory(learners(chosen), chosen, store)
+    assert again.users.profiles.group_of == profiles.group_of
+    assert again.users.view("u7").groups == profiles.read(memory.users.profile("u7"))[1] != ()
+    again.users.put(UserUpdate("late", {"zip": "another", "shoe": 43.0}))
+    assert again.users.profiles.group_of == profiles.group_of
+    store.close()

@@ -10,9 +10,11 @@ import pytest
 from crowd import Crowd
 
 from streamer.batch import UserView
+from streamer.categories import Categories
 from streamer.errors import BadState
 from streamer.events import UserUpdate
 from streamer.history import History
+from streamer.profiles import Profiles
 from streamer.protocols import Row, StateStore
 from streamer.seed import id_key
 from streamer.users import Users
@@ -80,7 +82,9 @@ def test_a_user_is_seen_alike_in_memory_in_the_store_and_in_between(crowd: Crowd
     fresh = crowd.users.view("a")
     assert (fresh.known, fresh.clicked, fresh.seen.tolist()) == (True, True, list(range(200)))
     crowd.commit()
-    stored = Users({"counter": ("g0/counter/user", crowd.table)}, crowd.store, 1, 1 << 30).view("a")
+    stored = Users(
+        {"counter": ("g0/counter/user", crowd.table)}, crowd.store, 1, 1 << 30, Profiles(Categories({}), {})
+    ).view("a")
     assert same(fresh, stored)
     crowd.happen(["a"], [500])
     assert crowd.users.view("a").seen.tolist() == [*range(200), 500]
@@ -234,7 +238,9 @@ def test_a_commit_that_fails_forgets_nobody_twice_and_loses_nothing(crowd: Crowd
     crowd.happen(["b"], [98])
     crowd.commit()
     assert crowd.users.changed() == []
-    restarted = Users({"counter": ("g0/counter/user", crowd.table)}, crowd.store, 1, 1 << 30)
+    restarted = Users(
+        {"counter": ("g0/counter/user", crowd.table)}, crowd.store, 1, 1 << 30, Profiles(Categories({}), {})
+    )
     assert same(restarted.view("a"), crowd.users.view("a"))
     assert same(restarted.view("b"), crowd.users.view("b"))
 
