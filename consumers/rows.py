@@ -20,7 +20,7 @@ from streamer.consumers.columns import Bad, Columns
 from streamer.events import RATINGS
 
 BLOCK_CHARACTERS = 1 << 18
-_LONGEST = 1 << 22  # of a block: a quote that nothing closes takes no more than this with it
+_LONGEST = 1 << 22  # of a block: a quote that nothing closes lets it grow to no more than this
 SECONDS_BELOW = 10**11  # a time below this is in seconds: as milliseconds it would be before March 1973
 _LATEST = 2**53  # beyond it a time is not exact, nor one
 
@@ -135,21 +135,38 @@ def _split(block: str, layout: Layout) -> list[list[str]] | None:
 
 
 def _rows(block: str, layout: Layout, line: int) -> tuple[list[list[str]], list[int]]:
-    """The block's rows and the line of the file that each ends on; blank lines are none."""
-    d, text = layout.delimiter, StringIO(block)
-    reader = csv.reader(text, delimiter=d) if layout.quoted else csv.reader(text, delimiter=d, quoting=csv.QUOTE_NONE)
+    """The block's rows and the line of the file that each ends on; blank lines are none.
+
+    A row over several lines that is not as wide as it should be, or has a line's end in a column that is read (no id may
+    hold one), has a stray quote: its first line is bad by itself, as one text, and the next line is read as any other.
+    """
+    given, begin = list(StringIO(block)), 0
     rows: list[list[str]] = []
     lines: list[int] = []
-    while True:
-        try:
+    read = [column for column in (layout.user, layout.item, layout.value, layout.time) if column is not None]
+    while begin < len(given):
+        first = begin
+        rest = (given[n] for n in range(first, len(given)))
+        reader = csv.reader(
+            rest, delimiter=layout.delimiter, quoting=csv.QUOTE_MINIMAL if layout.quoted else csv.QUOTE_NONE
+        )
+        with suppress(csv.Error):  # a quote that nothing closes
             for row in reader:
+                end = first + reader.line_num
+                over = end > begin + 1 or end == len(given)  # the end of the last line may be in an open quote
+                odd = len(row) != layout.width or (over and any("\n" in row[column] for column in read))
+                if odd and row and '"' in given[begin]:
+                    break
                 if row:
                     rows.append(row)
-                    lines.append(line - 1 + reader.line_num)
-            return rows, lines
-        except csv.Error as error:  # a quote that nothing closes; the reader goes on behind it
-            rows.append([f"unreadable: {error}"])
-            lines.append(line - 1 + reader.line_num)
+                    lines.append(line - 1 + end)
+                begin = end
+            else:
+                return rows, lines
+        rows.append([given[begin].rstrip("\r\n")])
+        lines.append(line + begin)
+        begin += 1
+    return rows, lines
 
 
 def _blocks(text: TextIO, quoted: bool) -> Iterator[str]:
