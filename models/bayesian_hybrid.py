@@ -47,8 +47,9 @@ from streamer.models.bayesian_hybrid_rows import (
     SESSION,
     Model,
     continues,
+    deviation,
 )
-from streamer.protocols import Kind
+from streamer.protocols import Belief, Kind
 from streamer.seed import fill_normal, id_key
 
 
@@ -243,6 +244,28 @@ class BayesianHybrid:
             moved, *self._known(), numbers, liked, items, values.astype(np.float64), self.item.start, self.model,
         )  # fmt: skip
         return moved
+
+    def describe(self, row: Array) -> Belief:
+        """See Described: categories with what their users' latent weights say of them."""
+        m, n, own, stream = self.model, self.size, self._begun(row).astype(np.float64), self.stream.values[0]
+        p, sigma = np.zeros((n, n)), deviation(self.stream.values)
+        p[np.tril_indices(n)] = own[n:-4]
+        p += np.tril(p, -1).T
+        gamma = stream[LEARNED + m.known : LEARNED + m.known * (1 + m.dim)].reshape(m.known, m.dim)
+        a = np.hstack([np.zeros((m.known, FIXED)), gamma, np.eye(m.known, m.categories)])
+        doubts = np.sqrt(np.maximum(((a @ p) * a).sum(axis=1), 0.0))
+        bias = sigma * own[BIAS], sigma * np.sqrt(p[BIAS, BIAS])
+        return Belief(int(own[-1]), (float(bias[0]), float(bias[1])), sigma * np.column_stack([a @ own[:n], doubts]))
+
+    def describes(self, row: Array) -> bool:
+        """See Described."""
+        return bool(row[-1] > 0)
+
+    def place(self, row: Array) -> F64:
+        """See Described: w but the session, from where new users begin, over the deviations of its prior."""
+        n, begin = self.size, self._begun(self.user.start)
+        diagonal = self.user.start[n + np.arange(n) * (np.arange(n) + 3) // 2].astype(np.float64)
+        return np.delete((self._begun(row)[:n].astype(np.float64) - begin[:n]) / np.sqrt(diagonal), SESSION)
 
     def _known(self) -> tuple[Array, Array, Array]:
         return self.item.values, self.stream.values, self.words.values

@@ -18,6 +18,7 @@ from streamer.learners import Learners
 from streamer.ledger import journal
 from streamer.memory import Memory
 from streamer.models import learner
+from streamer.posterior import posterior
 from streamer.protocols import Composed, Kind, OnlineLearner
 from streamer.recommend import POPULARITY, Recommender
 from streamer.state import GENERATION, Digest, Meta, RocksStore
@@ -87,13 +88,18 @@ class Inspection:
         key = user_id.encode()
         head, profile = (self._store.read(table, [key])[0] for table in ("users/head", "users/profile"))
         known = msgspec.json.decode(profile, type=UserUpdate) if profile else None
+        believed = posterior(_memory(self._store, self._meta), user_id) if head or known else None
+        in_words = [
+            *([f"profile: {msgspec.json.encode(known).decode()}"] if known else []),
+            *(believed.sentences() if believed else []),
+        ]
+        about: dict[str, object] = {"posterior": msgspec.to_builtins(believed)} if believed else {}
         if head is None:
-            sentences = [
-                f"user {user_id!r} was never seen: recommendations are the popular items",
-                *([f"profile: {msgspec.json.encode(known).decode()}"] if known else []),
-            ]
-            about: dict[str, object] = {"user_id": user_id, "known": False}
-            return Answer(sentences, (), [], [about | ({"profile": msgspec.to_builtins(known)} if known else {})])
+            given = "follow from the profile" if believed else "are the popular items"
+            sentences = [f"user {user_id!r} was never seen: recommendations {given}"]
+            about = {"user_id": user_id, "known": False} | about
+            about |= {"profile": msgspec.to_builtins(known)} if known else {}
+            return Answer([*sentences, *in_words], (), [], [about])
         events, seen, clicks, last_ms = np.frombuffer(head, dtype=np.int64)[:4].tolist()
         items = self._items_by_row()
         kinds = ["rating", *sorted(self._kinds())]
@@ -110,7 +116,7 @@ class Inspection:
         vectors = self._vectors("user", user_id)
         sentences = [
             f"user {user_id!r}: {events:,} events, {clicks:,} of them clicks or likes, {seen:,} items seen, last {_when(last_ms)}",
-            *([f"profile: {msgspec.json.encode(known).decode()}"] if known else []),
+            *in_words,
             *(
                 f"{name}: a row of {len(row)} numbers, length {np.linalg.norm(row):.4f}"
                 for name, row in vectors.items()
@@ -121,7 +127,7 @@ class Inspection:
             "user_id": user_id, "known": True, "events": events, "clicks": clicks, "seen": seen, "last_ms": last_ms,
             "profile": msgspec.to_builtins(known) if known else None, "rows": vectors,
             "history": [dict(zip(("time", "kind", "value", "item_id", "title"), row, strict=True)) for row in rows],
-        }  # fmt: skip
+        } | about  # fmt: skip
         return Answer(sentences, ("time", "kind", "value", "item", "title"), rows[:SHOWN_EVENTS], [found])
 
     def _kinds(self) -> list[str]:
@@ -213,17 +219,22 @@ def recommendations(folder: str, ask: Callable[[Recommender], list[Recommendatio
         meta = store.meta()
         if meta is None:
             raise BadState(f"the state in {folder} is empty: nothing was ever learned into it")
-        made = meta.settings["learners"]
-        assert isinstance(made, dict)
-        names = list(made)
-        chosen = [_made(name, _seed(meta), made[name]) for name in names]
-        champions: dict[Kind, str] = {}
-        for found in sorted(chosen, key=lambda found: (found.name == POPULARITY, not isinstance(found, Composed))):
-            champions.setdefault(found.kind, found.name)
-        memory = Memory(Learners(chosen, champions), _settings(meta), store)
+        memory = _memory(store, meta)
         return ask(Recommender(memory, memory.learners.by_name[POPULARITY]))
     finally:
         store.close()
+
+
+def _memory(store: RocksStore, meta: Meta) -> Memory:
+    """What a streamer on this state would hold in memory."""
+    made = meta.settings["learners"]
+    assert isinstance(made, dict)
+    names = list(made)
+    chosen = [_made(name, _seed(meta), made[name]) for name in names]
+    champions: dict[Kind, str] = {}
+    for found in sorted(chosen, key=lambda found: (found.name == POPULARITY, not isinstance(found, Composed))):
+        champions.setdefault(found.kind, found.name)
+    return Memory(Learners(chosen, champions), _settings(meta), store)
 
 
 def _made(name: str, seed: int, recorded: Mapping[str, int]) -> OnlineLearner:

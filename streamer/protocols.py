@@ -203,6 +203,28 @@ class Conditioned(Protocol):
         """Standard deviations of what `score_row` answers, (len(items),)."""
 
 
+class Belief(NamedTuple):
+    """What a user's row says, in ratings: a mean and the standard deviation of the belief each."""
+
+    ratings: int  # that it was learned from
+    bias: tuple[float, float]  # how much higher than others the user rates
+    categories: F64  # (numbers, 2) how much higher than others an item that is nothing but of the category
+
+
+@runtime_checkable
+class Described(Protocol):
+    """A learner whose user rows can be put into words. Changes nothing."""
+
+    def describe(self, row: Array) -> Belief:
+        """What the row of a user says."""
+
+    def describes(self, row: Array) -> bool:
+        """Whether the row was learned from any rating."""
+
+    def place(self, row: Array) -> F64:
+        """A point (n,) such that alike users lie in one direction from 0, who is like all others; 1 is a deviation between users."""
+
+
 class Row(NamedTuple):
     """One row to commit; a value of None deletes."""
 

@@ -20,6 +20,7 @@ from streamer.engine import Engine
 from streamer.errors import BadEvent, UnknownCategory
 from streamer.events import Event, ItemUpdate, Rating, Record, UserRemoval, UserUpdate
 from streamer.memory import Memory
+from streamer.posterior import posterior
 from streamer.recommend import POPULAR, POPULARITY, Recommender
 from streamer.state import RocksStore
 
@@ -341,3 +342,115 @@ def test_groups_are_bounded_and_the_same_after_a_restart(tmp_path: Path) -> None
     again.users.put(UserUpdate("late", {"zip": "another", "shoe": 43.0}))
     assert again.users.profiles.group_of == profiles.group_of
     store.close()
+
+
+# Whoever differs is answered differently.
+
+MANY = tuple(f"c{n}" for n in range(90))  # more than users have weights for, and more than have bits of their own
+
+
+def worlds() -> dict[str, list[Event]]:
+    """Catalogues and ratings, from hardly any to many; `c3` to `c89` are of few items each."""
+    many: list[Event] = [ItemUpdate(f"m{n}", categories=(MANY[n],)) for n in range(90)]
+    two = [Rating("a", "i0", 4.0, 1), Rating("b", "i1", 2.0, 2)]
+    return {
+        "two ratings": [*genres(0), *two],
+        "without a catalogue": [Rating(f"u{n % 7}", f"i{n * n % 5}", 1.0 + n % 5, n) for n in range(30)],
+        "many categories": [*many, *genres(200), *two],
+        "a wide scale": [Rating(f"u{n % 7}", f"i{n * n % 11}", 10.0 * (n % 10), n) for n in range(60)],
+    }
+
+
+def answers(told: Told, user_id: str) -> list[float]:
+    """What the user is told of every item."""
+    return [told.recommender.predict(user_id, item_id).value for item_id in told.memory.items.ids]
+
+
+GIVEN: list[tuple[list[tuple[str, float]], list[tuple[str, float]]]] = [
+    ([("i0", 5.0)], [("i0", 1.0)]),
+    ([("i0", 4.5)], [("i0", 4.0)]),
+    ([("i0", 4.0)], [("i1", 4.0)]),
+    ([("new x", 3.0)], [("new y", 3.0)]),  # items that nobody else has rated, and that the catalogue does not have
+    ([("i0", 5.0), ("i1", 1.0)], [("i0", 1.0), ("i1", 5.0)]),
+    ([("i0", 5.0)], []),
+]
+
+
+@pytest.mark.parametrize("world", worlds())
+@pytest.mark.parametrize(("one", "other"), GIVEN)
+def test_two_users_whose_ratings_differ_are_told_different_things(
+    make: Callable[..., Told], world: str, one: list[tuple[str, float]], other: list[tuple[str, float]]
+) -> None:
+    told = make()
+    told.tell(*worlds()[world])
+    for user_id, said in (("one", one), ("other", other)):
+        told.tell(*(Rating(user_id, item, value, 1_700_000_000_000) for item, value in said))
+    assert answers(told, "one") != answers(told, "other")
+
+
+SAID: list[tuple[dict[str, float], dict[str, float]]] = [
+    ({"c1": 5.0}, {"c1": 4.5}),
+    ({"c1": 5.0}, {"c2": 5.0}),
+    ({"c1": 5.0}, {}),
+    ({"c45": 5.0}, {"c46": 5.0}),  # beyond those with weights
+    ({"c45": 5.0}, {"c45": 1.0}),
+    ({"c80": 5.0}, {"c81": 5.0}),  # beyond those with bits of their own
+    ({"c80": 5.0}, {"c80": 4.0}),
+    ({"c80": 5.0, "c81": 1.0}, {"c80": 1.0, "c81": 5.0}),
+    ({"c1": -50.0}, {"c1": 60.0}),  # off the scale
+]
+
+
+@pytest.mark.parametrize(("one", "other"), SAID)
+@pytest.mark.parametrize("ratings", [0, 2])
+def test_two_users_whose_preferences_differ_are_told_different_things(
+    make: Callable[..., Told], one: dict[str, float], other: dict[str, float], ratings: int
+) -> None:
+    told = make()
+    told.tell(*worlds()["many categories"], UserUpdate("one", preferences=one), UserUpdate("other", preferences=other))
+    for user_id in ("one", "other"):
+        told.tell(*(Rating(user_id, f"i{n}", 3.0, 1_700_000_000_000) for n in range(ratings)))
+    assert answers(told, "one") != answers(told, "other")
+    asked = [told.recommender.recommend_for_preferences(said, {}, 200) for said in (one, other)]
+    assert asked[0] != asked[1]
+
+
+@pytest.mark.parametrize("number", [45, 80])
+def test_what_is_said_of_a_category_without_a_weight_moves_its_items_more_than_others(
+    make: Callable[..., Told], number: int
+) -> None:
+    told = make()
+    told.tell(*worlds()["many categories"], UserUpdate("fan", preferences={f"c{number}": 5.0}))
+    moved = np.subtract(answers(told, "fan"), answers(told, "nobody"))
+    own = moved[told.memory.items.row_of[f"m{number}"]]
+    assert own > 0.05
+    assert own > np.percentile(moved, 90)
+
+
+# In words.
+
+
+def test_a_posterior_is_said_in_words_with_who_is_most_alike(make: Callable[..., Told]) -> None:
+    told = make()
+    told.tell(*genres(3000), UserUpdate("fan", preferences={"Comedy": 5.0, "Horror": 1.0}))
+    told.memory.commit()
+    found = posterior(told.memory, "u1")
+    assert found is not None
+    assert (found.likes[0].category, found.likes[0].sure) == ("Comedy", "surely")
+    assert {one.category for one in found.dislikes} == {"Drama", "Horror"}
+    assert [int(one.user_id[1:]) % 3 for one in found.precedents] == [1, 1, 1]  # comedy fans
+    assert all(one.likes[0].category == "Comedy" and len(one.favourites) == 2 for one in found.precedents)
+    assert found.ratings == sum(isinstance(e, Rating) and e.user_id == "u1" for e in genres(3000))
+    (first, likes, dislikes, *rest) = found.sentences()
+    assert first.startswith(f"bayesian-hybrid: {found.ratings} ratings; rates 0.")
+    assert likes.startswith("  likes: Comedy +")
+    assert "surely" in likes
+    assert "Horror -" in dislikes
+    assert f"{found.precedents[0].user_id!r}, {found.precedents[0].likeness:.0%} alike" in rest[1]
+    said = posterior(told.memory, "fan")
+    assert said is not None
+    assert (said.ratings, said.likes[0].category, said.dislikes[0].category) == (0, "Comedy", "Horror")
+    assert {int(one.user_id[1:]) % 3 for one in said.precedents} == {1}
+    assert said.doubt > found.doubt
+    assert posterior(told.memory, "nobody") is None
+    assert posterior(make(rating_learner="bias").memory, "u1") is None

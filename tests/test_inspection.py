@@ -63,6 +63,7 @@ def test_a_user_is_shown_with_the_last_events_first(run: Run, state: Path) -> No
     lines = out.splitlines()
     assert lines[0] == "user 'u1': 3 events, 2 of them clicks or likes, 2 items seen, last 1998-07-09 16:00"
     assert 'profile: {"user_id":"u1","attributes":{"age":42.0}}' in out
+    assert "bayesian-hybrid: 2 ratings; rates " in out
     assert "bayesian-hybrid/user" in out
     assert [line.split()[:4] for line in lines[-3:]] == [
         ["1998-07-09", "16:00", "rating", "2.0"],
@@ -83,6 +84,8 @@ def test_a_user_for_programs_is_one_object(run: Run, state: Path) -> None:
     assert [event["item_id"] for event in found["history"]] == ["a", "b/c d", "a"]
     assert [event["kind"] for event in found["history"]] == ["rating", "purchase", "rating"]
     assert found["profile"]["attributes"] == {"age": 42.0}
+    assert (found["posterior"]["learner"], found["posterior"]["ratings"]) == ("bayesian-hybrid", 2)
+    assert found["posterior"]["doubt"] > 0
     assert set(found["rows"]) == {"bayesian-hybrid/user", "skip-gram/user"}
 
 
