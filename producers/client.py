@@ -7,7 +7,7 @@ from typing import Any, Self, TypeVar
 import httpx
 import msgspec
 
-from streamer.answers import Prediction, Recommendation, Status
+from streamer.answers import LearnerStatus, Prediction, Recommendation, Status
 from streamer.errors import NotAuthorised, SourceUnavailable, StreamerError
 
 URL = "http://127.0.0.1:8080"
@@ -36,6 +36,12 @@ class Published(msgspec.Struct, frozen=True):
     accepted: int = 0
     rejected: tuple[Rejected, ...] = ()
     freshness_token: str = ""
+
+
+class Promoted(msgspec.Struct, frozen=True):
+    """An answer to `promote`: all learners, as `status` says."""
+
+    learners: tuple[LearnerStatus, ...] = ()
 
 
 class TooLarge(StreamerError):
@@ -78,6 +84,10 @@ class Client:
     def status(self) -> Status:
         """What the server is doing."""
         return self._ask("AdminService/GetStatus", {}, Status)
+
+    def promote(self, learner: str) -> Promoted:
+        """Let a learner that runs answer from now on; raises StreamerError for one that does not."""
+        return self._ask("AdminService/Promote", {"learner": learner}, Promoted)
 
     def publish(self, events: Sequence[bytes]) -> Published:
         """One request with events as `wire` writes them; raises TooLarge for too many of them."""

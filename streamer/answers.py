@@ -50,6 +50,7 @@ class LearnerStatus(msgspec.Struct, frozen=True):
     champion: bool = False
     rmse: tuple[RollingRmse, ...] = ()
     drift_detections: tuple[DriftDetections, ...] = ()
+    promoted: bool = False  # champion by promotion, whoever the settings name
 
 
 class EventCount(msgspec.Struct, frozen=True):
@@ -158,6 +159,12 @@ class Answers(Protocol):
 
     def observe_rejected(self, reason: Reason) -> None:
         """Publish refused an event."""
+
+    def promote(self, name: str) -> None:
+        """Let a running learner answer for its kind from now on, across restarts. Blocks (an fsync) and is called in a thread.
+
+        Raises StreamerError for one that does not run, and StoreUnavailable.
+        """
 
     def observe_request(self, method: str, code: Code, seconds: float) -> None:
         """For `streamer_request_seconds`; `method` is one of `streamer.api.METHODS`."""

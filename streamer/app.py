@@ -1,8 +1,9 @@
 """The one place that wires everything: settings in, a running recommender out."""
 
+import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
@@ -42,12 +43,14 @@ from streamer.recommend import POPULARITY, Recommender
 from streamer.stability import Stability
 from streamer.state import GENERATION, RocksStore
 
+_LOG = logging.getLogger("streamer.app")
 
-def learners(settings: Settings) -> Learners:
-    """The learners that the settings name, champions first; raises BadSettings."""
+
+def learners(settings: Settings, promoted: Iterable[str] = ()) -> Learners:
+    """The learners that the settings name, and those that were promoted; champions first. Raises BadSettings."""
     learning = settings.learning
     champions: dict[Kind, str] = {"ratings": learning.rating_learner, "clicks": learning.click_learner}
-    names = [*champions.values(), POPULARITY]
+    names = [*champions.values(), POPULARITY, *learning.shadow, *promoted]
     sizes = {"dim": learning.dim, "latent_dim": learning.latent_dim}
     return gathered(names, champions, lambda name: learner(name, seed=learning.seed, **sizes))
 
@@ -62,11 +65,14 @@ class App:
         self.log: EmbeddedLog | None = None
         self._store = RocksStore(folder)
         try:
-            self.memory = Memory(learners(settings), settings, self._store)
+            self.memory = Memory(learners(settings, self._store.promoted().values()), settings, self._store)
             self._source, self._sink = self._connect(folder)
         except BaseException:
             self._store.close()
             raise
+        named = self.memory.learners.champions
+        for kind, name in self.memory.learners.promoted.items():
+            _LOG.warning("%s was promoted and answers for %s, where the settings name %s", name, kind, named[kind])
         self._mirror = None if self.log else Mirror(self.memory.dead_letters, self._store, self._sink)
         self._decoder = Decoder(settings.learning)
         self._freshness = Freshness()
@@ -108,6 +114,10 @@ class App:
             refused=stability.refused,
             norms=stability.norms,
             widths=stability.widths,
+            champions=lambda: [
+                (name, made.kind, memory.learners.champion(made.kind).name == name)
+                for name, made in memory.learners.by_name.items()
+            ],
         )
 
     # The engine's thread.
@@ -242,6 +252,10 @@ class App:
         """See Answers."""
         self._metrics.rejected(reason)
 
+    def promote(self, name: str) -> None:
+        """See Answers."""
+        self.memory.promote(name)
+
     def observe_request(self, method: str, code: str, seconds: float) -> None:
         """See Answers."""
         self._metrics.request(method, code, seconds)
@@ -283,7 +297,9 @@ class App:
         errors = self.memory.monitor.errors.get(name)
         rmse = tuple(RollingRmse(n, _said(errors.rmse(n))) for n in WINDOWS) if errors else ()
         drift = (DriftDetections(DETECTOR, errors.drift.detections),) if errors else ()
-        return LearnerStatus(name, found.kind, self.memory.learners.champions[found.kind] == name, rmse, drift)
+        champion = self.memory.learners.champion(found.kind).name == name
+        promoted = name in self.memory.learners.promoted.values()
+        return LearnerStatus(name, found.kind, champion, rmse, drift, promoted)
 
 
 def _said(value: float) -> float | None:

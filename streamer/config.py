@@ -71,6 +71,7 @@ class LearningSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
     rating_learner: Annotated[str, _doc("champion for ratings")] = "bayesian-hybrid"
     click_learner: Annotated[str, _doc("champion for clicks")] = "skip-gram"
+    shadow: Annotated[tuple[str, ...], _doc("learners that learn beside the champions, NAME,...")] = ()
     seed: Annotated[int, _doc("seed of every first value and every negative", ge=0, le=2**63 - 1)] = 1
     dim: Annotated[
         Annotated[int, Meta(ge=1, le=1024)] | None, _doc("factors of biased-mf and skip-gram; default: their own, 32")
@@ -212,6 +213,8 @@ def _part(
             values[field.name], origin[field.name] = flags[field.name], f"--{field.name.replace('_', '-')}"
         if field.name in ("kinds", "category_attributes", "group_steps") and isinstance(values.get(field.name), str):
             values[field.name] = _weights(values[field.name])
+        if field.name == "shadow" and isinstance(values.get(field.name), str):
+            values[field.name] = [name.strip() for name in values[field.name].split(",") if name.strip()]
     try:
         return msgspec.convert(values, kind, strict=False)
     except msgspec.ValidationError as error:

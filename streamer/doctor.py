@@ -143,11 +143,15 @@ def _data(settings: Settings) -> str:
         meta = store.meta()
         if meta is None:
             return f"{folder} is writable and holds an empty state"
-        store.open_as(meaning(learners(settings), settings))
+        chosen = learners(settings, store.promoted().values())
+        change = store.open_as(meaning(chosen, settings), chosen.champions)
         offsets = sum(store.offsets().values())
     finally:
         store.close()
-    return f"{folder} holds a state of format {FORMAT}, made with these settings, {offsets:,} events applied"
+    news = [f"{name} would begin now" for name in change.begun]
+    news += [f"what {name} learned would be deleted" for name in change.forgotten]
+    said = f"{folder} holds a state of format {FORMAT}, made with these settings, {offsets:,} events applied"
+    return "; ".join([said, *news])
 
 
 def _own(state: Path) -> None:

@@ -54,6 +54,7 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     users: int
     items: int  # with an event or in the catalogue
     rmse: float | None
+    rmse_by_learner: dict[str, float | None]  # of every learner of ratings in the run: champion, shadows, experts
     rmse_last_half: float | None
     rmse_new_users: float | None
     rmse_new_items: float | None
@@ -255,6 +256,7 @@ def _evaluation(
         users=memory.users.count,
         items=len(memory.items),
         rmse=of_all.rmse() if of_all.ratings else None,
+        rmse_by_learner={one: found.rmse() if found.ratings else None for one, found in memory.monitor.errors.items()},
         rmse_last_half=errors.last_half.rmse,
         rmse_new_users=errors.new_users.rmse,
         rmse_new_items=errors.new_items.rmse,

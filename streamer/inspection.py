@@ -19,7 +19,7 @@ from streamer.ledger import journal
 from streamer.memory import Memory
 from streamer.models import learner
 from streamer.posterior import posterior
-from streamer.protocols import Composed, Kind, OnlineLearner
+from streamer.protocols import Kind, OnlineLearner
 from streamer.recommend import POPULARITY, Recommender
 from streamer.state import GENERATION, Digest, Meta, RocksStore
 
@@ -187,12 +187,24 @@ class Inspection:
             sizes[table] = sizes.get(table, 0) + value
         rows: list[tuple[object, ...]] = [(name, f"{counts[name]:,}", f"{sizes[name]:,}") for name in sorted(counts)]
         settings = msgspec.json.encode(self._meta.settings).decode()
-        sentences = [f"format {self._meta.format}, generation {self._meta.generation}, made with {settings}"]
-        about: dict[str, object] = {"format": self._meta.format, "generation": self._meta.generation}
+        answering = {**self._meta.champions, **self._store.promoted()}
+        sentences = [
+            f"format {self._meta.format}, generation {self._meta.generation}, made with {settings}",
+            *(f"{name} answers for {kind}{self._instead_of(kind, name)}" for kind, name in answering.items()),
+            *(f"{name} began at {msgspec.json.encode(at).decode()}" for name, at in self._meta.since.items()),
+        ]
+        about: dict[str, object] = {
+            "format": self._meta.format, "generation": self._meta.generation,
+            "champions": answering, "promoted": self._store.promoted(), "since": self._meta.since,
+        }  # fmt: skip
         tables = {name: {"rows": counts[name], "bytes": sizes[name]} for name in sorted(counts)}
         return Answer(
             sentences, ("table", "rows", "bytes"), rows, [{**about, "settings": self._meta.settings, "tables": tables}]
         )
+
+    def _instead_of(self, kind: Kind, name: str) -> str:
+        named = self._meta.champions[kind]
+        return "" if name == named else f": promoted, where the settings name {named}"
 
     def _dead_letters(self) -> Answer:
         letters = list(dead_letters(self._store))
@@ -231,10 +243,7 @@ def _memory(store: RocksStore, meta: Meta) -> Memory:
     assert isinstance(made, dict)
     names = list(made)
     chosen = [_made(name, _seed(meta), made[name]) for name in names]
-    champions: dict[Kind, str] = {}
-    for found in sorted(chosen, key=lambda found: (found.name == POPULARITY, not isinstance(found, Composed))):
-        champions.setdefault(found.kind, found.name)
-    return Memory(Learners(chosen, champions), _settings(meta), store)
+    return Memory(Learners(chosen, meta.champions), _settings(meta), store)
 
 
 def _made(name: str, seed: int, recorded: Mapping[str, int]) -> OnlineLearner:

@@ -8,9 +8,9 @@ import numpy as np
 from streamer.arrays import F32, I32
 from streamer.batch import Batch, Opinion
 from streamer.embeddings import Table
-from streamer.errors import BadSettings, BadState
+from streamer.errors import BadSettings, BadState, StreamerError
 from streamer.items import Items
-from streamer.protocols import Categorised, Composed, Kind, OnlineLearner, Probed, Rebuilt, Row, StateStore
+from streamer.protocols import Categorised, Composed, Conditioned, Kind, OnlineLearner, Probed, Rebuilt, Row, StateStore
 from streamer.state import GENERATION
 from streamer.users import table_rows
 
@@ -22,12 +22,14 @@ class Learners:
     """All learners; protocols.Persistent for their item and stream tables (user tables belong to the user cache)."""
 
     def __init__(self, learners: Sequence[OnlineLearner], champions: Mapping[Kind, str]) -> None:
-        """`champions` names the one that answers for each kind; raises BadSettings when it learns from the other kind.
+        """`champions` names the one that answers for each kind unless another is promoted: what the settings say, and what
+        composed learners mean by a kind. Raises BadSettings when it learns from the other kind.
 
         Experts stand before the learners that are made of them.
         """
         self.by_name = {learner.name: learner for learner in learners}
         self.champions: dict[Kind, str] = dict(champions)
+        self.promoted: Mapping[Kind, str] = {}  # replaced as a whole: queries read it from other threads
         for kind, name in champions.items():
             if self.by_name[name].kind != kind:
                 raise BadSettings(
@@ -43,8 +45,29 @@ class Learners:
         return names
 
     def champion(self, kind: Kind) -> OnlineLearner:
-        """The one that answers."""
-        return self.by_name[self.champions[kind]]
+        """The one that answers: promoted, or named by the settings."""
+        return self.by_name[self.promoted.get(kind) or self.champions[kind]]
+
+    def believer(self) -> OnlineLearner:
+        """The champion for ratings; or, where it cannot be told things (Conditioned), the first of its experts that can."""
+        champion = self.champion("ratings")
+        named = [self.by_name[name] for name in self.experts.get(champion.name, {}).values()]
+        return next((made for made in (champion, *named) if isinstance(made, Conditioned)), champion)
+
+    def running(self, name: str) -> OnlineLearner:
+        """The learner of that name; raises StreamerError for one that does not run."""
+        if name not in self.by_name:
+            raise StreamerError(
+                f"no learner {name!r} runs here, only {', '.join(self.by_name)}: start with --shadow {name}, and promote "
+                "it when it has learned"
+            )
+        return self.by_name[name]
+
+    def promote(self, name: str) -> None:
+        """Let a learner answer for its kind from now on; nothing that is learned changes. Raises StreamerError as `running` does."""
+        kind = self.running(name).kind
+        others = {of: promoted for of, promoted in self.promoted.items() if of != kind}
+        self.promoted = others if name == self.champions.get(kind) else {**others, kind: name}
 
     def learn(self, batch: Batch) -> Mapping[str, F32]:
         """What each predicted for each event before learning it, (n,), by name; ratings clipped to the range seen before."""

@@ -1,5 +1,7 @@
 """Everything that learning keeps in memory, in front of the store: built from settings, restored, committed as one."""
 
+import logging
+import threading
 from collections.abc import Mapping
 
 import msgspec
@@ -18,6 +20,8 @@ from streamer.protocols import Persistent
 from streamer.state import RocksStore
 from streamer.users import Users
 
+LOG = logging.getLogger("streamer.memory")
+
 
 class Memory:
     """The parts, wired to one another."""
@@ -25,8 +29,15 @@ class Memory:
     def __init__(self, learners: Learners, settings: Settings, store: RocksStore) -> None:
         """Take up what `store` holds; raises BadState when it was made with other settings, or cannot be read."""
         learning, state = settings.learning, settings.state
-        store.open_as(meaning(learners, settings))
+        change = store.open_as(meaning(learners, settings), learners.champions)
+        for name in change.forgotten:
+            LOG.warning("%s is named no more: what it had learned is deleted", name)
+        for name in change.begun:
+            LOG.warning("%s begins now: it has learned nothing of what came before", name)
+        for name in store.promoted().values():
+            learners.promote(name)
         self.store, self.learners = store, learners
+        self._promoting = threading.Lock()
         self.ledger = Ledger()
         self.monitor = Monitor([(name, learner.kind) for name, learner in learners.by_name.items()])
         self.categories = Categories(learning.category_attributes)
@@ -52,6 +63,16 @@ class Memory:
             self.dead_letters,
             self.ledger,
         )
+
+    def promote(self, name: str) -> None:
+        """Let a running learner answer for its kind: from now on, and on the disk when it returns. From any thread.
+
+        Raises StreamerError for one that does not run, and StoreUnavailable, after which nothing has changed.
+        """
+        kind = self.learners.running(name).kind
+        with self._promoting:  # two at once: who is remembered is who answers
+            self.store.promote(kind, None if name == self.learners.champions.get(kind) else name)
+            self.learners.promote(name)
 
     def commit(self) -> None:
         """All changes and the next offsets in one write batch; raises StoreUnavailable, and then nothing is lost."""

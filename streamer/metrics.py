@@ -44,6 +44,7 @@ class Readings:
     refused: Callable[[], Mapping[str, int]]  # steps, by learner
     norms: Callable[[], Iterable[Reading]]  # about 1 ms a learner, like the widths
     widths: Callable[[], Iterable[Reading]]
+    champions: Callable[[], Iterable[tuple[str, str, bool]]]  # of each learner: its name, kind, and whether it answers
 
 
 class Histogram:
@@ -140,7 +141,10 @@ class Metrics:
             _one(predicted, errors.ratings, name)
             _one(missed, errors.unpredicted, name)
             _one(drifts, errors.drift.detections, name, DETECTOR)
-        yield from (rolling, squared, predicted, missed, drifts)
+        champions = Gauge("streamer_champion", "1 for the learner that answers.", labels=["learner", "kind"])
+        for name, kind, answers in self._readings.champions():
+            _one(champions, float(answers), name, kind)
+        yield from (rolling, squared, predicted, missed, drifts, champions)
         yield from self._regret()
 
     def _regret(self) -> Iterator[Metric]:

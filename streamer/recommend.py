@@ -64,7 +64,7 @@ class Recommender:
     ) -> list[Recommendation]:
         """At most `limit` items for somebody of whom no more is known: ratings by category, and by item id.
 
-        Ranked by what the ratings champion expects of a new user who said this; popular ones where nothing was said, or
+        Ranked by what the ratings champion (or the first of its experts that can be told) expects of a new user who said this; popular ones where nothing was said, or
         nothing that it could learn from. Raises UnknownCategory, unless no category is known, and BadEvent for a value
         that no rating can have. Cost: that of `recommend`, and some 5 us for each preference and rating.
         """
@@ -79,7 +79,7 @@ class Recommender:
         items = self._items()
         shown = self._available(len(items))
         shown[rows[(rows >= 0) & (rows < len(items))]] = False
-        learner = memory.learners.champion("ratings")
+        learner = memory.learners.believer()
         if (said or ratings) and isinstance(learner, Conditioned):
             fresh = self._fresh(learner)
             told = learner.condition(fresh, said, rows, values)

@@ -70,9 +70,20 @@ class Rocks:
             values: list[bytes | None] = self._db.get([*keys]) or []
         return values
 
-    def write(self, rows: Iterable[tuple[bytes, bytes | None]], *, sync: bool = False) -> None:
-        """Put (or, None, delete) all rows in one atomic batch; raises StoreUnavailable when nothing was written."""
+    def write(
+        self,
+        rows: Iterable[tuple[bytes, bytes | None]],
+        *,
+        sync: bool = False,
+        without: Iterable[tuple[bytes, bytes]] = (),
+    ) -> None:
+        """Put (or, None, delete) all rows in one atomic batch, after forgetting those with lower <= key < upper of `without`.
+
+        Raises StoreUnavailable when nothing was written.
+        """
         batch = WriteBatch(raw_mode=True)
+        for lower, upper in without:
+            batch.delete_range(lower, upper)
         for key, value in rows:
             if value is None:
                 batch.delete(key)

@@ -2,23 +2,25 @@
 
 A stored key is `table NUL key`. What a table's rows are is the business of whoever owns it; the names are
 `<generation>/<learner>/<table>` for learners, and `items`, `catalogue`, `users/...`, `dedupe`, `monitor`, `journal`,
-`dead-letters`, `meta` outside generations. No key ever is a row number.
+`dead-letters`, `champions`, `meta` outside generations. No key ever is a row number.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import msgspec
 
 from streamer.errors import BadState
 from streamer.events import Offsets, TopicPartition
-from streamer.protocols import Row
+from streamer.protocols import Kind, Row
 from streamer.rocks import Rocks
 
 FORMAT = 1
 GENERATION = "g0"
-OUTSIDE_DIGEST = ("journal", "dead-letters")
+PROMOTED = "champions"  # kind -> the learner that was promoted for it
+OUTSIDE_DIGEST = ("journal", "dead-letters", PROMOTED)  # a promotion changes answers, and nothing that is learned
 _NUL = b"\0"
 
 
@@ -27,7 +29,16 @@ class Meta(msgspec.Struct, frozen=True):
 
     format: int
     generation: str
-    settings: dict[str, object]
+    settings: dict[str, Any]
+    champions: dict[Kind, str] = {}  # those that the settings named when it was opened last
+    since: dict[str, dict[str, int]] = {}  # learners that began later than the state: the next offsets they began at
+
+
+class Change(NamedTuple):
+    """What another choice of learners does to a state."""
+
+    begun: list[str]  # learners that begin now, with nothing learned
+    forgotten: list[str]  # learners that are named no more, whose rows are deleted
 
 
 class Digest(msgspec.Struct, frozen=True):
@@ -48,7 +59,7 @@ class RocksStore:
     def __init__(self, folder: Path, *, read_only: bool = False) -> None:
         """Open or create the state in `folder`; raises BadState."""
         self._rocks = Rocks(folder / "state", read_only=read_only)
-        self.folder = folder
+        self.folder, self._read_only = folder, read_only
 
     def read(self, table: str, keys: Sequence[bytes]) -> Sequence[bytes | None]:
         """See protocols.StateStore."""
@@ -94,19 +105,57 @@ class RocksStore:
             )
         return meta
 
-    def open_as(self, settings: Mapping[str, object]) -> None:
-        """Record `settings` in a new state, or hold them against the recorded; raises BadState naming the one that differs."""
-        meta = self.meta()
+    def open_as(self, settings: Mapping[str, object], champions: Mapping[Kind, str] | None = None) -> Change:
+        """Record `settings` in a new state, or hold them against the recorded; raises BadState naming the one that differs.
+
+        Other learners may be named than before, in `settings["learners"]`: new ones begin now, and what those learned that
+        are named no more is deleted, unless one of them is who answers. Read-only, nothing is written and all is said.
+        """
+        meta, wanted = self.meta(), msgspec.json.decode(msgspec.json.encode(settings))
+        chosen = dict(champions or {})
         if meta is None:
-            made = Meta(FORMAT, GENERATION, dict(settings))
-            self.commit([Row("meta", b"meta", msgspec.json.encode(made, order="deterministic"))], {})
-            return
-        wanted = msgspec.json.decode(msgspec.json.encode(settings))
-        for name, found, given in _differences("", meta.settings, wanted):
+            self._rocks.write(_encoded([_row(Meta(FORMAT, GENERATION, wanted, chosen))], {}))
+            return Change([], [])
+        found, given = meta.settings.get("learners", {}), wanted.get("learners", {})
+        common = found.keys() & given.keys()
+        for name, ours, theirs in _differences("", _only(meta.settings, common), _only(wanted, common)):
             raise BadState(
-                f"the state in {self.folder} was made with {name} {found}, the settings say {given}: use {found}, "
+                f"the state in {self.folder} was made with {name} {ours}, the settings say {theirs}: use {ours}, "
                 f"or move {self.folder / 'state'} away to learn again from the log"
             )
+        for kind, name in {**meta.champions, **self.promoted()}.items():
+            if name in found and name not in given:
+                raise BadState(
+                    f"{name} answers for {kind} in the state in {self.folder}, and the settings do not name it: what it "
+                    f"learned would be lost; add --shadow {name} to keep it while another answers"
+                )
+        change = Change(sorted(given.keys() - found), sorted(found.keys() - given))
+        if not self._read_only and (change != ([], []) or meta.champions != chosen):
+            self._change(meta, wanted, chosen, change)
+        return change
+
+    def _change(self, meta: Meta, settings: dict[str, Any], champions: dict[Kind, str], change: Change) -> None:
+        """In one batch, so that no crash leaves half of a learner."""
+        offsets = {f"{at.topic}/{at.partition}": offset for at, offset in self.offsets().items()}
+        since = {name: at for name, at in meta.since.items() if name not in change.forgotten}
+        since |= dict.fromkeys(change.begun, offsets)
+        gone = [
+            (f"{table}/".encode(), f"{table}0".encode())  # 0 comes after /
+            for name in change.forgotten
+            for table in (f"{GENERATION}/{name}", f"monitor\0{name}")
+        ]
+        row = _row(Meta(FORMAT, meta.generation, settings, champions, since))
+        self._rocks.write(_encoded([row], {}), without=gone)
+        for lower, upper in gone:
+            self._rocks.delete_range(lower, upper)  # once more, for the room on the disk
+
+    def promoted(self) -> dict[Kind, str]:
+        """The learners that were promoted, by kind."""
+        return {msgspec.convert(key.decode(), Kind): name.decode() for key, name in self.scan(PROMOTED)}
+
+    def promote(self, kind: Kind, name: str | None) -> None:
+        """Remember who was promoted for a kind, None: nobody. On the disk when it returns; raises StoreUnavailable."""
+        self._rocks.write(_encoded([Row(PROMOTED, kind.encode(), name.encode() if name else None)], {}), sync=True)
 
     def sizes(self) -> Iterator[tuple[str, int]]:
         """Of each row its table and its bytes."""
@@ -137,6 +186,16 @@ class RocksStore:
     def close(self) -> None:
         """Safe to call twice."""
         self._rocks.close()
+
+
+def _row(meta: Meta) -> Row:
+    return Row("meta", b"meta", msgspec.json.encode(meta, order="deterministic"))
+
+
+def _only(settings: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """The settings with no learners but these."""
+    parts = ("learners", "experts")
+    return {**settings, **{p: {n: settings.get(p, {})[n] for n in settings.get(p, {}) if n in names} for p in parts}}
 
 
 def _encoded(rows: Iterable[Row], offsets: Offsets) -> Iterator[tuple[bytes, bytes | None]]:

@@ -77,9 +77,9 @@ def test_a_client_that_knows_only_reflection_can_ask(channel: grpc.Channel) -> N
             request = message_factory.GetMessageClass(method.input_type)
             response = message_factory.GetMessageClass(method.output_type)
             made = request()
-            for field in ("user_id", "item_id"):
+            for field, value in (("user_id", "u1"), ("item_id", "alien"), ("learner", "skip-gram")):
                 if field in method.input_type.fields_by_name:
-                    setattr(made, field, "u1" if field == "user_id" else "alien")
+                    setattr(made, field, value)
             call: Any = channel.unary_unary(
                 f"/streamer.v1.{service}/{method.name}",
                 request_serializer=request.SerializeToString,

@@ -180,6 +180,13 @@ def test_the_learner_takes_the_place_of_the_champion_of_its_kind() -> None:
         evaluated("biased-fm", world(5))
 
 
+def test_shadows_are_scored_in_the_same_run() -> None:
+    alone = {name: evaluated(name, world(200), ranking=False) for name in ("bias", "biased-mf")}
+    found = evaluated("bias", world(200), ranking=False, shadow="biased-mf, popularity")
+    assert found.rmse_by_learner == {name: one.rmse for name, one in alone.items()}
+    assert (found.rating_learner, found.rmse) == ("bias", alone["bias"].rmse)
+
+
 class BatchReader:
     """A learner that predicts from the whole batch it is given, which the future is in."""
 
@@ -257,6 +264,22 @@ def test_thresholds_on_real_ratings(movielens: Path) -> None:
     assert (by_descent.rmse or inf) <= 0.895
     assert (by_count.rmse or inf) <= 0.89
     assert (by_descent.hit_rate_10 or 0) > (by_count.hit_rate_10 or inf)
+
+
+def test_the_default_and_the_stack_against_the_rest_in_one_run(movielens: Path) -> None:
+    found = evaluate(
+        "bayesian-hybrid",
+        settings(shadow="stack,bias,biased-mf"),
+        lambda: FileSource(movielens),
+        rank=False,
+        progress=lambda done, of: None,
+    )
+    rmse = {name: value or inf for name, value in found.rmse_by_learner.items()}
+    assert rmse["bayesian-hybrid"] == found.rmse
+    assert rmse["bayesian-hybrid"] <= 0.853
+    assert rmse["bayesian-hybrid"] <= 0.97 * min(rmse["bias"], rmse["biased-mf"])
+    assert rmse["stack"] <= 0.999 * rmse["bayesian-hybrid"]
+    assert len(rmse) == 7  # the stack's experts too
 
 
 def test_a_signal_leaves_no_temporary_state_behind(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ def made(monitor: Monitor | None = None) -> Metrics:
         users_cached=lambda: 5,
         user_evictions=lambda: 2,
         items=lambda: 9,
+        champions=lambda: [("bias", "ratings", True), ("biased-mf", "ratings", False)],
         ingestion_up=lambda: True,
         refused=lambda: {"bias": 3},
         norms=lambda: [Reading("bias", "user", "p50", 0.25)],
@@ -87,6 +88,8 @@ def test_readings_are_read_at_each_scrape() -> None:
     assert series['streamer_steps_refused_total{learner="bias"}'] == 3
     assert series['streamer_row_norm{at="p50",learner="bias",side="user"}'] == 0.25
     assert series['streamer_posterior_width{learner="bias",of="bias",side="item"}'] == 0.5
+    assert series['streamer_champion{kind="ratings",learner="bias"}'] == 1
+    assert series['streamer_champion{kind="ratings",learner="biased-mf"}'] == 0
     assert series['streamer_build_info{version="1.2.3"}'] == 1
     assert series["process_resident_memory_bytes"] > 0
 

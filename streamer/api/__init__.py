@@ -11,5 +11,6 @@ METHODS = (
     "streamer.v1.RecommendationService/SimilarItems",
     "streamer.v1.EventService/Publish",
     "streamer.v1.AdminService/GetStatus",
+    "streamer.v1.AdminService/Promote",
     "grpc.health.v1.Health/Check",
 )

@@ -1,23 +1,45 @@
-"""AdminService: how is it going?"""
+"""AdminService: how is it going, and who answers?"""
 
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
+from connectrpc.code import Code
+from connectrpc.errors import ConnectError
 from connectrpc.request import RequestContext
 
 from streamer._gen.streamer.v1 import admin_pb as pb
 from streamer._gen.streamer.v1.admin_connect import AdminService
 from streamer.answers import Answers, LearnerStatus, Status
+from streamer.api.errors import invalid
 
 
 class Admin(AdminService):
-    """Reads, and changes nothing."""
+    """Who may ask for what changes something is the guard's business (security.py)."""
 
-    def __init__(self, answers: Answers) -> None:
+    def __init__(self, answers: Answers, threads: ThreadPoolExecutor) -> None:
+        """`threads` are for what waits for the disk."""
         self._answers = answers
+        self._threads = threads
 
     async def get_status(
         self, request: pb.GetStatusRequest, ctx: RequestContext[pb.GetStatusRequest, pb.GetStatusResponse]
     ) -> pb.GetStatusResponse:
         """What the process is doing."""
         return written(self._answers.status())
+
+    async def promote(
+        self, request: pb.PromoteRequest, ctx: RequestContext[pb.PromoteRequest, pb.PromoteResponse]
+    ) -> pb.PromoteResponse:
+        """Let another learner answer."""
+        target = request.target
+        if target is not None and target.field == "generation_id":
+            raise ConnectError(
+                Code.UNIMPLEMENTED, "generations cannot be promoted yet, as there is only one: promote a learner"
+            )
+        if target is None or not target.value:
+            raise invalid("say whom to promote: learner is the name of one that runs, as GetStatus lists them")
+        await asyncio.get_running_loop().run_in_executor(self._threads, self._answers.promote, target.value)
+        return pb.PromoteResponse(learners=[_learner(learner) for learner in self._answers.status().learners])
 
 
 def written(status: Status) -> pb.GetStatusResponse:
@@ -48,5 +70,10 @@ def _learner(learner: LearnerStatus) -> pb.Learner:
     ]
     drifts = [pb.DriftDetections(detector=d.detector, count=d.count) for d in learner.drift_detections]
     return pb.Learner(
-        name=learner.name, kind=learner.kind, champion=learner.champion, rmse=windows, drift_detections=drifts
+        name=learner.name,
+        kind=learner.kind,
+        champion=learner.champion,
+        rmse=windows,
+        drift_detections=drifts,
+        promoted=learner.promoted,
     )

@@ -23,7 +23,7 @@ from streamer.answers import (
 )
 from streamer.config import LearningSettings
 from streamer.decoder import Decoder
-from streamer.errors import Reason, SourceUnavailable, UnknownCategory
+from streamer.errors import Reason, SourceUnavailable, StreamerError, UnknownCategory
 from streamer.events import LOG, Click, ItemUpdate, Message, Offsets, Rating
 from streamer.freshness import Freshness
 
@@ -37,6 +37,7 @@ class MemoryAnswers:
         self.failure: Exception | None = None
         self.requests: Counter[tuple[str, str]] = Counter()  # (method, code)
         self.rejected: Counter[str] = Counter()  # by reason
+        self.promoted = ""
         self._decoder = Decoder(LearningSettings())
         self._freshness = Freshness()
         self._lock = Lock()
@@ -121,8 +122,8 @@ class MemoryAnswers:
             uptime_s=1.5,
             generation="g0",
             learners=(
-                LearnerStatus("biased-mf", "ratings", True, errors),
-                LearnerStatus("skip-gram", "clicks", True),
+                LearnerStatus("biased-mf", "ratings", True, errors, promoted=self.promoted == "biased-mf"),
+                LearnerStatus("skip-gram", "clicks", True, promoted=self.promoted == "skip-gram"),
             ),
             events=tuple(EventCount(topic, "learned", count) for topic, count in sorted(topics.items())),
             dead_letters=(DeadLetterCount("not_json", 0),),
@@ -139,6 +140,13 @@ class MemoryAnswers:
     def observe_rejected(self, reason: Reason) -> None:
         """Kept for whoever asks."""
         self.rejected[reason] += 1
+
+    def promote(self, name: str) -> None:
+        """Remembered, if it is one of the made-up learners."""
+        self._fail()
+        if name not in ("biased-mf", "skip-gram"):
+            raise StreamerError(f"no learner {name!r} runs here, only biased-mf, skip-gram: start with --shadow {name}")
+        self.promoted = name
 
     def observe_request(self, method: str, code: Code, seconds: float) -> None:
         """Counted."""

@@ -120,7 +120,7 @@ def _services(
     made = (
         RecommendationServiceASGIApplication(recommendations, **common),
         EventServiceASGIApplication(Events(answers, threads), **common),
-        AdminServiceASGIApplication(Admin(answers), **common),
+        AdminServiceASGIApplication(Admin(answers, threads), **common),
         HealthASGIApplication(Health(answers, stop), **common),
         ServerReflectionASGIApplication(ServerReflectionService(*files), **common),
         ServerReflectionAlphaASGIApplication(ServerReflectionAlphaService(*files), **common),

@@ -1,7 +1,8 @@
 """Who may ask, and how: checked before anything of a request is read but its headers.
 
 On loopback the Host must be a loopback name, or a page of any web site could reach us by rebinding its own name. Bodies
-are only of types that a browser does not send across origins unasked. With a token, all but health asks for it: as a
+are only of types that a browser does not send across origins unasked. What only an operator may do (AdminService, but for its
+status) is done for nobody else: on loopback, or with a token. With one, all but health asks for it: as a
 bearer token, or as the password of a browser, so that the status page can be opened.
 """
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 DRAIN_BYTES = 1 << 24
 _STREAMS = "/grpc.reflection."  # the client goes on sending while we answer
 _OPEN = ("/grpc.health.v1.Health/", "/healthz")
+_ADMIN, _READS = "/streamer.v1.AdminService/", "/streamer.v1.AdminService/GetStatus"
 _CHALLENGES = ((b"www-authenticate", b"Bearer"), (b"www-authenticate", b'Basic realm="the token is the password"'))
 _TYPES = ("application/json", "application/proto")
 _PREFIXES = ("application/grpc", "application/connect")
@@ -104,6 +106,12 @@ class Guard:
                 scope, send, 401, Code.UNAUTHENTICATED,
                 "this server wants its token, as in: Authorization: Bearer TOKEN (its --token-file holds it)",
                 _CHALLENGES,
+            )  # fmt: skip
+        elif not (self._local or self._token) and scope["path"].startswith(_ADMIN) and scope["path"] != _READS:
+            await refuse(
+                scope, send, 403, Code.PERMISSION_DENIED,
+                "anybody on the network could ask for this: it is done only for who bears a token (start with "
+                "--token-file), or where the server listens on 127.0.0.1",
             )  # fmt: skip
         elif scope["method"] == "POST" and not _is_known(headers.get(b"content-type", "")):
             await refuse(

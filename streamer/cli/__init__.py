@@ -18,6 +18,7 @@ COMMANDS = {
     "serve": ("streamer.cli.serve:serve", "Learn from events and answer queries, in one process."),
     "publish": ("streamer.cli.publish:publish", "Send a file to a running streamer, or to Kafka."),
     "recommend": ("streamer.cli.recommend:recommend", "What should this user see now?"),
+    "promote": ("streamer.cli.promote:promote", "Let another of the running learners answer."),
     "evaluate": ("streamer.cli.evaluate:evaluate", "Score learners prequentially on a file."),
     "simulate": ("streamer.cli.simulate:simulate", "Write a simulated world to a file."),
     "inspect": ("streamer.cli.inspect:inspect", "Look into a state directory."),

@@ -76,6 +76,7 @@ def _table(found: Evaluation) -> Table:
         ("  new users", _said(found.rmse_new_users), f"fewer than {NEW_RATINGS} earlier ratings"),
         ("  new items", _said(found.rmse_new_items), f"fewer than {NEW_RATINGS} earlier ratings"),
         *_over_oracle(found),
+        *_beside(found),
         ("clicks learner", found.click_learner, f"{found.clicks:,} clicks and likes"),
         ("  hit rate @10", _said(found.hit_rate_10), "among all clicked before but the user's own"),
         ("  hit rate @20", _said(found.hit_rate_20), ""),
@@ -93,6 +94,16 @@ def _table(found: Evaluation) -> Table:
         if count:
             table.add_row("", f"{count:,}", what, style="yellow")
     return table
+
+
+def _beside(found: Evaluation) -> list[tuple[str, str, str]]:
+    """The other learners of ratings in the run."""
+    rows = []
+    for name, rmse in found.rmse_by_learner.items():
+        if name != found.rating_learner:
+            above = f"{100 * (rmse / found.rmse - 1):+.2f}%, in its shadow" if rmse and found.rmse else "in its shadow"
+            rows.append((f"  {name}", _said(rmse), above))
+    return rows
 
 
 def _over_oracle(found: Evaluation) -> list[tuple[str, str, str]]:

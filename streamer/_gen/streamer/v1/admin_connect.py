@@ -19,7 +19,7 @@ from connectrpc.server import ConnectASGIApplication, ConnectWSGIApplication, DE
 from protobuf import DescService
 
 from . import admin_pb
-from .admin_pb import GetStatusRequest, GetStatusResponse
+from .admin_pb import GetStatusRequest, GetStatusResponse, PromoteRequest, PromoteResponse
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Mapping
@@ -34,6 +34,12 @@ class AdminService(Protocol):
     async def get_status(self, request: GetStatusRequest, ctx: RequestContext[GetStatusRequest, GetStatusResponse], /) -> GetStatusResponse:
         """
         What the process is doing, for people, the status page and programs.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    async def promote(self, request: PromoteRequest, ctx: RequestContext[PromoteRequest, PromoteResponse], /) -> PromoteResponse:
+        """
+        Let another learner answer from now on, across restarts. On the disk when it is answered.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -65,6 +71,17 @@ class AdminServiceASGIApplication(ConnectASGIApplication[AdminService]):
                         stream_type=StreamType.UNARY,
                     ),
                     function=svc.get_status,
+                ),
+                "/streamer.v1.AdminService/Promote": Endpoint.unary(
+                    method=MethodInfo(
+                        name="Promote",
+                        service_name="streamer.v1.AdminService",
+                        input=PromoteRequest,
+                        output=PromoteResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=svc.promote,
                 ),
             },
             interceptors=interceptors,
@@ -103,11 +120,40 @@ class AdminServiceClient(ConnectClient):
             headers=headers,
             timeout_ms=timeout_ms,
         )
+    async def promote(
+        self,
+        request: PromoteRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> PromoteResponse:
+        """
+        Let another learner answer from now on, across restarts. On the disk when it is answered.
+        """
+        return await self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="Promote",
+                service_name="streamer.v1.AdminService",
+                input=PromoteRequest,
+                output=PromoteResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
 
 class AdminServiceSync(Protocol):
     def get_status(self, request: GetStatusRequest, ctx: RequestContext[GetStatusRequest, GetStatusResponse], /) -> GetStatusResponse:
         """
         What the process is doing, for people, the status page and programs.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    def promote(self, request: PromoteRequest, ctx: RequestContext[PromoteRequest, PromoteResponse], /) -> PromoteResponse:
+        """
+        Let another learner answer from now on, across restarts. On the disk when it is answered.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -137,6 +183,17 @@ class AdminServiceWSGIApplication(ConnectWSGIApplication):
                         stream_type=StreamType.UNARY,
                     ),
                     function=service.get_status,
+                ),
+                "/streamer.v1.AdminService/Promote": EndpointSync.unary(
+                    method=MethodInfo(
+                        name="Promote",
+                        service_name="streamer.v1.AdminService",
+                        input=PromoteRequest,
+                        output=PromoteResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=service.promote,
                 ),
             },
             interceptors=interceptors,
@@ -169,6 +226,29 @@ class AdminServiceClientSync(ConnectClientSync):
                 service_name="streamer.v1.AdminService",
                 input=GetStatusRequest,
                 output=GetStatusResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    def promote(
+        self,
+        request: PromoteRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> PromoteResponse:
+        """
+        Let another learner answer from now on, across restarts. On the disk when it is answered.
+        """
+        return self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="Promote",
+                service_name="streamer.v1.AdminService",
+                input=PromoteRequest,
+                output=PromoteResponse,
                 idempotency_level=IdempotencyLevel.UNKNOWN,
                 stream_type=StreamType.UNARY,
             ),

@@ -15,7 +15,7 @@ from protobuf import Message
 from protobuf._codegen import file_desc
 
 if TYPE_CHECKING:
-    from protobuf import DescFile
+    from protobuf import DescFile, Oneof
 
 
 _GetStatusRequestFields: TypeAlias = NoReturn
@@ -35,6 +35,64 @@ class GetStatusRequest(Message[_GetStatusRequestFields]):
             self,
         ) -> None:
             pass
+
+_PromoteRequestFields: TypeAlias = Literal["learner", "generation_id"]
+
+class PromoteRequest(Message[_PromoteRequestFields]):
+    """
+    ```proto
+    message streamer.v1.PromoteRequest
+    ```
+
+    Attributes:
+        target:
+            ```proto
+            oneof target
+            ```
+    """
+
+    __slots__ = ("target",)
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            target: Oneof[Literal["learner"], str] | Oneof[Literal["generation_id"], str] | None = None,
+        ) -> None:
+            pass
+
+        target: Oneof[Literal["learner"], str] | Oneof[Literal["generation_id"], str] | None
+
+_PromoteResponseFields: TypeAlias = Literal["learners"]
+
+class PromoteResponse(Message[_PromoteResponseFields]):
+    """
+    ```proto
+    message streamer.v1.PromoteResponse
+    ```
+
+    Attributes:
+        learners:
+            all that run, as GetStatus says
+
+            ```proto
+            repeated streamer.v1.Learner learners = 1;
+            ```
+    """
+
+    __slots__ = ("learners",)
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            learners: list[Learner] | None = None,
+        ) -> None:
+            pass
+
+        learners: list[Learner]
 
 _RollingRmseFields: TypeAlias = Literal["window", "rmse"]
 
@@ -108,7 +166,7 @@ class DriftDetections(Message[_DriftDetectionsFields]):
         detector: str
         count: int
 
-_LearnerFields: TypeAlias = Literal["name", "kind", "champion", "rmse", "drift_detections"]
+_LearnerFields: TypeAlias = Literal["name", "kind", "champion", "rmse", "drift_detections", "promoted"]
 
 class Learner(Message[_LearnerFields]):
     """
@@ -141,9 +199,15 @@ class Learner(Message[_LearnerFields]):
             ```proto
             repeated streamer.v1.DriftDetections drift_detections = 5;
             ```
+        promoted:
+            champion by promotion, whoever the settings name
+
+            ```proto
+            bool promoted = 6;
+            ```
     """
 
-    __slots__ = ("name", "kind", "champion", "rmse", "drift_detections")
+    __slots__ = ("name", "kind", "champion", "rmse", "drift_detections", "promoted")
 
     if TYPE_CHECKING:
 
@@ -155,6 +219,7 @@ class Learner(Message[_LearnerFields]):
             champion: bool = False,
             rmse: list[RollingRmse] | None = None,
             drift_detections: list[DriftDetections] | None = None,
+            promoted: bool = False,
         ) -> None:
             pass
 
@@ -163,6 +228,7 @@ class Learner(Message[_LearnerFields]):
         champion: bool
         rmse: list[RollingRmse]
         drift_detections: list[DriftDetections]
+        promoted: bool
 
 _EventCountFields: TypeAlias = Literal["topic", "outcome", "count"]
 
@@ -444,10 +510,12 @@ class GetStatusResponse(Message[_GetStatusResponseFields]):
 
 
 _DESC = file_desc(
-    b'\n\x17streamer/v1/admin.proto\x12\x0bstreamer.v1"\x12\n\x10GetStatusRequest"G\n\x0bRollingRmse\x12\x16\n\x06window\x18\x01 \x01(\x05R\x06window\x12\x17\n\x04rmse\x18\x02 \x01(\x01H\x00R\x04rmse\x88\x01\x01B\x07\n\x05_rmse"C\n\x0fDriftDetections\x12\x1a\n\x08detector\x18\x01 \x01(\tR\x08detector\x12\x14\n\x05count\x18\x02 \x01(\x03R\x05count"\xc4\x01\n\x07Learner\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n\x04kind\x18\x02 \x01(\tR\x04kind\x12\x1a\n\x08champion\x18\x03 \x01(\x08R\x08champion\x12,\n\x04rmse\x18\x04 \x03(\x0b2\x18.streamer.v1.RollingRmseR\x04rmse\x12G\n\x10drift_detections\x18\x05 \x03(\x0b2\x1c.streamer.v1.DriftDetectionsR\x0fdriftDetections"R\n\nEventCount\x12\x14\n\x05topic\x18\x01 \x01(\tR\x05topic\x12\x18\n\x07outcome\x18\x02 \x01(\tR\x07outcome\x12\x14\n\x05count\x18\x03 \x01(\x03R\x05count"?\n\x0fDeadLetterCount\x12\x16\n\x06reason\x18\x01 \x01(\tR\x06reason\x12\x14\n\x05count\x18\x02 \x01(\x03R\x05count"Z\n\x0cPartitionLag\x12\x14\n\x05topic\x18\x01 \x01(\tR\x05topic\x12\x1c\n\tpartition\x18\x02 \x01(\x05R\tpartition\x12\x16\n\x06events\x18\x03 \x01(\x03R\x06events"P\n\x06Offset\x12\x14\n\x05topic\x18\x01 \x01(\tR\x05topic\x12\x1c\n\tpartition\x18\x02 \x01(\x05R\tpartition\x12\x12\n\x04next\x18\x03 \x01(\x03R\x04next"\xa5\x04\n\x11GetStatusResponse\x12\x18\n\x07version\x18\x01 \x01(\tR\x07version\x12\x14\n\x05state\x18\x02 \x01(\tR\x05state\x12\x1c\n\tingestion\x18\x03 \x01(\tR\tingestion\x12\x1d\n\nstarted_ms\x18\x04 \x01(\x03R\tstartedMs\x12\x19\n\x08uptime_s\x18\x05 \x01(\x01R\x07uptimeS\x12\x1e\n\ngeneration\x18\x06 \x01(\tR\ngeneration\x120\n\x08learners\x18\x07 \x03(\x0b2\x14.streamer.v1.LearnerR\x08learners\x12/\n\x06events\x18\x08 \x03(\x0b2\x17.streamer.v1.EventCountR\x06events\x12?\n\x0cdead_letters\x18\t \x03(\x0b2\x1c.streamer.v1.DeadLetterCountR\x0bdeadLetters\x12+\n\x03lag\x18\n \x03(\x0b2\x19.streamer.v1.PartitionLagR\x03lag\x12-\n\x07offsets\x18\x0b \x03(\x0b2\x13.streamer.v1.OffsetR\x07offsets\x12\x14\n\x05users\x18\x0c \x01(\x03R\x05users\x12\x14\n\x05items\x18\r \x01(\x03R\x05items\x12\x1f\n\x0bstate_bytes\x18\x0e \x01(\x03R\nstateBytes\x12\x1b\n\tlog_bytes\x18\x0f \x01(\x03R\x08logBytes2Z\n\x0cAdminService\x12J\n\tGetStatus\x12\x1d.streamer.v1.GetStatusRequest\x1a\x1e.streamer.v1.GetStatusResponseb\x06proto3',
+    b'\n\x17streamer/v1/admin.proto\x12\x0bstreamer.v1"\x12\n\x10GetStatusRequest"]\n\x0ePromoteRequest\x12\x1a\n\x07learner\x18\x01 \x01(\tH\x00R\x07learner\x12%\n\rgeneration_id\x18\x02 \x01(\tH\x00R\x0cgenerationIdB\x08\n\x06target"C\n\x0fPromoteResponse\x120\n\x08learners\x18\x01 \x03(\x0b2\x14.streamer.v1.LearnerR\x08learners"G\n\x0bRollingRmse\x12\x16\n\x06window\x18\x01 \x01(\x05R\x06window\x12\x17\n\x04rmse\x18\x02 \x01(\x01H\x00R\x04rmse\x88\x01\x01B\x07\n\x05_rmse"C\n\x0fDriftDetections\x12\x1a\n\x08detector\x18\x01 \x01(\tR\x08detector\x12\x14\n\x05count\x18\x02 \x01(\x03R\x05count"\xe0\x01\n\x07Learner\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n\x04kind\x18\x02 \x01(\tR\x04kind\x12\x1a\n\x08champion\x18\x03 \x01(\x08R\x08champion\x12,\n\x04rmse\x18\x04 \x03(\x0b2\x18.streamer.v1.RollingRmseR\x04rmse\x12G\n\x10drift_detections\x18\x05 \x03(\x0b2\x1c.streamer.v1.DriftDetectionsR\x0fdriftDetections\x12\x1a\n\x08promoted\x18\x06 \x01(\x08R\x08promoted"R\n\nEventCount\x12\x14\n\x05topic\x18\x01 \x01(\tR\x05topic\x12\x18\n\x07outcome\x18\x02 \x01(\tR\x07outcome\x12\x14\n\x05count\x18\x03 \x01(\x03R\x05count"?\n\x0fDeadLetterCount\x12\x16\n\x06reason\x18\x01 \x01(\tR\x06reason\x12\x14\n\x05count\x18\x02 \x01(\x03R\x05count"Z\n\x0cPartitionLag\x12\x14\n\x05topic\x18\x01 \x01(\tR\x05topic\x12\x1c\n\tpartition\x18\x02 \x01(\x05R\tpartition\x12\x16\n\x06events\x18\x03 \x01(\x03R\x06events"P\n\x06Offset\x12\x14\n\x05topic\x18\x01 \x01(\tR\x05topic\x12\x1c\n\tpartition\x18\x02 \x01(\x05R\tpartition\x12\x12\n\x04next\x18\x03 \x01(\x03R\x04next"\xa5\x04\n\x11GetStatusResponse\x12\x18\n\x07version\x18\x01 \x01(\tR\x07version\x12\x14\n\x05state\x18\x02 \x01(\tR\x05state\x12\x1c\n\tingestion\x18\x03 \x01(\tR\tingestion\x12\x1d\n\nstarted_ms\x18\x04 \x01(\x03R\tstartedMs\x12\x19\n\x08uptime_s\x18\x05 \x01(\x01R\x07uptimeS\x12\x1e\n\ngeneration\x18\x06 \x01(\tR\ngeneration\x120\n\x08learners\x18\x07 \x03(\x0b2\x14.streamer.v1.LearnerR\x08learners\x12/\n\x06events\x18\x08 \x03(\x0b2\x17.streamer.v1.EventCountR\x06events\x12?\n\x0cdead_letters\x18\t \x03(\x0b2\x1c.streamer.v1.DeadLetterCountR\x0bdeadLetters\x12+\n\x03lag\x18\n \x03(\x0b2\x19.streamer.v1.PartitionLagR\x03lag\x12-\n\x07offsets\x18\x0b \x03(\x0b2\x13.streamer.v1.OffsetR\x07offsets\x12\x14\n\x05users\x18\x0c \x01(\x03R\x05users\x12\x14\n\x05items\x18\r \x01(\x03R\x05items\x12\x1f\n\x0bstate_bytes\x18\x0e \x01(\x03R\nstateBytes\x12\x1b\n\tlog_bytes\x18\x0f \x01(\x03R\x08logBytes2\xa0\x01\n\x0cAdminService\x12J\n\tGetStatus\x12\x1d.streamer.v1.GetStatusRequest\x1a\x1e.streamer.v1.GetStatusResponse\x12D\n\x07Promote\x12\x1b.streamer.v1.PromoteRequest\x1a\x1c.streamer.v1.PromoteResponseb\x06proto3',
     [],
     {
         "GetStatusRequest": GetStatusRequest,
+        "PromoteRequest": PromoteRequest,
+        "PromoteResponse": PromoteResponse,
         "RollingRmse": RollingRmse,
         "DriftDetections": DriftDetections,
         "Learner": Learner,

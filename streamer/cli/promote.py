@@ -1,0 +1,49 @@
+"""`streamer promote`."""
+
+from typing import Any
+
+import click
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from streamer.answers import LearnerStatus
+from streamer.cli.options import settings_of, settings_options
+from streamer.config import read_secret
+from streamer.producers.client import URL, Client
+
+
+@click.command(epilog="Example:  streamer promote learner stack")
+@click.argument("what", type=click.Choice(["learner"]))
+@click.argument("name")
+@click.option("--url", default=URL, show_default=True, help="a running streamer")
+@click.option("--json", "as_json", is_flag=True, help="one JSON object")
+@settings_options("security")
+def promote(what: str, name: str, url: str, as_json: bool, **options: Any) -> None:
+    """Let another of the running learners answer: from the next query on, and after a restart.
+
+    What is learned does not change. NAME is one that `serve` was started with, for one with --shadow NAME.
+    """
+    security = settings_of(options).security
+    token = read_secret(security.token_file, "token") if security.token_file else ""
+    with Client(url, token=token) as client:
+        answer = client.promote(name)
+    if as_json:
+        click.echo(msgspec.json.encode(answer))
+        return
+    (chosen,) = (learner for learner in answer.learners if learner.name == name)
+    click.echo(f"{name} answers for {chosen.kind} from now on")
+    Console(highlight=False, markup=False).print(table(answer.learners))
+
+
+def table(learners: tuple[LearnerStatus, ...]) -> Table:
+    """The learners of a server."""
+    windows = sorted({error.window for one in learners for error in one.rmse})
+    titles = [f"RMSE of {window:,}" for window in windows]
+    shown = Table("learner", "learns from", "answers", *titles, box=None, pad_edge=False, header_style="bold")
+    for one in learners:
+        found = {error.window: error.rmse for error in one.rmse}
+        errors = ["-" if found.get(window) is None else f"{found[window]:.4f}" for window in windows]
+        champion = "promoted" if one.promoted else "yes" if one.champion else "-"
+        shown.add_row(one.name, one.kind, champion, *errors)
+    return shown
