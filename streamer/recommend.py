@@ -49,10 +49,10 @@ class Recommender:
         if user.clicked:
             learner = learners.champion("clicks")
             return learner.score(user, items), learner.name
-        learner = learners.champion("ratings")
-        if isinstance(learner, Conditioned) and (user.preferences or user.known):
-            unmoved = learner.belief(replace(user, rows={learner.name: self._fresh(learner)}, preferences={}))
-            if not np.array_equal(learner.belief(user), unmoved):
+        learner, believer = learners.champion("ratings"), learners.believer()
+        if isinstance(believer, Conditioned) and (user.preferences or user.known):
+            unmoved = believer.belief(replace(user, rows={believer.name: self._fresh(believer)}, preferences={}))
+            if not np.array_equal(believer.belief(user), unmoved):
                 return learner.score(user, items), learner.name
         return self._popularity.score(user, items), POPULAR
 

@@ -6,11 +6,17 @@ from pathlib import Path
 
 import httpx
 import pytest
+from learning import learn, records, settings
 from process import Streamer, run, streamer
 
 from streamer.api.memory import MemoryAnswers
 from streamer.api.thread import serving
+from streamer.app import learners
 from streamer.config import SecuritySettings, ServerSettings
+from streamer.events import Event, ItemUpdate, Rating, UserUpdate
+from streamer.memory import Memory
+from streamer.recommend import POPULARITY, Recommender
+from streamer.state import RocksStore
 
 PROMOTE = "/streamer.v1.AdminService/Promote"
 CSV = "user,item,rating,timestamp\n" + "".join(
@@ -117,6 +123,30 @@ def test_who_does_not_run_is_not_promoted(data: Path) -> None:
         )
         assert "start with --shadow stack" in said
         assert rated_by(process) == "bayesian-hybrid"
+
+
+def test_a_champion_that_cannot_be_told_things_has_an_expert_that_can(tmp_path: Path) -> None:
+    chosen = settings(rating_learner="stack", shadow="biased-mf")
+    catalogue: list[Event | bytes] = [
+        ItemUpdate(f"{genre}{n}", genre, (genre,)) for genre in ("Drama", "Comedy") for n in range(5)
+    ]
+    ratings = [
+        Rating(f"u{n % 20}", item.item_id, 5.0 if (n % 20 < 10) == (item.title == "Drama") else 1.0)
+        for n, item in enumerate(3 * 5 * [one for one in catalogue if isinstance(one, ItemUpdate)])
+    ]
+    said = UserUpdate("ann", preferences={"Drama": 5.0, "Comedy": 1.0})
+    learn(tmp_path, records([*catalogue, *ratings, said]), rating_learner="stack", shadow="biased-mf")
+    store = RocksStore(tmp_path)
+    try:
+        memory = Memory(learners(chosen), chosen, store)
+        recommender = Recommender(memory, memory.learners.by_name[POPULARITY])
+        preferred = recommender.recommend_for_preferences({"Drama": 5.0, "Comedy": 1.0}, {}, 5)
+        assert {(one.title, one.source) for one in preferred} == {("Drama", "bayesian-hybrid")}
+        assert {(one.title, one.source) for one in recommender.recommend("ann", 5)} == {("Drama", "stack")}
+        memory.promote("biased-mf")
+        assert {one.source for one in recommender.recommend("ann", 5)} == {"popular"}  # it cannot be told
+    finally:
+        store.close()
 
 
 # The endpoint.

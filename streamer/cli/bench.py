@@ -137,7 +137,8 @@ def _flags(settings: Settings) -> list[str]:
     flags = []
     for name, value in msgspec.structs.asdict(settings.learning).items():
         if value is not None:
-            text = ",".join(f"{kind}={weight}" for kind, weight in value.items()) if isinstance(value, dict) else value
+            pairs = [f"{kind}={weight}" for kind, weight in value.items()] if isinstance(value, dict) else value
+            text = ",".join(pairs) if isinstance(pairs, list | tuple) else pairs
             flags += [f"--{name.replace('_', '-')}", str(text)]
     return flags
 
