@@ -76,11 +76,11 @@ def _listed(leanings: Sequence[Leaning]) -> str:
 
 
 def posterior(memory: Memory, user_id: str) -> Posterior | None:
-    """Of a user as of the last commit; None where nothing is known, or where the champion cannot say.
+    """Of a user as of the last commit; None where nothing is known, or where neither the champion nor an expert of it can say.
 
     Cost: all items once for `doubt`; some 10 us a stored user for the closest ones, of whom 100,000 are looked at.
     """
-    learner = memory.learners.champion("ratings")
+    learner = memory.learners.believer()
     user = memory.users.view(user_id)
     if not (isinstance(learner, Conditioned) and isinstance(learner, Described)) or not (
         user.known or user.preferences
