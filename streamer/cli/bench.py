@@ -17,6 +17,7 @@ from streamer.bench_process import Latency, ask_while_learning, compile_s, start
 from streamer.cli.options import settings_of, settings_options
 from streamer.compile import compile_kernels
 from streamer.config import Settings
+from streamer.garbage import collect_seldom
 from streamer.log import EmbeddedLog
 from streamer.producers.simulate import World
 
@@ -92,6 +93,7 @@ def bench(
     said = Console(stderr=True, quiet=as_json)
     said.print("loading kernels ...")
     compile_kernels(lambda name: None)
+    collect_seldom()
     report = Report(
         processors=os.cpu_count() or 0, machine=platform.machine(), python=platform.python_version(), events=events,
         users=users, items=items,

@@ -15,6 +15,7 @@ from streamer.consumers.files import FileSource
 from streamer.consumers.stream import StreamSource
 from streamer.evaluate import NEW_RATINGS, Evaluation
 from streamer.evaluate import evaluate as run
+from streamer.garbage import collect_seldom
 from streamer.producers.simulate import World
 from streamer.protocols import Source
 
@@ -47,6 +48,7 @@ def evaluate(
     what = Path(path).name if path else "a simulated world"
     with bar(errors, f"evaluating {what}", 0) as moved:
         compile_kernels(lambda name: None)  # or load them, so that the speed reported is that of learning
+        collect_seldom()
         found = run(
             learner or settings.learning.rating_learner,
             settings,

@@ -16,6 +16,7 @@ from streamer.app import App
 from streamer.cli.options import settings_of, settings_options
 from streamer.compile import compile_kernels, compiled
 from streamer.errors import BadSettings
+from streamer.garbage import collect_seldom
 from streamer.serve import Replay, Replayer, run
 
 EVERY_S = 5.0  # between progress lines where the output is no terminal
@@ -60,6 +61,7 @@ def serve(replay: str | None, simulate: bool, rate: float | None, until_drained:
         from streamer.producers.simulate import World
 
         stream = World(seed=settings.learning.seed).stream()
+    collect_seldom()
     line = ProgressLine()
     try:
         run(settings, Replay(stream, rate, until_drained) if stream else None, line.started, line.update)
