@@ -106,7 +106,7 @@ def sequence_of(record: Record) -> TopicPartition:
     return LOG if record.partition < 0 else TopicPartition(record.topic, record.partition)
 
 
-class Message(NamedTuple):
+class Message(msgspec.Struct, frozen=True, gc=False):
     """What is published: an event before it has an offset."""
 
     topic: str

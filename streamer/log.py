@@ -45,8 +45,15 @@ class _Append:
     def rows(self, first: int, now_ms: int) -> list[tuple[bytes, bytes]]:
         """What is stored of it, its records beginning at offset `first`."""
         records = [
-            Record(topic, -1, first + n, now_ms if at_ms is None else at_ms, key, value)
-            for n, (topic, key, value, at_ms) in enumerate(self.messages)
+            Record(
+                sent.topic,
+                -1,
+                first + n,
+                now_ms if sent.timestamp_ms is None else sent.timestamp_ms,
+                sent.key,
+                sent.value,
+            )
+            for n, sent in enumerate(self.messages)
         ]
         runs = [records[start : start + RUN_RECORDS] for start in range(0, len(records), RUN_RECORDS)]
         rows = [(_key(run[0].offset), _ENCODER.encode(run)) for run in runs]
