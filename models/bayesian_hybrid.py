@@ -12,7 +12,9 @@ moved on in time (process noise; the session fades by exp(-1 / tau) an event and
     w <- w + P x e / S,   P <- P - P x x'P / S,   b_i <- b_i + v_b c e / S,   q_j <- q_j + v_j p_j e / S,   their v likewise
     beta <- beta + rate e c g,   Gamma <- Gamma + rate e g p' - decay Gamma
 
-R is each user's own: the common one times the mean of e^2 / S, damped. The weights of a new user on consensus and
+Preferences that a user states are further evidence of the same kind (bayesian_hybrid_profile.py), groups of users have means
+that new ones begin with, and an item without ratings begins with the mean b and q of those of the very same categories,
+shrunk. R is each user's own: the common one times the mean of e^2 / S, damped. The weights of a new user on consensus and
 popularity begin where those of all users tend to, learned like beta. mu and sigma are the running mean and deviation of
 all ratings, so that any scale is learned alike. Cost: O(n (nonzero + n / 2)) an event, n = 4 + dim + categories, about
 1.5 us. State: 4 (n + n (n + 1) / 2 + 4) bytes a user, 5.7 KB; 4 (2 dim + 3) an item; one row of what all share.
@@ -49,7 +51,7 @@ from streamer.models.bayesian_hybrid_rows import (
     continues,
     deviation,
 )
-from streamer.protocols import Belief, Kind
+from streamer.protocols import Alike, Belief, Kind
 from streamer.seed import fill_normal, id_key
 
 
@@ -110,10 +112,19 @@ class BayesianHybridParameters(msgspec.Struct, frozen=True):
     """Variance of a stated preference around what the user thinks of a category: surer than a rating, as it is of all its items; said of one without a weight it is worth a rating."""
     group_users: float = 10.0
     """Users that the mean of a group, nothing more than of all, counts for when users of it come."""
+    alike_items: float = 5.0
+    """Items that the mean of those of the very same categories, nothing more than these say, counts for. Between 5 and 20 all gain alike."""
     clip: float = 4.0
     """Largest error learned from, in deviations of the ratings. No rating of a five-star scale is further off."""
 
 
+class _Nobody:
+    """Before `attach`: no item is like another."""
+
+    sets, eldest = Table("item", [-1], dtype=np.int32), np.empty(0, dtype=np.int32)
+
+
+_NO_KIN: Alike = _Nobody()
 _NO_ITEMS, _NO_VALUES = np.empty(0, dtype=np.int32), np.empty(0, dtype=np.float32)
 
 
@@ -138,7 +149,8 @@ class BayesianHybrid:
         learned = [0.0] * (LEARNED + known) + _apart(p, known).tolist() + [0.0] * known
         self.stream = Table("stream", learned, dtype=np.float64)
         self.crowd = Table("stream", [0.0] * (GROUPS * (2 + dim + categories)))
-        self.words = Table("item", [0, 0], dtype=np.uint64)  # until `attach`: nothing is known of any item
+        self.alike = Table("item", [0.0] * (2 + dim))
+        self.words, self.kin = Table("item", [0, 0], dtype=np.uint64), _NO_KIN  # until `attach`
         self.model = Model(
             dim=dim, categories=categories, known=known, noise=p.noise, habit_events=p.habit_events, session=p.session_prior,
             fade=float(np.exp(-1.0 / p.session_events)), gap_ms=1000.0 * p.session_gap_s,
@@ -146,16 +158,16 @@ class BayesianHybrid:
             consensus_process=p.consensus_process, consensus_rate=p.consensus_rate,
             popularity_rate=p.popularity_rate, category_rate=p.category_rate, category_events=p.category_events,
             vector_rate=p.vector_rate, vector_decay=p.vector_decay, preference_noise=p.preference_noise,
-            group_users=p.group_users, clip=p.clip,
+            group_users=p.group_users, alike_items=p.alike_items, clip=p.clip,
         )  # fmt: skip
 
-    def attach(self, categories: Table) -> None:
+    def attach(self, categories: Table, kin: Alike) -> None:
         """See Categorised."""
-        self.words = categories
+        self.words, self.kin = categories, kin
 
     def tables(self) -> Mapping[str, Table]:
         """See Stateful."""
-        return {"user": self.user, "item": self.item, "stream": self.stream, "groups": self.crowd}
+        return {"user": self.user, "item": self.item, "alike": self.alike, "stream": self.stream, "groups": self.crowd}
 
     def learn(self, batch: Batch) -> F32:
         """See OnlineLearner; predictions are not clipped."""
@@ -163,8 +175,9 @@ class BayesianHybrid:
         user, item, stream, crowd, said = self.user, self.item, self.stream, self.crowd, batch.profiles
         learn_hybrid(
             user.values, user.touched, item.values, item.touched, stream.values, stream.touched, crowd.values,
-            crowd.touched, self.words.values, batch.kinds, batch.users, batch.items, batch.values, batch.times_ms,
-            said.slots, said.preferences, said.groups, self.model, out,
+            crowd.touched, self.alike.values, self.alike.touched, self.words.values, self.kin.sets.values,
+            self.kin.eldest, batch.kinds, batch.users, batch.items, batch.values, batch.times_ms, said.slots,
+            said.preferences, said.groups, self.model, out,
         )  # fmt: skip
         return out
 
@@ -173,8 +186,8 @@ class BayesianHybrid:
         out = np.empty(len(batch), dtype=np.float32)
         said = batch.profiles
         predict_hybrid(
-            self.user.values, self.item.values, self.stream.values, self.crowd.values, self.words.values, batch.users,
-            batch.items, batch.times_ms, said.slots, said.preferences, said.groups, self.user.start, self.item.start,
+            self.user.values, self.item.values, self.stream.values, self.crowd.values, self.alike.values,
+            self.words.values, self.kin.sets.values, self.kin.eldest, batch.users, batch.items, batch.times_ms, said.slots, said.preferences, said.groups, self.user.start, self.item.start,
             self.model, out,
         )  # fmt: skip
         out[batch.kinds != RATING] = np.nan
@@ -267,8 +280,9 @@ class BayesianHybrid:
         diagonal = self.user.start[n + np.arange(n) * (np.arange(n) + 3) // 2].astype(np.float64)
         return np.delete((self._begun(row)[:n].astype(np.float64) - begin[:n]) / np.sqrt(diagonal), SESSION)
 
-    def _known(self) -> tuple[Array, Array, Array]:
-        return self.item.values, self.stream.values, self.words.values
+    def _known(self) -> tuple[Array, Array, Array, Array, Array, Array]:
+        words, kin = self.words.values, self.kin
+        return self.item.values, self.stream.values, self.alike.values, words, kin.sets.values, kin.eldest
 
     def _begun(self, row: Array) -> Array:
         """A copy of a user's row (a read-only one would compile the kernels once more), with the weights that a new user begins with."""

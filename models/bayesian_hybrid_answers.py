@@ -20,6 +20,7 @@ from streamer.models.bayesian_hybrid_rows import (
     Model,
     deviation,
     look,
+    place,
     ponder,
     spread,
     stance,
@@ -29,7 +30,17 @@ from streamer.models.bayesian_hybrid_rows import (
 
 @kernel
 def score_hybrid(
-    user: Array, item: Array, stream: F64, words: U64, items: I32, nothing: Array, model: Model, out: F32
+    user: Array,
+    item: Array,
+    stream: F64,
+    alike: Array,
+    words: U64,
+    sets: I32,
+    eldest: I32,
+    items: I32,
+    nothing: Array,
+    model: Model,
+    out: F32,
 ) -> None:
     """What a user would rate `items`, within the last session, into `out` (n,): all of w but q is summed up beforehand."""
     dim, first = model.dim, FIXED + model.dim
@@ -45,8 +56,12 @@ def score_hybrid(
         for j in range(dim):
             liking[number] += np.float64(user[FIXED + j]) * stream[0, row + j]
     mu, sigma = stream[0, MU], deviation(stream)
+    bed = np.empty(item.shape[1], item.dtype)
     for k in range(len(items)):
         i = item[items[k]] if 0 <= items[k] < len(item) else nothing
+        if i[2 * dim + 2] == 0:
+            place(i, items[k], alike, sets, eldest, model, bed)
+            i = bed
         total, count = 0.0, 0
         for half in range(words.shape[1] if 0 <= items[k] < len(words) else 0):
             rest, number = words[items[k], half], 64 * half
@@ -65,14 +80,24 @@ def score_hybrid(
 
 @kernel
 def doubt_hybrid(
-    user: Array, item: Array, stream: F64, words: U64, items: I32, nothing: Array, model: Model, out: F32
+    user: Array,
+    item: Array,
+    stream: F64,
+    alike: Array,
+    words: U64,
+    sets: I32,
+    eldest: I32,
+    items: I32,
+    nothing: Array,
+    model: Model,
+    out: F32,
 ) -> None:
     """The standard deviation of what `score_hybrid` answers, into `out` (n,)."""
     n, most = FIXED + model.dim + model.categories, FIXED + model.dim + CATEGORIES
     x, px, at = np.zeros(most), np.zeros(n), np.zeros(most, dtype=np.int32)
-    sigma = deviation(stream)
+    sigma, i = deviation(stream), np.empty(item.shape[1], item.dtype)
     for k in range(len(items)):
-        i = item[items[k]] if 0 <= items[k] < len(item) else nothing
+        place(item[items[k]] if 0 <= items[k] < len(item) else nothing, items[k], alike, sets, eldest, model, i)
         count, _ = look(i, words, items[k], stream, model, x, at)
         out[k] = sigma * np.sqrt(spread(user, n, x, at, count, px) + doubt(user, i, model))
 
@@ -82,7 +107,10 @@ def condition_hybrid(
     user: Array,
     item: Array,
     stream: F64,
+    alike: Array,
     words: U64,
+    sets: I32,
+    eldest: I32,
     numbers: I32,
     liked: F64,
     items: I32,
@@ -102,9 +130,10 @@ def condition_hybrid(
         for e in range(count):
             error -= x[e] * np.float64(user[at[e]])
         move_user(user, n, error, s, px)
+    i = np.empty(item.shape[1], item.dtype)
     for k in range(len(items)):
         fade = model.fade if user[len(user) - 1] > 0 else 0.0
-        i = item[items[k]] if 0 <= items[k] < len(item) else nothing
+        place(item[items[k]] if 0 <= items[k] < len(item) else nothing, items[k], alike, sets, eldest, model, i)
         count, _ = look(i, words, items[k], stream, model, x, at)
         error = (values[k] - stream[0, MU]) / sigma - expected(user, stream, fade, x, at, count)
         let_pass(user, stream, fade, model)

@@ -26,6 +26,7 @@ from streamer.models.bayesian_hybrid_rows import (
     continues,
     deviation,
     look,
+    place,
     spread,
 )
 
@@ -146,6 +147,17 @@ def note_time(user: Array, time_ms: float) -> None:
 
 
 @kernel
+def move_alike(item: Array, bed: Array, alike: Array, dim: int) -> None:
+    """What the items of a set are known for, after one of them has moved away from `bed`; one without ratings was not among them."""
+    new = bed[2 * dim + 2] == 0
+    if new:
+        alike[0] += 1.0
+    alike[1] += np.float64(item[2 * dim]) - (0.0 if new else np.float64(bed[2 * dim]))
+    for j in range(dim):
+        alike[2 + j] += np.float64(item[j]) - (0.0 if new else np.float64(bed[j]))
+
+
+@kernel
 def learn_hybrid(
     user: Array,
     user_touched: U8,
@@ -155,7 +167,11 @@ def learn_hybrid(
     stream_touched: U8,
     crowd: Array,
     crowd_touched: U8,
+    alike: Array,
+    alike_touched: U8,
     words: U64,
+    sets: I32,
+    eldest: I32,
     kinds: U8,
     users: I32,
     items: I32,
@@ -167,10 +183,11 @@ def learn_hybrid(
     model: Model,
     out: F32,
 ) -> None:
-    """Predict, then move, event by event; `words` is (item rows, words an item), `slots` to `groups` are a batch.Profiles."""
+    """Predict, then move, event by event; `words` to `eldest` are what was attached, `slots` to `groups` are a batch.Profiles."""
     n, most = FIXED + model.dim + model.categories, FIXED + model.dim + CATEGORIES
     x, px, at = np.zeros(most), np.zeros(n), np.zeros(most, dtype=np.int32)
     mind, gains, doubts = np.empty(user.shape[1], user.dtype), np.empty((CATEGORIES, n)), np.empty(CATEGORIES)
+    bed = np.empty(item.shape[1], item.dtype)
     for k in range(len(kinds)):
         out[k] = np.nan
         if kinds[k] != RATING:
@@ -183,7 +200,8 @@ def learn_hybrid(
             v = mind
         time_ms = min(max(np.float64(times_ms[k]), -LATEST), LATEST)
         fade = model.fade if continues(u, time_ms, model) else 0.0
-        count, total = look(i, words, items[k], stream, model, x, at)
+        elder = place(i, items[k], alike, sets, eldest, model, bed)
+        count, total = look(bed, words, items[k], stream, model, x, at)
         predicted = mu + sigma * expected(v, stream, fade, x, at, count)
         out[k] = predicted
         stream_touched[0] = 1
@@ -195,7 +213,7 @@ def learn_hybrid(
         noise = noise_of(u, model)
         own = spread(u, n, x, at, count, px)
         certain = certainty(fade, x, at, count, gains, doubts, heard)
-        s = noise + (0.0 if certain > own else own - certain) + doubt(v, i, model)
+        s = noise + (0.0 if certain > own else own - certain) + doubt(v, bed, model)
         if not np.isfinite(s):  # a variance is not: time has passed for the user, and nothing else
             stream[0, REFUSED] += 1.0
             continue
@@ -212,9 +230,14 @@ def learn_hybrid(
         u[-4] += noise / model.noise * error * error / s
         alone, s_alone = error, s  # of the row without what was heard
         if heard > 0:
-            s_alone = noise + own + doubt(u, i, model)
+            s_alone = noise + own + doubt(u, bed, model)
             alone = min(max((y - mu) / sigma - expected(u, stream, 1.0, x, at, count), -model.clip), model.clip)
+        if i[2 * model.dim + 2] == 0:
+            i[:] = bed
         move_item(v, i, model, error, s)
+        if elder >= 0:
+            move_alike(i, bed, alike[elder], model.dim)
+            alike_touched[elder] = 1
         move_stream(v, stream, model, error, x, at, total)
         move_user(u, n, alone, s_alone, px)
         if slot >= 0 and groups[slot, 0] >= 0:
@@ -230,7 +253,10 @@ def predict_hybrid(
     item: Array,
     stream: F64,
     crowd: Array,
+    alike: Array,
     words: U64,
+    sets: I32,
+    eldest: I32,
     users: I32,
     items: I32,
     times_ms: I64,
@@ -246,6 +272,7 @@ def predict_hybrid(
     n, most = FIXED + model.dim + model.categories, FIXED + model.dim + CATEGORIES
     x, at = np.zeros(most), np.zeros(most, dtype=np.int32)
     mind, gains, doubts = np.empty(user.shape[1], user.dtype), np.empty((CATEGORIES, n)), np.empty(CATEGORIES)
+    bed = np.empty(item.shape[1], item.dtype)
     for k in range(len(items)):
         u = user[users[k]] if 0 <= users[k] < len(user) else nobody
         i = item[items[k]] if 0 <= items[k] < len(item) else nothing
@@ -256,5 +283,6 @@ def predict_hybrid(
             v = mind
         time_ms = min(max(np.float64(times_ms[k]), -LATEST), LATEST)
         fade = model.fade if continues(u, time_ms, model) else 0.0
-        count, _ = look(i, words, items[k], stream, model, x, at)
+        place(i, items[k], alike, sets, eldest, model, bed)
+        count, _ = look(bed, words, items[k], stream, model, x, at)
         out[k] = stream[0, MU] + deviation(stream) * expected(v, stream, fade, x, at, count)

@@ -5,6 +5,7 @@ time, time, events], with w = [bias, session, consensus, popularity, p (dim,), c
 is [q (dim,), its variances (dim,), b, its variance, events]; the stream's is [events, mu, squares, refused, consensus,
 popularity, beta (known,), Gamma (known, dim), events of categories (known,)], `known` being all categories that there can
 be; that of a group of users is [users, what their bias, p and category weights begin with more (1 + dim + categories,)].
+What is known of items of the very same categories is [items, sum of b, sum of q (dim,)], in the row of the eldest of them.
 An item's categories are the bits of its words. Those without a weight of the user's own are known by beta and Gamma alone.
 
 x is kept as its entries that may differ from 0: entry s of `x` belongs to weight `at[s]`. What a user never met has
@@ -48,6 +49,7 @@ class Model(NamedTuple):
     vector_decay: float
     preference_noise: float
     group_users: float
+    alike_items: float
     clip: float
 
 
@@ -63,6 +65,25 @@ def continues(user: Array, time_ms: float, model: Model) -> bool:
     high = len(user) - 3
     since = time_ms - (np.float64(user[high]) * WORD + np.float64(user[high + 1]))
     return bool(user[high + 2] > 0 and since <= model.gap_ms)
+
+
+@kernel
+def place(item: Array, row: int, alike: Array, sets: I32, eldest: I32, model: Model, bed: Array) -> int:
+    """An item's row into `bed`, one without ratings moved to where items of the very same categories are; the row of their eldest, -1: none."""
+    for j in range(len(bed)):
+        bed[j] = item[j]
+    dim, elder = model.dim, -1
+    if 0 <= row < len(sets) and sets[row, 0] >= 0:
+        elder = eldest[sets[row, 0]]
+    if not 0 <= elder < len(alike):
+        return -1
+    if item[2 * dim + 2] == 0:
+        count = model.alike_items + np.float64(alike[elder, 0])
+        for j in range(dim + 1):
+            mean = np.float64(alike[elder, 1 + j]) / count
+            if np.isfinite(mean):
+                bed[2 * dim if j == 0 else j - 1] += mean
+    return elder
 
 
 @kernel

@@ -110,6 +110,13 @@ def twin_bayesian_hybrid(learner: BayesianHybrid, batch: Batch) -> F64:
             float(item[-3]),
             float(item[-2]),
         )
+        sets, elder = learner.kin.sets.values[batch.items[k], 0], -1
+        if sets >= 0:
+            elder = int(learner.kin.eldest[sets])
+        if elder >= 0 and not item[-1]:
+            b += float(learner.alike.values[elder, 1]) / (m.alike_items + float(learner.alike.values[elder, 0]))
+            q += learner.alike.values[elder, 2:] / (m.alike_items + float(learner.alike.values[elder, 0]))
+        start = np.concatenate([[1, 0], 0 * q]) if not item[-1] else np.concatenate([[0, b], q])
         base = b + beta @ g
         x = np.concatenate([[1, 1, base, np.log1p(item[-1]) / 4 - 0.7], q + g @ gamma, g[:own]])
         last_ms = 2**22 * int(user[-3]) + int(user[-2])
@@ -154,6 +161,10 @@ def twin_bayesian_hybrid(learner: BayesianHybrid, batch: Batch) -> F64:
                 [b + v_b * c * e / s, v_b - (v_b * c) ** 2 / s, item[-1] + 1],
             ]
         )
+        if elder >= 0:
+            learner.alike.values[elder] += np.concatenate([[0, item[-3]], item[:dim]]) + start * np.repeat(
+                [1, -1], [1, dim + 1]
+            )
         stream[4:6] += np.array([m.consensus_rate, m.popularity_rate]) * e * x[2:4]
         beta += np.maximum(m.category_rate, 1 / (met + m.category_events)) * e * c * g
         met += indicator

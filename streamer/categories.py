@@ -16,6 +16,7 @@ import numpy as np
 from streamer.embeddings import Table
 from streamer.errors import BadState, UnknownCategory
 from streamer.events import ItemUpdate
+from streamer.kin import Kin
 from streamer.protocols import Row, StateStore
 
 MOST = 64  # categories with a bit of their own: the first word
@@ -30,6 +31,7 @@ class Categories:
         """`attributes` that are categories too: name -> width of a step, 0 for taking the value as it is."""
         self._attributes = dict(attributes)
         self.words = Table("item", [0, 0], dtype=np.uint64)  # bit n: the item is of category n
+        self.kin = Kin()
         self.names: list[str] = []
         self.number_of: dict[str, int] = {}
         self.left_out: set[str] = set()  # names beyond the 64th in what the catalogue said since the start
@@ -43,6 +45,7 @@ class Categories:
             for number in self.numbers(name):
                 bits |= 1 << number
         self.words.values[row] = bits & (1 << MOST) - 1, bits >> MOST
+        self.kin.put(row, bits)
 
     def _names(self, item: ItemUpdate) -> Iterator[str]:
         yield from item.categories

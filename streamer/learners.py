@@ -136,7 +136,7 @@ class Learners:
         self._items = items
         for learner in self.by_name.values():
             if isinstance(learner, Categorised):
-                learner.attach(items.categories.words)
+                learner.attach(items.categories.words, items.categories.kin)
 
     def restore(self, store: StateStore) -> None:
         """See protocols.Persistent; after the items, before the users."""

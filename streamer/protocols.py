@@ -174,11 +174,20 @@ class Rebuilt(Protocol):
         """Every table was loaded: make it anew, now or when it is next needed. Called once, before the first `learn`."""
 
 
+class Alike(Protocol):
+    """Which items are of the very same categories, live."""
+
+    sets: (
+        Table  # (item rows, 1) int32, the number of the item's set, -1: of none; a number means nothing after a restart
+    )
+    eldest: I32  # (sets,) the item row that stands for each set; replaced when it grows
+
+
 @runtime_checkable
 class Categorised(Protocol):
     """A learner that uses what the catalogue says its items are."""
 
-    def attach(self, categories: Table) -> None:
+    def attach(self, categories: Table, kin: Alike) -> None:
         """`categories`: (item rows, words) uint64, bit n of word m of an item set where it is of category 64 m + n.
 
         Called once, before the first `learn`. Others keep it, live: read it anew for every batch and never write. It may

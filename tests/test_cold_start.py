@@ -19,6 +19,7 @@ from streamer.consumers.memory import MemorySource
 from streamer.engine import Engine
 from streamer.errors import BadEvent, UnknownCategory
 from streamer.events import Event, ItemUpdate, Rating, Record, UserRemoval, UserUpdate
+from streamer.kin import Kin
 from streamer.memory import Memory
 from streamer.posterior import posterior
 from streamer.recommend import POPULAR, POPULARITY, Recommender
@@ -454,3 +455,46 @@ def test_a_posterior_is_said_in_words_with_who_is_most_alike(make: Callable[...,
     assert said.doubt > found.doubt
     assert posterior(told.memory, "nobody") is None
     assert posterior(make(rating_learner="bias").memory, "u1") is None
+
+
+# New items.
+
+
+def test_a_new_item_begins_where_items_of_the_very_same_categories_are(make: Callable[..., Told]) -> None:
+    """Dramas and comedies are both middling, dramatic comedies are loved: neither category says so, their kin do."""
+    kinds = (("Drama",), ("Comedy",), ("Drama", "Comedy"))
+    random = np.random.default_rng(1)
+    told = make()
+    told.tell(*(ItemUpdate(f"i{n}", categories=kinds[n % 3]) for n in range(90)))
+    for n, (u, i) in enumerate(zip(random.integers(0, 60, 2500), random.integers(0, 87, 2500), strict=True)):
+        told.tell(Rating(f"u{u}", f"i{i}", (2.0, 2.5, 5.0)[i % 3], n))
+    drama, comedy, both = (told.recommender.predict("nobody", f"i{n}").value for n in (87, 88, 89))
+    alone = [told.recommender.predict("nobody", "i89").value]
+    told.tell(ItemUpdate("i89", categories=("Drama", "Comedy", "New")))  # it has no kin any more
+    alone.append(told.recommender.predict("nobody", "i89").value)
+    assert both > alone[1] + 0.1
+    assert both > max(drama, comedy) + 0.5
+    told.tell(ItemUpdate("i89", categories=("Comedy", "Drama")))
+    assert told.recommender.predict("nobody", "i89").value == both == alone[0]
+    ranked = [one.item_id for one in told.recommender.recommend_for_preferences({}, {"i0": 2.0}, 90)]
+    assert ranked.index("i89") < min(ranked.index("i87"), ranked.index("i88"))
+
+
+def test_the_eldest_of_a_set_is_the_same_however_the_catalogue_came_about() -> None:
+    live, random = Kin(), np.random.default_rng(1)
+    live.sets.reserve(50)
+    live.sets.values[:] = -1
+    bits = np.zeros(50, dtype=int)
+    for row, word in zip(random.integers(0, 50, 1000).tolist(), random.integers(0, 5, 1000).tolist(), strict=True):
+        live.put(row, word)
+        bits[row] = word
+    again = Kin()
+    again.sets.reserve(50)
+    again.sets.values[:] = -1
+    for row in random.permutation(50).tolist():
+        again.put(row, int(bits[row]))
+    for kin in (live, again):
+        for row in range(50):
+            number = kin.sets.values[row, 0]
+            eldest = int(kin.eldest[number]) if number >= 0 else -1
+            assert eldest == (int(np.flatnonzero(bits == bits[row])[0]) if bits[row] else -1)
