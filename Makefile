@@ -16,7 +16,7 @@ PORT ?= 8080
 STATE ?= ./streamer-data$(if $(DATA),-$(notdir $(patsubst %/,%,$(DATA))))
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: help setup run test soak lint types bench generate lock secrets clean
+.PHONY: help setup run test soak lint types bench speed generate lock secrets clean
 
 help: ## these lines
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
@@ -40,7 +40,10 @@ lint: .venv/.everything ## ruff: rules and format
 types: .venv/.everything ## mypy, strict
 	@$(BIN)/mypy
 
-bench: .venv/.base .venv/.kernels ## how fast this machine learns and answers
+bench: .venv/.bench .venv/.kernels ## our learners and their peers side by side on a simulated world and on DATA, into benchmarks/results
+	@$(BIN)/python -m benchmarks.run $(DATA)
+
+speed: .venv/.base .venv/.kernels ## how fast this machine learns and answers
 	@$(BIN)/streamer bench
 
 generate: .venv/.everything ## the endpoint's code, anew from its protocol buffers
@@ -50,6 +53,7 @@ lock: $(UV) ## requirements/*.lock, anew from pyproject.toml; UPGRADE=--upgrade 
 	@$(COMPILE) pyproject.toml -o requirements/base.lock
 	@$(COMPILE) pyproject.toml --extra offline -c requirements/base.lock -o requirements/offline.lock
 	@$(COMPILE) pyproject.toml --extra offline --extra dev -c requirements/offline.lock -o requirements/dev.lock
+	@$(COMPILE) --group bench -c requirements/dev.lock -o requirements/bench.lock
 	@echo "$$($(UV) --version | cut -d' ' -f1,2 | tr ' ' '=' | sed 's/=/==/')" | $(COMPILE) - -o requirements/uv.lock
 
 secrets: ## deploy/secrets/*, for docker compose; what is there stays
@@ -82,6 +86,11 @@ clean: ## remove what make made, but for streamer-data*
 .venv/.everything: requirements/dev.lock .venv/.base
 	@echo "extras and development tools into .venv"
 	@$(UV) pip install -q --python $(BIN)/python --require-hashes -r requirements/dev.lock
+	@touch $@
+
+.venv/.bench: requirements/bench.lock .venv/.base
+	@echo "peers of the benchmarks into .venv"
+	@$(UV) pip install -q --python $(BIN)/python --require-hashes -r requirements/bench.lock
 	@touch $@
 
 .venv/.kernels: .venv/.base $(wildcard streamer/*.py models/*.py)

@@ -174,7 +174,7 @@ def pins(lock: str) -> dict[str, set[str]]:
 
 
 def test_locks_have_hashes_and_no_addresses_and_the_base_has_no_torch() -> None:
-    for lock in ("base.lock", "offline.lock", "dev.lock", "uv.lock"):
+    for lock in ("base.lock", "offline.lock", "dev.lock", "bench.lock", "uv.lock"):
         text = (ROOT / "requirements" / lock).read_text(encoding="utf-8")
         assert "://" not in text
         assert "--index" not in text
@@ -183,14 +183,19 @@ def test_locks_have_hashes_and_no_addresses_and_the_base_has_no_torch() -> None:
     assert heavy & set(pins("base.lock")) == set()
     assert not any(name.startswith(("nvidia", "cuda")) for name in pins("base.lock"))
     assert heavy <= set(pins("offline.lock"))
+    assert "torch" not in pins("bench.lock")
 
 
 def test_locks_agree_and_cover_pyproject() -> None:
     base, offline, dev = pins("base.lock"), pins("offline.lock"), pins("dev.lock")
     assert base.items() <= offline.items() <= dev.items()
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = project["optional-dependencies"]
-    for lock, wanted in ((base, project["dependencies"]), (offline, extras["offline"]), (dev, extras["dev"])):
+    written = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    project, peers = written["project"], pins("bench.lock")
+    extras, groups = project["optional-dependencies"], written["dependency-groups"]
+    assert all(peers[name] <= dev[name] for name in peers.keys() & dev.keys()), "make bench changes what is installed"
+    for lock, wanted in (
+        (base, project["dependencies"]), (offline, extras["offline"]), (dev, extras["dev"]), (peers, groups["bench"]),
+    ):  # fmt: skip
         names = {re.sub("[._]", "-", re.split(r"[\[<>=!~; ]", one, maxsplit=1)[0].lower()) for one in wanted}
         assert names - set(lock) == set(), "run make lock"
 

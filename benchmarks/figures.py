@@ -1,0 +1,81 @@
+"""The figures of `streamer evaluate`, from predictions and ranks, and their course over the stream in 100 parts."""
+
+from math import sqrt
+
+import msgspec
+import numpy as np
+
+from benchmarks.stream import Events
+from streamer.arrays import F64, I32, I64
+from streamer.evaluate import NEW_RATINGS
+
+PARTS = 100  # of the stream, for the curves
+
+
+class Ratings(msgspec.Struct, frozen=True):
+    """Errors of predictions clipped to the range of ratings so far."""
+
+    rmse: float
+    rmse_last_half: float
+    rmse_new_users: float | None
+    rmse_new_items: float | None
+    unpredicted: int  # without a finite prediction; in no error
+    squares: list[float]  # (100,) mean squared error of each hundredth of those predicted
+
+
+class Clicks(msgspec.Struct, frozen=True):
+    """One query for each click, as streamer.ranking defines it."""
+
+    queries: int
+    hit_rate_10: float
+    hit_rate_20: float
+    ndcg_20: float
+    hits_10: list[float]  # (100,) hit rate @10 of each hundredth of the queries
+
+
+def ratings(events: Events, predicted: F64) -> Ratings:
+    """`predicted`: (ratings,), for the events that are ratings."""
+    rated = events.rated
+    squares = np.square(np.clip(predicted, events.lows[rated], events.highs[rated]) - events.values[rated])
+    finite = np.isfinite(squares)
+    new_users, new_items = (earlier(rows[rated]) < NEW_RATINGS for rows in (events.users, events.items))
+    late = np.arange(len(squares)) >= len(squares) // 2
+    return Ratings(
+        rmse=_root(squares[finite]),
+        rmse_last_half=_root(squares[finite & late]),
+        rmse_new_users=_root(squares[finite & new_users]) if new_users.any() else None,
+        rmse_new_items=_root(squares[finite & new_items]) if new_items.any() else None,
+        unpredicted=int(np.count_nonzero(~finite)),
+        squares=parts(squares[finite]),
+    )
+
+
+def parts(values: F64) -> list[float]:
+    """The mean of each hundredth of them, (100,); of each where there are fewer."""
+    return [float(part.mean()) for part in np.array_split(values, min(PARTS, len(values)))]
+
+
+def _root(squares: F64) -> float:
+    return sqrt(float(squares.mean())) if len(squares) else float("nan")
+
+
+def earlier(rows: I32) -> I64:
+    """How often each row came before, (n,)."""
+    order = np.argsort(rows, kind="stable")
+    same = rows[order]
+    starts = np.flatnonzero(np.r_[True, same[1:] != same[:-1]])
+    counts = np.empty(len(rows), dtype=np.int64)
+    counts[order] = np.arange(len(rows)) - np.repeat(starts, np.diff(np.r_[starts, len(rows)]))
+    return counts
+
+
+def clicks(ranks: F64) -> Clicks:
+    """`ranks`: (queries,), inf for a miss."""
+    gains = np.where(ranks <= 20, 1 / np.log2(1 + ranks), 0.0)
+    return Clicks(
+        queries=len(ranks),
+        hit_rate_10=float((ranks <= 10).mean()),
+        hit_rate_20=float((ranks <= 20).mean()),
+        ndcg_20=float(gains.mean()),
+        hits_10=parts((ranks <= 10).astype(np.float64)),
+    )

@@ -1,0 +1,31 @@
+"""The registry of peers. One more is one file and one line."""
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+# Name to "module:Class"; the class is a benchmarks.protocols.Peer.
+PEERS = {
+    "river-baseline": "benchmarks.peers.river_baseline:RiverBaseline",
+    "river-biased-mf": "benchmarks.peers.river_biased_mf:RiverBiasedMF",
+    "river-fm": "benchmarks.peers.river_fm:RiverFM",
+    "vowpal-wabbit": "benchmarks.peers.vowpal_wabbit:VowpalWabbit",
+    "gensim-word2vec": "benchmarks.peers.gensim_word2vec:GensimWord2Vec",
+    "implicit-als": "benchmarks.peers.implicit_als:ImplicitALS",
+}
+
+
+def peer(name: str) -> Any:
+    """The class; its library need not be there."""
+    module, _, attribute = PEERS[name].partition(":")
+    return getattr(import_module(module), attribute)
+
+
+def missing(name: str) -> str | None:
+    """Why it cannot run here, None where it can."""
+    package = peer(name).package
+    try:
+        version(package)
+    except PackageNotFoundError:
+        return f"{package} is not installed: `make bench` installs requirements/bench.lock"
+    return None

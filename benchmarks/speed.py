@@ -1,0 +1,95 @@
+"""The speed of the default beside River's: each measured in a process of its own, by turns, medians of three rounds.
+
+evaluate     the defaults through `streamer evaluate`: file, decoding, all learners that serve, committed storage
+ratings      the same with the default for ratings and popularity alone: River's model learns nothing of clicks
+kernel       the default's kernel alone, in memory, with all of its categories
+kernel-20    the same with 20 categories
+river-*      River's BiasedMF predicting and learning in memory, with its defaults and with the settings found best
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from benchmarks.contest import in_memory, run_peer
+from benchmarks.stream import read
+from streamer.config import Settings
+from streamer.evaluate import Evaluation
+from streamer.learners import Learners
+from streamer.models import learner
+from streamer.recommend import POPULARITY
+
+ROUNDS = 3
+
+
+class Speed(msgspec.Struct, frozen=True):
+    """Events a CPU second, each the median of the rounds, and what they come to."""
+
+    learner: str
+    rounds: dict[str, list[float]]
+    medians: dict[str, float]
+    evaluate_over_river: float
+    ratings_over_river: float
+    kernel_over_river: float
+    kernel_20_events_per_second: float
+
+
+def _evaluated(path: Path, *options: str) -> float:
+    command = [sys.executable, "-m", "streamer", "evaluate", str(path), "--no-ranking", "--json", *options]
+    printed = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
+    return msgspec.json.decode(printed, type=Evaluation).events_per_second or 0.0
+
+
+def _alone(path: Path, settings: Settings, categories: int | None = None) -> float:
+    name, seed = settings.learning.rating_learner, settings.learning.seed
+    made = learner(name, seed=seed)
+    if categories is not None:
+        learning = msgspec.structs.replace(settings.learning, category_attributes={})
+        settings = msgspec.structs.replace(settings, learning=learning)
+        parameters = msgspec.structs.replace(made.parameters, categories=categories)
+        made = type(made)(name, parameters, seed=seed)  # type: ignore[call-arg]  # as models.learner makes it
+    return in_memory(Learners([made], {"ratings": name}), name, path, settings)
+
+
+def _river(variant: str) -> Callable[[Path, Settings], float]:
+    def measured(path: Path, settings: Settings) -> float:
+        seed = settings.learning.seed
+        return run_peer("river-biased-mf", variant, read(path, settings), seed).events_per_second or 0.0
+
+    return measured
+
+
+MEASURED: dict[str, Callable[[Path, Settings], float]] = {
+    "evaluate": lambda path, settings: _evaluated(path),
+    "ratings": lambda path, settings: _evaluated(path, "--click-learner", POPULARITY),
+    "kernel": _alone,
+    "kernel-20": lambda path, settings: _alone(path, settings, 20),
+    "river-default": _river("default"),
+    "river-tuned": _river("tuned"),
+}
+
+
+def by_turns(path: Path, rounds: int, told: Callable[[str], None]) -> Speed:
+    """Every one of `MEASURED` in a process of its own, `rounds` times by turns. River counts with the faster of its two."""
+    found: dict[str, list[float]] = {name: [] for name in MEASURED}
+    for n in range(rounds):
+        for name in MEASURED:
+            told(f"speed, round {n + 1} of {rounds}: {name}")
+            command = [sys.executable, "-m", "benchmarks.run", str(path), "--speed", name]
+            found[name].append(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout))
+    medians = {name: statistics.median(values) for name, values in found.items()}
+    river = max(medians["river-default"], medians["river-tuned"])
+    return Speed(
+        learner=Settings().learning.rating_learner,
+        rounds=found,
+        medians=medians,
+        evaluate_over_river=medians["evaluate"] / river,
+        ratings_over_river=medians["ratings"] / river,
+        kernel_over_river=medians["kernel"] / river,
+        kernel_20_events_per_second=medians["kernel-20"],
+    )

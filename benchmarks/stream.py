@@ -1,0 +1,91 @@
+"""A stream as peers see it: read, decoded and ordered by the product's own source and encoder, then plain arrays.
+
+So peers get exactly the events of `streamer evaluate`, in its order, without duplicates and bad events, with its range of
+ratings before each event and its clicks.
+"""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from streamer.arrays import F32, I32, Bool
+from streamer.batch import RATING, Batch
+from streamer.config import Settings
+from streamer.consumers.files import FileSource
+from streamer.learners import Learners
+from streamer.memory import Memory
+from streamer.models import learner
+from streamer.state import RocksStore
+
+
+@dataclass(frozen=True)
+class Events:
+    """n events in the order in which they are learned."""
+
+    rated: Bool  # (n,) a rating, not a click
+    users: I32  # (n,) by first appearance
+    items: I32  # (n,) by first appearance, the catalogue included
+    values: F32  # (n,)
+    clicks: F32  # (n,) weight as a click, above 0 for clicks and likes
+    lows: F32  # (n,) range of the ratings before the event
+    highs: F32  # (n,)
+    user_count: int
+    item_ids: Sequence[str]
+    categories: Sequence[Sequence[str]]  # by item
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+
+@contextmanager
+def memory(learners: Learners, settings: Settings) -> Iterator[Memory]:
+    """An empty state in a folder that goes away."""
+    with tempfile.TemporaryDirectory(prefix="streamer-") as folder:
+        store = RocksStore(Path(folder))
+        try:
+            yield Memory(learners, settings, store)
+        finally:
+            store.close()
+
+
+def batches(parts: Memory, path: Path, settings: Settings) -> Iterator[Batch]:
+    """The stream of `path`, as `streamer evaluate` cuts it; each must be learned before the next is asked for."""
+    source = FileSource(path, settings.learning.seed)
+    while records := source.poll(settings.learning.max_records, 0.0):
+        for part, batch in parts.encoder.encode(records, parts.commit):
+            yield batch
+            parts.ledger.advance(part)
+
+
+def read(path: Path, settings: Settings) -> Events:
+    """The events of `path`; see streamer.consumers.files.read."""
+    count = learner("popularity", seed=settings.learning.seed)
+    with memory(Learners([count], {"clicks": count.name}), settings) as parts:
+        rows: dict[str, int] = {}
+        users: list[int] = []
+        seen: list[Batch] = []
+        for batch in batches(parts, path, settings):
+            ids = parts.users.ids  # rows are recycled: names while they last
+            users.extend(rows.setdefault(ids[row], len(rows)) for row in batch.users.tolist())
+            seen.append(batch)
+        words, names = parts.categories.words.values[:, 0], parts.categories.names
+        categories = [
+            [name for number, name in enumerate(names) if int(words[row]) >> number & 1]
+            for row in range(len(parts.items))
+        ]
+        return Events(
+            rated=np.concatenate([batch.kinds for batch in seen]) == RATING,
+            users=np.array(users, dtype=np.int32),
+            items=np.concatenate([batch.items for batch in seen]),
+            values=np.concatenate([batch.values for batch in seen]),
+            clicks=np.concatenate([batch.clicks for batch in seen]),
+            lows=np.concatenate([batch.lows for batch in seen]),
+            highs=np.concatenate([batch.highs for batch in seen]),
+            user_count=len(rows),
+            item_ids=list(parts.items.ids),
+            categories=categories,
+        )

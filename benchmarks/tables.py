@@ -1,0 +1,215 @@
+"""A report as JSON and as Markdown, and the README's table, which is written from it.
+
+python -m benchmarks.tables        the README's table and the pages in benchmarks/results, anew from the JSON there
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from benchmarks import world
+from benchmarks.contest import Outcome
+from benchmarks.run import RESULTS, Report
+
+README = Path(__file__).parent.parent / "README.md"
+BEGIN, END = "<!-- written by python -m benchmarks.tables -->", "<!-- end of what is written -->"
+SHOWN = "ml-latest-small"  # whose figures the README has
+
+
+def save(report: Report, folder: Path) -> None:
+    """NAME.json and NAME.md."""
+    (folder / f"{report.stream}.json").write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
+    (folder / f"{report.stream}.md").write_text(page(report))
+
+
+def load(name: str, folder: Path = RESULTS) -> Report:
+    """What `save` wrote."""
+    return msgspec.json.decode((folder / f"{name}.json").read_bytes(), type=Report)
+
+
+def measured() -> list[str]:
+    """The streams in benchmarks/results."""
+    return [file.stem for file in sorted(RESULTS.glob("*.json")) if not file.stem.startswith("tuning-")]
+
+
+def row(cells: Sequence[str]) -> str:
+    """A line of a Markdown table."""
+    return f"| {' | '.join(cells)} |"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A Markdown table; the first column is words, the others figures."""
+    return [row(head), row(["---", *["---:"] * (len(head) - 1)]), *map(row, rows)]
+
+
+def figure(value: float | None) -> str:
+    """An error or a rate."""
+    return "-" if value is None else f"{value:.4f}".replace("0.", ".", 1) if value < 1 else f"{value:.4f}"
+
+
+def speed(value: float | None) -> str:
+    """Events a second, to three digits."""
+    return "-" if value is None else f"{float(f'{value:.3g}'):,.0f}"
+
+
+def label(outcome: Outcome, ours: Sequence[str] = ()) -> str:
+    """What it is called in a table; ours in bold."""
+    if outcome.side == "ours":
+        return f"**`{outcome.name}`**" + (" (default)" if outcome.name in ours else "")
+    return f"`{outcome.name}`, {outcome.variant if outcome.variant == 'tuned' else 'its defaults'}"
+
+
+def ratings(report: Report, defaults: Sequence[str]) -> list[str]:
+    """All learners of ratings, best first."""
+    rows = [
+        [
+            label(o, defaults), figure(r.rmse), figure(r.rmse_last_half), figure(r.rmse_new_users),
+            figure(r.rmse_new_items), speed(o.events_per_second), speed(o.evaluate_events_per_second),
+        ]
+        for o in sorted(report.outcomes, key=lambda o: o.ratings.rmse if o.ratings else 9.0)
+        if (r := o.ratings)
+    ]  # fmt: skip
+    head = ["ratings", "RMSE", "last half", "new users", "new items", "events/s in memory", "through `evaluate`"]
+    return table(head, rows)
+
+
+def clicks(report: Report, defaults: Sequence[str]) -> list[str]:
+    """All learners of clicks, best first."""
+    rows = [
+        [
+            label(o, defaults), figure(c.hit_rate_10), figure(c.hit_rate_20), figure(c.ndcg_20),
+            speed(o.events_per_second), speed(o.evaluate_events_per_second),
+        ]
+        for o in sorted(report.outcomes, key=lambda o: -o.clicks.hit_rate_10 if o.clicks else 0.0)
+        if (c := o.clicks)
+    ]  # fmt: skip
+    return table(["clicks", "HR@10", "HR@20", "NDCG@20", "clicks/s in memory", "events/s through `evaluate`"], rows)
+
+
+def defaults(report: Report) -> list[str]:
+    """The champions that `streamer` serves with."""
+    from streamer.config import Settings
+
+    learning = Settings().learning
+    return [learning.rating_learner, learning.click_learner]
+
+
+def page(report: Report) -> str:
+    """All of it."""
+    named = defaults(report)
+    known = [f"{name} {found}" if found else f"{name} not installed" for name, found in report.versions.items()]
+    lines = [
+        f"# {report.stream}",
+        "",
+        f"Written by `{command(report)}`, with everything else of the run in [{report.stream}.json]({report.stream}.json);",
+        "what was measured and how is in [benchmarks/README.md](../README.md).",
+        "",
+        f"- {report.events:,} events: {report.ratings:,} ratings, {report.clicks:,} clicks and likes; {report.users:,} users, {report.items:,} items",
+        f"- {report.machine}",
+        f"- {', '.join(known)}",
+        f"- {len(report.outcomes)} runs and {3 * len(report.speed.medians)} measurements of speed in {report.minutes:.0f} minutes",
+    ]
+    if report.oracle_rmse is not None:
+        lines.append(
+            f"- the least RMSE that there can be, of an oracle that knows the truth of this world: {figure(report.oracle_rmse)}"
+        )
+        lines.append(f"- the world is `streamer simulate {world.NAME}.jsonl {' '.join(world.OPTIONS)}`")
+    lines += [
+        "",
+        "## Ratings",
+        "",
+        *ratings(report, named),
+        "",
+        f"![RMSE over the stream]({report.stream}-rmse.svg)",
+        "",
+    ]
+    lines += [f"![speed against RMSE]({report.stream}-speed.svg)", "", "## Clicks", "", *clicks(report, named), ""]
+    lines += [
+        f"![hit rate over the stream]({report.stream}-hits.svg)",
+        "",
+        "## Speed of the default",
+        "",
+        *speeds(report),
+    ]
+    skipped = [f"- {label(o)}: {o.skipped}" for o in report.outcomes if o.skipped]
+    lines += ["", "## Not run", "", *skipped] if skipped else []
+    lines += ["", "## Settings of the peers", ""]
+    lines += [
+        f"- {label(o)}: {', '.join(f'{name} {value}' for name, value in o.parameters.items())}"
+        for o in report.outcomes
+        if o.side == "peer"
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def command(report: Report) -> str:
+    """What makes this page anew."""
+    return "make bench" if report.stream == world.NAME else f"make bench DATA=path/to/{report.stream}"
+
+
+SPEEDS = {
+    "evaluate": "`{}` through `streamer evaluate`: file, decoding, all learners that serve, committed storage",
+    "ratings": "the same with `popularity-recent` for clicks: River's model learns nothing of clicks",
+    "kernel": "`{}`, kernel alone, in memory, all its categories",
+    "kernel-20": "`{}`, kernel alone, in memory, 20 categories",
+    "river-default": "River's `reco.BiasedMF` in memory, its defaults",
+    "river-tuned": "River's `reco.BiasedMF` in memory, tuned",
+}
+
+
+def speeds(report: Report) -> list[str]:
+    """The interleaved comparison."""
+    found = report.speed
+    river = max(found.medians["river-default"], found.medians["river-tuned"])
+    rows = [
+        [what.format(found.learner), speed(found.medians[name]), " ".join(map(speed, found.rounds[name])), f"{found.medians[name] / river:.2f}"]
+        for name, what in SPEEDS.items()
+    ]  # fmt: skip
+    return table(["events/s of CPU, by turns, median of three", "median", "rounds", "over River's faster"], rows)
+
+
+def readme(report: Report) -> str:
+    """What stands between the two marks in the README."""
+    named = defaults(report)
+    chosen = list({o.name: o for o in report.outcomes}.values())  # tuned comes after the defaults
+    return "\n".join(
+        [
+            BEGIN,
+            "",
+            *_short(named, [o for o in chosen if o.ratings], "ratings"),
+            "",
+            *_short(named, [o for o in chosen if o.clicks], "clicks"),
+            "",
+            *speeds(report),
+            "",
+            END,
+        ]
+    )
+
+
+def _short(named: Sequence[str], chosen: Sequence[Outcome], kind: str) -> list[str]:
+    if kind == "ratings":
+        rows = sorted((o.ratings.rmse, o.ratings.rmse_last_half, o) for o in chosen if o.ratings)
+        return table(
+            ["ratings", "RMSE", "RMSE, last half", "events/s in memory"],
+            [[label(o, named), figure(a), figure(b), speed(o.events_per_second)] for a, b, o in rows],
+        )
+    found = sorted(((o.clicks, o) for o in chosen if o.clicks), key=lambda pair: -pair[0].hit_rate_10)
+    return table(
+        ["clicks", "HR@10", "HR@20", "NDCG@20"],
+        [[label(o, named), figure(c.hit_rate_10), figure(c.hit_rate_20), figure(c.ndcg_20)] for c, o in found],
+    )
+
+
+def main() -> None:
+    """See the module."""
+    for name in measured():
+        save(load(name), RESULTS)
+    written = re.sub(f"{re.escape(BEGIN)}.*{re.escape(END)}", readme(load(SHOWN)), README.read_text(), flags=re.S)
+    README.write_text(written)
+
+
+if __name__ == "__main__":
+    main()

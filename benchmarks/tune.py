@@ -1,0 +1,99 @@
+"""The search for each peer's best settings on a stream, the same number of trials for all.
+
+    python -m benchmarks.tune PATH [--peer NAME] [--trials 48]
+
+The library's own defaults first, then draws from the peer's `space` up to a quarter of the trials, then steps to a neighbouring
+value of one setting from the best so far. By RMSE, or by hit rate @10, over the whole stream: peers are tuned on what they
+are then measured on, which ours are not. Writes results/tuning-NAME.json, every trial of it; the best goes into the peer's
+file by hand.
+"""
+
+import argparse
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from rich.console import Console
+
+from benchmarks.contest import Outcome, run_settings
+from benchmarks.peers import PEERS, missing, peer
+from benchmarks.run import RESULTS
+from benchmarks.stream import Events, read
+from streamer.config import load
+
+TRIALS = 48
+
+
+class Trial(msgspec.Struct, frozen=True):
+    """One run; lower `loss` is better."""
+
+    settings: dict[str, Any]
+    loss: float
+
+
+def loss(outcome: Outcome) -> float:
+    """RMSE, or 1 - HR@10; infinite where something was not predicted."""
+    if outcome.ratings:
+        return outcome.ratings.rmse if not outcome.ratings.unpredicted else float("inf")
+    return 1.0 - outcome.clicks.hit_rate_10 if outcome.clicks else float("inf")
+
+
+def search(name: str, events: Events, trials: int, seed: int) -> Iterator[Trial]:
+    """Its trials, in order; the same ones every time."""
+    found, draw = peer(name), random.Random(seed)
+    tried: dict[str, float] = {}
+    best: tuple[float, dict[str, Any]] = (float("inf"), {})
+    while len(tried) < trials:
+        near = [other for other in _neighbours(found, best[1]) if repr(found.Settings(**other)) not in tried]
+        if not tried:
+            chosen = {}
+        elif len(tried) < trials // 4 or not near:
+            chosen = {setting: draw.choice(values) for setting, values in found.space.items()}
+        else:
+            chosen = draw.choice(near)
+        settings = found.Settings(**chosen)
+        key = repr(settings)
+        if key not in tried:
+            tried[key] = loss(run_settings(name, "trial", settings, events, seed))
+            best = min(best, (tried[key], msgspec.to_builtins(settings)), key=lambda pair: pair[0])
+            yield Trial(msgspec.to_builtins(settings), tried[key])
+
+
+def _neighbours(found: Any, settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """`settings` with one of them a step up or down."""
+    chosen = []
+    for setting, values in found.space.items():
+        at = values.index(settings[setting]) if settings.get(setting) in values else 0
+        chosen += [{**settings, setting: values[k]} for k in (at - 1, at + 1) if 0 <= k < len(values)]
+    return chosen
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.tune", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("path", type=Path, metavar="PATH")
+    parser.add_argument("--peer", choices=PEERS, action="append", help="only these")
+    parser.add_argument("--trials", type=int, default=TRIALS)
+    asked = parser.parse_args()
+    RESULTS.mkdir(exist_ok=True)
+    settings, console = load({}, environ={}), Console(soft_wrap=True)
+    events, file = read(asked.path, settings), RESULTS / f"tuning-{asked.path.resolve().stem}.json"
+    written: dict[str, Any] = msgspec.json.decode(file.read_bytes()) if file.exists() else {}
+    for name in asked.peer or PEERS:
+        if missing(name):
+            console.print(f"{name}: {missing(name)}")
+            continue
+        trials = []
+        for trial in search(name, events, asked.trials, settings.learning.seed):
+            trials.append(trial)
+            console.print(f"{name} {len(trials)}: {trial.loss:.4f} {trial.settings}", highlight=False)
+        best = min(trials, key=lambda trial: trial.loss)
+        console.print(f"{name}: best {best.loss:.4f} {best.settings}", style="bold", highlight=False)
+        written[name] = {"best": best, "trials": trials}
+        file.write_bytes(msgspec.json.format(msgspec.json.encode(written), indent=1) + b"\n")
+
+
+if __name__ == "__main__":
+    main()
