@@ -110,8 +110,8 @@ class BayesianHybridParameters(msgspec.Struct, frozen=True):
     """Pull of Gamma towards 0 with each event of its category."""
     preference_noise: float = 0.05
     """Variance of a stated preference around what the user thinks of a category: surer than a rating, as it is of all its items; said of one without a weight it is worth a rating."""
-    group_users: float = 10.0
-    """Users that the mean of a group, nothing more than of all, counts for when users of it come."""
+    group_users: float = 20.0
+    """Users that the mean of a group, nothing more than of all, counts for when users of it come. Between 3 and 30 all gain alike."""
     alike_items: float = 5.0
     """Items that the mean of those of the very same categories, nothing more than these say, counts for. Between 5 and 20 all gain alike."""
     clip: float = 4.0
