@@ -284,7 +284,8 @@ def test_a_preference_waits_for_its_category(make: Callable[..., Told]) -> None:
     told = make()
     told.tell(UserUpdate("early", preferences={"Western": 5.0}), *genres(500))
     assert {one.source for one in told.recommender.recommend("early", 5)} == {POPULAR}
-    told.tell(ItemUpdate("w", "Once Upon a Time in the West", ("Western",)), *rated("early", 1))
+    told.tell(*rated("early", 1))  # from here on in memory
+    told.tell(ItemUpdate("w", "Once Upon a Time in the West", ("Western",)))
     assert told.recommender.predict("early", "w").value > told.recommender.predict("nobody", "w").value + 0.3
 
 

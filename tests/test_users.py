@@ -14,7 +14,7 @@ from streamer.categories import Categories
 from streamer.errors import BadState
 from streamer.events import UserUpdate
 from streamer.history import History
-from streamer.profiles import Profiles
+from streamer.profiles import SLOT_BYTES, Profiles
 from streamer.protocols import Row, StateStore
 from streamer.seed import id_key
 from streamer.users import Users
@@ -255,6 +255,19 @@ def test_profiles_are_kept_beside_events(crowd: Crowd) -> None:
     crowd.users.put(UserUpdate("a"))
     assert crowd.users.profile("a") == UserUpdate("a")
     assert not crowd.users.view("a").known
+
+
+def test_profiles_take_room_in_the_cache_and_give_it_back(tmp_path: Path) -> None:
+    crowd = Crowd(tmp_path, cache_bytes=100_000)
+    for n in range(200):
+        crowd.users.put(UserUpdate(f"u{n}", {"job": "writer"}))
+    for n in range(200):
+        crowd.happen([f"u{n}"], [n])
+        assert crowd.users.profiles.used_bytes == crowd.users.cached * SLOT_BYTES
+        assert used_bytes(crowd) + crowd.users.profiles.used_bytes <= 100_000 + 10 * History.page_bytes
+    assert crowd.users.evictions > 20
+    assert crowd.users.view("u0").groups == crowd.users.view("u199").groups == (0,)
+    crowd.close()
 
 
 # From several threads.
