@@ -23,7 +23,9 @@ LEARNERS = {
     "bayesian-hybrid-categories": "streamer.models.bayesian_hybrid:BayesianHybrid",
     "bayesian-hybrid-plain": "streamer.models.bayesian_hybrid:BayesianHybrid",
     "stack": "streamer.models.blend:Stack",
+    "transitions": "streamer.models.transitions:Transitions",
     "skip-gram": "streamer.models.skip_gram:SkipGram",
+    "click-blend": "streamer.models.click_blend:ClickBlend",
 }
 
 # Parameters of those that are another learner with other settings. These are experts of the stack, so unlike one another

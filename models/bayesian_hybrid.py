@@ -32,7 +32,7 @@ import msgspec
 import numpy as np
 
 from streamer.arrays import F32, F64, I32, Array
-from streamer.batch import CATEGORIES, GROUPS, RATING, Batch, UserView
+from streamer.batch import CATEGORIES, GROUPS, RATING, Batch, Opinion, UserView
 from streamer.embeddings import Side, Table
 from streamer.models.bayesian_hybrid_answers import condition_hybrid, doubt_hybrid, score_hybrid
 from streamer.models.bayesian_hybrid_kernel import learn_hybrid, predict_hybrid
@@ -171,15 +171,19 @@ class BayesianHybrid:
 
     def learn(self, batch: Batch) -> F32:
         """See OnlineLearner; predictions are not clipped."""
-        out = np.empty(len(batch), dtype=np.float32)
+        return self.learn_probed(batch, np.empty((len(batch), 0), dtype=np.int32)).predicted
+
+    def learn_probed(self, batch: Batch, probes: I32) -> Opinion:
+        """See Probed."""
+        opinion = Opinion(np.empty(len(batch), dtype=np.float32), np.empty(probes.shape, dtype=np.float32))
         user, item, stream, crowd, said = self.user, self.item, self.stream, self.crowd, batch.profiles
         learn_hybrid(
             user.values, user.touched, item.values, item.touched, stream.values, stream.touched, crowd.values,
             crowd.touched, self.alike.values, self.alike.touched, self.words.values, self.kin.sets.values,
             self.kin.eldest, batch.kinds, batch.users, batch.items, batch.values, batch.times_ms, said.slots,
-            said.preferences, said.groups, self.model, out,
+            said.preferences, said.groups, probes, self.model, *opinion,
         )  # fmt: skip
-        return out
+        return opinion
 
     def predict(self, batch: Batch) -> F32:
         """See OnlineLearner; predictions are not clipped."""

@@ -180,17 +180,23 @@ def learn_hybrid(
     slots: I32,
     preferences: F32,
     groups: I32,
+    probes: I32,
     model: Model,
     out: F32,
+    scores: F32,
 ) -> None:
-    """Predict, then move, event by event; `words` to `eldest` are what was attached, `slots` to `groups` are a batch.Profiles."""
+    """Predict, then move, event by event.
+
+    `words` to `eldest` are what was attached, `slots` to `groups` are a batch.Profiles, probes as in protocols.Probed.
+    """
     n, most = FIXED + model.dim + model.categories, FIXED + model.dim + CATEGORIES
     x, px, at = np.zeros(most), np.zeros(n), np.zeros(most, dtype=np.int32)
     mind, gains, doubts = np.empty(user.shape[1], user.dtype), np.empty((CATEGORIES, n)), np.empty(CATEGORIES)
     bed = np.empty(item.shape[1], item.dtype)
     for k in range(len(kinds)):
         out[k] = np.nan
-        if kinds[k] != RATING:
+        asked = probes.shape[1] if probes.shape[1] and probes[k, 0] >= 0 else 0
+        if kinds[k] != RATING and asked == 0:
             continue
         u, i, y, mu, sigma = user[users[k]], item[items[k]], np.float64(values[k]), stream[0, MU], deviation(stream)
         slot = slots[users[k]] if users[k] < len(slots) else -1
@@ -198,6 +204,15 @@ def learn_hybrid(
         if slot >= 0:
             heard = listen(u, preferences[slot], groups[slot], crowd, stream, model, mind, x, at, gains, doubts)
             v = mind
+        for m in range(asked):
+            scores[k, m] = np.nan
+            if probes[k, m] >= 0:
+                place(item[probes[k, m]], probes[k, m], alike, sets, eldest, model, bed)
+                count, total = look(bed, words, probes[k, m], stream, model, x, at)
+                # a session's bias is the same for all items
+                scores[k, m] = mu + sigma * expected(v, stream, 0.0, x, at, count)
+        if kinds[k] != RATING:
+            continue
         time_ms = min(max(np.float64(times_ms[k]), -LATEST), LATEST)
         fade = model.fade if continues(u, time_ms, model) else 0.0
         elder = place(i, items[k], alike, sets, eldest, model, bed)

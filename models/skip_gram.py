@@ -1,16 +1,20 @@
-"""Skip-gram with negative sampling on clicks: user vectors against item vectors, one step a click.
+"""Skip-gram with negative sampling on clicks: a user and its last items against item vectors, one step a click.
 
-    maximise  log s(u . v_i) + sum_{k negatives j} log s(-u . v_j),    j ~ n_j^.75 / sum n^.75,    s(x) = 1 / (1 + e^-x)
+    h = u + sum_t d^t x_(c_t) / sqrt(sum_t d^2t)                c_0, c_1, ...: what u clicked last, newest first
+    maximise  log s(h . v_i) + sum_{k negatives j} log s(-h . v_j),    j ~ n_j^.75 / sum n^.75,    s(z) = 1 / (1 + e^-z)
 
-where n is an item's weighted clicks so far. Negatives are never items that the user has seen. The logit u . v_i
+where n is an item's weighted clicks so far. Negatives are never items that the user has seen. The logit h . v_i
 estimates how much likelier i is than under the noise: .75 ln n_i is added to score with it, and the vectors of a user
 without clicks are 0, which leaves popularity. A dislike (a weight below 0) is one negative step on its item.
-Cost: O(k (dim + log items + items seen)) a click. State: u and v float32 (rows, dim); n and n^.75 int64 (items, 2);
-clicks, steps refused.
+Cost: O((k + window) dim + k (log items + items seen)) a click. State: u float32 (rows, dim) and the last items; v and x
+float32 (rows, 2 dim); n and n^.75 int64 (items, 2); clicks, steps refused.
 
 Mikolov, Sutskever, Chen, Corrado, Dean (2013), Distributed representations of words and phrases and their
-compositionality, NIPS, eq. 4; Barkan, Koenigstein (2016), Item2vec, MLSP.
-Deviations: the noise follows the counts event by event (see noise.py); the step is constant, as the stream has no end.
+compositionality, NIPS, eq. 4; Le, Mikolov (2014), Distributed representations of sentences and documents, ICML, sec. 2.3
+(a vector of its own beside those of the context); Barkan, Koenigstein (2016), Item2vec, MLSP.
+Deviations: the noise follows the counts event by event (see noise.py); the step is constant, as the stream has no end;
+the context is divided by the length of its weights, so that it weighs alike for few and many clicks: without that, steps
+of .15 diverge.
 """
 
 from collections.abc import Mapping
@@ -19,7 +23,7 @@ import msgspec
 import numpy as np
 
 from streamer.arrays import F32, F64, I32, I64, U8, U64, Array
-from streamer.batch import Batch, UserView
+from streamer.batch import Batch, Opinion, UserView
 from streamer.embeddings import Table
 from streamer.kernel import kernel
 from streamer.models.noise import UNIT, add_noise, build_noise, draw_noise, noise_weight
@@ -28,6 +32,7 @@ from streamer.seed import mix64
 
 REDRAWS = 4  # draws for each negative wanted, at most
 LARGEST = 1e6  # a longer step, or a logit further out, is refused
+ROWS = 1 << 24  # float32 holds no higher row exactly: later items are no context
 WEIGHT_LARGEST = 1e6  # a click's largest weight in the counts
 
 
@@ -44,6 +49,10 @@ class SkipGramParameters(msgspec.Struct, frozen=True):
     """Negatives a click. The paper's 5 to 20 for small data."""
     noise_exponent: float = 0.75
     """Power of the counts that negatives are drawn by, and popularity's weight in a score. The paper's."""
+    window: int = 10
+    """A user's last clicks that are context. The design's 20 gain nothing over 10."""
+    decay: float = 0.85
+    """d: what an older click counts of the next newer one. The design's .92 for 20."""
     noise: float = 0.1
     """Standard deviation of an item's first vector: small beside what a few clicks learn."""
 
@@ -68,31 +77,82 @@ def has_seen(pages: I32, page_of: I32, u: int, seen: int, window: int, i: int) -
 
 
 @kernel
-def logit(u: Array, v: Array) -> float:
-    """u . v in float64; four sums at once, which the processor overlaps."""
+def logit(h: Array, v: Array) -> float:
+    """h . v in float64 over the first len(h) entries of v; four sums at once, which the processor overlaps."""
     a = b = c = d = 0.0
-    whole = len(u) - len(u) % 4
+    whole = len(h) - len(h) % 4
     for j in range(0, whole, 4):
-        a += np.float64(u[j]) * np.float64(v[j])
-        b += np.float64(u[j + 1]) * np.float64(v[j + 1])
-        c += np.float64(u[j + 2]) * np.float64(v[j + 2])
-        d += np.float64(u[j + 3]) * np.float64(v[j + 3])
-    for j in range(whole, len(u)):
-        a += np.float64(u[j]) * np.float64(v[j])
+        a += np.float64(h[j]) * np.float64(v[j])
+        b += np.float64(h[j + 1]) * np.float64(v[j + 1])
+        c += np.float64(h[j + 2]) * np.float64(v[j + 2])
+        d += np.float64(h[j + 3]) * np.float64(v[j + 3])
+    for j in range(whole, len(h)):
+        a += np.float64(h[j]) * np.float64(v[j])
     return (a + b) + (c + d)
 
 
 @kernel
-def step_item(u: Array, v: Array, label: float, rate: float, move: F64) -> bool:
-    """One logistic step of item vector v towards `label`; adds what u is to move by to `move`. False: refused."""
-    x = logit(u, v)
+def look_at(u: Array, item: Array, decay: float, h: F64, context: I32, shares: F64) -> int:
+    """h, the user's vector and its context's; the context's item rows and their shares; how many there are.
+
+    A user's row is u and the last items, newest first, -1 where there is none: float32 holds rows up to 2^24 exactly.
+    """
+    dim, count, squares, weight = len(h), 0, 0.0, 1.0
+    for t in range(len(u) - dim):
+        if u[dim + t] < 0:
+            break
+        context[t], shares[t] = int(u[dim + t]), weight
+        squares += weight * weight
+        weight *= decay
+        count += 1
+    for j in range(dim):
+        h[j] = np.float64(u[j])
+    for t in range(count):
+        shares[t] /= np.sqrt(squares)
+        x = item[context[t]]
+        for j in range(dim):
+            h[j] += shares[t] * np.float64(x[dim + j])
+    return count
+
+
+@kernel
+def note_item(u: Array, dim: int, i: int, weight: float) -> None:
+    """Put i first among the user's last items, or take a disliked one out."""
+    place = len(u) - 1
+    for t in range(dim, len(u)):
+        if u[t] == i:
+            place = t
+            break
+    if weight > 0.0 and i < ROWS:
+        for t in range(place, dim, -1):
+            u[t] = u[t - 1]
+        u[dim] = i
+    elif weight < 0.0 and u[place] == i:
+        for t in range(place, len(u) - 1):
+            u[t] = u[t + 1]
+        u[len(u) - 1] = -1
+
+
+@kernel
+def step_item(h: Array, v: Array, label: float, rate: float, move: F64) -> bool:
+    """One logistic step of item vector v towards `label`; adds what h's parts are to move by to `move`. False: refused."""
+    x = logit(h, v)
     g = rate * (label - 1.0 / (1.0 + np.exp(-x)))
     if not abs(x) < LARGEST:  # NaN is not below
         return False
-    for j in range(len(u)):
+    for j in range(len(h)):
         move[j] += g * np.float64(v[j])
-        v[j] = np.float64(v[j]) + g * np.float64(u[j])
+        v[j] = np.float64(v[j]) + g * np.float64(h[j])
     return True
+
+
+@kernel
+def score_item(h: F64, item: Array, noise: I64, i: int, exponent: float) -> float:
+    """Logit plus exponent times the log of the clicks; an item without clicks counts the least click."""
+    z, n = 0.0, 1.0
+    if 0 <= i < min(len(item), len(noise)) and noise[i, 0] > 0:
+        z, n = logit(h, item[i]), float(noise[i, 0])
+    return float(z + exponent * np.log(n / UNIT))
 
 
 @kernel
@@ -114,25 +174,40 @@ def learn_skip_gram(
     pages: I32,
     page_of: I32,
     window: int,
-    rates: tuple[float, float, int, float],
+    probes: I32,
+    rates: tuple[float, float, int, float, float, int],
     out: F32,
+    scores: F32,
 ) -> None:
     """Noise rows are [n, n^.75] in 1 / UNIT; stream is [clicks, refused]; rates as in `SkipGram.rates`."""
-    learning_rate, step_largest, negatives, exponent = rates
-    move = np.empty(user.shape[1], dtype=np.float64)
+    learning_rate, step_largest, negatives, exponent, decay, dim = rates
+    move, h = np.empty(dim, dtype=np.float64), np.empty(dim, dtype=np.float64)
+    context = np.empty(user.shape[1] - dim, dtype=np.int32)
+    shares = np.empty(len(context), dtype=np.float64)
     for k in range(len(clicks)):
         out[k] = np.nan
         weight = np.float64(clicks[k])
-        if weight == 0.0 or not np.isfinite(weight):
+        mine = weight != 0.0 and np.isfinite(weight)
+        if not np.isfinite(weight):
+            stream[0, 1] += 1.0
+            stream_touched[0] = 1
+        asked = probes.shape[1] > 0 and probes[k, 0] >= 0
+        if not mine and not asked:
             continue
         u, i = users[k], items[k]
+        last = look_at(user[u], item, decay, h, context, shares)
+        for m in range(probes.shape[1] if asked else 0):
+            j = probes[k, m]
+            scores[k, m] = np.nan if j < 0 else score_item(h, item, noise, j, exponent)
+        if not mine:
+            continue
         rate = min(learning_rate * abs(weight), step_largest)
         stream_touched[0] = 1
         if weight > 0:
-            x = logit(user[u], item[i]) if noise[i, 0] > 0 else 0.0  # a new item's first vector is no opinion
-            out[k] = 1.0 / (1.0 + np.exp(-x))
+            z = logit(h, item[i]) if noise[i, 0] > 0 else 0.0  # a new item's first vector is no opinion
+            out[k] = 1.0 / (1.0 + np.exp(-z))
         move[:] = 0.0
-        if step_item(user[u], item[i], 1.0 if weight > 0 else 0.0, rate, move):
+        if step_item(h, item[i], 1.0 if weight > 0 else 0.0, rate, move):
             item_touched[i] = 1
         else:
             stream[0, 1] += 1.0
@@ -144,12 +219,18 @@ def learn_skip_gram(
             if j < 0 or j == i or has_seen(pages, page_of, u, seen_counts[k], window, j):
                 continue
             wanted -= 1
-            if step_item(user[u], item[j], 0.0, rate, move):
+            if step_item(h, item[j], 0.0, rate, move):
                 item_touched[j] = 1
             else:
                 stream[0, 1] += 1.0
-        for j in range(len(move)):
+        for j in range(dim):
             user[u, j] = np.float64(user[u, j]) + move[j]
+        for t in range(last):
+            c = context[t]
+            for j in range(dim):
+                item[c, dim + j] = np.float64(item[c, dim + j]) + shares[t] * move[j]
+            item_touched[c] = 1
+        note_item(user[u], dim, i, weight)
         user_touched[u] = 1
         if weight > 0:
             noise[i, 0] += np.int64(np.floor(UNIT * min(weight, WEIGHT_LARGEST) + 0.5))
@@ -161,23 +242,34 @@ def learn_skip_gram(
 
 
 @kernel
-def predict_skip_gram(user: Array, item: Array, noise: I64, users: I32, items: I32, clicks: F32, out: F32) -> None:
-    """s(u . v) of pairs of rows into `out` (n,), .5 where a side is unknown, NaN where the event is not a click."""
+def predict_skip_gram(
+    user: Array, item: Array, noise: I64, users: I32, items: I32, clicks: F32,
+    rates: tuple[float, float, int, float, float, int], out: F32,
+) -> None:  # fmt: skip
+    """s(h . v) of pairs of rows into `out` (n,), .5 where a side is unknown, NaN where the event is not a click."""
+    decay, dim = rates[4], rates[5]
+    h = np.empty(dim, dtype=np.float64)
+    context = np.empty(user.shape[1] - dim, dtype=np.int32)
+    shares = np.empty(len(context), dtype=np.float64)
     for k in range(len(items)):
-        u, i, x = users[k], items[k], 0.0
+        u, i, z = users[k], items[k], 0.0
         if 0 <= u < len(user) and 0 <= i < min(len(item), len(noise)) and noise[i, 0] > 0:
-            x = logit(user[u], item[i])
-        out[k] = 1.0 / (1.0 + np.exp(-x)) if clicks[k] > 0 and np.isfinite(clicks[k]) else np.nan
+            look_at(user[u], item, decay, h, context, shares)
+            z = logit(h, item[i])
+        out[k] = 1.0 / (1.0 + np.exp(-z)) if clicks[k] > 0 and np.isfinite(clicks[k]) else np.nan
 
 
 @kernel
-def score_skip_gram(u: Array, item: Array, noise: I64, items: I32, exponent: float, out: F32) -> None:
+def score_skip_gram(
+    u: Array, item: Array, noise: I64, items: I32, rates: tuple[float, float, int, float, float, int], out: F32
+) -> None:
     """Logit plus exponent times the log of the clicks into `out` (n,); an item without clicks counts the least click."""
+    exponent, decay, dim = rates[3], rates[4], rates[5]
+    h = np.empty(dim, dtype=np.float64)
+    context = np.empty(len(u) - dim, dtype=np.int32)
+    look_at(u, item, decay, h, context, np.empty(len(context), dtype=np.float64))
     for k in range(len(items)):
-        i, x, n = items[k], 0.0, 1.0
-        if 0 <= i < min(len(item), len(noise)) and noise[i, 0] > 0:
-            x, n = logit(u, item[i]), float(noise[i, 0])
-        out[k] = x + exponent * np.log(n / UNIT)
+        out[k] = score_item(h, item, noise, items[k], exponent)
 
 
 class SkipGram:
@@ -190,12 +282,17 @@ class SkipGram:
         """The seed reaches items through their rows' keys, and negatives through the events' keys."""
         self.name, self.parameters = name, parameters
         p, zeros = parameters, [0.0] * parameters.dim
-        self.user = Table("user", zeros)  # u
-        self.item = Table("item", zeros, random=p.dim, scale=p.noise)  # v
+        self.user = Table("user", zeros + [-1.0] * p.window)  # u, the last items
+        self.item = Table("item", 2 * zeros, random=p.dim, scale=p.noise)  # v, x
         self.noise = Table("item", [0, 0], dtype=np.int64)  # n, n^.75
         self.stream = Table("stream", [0.0, 0.0], dtype=np.float64)  # clicks, refused
-        self.rates = (p.learning_rate, p.step_largest, p.negatives, p.noise_exponent)
+        self.rates = (p.learning_rate, p.step_largest, p.negatives, p.noise_exponent, p.decay, p.dim)
         self._tree: I64 = np.zeros(1, dtype=np.int64)  # over noise.values[:, 1]
+
+    @property
+    def refused(self) -> int:
+        """See Guarded."""
+        return int(self.stream.values[0, 1])
 
     def tables(self) -> Mapping[str, Table]:
         """See Stateful."""
@@ -206,34 +303,36 @@ class SkipGram:
         self._tree = np.zeros(1, dtype=np.int64)
 
     def learn(self, batch: Batch) -> F32:
-        """See OnlineLearner; s(u . v_i) of each click."""
+        """See OnlineLearner; s(h . v_i) of each click."""
+        return self.learn_probed(batch, np.empty((len(batch), 0), dtype=np.int32)).predicted
+
+    def learn_probed(self, batch: Batch, probes: I32) -> Opinion:
+        """See Probed."""
         if len(self._tree) <= len(self.noise.values):
             self._tree = build_noise(self.noise.values[:, 1])
-        out = np.empty(len(batch), dtype=np.float32)
+        said = Opinion(np.empty(len(batch), dtype=np.float32), np.empty(probes.shape, dtype=np.float32))
         user, item, noise, stream, seen = self.user, self.item, self.noise, self.stream, batch.seen
         learn_skip_gram(
             user.values, user.touched, item.values, item.touched, noise.values, noise.touched, self._tree,
             stream.values, stream.touched, batch.users, batch.items, batch.clicks, batch.keys, batch.seen_counts,
-            seen.pages, seen.page_of, seen.window, self.rates, out,
+            seen.pages, seen.page_of, seen.window, probes, self.rates, *said,
         )  # fmt: skip
-        return out
+        return said
 
     def predict(self, batch: Batch) -> F32:
         """See OnlineLearner; .5 where nothing is known."""
         out = np.empty(len(batch), dtype=np.float32)
-        predict_skip_gram(
-            self.user.values, self.item.values, self.noise.values, batch.users, batch.items, batch.clicks, out
-        )
+        user, item, noise = self.user.values, self.item.values, self.noise.values
+        predict_skip_gram(user, item, noise, batch.users, batch.items, batch.clicks, self.rates, out)
         return out
 
     def score(self, user: UserView, items: I32) -> F32:
         """Log odds against the noise plus the log of the noise, (len(items),)."""
         out = np.empty(len(items), dtype=np.float32)
-        exponent = self.parameters.noise_exponent
         u = np.array(user.rows[self.name])  # a copy: a read-only row would compile the kernel once more
-        score_skip_gram(u, self.item.values, self.noise.values, items, exponent, out)
+        score_skip_gram(u, self.item.values, self.noise.values, items, self.rates, out)
         return out
 
     def vectors(self) -> Array:
-        """See ItemVectors."""
-        return self.item.values
+        """See ItemVectors: v, which is near for items that are clicked by the same users."""
+        return self.item.values[:, : self.parameters.dim]

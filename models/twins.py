@@ -12,9 +12,11 @@ from streamer.models.bayesian_hybrid import BayesianHybrid
 from streamer.models.bias import Bias
 from streamer.models.biased_mf import BiasedMF
 from streamer.models.blend import WEIGHTS, Stack
+from streamer.models.click_blend import ClickBlend
 from streamer.models.noise import UNIT
 from streamer.models.popularity import Popularity, RecentPopularity
 from streamer.models.skip_gram import REDRAWS, SkipGram
+from streamer.models.transitions import LEAST, Transitions
 from streamer.seed import mix64
 
 
@@ -225,32 +227,110 @@ def twin_stack(learner: Stack, batch: Batch) -> F64:
     return out
 
 
+def twin_transitions(learner: Transitions, batch: Batch) -> F64:
+    """See transitions.py; without the laziness, and without halving, which takes a million clicks."""
+    out = np.full(len(batch), np.nan)
+    p, stream = learner.parameters, learner.stream.values[0]
+    for k in np.flatnonzero(batch.clicks != 0):
+        weight, i = float(batch.clicks[k]), int(batch.items[k])
+        user, popularity = learner.user.values[batch.users[k]], learner.popularity.values
+        context = user[user >= 0]
+        weights = p.decay ** np.arange(len(context))
+        if weight > 0:
+            recent = popularity[i, 0] * 0.5 ** ((stream[1] - popularity[i, 1]) / p.half_life)
+            share = max(recent, LEAST) / max(stream[0], LEAST)
+            counts = [learner.counts.values[c, 1:][learner.successors.values[c] == i].sum() for c in context]
+            sums = learner.counts.values[context, 0].astype(np.float64)
+            each = (np.array(counts, dtype=np.float64) + p.pseudo_counts * share) / (sums + p.pseudo_counts)
+            out[k] = min(weights @ each / weights.sum() if len(context) else share, 1.0)
+            popularity[i] = recent + weight, stream[1]
+            stream[:2] = (stream[0] + weight) * 0.5 ** (1 / p.half_life), stream[1] + 1
+        for c, share in zip(context.tolist(), weight * weights, strict=True):
+            if c != i:
+                _count(learner, c, i, share)
+                _count(learner, i, c, p.backwards * share)
+        rest = [c for c in context.tolist() if c != i]
+        last = ([i, *rest] if weight > 0 else rest)[: p.window]
+        user[:] = last + [-1] * (p.window - len(last))
+    return out
+
+
+def _count(learner: Transitions, of: int, i: int, weight: float) -> None:
+    row, counts = learner.successors.values[of], learner.counts.values[of]
+    if i not in row:
+        if weight < 0:
+            return
+        row[counts[1:].argmin()] = i
+    place = 1 + int(np.flatnonzero(row == i)[0])
+    moved = max(weight, -float(counts[place]))
+    counts[place] += moved
+    counts[0] = max(float(counts[0]) + moved, 0.0)
+
+
 def twin_skip_gram(learner: SkipGram, batch: Batch) -> F64:
     """See skip_gram.py; the noise is summed anew for every click."""
     out = np.full(len(batch), np.nan)
     parameters, noise, stream = learner.parameters, learner.noise.values, learner.stream.values[0]
+    dim, items = parameters.dim, learner.item.values
     for k in np.flatnonzero(batch.clicks != 0):
         weight, i = float(batch.clicks[k]), int(batch.items[k])
         user = learner.user.values[batch.users[k]]
-        u = user.astype(np.float64)
+        context = user[dim:][user[dim:] >= 0].astype(int)
+        shares = parameters.decay ** np.arange(len(context))
+        shares /= np.linalg.norm(shares)
+        h = user[:dim] + shares @ items[context, dim:].astype(np.float64)
         rate = min(parameters.learning_rate * abs(weight), parameters.step_largest)
         targets = [(i, 0.0)]
         if weight > 0:
-            v = learner.item.values[i].astype(np.float64)
-            out[k] = _sigmoid(u @ v) if noise[i, 0] else 0.5
+            out[k] = _sigmoid(h @ items[i, :dim].astype(np.float64)) if noise[i, 0] else 0.5
             targets = [(i, 1.0)] + [(j, 0.0) for j in _negatives(learner, batch, int(k))]
-        move = np.zeros_like(u)
+        move = np.zeros(dim)
         for j, label in targets:
-            v = learner.item.values[j].astype(np.float64)
-            g = rate * (label - _sigmoid(u @ v))
+            v = items[j, :dim].astype(np.float64)
+            g = rate * (label - _sigmoid(h @ v))
             move += g * v
-            learner.item.values[j] = v + g * u
-        user[:] = u + move
+            items[j, :dim] = v + g * h
+        user[:dim] = user[:dim] + move
+        items[context, dim:] = items[context, dim:] + np.outer(shares, move)
+        rest = [c for c in context.tolist() if c != i]
+        last = ([i, *rest] if weight > 0 else rest)[: parameters.window]
+        user[dim:] = last + [-1] * (parameters.window - len(last))
         if weight > 0:
             noise[i, 0] += int(np.floor(UNIT * weight + 0.5))
             noise[i, 1] = int(np.floor(UNIT * (noise[i, 0] / UNIT) ** parameters.noise_exponent + 0.5))
             stream[0] += 1
     return out
+
+
+def twin_click_blend(learner: ClickBlend, batch: Batch) -> F64:
+    """See click_blend.py; the ring is counted anew for every click, and what is asked of the experts is drawn as there."""
+    p, stream, ring = learner.parameters, learner.stream.values[0], learner.ring.values[0]
+    probes, n, rated = learner.probes(batch), len(p.weights), np.array([name == "ratings" for name in p.experts])
+    said = [batch.opinions[name] for name in p.experts]
+    for k in np.flatnonzero(batch.clicks > 0):
+        if np.isfinite(batch.highs[k] - batch.lows[k]):
+            stream[1] = batch.highs[k] - batch.lows[k]
+        held = min(stream[0], len(ring))
+        chosen = [m for m, j in enumerate(probes[k].tolist()) if j >= 0]
+        if len(chosen) > 1 and probes[k, 0] >= 0 and batch.items[k] in ring:
+            shares = np.array([((ring == probes[k, m]).sum() + 0.5) / (held + 1) for m in chosen])
+            f = np.array([o.scores[k, chosen] if o.scores.size else np.zeros(len(chosen)) for o in said], np.float64)
+            f[rated] *= 4 / stream[1] if stream[1] > 0 else 0.0
+            f -= np.outer(p.popularity, np.log(shares))
+            d = np.clip(f - f[:, :1], -20, 20)
+            w, h = stream[3 : 3 + n], stream[3 + n :].reshape(n, n)
+            e = np.exp(w @ d) / (p.probes * shares)
+            e[0] = 1.0
+            pi = e / e.sum()
+            sure, g = pi[0] / (pi[0] + 1e-3), d @ pi
+            h *= p.forgetting
+            h += sure * ((d * pi) @ d.T - np.outer(g, g)) + (1 - p.forgetting) * p.prior * np.eye(n)
+            w -= sure * np.linalg.solve(h, g)
+        ring[int(stream[0]) % len(ring)] = batch.items[k]
+        stream[0] += 1
+    chances = [said[at].predicted for at, kind in enumerate(rated) if not kind]
+    odds = [np.log(c / (1 - c)) for c in np.clip(np.array(chances, dtype=np.float64), 1e-9, 1 - 1e-9)]
+    return np.asarray(1 / (1 + np.exp(-np.mean(odds, axis=0))), dtype=np.float64)
 
 
 def _negatives(learner: SkipGram, batch: Batch, k: int) -> list[int]:

@@ -70,7 +70,7 @@ class LearningSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """What is learned, and how; the state depends on most of it."""
 
     rating_learner: Annotated[str, _doc("champion for ratings")] = "bayesian-hybrid"
-    click_learner: Annotated[str, _doc("champion for clicks")] = "skip-gram"
+    click_learner: Annotated[str, _doc("champion for clicks")] = "click-blend"
     shadow: Annotated[tuple[str, ...], _doc("learners that learn beside the champions, NAME,...")] = ()
     seed: Annotated[int, _doc("seed of every first value and every negative", ge=0, le=2**63 - 1)] = 1
     dim: Annotated[

@@ -117,7 +117,10 @@ class Probed(Protocol):
     """A learner that can say, while it learns, how it would have scored other items at that moment."""
 
     def learn_probed(self, batch: Batch, probes: I32) -> Opinion:
-        """`learn`, and the scores of `probes` (n, m) item rows for each event's user just before the event, (n, m)."""
+        """`learn`, and the scores of `probes` (n, m) item rows for each event's user just before the event, (n, m).
+
+        A row of probes that begins with -1 asks nothing, and what stands in its scores means nothing; another -1 gets NaN.
+        """
 
 
 @runtime_checkable

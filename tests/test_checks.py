@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from streamer.arrays import F32, I32, Array
-from streamer.batch import RATING, Batch, UserView
+from streamer.batch import RATING, Batch, Opinion, UserView
 from streamer.checks import learners as checks
 from streamer.checks.batches import Ring
 from streamer.checks.learners import CHECKS, CheckFailed, Make
@@ -64,6 +64,18 @@ class Toy:
                 self._event(batch, k)
             return out
         return np.array([self._event(batch, k) for k in range(len(batch))], dtype=np.float32)
+
+    def learn_probed(self, batch: Batch, probes: I32) -> Opinion:
+        out, scores = np.empty(len(batch), dtype=np.float32), np.empty(probes.shape, dtype=np.float32)
+        for k in range(len(batch)):
+            late = self.fault == "asked after it learned"
+            if late:
+                out[k] = self._event(batch, k)
+            rows = self._rows(self.item, probes[k])
+            scores[k] = [self._predict(self.user.values[batch.users[k]], row) for row in rows]
+            if not late:
+                out[k] = self._event(batch, k)
+        return Opinion(out, scores)
 
     def predict(self, batch: Batch) -> F32:
         self.reads += 1
@@ -205,6 +217,7 @@ CAUGHT = {
     "everything counted as refused": checks.counts_what_it_refuses,
     "refusals counted outside the tables": checks.counts_what_it_refuses,
     "damage spreads": checks.damage_stays_in_its_row,
+    "asked after it learned": checks.opinions_are_scores,
 }
 
 

@@ -86,7 +86,7 @@ def test_a_user_for_programs_is_one_object(run: Run, state: Path) -> None:
     assert found["profile"]["attributes"] == {"age": 42.0}
     assert (found["posterior"]["learner"], found["posterior"]["ratings"]) == ("bayesian-hybrid", 2)
     assert found["posterior"]["doubt"] > 0
-    assert set(found["rows"]) == {"bayesian-hybrid/user", "skip-gram/user"}
+    assert set(found["rows"]) == {"bayesian-hybrid/user", "skip-gram/user", "transitions/user"}
 
 
 def test_somebody_never_seen_is_an_answer(run: Run, state: Path) -> None:
@@ -182,7 +182,9 @@ def test_the_digest_is_the_last_line_alone(run: Run, state: Path) -> None:
     assert run("inspect", "--digest", "--data", state)[1].splitlines()[-1] == wanted.digest
     found = json.loads(run("inspect", "--digest", "--json", "--data", state)[1])
     assert found == {"digest": wanted.digest, "learners": wanted.learners, "offsets": {"log/0": 12}}
-    assert set(wanted.learners) == {"bayesian-hybrid", "skip-gram", "popularity-recent"}
+    assert set(wanted.learners) == {
+        "bayesian-hybrid", "transitions", "skip-gram", "click-blend", "popularity-recent"
+    }  # fmt: skip
 
 
 def test_looking_beside_its_owner_shows_the_last_commit(run: Run, tmp_path: Path) -> None:
@@ -254,6 +256,7 @@ def test_a_state_of_other_sizes_is_read_as_it_was_made(tmp_path: Path) -> None:
         (found,) = inspection.look("user", "u1").objects
     assert {name: len(vector) for name, vector in found["rows"].items()} == {  # type: ignore[attr-defined]
         "bayesian-hybrid/user": (4 + 2 + 40) * (4 + 2 + 40 + 3) // 2 + 4,
-        "skip-gram/user": 3,
+        "skip-gram/user": 3 + 10,
+        "transitions/user": 10,
     }
     assert recommendations(str(tmp_path), lambda recommender: recommender.recommend("u1", 1))

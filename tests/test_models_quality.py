@@ -1,14 +1,17 @@
 """What each learner must reach on real ratings (ml-latest-small), learned in time order, scored before learning."""
 
+import json
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from streamer.arrays import F32, F64, I32, Bool
 from streamer.batch import Batch, UserView
 from streamer.checks.batches import Ring
+from streamer.cli.evaluate import evaluate
 from streamer.events import LOG
 from streamer.models import learner
 from streamer.protocols import OnlineLearner
@@ -102,3 +105,17 @@ def test_ratings_are_predicted_well_enough(stream: Batch, name: str, dim: int | 
 def test_skip_gram_beats_all_time_popularity(stream: Batch) -> None:
     rates = {name: hit_rate(ready(name, stream), stream, 30_000) for name in ("popularity", "skip-gram")}
     assert rates["skip-gram"] > rates["popularity"]
+
+
+def test_the_blend_of_clicks_ranks_well_enough_and_no_worse_than_its_first_expert(stream: Batch) -> None:
+    """As `streamer evaluate` says it, whose figures the documentation has."""
+    assert stream  # the data are there
+    found = {}
+    for name in ("transitions", "click-blend"):
+        said = CliRunner().invoke(evaluate, [os.environ["STREAMER_TEST_DATA"], "--learner", name, "--json"])
+        assert said.exit_code == 0, said.output
+        found[name] = json.loads(said.stdout)
+    blend, first = found["click-blend"], found["transitions"]
+    assert blend["hit_rate_10"] >= max(0.116, first["hit_rate_10"])
+    assert blend["hit_rate_20"] >= max(0.180, first["hit_rate_20"])
+    assert blend["ndcg_20"] >= max(0.077, first["ndcg_20"])

@@ -22,7 +22,9 @@ TWINS: dict[str, Callable[[Any, Batch], F64]] = {
     "bayesian-hybrid-categories": twins.twin_bayesian_hybrid,
     "bayesian-hybrid-plain": twins.twin_bayesian_hybrid,
     "stack": twins.twin_stack,
+    "transitions": twins.twin_transitions,
     "skip-gram": twins.twin_skip_gram,
+    "click-blend": twins.twin_click_blend,
 }
 
 

@@ -13,7 +13,7 @@ from streamer.consumers.memory import Abort, Entry, MemorySource
 from streamer.engine import Engine
 from streamer.events import LOG, Offsets
 from streamer.memory import Memory
-from streamer.protocols import Row
+from streamer.protocols import Probed, Row
 from streamer.recommend import POPULARITY, Recommender
 from streamer.state import RocksStore
 
@@ -141,18 +141,19 @@ def offsets_before_state(engine: Engine) -> None:
 def negatives_forgotten(engine: Engine) -> None:
     """Only the rows of a batch's own users and items are committed."""
     skip_gram = engine.learners.by_name["skip-gram"]
-    table, learn_ = skip_gram.tables()["item"], skip_gram.learn
+    assert isinstance(skip_gram, Probed)
+    table, learn_ = skip_gram.tables()["item"], skip_gram.learn_probed
 
-    def forgetful(batch):  # type: ignore[no-untyped-def]
+    def forgetful(batch, probes):  # type: ignore[no-untyped-def]
         before = table.touched.copy()
-        predicted = learn_(batch)
+        said = learn_(batch, probes)
         own = np.zeros_like(table.touched)
         own[batch.items] = 1
         own[: len(before)] |= before
         table.touched &= own
-        return predicted
+        return said
 
-    skip_gram.learn = forgetful  # type: ignore[method-assign]  # that is what a mutant is
+    skip_gram.learn_probed = forgetful  # type: ignore[method-assign]  # that is what a mutant is
 
 
 def process_wide_randomness(engine: Engine) -> None:

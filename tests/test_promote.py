@@ -65,8 +65,8 @@ def test_a_promoted_learner_answers_at_once_and_after_a_kill(data: Path) -> None
         process.kill()
     with streamer(data, *shadows) as process:
         assert rated_by(process) == "bias"
-        assert answering(process) == {"bias": True, "skip-gram": False}
-        assert champions(process) == {"bias", "skip-gram"}
+        assert answering(process) == {"bias": True, "click-blend": False}
+        assert champions(process) == {"bias", "click-blend"}
         assert "bias was promoted and answers for ratings, where the settings name bayesian-hybrid" in (
             process.output.read_text()
         )
@@ -74,11 +74,11 @@ def test_a_promoted_learner_answers_at_once_and_after_a_kill(data: Path) -> None
         assert rated_by(process) == "bias"
         assert "popularity is named no more: what it had learned is deleted" in process.output.read_text()
         answer = json.loads(run("promote", "learner", "bayesian-hybrid", "--url", process.url, "--json"))
-        assert {one["name"] for one in answer["learners"] if one["champion"]} == {"bayesian-hybrid", "skip-gram"}
+        assert {one["name"] for one in answer["learners"] if one["champion"]} == {"bayesian-hybrid", "click-blend"}
         assert rated_by(process) == "bayesian-hybrid"
         process.kill()
     with streamer(data, *shadows) as process:
-        assert answering(process) == {"bayesian-hybrid": False, "skip-gram": False}
+        assert answering(process) == {"bayesian-hybrid": False, "click-blend": False}
         assert "popularity begins now" in process.output.read_text()
 
 
@@ -88,7 +88,7 @@ def test_a_state_that_is_read_answers_as_the_promoted_one_would(data: Path) -> N
         event = {"click": {"userId": "u1", "itemId": "i1"}}
         process.call("EventService/Publish", events=[event, {"click": {"userId": "u2", "itemId": "new"}}])
         process.stop()
-    assert "popularity answers for clicks: promoted, where the settings name skip-gram" in run(
+    assert "popularity answers for clicks: promoted, where the settings name click-blend" in run(
         "inspect", "stats", "--data", data
     )
     answer = json.loads(run("recommend", "u1", "--data", data, "--json"))
@@ -119,7 +119,8 @@ def test_who_does_not_run_is_not_promoted(data: Path) -> None:
     with streamer(data, "--shadow", "bias,popularity") as process:
         said = run("promote", "learner", "stack", "--url", process.url, code=1)
         assert (
-            "no learner 'stack' runs here, only bayesian-hybrid, skip-gram, popularity-recent, bias, popularity" in said
+            "no learner 'stack' runs here, only bayesian-hybrid, transitions, skip-gram, click-blend, popularity-recent, bias, popularity"
+            in said
         )
         assert "start with --shadow stack" in said
         assert rated_by(process) == "bayesian-hybrid"

@@ -89,7 +89,7 @@ def test_who_answers_depends_on_what_is_known_of_a_user(told: Told) -> None:
     told.tell(*clicks("u1", "a", "b"), Rating("u2", "a", 5.0), Rating("u3", "a", 1.0), Click("u4", "a", "dislike"))
     sources = {user: {one.source for one in told.recommender.recommend(user, 5)} for user in ("u1", "u2", "u3", "u4")}
     assert sources["u1"] == set()  # saw everything
-    assert sources["u2"] == {"skip-gram"}  # a high rating is a click
+    assert sources["u2"] == {"click-blend"}  # a high rating is a click
     assert sources["u3"] == {"bayesian-hybrid"}  # a low one says something too
     assert sources["u4"] == {POPULAR}
 

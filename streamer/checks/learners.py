@@ -15,7 +15,7 @@ import numpy as np
 from streamer.arrays import F32, I32, Bool
 from streamer.batch import CLICK, RATING, Batch
 from streamer.checks.batches import Feed, Happening, click, contents, happenings, rating, with_rows
-from streamer.protocols import Guarded, OnlineLearner
+from streamer.protocols import Guarded, OnlineLearner, Probed
 
 Make: TypeAlias = Callable[[int], OnlineLearner]  # a fresh learner from a seed
 EVENTS = 500
@@ -286,8 +286,8 @@ def counts_what_it_refuses(make: Make) -> None:
     """A value of its kind that is not finite is refused and counted once, in `refused`, which is state; others are not counted."""
     feed = Feed(make(1))
     learner = feed.learner
-    if not isinstance(learner, Guarded):
-        return
+    require(isinstance(learner, Guarded), "it has no `refused`: see streamer.protocols.Guarded")
+    assert isinstance(learner, Guarded)
     kind_of = rating if learner.kind == "ratings" else click
     feed.learn(happenings(200))
     require(learner.refused == 0, f"{learner.refused} events refused where all were fine")
@@ -314,8 +314,26 @@ def damage_stays_in_its_row(make: Make) -> None:
             table.values[feed.ids(side)[f"{side[0]}0"]] = 0.0
         _require_finite(feed, f"events with a row of a {side} that was not finite")
         require(
-            not tables or not isinstance(learner, Guarded) or learner.refused > 0,
+            not tables or (isinstance(learner, Guarded) and learner.refused > 0),
             f"steps with a row of a {side} that was not finite were not counted in `refused`",
+        )
+
+
+def opinions_are_scores(make: Make) -> None:
+    """What a learner says of other items while it learns is what `score` says of them just before, but for a number that is the same for all."""
+    feed = Feed(make(1))
+    learner = feed.learner
+    if not isinstance(learner, Probed):
+        return
+    feed.learn(happenings(300))
+    for n, event in enumerate(happenings(100, seed=2)):
+        batch, items = feed.batch([event]), items_of(feed)[:20]
+        items = items[items >= 0]
+        before = learner.score(feed.view(event.user_id), items).astype(np.float64)
+        said = learner.learn_probed(batch, items[None, :]).scores[0].astype(np.float64)
+        require(
+            bool(np.allclose(said - said[0], before - before[0], rtol=1e-4, atol=1e-4)),
+            f"event {n}: items {items} would have scored {before}, and {said} was said of them while learning",
         )
 
 
@@ -349,4 +367,5 @@ CHECKS: tuple[Callable[[Make], None], ...] = (
     refuses_what_is_not_finite,
     counts_what_it_refuses,
     damage_stays_in_its_row,
+    opinions_are_scores,
 )

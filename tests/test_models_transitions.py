@@ -1,0 +1,89 @@
+"""Transitions: what is clicked after what, on sequences that a person can count."""
+
+import numpy as np
+import pytest
+
+from streamer.checks.batches import Feed, Happening, click
+from streamer.models.transitions import FULL, Transitions, TransitionsParameters
+
+
+def feed(**parameters: float) -> Feed:
+    return Feed(Transitions("transitions", TransitionsParameters(**parameters), seed=1))  # type: ignore[arg-type]  # ints are floats here
+
+
+def best(one: Feed, user_id: str, count: int = 3) -> list[str]:
+    """The items with the highest scores, best first."""
+    ids = list(one.item_rows)
+    scores = one.learner.score(one.view(user_id), np.arange(len(ids), dtype=np.int32))
+    return [ids[row] for row in np.argsort(-scores, kind="stable")[:count]]
+
+
+def after(one: Feed, item_id: str) -> dict[str, float]:
+    """Counts in an item's list."""
+    tables, row, ids = one.learner.tables(), one.item_rows[item_id], list(one.item_rows)
+    rows, counts = tables["successors"].values[row], tables["counts"].values[row, 1:]
+    return {ids[i]: float(count) for i, count in zip(rows, counts, strict=True) if i >= 0}
+
+
+def walks(*paths: str) -> list[Happening]:
+    """Each path a user of its own who clicks its letters in turn."""
+    return [click(f"{path} {n}", letter) for n, path in enumerate(paths) for letter in path]
+
+
+def test_what_followed_most_often_comes_first() -> None:
+    one = feed(pseudo_counts=0.1)
+    one.learn([*walks("ab", "ab", "ab", "ac"), click("u", "a")])
+    assert best(one, "u", 2) == ["b", "c"]
+
+
+def test_the_way_back_counts_half_and_older_clicks_less() -> None:
+    one = feed()
+    one.learn(walks("abc"))
+    assert after(one, "a") == pytest.approx({"b": 1.0, "c": 0.85})
+    assert after(one, "b") == pytest.approx({"a": 0.5, "c": 1.0})
+    assert after(one, "c") == pytest.approx({"b": 0.5, "a": 0.425})
+
+
+def test_a_user_without_clicks_gets_what_is_popular_of_late() -> None:
+    one = feed(half_life=2.0)
+    one.learn(walks(*"aaaaabbb"))
+    assert best(one, "nobody", 2) == ["b", "a"]
+
+
+def test_a_dislike_takes_from_the_counts_and_is_no_context() -> None:
+    one = feed()
+    one.learn([*walks("ab", "ab", "ac"), click("u", "a"), click("u", "b", -1.0)])
+    assert after(one, "a") == pytest.approx({"b": 1.0, "c": 1.0})
+    one.learn([click("u", "b", -5.0)])
+    assert after(one, "a") == pytest.approx({"b": 0.0, "c": 1.0})
+    one.learn([click("u", "a", -1.0)])
+    assert best(one, "u", 1) == best(one, "nobody", 1)
+
+
+def test_a_heavier_click_counts_for_more() -> None:
+    one = feed()
+    one.learn([*walks("ab", "ab"), click("v", "a"), click("v", "c", 4.0), click("u", "a")])
+    assert best(one, "u", 1) == ["c"]
+
+
+def test_a_full_list_keeps_what_counts_and_lets_the_newcomer_inherit_from_the_least() -> None:
+    one = feed(successors=2)
+    one.learn(walks("ab", "ab", "ab", "ac", "ad"))
+    assert after(one, "a") == pytest.approx({"b": 3.0, "d": 2.0})
+
+
+def test_a_list_whose_sum_is_full_is_halved() -> None:
+    one = feed()
+    one.learn([click("u", "a"), *[click("u", letter, FULL / 2) for letter in "bcd"]])
+    tables = one.learner.tables()
+    sums = tables["counts"].values
+    assert float(sums[:, 0].max()) <= FULL
+    np.testing.assert_allclose(sums[:, 0], sums[:, 1:].sum(axis=1))
+
+
+def test_a_repeated_click_moves_to_the_front_and_follows_nothing_of_itself() -> None:
+    one = feed()
+    one.learn([click("u", letter) for letter in "aba"])
+    assert "a" not in after(one, "a")
+    row = one.learner.tables()["user"].values[one.user_rows["u"]]
+    assert row[:3].tolist() == [one.item_rows["a"], one.item_rows["b"], -1]
