@@ -10,6 +10,7 @@ import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
+from math import floor, isfinite
 
 import numpy as np
 
@@ -44,7 +45,8 @@ class Categories:
             self._note(name)
             for number in self.numbers(name):
                 bits |= 1 << number
-        self.words.values[row] = bits & (1 << MOST) - 1, bits >> MOST
+        words = self.words.values
+        words[row, 0], words[row, 1] = bits & (1 << MOST) - 1, bits >> MOST
         self.kin.put(row, bits)
 
     def _names(self, item: ItemUpdate) -> Iterator[str]:
@@ -111,5 +113,6 @@ class Categories:
 def stepped(value: str | float | bool, step: float) -> str:
     """An attribute's value as the name of its category: a number in steps of a width, anything else as it is."""
     if isinstance(value, int | float) and not isinstance(value, bool) and step > 0:
-        return f"{np.floor(value / step) * step:.12g}"
+        steps = value / step
+        return f"{(floor(steps) if isfinite(steps) else steps) * step:.12g}"
     return str(value)

@@ -65,10 +65,12 @@ class Items:
 
     def put(self, item: ItemUpdate) -> None:
         """What the catalogue says now."""
-        (row,) = self.rows([item.item_id])
+        row = self.row_of.get(item.item_id)
+        if row is None:
+            row = int(self.rows([item.item_id])[0])
         self.catalogue[item.item_id] = item
         self.available[row] = item.available
-        self.categories.put(int(row), item)
+        self.categories.put(row, item)
         self._changed[item.item_id] = _ENCODER.encode(item)
 
     def remove(self, item_id: str) -> None:
