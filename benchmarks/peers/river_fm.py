@@ -27,7 +27,10 @@ class RiverFM:
     kind: ClassVar[Kind] = "ratings"
     package = "river"
     Settings = RiverFMSettings
-    tuned: ClassVar[RiverFMSettings | None] = None
+    tuned = RiverFMSettings(
+        factors=20, weight_rate=0.02, latent_rate=0.03, intercept_rate=0.01, weight_l2=0.02, latent_l2=0.01,
+        first_deviation=0.03, categories=True,
+    )  # fmt: skip
     space: ClassVar[Mapping[str, Sequence[Any]]] = {
         "weight_rate": (0.01, 0.02, 0.03, 0.04, 0.06),
         "latent_rate": (0.003, 0.01, 0.02, 0.03),
