@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.contest import Outcome
 from benchmarks.run import RESULTS, Report
-from benchmarks.tables import defaults, load, measured
+from benchmarks.tables import load, measured
 
 mpl.use("svg")
 OURS = ("#0072B2", "#009E73", "#56B4E9", "#004D40", "#7BC8A4", "#5B6FB5", "#2F8F9D", "#8FA3BF")
@@ -57,7 +57,7 @@ def looking_back(parts: Sequence[float]) -> Any:
 
 
 def _rmse(report: Report) -> Figure | None:
-    named = tuple(f"{name}-" for name in defaults(report))
+    named = tuple(f"{name}-" for name in report.defaults)
     chosen = [o for o in _chosen(report, "ratings") if not o.name.startswith(named)]  # its variants crowd the picture
     lines = {o.name: np.sqrt(looking_back(o.ratings.squares)) for o in chosen if o.ratings}
     return _curves(
@@ -83,7 +83,7 @@ def _curves(
 ) -> Figure | None:
     if not lines:
         return None
-    named = defaults(report)
+    named = report.defaults
     colour, figure = colours(chosen, named), Figure(figsize=(9, 5))
     axes = figure.subplots()
     share = np.arange(WINDOW, 101)
@@ -136,7 +136,7 @@ def _speed(report: Report) -> Figure | None:
     chosen = [o for o in report.outcomes if o.ratings and o.events_per_second]
     if not chosen:
         return None
-    named, figure = defaults(report), Figure(figsize=(9, 5))
+    named, figure = report.defaults, Figure(figsize=(9, 5))
     colour, axes = colours(_chosen(report, "ratings"), named), figure.subplots()
     places: dict[str, list[tuple[float, float]]] = {}  # by name, the one that is labelled last
     for o in chosen:

@@ -47,6 +47,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     machine: str
     versions: dict[str, str | None]  # None: not installed
     minutes: float
+    defaults: list[str]  # what `streamer` served with, of ratings and of clicks
     outcomes: list[Outcome]
     speed: Speed
 
@@ -100,7 +101,8 @@ def one(path: Path, name: str, variant: str, title: str) -> Outcome:
 
 def everyone(path: Path, name: str, console: Console, rounds: int) -> Report:
     """All competitors on one stream, one after the other, each in a process of its own."""
-    began, events = time.monotonic(), read(path, load({}, environ={}))
+    settings, began = load({}, environ={}), time.monotonic()
+    events, learning = read(path, settings), settings.learning
     chosen, outcomes = list(competitors()), []
     for n, (competitor, variant) in enumerate(chosen, 1):
         title = f"{name}, {n} of {len(chosen)}: {competitor} {variant}"
@@ -112,7 +114,8 @@ def everyone(path: Path, name: str, console: Console, rounds: int) -> Report:
     return Report(
         stream=name, events=len(events), ratings=int(events.rated.sum()), clicks=int((events.clicks > 0).sum()),
         users=events.user_count, items=len(events.item_ids), machine=machine(), versions=versions(),
-        minutes=(time.monotonic() - began) / 60, outcomes=outcomes, speed=speed,
+        minutes=(time.monotonic() - began) / 60, defaults=[learning.rating_learner, learning.click_learner],
+        outcomes=outcomes, speed=speed,
     )  # fmt: skip
 
 

@@ -54,18 +54,18 @@ def speed(value: float | None) -> str:
     return "-" if value is None else f"{float(f'{value:.3g}'):,.0f}"
 
 
-def label(outcome: Outcome, ours: Sequence[str] = ()) -> str:
+def label(outcome: Outcome, defaults: Sequence[str] = ()) -> str:
     """What it is called in a table; ours in bold."""
     if outcome.side == "ours":
-        return f"**`{outcome.name}`**" + (" (default)" if outcome.name in ours else "")
+        return f"**`{outcome.name}`**" + (" (default)" if outcome.name in defaults else "")
     return f"`{outcome.name}`, {outcome.variant if outcome.variant == 'tuned' else 'its defaults'}"
 
 
-def ratings(report: Report, defaults: Sequence[str]) -> list[str]:
+def ratings(report: Report) -> list[str]:
     """All learners of ratings, best first."""
     rows = [
         [
-            label(o, defaults), figure(r.rmse), figure(r.rmse_last_half), figure(r.rmse_new_users),
+            label(o, report.defaults), figure(r.rmse), figure(r.rmse_last_half), figure(r.rmse_new_users),
             figure(r.rmse_new_items), speed(o.events_per_second), speed(o.evaluate_events_per_second),
         ]
         for o in sorted(report.outcomes, key=lambda o: o.ratings.rmse if o.ratings else 9.0)
@@ -75,11 +75,11 @@ def ratings(report: Report, defaults: Sequence[str]) -> list[str]:
     return table(head, rows)
 
 
-def clicks(report: Report, defaults: Sequence[str]) -> list[str]:
+def clicks(report: Report) -> list[str]:
     """All learners of clicks, best first."""
     rows = [
         [
-            label(o, defaults), figure(c.hit_rate_10), figure(c.hit_rate_20), figure(c.ndcg_20),
+            label(o, report.defaults), figure(c.hit_rate_10), figure(c.hit_rate_20), figure(c.ndcg_20),
             speed(o.events_per_second), speed(o.evaluate_events_per_second),
         ]
         for o in sorted(report.outcomes, key=lambda o: -o.clicks.hit_rate_10 if o.clicks else 0.0)
@@ -88,17 +88,8 @@ def clicks(report: Report, defaults: Sequence[str]) -> list[str]:
     return table(["clicks", "HR@10", "HR@20", "NDCG@20", "clicks/s in memory", "events/s through `evaluate`"], rows)
 
 
-def defaults(report: Report) -> list[str]:
-    """The champions that `streamer` serves with."""
-    from streamer.config import Settings
-
-    learning = Settings().learning
-    return [learning.rating_learner, learning.click_learner]
-
-
 def page(report: Report) -> str:
     """All of it."""
-    named = defaults(report)
     known = [f"{name} {found}" if found else f"{name} not installed" for name, found in report.versions.items()]
     lines = [
         f"# {report.stream}",
@@ -120,12 +111,12 @@ def page(report: Report) -> str:
         "",
         "## Ratings",
         "",
-        *ratings(report, named),
+        *ratings(report),
         "",
         f"![RMSE over the stream]({report.stream}-rmse.svg)",
         "",
     ]
-    lines += [f"![speed against RMSE]({report.stream}-speed.svg)", "", "## Clicks", "", *clicks(report, named), ""]
+    lines += [f"![speed against RMSE]({report.stream}-speed.svg)", "", "## Clicks", "", *clicks(report), ""]
     lines += [
         f"![hit rate over the stream]({report.stream}-hits.svg)",
         "",
@@ -172,15 +163,14 @@ def speeds(report: Report) -> list[str]:
 
 def readme(report: Report) -> str:
     """What stands between the two marks in the README."""
-    named = defaults(report)
     chosen = list({o.name: o for o in report.outcomes}.values())  # tuned comes after the defaults
     return "\n".join(
         [
             BEGIN,
             "",
-            *_short(named, [o for o in chosen if o.ratings], "ratings"),
+            *_short(report.defaults, [o for o in chosen if o.ratings], "ratings"),
             "",
-            *_short(named, [o for o in chosen if o.clicks], "clicks"),
+            *_short(report.defaults, [o for o in chosen if o.clicks], "clicks"),
             "",
             *speeds(report),
             "",

@@ -178,7 +178,7 @@ def report() -> Report:
     medians = {name: 100.0 * n for n, name in enumerate(MEASURED, 1)}
     return Report(
         stream="hand-made", events=3, ratings=2, clicks=1, users=1, items=1, machine="a desk", versions={"river": None},
-        minutes=2.0, outcomes=[
+        minutes=2.0, defaults=["bayesian-hybrid", "skip-gram"], outcomes=[
             rated("river-baseline", "peer", "tuned", 1.25), rated("bayesian-hybrid", "ours", "default", 0.875),
             Outcome(name="skip-gram", side="ours", kind="clicks", variant="default", parameters={}, clicks=clicks), absent,
         ],
