@@ -144,8 +144,8 @@ def learn_click_blend(
     stream: F64, stream_touched: U8, ring: I32, ring_touched: U8, met: I32, items: I32, clicks: F32, lows: F32,
     highs: F32, probes: I32, scores: F32, ratings: I32, popularity: F64, prior: float, forgetting: float,
 ) -> None:  # fmt: skip
-    """The stream's row is [clicks, range of ratings, refused, w (n,), H (n, n)]; scores (n, events, 1 + m)."""
-    n = len(scores)
+    """The stream's row is [clicks, range of ratings, refused, w (n,), H (n, n)]; scores (n, events asked about, 1 + m)."""
+    n, at = len(scores), -1
     d, e = np.empty((probes.shape[1], n)), np.empty(probes.shape[1])
     for k in range(len(clicks)):
         if not np.isfinite(clicks[k]):
@@ -157,14 +157,15 @@ def learn_click_blend(
         if np.isfinite(width):
             stream[0, RANGE] = width
         count, own = 0, share_of(met, stream, items[k])
+        at += probes[k, 0] >= 0
         for m in range(probes.shape[1] if probes[k, 0] >= 0 and met[items[k]] > 0 else 0):
             j = probes[k, m]
             if j < 0:
                 continue
             share, z = share_of(met, stream, j), 0.0
             for a in range(n):
-                there = feature(np.float64(scores[a, k, m]), a, share, ratings, popularity, stream)
-                here = feature(np.float64(scores[a, k, 0]), a, own, ratings, popularity, stream)
+                there = feature(np.float64(scores[a, at, m]), a, share, ratings, popularity, stream)
+                here = feature(np.float64(scores[a, at, 0]), a, own, ratings, popularity, stream)
                 d[count, a] = min(max(there - here, -FARTHEST), FARTHEST)
                 z += stream[0, FIRST + a] * d[count, a]
             e[count] = np.exp(min(max(z, -50.0), 50.0)) / ((probes.shape[1] - 1) * share) if m > 0 else 1.0
@@ -245,9 +246,13 @@ class ClickBlend:
     def learn(self, batch: Batch) -> F32:
         """See OnlineLearner and Composed."""
         self._reserve(int(batch.items.max(initial=-1)) + 1)
-        probes = self.probes(batch)
+        probes = batch.probes
         said = [batch.opinions[name].scores for name in self.parameters.experts]
-        scores = np.stack([one if one.shape == probes.shape else np.zeros(probes.shape, np.float32) for one in said])
+        rows = np.flatnonzero(probes[:, 0] >= 0)  # few
+        scores = np.zeros((len(said), len(rows), probes.shape[1]), dtype=np.float32)
+        for e, one in enumerate(said):
+            if one.shape == probes.shape:
+                scores[e] = one[rows]
         learn_click_blend(
             self.stream.values, self.stream.touched, self.ring.values, self.ring.touched, self._met, batch.items,
             batch.clicks, batch.lows, batch.highs, probes, scores, self._ratings, self._popularity,

@@ -17,6 +17,7 @@ from streamer.models.noise import UNIT
 from streamer.models.popularity import Popularity, RecentPopularity
 from streamer.models.skip_gram import REDRAWS, SkipGram
 from streamer.models.transitions import LEAST, Transitions
+from streamer.models.transitions import UNIT as CLICK
 from streamer.seed import mix64
 
 
@@ -239,9 +240,9 @@ def twin_transitions(learner: Transitions, batch: Batch) -> F64:
         if weight > 0:
             recent = popularity[i, 0] * 0.5 ** ((stream[1] - popularity[i, 1]) / p.half_life)
             share = max(recent, LEAST) / max(stream[0], LEAST)
-            counts = [learner.counts.values[c, 1:][learner.successors.values[c] == i].sum() for c in context]
-            sums = learner.counts.values[context, 0].astype(np.float64)
-            each = (np.array(counts, dtype=np.float64) + p.pseudo_counts * share) / (sums + p.pseudo_counts)
+            lists = learner.lists.values[context]
+            counts = lists[:, 1 + p.successors :].sum(axis=1, where=lists[:, 1 : 1 + p.successors] == i) / CLICK
+            each = (counts + p.pseudo_counts * share) / (lists[:, 0] / CLICK + p.pseudo_counts)
             out[k] = min(weights @ each / weights.sum() if len(context) else share, 1.0)
             popularity[i] = recent + weight, stream[1]
             stream[:2] = (stream[0] + weight) * 0.5 ** (1 / p.half_life), stream[1] + 1
@@ -255,16 +256,17 @@ def twin_transitions(learner: Transitions, batch: Batch) -> F64:
     return out
 
 
-def _count(learner: Transitions, of: int, i: int, weight: float) -> None:
-    row, counts = learner.successors.values[of], learner.counts.values[of]
-    if i not in row:
-        if weight < 0:
+def _count(learner: Transitions, of: int, i: int, clicks: float) -> None:
+    row, size, units = learner.lists.values[of], learner.parameters.successors, int(np.floor(CLICK * clicks + 0.5))
+    items, counts = row[1 : 1 + size], row[1 + size :]
+    if i not in items:
+        if units <= 0:
             return
-        row[counts[1:].argmin()] = i
-    place = 1 + int(np.flatnonzero(row == i)[0])
-    moved = max(weight, -float(counts[place]))
-    counts[place] += moved
-    counts[0] = max(float(counts[0]) + moved, 0.0)
+        items[np.flatnonzero(counts == counts.min())[-1]] = i
+    place = int(np.flatnonzero(items == i)[0])
+    units = max(units, -int(counts[place]))
+    counts[place] += units
+    row[0] += units
 
 
 def twin_skip_gram(learner: SkipGram, batch: Batch) -> F64:
@@ -305,7 +307,7 @@ def twin_skip_gram(learner: SkipGram, batch: Batch) -> F64:
 def twin_click_blend(learner: ClickBlend, batch: Batch) -> F64:
     """See click_blend.py; the ring is counted anew for every click, and what is asked of the experts is drawn as there."""
     p, stream, ring = learner.parameters, learner.stream.values[0], learner.ring.values[0]
-    probes, n, rated = learner.probes(batch), len(p.weights), np.array([name == "ratings" for name in p.experts])
+    probes, n, rated = batch.probes, len(p.weights), np.array([name == "ratings" for name in p.experts])
     said = [batch.opinions[name] for name in p.experts]
     for k in np.flatnonzero(batch.clicks > 0):
         if np.isfinite(batch.highs[k] - batch.lows[k]):

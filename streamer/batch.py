@@ -65,6 +65,9 @@ class Batch:
     highs: F32  # (n,) highest rating before this event, inf where there was none
     seen_counts: I64  # (n,) distinct items the user had seen before this event
     seen: Seen
+    probes: I32 = field(
+        default_factory=lambda: np.empty((0, 0), dtype=np.int32)
+    )  # what who is learning now asked about
     opinions: Mapping[str, Opinion] = field(default_factory=dict)  # of the experts of who is learning now, by name
     profiles: Profiles = NO_PROFILES
 

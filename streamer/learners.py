@@ -80,28 +80,26 @@ class Learners:
 
     def opinions(self, batch: Batch) -> Iterator[tuple[str, Opinion]]:
         """Each learner learns when its turn comes: its name, and what it said of the batch, not clipped."""
-        probes = self._probes(batch)
+        asked = {name: made.probes(batch) for name, made in self.by_name.items() if isinstance(made, Composed)}
+        probes = self._probes(asked)
         said: dict[str, Opinion] = {}
         for name, made in self.by_name.items():
             if isinstance(made, Probed) and name in probes:
                 said[name] = made.learn_probed(batch, np.hstack(list(probes[name].values())))
             elif isinstance(made, Composed):
-                predicted = made.learn(replace(batch, opinions=self._heard(name, probes, said)))
+                predicted = made.learn(replace(batch, probes=asked[name], opinions=self._heard(name, probes, said)))
                 said[name] = Opinion(predicted, _NOTHING)
             else:
                 said[name] = Opinion(made.learn(batch), _NOTHING)
             yield name, said[name]
 
-    def _probes(self, batch: Batch) -> dict[str, dict[str, I32]]:
+    def _probes(self, asked: Mapping[str, I32]) -> dict[str, dict[str, I32]]:
         """By expert, then by who asks it: item rows (n, m)."""
         probes: dict[str, dict[str, I32]] = {}
-        for name, experts in self.experts.items():
-            composed = self.by_name[name]
-            assert isinstance(composed, Composed)
-            asked = composed.probes(batch)
-            if asked.shape[1]:
-                for expert in experts.values():
-                    probes.setdefault(expert, {})[name] = asked
+        for name, rows in asked.items():
+            if rows.shape[1]:
+                for expert in self.experts[name].values():
+                    probes.setdefault(expert, {})[name] = rows
         return probes
 
     def _heard(self, name: str, probes: dict[str, dict[str, I32]], said: Mapping[str, Opinion]) -> dict[str, Opinion]:

@@ -127,7 +127,7 @@ class Probed(Protocol):
 class Composed(Protocol):
     """A learner made of others, its experts, which learn every batch before it does, each under its own name.
 
-    Its `learn` finds what they said in `batch.opinions`, under the names that `experts` gives.
+    Its `learn` finds what they said in `batch.opinions`, under the names that `experts` gives, and its probes in `batch.probes`.
     """
 
     @property
