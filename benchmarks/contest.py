@@ -7,6 +7,7 @@ other kind and popularity too) and the state committed to disk; and in memory, a
 
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from time import process_time
 from typing import Any, Literal
 
@@ -143,7 +144,7 @@ def run_ours(name: str, path: Path, settings: Settings, progress: Progress = nob
         parameters = msgspec.to_builtins(parts.learners.by_name[name].parameters)
     begun = Outcome(
         name=name, side="ours", kind=kind, variant="default", parameters=parameters,
-        events_per_second=in_memory(learners(settings), name, path, settings),
+        events_per_second=median(in_memory(learners(settings), name, path, settings) for _ in range(3)),
         evaluate_events_per_second=evaluated.events_per_second, oracle_rmse=evaluated.oracle_rmse,
     )  # fmt: skip
     if ranking is not None:

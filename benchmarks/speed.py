@@ -1,4 +1,4 @@
-"""The speed of the default beside River's: each measured in a process of its own, by turns, medians of three rounds.
+"""The speed of the default beside River's: each measured in a process of its own, by turns, medians of the rounds.
 
 evaluate     the defaults through `streamer evaluate`: file, decoding, all learners that serve, committed storage
 ratings      the same with the default for ratings and popularity alone: River's model learns nothing of clicks
@@ -24,7 +24,8 @@ from streamer.learners import Learners
 from streamer.models import learner
 from streamer.recommend import POPULARITY
 
-ROUNDS = 3
+ROUNDS = 5
+RIVER = ("river-default", "river-tuned")
 
 
 class Speed(msgspec.Struct, frozen=True):
@@ -33,10 +34,7 @@ class Speed(msgspec.Struct, frozen=True):
     learner: str
     rounds: dict[str, list[float]]
     medians: dict[str, float]
-    evaluate_over_river: float
-    ratings_over_river: float
-    kernel_over_river: float
-    kernel_20_events_per_second: float
+    over_river: dict[str, float]  # median of each round's own ratios, as a busy neighbour slows all of a round
 
 
 def _evaluated(path: Path, *options: str) -> float:
@@ -66,11 +64,11 @@ def _river(variant: str) -> Callable[[Path, Settings], float]:
 
 MEASURED: dict[str, Callable[[Path, Settings], float]] = {
     "evaluate": lambda path, settings: _evaluated(path),
+    "river-default": _river("default"),
     "ratings": lambda path, settings: _evaluated(path, "--click-learner", POPULARITY),
     "kernel": _alone,
-    "kernel-20": lambda path, settings: _alone(path, settings, 20),
-    "river-default": _river("default"),
     "river-tuned": _river("tuned"),
+    "kernel-20": lambda path, settings: _alone(path, settings, 20),
 }
 
 
@@ -82,14 +80,15 @@ def by_turns(path: Path, rounds: int, told: Callable[[str], None]) -> Speed:
             told(f"speed, round {n + 1} of {rounds}: {name}")
             command = [sys.executable, "-m", "benchmarks.run", str(path), "--speed", name]
             found[name].append(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout))
-    medians = {name: statistics.median(values) for name, values in found.items()}
-    river = max(medians["river-default"], medians["river-tuned"])
-    return Speed(
-        learner=Settings().learning.rating_learner,
-        rounds=found,
-        medians=medians,
-        evaluate_over_river=medians["evaluate"] / river,
-        ratings_over_river=medians["ratings"] / river,
-        kernel_over_river=medians["kernel"] / river,
-        kernel_20_events_per_second=medians["kernel-20"],
-    )
+    return compared(Settings().learning.rating_learner, found)
+
+
+def compared(learner_name: str, rounds: dict[str, list[float]]) -> Speed:
+    """What the rounds come to."""
+    river = [max(pair) for pair in zip(*(rounds[name] for name in RIVER), strict=True)]
+    medians = {name: statistics.median(values) for name, values in rounds.items()}
+    ratios = {
+        name: statistics.median(value / peer for value, peer in zip(values, river, strict=True))
+        for name, values in rounds.items()
+    }
+    return Speed(learner_name, rounds, medians, ratios)

@@ -100,7 +100,7 @@ def page(report: Report) -> str:
         f"- {report.events:,} events: {report.ratings:,} ratings, {report.clicks:,} clicks and likes; {report.users:,} users, {report.items:,} items",
         f"- {report.machine}",
         f"- {', '.join(known)}",
-        f"- {len(report.outcomes)} runs and {3 * len(report.speed.medians)} measurements of speed in {report.minutes:.0f} minutes",
+        f"- {len(report.outcomes)} runs and {sum(map(len, report.speed.rounds.values()))} measurements of speed in {report.minutes:.0f} minutes",
     ]
     if report.oracle_rmse is not None:
         lines.append(
@@ -153,12 +153,11 @@ SPEEDS = {
 def speeds(report: Report) -> list[str]:
     """The interleaved comparison."""
     found = report.speed
-    river = max(found.medians["river-default"], found.medians["river-tuned"])
     rows = [
-        [what.format(found.learner), speed(found.medians[name]), " ".join(map(speed, found.rounds[name])), f"{found.medians[name] / river:.2f}"]
+        [what.format(found.learner), speed(found.medians[name]), " ".join(map(speed, found.rounds[name])), f"{found.over_river[name]:.2f}"]
         for name, what in SPEEDS.items()
     ]  # fmt: skip
-    return table(["events/s of CPU, by turns, median of three", "median", "rounds", "over River's faster"], rows)
+    return table(["events/s of CPU, by turns", "median", "rounds", "over River's faster, median of the rounds"], rows)
 
 
 def readme(report: Report) -> str:
@@ -179,17 +178,19 @@ def readme(report: Report) -> str:
     )
 
 
-def _short(named: Sequence[str], chosen: Sequence[Outcome], kind: str) -> list[str]:
+def _short(defaults: Sequence[str], chosen: Sequence[Outcome], kind: str) -> list[str]:
     if kind == "ratings":
-        rows = sorted((o.ratings.rmse, o.ratings.rmse_last_half, o) for o in chosen if o.ratings)
+        rows = sorted(
+            ((o.ratings.rmse, o.ratings.rmse_last_half, o) for o in chosen if o.ratings), key=lambda row: row[:2]
+        )
         return table(
             ["ratings", "RMSE", "RMSE, last half", "events/s in memory"],
-            [[label(o, named), figure(a), figure(b), speed(o.events_per_second)] for a, b, o in rows],
+            [[label(o, defaults), figure(a), figure(b), speed(o.events_per_second)] for a, b, o in rows],
         )
     found = sorted(((o.clicks, o) for o in chosen if o.clicks), key=lambda pair: -pair[0].hit_rate_10)
     return table(
         ["clicks", "HR@10", "HR@20", "NDCG@20"],
-        [[label(o, named), figure(c.hit_rate_10), figure(c.hit_rate_20), figure(c.ndcg_20)] for c, o in found],
+        [[label(o, defaults), figure(c.hit_rate_10), figure(c.hit_rate_20), figure(c.ndcg_20)] for c, o in found],
     )
 
 

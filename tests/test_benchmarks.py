@@ -13,7 +13,7 @@ from benchmarks import contest, figures, tables, world
 from benchmarks.contest import Outcome
 from benchmarks.peers import PEERS, missing, peer
 from benchmarks.run import Report, competitors
-from benchmarks.speed import MEASURED, Speed
+from benchmarks.speed import MEASURED, compared
 from benchmarks.stream import read
 from streamer.arrays import F32
 from streamer.batch import RATING, Batch, Seen
@@ -175,14 +175,14 @@ def report() -> Report:
     absent = Outcome(
         name="implicit-als", side="peer", kind="clicks", variant="tuned", parameters={}, skipped="implicit is not installed",
     )  # fmt: skip
-    medians = {name: 100.0 * n for n, name in enumerate(MEASURED, 1)}
+    rounds = {name: [100.0 * n, 300.0 * n] for n, name in enumerate(MEASURED, 1)}
     return Report(
         stream="hand-made", events=3, ratings=2, clicks=1, users=1, items=1, machine="a desk", versions={"river": None},
         minutes=2.0, defaults=["bayesian-hybrid", "skip-gram"], outcomes=[
             rated("river-baseline", "peer", "tuned", 1.25), rated("bayesian-hybrid", "ours", "default", 0.875),
             Outcome(name="skip-gram", side="ours", kind="clicks", variant="default", parameters={}, clicks=clicks), absent,
         ],
-        speed=Speed("bayesian-hybrid", {name: [value] for name, value in medians.items()}, medians, 0.2, 0.3, 0.4, 300.0),
+        speed=compared("bayesian-hybrid", rounds),
     )  # fmt: skip
 
 
@@ -197,6 +197,13 @@ def test_tables_say_what_was_measured_best_first_and_name_what_did_not_run(tmp_p
     assert "- `implicit-als`, tuned: implicit is not installed" in page
     assert "- `river-baseline`, tuned: rate 0.5" in page
     assert any(line.startswith("- ") and "river not installed" in line for line in page)
+
+
+def test_speeds_are_compared_within_a_round_and_with_the_faster_of_the_two() -> None:
+    rounds = {"evaluate": [30.0, 10.0, 40.0], "river-default": [10.0, 5.0, 10.0], "river-tuned": [8.0, 8.0, 20.0]}
+    found = compared("bias", rounds)
+    assert found.medians == {"evaluate": 30.0, "river-default": 10.0, "river-tuned": 8.0}
+    assert found.over_river["evaluate"] == 2.0  # of 3, 1.25 and 2
 
 
 def test_the_readme_shows_what_the_last_run_measured() -> None:

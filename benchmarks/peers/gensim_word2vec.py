@@ -42,11 +42,11 @@ class GensimWord2Vec:
     )  # fmt: skip
     space: ClassVar[Mapping[str, Sequence[Any]]] = {
         "answer": ("input", "output"),
-        "learning_rate": (0.003, 0.01, 0.025, 0.05, 0.1, 0.2),
+        "learning_rate": (0.01, 0.025, 0.05, 0.1, 0.2),
         "algorithm": ("cbow", "skip-gram"),
         "window": (3, 5, 10, 20),
         "epochs": (1, 2, 5),
-        "every_clicks": (100, 250, 500, 1000),
+        "every_clicks": (250, 500, 1000),
         "last_items": (3, 5, 10, 20),
         "noise_exponent": (0.0, 0.5, 0.75),
         "negatives": (5, 10),
