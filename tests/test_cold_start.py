@@ -1,6 +1,5 @@
 """Who says a little gets an answer that follows from it, and from nothing beside what was learned."""
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -54,17 +53,11 @@ class Films(MemoryAnswers):
 
 
 @pytest.fixture(scope="module")
-def films(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Films]:
-    folder = os.environ.get("STREAMER_TEST_DATA")
-    if not folder:
-        reason = "needs ml-latest-small: set STREAMER_TEST_DATA to its folder"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
+def films(movielens: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Films]:
     chosen = settings()
     store = RocksStore(tmp_path_factory.mktemp("films"))
     memory = Memory(learners(chosen), chosen, store)
-    engine = Engine(FileSource(folder, 1), memory, Nobody(), max_records=1000, commit_interval_s=3600.0)
+    engine = Engine(FileSource(movielens, 1), memory, Nobody(), max_records=1000, commit_interval_s=3600.0)
     while engine.step(0.0):
         pass
     yield Films(memory)

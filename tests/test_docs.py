@@ -1,6 +1,5 @@
 """What the documents must say, held against the code; `python tests/test_docs.py` writes docs/settings.md anew."""
 
-import os
 import re
 import shlex
 import subprocess
@@ -101,11 +100,8 @@ def readme_commands() -> list[str]:
     return [line[2:] for block in blocks for line in block.splitlines() if line.startswith("$ ")]
 
 
-def test_the_commands_of_the_readme_run(tmp_path: Path) -> None:
-    ratings = os.environ.get("STREAMER_TEST_DATA")
-    if not ratings:
-        assert not os.environ.get("CI"), "STREAMER_TEST_DATA must name ml-latest-small"
-        pytest.skip("STREAMER_TEST_DATA does not name ml-latest-small")
+def test_the_commands_of_the_readme_run(movielens: Path, tmp_path: Path) -> None:
+    ratings = str(movielens)
     makes = {command for command in readme_commands() if command.startswith("make ")}
     assert makes == {"make run", "make run DATA=path/to/ml-latest-small", "make test"}
     streamer_bin = ROOT / ".venv/bin/streamer"

@@ -242,17 +242,6 @@ def test_bad_input_gets_a_sentence(tmp_path: Path) -> None:
     assert "--rate" in run("evaluate", "nowhere", "--rate", "3", code=2, cwd=tmp_path)
 
 
-@pytest.fixture(scope="module")
-def movielens() -> Path:
-    folder = os.environ.get("STREAMER_TEST_DATA")
-    if not folder:
-        reason = "needs ml-latest-small: set STREAMER_TEST_DATA to its folder"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return Path(folder)
-
-
 def test_thresholds_on_real_ratings(movielens: Path) -> None:
     def of(name: str, **flags: object) -> Evaluation:
         return evaluate(

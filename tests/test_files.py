@@ -354,17 +354,8 @@ def test_updates_and_ratings_decode_as_what_they_are(tmp_path: Path) -> None:
         assert message(msgspec.json.decode(sent.value or b"", type=kind)).key == sent.key
 
 
-def movielens() -> Path:
-    folder = os.environ.get("STREAMER_TEST_DATA")
-    if folder:
-        return Path(folder)
-    if os.environ.get("CI") == "true":
-        pytest.fail("STREAMER_TEST_DATA is not set: CI needs ml-latest-small")
-    return pytest.skip("STREAMER_TEST_DATA is not set: name a folder with ml-latest-small")
-
-
-def test_ml_latest_small_is_all_there_in_order_of_time() -> None:
-    stream = read(movielens())
+def test_ml_latest_small_is_all_there_in_order_of_time(movielens: Path) -> None:
+    stream = read(movielens)
     topics = [sent.topic for sent in stream.messages(0, len(stream))]
     assert topics == ["items"] * 9125 + ["ratings"] * 100_004
     times = stream.times_ms(9125, len(stream))

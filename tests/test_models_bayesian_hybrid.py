@@ -1,7 +1,7 @@
 """The Bayesian hybrid learns tastes for categories at once, knows how sure it is, and can be told what somebody likes."""
 
-import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,18 +23,12 @@ NO_ITEMS: tuple[I32, F32] = (np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.f
 
 
 @pytest.fixture(scope="module")
-def films(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Memory]:
+def films(movielens: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Memory]:
     """What is known after all of ml-latest-small, learned as the service learns."""
-    folder = os.environ.get("STREAMER_TEST_DATA")
-    if not folder:
-        reason = "needs ml-latest-small: set STREAMER_TEST_DATA to its folder"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
     chosen = settings(rating_learner="bayesian-hybrid", click_learner="popularity")
     store = RocksStore(tmp_path_factory.mktemp("films"))
     memory = Memory(learners(chosen), chosen, store)
-    engine = Engine(FileSource(folder, 1), memory, Nobody(), max_records=1000, commit_interval_s=3600.0)
+    engine = Engine(FileSource(movielens, 1), memory, Nobody(), max_records=1000, commit_interval_s=3600.0)
     while engine.step(0.0):
         pass
     yield memory

@@ -1,7 +1,6 @@
 """What each learner must reach on real ratings (ml-latest-small), learned in time order, scored before learning."""
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -19,15 +18,9 @@ from streamer.seed import event_keys, id_key, sequence_key
 
 
 @pytest.fixture(scope="module")
-def stream() -> Batch:
+def stream(movielens: Path) -> Batch:
     """All ratings as one batch, in order of time, ties shuffled by seed 1; 4 stars and more are clicks."""
-    folder = os.environ.get("STREAMER_TEST_DATA")
-    if not folder:
-        reason = "needs ml-latest-small: set STREAMER_TEST_DATA to its folder"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    table = np.loadtxt(Path(folder) / "ratings.csv", delimiter=",", skiprows=1)
+    table = np.loadtxt(movielens / "ratings.csv", delimiter=",", skiprows=1)
     table = table[np.lexsort((np.random.default_rng(1).permutation(len(table)), table[:, 3]))]
     users, items = (by_arrival(table[:, column]) for column in (0, 1))
     values, n = table[:, 2].astype(np.float32), len(table)
@@ -107,12 +100,11 @@ def test_skip_gram_beats_all_time_popularity(stream: Batch) -> None:
     assert rates["skip-gram"] > rates["popularity"]
 
 
-def test_the_blend_of_clicks_ranks_well_enough_and_no_worse_than_its_first_expert(stream: Batch) -> None:
+def test_the_blend_of_clicks_ranks_well_enough_and_no_worse_than_its_first_expert(movielens: Path) -> None:
     """As `streamer evaluate` says it, whose figures the documentation has."""
-    assert stream  # the data are there
     found = {}
     for name in ("transitions", "click-blend"):
-        said = CliRunner().invoke(evaluate, [os.environ["STREAMER_TEST_DATA"], "--learner", name, "--json"])
+        said = CliRunner().invoke(evaluate, [str(movielens), "--learner", name, "--json"])
         assert said.exit_code == 0, said.output
         found[name] = json.loads(said.stdout)
     blend, first = found["click-blend"], found["transitions"]

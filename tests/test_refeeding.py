@@ -1,7 +1,6 @@
 """The same events fed again are noticed, counted and said once; what only looks like it is not; and nothing breaks."""
 
 import logging
-import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -105,13 +104,9 @@ def test_it_is_said_again_when_it_begins_again(caplog: pytest.LogCaptureFixture)
 
 
 @pytest.mark.parametrize("rating_learner", [n for n in LEARNERS if n in ("bias", "biased-mf", "bayesian-hybrid")])
-def test_twenty_repeats_neither_break_nor_ruin_it(rating_learner: str) -> None:
+def test_twenty_repeats_neither_break_nor_ruin_it(movielens: Path, rating_learner: str) -> None:
     """Fresh events after a real stream fed once and twenty times: design: twenty repeats cost 3%."""
-    folder = os.environ.get("STREAMER_TEST_DATA")
-    if not folder:
-        assert not os.environ.get("CI"), "STREAMER_TEST_DATA must name ml-latest-small"
-        pytest.skip("STREAMER_TEST_DATA does not name ml-latest-small")
-    source, read = FileSource(folder, 1), list[Record]()
+    source, read = FileSource(movielens, 1), list[Record]()
     while more := source.poll(1000, 0.0):
         read += more
     source.close()
