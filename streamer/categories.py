@@ -21,6 +21,7 @@ from streamer.kin import Kin
 from streamer.protocols import Row, StateStore
 
 MOST = 64  # categories with a bit of their own: the first word
+KEPT_SETS = 4096  # whose bits are remembered: the same sets come again and again
 SHARED = 4  # bits of a later one, in the second word
 _LOG = logging.getLogger("streamer.categories")
 
@@ -36,18 +37,29 @@ class Categories:
         self.names: list[str] = []
         self.number_of: dict[str, int] = {}
         self.left_out: set[str] = set()  # names beyond the 64th in what the catalogue said since the start
+        self._bits: dict[tuple[object, ...], int] = {}  # of sets of categories met lately
         self._new = 0  # numbers from here on are not committed
 
     def put(self, row: int, item: ItemUpdate) -> None:
         """What the catalogue says of the item in `row` now."""
+        said = (item.categories, *[(type(value), str(value)) for value in map(item.attributes.get, self._attributes)])
+        bits = self._bits.get(said)
+        if bits is None:
+            if len(self._bits) >= KEPT_SETS:
+                self._bits.clear()
+            bits = self._bits[said] = self._bits_of(item)
+        words = self.words.values
+        words[row, 0], words[row, 1] = bits & (1 << MOST) - 1, bits >> MOST
+        self.kin.put(row, bits)
+
+    def _bits_of(self, item: ItemUpdate) -> int:
+        """Of the item's categories, which are known from now on: what this answers for them never changes."""
         bits = 0
         for name in self._names(item):
             self._note(name)
             for number in self.numbers(name):
                 bits |= 1 << number
-        words = self.words.values
-        words[row, 0], words[row, 1] = bits & (1 << MOST) - 1, bits >> MOST
-        self.kin.put(row, bits)
+        return bits
 
     def _names(self, item: ItemUpdate) -> Iterator[str]:
         yield from item.categories

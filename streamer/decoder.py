@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Container, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -86,6 +87,9 @@ class Decoder:
         checked: set[str] = set()  # new ids come in bursts
         for record in records:
             event: Any = None
+            if record.topic == ITEMS:
+                events.append(self._item(record))
+                continue
             try:
                 value: Any = record.value
                 event = decode[record.topic](value)
@@ -104,6 +108,17 @@ class Decoder:
                     checked.update((event.user_id, event.item_id))
             events.append(event)
         return events
+
+    def _item(self, record: Record) -> Event | BadEvent:
+        """Of the catalogue, which is read as a whole at the start: decoded once where nothing is wrong with it."""
+        value = record.value
+        with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            if value is not None and len(value) <= self._max_bytes and brackets(value) <= NESTED_MAX:
+                event: ItemUpdate = self._decode[ITEMS](value)
+                item_id = event.item_id
+                if 0 < len(item_id) <= ID_MAX_BYTES and item_id.isascii() and item_id.isprintable():
+                    return event
+        return self._careful(record)
 
     def _careful(self, record: Record) -> Event | BadEvent:
         try:

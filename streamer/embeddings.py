@@ -10,13 +10,38 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import DTypeLike
 
-from streamer.arrays import I32, U8, Array
+from streamer.arrays import I32, I64, U8, U32, Array
+from streamer.kernel import kernel
 from streamer.seed import fill_normal
 
 Side: TypeAlias = Literal["user", "item", "stream"]  # "stream": one row, what a learner knows of the whole stream
 
 
 LONG = 64  # numbers; a shorter row is always stored whole
+
+
+@kernel
+def _trim(rows: I32, words: U32, octets: U8, start: U32, kept: U8, ends: I64) -> None:
+    """Row by row as `Table.stored` says, one behind the other; `octets` are the bytes of `words`."""
+    width = start.shape[0]
+    head, at = (width + 7) // 8, 0
+    for n in range(rows.shape[0]):
+        row, begin = rows[n], at
+        most = begin + 4 * width
+        kept[at : at + head] = 0
+        at += head
+        for k in range(width):
+            if words[row, k] != start[k]:
+                if at + 4 >= most:  # no shorter than the whole row
+                    at = most
+                    break
+                kept[begin + k // 8] |= np.uint8(128 >> (k % 8))
+                for b in range(4):
+                    kept[at + b] = octets[row, 4 * k + b]
+                at += 4
+        if at == most:
+            kept[begin:most] = octets[row]
+        ends[n] = at
 
 
 class Table:
@@ -88,24 +113,18 @@ class Table:
         """`rows` (n,) as the store keeps them, to the bit: whole, or without what is as `start` says, where that is shorter.
 
         Such a row is a bit for each of its words of 32 bits, 1 where it differs from `start`, and those words: most of
-        a user's covariance is about categories never met. Cost: a copy, and some 5 us for a row of 6 KB.
+        a user's covariance is about categories never met. Cost: about 1 ns a word.
         """
-        values = np.ascontiguousarray(self.values[rows])
-        whole, size = values.tobytes(), self.row_bytes
+        size = self.row_bytes
         if self.width < LONG:
+            whole = self.values[rows].tobytes()
             return [whole[start : start + size] for start in range(0, len(whole), size)]
-        words = values.view(np.uint32)
-        differs = words != self.start.view(np.uint32)
-        bits, kept = np.packbits(differs, axis=1), words[differs].tobytes()
-        head, begin, found = bits.shape[1], 0, []
-        for n, count in enumerate(np.count_nonzero(differs, axis=1).tolist()):
-            end = begin + 4 * count
-            if head + 4 * count < size:
-                found.append(bits[n].tobytes() + kept[begin:end])
-            else:
-                found.append(whole[n * size : (n + 1) * size])
-            begin = end
-        return found
+        kept, ends = np.empty(len(rows) * size, dtype=np.uint8), np.empty(len(rows), dtype=np.int64)
+        words = self.values.view(np.uint32)
+        _trim(rows, words, words.view(np.uint8), self.start.view(np.uint32), kept, ends)
+        stops = ends.tolist()
+        packed = kept[: stops[-1] if stops else 0].tobytes()
+        return [packed[start:stop] for start, stop in zip([0, *stops[:-1]], stops, strict=bool(stops))]
 
     def load(self, row: int, value: bytes) -> None:
         """Put a stored row back; raises ValueError when it is not a row of this table."""

@@ -40,6 +40,7 @@ from streamer.seed import event_keys, sequence_key
 from streamer.users import Users
 
 _CHANGES = (ItemUpdate, UserUpdate, ItemRemoval, UserRemoval)
+_ALL_CHANGES = set[type](_CHANGES)
 _LEARNED = (Rating, Click)
 DAY_MS = 86_400_000
 _RANGE = struct.Struct("<dd")
@@ -78,7 +79,8 @@ class Encoder:
 
     def _cuts(self, events: Sequence[Event | BadEvent]) -> Iterator[tuple[int, int]]:
         start, users, capacity = 0, set[str](), self._users.capacity
-        if len(events) <= capacity and not {type(event) for event in events}.intersection(_CHANGES):
+        kinds = set(map(type, events))
+        if kinds <= _ALL_CHANGES or (len(events) <= capacity and not kinds & _ALL_CHANGES):
             if events:
                 yield 0, len(events)
             return

@@ -13,7 +13,7 @@ from streamer.categories import Categories
 from streamer.embeddings import Table
 from streamer.errors import BadState
 from streamer.events import ItemUpdate
-from streamer.protocols import Row, StateStore
+from streamer.protocols import Rows, StateStore
 from streamer.seed import id_key
 
 _DECODER = msgspec.json.Decoder(ItemUpdate)
@@ -34,7 +34,7 @@ class Items:
         self.catalogue: dict[str, ItemUpdate] = {}
         self.available: U8 = np.zeros(64, dtype=np.uint8)
         self._new = 0  # rows from here on are not committed
-        self._changed: dict[str, bytes | None] = {}
+        self._changed: dict[str, bytes] = {}
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -95,11 +95,15 @@ class Items:
             self.available[self.row_of[item.item_id]] = item.available
             self.categories.put(self.row_of[item.item_id], item)
 
-    def changed(self) -> Sequence[Row]:
+    def changed(self) -> Sequence[Rows]:
         """See protocols.Persistent."""
-        new = self.ids[self._new :]
-        rows = [Row("items", item.encode(), (self._new + n).to_bytes(4, "little")) for n, item in enumerate(new)]
-        return rows + [Row("catalogue", item.encode(), value) for item, value in self._changed.items()]
+        new, said = self.ids[self._new :], list(self._changed.items())
+        numbers = [row.to_bytes(4, "little") for row in range(self._new, len(self.ids))]
+        rows = [
+            Rows("items", tuple([item.encode() for item in new]), tuple(numbers)),
+            Rows("catalogue", tuple([item.encode() for item, _ in said]), tuple([value for _, value in said])),
+        ]
+        return [run for run in rows if run.keys]
 
     def committed(self) -> None:
         """See protocols.Persistent."""

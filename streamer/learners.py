@@ -10,7 +10,18 @@ from streamer.batch import Batch, Opinion
 from streamer.embeddings import Table
 from streamer.errors import BadSettings, BadState, StreamerError
 from streamer.items import Items
-from streamer.protocols import Categorised, Composed, Conditioned, Kind, OnlineLearner, Probed, Rebuilt, Row, StateStore
+from streamer.protocols import (
+    Categorised,
+    Composed,
+    Conditioned,
+    Kind,
+    OnlineLearner,
+    Probed,
+    Rebuilt,
+    Row,
+    Rows,
+    StateStore,
+)
 from streamer.state import GENERATION
 from streamer.users import table_rows
 
@@ -161,10 +172,10 @@ class Learners:
             if isinstance(learner, Rebuilt):
                 learner.restored()
 
-    def changed(self) -> Sequence[Row]:
+    def changed(self) -> Sequence[Row | Rows]:
         """See protocols.Persistent."""
         assert self._items is not None
-        rows: list[Row] = []
+        rows: list[Row | Rows] = []
         for _, stored, table in self._tables("item"):
             rows.extend(table_rows(stored, table, self._items.ids))
         for _, stored, table in self._tables("stream"):

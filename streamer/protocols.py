@@ -245,6 +245,14 @@ class Row(NamedTuple):
     value: bytes | None
 
 
+class Rows(NamedTuple):
+    """Many rows of one table to put, key by value: as so many `Row`s, for a tenth of their CPU."""
+
+    table: str
+    keys: Sequence[bytes]
+    values: Sequence[bytes]  # one a key
+
+
 class StateStore(Protocol):
     """Rows by table and key, committed together with the offsets they cover."""
 
@@ -254,7 +262,7 @@ class StateStore(Protocol):
     def scan(self, table: str) -> Iterator[tuple[bytes, bytes]]:
         """All rows of a table, ascending by key; raises BadState at a damaged one, never ends early in silence."""
 
-    def commit(self, rows: Iterable[Row], offsets: Offsets) -> None:
+    def commit(self, rows: Iterable[Row | Rows], offsets: Offsets) -> None:
         """One atomic batch; raises StoreUnavailable when nothing was committed."""
 
 
@@ -265,7 +273,7 @@ class Persistent(Protocol):
     def restore(self, store: StateStore) -> None:
         """Take up what is committed; called once, before the first event. Raises BadState when it cannot be read."""
 
-    def changed(self) -> Sequence[Row]:
+    def changed(self) -> Sequence[Row | Rows]:
         """The rows that changed since the last `committed`; calling it again gives them again (a commit may fail)."""
 
     def committed(self) -> None:

@@ -7,6 +7,7 @@ A stored key is `table NUL key`. What a table's rows are is the business of whoe
 
 import hashlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ import msgspec
 
 from streamer.errors import BadState
 from streamer.events import Offsets, TopicPartition
-from streamer.protocols import Kind, Row
+from streamer.protocols import Kind, Row, Rows
 from streamer.rocks import Rocks
 
 FORMAT = 1
@@ -73,7 +74,7 @@ class RocksStore:
         for key, value in self._rocks.scan(lower, table.encode() + b"\1"):
             yield key[cut:], value
 
-    def commit(self, rows: Iterable[Row], offsets: Offsets) -> None:
+    def commit(self, rows: Iterable[Row | Rows], offsets: Offsets) -> None:
         """See protocols.StateStore."""
         self._rocks.write(_encoded(rows, offsets))
 
@@ -198,13 +199,19 @@ def _only(settings: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]
     return {**settings, **{p: {n: settings.get(p, {})[n] for n in settings.get(p, {}) if n in names} for p in parts}}
 
 
-def _encoded(rows: Iterable[Row], offsets: Offsets) -> Iterator[tuple[bytes, bytes | None]]:
-    prefixes: dict[str, bytes] = {}
-    for table, key, value in rows:
-        prefix = prefixes.get(table)
-        if prefix is None:
-            prefix = prefixes[table] = table.encode() + _NUL
-        yield prefix + key, value
+def _encoded(rows: Iterable[Row | Rows], offsets: Offsets) -> Iterator[tuple[bytes, bytes | None]]:
+    return chain(chain.from_iterable(map(_pairs, rows)), _next(offsets))
+
+
+def _pairs(row: Row | Rows) -> Iterable[tuple[bytes, bytes | None]]:
+    """Stored keys and values; of a run without a step in Python for each."""
+    prefix = row.table.encode() + _NUL
+    if isinstance(row, Rows):
+        return zip([prefix + key for key in row.keys], row.values, strict=True)
+    return ((prefix + row.key, row.value),)
+
+
+def _next(offsets: Offsets) -> Iterator[tuple[bytes, bytes]]:
     for at, offset in offsets.items():
         yield f"{GENERATION}/offsets\0{at.topic}/{at.partition}".encode(), offset.to_bytes(8, "big")
 
