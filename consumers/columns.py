@@ -12,7 +12,7 @@ from typing import cast
 import numpy as np
 
 from streamer.arrays import I32, I64
-from streamer.events import RATINGS, Message
+from streamer.events import Message
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +33,9 @@ class Columns:
     items: I32  # (n,)
     values: I32  # (n,), -1: none given
     times_ms: I64  # (n,), a bad row's is that of the row before it
-    user_texts: Sequence[bytes]  # as JSON
-    item_texts: Sequence[bytes]
-    value_texts: Sequence[bytes]
+    user_texts: Sequence[bytes]  # as JSON up to the item: {"user_id":"u1","item_id":
+    item_texts: Sequence[bytes]  # as JSON
+    value_texts: Sequence[bytes]  # as JSON up to the time: ,"rating":4.5,"timestamp_ms":
     keys: Sequence[bytes]  # the users' ids as message keys
     bad: Sequence[Bad]
 
@@ -58,23 +58,27 @@ class Columns:
 
     def messages(self, start: int, stop: int) -> list[Message]:
         """Events start to stop - 1, the same bytes as `streamer.events.message` writes. Cost: about 1 us an event."""
-        field, timed, topic = b',"rating":' if self.topic == RATINGS else b',"kind":', self.timed, self.topic
-        users, items, values, keys = self.user_texts, self.item_texts, self.value_texts, self.keys
-        cut = slice(start, stop)
-        messages = []
-        for u, i, v, at in zip(
-            self.users[cut].tolist(), self.items[cut].tolist(), self.values[cut].tolist(), self.times_ms[cut].tolist(), strict=True
-        ):  # fmt: skip
-            if u < 0:
-                row = self.bad[i]
-                messages.append(Message(self.topic, b"line %d" % row.line, row.text))
-                continue
-            value = field + values[v] if v >= 0 else b""
-            time = b',"timestamp_ms":%d}' % at if timed else b"}"
-            messages.append(
-                Message(topic, keys[u], b'{"user_id":' + users[u] + b',"item_id":' + items[i] + value + time)
-            )
-        return messages
+        topic, cut = self.topic, slice(start, stop)
+        if not len(self.users[cut]):
+            return []
+        users, items, values = self.users[cut].tolist(), self.items[cut].tolist(), self.values[cut].tolist()
+        heads, middles, tails, keys = self.user_texts, self.item_texts, self.value_texts, self.keys
+        ends = [b"}"] * len(users)
+        if self.timed:  # written as one text and cut: half the CPU of one by one
+            ends = str(self.times_ms[cut].tolist())[1:-1].replace(", ", "} ").encode().split(b" ")
+            ends[-1] += b"}"
+        if min(users) >= 0 and min(values) >= 0:
+            return [
+                Message(topic, keys[u], heads[u] + middles[i] + tails[v] + end)
+                for u, i, v, end in zip(users, items, values, ends, strict=True)
+            ]
+        without = b',"timestamp_ms":' if self.timed else b""
+        return [
+            Message(topic, keys[u], heads[u] + middles[i] + (tails[v] if v >= 0 else without) + end)
+            if u >= 0
+            else Message(topic, b"line %d" % self.bad[i].line, self.bad[i].text)
+            for u, i, v, end in zip(users, items, values, ends, strict=True)
+        ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,7 @@ class Layout:
 
 
 class _Texts(dict[str, int]):
-    """Distinct texts numbered in order of first sight, and each as JSON; a text that `write` refuses raises ValueError."""
+    """Distinct texts numbered in order of first sight, and each as it stands in an event; a text that `write` refuses raises ValueError."""
 
     def __init__(self, write: Callable[[str], bytes]) -> None:
         super().__init__()
@@ -53,6 +53,10 @@ class _Texts(dict[str, int]):
         self.json.append(self._write(text))
         number = self[text] = len(self.json) - 1
         return number
+
+
+def _user(text: str) -> bytes:
+    return b'{"user_id":' + msgspec.json.encode(text) + b',"item_id":'
 
 
 def _number(text: str) -> bytes:
@@ -67,10 +71,13 @@ class _Reader:
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
-        self.users, self.items = _Texts(msgspec.json.encode), _Texts(msgspec.json.encode)
-        self.values = _Texts(_number if layout.topic == RATINGS else msgspec.json.encode)
+        self.users, self.items, self.values = _Texts(_user), _Texts(msgspec.json.encode), _Texts(self._value)
         self.bad: list[Bad] = []
         self._last_ms = 0
+
+    def _value(self, text: str) -> bytes:
+        rated, time = self.layout.topic == RATINGS, b"" if self.layout.time is None else b',"timestamp_ms":'
+        return (b',"rating":' + _number(text) if rated else b',"kind":' + msgspec.json.encode(text)) + time
 
     def read(self, block: str, line: int) -> Iterator[Part]:
         """The events of `block`, whose first line is number `line` of the file."""

@@ -1,6 +1,7 @@
 """A source over a stream: one sequence of offsets, the stream's rows, as the embedded log numbers its records."""
 
 from collections.abc import Mapping, Sequence
+from itertools import repeat
 
 from streamer.errors import SourceLost
 from streamer.events import LOG, Offsets, Record
@@ -32,10 +33,17 @@ class StreamSource:
         start, stop = self._next, self._next + max_records
         messages, times = self.stream.messages(start, stop), self.stream.times_ms(start, stop)
         self._next = start + len(messages)
-        return [
-            Record(sent.topic, -1, offset, at_ms, sent.key, sent.value)
-            for offset, sent, at_ms in zip(range(start, self._next), messages, times, strict=True)
-        ]
+        return list(
+            map(
+                Record,
+                [sent.topic for sent in messages],
+                repeat(-1),
+                range(start, self._next),
+                times,
+                [sent.key for sent in messages],
+                [sent.value for sent in messages],
+            )
+        )
 
     def lag(self) -> Mapping[str, Mapping[int, int]]:
         """See protocols.Source."""
