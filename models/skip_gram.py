@@ -24,7 +24,7 @@ import numpy as np
 
 from streamer.arrays import F32, F64, I32, I64, U8, U64, Array
 from streamer.batch import Batch, Opinion, UserView
-from streamer.embeddings import Table
+from streamer.embeddings import Side, Table
 from streamer.kernel import kernel
 from streamer.models.noise import UNIT, add_noise, build_noise, draw_noise, noise_weight
 from streamer.protocols import Kind
@@ -332,6 +332,15 @@ class SkipGram:
         u = np.array(user.rows[self.name])  # a copy: a read-only row would compile the kernel once more
         score_skip_gram(u, self.item.values, self.noise.values, items, self.rates, out)
         return out
+
+    def norms(self, side: Side, rows: I32) -> F64:
+        """See Watched: of users u, of items v and x together. Items begin at noise sqrt(dim)."""
+        values = self.user.values[:, : self.parameters.dim] if side == "user" else self.item.values
+        return np.asarray(np.linalg.norm(values[rows].astype(np.float64), axis=1))
+
+    def widths(self, side: Side, rows: I32) -> Mapping[str, F64]:
+        """See Watched: descent has no posterior."""
+        return {}
 
     def vectors(self) -> Array:
         """See ItemVectors: v, which is near for items that are clicked by the same users."""

@@ -117,10 +117,7 @@ class Inspection:
         sentences = [
             f"user {user_id!r}: {events:,} events, {clicks:,} of them clicks or likes, {seen:,} items seen, last {_when(last_ms)}",
             *in_words,
-            *(
-                f"{name}: a row of {len(row)} numbers, length {np.linalg.norm(row):.4f}"
-                for name, row in vectors.items()
-            ),
+            *(f"{name}: a row of {len(row)} numbers" for name, row in vectors.items()),
             f"the newest {min(SHOWN_EVENTS, len(rows))} events kept ({len(rows)} are):",
         ]
         found: dict[str, object] = {
@@ -163,9 +160,7 @@ class Inspection:
         if item is not None:
             sentences.append(f"title: {item.title or '(none)'}; categories: {', '.join(item.categories) or '(none)'}")
             sentences.append("available" if item.available else "not available: never recommended")
-        sentences += [
-            f"{name}: a row of {len(v)} numbers, length {np.linalg.norm(v):.4f}" for name, v in vectors.items()
-        ]
+        sentences += [f"{name}: a row of {len(v)} numbers" for name, v in vectors.items()]
         about = msgspec.to_builtins(item) if item else None
         return Answer(sentences, (), [], [{"item_id": item_id, "known": True, "catalogue": about, "rows": vectors}])
 
