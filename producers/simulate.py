@@ -36,7 +36,7 @@ _BROKEN: tuple[tuple[str, Callable[[bytes, int, int], bytes]], ...] = (
 REASONS = ("not_json", "out_of_range", "not_json", "bad_id", "wrong_type", "unknown_kind")  # of errors.Reason, by turns
 
 _LIMITS = {
-    "users": (1, inf), "items": (1, inf), "events": (1, inf), "days": (1, inf), "turn": (0, 1e6), "shock_share": (0, 1),
+    "users": (1, 10**8), "items": (1, 10**8), "events": (1, 10**9), "days": (1, 36_500), "turn": (0, 1e6), "shock_share": (0, 1),
     "duplicates": (0, 1), "late": (0, 1), "bad": (0, 1),
 }  # fmt: skip
 

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import stat
 import subprocess
 from pathlib import Path
 
@@ -69,4 +71,27 @@ def test_what_cannot_be_written_gets_a_sentence_and_leaves_nothing(tmp_path: Pat
     assert "PATH" in run("simulate", code=2, cwd=tmp_path)
     assert "--simulate" in run("evaluate", code=2, cwd=tmp_path)
     assert "not both" in run("evaluate", "a", "--simulate", code=2, cwd=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pipe_and_a_link_stay_what_they_are_and_are_written_through(tmp_path: Path) -> None:
+    pipe, link = tmp_path / "pipe", tmp_path / "link.jsonl"
+    os.mkfifo(pipe)
+    with (tmp_path / "read").open("wb") as copy, subprocess.Popen(["cat", str(pipe)], stdout=copy) as reader:
+        said = json.loads(run("simulate", "pipe", *SMALL, "--json", cwd=tmp_path))
+        assert reader.wait(timeout=30) == 0
+    read = (tmp_path / "read").read_bytes()
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert read.count(b"\n") == 2024
+    assert said["bytes"] == len(read)
+    link.symlink_to("there.jsonl")
+    run("simulate", "link.jsonl", *SMALL, cwd=tmp_path)
+    assert link.is_symlink()
+    assert (tmp_path / "there.jsonl").read_bytes() == read
+
+
+def test_a_world_too_large_for_anybody_gets_a_sentence(tmp_path: Path) -> None:
+    for option in ("--users", "--items", "--events", "--days"):
+        assert "give less" in run("simulate", "a", option, "9" * 14, code=78, cwd=tmp_path)
+    assert "cannot write" in run("simulate", "x" * 300, *SMALL, code=78, cwd=tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -279,7 +279,7 @@ def test_a_world_may_be_nothing_but_trouble() -> None:
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"users": 0}, "with users of at least 1, found 0"),
+        ({"users": 0}, "with users of at least 1 and at most 100000000, found 0"),
         ({"seed": -1}, "with seed of at least 0, found -1"),
         ({"late": 1.5}, "with late of at least 0 and at most 1, found 1.5: give less"),
         ({"bad": float("nan")}, "found nan: give a number"),

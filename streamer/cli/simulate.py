@@ -73,9 +73,15 @@ def simulate(path: str, as_json: bool, **world: Any) -> None:
         raise click.UsageError("--json describes a file: with - the standard output is the events")
     began = time.process_time()
     settings = World(**world)
-    happenings = settings.happenings()
-    arrays_s, began = time.process_time() - began, time.process_time()
-    stream = Simulation(settings, happenings)
+    try:
+        happenings = settings.happenings()
+        arrays_s, began = time.process_time() - began, time.process_time()
+        stream = Simulation(settings, happenings)
+    except MemoryError:
+        raise BadSettings(
+            f"no memory for a simulated world with {settings.users:,} users, {settings.items:,} items and "
+            f"{settings.events:,} events (80 bytes an event): give less"
+        ) from None
     console = Console(stderr=True, highlight=False)
     with bar(console, "simulating", len(stream)) as moved:
         if path == STDOUT:
@@ -83,11 +89,11 @@ def simulate(path: str, as_json: bool, **world: Any) -> None:
             sys.stdout.flush()
             return
         with _file(Path(path)) as file:
-            _write(stream, file, moved)
+            written = _write(stream, file, moved)
         lines_s = time.process_time() - began
     ratings = int(stream.rated.sum())
     found = Written(
-        path=path, bytes=Path(path).stat().st_size, events=settings.events, ratings=ratings,
+        path=path, bytes=written, events=settings.events, ratings=ratings,
         clicks=settings.events - ratings, items=settings.items, duplicates=stream.duplicates, late=stream.late,
         bad=stream.bad, oracle_rmse=stream.oracle_rmse, arrays_per_second=settings.events / arrays_s,
         lines_per_second=len(stream) / lines_s,
@@ -103,25 +109,36 @@ def simulate(path: str, as_json: bool, **world: Any) -> None:
     )
 
 
-def _write(stream: Simulation, file: BinaryIO, moved: Callable[[int, int], None]) -> None:
+def _write(stream: Simulation, file: BinaryIO, moved: Callable[[int, int], None]) -> int:
+    """How many bytes they were."""
+    written = 0
     for start in range(0, len(stream), CHUNK_EVENTS):
         lines = [sent.value or b"" for sent in stream.messages(start, start + CHUNK_EVENTS)]
-        file.write(b"\n".join(lines) + b"\n")
+        written += file.write(b"\n".join(lines) + b"\n")
         moved(start + len(lines), len(stream))
+    return written
 
 
 @contextmanager
 def _file(path: Path) -> Iterator[BinaryIO]:
-    """The file, there under its name only when it is whole; raises BadSettings where it cannot be made."""
-    if path.is_dir() or not path.name:
+    """The file, there under its name only when it is whole; raises BadSettings where it cannot be made.
+
+    A link stays a link, and what is no file (a pipe, a device) is written to as it is.
+    """
+    if os.path.isdir(path) or not path.name:
         raise BadSettings(f"cannot write {path}: it is a folder; give a file")
-    part = path.with_name(f"{path.name}.part")
+    whole = Path(os.path.realpath(path))
+    part = whole if os.path.exists(whole) and not os.path.isfile(whole) else whole.with_name(f"{whole.name}.part")
     try:
-        with part.open("wb") as file:
-            yield file
-        os.replace(part, path)
-    except (FileNotFoundError, PermissionError, NotADirectoryError) as error:
+        file = part.open("wb")
+    except OSError as error:
         raise BadSettings(f"cannot write {path}: {error.strerror}; give a file in a folder that is there") from None
+    try:
+        with file:
+            yield file
+        if part != whole:
+            os.replace(part, whole)
     finally:
-        with suppress(OSError):
-            part.unlink()
+        if part != whole:
+            with suppress(OSError):
+                part.unlink()
