@@ -8,7 +8,7 @@ be declared as categories: the year 1994, in steps of 10, is the category `year:
 
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from math import floor, isfinite
 
@@ -21,7 +21,7 @@ from streamer.kin import Kin
 from streamer.protocols import Row, StateStore
 
 MOST = 64  # categories with a bit of their own: the first word
-KEPT_SETS = 4096  # whose bits are remembered: the same sets come again and again
+KEPT = 4096  # sets of categories whose bits, and values whose names are remembered: the same come again and again
 SHARED = 4  # bits of a later one, in the second word
 _LOG = logging.getLogger("streamer.categories")
 
@@ -37,36 +37,44 @@ class Categories:
         self.names: list[str] = []
         self.number_of: dict[str, int] = {}
         self.left_out: set[str] = set()  # names beyond the 64th in what the catalogue said since the start
-        self._bits: dict[tuple[object, ...], int] = {}  # of sets of categories met lately
+        self._bits: dict[tuple[str, ...], int] = {}  # of sets of categories met lately
+        self._stepped: dict[tuple[str, type, object], str] = {}  # names of attributes' values met lately
         self._new = 0  # numbers from here on are not committed
 
     def put(self, row: int, item: ItemUpdate) -> None:
         """What the catalogue says of the item in `row` now."""
-        said = (item.categories, *[(type(value), str(value)) for value in map(item.attributes.get, self._attributes)])
-        bits = self._bits.get(said)
+        names = tuple(self._names(item))
+        bits = self._bits.get(names)
         if bits is None:
-            if len(self._bits) >= KEPT_SETS:
+            if len(self._bits) >= KEPT:
                 self._bits.clear()
-            bits = self._bits[said] = self._bits_of(item)
+            bits = self._bits[names] = self._bits_of(names)
         words = self.words.values
         words[row, 0], words[row, 1] = bits & (1 << MOST) - 1, bits >> MOST
         self.kin.put(row, bits)
 
-    def _bits_of(self, item: ItemUpdate) -> int:
-        """Of the item's categories, which are known from now on: what this answers for them never changes."""
+    def _bits_of(self, names: Sequence[str]) -> int:
+        """Of categories, which are known from now on: what this answers for them never changes."""
         bits = 0
-        for name in self._names(item):
+        for name in names:
             self._note(name)
             for number in self.numbers(name):
                 bits |= 1 << number
         return bits
 
-    def _names(self, item: ItemUpdate) -> Iterator[str]:
-        yield from item.categories
-        for name, step in self._attributes.items():
-            value = item.attributes.get(name)
+    def _names(self, item: ItemUpdate) -> list[str]:
+        names = [*item.categories]
+        for attribute, step in self._attributes.items():
+            value = item.attributes.get(attribute)
             if value is not None:
-                yield f"{name}:{stepped(value, step)}"
+                said = attribute, type(value), value or str(value)  # 0 and -0 are equal, and not the same text
+                name = self._stepped.get(said)
+                if name is None:
+                    if len(self._stepped) >= KEPT:
+                        self._stepped.clear()
+                    name = self._stepped[said] = f"{attribute}:{stepped(value, step)}"
+                names.append(name)
+        return names
 
     def _note(self, name: str) -> None:
         if name in self.number_of or name in self.left_out:

@@ -87,9 +87,6 @@ class Decoder:
         checked: set[str] = set()  # new ids come in bursts
         for record in records:
             event: Any = None
-            if record.topic == ITEMS:
-                events.append(self._item(record))
-                continue
             try:
                 value: Any = record.value
                 event = decode[record.topic](value)
@@ -103,7 +100,7 @@ class Decoder:
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError, TypeError, AttributeError):
                 good = False
             if not good:
-                event = self._careful(record)
+                event = self._item(record) if record.topic == ITEMS else self._careful(record)
                 if isinstance(event, _LEARNED):
                     checked.update((event.user_id, event.item_id))
             events.append(event)

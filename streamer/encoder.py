@@ -11,7 +11,7 @@ from itertools import groupby
 
 import numpy as np
 
-from streamer.arrays import F32, I32, I64, U64, Bool
+from streamer.arrays import F32, I32, I64, U8, U64, Bool
 from streamer.batch import CLICK, RATING, Batch
 from streamer.config import LearningSettings
 from streamer.dead_letters import DeadLetters
@@ -144,16 +144,15 @@ class Encoder:
         return fresh
 
     def _arrays(self, records: Sequence[Record], events: Sequence[Rating | Click], users: I32) -> Batch:
-        n, weights, codes = len(events), self._weights, self._kind_codes
-        kinds = np.array([RATING if type(e) is Rating else CLICK for e in events], np.uint8)
-        values = np.array([e.rating if isinstance(e, Rating) else weights[e.kind] for e in events], np.float32)
+        n = len(events)
+        kinds, values, codes = self._said(events)
         items = self._items.rows([event.item_id for event in events])
         times_ms = self._times(records, events)
         lows, highs, clicks = self._likes(kinds == RATING, values)
         keys, sequences, offsets = self._origins(records)
         history = np.empty(n, dtype=EVENT)
         history["item"], history["value"], history["time_ms"] = items, values, times_ms
-        history["kind"] = [0 if isinstance(e, Rating) else codes[e.kind] for e in events]
+        history["kind"] = codes
         history["sequence"], history["offset"] = sequences, offsets
         seen_counts, again = self._users.remember(users, items, clicks, times_ms, history)
         self._monitor.refeeding.observe(again)
@@ -161,12 +160,22 @@ class Encoder:
         said = self._users.profiles.said()
         return Batch(kinds, users, items, values, clicks, times_ms, keys, lows, highs, seen_counts, seen, profiles=said)
 
+    def _said(self, events: Sequence[Rating | Click]) -> tuple[U8, F32, I32]:
+        """What each event is, its value, and its kind as histories keep it: 0 for ratings."""
+        n, ratings = len(events), [event.rating for event in events if type(event) is Rating]
+        if len(ratings) == n:  # most batches are of one kind
+            return np.full(n, RATING, np.uint8), np.array(ratings, np.float32), np.zeros(n, np.int32)
+        weights, codes = self._weights, self._kind_codes
+        kinds = np.array([RATING if type(e) is Rating else CLICK for e in events], np.uint8)
+        values = np.array([e.rating if isinstance(e, Rating) else weights[e.kind] for e in events], np.float32)
+        return kinds, values, np.array([0 if isinstance(e, Rating) else codes[e.kind] for e in events], np.int32)
+
     def _times(self, records: Sequence[Record], events: Sequence[Rating | Click]) -> I64:
         """When it happened: by the event, but never more than a day after it was appended."""
         appended_ms = np.array([record.timestamp_ms for record in records], np.int64)
-        said_ms = [
-            r.timestamp_ms if e.timestamp_ms is None else e.timestamp_ms for r, e in zip(records, events, strict=True)
-        ]
+        said_ms = [event.timestamp_ms for event in events]
+        if None in said_ms:
+            said_ms = [r.timestamp_ms if ms is None else ms for r, ms in zip(records, said_ms, strict=True)]
         times_ms: I64 = np.array(said_ms, dtype=np.int64)
         unlikely = (times_ms > appended_ms + DAY_MS) & (appended_ms >= 0)  # Kafka says -1 for a record without a time
         return np.where(unlikely, appended_ms, times_ms)
@@ -189,7 +198,7 @@ class Encoder:
         bases, codes = np.empty(len(records), dtype=np.uint64), np.empty(len(records), dtype=np.int32)
         start, logged = 0, bool(records) and records[0].partition < 0  # the embedded log: one sequence
         for at, group in [(LOG, records)] if logged else groupby(records, sequence_of):
-            stop = start + sum(1 for _ in group)
+            stop = start + (len(records) if logged else sum(1 for _ in group))
             if at not in self._sequences:
                 self._sequences[at] = sequence_key(self._seed, at), sequence_code(at)
             bases[start:stop], codes[start:stop] = self._sequences[at]
