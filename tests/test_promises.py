@@ -23,7 +23,7 @@ CUT = {"max_records": 50}
 Flags: TypeAlias = dict[str, object]
 
 
-@pytest.fixture(scope="session", params=["biased-mf", "bayesian-hybrid"])
+@pytest.fixture(scope="session", params=["biased-mf", "bayesian-hybrid", "stack"])
 def cut(request: pytest.FixtureRequest) -> Flags:
     """Settings of a run: with each of the learners that may answer for ratings."""
     return {"rating_learner": request.param, **CUT}
