@@ -195,8 +195,7 @@ def _row(meta: Meta) -> Row:
 
 def _only(settings: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
     """The settings with no learners but these."""
-    parts = ("learners", "experts")
-    return {**settings, **{p: {n: settings.get(p, {})[n] for n in settings.get(p, {}) if n in names} for p in parts}}
+    return {**settings, "learners": {name: made for name, made in settings["learners"].items() if name in names}}
 
 
 def _encoded(rows: Iterable[Row | Rows], offsets: Offsets) -> Iterator[tuple[bytes, bytes | None]]:

@@ -34,6 +34,13 @@ def test_numbers_are_given_in_order_of_first_appearance() -> None:
     assert categories.number_of == {"Drama": 0, "War": 1, "Comedy": 2}
 
 
+def test_values_that_are_equal_and_read_otherwise_are_categories_of_their_own() -> None:
+    categories = Categories({"tone": 0.0})
+    said: list[str | float | bool] = [0, -0.0, False, "0", 1.0, True]
+    found = named(categories, *[ItemUpdate(f"i{n}", attributes={"tone": value}) for n, value in enumerate(said)])
+    assert found == [{f"tone:{text}"} for text in ("0", "-0.0", "False", "0", "1.0", "True")]
+
+
 def test_attributes_are_categories_in_steps_or_as_they_are() -> None:
     categories = Categories({"year": 10.0, "language": 0.0, "price": 0.5})
     found = named(

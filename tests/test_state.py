@@ -17,7 +17,7 @@ from rocksdict import Rdict
 
 from streamer.errors import BadState, StoreUnavailable
 from streamer.events import LOG, TopicPartition
-from streamer.protocols import Row
+from streamer.protocols import Row, Rows
 from streamer.rocks import Rocks
 from streamer.state import RocksStore
 
@@ -97,6 +97,13 @@ def test_the_digest_leaves_out_the_journal_and_dead_letters_and_nothing_else(sto
         store.commit([row], {LOG: offset})
         seen.add(store.digest().digest)
     assert len(seen) == 7
+
+
+def test_a_run_of_rows_is_committed_as_so_many_rows(store: RocksStore) -> None:
+    store.commit([Rows("t", [b"a", b"b"], [b"1", b"2"]), Row("t", b"a", None)], {LOG: 1})
+    assert list(store.scan("t")) == [(b"b", b"2")]
+    with pytest.raises(ValueError, match="zip"):
+        store.commit([Rows("t", [b"a", b"b"], [b"1"])], {LOG: 2})
 
 
 def test_each_learner_has_a_digest_of_its_own(store: RocksStore) -> None:
