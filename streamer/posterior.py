@@ -76,7 +76,8 @@ def _listed(leanings: Sequence[Leaning]) -> str:
 
 
 def posterior(memory: Memory, user_id: str) -> Posterior | None:
-    """Of a user as of the last commit; None where nothing is known, or where neither the champion nor an expert of it can say.
+    """Of a user as of the last commit; None where nothing is known, where all ratings were alike, or where neither the champion
+    nor an expert of it can say.
 
     Cost: all items once for `doubt`; some 10 us a stored user for the closest ones, of whom 100,000 are looked at.
     """
@@ -88,6 +89,8 @@ def posterior(memory: Memory, user_id: str) -> Posterior | None:
         return None
     row = learner.belief(user)
     belief = learner.describe(row)
+    if not belief.bias[1] > 0:  # no scale yet: no rating came, or all were alike
+        return None
     likes, dislikes = _leanings(memory, belief)
     items = np.arange(len(memory.items), dtype=np.int32)
     doubts = learner.uncertainty(row, items)

@@ -216,6 +216,19 @@ def test_a_user_with_a_profile_and_no_events_is_answered_as_who_says_the_same_in
     assert told.recommender.predict("fan", "i1").value == nobody.value
 
 
+def test_no_posterior_is_claimed_before_ratings_differ(make: Callable[..., Told]) -> None:
+    told = make()
+    told.tell(ItemUpdate("i0", "Item", ("Comedy",)), UserUpdate("fan", preferences={"Comedy": 5.0}))
+    for alike in range(3):
+        told.memory.commit()
+        assert posterior(told.memory, "fan") is None
+        assert {one.source for one in told.recommender.recommend("fan", 5)} == {POPULAR}
+        told.tell(Rating(f"u{alike}", "i0", 4.0, 1_700_000_000_000))
+    told.tell(*genres(100))
+    told.memory.commit()
+    assert posterior(told.memory, "fan") is not None
+
+
 def test_a_profile_is_heard_before_the_first_rating_is_predicted(make: Callable[..., Told]) -> None:
     """The error of the first rating is that of who said so, not that of a stranger."""
     errors = []

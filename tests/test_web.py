@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from streamer import web
+from streamer.answers import LearnerStatus, RollingRmse, Status
 from streamer.api.memory import MemoryAnswers
 from streamer.api.thread import serving
 from streamer.config import SecuritySettings, ServerSettings
@@ -92,6 +94,31 @@ def test_the_page_says_when_events_do_not_arrive_and_when_nobody_answers(
         expect(page.locator("#warning")).to_be_hidden(timeout=WAIT_MS)
     expect(page.locator("#warning")).to_contain_text("does not answer", timeout=WAIT_MS)
     page.close()
+
+
+class Crowded(MemoryAnswers):
+    """As many learners of ratings as `--shadow stack,biased-mf` makes."""
+
+    def status(self) -> Status:
+        """See Answers."""
+        learners = tuple(
+            LearnerStatus(f"learner-{n}", "ratings", n == 0, (RollingRmse(1000, 0.8 + n / 100),)) for n in range(7)
+        )
+        return msgspec.structs.replace(super().status(), learners=learners)
+
+
+def test_each_of_seven_learners_has_a_colour_of_its_own(browser: Browser) -> None:
+    with serving(Crowded(), ServerSettings(port=0), SecuritySettings()) as url:
+        page = browser.new_page()
+        page.goto(url)
+        expect(page.locator("#chart polyline")).to_have_count(7, timeout=WAIT_MS)
+        curves = page.locator("#chart polyline").evaluate_all("all => all.map(one => getComputedStyle(one).stroke)")
+        dots = page.locator("#learners .dot").evaluate_all(
+            "all => all.map(one => getComputedStyle(one).backgroundColor)"
+        )
+        assert curves == dots
+        assert len(set(curves)) == 7
+        page.close()
 
 
 def test_the_page_fits_a_phone(browser: Browser, answers: MemoryAnswers) -> None:
