@@ -180,9 +180,7 @@ class Rebuilt(Protocol):
 class Alike(Protocol):
     """Which items are of the very same categories, live."""
 
-    sets: (
-        Table  # (item rows, 1) int32, the number of the item's set, -1: of none; a number means nothing after a restart
-    )
+    sets: Table  # (item rows, 1) int32: the item's set, -1 for none; a number means nothing after a restart
     eldest: I32  # (sets,) the item row that stands for each set; replaced when it grows
 
 

@@ -64,9 +64,11 @@ class Recommender:
     ) -> list[Recommendation]:
         """At most `limit` items for somebody of whom no more is known: ratings by category, and by item id.
 
-        Ranked by what the ratings champion (or the first of its experts that can be told) expects of a new user who said this; popular ones where nothing was said, or
-        nothing that it could learn from. Raises UnknownCategory, unless no category is known, and BadEvent for a value
-        that no rating can have. Cost: that of `recommend`, and some 5 us for each preference and rating.
+        Ranked by what the ratings champion (or the first of its experts that can be told) expects of a new user who said
+        this; popular ones where nothing was said, or nothing that it could learn from. Raises UnknownCategory, unless no
+        category is known, and BadEvent for a value that no rating can have.
+
+        Cost: that of `recommend`, and some 5 us for each preference and rating.
         """
         memory = self._memory
         for name, value in (*preferences.items(), *ratings.items()):
