@@ -29,14 +29,14 @@ from streamer.dead_letters import Mirror
 from streamer.decoder import Decoder
 from streamer.drift import DETECTOR
 from streamer.engine import RETRY_S, Engine
-from streamer.errors import Reason, SourceUnavailable
+from streamer.errors import Reason, SourceUnavailable, StreamerError
 from streamer.events import LOG, TOPICS, Message, Offsets, Record
 from streamer.freshness import Freshness
 from streamer.learners import Learners, gathered
 from streamer.log import EmbeddedLog, LogSource
 from streamer.memory import Memory
 from streamer.metrics import Metrics, Readings
-from streamer.models import learner
+from streamer.models import LEARNERS, learner
 from streamer.monitor import WINDOWS
 from streamer.protocols import Hinted, Kind, Sink, Source
 from streamer.recommend import POPULARITY, Recommender
@@ -254,6 +254,8 @@ class App:
 
     def promote(self, name: str) -> None:
         """See Answers."""
+        if name not in LEARNERS:
+            raise StreamerError(f"no learner {name!r}; these run here: {', '.join(self.memory.learners.by_name)}")
         self.memory.promote(name)
 
     def observe_request(self, method: str, code: str, seconds: float) -> None:

@@ -97,4 +97,5 @@ def meaning(learners: Learners, settings: Settings) -> Mapping[str, object]:
         "event_max_bytes": learning.event_max_bytes,
         "dedupe_events": settings.state.dedupe_events,
         "learners": {name: msgspec.to_builtins(learner.parameters) for name, learner in learners.by_name.items()},
+        "experts": learners.experts,  # what they learn hangs on who they are
     }

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from streamer.config import LearningSettings
 from streamer.errors import BadState
 from streamer.events import Offsets, TopicPartition
 from streamer.protocols import Kind, Row, Rows
@@ -121,8 +122,8 @@ class RocksStore:
         common = found.keys() & given.keys()
         for name, ours, theirs in _differences("", _only(meta.settings, common), _only(wanted, common)):
             raise BadState(
-                f"the state in {self.folder} was made with {name} {ours}, the settings say {theirs}: use {ours}, "
-                f"or move {self.folder / 'state'} away to learn again from the log"
+                f"the state in {self.folder} was made with {name} {ours}, the settings say {theirs}: "
+                f"{_advice(name, ours, theirs)}, or move {self.folder / 'state'} away to learn again from the log"
             )
         for kind, name in {**meta.champions, **self.promoted()}.items():
             if name in found and name not in given:
@@ -195,7 +196,18 @@ def _row(meta: Meta) -> Row:
 
 def _only(settings: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
     """The settings with no learners but these."""
-    return {**settings, "learners": {name: made for name, made in settings["learners"].items() if name in names}}
+    parts = ("learners", "experts")
+    return {**settings, **{p: {n: settings.get(p, {})[n] for n in settings.get(p, {}) if n in names} for p in parts}}
+
+
+def _advice(name: str, ours: str, theirs: str) -> str:
+    """What to do about a setting that differs."""
+    part, _, rest = name.partition(" ")
+    if part == "experts":  # of a learner that is made of the champion of a kind
+        return f"use {ours}, add --shadow {theirs.strip(chr(34))} and promote it when it has learned"
+    if part == "learners" and " " in rest and rest.rpartition(" ")[2] not in LearningSettings.__struct_fields__:
+        return "use the streamer that made it"  # a constant of ours, which no setting reaches
+    return f"use {ours}"
 
 
 def _encoded(rows: Iterable[Row | Rows], offsets: Offsets) -> Iterator[tuple[bytes, bytes | None]]:

@@ -105,14 +105,21 @@ def test_a_promotion_changes_nothing_that_is_learned(data: Path) -> None:
     assert digest() == before
 
 
-def test_the_settings_may_name_another_while_a_promoted_one_answers(data: Path) -> None:
-    with streamer(data, "--shadow", "bias,popularity") as process:
+def test_the_settings_may_name_another_while_a_promoted_one_answers(tmp_path: Path) -> None:
+    clicks = ("--click-learner", "skip-gram")  # no expert of it is the champion for ratings
+    with streamer(tmp_path / "d", "--shadow", "bias,bayesian-hybrid", *clicks) as process:
         run("promote", "learner", "bias", "--url", process.url)
-    with streamer(data, "--rating-learner", "biased-mf") as process:
-        assert rated_by(process) == "bias"
+    with streamer(tmp_path / "d", "--rating-learner", "biased-mf", "--shadow", "bayesian-hybrid", *clicks) as process:
+        assert rated_by(process).startswith("bias ")
         assert "where the settings name biased-mf" in process.output.read_text()
         run("promote", "learner", "biased-mf", "--url", process.url)
-        assert rated_by(process) == "biased-mf"
+        assert rated_by(process).startswith("biased-mf ")
+
+
+def test_the_expert_of_a_learner_that_runs_is_not_exchanged(data: Path) -> None:
+    said = run("serve", "--data", str(data), "--port", "0", "--rating-learner", "bias", code=78)
+    assert 'was made with experts click-blend ratings "bayesian-hybrid", the settings say "bias"' in said
+    assert 'use "bayesian-hybrid", add --shadow bias and promote it' in said
 
 
 def test_who_does_not_run_is_not_promoted(data: Path) -> None:

@@ -135,6 +135,10 @@ def test_a_state_is_opened_with_the_settings_it_was_made_with(store: RocksStore)
             {"learners": {"bias": {"noise": 0.1}, "mf": {"dim": 32}}},
             "made with learners mf dim 64, the settings say 32: use 64",
         ),
+        (  # a constant, which no setting reaches
+            {"learners": {"bias": {"noise": 0.2}, "mf": {"dim": 64}}},
+            "made with learners bias noise 0.1, the settings say 0.2: use the streamer that made it, or move ",
+        ),
         ({"source": "kafka"}, 'made with source null, the settings say "kafka"'),
     ]:
         with pytest.raises(BadState) as raised:
@@ -149,8 +153,12 @@ def test_a_state_is_opened_with_the_settings_it_was_made_with(store: RocksStore)
         ({"seed": 2}, "made with seed 1, the settings say 2"),
         ({"latent_dim": 16}, "made with learners bayesian-hybrid latent_dim 8, the settings say 16"),
         ({"dim": 16}, "made with learners skip-gram dim 32, the settings say 16"),
-        ({"rating_learner": "bias"}, "bayesian-hybrid answers for ratings in the state in "),
-        ({"rating_learner": "bias"}, "what it learned would be lost; add --shadow bayesian-hybrid to keep it"),
+        (
+            {"rating_learner": "bias"},
+            'made with experts click-blend ratings "bayesian-hybrid", the settings say "bias"',
+        ),
+        ({"click_learner": "skip-gram"}, "click-blend answers for clicks in the state in "),
+        ({"click_learner": "skip-gram"}, "what it learned would be lost; add --shadow click-blend to keep it"),
         ({"like_share": 0.9}, "made with like_share 0.8, the settings say 0.9"),
         ({"dedupe_events": 7}, "made with dedupe_events 1000000, the settings say 7"),
         ({"kafka": "localhost:9092"}, 'made with source "embedded log", the settings say "kafka"'),

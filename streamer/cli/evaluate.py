@@ -90,7 +90,10 @@ def _table(found: Evaluation) -> Table:
     for count, what in (
         (found.dead_letters, "bad events left out"),
         (found.duplicates, "repeated events left out"),
-        (found.refed, "events that had come before, without an id: is the stream in there twice?"),
+        (
+            found.refed if found.refed > found.events / 100 else 0,
+            "events that had come before, without an id: is the stream in there twice?",
+        ),
         (found.unpredicted, "ratings without a prediction, in no error"),
     ):
         if count:
