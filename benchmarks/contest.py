@@ -31,6 +31,7 @@ from streamer.learners import Learners
 from streamer.models import learner
 from streamer.protocols import Kind
 from streamer.ranking import Ranking, rank
+from streamer.recommend import POPULARITY
 
 Progress = Callable[[int, int], None]
 SEEN_EVENTS = 2000  # between two looks at how far it is
@@ -132,6 +133,9 @@ def run_ours(name: str, path: Path, settings: Settings, progress: Progress = nob
     learning = msgspec.structs.replace(settings.learning, **{champion: name})
     settings = msgspec.structs.replace(settings, learning=learning)
     seed = learning.seed
+    # Without a learner of clicks that asks others: what it asks would be booked to whoever learns first.
+    counting = msgspec.structs.replace(learning, click_learner=POPULARITY) if kind == "ratings" else learning
+    alone = msgspec.structs.replace(settings, learning=counting)
     evaluated = evaluate(name, settings, lambda: FileSource(path, seed), rank=False, progress=lambda done, of: None)
     with memory(learners(settings), settings) as parts:
         ranking = Ranking(parts.learners, parts.users) if kind == "clicks" else None
@@ -144,7 +148,7 @@ def run_ours(name: str, path: Path, settings: Settings, progress: Progress = nob
         parameters = msgspec.to_builtins(parts.learners.by_name[name].parameters)
     begun = Outcome(
         name=name, side="ours", kind=kind, variant="default", parameters=parameters,
-        events_per_second=median(in_memory(learners(settings), name, path, settings) for _ in range(3)),
+        events_per_second=median(in_memory(learners(alone), name, path, alone) for _ in range(3)),
         evaluate_events_per_second=evaluated.events_per_second, oracle_rmse=evaluated.oracle_rmse,
     )  # fmt: skip
     if ranking is not None:
