@@ -50,6 +50,11 @@ class Opinion(NamedTuple):
     scores: F32  # (n, m) what its `score` would have said of the m items that were asked about; (n, 0) where none were
 
 
+def no_probes() -> I32:
+    """Of a learner that asks about nothing."""
+    return np.empty((0, 0), dtype=np.int32)
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """n events in the order they are learned in. A row of -1 is one never seen: only in batches that are predicted."""
@@ -65,11 +70,9 @@ class Batch:
     highs: F32  # (n,) highest rating before this event, inf where there was none
     seen_counts: I64  # (n,) distinct items the user had seen before this event
     seen: Seen
-    probes: I32 = field(
-        default_factory=lambda: np.empty((0, 0), dtype=np.int32)
-    )  # what who is learning now asked about
     opinions: Mapping[str, Opinion] = field(default_factory=dict)  # of the experts of who is learning now, by name
     profiles: Profiles = NO_PROFILES
+    probes: I32 = field(default_factory=no_probes)  # what who is learning now asked about
 
     def __len__(self) -> int:
         return len(self.kinds)
