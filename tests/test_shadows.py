@@ -97,12 +97,12 @@ def test_a_learner_that_stays_must_have_the_parameters_it_had(tmp_path: Path) ->
 def test_who_answers_is_not_forgotten_by_leaving_it_out(tmp_path: Path) -> None:
     learn(tmp_path, HALF)
     before = digest(tmp_path)
-    with pytest.raises(BadState, match=r"skip-gram answers for clicks .* add --shadow skip-gram to keep it"):
+    with pytest.raises(BadState, match=r"click-blend answers for clicks .* add --shadow click-blend to keep it"):
         learn(tmp_path, STREAM, click_learner="popularity")
     assert digest(tmp_path) == before
-    learn(tmp_path, STREAM[:300], click_learner="popularity", shadow="skip-gram")
+    learn(tmp_path, STREAM[:300], click_learner="popularity", shadow="click-blend")
     learn(tmp_path, STREAM, click_learner="popularity")  # it answers no more
-    assert tables(tmp_path, "skip-gram") == set()
+    assert tables(tmp_path, "click-blend") == set()
 
 
 def test_a_crash_while_a_shadow_learns_loses_and_repeats_nothing(tmp_path: Path) -> None:
