@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any, cast
 
 from streamer.errors import BadSettings
-from streamer.protocols import OnlineLearner
+from streamer.protocols import OnlineLearner, Trainer
 
 if __name__ == "models":
     raise ImportError("import streamer.models, not models")
@@ -45,6 +45,24 @@ _VARIANTS: dict[str, dict[str, float]] = {
         "consensus_process": 1e-3,
     },
 }  # fmt: skip
+
+
+# Trainers, and which one refits a learner unless another is named. A learner without one is carried over as it is.
+TRAINERS: dict[str, str] = {
+    "replay": "streamer.models.replay:Replay",
+}
+REFITTED_BY: dict[str, str] = {
+    "biased-mf": "replay",
+}
+
+
+def trainer(name: str) -> Trainer:
+    """A new trainer of the registry; raises BadSettings for a name that is not in it."""
+    if name not in TRAINERS:
+        raise BadSettings(f"no trainer {name!r}; choose one of: {', '.join(sorted(TRAINERS))}")
+    module, _, attribute = TRAINERS[name].partition(":")
+    made: Any = getattr(import_module(module), attribute)
+    return cast(Trainer, made(name, made.Parameters()))
 
 
 def learner(name: str, *, seed: int, dim: int | None = None, latent_dim: int | None = None) -> OnlineLearner:

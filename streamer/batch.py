@@ -1,6 +1,6 @@
 """What a learner sees: events as arrays, and one user as a view."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -84,6 +84,30 @@ class Batch:
             self.kinds[cut], self.users[cut], self.items[cut], self.values[cut], self.clicks[cut], self.times_ms[cut],
             self.keys[cut], self.lows[cut], self.highs[cut], self.seen_counts[cut], self.seen,
             profiles=self.profiles,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Events:
+    """Accepted events in the order they were learned in, by ids: what a retraining reads."""
+
+    user_ids: Sequence[str]  # distinct
+    item_ids: Sequence[str]  # distinct
+    users: I32  # (n,) numbers into user_ids
+    items: I32  # (n,) numbers into item_ids
+    kinds: U8  # (n,) RATING or CLICK
+    values: F32  # (n,) the rating; the kind's weight for a click
+    times_ms: I64  # (n,) when it happened, by the event, clamped as the encoder clamps
+    keys: U64  # (n,) what the event's negatives are drawn from, as the encoder makes them
+
+    def __len__(self) -> int:
+        return len(self.kinds)
+
+    def chosen(self, which: Array) -> "Events":
+        """The events `which`, a mask or numbers, under the same ids."""
+        return Events(
+            self.user_ids, self.item_ids, self.users[which], self.items[which], self.kinds[which], self.values[which],
+            self.times_ms[which], self.keys[which],
         )  # fmt: skip
 
 

@@ -57,7 +57,7 @@ class Encoder:
         self.check_rating = self._decoder.check_rating
         self._users, self._items, self._dedupe = users, items, dedupe
         self._dead_letters, self._monitor = dead_letters, monitor
-        self._like_share, self._seed = settings.like_share, settings.seed
+        self.like_share, self._seed = settings.like_share, settings.seed
         self._weights = settings.kinds
         self._kind_codes = {kind: 1 + n for n, kind in enumerate(sorted(settings.kinds))}
         self._sequences: dict[TopicPartition, tuple[int, int]] = {}  # key of randomness, code in histories
@@ -185,7 +185,7 @@ class Encoder:
         ratings = values.astype(np.float64)
         lows = np.minimum.accumulate(np.concatenate([[self.low], np.where(rated, ratings, np.inf)]))
         highs = np.maximum.accumulate(np.concatenate([[self.high], np.where(rated, ratings, -np.inf)]))
-        likes = (highs[1:] > 0) & (ratings >= self._like_share * highs[1:])
+        likes = (highs[1:] > 0) & (ratings >= self.like_share * highs[1:])
         clicks = np.where(rated, likes.astype(np.float32), values)
         self.low, self.high = float(lows[-1]), float(highs[-1])
         before_low = np.where(np.isfinite(lows[:-1]), lows[:-1], -np.inf)

@@ -1,6 +1,6 @@
 """The seams. Each is a few methods; nothing inherits from them, anything that fits is one."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
@@ -110,6 +110,26 @@ class OnlineLearner(Protocol):
 
     def score(self, user: UserView, items: I32) -> F32:
         """(len(items),), higher is better, NaN where it cannot; an item of -1 is one never seen. Changes nothing."""
+
+
+@runtime_checkable
+class Trainer(Protocol):
+    """Fits a learner's tables anew on a whole history. Made by `Class(name, parameters)`; one fits one learner, once.
+
+    Deterministic: the same learner and history give the same bytes. One thread.
+    """
+
+    name: str  # its name in the registry
+
+    def fit(self, learner: OnlineLearner, history: Batch, told: Callable[[float], None]) -> None:
+        """`learner` is a private copy as of the cut, to start from: `history`'s rows are rows of its tables, and it may be changed.
+
+        `history` holds all events that there are to learn from, in order, those of the other kind among them. `told` hears
+        the share done, from 0 to 1. Raises StreamerError for a learner that this trainer cannot fit.
+        """
+
+    def export(self) -> Mapping[str, Array]:
+        """The refitted tables, (rows, width) each, by the names that `learner.tables()` has them under. Those left out stay."""
 
 
 @runtime_checkable

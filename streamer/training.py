@@ -1,0 +1,201 @@
+"""Retraining: a learner's tables fitted anew on a whole history, and put in the place of the live ones.
+
+A trainer works on a private copy of the learner, so that nothing of what serves is touched before `put_in`. Rows of items are
+those of the memory; rows of users are the history's own. Users without an event in the history, and learners without a
+trainer, stay as they were.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
+
+import numpy as np
+
+from streamer.arrays import I32, I64, Array, Bool
+from streamer.batch import NO_PROFILES, RATING, Batch, Events, Profiles, Seen
+from streamer.embeddings import Table
+from streamer.errors import StreamerError
+from streamer.history import PAGE_ITEMS, SEEN_WINDOW
+from streamer.memory import Memory
+from streamer.models import REFITTED_BY, trainer
+from streamer.protocols import Categorised, OnlineLearner, Rebuilt, Row, Rows
+from streamer.seed import id_key
+
+Told = Callable[[str, float], None]  # a learner's name and the share of its training that is done
+
+
+@dataclass(frozen=True, slots=True)
+class Retrained:
+    """What a retraining came to: tables that may take the place of the live ones."""
+
+    user_ids: Sequence[str]  # of the rows of user tables
+    item_ids: Sequence[str]  # of the rows of item tables
+    tables: Mapping[str, Mapping[str, Array]]  # learner -> table -> (rows, width); those of the stream have one row
+
+
+def retrained(
+    memory: Memory, events: Events, names: Sequence[str] | None = None, *, told: Told | None = None
+) -> Retrained:
+    """The learners `names` (default: all that have a trainer), each fitted anew on `events`.
+
+    Reads `memory`, with nothing uncommitted, and changes nothing. One thread; the same memory and events give the same
+    bytes. Raises StreamerError for a learner without a trainer, and for events of items that the memory does not know.
+    """
+    chosen = [name for name in memory.learners.by_name if name in REFITTED_BY] if names is None else list(names)
+    for name in chosen:
+        if name not in REFITTED_BY:
+            raise StreamerError(f"no trainer refits {name!r}; there are some for: {', '.join(sorted(REFITTED_BY))}")
+    events = _known(memory, events)
+    history = whole(memory, events)
+    tables = {}
+    for name in chosen:
+        copy = copied(memory, memory.learners.by_name[name], events.user_ids)
+        fitting = trainer(REFITTED_BY[name])
+        fitting.fit(copy, history, partial(told, name) if told else _unheard)
+        sides = {called: table.side for called, table in copy.tables().items()}
+        rows = {"user": len(events.user_ids), "item": len(memory.items), "stream": 1}
+        tables[name] = {called: found[: rows[sides[called]]] for called, found in fitting.export().items()}
+    return Retrained(events.user_ids, list(memory.items.ids), tables)
+
+
+def put_in(memory: Memory, found: Retrained) -> None:
+    """Put the refitted tables in the place of the live ones, in memory and in its store, in one batch.
+
+    In the engine's thread, with nothing uncommitted. Raises StreamerError for items that the memory does not know.
+    """
+    rows: list[Row | Rows] = []
+    places = _rows(memory, found.item_ids)
+    known = memory.users.known(found.user_ids)
+    user_ids = [user_id for user_id, here in zip(found.user_ids, known.tolist(), strict=True) if here]
+    for name, tables in found.tables.items():
+        learner = memory.learners.by_name[name]
+        live = learner.tables()
+        for called, values in tables.items():
+            table = live[called]
+            if table.side == "user":
+                rows.append(memory.users.replaced(name, user_ids, values[known]))
+            else:
+                into = places if table.side == "item" else np.zeros(1, dtype=np.int32)
+                changed = into[(_bits(table.values[into]) != _bits(values)).any(axis=1)]
+                table.values[into] = values
+                table.touched[changed] = 1
+        if isinstance(learner, Rebuilt):
+            learner.restored()
+    rows.extend(memory.learners.changed())
+    memory.store.commit(rows, memory.ledger.offsets)
+    memory.learners.committed()
+
+
+def copied(memory: Memory, learner: OnlineLearner, user_ids: Sequence[str]) -> OnlineLearner:
+    """A learner of its own with the same rows of items and of the stream; users' rows are numbers into `user_ids`."""
+    made: Any = type(learner)
+    copy = cast(OnlineLearner, made(learner.name, learner.parameters, seed=0))  # rows begin by their ids' keys
+    live = learner.tables()
+    for called, table in copy.tables().items():
+        if table.side == "user":
+            table.reserve(len(user_ids))
+            table.values[: len(user_ids)] = memory.users.learned(learner.name, user_ids)
+        elif table.side == "item":
+            table.reserve(len(memory.items))
+            table.values[: len(memory.items)] = live[called].values[: len(memory.items)]
+        else:
+            table.values[:] = live[called].values
+    if isinstance(copy, Categorised):
+        copy.attach(memory.items.categories.words, memory.items.categories.kin)
+    if isinstance(copy, Rebuilt):
+        copy.restored()
+    return copy
+
+
+def whole(memory: Memory, events: Events) -> Batch:
+    """All events as one batch: rows of items are the memory's, rows of users numbers into `events.user_ids`."""
+    rated = events.kinds == RATING
+    ratings = np.where(rated, events.values, np.nan).astype(np.float64)
+    lows = np.fmin.accumulate(np.concatenate([[np.nan], ratings]))
+    highs = np.fmax.accumulate(np.concatenate([[np.nan], ratings]))
+    likes = (highs[1:] > 0) & (ratings >= memory.encoder.like_share * highs[1:])
+    clicks = np.where(rated, likes, events.values).astype(np.float32)
+    items = _rows(memory, events.item_ids)[events.items]
+    seen_counts, seen = _seen(events.users, items, len(events.user_ids))
+    return Batch(
+        events.kinds, events.users, items, events.values, clicks, events.times_ms, events.keys,
+        np.where(np.isnan(lows), -np.inf, lows)[:-1].astype(np.float32),
+        np.where(np.isnan(highs), np.inf, highs)[:-1].astype(np.float32),
+        seen_counts, seen, profiles=_profiles(memory, events.user_ids),
+    )  # fmt: skip
+
+
+def begin(table: Table, side: str, ids: Sequence[str], seed: int) -> None:
+    """Rows 0 to len(ids) - 1 as those of new users or items."""
+    table.reserve(len(ids))
+    table.begin(np.arange(len(ids), dtype=np.int32), [id_key(seed, side, one) for one in ids])
+
+
+def _known(memory: Memory, events: Events) -> Events:
+    """Without the users who were forgotten."""
+    known = memory.users.known(events.user_ids)
+    if known.all():
+        return events
+    number = np.cumsum(known) - 1
+    kept = events.chosen(known[events.users])
+    user_ids = [user_id for user_id, here in zip(events.user_ids, known.tolist(), strict=True) if here]
+    return Events(
+        user_ids, kept.item_ids, number[kept.users].astype(np.int32), kept.items, kept.kinds, kept.values,
+        kept.times_ms, kept.keys,
+    )  # fmt: skip
+
+
+def _rows(memory: Memory, item_ids: Sequence[str]) -> I32:
+    row_of = memory.items.row_of
+    missing = next((item_id for item_id in item_ids if item_id not in row_of), None)
+    if missing is not None:
+        raise StreamerError(
+            f"the history has events of the item {missing!r}, which this state does not know: give the history of this state, "
+            "up to where it was cut"
+        )
+    return np.array([row_of[item_id] for item_id in item_ids], dtype=np.int32)
+
+
+def _seen(users: I32, items: I32, count: int) -> tuple[I64, Seen]:
+    """How many distinct items each event's user had seen before it, (n,), and which; nothing wraps, as all are kept."""
+    order = np.argsort(users, kind="stable")
+    _, firsts = np.unique(users.astype(np.int64) << 32 | items, return_index=True)
+    first: Bool = np.zeros(len(users), dtype=np.bool_)
+    first[firsts] = True
+    ends = np.cumsum(np.bincount(users, minlength=count))
+    before = np.concatenate([[0], np.cumsum(first[order])])
+    starts = before[np.concatenate([[0], ends[:-1]])] if count else before[:0]
+    seen_counts = np.empty(len(users), dtype=np.int64)
+    seen_counts[order] = before[:-1] - starts[users[order]]
+    counts = np.bincount(users[first], minlength=count).astype(np.int64)
+    pages_of = -(-counts // PAGE_ITEMS)
+    page_starts = np.cumsum(pages_of) - pages_of
+    page_of = np.full((count, max(1, int(pages_of.max(initial=0)))), -1, dtype=np.int32)
+    for page in range(page_of.shape[1]):
+        has = pages_of > page
+        page_of[has, page] = page_starts[has] + page
+    pages = np.full((max(1, int(pages_of.sum())), PAGE_ITEMS), -1, dtype=np.int32)
+    news = np.flatnonzero(first)
+    number = seen_counts[news]
+    pages[page_of[users[news], number // PAGE_ITEMS], number % PAGE_ITEMS] = items[news]
+    return seen_counts, Seen(pages, page_of, counts, SEEN_WINDOW)
+
+
+def _profiles(memory: Memory, user_ids: Sequence[str]) -> Profiles:
+    said = memory.users.profiles.beside()
+    found = False
+    for row, user_id in enumerate(user_ids):
+        profile = memory.users.profile(user_id)
+        if profile is not None:
+            said.put(row, profile)
+            found = True
+    return said.said() if found else NO_PROFILES
+
+
+def _bits(values: Array) -> Array:
+    return np.ascontiguousarray(values).view(np.uint8).reshape(len(values), -1)
+
+
+def _unheard(share: float) -> None:
+    """Nobody listens."""

@@ -1,0 +1,113 @@
+"""Retraining: what it is fitted on, and that putting it in is exact."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from learning import settings
+
+from streamer.app import learners
+from streamer.batch import CLICK, RATING, Batch, Events
+from streamer.config import Settings
+from streamer.consumers.stream import StreamSource
+from streamer.errors import StreamerError
+from streamer.memory import Memory
+from streamer.producers.simulate import World
+from streamer.state import RocksStore
+from streamer.training import put_in, retrained, whole
+
+WORLD = World(users=60, items=80, events=3000, duplicates=0.0, late=0.0, bad=0.0)
+CHOSEN = settings(rating_learner="biased-mf", click_learner="skip-gram")
+
+
+class Fed:
+    """A memory that has learned a small world, and the events that it learned."""
+
+    def __init__(self, folder: Path, chosen: Settings = CHOSEN, events: int | None = None) -> None:
+        self.store = RocksStore(folder)
+        self.memory = Memory(learners(chosen), chosen, self.store)
+        self.batches: list[Batch] = []
+        self.user_ids: list[str] = []
+        source = StreamSource(WORLD.stream(catalogue_first=True))
+        left = WORLD.items + events if events is not None else len(source.stream)
+        while records := source.poll(min(700, left), 0.0):
+            left -= len(records)
+            for part, batch in self.memory.encoder.encode(records, self.memory.commit):
+                self.memory.monitor.observe(batch, self.memory.learners.learn(batch))
+                self.memory.ledger.advance(part)
+                if len(batch):
+                    self.batches.append(batch)
+                    self.user_ids += [self.memory.users.ids[row] for row in batch.users.tolist()]
+        self.memory.commit()
+
+    def events(self) -> Events:
+        ids = list(dict.fromkeys(self.user_ids))
+        number = {user_id: n for n, user_id in enumerate(ids)}
+        users = np.array([number[user_id] for user_id in self.user_ids], dtype=np.int32)
+        found = [
+            np.concatenate([getattr(batch, name) for batch in self.batches])
+            for name in ("items", "kinds", "values", "times_ms", "keys")
+        ]
+        return Events(ids, list(self.memory.items.ids), users, *found)
+
+
+@pytest.fixture
+def fed(tmp_path: Path) -> Iterator[Fed]:
+    made = Fed(tmp_path)
+    yield made
+    made.store.close()
+
+
+def test_the_history_is_what_was_learned(fed: Fed) -> None:
+    history = whole(fed.memory, fed.events())
+    for name in ("kinds", "items", "values", "clicks", "times_ms", "keys", "lows", "highs", "seen_counts"):
+        learned = np.concatenate([getattr(batch, name) for batch in fed.batches])
+        assert np.array_equal(getattr(history, name), learned), name
+    assert {RATING, CLICK} == set(history.kinds.tolist())
+    for row, user_id in enumerate(fed.events().user_ids):
+        counts, page_of = history.seen.counts[row], history.seen.page_of[row]
+        seen = history.seen.pages[page_of].ravel()[:counts]
+        assert seen.tolist() == fed.memory.users.view(user_id).seen.tolist()
+
+
+def test_a_replay_of_everything_puts_in_what_is_there(fed: Fed) -> None:
+    digest = fed.store.digest()
+    put_in(fed.memory, retrained(fed.memory, fed.events(), ["biased-mf"]))
+    assert fed.memory.learners.by_name["biased-mf"].tables()["item"].touched.sum() == 0
+    assert fed.store.digest() != digest  # learned twice by items
+
+
+def test_what_is_put_in_is_the_same_in_memory_and_in_the_store(fed: Fed, tmp_path: Path) -> None:
+    put_in(fed.memory, retrained(fed.memory, fed.events()))
+    fed.store.close()
+    store = RocksStore(tmp_path)
+    again = Memory(learners(CHOSEN), CHOSEN, store)
+    for user_id in fed.events().user_ids[::7]:
+        live, stored = fed.memory.users.view(user_id), again.users.view(user_id)
+        assert {name: row.tobytes() for name, row in live.rows.items()} == {
+            name: row.tobytes() for name, row in stored.rows.items()
+        }
+    for name, learner in fed.memory.learners.by_name.items():
+        for called, table in learner.tables().items():
+            if table.side != "user":
+                rows = len(fed.memory.items) if table.side == "item" else 1
+                other = again.learners.by_name[name].tables()[called]
+                assert table.values[:rows].tobytes() == other.values[:rows].tobytes()
+    store.close()
+
+
+def test_events_of_another_state_are_refused(fed: Fed) -> None:
+    found = fed.events()
+    other = Events(
+        found.user_ids,
+        [f"x{n}" for n in found.item_ids],
+        *[getattr(found, name) for name in ("users", "items", "kinds", "values", "times_ms", "keys")],
+    )
+    with pytest.raises(StreamerError, match="'xi0'"):
+        retrained(fed.memory, other)
+
+
+def test_a_learner_without_a_trainer_is_refused_by_name(fed: Fed) -> None:
+    with pytest.raises(StreamerError, match="no trainer refits 'popularity'"):
+        retrained(fed.memory, fed.events(), ["popularity"])
