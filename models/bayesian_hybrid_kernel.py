@@ -115,9 +115,10 @@ def move_stream(user: Array, stream: F64, model: Model, error: float, x: F64, at
         decay = (
             model.vector_decay if number < model.categories else 0.0
         )  # these begin apart from one another, and stay so
+        p, gamma = user[FIXED : FIXED + dim], stream[0, row : row + dim]
         for j in range(dim):
-            slope = error * np.float64(user[FIXED + j]) * x[s]
-            stream[0, row + j] += model.vector_rate * slope - decay * stream[0, row + j]
+            slope = error * np.float64(p[j]) * x[s]
+            gamma[j] += model.vector_rate * slope - decay * gamma[j]
 
 
 @kernel
@@ -128,10 +129,11 @@ def move_user(user: Array, n: int, error: float, s: float, px: F64) -> None:
         if px[i] != 0.0:
             step = px[i] / s
             user[i] += step * error
-            for j in range(i + 1):
-                user[start + j] -= step * px[j]
-            if user[start + i] < SMALLEST:
-                user[start + i] = SMALLEST
+            row = user[start : start + i + 1]  # a slice: indices that may be negative keep loops from being vectorised
+            for j in range(len(row)):
+                row[j] -= step * px[j]
+            if row[i] < SMALLEST:
+                row[i] = SMALLEST
         start += i + 1
 
 

@@ -109,8 +109,9 @@ def look(item: Array, words: U64, row: int, stream: F64, model: Model, x: F64, a
         number = at[s] - first
         base += g * stream[0, LEARNED + number]
         place = LEARNED + model.known + number * dim
+        q, gamma = x[FIXED:first], stream[0, place : place + dim]
         for j in range(dim):
-            x[FIXED + j] += g * stream[0, place + j]
+            q[j] += g * gamma[j]
     x[BIAS] = x[SESSION] = 1.0
     x[CONSENSUS] = base
     x[POPULARITY] = 0.25 * np.log(1.0 + np.float64(item[2 * dim + 2])) - 0.7
@@ -148,17 +149,39 @@ def stance(value: float, stream: F64, model: Model) -> float:
 
 @kernel
 def spread(user: Array, n: int, x: F64, at: I32, count: int, px: F64) -> float:
-    """P x into px (n,); x'Px, the variance of the user's part of an answer."""
-    for i in range(n):
-        px[i] = 0.0
-    for s in range(count):
+    """P x into px (n,); x'Px, the variance of the user's part of an answer. x begins with the weights that every item has, in their order."""
+    first = min(count, n)  # weights 0 to first - 1 have an entry each: their part is read row by row, as it lies
+    while first > 0 and at[first - 1] != first - 1:
+        first -= 1
+    start = n
+    for i in range(first):
+        row, total = user[start : start + i + 1], 0.0
+        for j in range(i):
+            total += x[j] * np.float64(row[j])
+            px[j] += x[i] * np.float64(row[j])
+        px[i] = total + x[i] * np.float64(row[i])
+        start += i + 1
+    whole = first - first % 4
+    for i in range(first, n):
+        row = user[start : start + first]
+        a = b = c = d = 0.0
+        for j in range(0, whole, 4):
+            a += x[j] * np.float64(row[j])
+            b += x[j + 1] * np.float64(row[j + 1])
+            c += x[j + 2] * np.float64(row[j + 2])
+            d += x[j + 3] * np.float64(row[j + 3])
+        for j in range(whole, first):
+            a += x[j] * np.float64(row[j])
+        px[i] = (a + b) + (c + d)
+        start += i + 1
+    for s in range(first, count):
         j, value = at[s], x[s]
         start = n + (j * (j + 1) >> 1)
-        for i in range(j):
-            px[i] += value * np.float64(user[start + i])
-        place = start + j
+        row, column, place = user[start : start + j], user[start + j :], 0
+        for i in range(len(row)):
+            px[i] += value * np.float64(row[i])
         for i in range(j, n):
-            px[i] += value * np.float64(user[place])
+            px[i] += value * np.float64(column[place])
             place += i + 1
     total = 0.0
     for s in range(count):

@@ -108,10 +108,10 @@ def look_at(u: Array, item: Array, decay: float, h: F64, context: I32, shares: F
     for j in range(dim):
         h[j] = np.float64(u[j])
     for t in range(count):
-        shares[t] /= np.sqrt(squares)
-        x = item[context[t]]
+        share = shares[t] / np.sqrt(squares)
+        shares[t], x = share, item[context[t], dim:]  # a slice, so that the loop is vectorised
         for j in range(dim):
-            h[j] += shares[t] * np.float64(x[dim + j])
+            h[j] += share * np.float64(x[j])
     return count
 
 
@@ -226,10 +226,10 @@ def learn_skip_gram(
         for j in range(dim):
             user[u, j] = np.float64(user[u, j]) + move[j]
         for t in range(last):
-            c = context[t]
+            x, share = item[context[t], dim:], shares[t]
             for j in range(dim):
-                item[c, dim + j] = np.float64(item[c, dim + j]) + shares[t] * move[j]
-            item_touched[c] = 1
+                x[j] = np.float64(x[j]) + share * move[j]
+            item_touched[context[t]] = 1
         note_item(user[u], dim, i, weight)
         user_touched[u] = 1
         if weight > 0:

@@ -99,7 +99,7 @@ class LearningSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     rating_min: Annotated[float, _doc("lowest rating accepted")] = -100.0
     rating_max: Annotated[float, _doc("highest rating accepted")] = 100.0
     event_max_bytes: Annotated[int, _doc("largest event accepted", ge=256, le=60000)] = 16384
-    max_records: Annotated[int, _doc("largest micro-batch", ge=1, le=2000)] = 1000
+    max_records: Annotated[int, _doc("largest micro-batch", ge=1, le=2000)] = 2000
 
 
 class StateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

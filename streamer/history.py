@@ -47,10 +47,10 @@ def _remember(
             position = c % ring
             page, start = page_of[u, position // page_items], position % page_items
             stop = min(page_items, start + count - c)
-            for j in range(start, stop):
-                if pages[page, j] == item:
-                    found = True
-                    break
+            hits = 0
+            for j in range(start, stop):  # no early end: this way the processor compares many at once
+                hits += pages[page, j] == item
+            found = hits > 0
             c += stop - start
         if not found:
             position = count % ring
