@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks.contest import Outcome
-from benchmarks.run import RESULTS, Report
+from benchmarks.report import RESULTS, Report
 from benchmarks.tables import load, measured
 
 mpl.use("svg")

@@ -20,7 +20,8 @@ from rich.console import Console
 
 from benchmarks.contest import Outcome, run_ours, run_peer
 from benchmarks.peers import PEERS, peer
-from benchmarks.speed import MEASURED, ROUNDS, Speed, by_turns
+from benchmarks.report import RESULTS, Report
+from benchmarks.speed import MEASURED, ROUNDS, by_turns
 from benchmarks.stream import read
 from benchmarks.world import write
 from streamer import __version__
@@ -29,32 +30,9 @@ from streamer.compile import compile_kernels
 from streamer.config import load
 from streamer.models import LEARNERS
 
-RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("numpy", "numba", "river", "vowpalwabbit", "gensim", "implicit")
 LIBRARIES = ("OMP", "OPENBLAS", "MKL", "BLIS", "NUMBA")
 ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in LIBRARIES} | {"PYTHONHASHSEED": "1"}
-
-
-class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """benchmarks/results/NAME.json: everything that the tables and plots are made of."""
-
-    stream: str
-    events: int
-    ratings: int
-    clicks: int
-    users: int
-    items: int
-    machine: str
-    versions: dict[str, str | None]  # None: not installed
-    minutes: float
-    defaults: list[str]  # what `streamer` served with, of ratings and of clicks
-    outcomes: list[Outcome]
-    speed: Speed
-
-    @property
-    def oracle_rmse(self) -> float | None:
-        """In a simulated world: the least there can be."""
-        return next((o.oracle_rmse for o in self.outcomes if o.oracle_rmse), None)
 
 
 def machine() -> str:

@@ -11,7 +11,7 @@ import msgspec
 
 from benchmarks import world
 from benchmarks.contest import Outcome
-from benchmarks.run import RESULTS, Report
+from benchmarks.report import RESULTS, Report
 
 README = Path(__file__).parent.parent / "README.md"
 BEGIN, END = "<!-- written by python -m benchmarks.tables -->", "<!-- end of what is written -->"

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from benchmarks.contest import Outcome, run_settings
 from benchmarks.peers import PEERS, missing, peer
-from benchmarks.run import RESULTS
+from benchmarks.report import RESULTS
 from benchmarks.stream import Events, read
 from streamer.config import load
 

@@ -15,14 +15,16 @@ from typing import TextIO, TypeAlias
 import msgspec
 import numpy as np
 
-from streamer.arrays import F64, I32, I64
+from streamer.arrays import F64, I32, I64, U8, U64
 from streamer.consumers.columns import Bad, Columns
 from streamer.events import RATINGS
 
-BLOCK_CHARACTERS = 1 << 18
+BLOCK_CHARACTERS = 1 << 20
 _LONGEST = 1 << 22  # of a block: a quote that nothing closes lets it grow to no more than this
 SECONDS_BELOW = 10**11  # a time below this is in seconds: as milliseconds it would be before March 1973
 _LATEST = 2**53  # beyond it a time is not exact, nor one
+
+_SHORT, _DIGITS = 8, 15  # bytes of a text that is read as a number, and of a time
 
 Part: TypeAlias = tuple[I32, I32, I32, I64]  # users, items, values, times of some events
 
@@ -54,6 +56,12 @@ class _Texts(dict[str, int]):
         number = self[text] = len(self.json) - 1
         return number
 
+    def numbers(self, packed: U64) -> I32:
+        """Of texts as `_packed` packs them, (n,)."""
+        distinct, which = np.unique(packed, return_inverse=True)
+        texts = [one.rstrip(b"\0").decode("utf-8", "surrogateescape") for one in distinct.view("V8").tolist()]
+        return np.array([self[text] for text in texts], np.int32)[which]
+
 
 def _user(text: str) -> bytes:
     return b'{"user_id":' + msgspec.json.encode(text) + b',"item_id":'
@@ -81,12 +89,39 @@ class _Reader:
 
     def read(self, block: str, line: int) -> Iterator[Part]:
         """The events of `block`, whose first line is number `line` of the file."""
+        with suppress(ValueError):  # a text that cannot be what it should be
+            part = self._short(block)
+            if part is not None:
+                yield part
+                return
         columns = _split(block, self.layout)
         if columns is not None:
             with suppress(ValueError):
                 yield self._parse(columns)
                 return
         yield from self._read_rows(*_rows(block, self.layout, line))
+
+    def _short(self, block: str) -> Part | None:
+        """All of a block as `_parse` reads it, without an object a field: where texts are short and times whole numbers."""
+        layout, fields = self.layout, _fields(block, self.layout)
+        if fields is None:
+            return None
+        data, starts, sizes = fields
+        n, times, values = len(starts), None, None
+        users = _packed(data, starts[:, layout.user], sizes[:, layout.user])
+        items = _packed(data, starts[:, layout.item], sizes[:, layout.item])
+        if layout.value is not None:
+            values = _packed(data, starts[:, layout.value], sizes[:, layout.value])
+        if layout.time is not None:
+            times = _whole(data, starts[:, layout.time], sizes[:, layout.time])
+        if users is None or items is None or (values is None) != (layout.value is None):
+            return None
+        if (times is None) != (layout.time is None):
+            return None
+        numbers = np.full(n, -1, np.int32) if values is None else self.values.numbers(values)
+        times_ms = np.zeros(n, np.int64) if times is None else _milliseconds(times)
+        self._last_ms = int(times_ms[-1])
+        return self.users.numbers(users), self.items.numbers(items), numbers, times_ms
 
     def _read_rows(self, rows: list[list[str]], lines: list[int]) -> Iterator[Part]:
         """All rows in one go; where one of them is bad, in halves down to that one."""
@@ -127,6 +162,45 @@ def _milliseconds(times: F64) -> I64:
     if not (np.abs(times) < _LATEST).all():  # NaN too
         raise ValueError("a time is out of range")
     return np.rint(np.where(np.abs(times) < SECONDS_BELOW, times * 1000, times)).astype(np.int64)
+
+
+def _fields(block: str, layout: Layout) -> tuple[U8, I64, I64] | None:
+    """The block's bytes, and of each line's fields, (lines, width), where they start and their sizes; None as for `_split`."""
+    if (layout.quoted and '"' in block) or "\0" in block:
+        return None
+    data = np.frombuffer(block.encode("utf-8", "surrogateescape") + bytes(_SHORT + _DIGITS), np.uint8)
+    ends: I64 = np.flatnonzero((data == ord(layout.delimiter)) | (data == ord("\n")))
+    if len(ends) % layout.width:
+        return None
+    starts = np.concatenate([[0], ends[:-1] + 1]).reshape(-1, layout.width)
+    ends = ends.reshape(-1, layout.width)
+    newlines = data[ends] == ord("\n")
+    if not newlines[:, -1].all() or newlines[:, :-1].any():
+        return None
+    return data, starts, ends - starts
+
+
+def _packed(data: U8, starts: I64, sizes: I64) -> U64 | None:
+    """Texts of at most 8 bytes as numbers, the first byte the lowest; None where one is longer."""
+    if sizes.max() > _SHORT:
+        return None
+    packed = np.zeros(len(starts), np.uint64)
+    for k in range(int(sizes.max())):
+        packed |= np.where(sizes > k, data[starts + k], 0).astype(np.uint64) << np.uint64(8 * k)
+    return packed
+
+
+def _whole(data: U8, starts: I64, sizes: I64) -> F64 | None:
+    """Texts that are digits as numbers; None where one is not, or is too long to be exact."""
+    if sizes.min() < 1 or sizes.max() > _DIGITS:
+        return None
+    numbers = np.zeros(len(starts))
+    for k in range(int(sizes.max())):
+        digits, there = data[starts + k] - np.uint8(ord("0")), sizes > k  # what is none is above 9: it wraps
+        if (digits[there] > 9).any():
+            return None
+        numbers = np.where(there, 10 * numbers + digits, numbers)
+    return numbers
 
 
 def _split(block: str, layout: Layout) -> list[list[str]] | None:
@@ -177,7 +251,7 @@ def _rows(block: str, layout: Layout, line: int) -> tuple[list[list[str]], list[
 
 
 def _blocks(text: TextIO, quoted: bool) -> Iterator[str]:
-    """Whole lines, some 256 KiB at a time; more where a quoted text goes over the end."""
+    """Whole lines, some 1 MiB at a time; more where a quoted text goes over the end."""
     while block := text.read(BLOCK_CHARACTERS):
         block += text.readline()
         if quoted and block.count('"') % 2:

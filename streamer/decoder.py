@@ -1,7 +1,7 @@
 """Bytes to events. What is wrong with an event is said by a `BadEvent`, which is a value here: it never stops the stream."""
 
 import re
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -82,7 +82,9 @@ class Decoder:
         }
         self._learned = {topic: self._decode[topic] for topic in (RATINGS, CLICKS)}  # the others take the careful way
 
-    def decode(self, records: Sequence[Record], users: Container[str], items: Container[str]) -> list[Event | BadEvent]:
+    def decode(
+        self, records: Sequence[Record], users: Mapping[str, int], items: Mapping[str, int]
+    ) -> list[Event | BadEvent]:
         """Each record's event, or what is wrong with it; ids in `users` and `items` are known to be good.
 
         Cost: .6 us a record where all are of one topic and good, 1 us otherwise.
@@ -92,7 +94,7 @@ class Decoder:
         return self._all(records, users, items) or self._each(records, users, items)
 
     def _all(
-        self, records: Sequence[Record], users: Container[str], items: Container[str]
+        self, records: Sequence[Record], users: Mapping[str, int], items: Mapping[str, int]
     ) -> list[Event | BadEvent] | None:
         """The events where all are of one topic and nothing is wrong with any; None otherwise: then each is looked at."""
         topics = {record.topic for record in records}
@@ -111,11 +113,13 @@ class Decoder:
             good = self._low <= min(ratings) and max(ratings) <= self._high
         else:
             good = {event.kind for event in events} <= self._kinds.keys()
-        good = good and all(one in users or _plain(one) for one in {event.user_id for event in events})
-        return events if good and all(one in items or _plain(one) for one in {event.item_id for event in events}) else None
+        new = {event.user_id for event in events}.difference(users) | {event.item_id for event in events}.difference(
+            items
+        )
+        return events if good and all(map(_plain, new)) else None
 
     def _each(
-        self, records: Sequence[Record], users: Container[str], items: Container[str]
+        self, records: Sequence[Record], users: Mapping[str, int], items: Mapping[str, int]
     ) -> list[Event | BadEvent]:
         """One by one."""
         decode, low, high, kinds, limit = self._learned, self._low, self._high, self._kinds, self._max_bytes

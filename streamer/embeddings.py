@@ -98,7 +98,7 @@ class Table:
 
     def begin(self, rows: I32, keys: Sequence[int]) -> None:
         """Give `rows` their first values. Not a touch: what can be made again need not be stored."""
-        self.values[rows] = self._initial(keys)
+        self.values[rows] = self._initial(keys) if self.random else self.start
         self.touched[rows] = 0
 
     def _initial(self, keys: Sequence[int]) -> Array:

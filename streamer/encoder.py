@@ -8,6 +8,7 @@ by the events after it and not by those before.
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
+from typing import cast
 
 import numpy as np
 
@@ -40,8 +41,10 @@ from streamer.seed import event_keys, sequence_key
 from streamer.users import Users
 
 _CHANGES = (ItemUpdate, UserUpdate, ItemRemoval, UserRemoval)
+_OF_ITEMS = (ItemUpdate, ItemRemoval)
 _ALL_CHANGES = set[type](_CHANGES)
 _LEARNED = (Rating, Click)
+_ALL_LEARNED = set[type](_LEARNED)
 DAY_MS = 86_400_000
 _RANGE = struct.Struct("<dd")
 
@@ -97,9 +100,7 @@ class Encoder:
             yield start, len(events)
 
     def _change(self, records: Sequence[Record], events: Sequence[Event | BadEvent]) -> Batch:
-        self._items.rows(
-            [event.item_id for event in events if isinstance(event, ItemUpdate | ItemRemoval)]
-        )  # all at once
+        self._items.rows([event.item_id for event in events if isinstance(event, _OF_ITEMS)])  # all at once
         for record, event in zip(records, events, strict=True):
             match event:
                 case ItemUpdate():
@@ -117,7 +118,7 @@ class Encoder:
     def _batch(
         self, records: Sequence[Record], events: Sequence[Event | BadEvent], commit: Callable[[], None]
     ) -> Batch:
-        chosen = [event for event in events if isinstance(event, _LEARNED)]
+        chosen = cast(list[Rating | Click], [event for event in events if type(event) in _ALL_LEARNED])
         # Users first: it may commit, and nothing of these records may be in that commit.
         rows = self._users.rows([event.user_id for event in chosen], commit)
         if len(chosen) < len(records):

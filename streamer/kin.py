@@ -34,8 +34,10 @@ class Kin:
             self._members.append([])
             if number == len(self.eldest):
                 self.eldest = np.concatenate([self.eldest, np.full(number, -1, dtype=np.int32)])
-        heapq.heappush(self._members[number], row)
-        self._settle(number, bits)
+        members = self._members[number]
+        heapq.heappush(members, row)
+        if members[0] == row:  # the first of them is of this set, as it was settled last
+            self.eldest[number] = row
         return number
 
     def _settle(self, number: int, bits: int) -> None:

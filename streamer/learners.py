@@ -96,7 +96,8 @@ class Learners:
         said: dict[str, Opinion] = {}
         for name, made in self.by_name.items():
             if isinstance(made, Probed) and name in probes:
-                said[name] = made.learn_probed(batch, np.hstack(list(probes[name].values())))
+                wanted = list(probes[name].values())
+                said[name] = made.learn_probed(batch, wanted[0] if len(wanted) == 1 else np.hstack(wanted))
             elif isinstance(made, Composed):
                 predicted = made.learn(replace(batch, probes=asked[name], opinions=self._heard(name, probes, said)))
                 said[name] = Opinion(predicted, _NOTHING)

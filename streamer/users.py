@@ -107,7 +107,8 @@ class Users:
             commit()
             self._evict(excess)
         heads = self._store.read("users/head", [user.encode() for user in user_ids])
-        rows = [self._free.pop() if self._free else self._grow() for _ in user_ids]
+        self._grow(len(user_ids) - len(self._free))
+        rows = [self._free.pop() for _ in user_ids]
         new = []
         for row, user_id, head in zip(rows, user_ids, heads, strict=True):
             if head is None or user_id in self._removed:
@@ -122,17 +123,20 @@ class Users:
                 self.profiles.put(row, self.profile(user_id))
         self._used[rows] = self._batch
 
-    def _grow(self) -> int:
-        row = len(self.ids)
-        self.ids.append("")
-        if row >= len(self._used):
-            used = np.full(max(64, 2 * len(self._used)), -1, dtype=np.int64)
+    def _grow(self, rows: int) -> None:
+        """So many more free rows, none for less than one; those begun first are given first."""
+        if rows <= 0:
+            return
+        first, count = len(self.ids), len(self.ids) + rows
+        self.ids.extend([""] * rows)
+        if count > len(self._used):
+            used = np.full(max(64, count, 2 * len(self._used)), -1, dtype=np.int64)
             used[: len(self._used)] = self._used
             self._used = used
-        self.history.reserve(row + 1)
+        self.history.reserve(count)
         for _, table in self._tables.values():
-            table.reserve(row + 1)
-        return row
+            table.reserve(count)
+        self._free[:0] = range(count - 1, first - 1, -1)  # behind those that were free: they are taken from the end
 
     def _begin(self, rows: I32, user_ids: Sequence[str]) -> None:
         keys = [id_key(self._seed, "user", user_id) for user_id in user_ids]

@@ -12,7 +12,8 @@ from learning import settings
 from benchmarks import contest, figures, tables, world
 from benchmarks.contest import Outcome
 from benchmarks.peers import PEERS, missing, peer
-from benchmarks.run import Report, competitors
+from benchmarks.report import Report
+from benchmarks.run import competitors
 from benchmarks.speed import MEASURED, compared
 from benchmarks.stream import read
 from streamer.arrays import F32

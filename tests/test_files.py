@@ -171,7 +171,7 @@ BAD_ROWS = (
 )
 
 
-@pytest.mark.parametrize("block", [1, 40, 1 << 18])
+@pytest.mark.parametrize("block", [1, 40, 1 << 20])
 def test_bad_rows_become_records_and_the_stream_goes_on(
     tmp_path: Path, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,7 +196,7 @@ def test_bad_rows_become_records_and_the_stream_goes_on(
     assert {m.topic for m in sent} == {"ratings"}
 
 
-@pytest.mark.parametrize("block", [1, 300, 1 << 18])
+@pytest.mark.parametrize("block", [1, 300, 1 << 20])
 def test_a_stray_quote_costs_its_own_line(tmp_path: Path, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rows, "BLOCK_CHARACTERS", block)
     lines = [f"u{k},i,3,{k}" for k in range(500)]
@@ -244,6 +244,18 @@ def test_large_files_are_read_in_blocks(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(rows, "BLOCK_CHARACTERS", 100)
     assert read(path).messages(0, 501) == whole
     assert [json.loads(m.value or b"")["user_id"] for m in whole] == [f"u{k}" for k in range(500)]
+
+
+@pytest.mark.parametrize(
+    "row", ["ann,i1,3,5", "12345678,i,.5,5", "123456789,i,4,5", "zoë,é,4,0005", "u,i,4,-5", "u,i,4,5.5", "u,i,4,9e2", ",i,4,5"]
+)  # fmt: skip
+def test_texts_of_any_length_are_read_as_the_csv_module_reads_them(tmp_path: Path, row: str) -> None:
+    header, others = "user,item,rating,timestamp\n", "u1,i1,4,7\nu1,i2,4.0,0\n"
+    plain = read(write(tmp_path / "plain.csv", f"{header}{others}{row}\n"))
+    quoted = ",".join(f'"{text}"' for text in row.split(","))
+    by_csv = read(write(tmp_path / "quoted.csv", f"{header}{others}{quoted}\n"))
+    assert plain.messages(0, 9) == by_csv.messages(0, 9)
+    assert plain.times_ms(0, 9) == by_csv.times_ms(0, 9)
 
 
 def test_json_lines_keep_file_order_behind_the_catalogue(tmp_path: Path) -> None:

@@ -1,0 +1,32 @@
+"""What a run of the benchmarks found, and where it is kept."""
+
+from pathlib import Path
+
+import msgspec
+
+from benchmarks.contest import Outcome
+from benchmarks.speed import Speed
+
+RESULTS = Path(__file__).parent / "results"
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """benchmarks/results/NAME.json: everything that the tables and plots are made of."""
+
+    stream: str
+    events: int
+    ratings: int
+    clicks: int
+    users: int
+    items: int
+    machine: str
+    versions: dict[str, str | None]  # None: not installed
+    minutes: float
+    defaults: list[str]  # what `streamer` served with, of ratings and of clicks
+    outcomes: list[Outcome]
+    speed: Speed
+
+    @property
+    def oracle_rmse(self) -> float | None:
+        """In a simulated world: the least there can be."""
+        return next((o.oracle_rmse for o in self.outcomes if o.oracle_rmse), None)
