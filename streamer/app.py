@@ -24,6 +24,7 @@ from streamer.answers import (
     Status,
 )
 from streamer.api import METHODS
+from streamer.archiver import Archiver
 from streamer.config import Settings
 from streamer.dead_letters import Mirror
 from streamer.decoder import Decoder
@@ -67,6 +68,7 @@ class App:
         try:
             self.memory = Memory(learners(settings, self._store.promoted().values()), settings, self._store)
             self._source, self._sink = self._connect(folder)
+            self.archiver = self._archiver(folder)
         except BaseException:
             self._store.close()
             raise
@@ -101,12 +103,25 @@ class App:
         self.log = EmbeddedLog(folder)
         return LogSource(self.log), self.log
 
+    def _archiver(self, folder: Path) -> Archiver | None:
+        """Reads from where the archive is, with a source of its own."""
+        if not self.settings.archive.archive:
+            return None
+        kafka = self.settings.kafka
+        source = LogSource(self.log) if self.log else _made("streamer.consumers", "SOURCES", "kafka", kafka)
+        return Archiver(folder, self.settings, cast(Source, source), self.log)
+
     def _readings(self) -> Readings:
         memory = self.memory
         stability = Stability(memory.learners, memory.users, memory.items)
         return Readings(
             lag=self._source.lag,
             log_bytes=lambda: self.log.size_bytes if self.log else 0,
+            archive=lambda: (
+                (self.archiver.archive.size_bytes, self.archiver.archive.rows, self.archiver.lag())
+                if self.archiver
+                else (0, 0, 0)
+            ),
             users_cached=lambda: memory.users.cached,
             user_evictions=lambda: memory.users.evictions,
             items=lambda: len(memory.items),
@@ -129,6 +144,8 @@ class App:
         else:
             self.engine.source_trouble = f"connecting to Kafka at {self.settings.kafka.kafka}"
         self._thread.start()
+        if self.archiver is not None:
+            self.archiver.start()
 
     def _run(self) -> None:
         try:
@@ -167,7 +184,8 @@ class App:
         if self._mirror is not None:
             self._mirror.catch_up()
         if self.log is not None:
-            self.log.trim_as(self.settings.state, offsets, self._store.sync)
+            kept = self.archiver.kept(offsets) if self.archiver else offsets
+            self.log.trim_as(self.settings.state, kept, self._store.sync)
 
     def lag(self) -> Mapping[str, Mapping[int, int]]:
         """Records still to be learned, by topic and partition."""
@@ -188,6 +206,8 @@ class App:
         self.engine.stop.set()
         if self._thread.ident is not None:
             self._thread.join()
+        if self.archiver is not None:
+            self.archiver.close()
         self._source.close()
         self._sink.close()
         if self.log is not None:

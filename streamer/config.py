@@ -119,6 +119,17 @@ class StateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     dedupe_events: Annotated[int, _doc("newest event_ids remembered a partition", ge=0, le=10**9)] = 1_000_000
 
 
+class ArchiveSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Every accepted event as Parquet, below the data directory."""
+
+    archive: Annotated[bool, _doc("keep the archive, which retraining reads")] = True
+    archive_interval_s: Annotated[float, _doc("time between writes of the archive", gt=0, le=3600)] = 5.0
+    archive_days: Annotated[
+        Annotated[float, Meta(gt=0, le=36500)] | None,
+        _doc("how long ratings and clicks are archived, from when they were appended; none: keep all"),
+    ] = None
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """All parts."""
 
@@ -127,6 +138,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     kafka: KafkaSettings = KafkaSettings()
     learning: LearningSettings = LearningSettings()
     state: StateSettings = StateSettings()
+    archive: ArchiveSettings = ArchiveSettings()
 
 
 PARTS: dict[str, type[msgspec.Struct]] = {
@@ -135,6 +147,7 @@ PARTS: dict[str, type[msgspec.Struct]] = {
     "kafka": KafkaSettings,
     "learning": LearningSettings,
     "state": StateSettings,
+    "archive": ArchiveSettings,
 }
 
 

@@ -148,7 +148,7 @@ class Encoder:
         n = len(events)
         kinds, values, codes = self._said(events)
         items = self._items.rows([event.item_id for event in events])
-        times_ms = self._times(records, events)
+        times_ms = happened_ms(records, events)
         lows, highs, clicks = self._likes(kinds == RATING, values)
         keys, sequences, offsets = self._origins(records)
         history = np.empty(n, dtype=EVENT)
@@ -170,16 +170,6 @@ class Encoder:
         kinds = np.array([RATING if type(e) is Rating else CLICK for e in events], np.uint8)
         values = np.array([e.rating if isinstance(e, Rating) else weights[e.kind] for e in events], np.float32)
         return kinds, values, np.array([0 if isinstance(e, Rating) else codes[e.kind] for e in events], np.int32)
-
-    def _times(self, records: Sequence[Record], events: Sequence[Rating | Click]) -> I64:
-        """When it happened: by the event, but never more than a day after it was appended."""
-        appended_ms = np.array([record.timestamp_ms for record in records], np.int64)
-        said_ms = [event.timestamp_ms for event in events]
-        if None in said_ms:
-            said_ms = [r.timestamp_ms if ms is None else ms for r, ms in zip(records, said_ms, strict=True)]
-        times_ms: I64 = np.array(said_ms, dtype=np.int64)
-        unlikely = (times_ms > appended_ms + DAY_MS) & (appended_ms >= 0)  # Kafka says -1 for a record without a time
-        return np.where(unlikely, appended_ms, times_ms)
 
     def _likes(self, rated: Bool, values: F32) -> tuple[F32, F32, F32]:
         """The range of ratings before each event, and its weight as a click."""
@@ -226,3 +216,14 @@ class Encoder:
 def sequence_code(at: TopicPartition) -> int:
     """A sequence as histories keep it: the topic's number (0: the embedded log) and the partition."""
     return (1 + TOPICS.index(at.topic) if at.topic in TOPICS else 0) << 20 | at.partition
+
+
+def happened_ms(records: Sequence[Record], events: Sequence[Rating | Click]) -> I64:
+    """When each event happened: by itself, but never more than a day after it was appended."""
+    appended_ms = np.array([record.timestamp_ms for record in records], np.int64)
+    said_ms = [event.timestamp_ms for event in events]
+    if None in said_ms:
+        said_ms = [r.timestamp_ms if ms is None else ms for r, ms in zip(records, said_ms, strict=True)]
+    times_ms: I64 = np.array(said_ms, dtype=np.int64)
+    unlikely = (times_ms > appended_ms + DAY_MS) & (appended_ms >= 0)  # Kafka says -1 for a record without a time
+    return np.where(unlikely, appended_ms, times_ms)

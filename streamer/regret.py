@@ -21,7 +21,7 @@ from streamer.arrays import F64
 from streamer.config import NUMBER_MAX
 from streamer.events import Event, Rating, Record
 
-_FIELD = b'"expected"'
+FIELD = b'"expected"'
 _RING = 10_000  # the longest window
 
 
@@ -71,12 +71,12 @@ class Regret:
         self._expected = np.empty(0)
         if not self.watching:
             spot = next((k for k, event in enumerate(events) if type(event) is Rating), None)
-            self.watching = spot is not None and _FIELD in (records[spot].value or b"")
+            self.watching = spot is not None and FIELD in (records[spot].value or b"")
         if self.watching:
             rated = [
                 record.value or b"" for record, event in zip(records, events, strict=True) if type(event) is Rating
             ]
-            self._expected = np.fromiter(map(_expected, rated), np.float64, len(rated))
+            self._expected = np.fromiter(map(expected, rated), np.float64, len(rated))
 
     def observe(self, values: F64, predictions: Mapping[str, F64]) -> None:
         """Take up ratings (n,) and what each learner predicted for them, (n,) each; those without an expectation count nowhere."""
@@ -103,8 +103,9 @@ class Regret:
         return sqrt(oracle + missed.mean(window)) - sqrt(oracle) if missed is not None else nan
 
 
-def _expected(value: bytes) -> float:
-    if _FIELD not in value:
+def expected(value: bytes) -> float:
+    """What a rating says was to be expected, NaN where it says nothing."""
+    if FIELD not in value:
         return nan
     try:
         found = _DECODER.decode(value).expected

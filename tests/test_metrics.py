@@ -22,6 +22,7 @@ def made(monitor: Monitor | None = None) -> Metrics:
     readings = Readings(
         lag=lambda: {"ratings": {0: 7, 1: 0}, "clicks": {0: 1}},
         log_bytes=lambda: 4096,
+        archive=lambda: (2048, 30, 4),
         users_cached=lambda: 5,
         user_evictions=lambda: 2,
         items=lambda: 9,
@@ -81,6 +82,7 @@ def test_readings_are_read_at_each_scrape() -> None:
     assert series['streamer_consumer_lag_events{partition="0",topic="ratings"}'] == 7
     assert series['streamer_consumer_lag_events{partition="1",topic="ratings"}'] == 0
     assert series["streamer_log_bytes"] == 4096
+    assert [series[f"streamer_archive_{what}"] for what in ("bytes", "events", "lag_events")] == [2048, 30, 4]
     assert series["streamer_users_cached"] == 5
     assert series["streamer_user_evictions_total"] == 2
     assert series["streamer_items"] == 9

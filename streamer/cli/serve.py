@@ -34,7 +34,7 @@ EVERY_S = 5.0  # between progress lines where the output is no terminal
     help="events a second of the replay (default: as fast as they are learned)",
 )
 @click.option("--until-drained", is_flag=True, help="end when the replay is learned and committed")
-@settings_options("server", "state", "learning", "kafka", "security")
+@settings_options("server", "state", "archive", "learning", "kafka", "security")
 def serve(replay: str | None, simulate: bool, rate: float | None, until_drained: bool, **options: Any) -> None:
     """Learn from events and answer queries, in one process.
 
