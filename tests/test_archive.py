@@ -319,7 +319,7 @@ def test_kills_lose_nothing_and_repeat_nothing(tmp_path: Path, kills: int) -> No
     chance = random.Random(kills)
     path = tmp_path / "events.jsonl"
     with path.open("wb") as out:
-        for event in stream_of(kills * 2500):
+        for event in stream_of(kills * 6000):
             if isinstance(event, bytes):
                 out.write(event + b"\n")
             elif not isinstance(event, UserRemoval):
