@@ -47,22 +47,39 @@ _VARIANTS: dict[str, dict[str, float]] = {
 }  # fmt: skip
 
 
-# Trainers, and which one refits a learner unless another is named. A learner without one is carried over as it is.
-TRAINERS: dict[str, str] = {
+# Trainers; a new one is one file and one line, `streamer.checks.trainers` runs over every line.
+TRAINERS = {
     "replay": "streamer.models.replay:Replay",
+    "als": "streamer.models.als:AlternatingLeastSquares",
+    "refold": "streamer.models.refold:Refold",
 }
-REFITTED_BY: dict[str, str] = {
-    "biased-mf": "replay",
+
+# Who refits whom. A learner that is not named (made of others: few weights, about experts as they are) is carried over as it is.
+REFITTED_BY = {
+    "popularity": "replay",
+    "popularity-recent": "replay",
+    "bias": "replay",
+    "biased-mf": "als",
+    "bayesian-hybrid": "refold",
+    "bayesian-hybrid-latent": "refold",
+    "bayesian-hybrid-categories": "refold",
+    "bayesian-hybrid-plain": "refold",
+    "transitions": "replay",
+    "skip-gram": "replay",
 }
 
 
-def trainer(name: str) -> Trainer:
-    """A new trainer of the registry; raises BadSettings for a name that is not in it."""
+def trainer(name: str, **chosen: object) -> Trainer:
+    """A new trainer of the registry; raises BadSettings for a name that is not in it.
+
+    `chosen` are parameters (`window_days`, `half_life_days`, `warm`); a trainer that has no such parameter ignores it.
+    """
     if name not in TRAINERS:
         raise BadSettings(f"no trainer {name!r}; choose one of: {', '.join(sorted(TRAINERS))}")
     module, _, attribute = TRAINERS[name].partition(":")
     made: Any = getattr(import_module(module), attribute)
-    return cast(Trainer, made(name, made.Parameters()))
+    fields = made.Parameters.__struct_fields__
+    return cast(Trainer, made(name, made.Parameters(**{key: value for key, value in chosen.items() if key in fields})))
 
 
 def learner(name: str, *, seed: int, dim: int | None = None, latent_dim: int | None = None) -> OnlineLearner:

@@ -60,7 +60,7 @@ class Encoder:
         self.check_rating = self._decoder.check_rating
         self._users, self._items, self._dedupe = users, items, dedupe
         self._dead_letters, self._monitor = dead_letters, monitor
-        self.like_share, self._seed = settings.like_share, settings.seed
+        self.like_share, self.seed = settings.like_share, settings.seed
         self._weights = settings.kinds
         self._kind_codes = {kind: 1 + n for n, kind in enumerate(sorted(settings.kinds))}
         self._sequences: dict[TopicPartition, tuple[int, int]] = {}  # key of randomness, code in histories
@@ -191,7 +191,7 @@ class Encoder:
         for at, group in [(LOG, records)] if logged else groupby(records, sequence_of):
             stop = start + (len(records) if logged else sum(1 for _ in group))
             if at not in self._sequences:
-                self._sequences[at] = sequence_key(self._seed, at), sequence_code(at)
+                self._sequences[at] = sequence_key(self.seed, at), sequence_code(at)
             bases[start:stop], codes[start:stop] = self._sequences[at]
             start = stop
         return event_keys(bases, offsets), codes, offsets

@@ -121,11 +121,16 @@ class Trainer(Protocol):
 
     name: str  # its name in the registry
 
-    def fit(self, learner: OnlineLearner, history: Batch, told: Callable[[float], None]) -> None:
-        """`learner` is a private copy as of the cut, to start from: `history`'s rows are rows of its tables, and it may be changed.
+    @property
+    def parameters(self) -> msgspec.Struct:
+        """What the fit depends on, recorded with it."""
 
-        `history` holds all events that there are to learn from, in order, those of the other kind among them. `told` hears
-        the share done, from 0 to 1. Raises StreamerError for a learner that this trainer cannot fit.
+    def fit(self, learner: OnlineLearner, history: Batch, told: Callable[[float], None]) -> None:
+        """`learner` is a private one, begun anew and with nothing learned; where the parameters say `warm`, a copy as of the cut.
+
+        It is attached, `history`'s rows are rows of its tables, and it may be changed. `history` holds all events that
+        there are to learn from, in order, those of the other kind among them. `told` hears the share done, from 0 to 1.
+        Raises StreamerError for a learner that this trainer cannot fit.
         """
 
     def export(self) -> Mapping[str, Array]:

@@ -1,28 +1,62 @@
 """Retraining: a learner's tables fitted anew on a whole history, and put in the place of the live ones.
 
-A trainer works on a private copy of the learner, so that nothing of what serves is touched before `put_in`. Rows of items are
-those of the memory; rows of users are the history's own. Users without an event in the history, and learners without a
-trainer, stay as they were.
+A trainer works on a learner of its own, so that nothing of what serves is touched before `put_in`. Rows of items are those
+of the memory; rows of users are the history's own. Users without an event in the history, and learners without a trainer,
+stay as they were.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from typing import Any, cast
 
+import msgspec
 import numpy as np
 
 from streamer.arrays import I32, I64, Array, Bool
 from streamer.batch import NO_PROFILES, RATING, Batch, Events, Profiles, Seen
-from streamer.embeddings import Table
-from streamer.errors import StreamerError
+from streamer.errors import BadSettings, StreamerError
 from streamer.history import PAGE_ITEMS, SEEN_WINDOW
 from streamer.memory import Memory
 from streamer.models import REFITTED_BY, trainer
-from streamer.protocols import Categorised, OnlineLearner, Rebuilt, Row, Rows
+from streamer.protocols import Categorised, OnlineLearner, Rebuilt, Row, Rows, Trainer
 from streamer.seed import id_key
 
 Told = Callable[[str, float], None]  # a learner's name and the share of its training that is done
+
+
+class Candidate(msgspec.Struct, frozen=True):
+    """What may be put in the place of what is live; the gate chooses between several."""
+
+    window_days: float | None = None  # trainers that can, leave older events out
+    half_life_days: float | None = None  # to trainers that can, an event of this age counts half
+    warm: bool = False  # trainers that can begin in the live rows, for histories that do not go back to the beginning
+
+    @property
+    def name(self) -> str:
+        """As `candidate` reads it."""
+        if self.warm:
+            return "warm"
+        if self.window_days is not None:
+            return f"window:{self.window_days:g}"
+        return "all" if self.half_life_days is None else f"half-life:{self.half_life_days:g}"
+
+
+ALL = Candidate()
+
+
+def candidate(text: str) -> Candidate:
+    """`all`, `window:DAYS`, `half-life:DAYS` or `warm`; raises BadSettings for anything else."""
+    what, _, days = text.strip().partition(":")
+    try:
+        if not days and what in ("all", "warm"):
+            return Candidate(warm=what == "warm")
+        if what in ("window", "half-life") and 0 < float(days) < inf:
+            return Candidate(window_days=float(days)) if what == "window" else Candidate(half_life_days=float(days))
+    except ValueError:
+        pass
+    raise BadSettings(f"no candidate {text!r}: wanted all, window:DAYS, half-life:DAYS or warm, as in all,window:30")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,28 +69,43 @@ class Retrained:
 
 
 def retrained(
-    memory: Memory, events: Events, names: Sequence[str] | None = None, *, told: Told | None = None
-) -> Retrained:
+    memory: Memory, events: Events, names: Sequence[str] | None = None, chosen: Candidate = ALL, *,
+    told: Told | None = None,
+) -> Retrained:  # fmt: skip
     """The learners `names` (default: all that have a trainer), each fitted anew on `events`.
 
-    Reads `memory`, with nothing uncommitted, and changes nothing. One thread; the same memory and events give the same
-    bytes. Raises StreamerError for a learner without a trainer, and for events of items that the memory does not know.
+    Reads `memory`, with nothing uncommitted, and changes nothing. Depends on the events, the catalogue and the profiles
+    alone, unless the candidate is `warm`: then on the live rows too, and only learners whose trainers can are fitted.
+    One thread; the same memory and events give the same bytes. Raises StreamerError for a learner without a trainer, and
+    for events of items that the memory does not know.
     """
-    chosen = [name for name in memory.learners.by_name if name in REFITTED_BY] if names is None else list(names)
-    for name in chosen:
-        if name not in REFITTED_BY:
-            raise StreamerError(f"no trainer refits {name!r}; there are some for: {', '.join(sorted(REFITTED_BY))}")
+    fitting = {name: _trainer(memory, name, chosen) for name in names or _refitted(memory)}
     events = _known(memory, events)
     history = whole(memory, events)
     tables = {}
-    for name in chosen:
-        copy = copied(memory, memory.learners.by_name[name], events.user_ids)
-        fitting = trainer(REFITTED_BY[name])
-        fitting.fit(copy, history, partial(told, name) if told else _unheard)
+    for name, one in fitting.items():
+        warm = bool(getattr(one.parameters, "warm", False))
+        if chosen.warm and not warm:
+            continue
+        copy = begun(memory, memory.learners.by_name[name], events.user_ids)
+        if warm:
+            _warmed(memory, copy, events.user_ids)
+        one.fit(copy, history, partial(told, name) if told else _unheard)
         sides = {called: table.side for called, table in copy.tables().items()}
         rows = {"user": len(events.user_ids), "item": len(memory.items), "stream": 1}
-        tables[name] = {called: found[: rows[sides[called]]] for called, found in fitting.export().items()}
+        tables[name] = {called: found[: rows[sides[called]]] for called, found in one.export().items()}
     return Retrained(events.user_ids, list(memory.items.ids), tables)
+
+
+def _refitted(memory: Memory) -> list[str]:
+    return [name for name in memory.learners.by_name if name in REFITTED_BY]
+
+
+def _trainer(memory: Memory, name: str, chosen: Candidate) -> Trainer:
+    memory.learners.running(name)
+    if name not in REFITTED_BY:
+        raise StreamerError(f"no trainer refits {name!r}; there are some for: {', '.join(sorted(REFITTED_BY))}")
+    return trainer(REFITTED_BY[name], **msgspec.structs.asdict(chosen))
 
 
 def put_in(memory: Memory, found: Retrained) -> None:
@@ -87,25 +136,35 @@ def put_in(memory: Memory, found: Retrained) -> None:
     memory.learners.committed()
 
 
-def copied(memory: Memory, learner: OnlineLearner, user_ids: Sequence[str]) -> OnlineLearner:
-    """A learner of its own with the same rows of items and of the stream; users' rows are numbers into `user_ids`."""
+def begun(memory: Memory, learner: OnlineLearner, user_ids: Sequence[str]) -> OnlineLearner:
+    """The same learner with nothing learned, of the memory's items; users' rows are numbers into `user_ids`."""
     made: Any = type(learner)
-    copy = cast(OnlineLearner, made(learner.name, learner.parameters, seed=0))  # rows begin by their ids' keys
-    live = learner.tables()
-    for called, table in copy.tables().items():
-        if table.side == "user":
-            table.reserve(len(user_ids))
-            table.values[: len(user_ids)] = memory.users.learned(learner.name, user_ids)
-        elif table.side == "item":
-            table.reserve(len(memory.items))
-            table.values[: len(memory.items)] = live[called].values[: len(memory.items)]
-        else:
-            table.values[:] = live[called].values
+    copy = cast(OnlineLearner, made(learner.name, learner.parameters, seed=memory.encoder.seed))
+    sides = {"user": user_ids, "item": memory.items.ids}
+    keys: dict[str, list[int]] = {}
+    for table in copy.tables().values():
+        if table.side != "stream":
+            ids = sides[table.side]
+            if table.random and table.side not in keys:
+                keys[table.side] = [id_key(memory.encoder.seed, table.side, one) for one in ids]
+            table.reserve(len(ids))
+            table.begin(np.arange(len(ids), dtype=np.int32), keys.get(table.side) or [0] * len(ids))
     if isinstance(copy, Categorised):
         copy.attach(memory.items.categories.words, memory.items.categories.kin)
+    return copy
+
+
+def _warmed(memory: Memory, copy: OnlineLearner, user_ids: Sequence[str]) -> None:
+    """Give the copy the live rows."""
+    live = memory.learners.by_name[copy.name].tables()
+    for called, table in copy.tables().items():
+        if table.side == "user":
+            table.values[: len(user_ids)] = memory.users.learned(copy.name, user_ids)
+        else:
+            rows = len(memory.items) if table.side == "item" else 1
+            table.values[:rows] = live[called].values[:rows]
     if isinstance(copy, Rebuilt):
         copy.restored()
-    return copy
 
 
 def whole(memory: Memory, events: Events) -> Batch:
@@ -124,12 +183,6 @@ def whole(memory: Memory, events: Events) -> Batch:
         np.where(np.isnan(highs), np.inf, highs)[:-1].astype(np.float32),
         seen_counts, seen, profiles=_profiles(memory, events.user_ids),
     )  # fmt: skip
-
-
-def begin(table: Table, side: str, ids: Sequence[str], seed: int) -> None:
-    """Rows 0 to len(ids) - 1 as those of new users or items."""
-    table.reserve(len(ids))
-    table.begin(np.arange(len(ids), dtype=np.int32), [id_key(seed, side, one) for one in ids])
 
 
 def _known(memory: Memory, events: Events) -> Events:

@@ -264,20 +264,21 @@ class Users:
         return rows
 
     def replaced(self, learner: str, user_ids: Sequence[str], values: Array) -> Rows:
-        """Put `values` (n, width) in the place of the learner's rows of these users, who are known; the rows to commit.
+        """Put `values` (n, width) in the place of the learner's rows of these users, who are known; those to commit, which differ.
 
         In the engine's thread, with nothing uncommitted: rows in memory are exchanged at once.
         """
         stored, table = self._tables[learner]
         beside = Table("user", table.start.tolist(), dtype=table.dtype)
         beside.values = np.ascontiguousarray(values, dtype=table.dtype)
+        before = np.ascontiguousarray(self.learned(learner, user_ids)).view(np.uint8)
+        differ = np.flatnonzero((before != beside.values.view(np.uint8)).any(axis=1)).astype(np.int32)
         with self._moving:
-            for n, user_id in enumerate(user_ids):
-                row = self.row_of.get(user_id)
+            for n in differ.tolist():
+                row = self.row_of.get(user_ids[n])
                 if row is not None:
                     table.values[row] = beside.values[n]
-        keys = [user_id.encode() for user_id in user_ids]
-        return Rows(stored, keys, beside.stored(np.arange(len(keys), dtype=np.int32)))
+        return Rows(stored, [user_ids[n].encode() for n in differ.tolist()], beside.stored(differ))
 
     def view(self, user_id: str, now_ms: int | None = None) -> UserView:
         """One user for a query: from memory, from the store, or as an unknown one would begin. Changes nothing. Cost: some 10 us, 100 us from the store.

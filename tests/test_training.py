@@ -13,9 +13,10 @@ from streamer.config import Settings
 from streamer.consumers.stream import StreamSource
 from streamer.errors import StreamerError
 from streamer.memory import Memory
+from streamer.models import REFITTED_BY
 from streamer.producers.simulate import World
 from streamer.state import RocksStore
-from streamer.training import put_in, retrained, whole
+from streamer.training import Retrained, put_in, retrained, whole
 
 WORLD = World(users=60, items=80, events=3000, duplicates=0.0, late=0.0, bad=0.0)
 CHOSEN = settings(rating_learner="biased-mf", click_learner="skip-gram")
@@ -71,11 +72,51 @@ def test_the_history_is_what_was_learned(fed: Fed) -> None:
         assert seen.tolist() == fed.memory.users.view(user_id).seen.tolist()
 
 
-def test_a_replay_of_everything_puts_in_what_is_there(fed: Fed) -> None:
-    digest = fed.store.digest()
-    put_in(fed.memory, retrained(fed.memory, fed.events(), ["biased-mf"]))
-    assert fed.memory.learners.by_name["biased-mf"].tables()["item"].touched.sum() == 0
-    assert fed.store.digest() != digest  # learned twice by items
+EVERYTHING = settings(
+    rating_learner="biased-mf", shadow=("bias", "bayesian-hybrid", "popularity"), user_cache_bytes=200_000
+)
+
+
+@pytest.fixture
+def all_of_them(tmp_path: Path) -> Iterator[Fed]:
+    made = Fed(tmp_path, EVERYTHING)
+    assert made.memory.users.cached < len(set(made.user_ids))  # some are in the store alone
+    yield made
+    made.store.close()
+
+
+def test_counts_and_filters_refitted_on_everything_are_what_they_were(all_of_them: Fed) -> None:
+    fed, same = all_of_them, [name for name, by in REFITTED_BY.items() if by == "replay"]
+    before = fed.store.digest()
+    put_in(fed.memory, retrained(fed.memory, fed.events(), [name for name in same if name in before.learners]))
+    assert fed.store.digest() == before
+
+
+def test_what_is_refitted_depends_on_the_history_alone(all_of_them: Fed) -> None:
+    """Whoever is in it no more has left no trace: so it is for a state that has been retrained, or has learned more."""
+    fed = all_of_them
+    found = retrained(fed.memory, fed.events())
+    put_in(fed.memory, retrained(fed.memory, fed.events().chosen(np.arange(1000))))
+    again = retrained(fed.memory, fed.events())
+    assert bits(again) == bits(found)
+    assert {"biased-mf", "bayesian-hybrid", "skip-gram", "transitions", "popularity-recent"} <= found.tables.keys()
+
+
+def bits(found: Retrained) -> dict[tuple[str, str], bytes]:
+    return {(name, of): values.tobytes() for name, tables in found.tables.items() for of, values in tables.items()}
+
+
+def test_what_learned_events_left_goes_with_them(all_of_them: Fed) -> None:
+    fed, gone = all_of_them, "u7"
+    events = fed.events()
+    without = events.chosen(events.users != events.user_ids.index(gone))
+    fed.memory.users.forget(gone)
+    fed.memory.commit()
+    assert bits(retrained(fed.memory, events)) == bits(retrained(fed.memory, without))
+    live = fed.memory.learners.by_name["biased-mf"].tables()["item"].values.copy()
+    put_in(fed.memory, retrained(fed.memory, events))
+    assert not np.array_equal(fed.memory.learners.by_name["biased-mf"].tables()["item"].values, live)
+    assert not fed.memory.users.view(gone).known
 
 
 def test_what_is_put_in_is_the_same_in_memory_and_in_the_store(fed: Fed, tmp_path: Path) -> None:
@@ -108,6 +149,6 @@ def test_events_of_another_state_are_refused(fed: Fed) -> None:
         retrained(fed.memory, other)
 
 
-def test_a_learner_without_a_trainer_is_refused_by_name(fed: Fed) -> None:
-    with pytest.raises(StreamerError, match="no trainer refits 'popularity'"):
-        retrained(fed.memory, fed.events(), ["popularity"])
+def test_a_learner_without_a_trainer_is_refused_by_name(all_of_them: Fed) -> None:
+    with pytest.raises(StreamerError, match="no trainer refits 'click-blend'"):
+        retrained(all_of_them.memory, all_of_them.events(), ["click-blend"])

@@ -1,0 +1,70 @@
+"""Refits a Bayesian hybrid: everybody's posterior folded once more, in order, from priors that know the whole history.
+
+A user's filter is recursive least squares: given the items and what all share, folding a history in order is the closed form,
+and no other fit of it is better. What an early event suffers from is what nobody knew yet: what categories say of items
+(beta, Gamma), how much a new user leans on consensus and popularity, the mean and scale of all ratings. So each pass begins
+with these as the pass before ended with them, and with nothing else: items and users, their variances, groups and sets of
+alike items begin at their priors, and each event counts once. (Items that begin with what they learned from the very events
+that come again make everybody too sure: RMSE .7% worse on ml-latest-small after one such pass, 4% after two.) The first pass is
+the learner's own life over again, so that nothing comes from anywhere but the history. Cost: `passes` + 1 times what learning costs.
+
+Kalman (1960), as in bayesian_hybrid.py; priors from a first pass: Efron, Morris (1973), Stein's estimation rule and its
+competitors, an empirical Bayes approach, JASA 68.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import msgspec
+
+from streamer.arrays import Array
+from streamer.batch import Batch
+from streamer.errors import StreamerError
+from streamer.models.bayesian_hybrid import BayesianHybrid
+from streamer.models.bayesian_hybrid_rows import AGREEING, LEARNED
+from streamer.models.replay import learn_whole
+from streamer.protocols import OnlineLearner
+
+
+class RefoldParameters(msgspec.Struct, frozen=True):
+    """How often."""
+
+    passes: int = 1
+    """Passes with priors from the one before. On ml-latest-small and in simulated worlds 2 and 3 gain nothing over 1."""
+
+
+class Refold:
+    """protocols.Trainer for the Bayesian hybrids."""
+
+    Parameters = RefoldParameters
+
+    def __init__(self, name: str, parameters: RefoldParameters) -> None:
+        self.name, self.parameters = name, parameters
+        self._tables: Mapping[str, Array] = {}
+
+    def fit(self, learner: OnlineLearner, history: Batch, told: Callable[[float], None]) -> None:
+        """See protocols.Trainer; raises StreamerError for a learner that is not a BayesianHybrid."""
+        if not isinstance(learner, BayesianHybrid):
+            raise StreamerError(
+                f"the trainer {self.name} fits Bayesian hybrids, not {learner.name}: name another trainer for it"
+            )
+        tables, stream, rounds = learner.tables(), learner.stream.values[0], self.parameters.passes + 1
+        begun = {name: table.values.copy() for name, table in tables.items() if table.side == "item"}
+        learn_whole(learner, history, lambda share: told(share / rounds))
+        met = LEARNED + learner.model.known * (1 + learner.model.dim)
+        once = stream.copy()
+        for turn in range(1, rounds):
+            for name, table in tables.items():
+                if table is not learner.stream:
+                    table.values[:] = begun.get(name, table.start)
+            learn_whole(learner, history, partial(_after, told, turn, rounds))
+            stream[:AGREEING], stream[met:] = once[:AGREEING], once[met:]  # each event counts once
+        self._tables = {name: table.values for name, table in tables.items()}
+
+    def export(self) -> Mapping[str, Array]:
+        """See protocols.Trainer."""
+        return self._tables
+
+
+def _after(told: Callable[[float], None], turn: int, rounds: int, share: float) -> None:
+    told((turn + share) / rounds)
