@@ -244,6 +244,10 @@ class BayesianHybrid:
         found = np.sqrt(self._cells(side, rows, np.append(2 * dim + 1, dim + np.arange(dim))))
         return {"bias": found[:, 0], "latent": found[:, 1:].mean(axis=1)}
 
+    def vectors(self) -> Array:
+        """See ItemVectors: q, what an item is beside its categories."""
+        return self.item.values[:, : self.model.dim]
+
     def _cells(self, side: Side, rows: I32, columns: Array) -> F64:
         """(rows, columns), a copy: a whole row of a user is 6 KB."""
         return (self.user if side == "user" else self.item).values[rows[:, None], columns].astype(np.float64)

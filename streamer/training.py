@@ -16,6 +16,7 @@ import numpy as np
 
 from streamer.arrays import I32, I64, Array, Bool
 from streamer.batch import NO_PROFILES, RATING, Batch, Events, Profiles, Seen
+from streamer.churn import Churn, compared
 from streamer.errors import BadSettings, StreamerError
 from streamer.history import PAGE_ITEMS, SEEN_WINDOW
 from streamer.memory import Memory
@@ -66,6 +67,7 @@ class Retrained:
     user_ids: Sequence[str]  # of the rows of user tables
     item_ids: Sequence[str]  # of the rows of item tables
     tables: Mapping[str, Mapping[str, Array]]  # learner -> table -> (rows, width); those of the stream have one row
+    churn: Mapping[str, Churn]  # learner -> what the retraining changes
 
 
 def retrained(
@@ -82,19 +84,22 @@ def retrained(
     fitting = {name: _trainer(memory, name, chosen) for name in names or _refitted(memory)}
     events = _known(memory, events)
     history = whole(memory, events)
-    tables = {}
+    tables, churn = {}, {}
     for name, one in fitting.items():
         warm = bool(getattr(one.parameters, "warm", False))
         if chosen.warm and not warm:
             continue
         copy = begun(memory, memory.learners.by_name[name], events.user_ids)
         if warm:
-            _warmed(memory, copy, events.user_ids)
+            _with(copy, _rows_of(memory, copy, events.user_ids))
         one.fit(copy, history, partial(told, name) if told else _unheard)
-        sides = {called: table.side for called, table in copy.tables().items()}
         rows = {"user": len(events.user_ids), "item": len(memory.items), "stream": 1}
-        tables[name] = {called: found[: rows[sides[called]]] for called, found in one.export().items()}
-    return Retrained(events.user_ids, list(memory.items.ids), tables)
+        fitted = copy.tables()
+        tables[name] = {called: found[: rows[fitted[called].side]] for called, found in one.export().items()}
+        churn[name] = compared(
+            _live(memory, name, events.user_ids), _with(copy, tables[name]), history, len(memory.items)
+        )
+    return Retrained(events.user_ids, list(memory.items.ids), tables, churn)
 
 
 def _refitted(memory: Memory) -> list[str]:
@@ -154,17 +159,29 @@ def begun(memory: Memory, learner: OnlineLearner, user_ids: Sequence[str]) -> On
     return copy
 
 
-def _warmed(memory: Memory, copy: OnlineLearner, user_ids: Sequence[str]) -> None:
-    """Give the copy the live rows."""
-    live = memory.learners.by_name[copy.name].tables()
-    for called, table in copy.tables().items():
-        if table.side == "user":
-            table.values[: len(user_ids)] = memory.users.learned(copy.name, user_ids)
-        else:
-            rows = len(memory.items) if table.side == "item" else 1
-            table.values[:rows] = live[called].values[:rows]
-    if isinstance(copy, Rebuilt):
-        copy.restored()
+def _live(memory: Memory, name: str, user_ids: Sequence[str]) -> OnlineLearner:
+    """A copy of the live learner; users' rows are numbers into `user_ids`."""
+    copy = begun(memory, memory.learners.by_name[name], user_ids)
+    return _with(copy, _rows_of(memory, copy, user_ids))
+
+
+def _rows_of(memory: Memory, learner: OnlineLearner, user_ids: Sequence[str]) -> dict[str, Array]:
+    live, rows = memory.learners.by_name[learner.name].tables(), {"item": len(memory.items), "stream": 1}
+    return {
+        called: memory.users.learned(learner.name, user_ids)
+        if table.side == "user"
+        else table.values[: rows[table.side]]
+        for called, table in live.items()
+    }
+
+
+def _with(learner: OnlineLearner, tables: Mapping[str, Array]) -> OnlineLearner:
+    """The learner, with these rows in its tables."""
+    for called, values in tables.items():
+        learner.tables()[called].values[: len(values)] = values
+    if isinstance(learner, Rebuilt):
+        learner.restored()
+    return learner
 
 
 def whole(memory: Memory, events: Events) -> Batch:

@@ -22,7 +22,7 @@ RING_0 = {
 }  # fmt: skip
 RING_1 = {"consumers", "producers", "models"}
 RING_2 = {
-    "archive", "archive_rows", "archiver", "categories", "dead_letters", "decoder", "dedupe", "drift", "encoder", "engine", "history", "items", "kin", "learners", "ledger", "log",
+    "archive", "archive_rows", "archiver", "categories", "churn", "dead_letters", "decoder", "dedupe", "drift", "encoder", "engine", "history", "items", "kin", "learners", "ledger", "log",
     "memory", "metrics", "monitor", "profiles", "recommend", "refeeding", "regret", "rocks", "stability", "state", "users",
 }  # fmt: skip
 
