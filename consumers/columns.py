@@ -12,7 +12,7 @@ from typing import cast
 import numpy as np
 
 from streamer.arrays import I32, I64
-from streamer.events import Message
+from streamer.events import Message, MessageParts, parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +62,14 @@ class Columns:
         )
 
     def messages(self, start: int, stop: int) -> list[Message]:
-        """Events start to stop - 1, the same bytes as `streamer.events.message` writes. Cost: about 1 us an event."""
-        topic, cut = self.topic, slice(start, stop)
+        """Events start to stop - 1, the same bytes as `streamer.events.message` writes. Cost: about .5 us an event."""
+        return list(map(Message, *self.parts(start, stop)))
+
+    def parts(self, start: int, stop: int) -> MessageParts:
+        """The parts of these messages. Cost: about .3 us an event."""
+        cut = slice(start, stop)
         if not len(self.users[cut]):
-            return []
+            return MessageParts([], [], [])
         users, items, values = self.users[cut].tolist(), self.items[cut].tolist(), self.values[cut].tolist()
         heads, middles, tails, keys = self.user_texts, self.item_texts, self.value_texts, self.keys
         ends = [b"}"] * len(users)
@@ -73,17 +77,17 @@ class Columns:
             ends = str(self.times_ms[cut].tolist())[1:-1].replace(", ", "} ").encode().split(b" ")
             ends[-1] += b"}"
         if min(users) >= 0 and min(values) >= 0:
-            return [
-                Message(topic, keys[u], heads[u] + middles[i] + tails[v] + end)
-                for u, i, v, end in zip(users, items, values, ends, strict=True)
+            said = [
+                heads[u] + middles[i] + tails[v] + end for u, i, v, end in zip(users, items, values, ends, strict=True)
             ]
+            return MessageParts([self.topic] * len(users), [keys[u] for u in users], said)
         without = b',"timestamp_ms":' if self.timed else b""
-        return [
-            Message(topic, keys[u], heads[u] + middles[i] + (tails[v] if v >= 0 else without) + end)
-            if u >= 0
-            else Message(topic, b"line %d" % self.bad[i].line, self.bad[i].text)
+        said = [
+            heads[u] + middles[i] + (tails[v] if v >= 0 else without) + end if u >= 0 else self.bad[i].text
             for u, i, v, end in zip(users, items, values, ends, strict=True)
         ]
+        named = [keys[u] if u >= 0 else b"line %d" % self.bad[i].line for u, i in zip(users, items, strict=True)]
+        return MessageParts([self.topic] * len(users), named, said)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +105,13 @@ class ColumnStream:
         """See protocols.Stream."""
         first = len(self.catalogue)
         return [*self.catalogue[start:stop], *self.events.messages(max(start - first, 0), max(stop - first, 0))]
+
+    def parts(self, start: int, stop: int) -> MessageParts:
+        """See protocols.Stream."""
+        first = len(self.catalogue)
+        if start >= first:
+            return self.events.parts(start - first, max(stop - first, 0))
+        return parts(self.messages(start, stop))
 
     def times_ms(self, start: int, stop: int) -> list[int]:
         """See protocols.Stream; the catalogue has the time of the first event."""

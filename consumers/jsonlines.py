@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from streamer.events import CATALOGUE_TOPICS, CLICKS, ITEMS, RATINGS, USERS, Message
+from streamer.events import CATALOGUE_TOPICS, CLICKS, ITEMS, RATINGS, USERS, Message, MessageParts, parts
 
 
 class _Ids(msgspec.Struct, gc=False):
@@ -62,6 +62,10 @@ class JsonLines:
             Message(topic, self._key(topic, line, number), line)
             for topic, line, number in zip(self.topics[cut], self.lines[cut], self.numbers[cut], strict=True)
         ]
+
+    def parts(self, start: int, stop: int) -> MessageParts:
+        """See protocols.Stream."""
+        return parts(self.messages(start, stop))
 
     def times_ms(self, start: int, stop: int) -> list[int]:
         """See protocols.Stream."""

@@ -29,21 +29,11 @@ class StreamSource:
         self._next = offset
 
     def poll(self, max_records: int, timeout_s: float) -> Sequence[Record]:
-        """See protocols.Source. Cost: about .6 us a record of a delimited file."""
+        """See protocols.Source. Cost: about .4 us a record of a delimited file."""
         start, stop = self._next, self._next + max_records
-        messages, times = self.stream.messages(start, stop), self.stream.times_ms(start, stop)
-        self._next = start + len(messages)
-        return list(
-            map(
-                Record,
-                [sent.topic for sent in messages],
-                repeat(-1),
-                range(start, self._next),
-                times,
-                [sent.key for sent in messages],
-                [sent.value for sent in messages],
-            )
-        )
+        (topics, keys, values), times = self.stream.parts(start, stop), self.stream.times_ms(start, stop)
+        self._next = start + len(topics)
+        return list(map(Record, topics, repeat(-1), range(start, self._next), times, keys, values))
 
     def lag(self) -> Mapping[str, Mapping[int, int]]:
         """See protocols.Source."""

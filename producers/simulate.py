@@ -13,7 +13,7 @@ import numpy as np
 
 from streamer.arrays import F64, I64, Array
 from streamer.errors import BadSettings
-from streamer.events import CLICKS, RATINGS, ItemUpdate, Message, message
+from streamer.events import CLICKS, RATINGS, ItemUpdate, Message, MessageParts, message, parts
 from streamer.producers.oracle import expected
 from streamer.producers.titles import CATEGORIES, title
 from streamer.producers.world import RATED, TURN, Happenings, Shock, happen
@@ -132,6 +132,10 @@ class Simulation:
     def times_ms(self, start: int, stop: int) -> list[int]:
         """See protocols.Stream: when each row arrived; a late event says itself when it happened."""
         return [int(at) for at in self._times[self._order[start:stop]].tolist()]
+
+    def parts(self, start: int, stop: int) -> MessageParts:
+        """See protocols.Stream."""
+        return parts(self.messages(start, stop))
 
     def messages(self, start: int, stop: int) -> list[Message]:
         """See protocols.Stream. Cost: about 1.7 us an event."""

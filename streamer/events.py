@@ -3,7 +3,7 @@
 Events are JSON objects in snake_case, one a record; fields that are not named here are ignored.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import msgspec
@@ -113,6 +113,19 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     key: bytes | None
     value: bytes | None  # None: a removal
     timestamp_ms: int | None = None  # None: now
+
+
+class MessageParts(NamedTuple):
+    """n messages, each part by itself."""
+
+    topics: Sequence[str]
+    keys: Sequence[bytes | None]
+    values: Sequence[bytes | None]
+
+
+def parts(messages: Sequence[Message]) -> MessageParts:
+    """Of these messages."""
+    return MessageParts([m.topic for m in messages], [m.key for m in messages], [m.value for m in messages])
 
 
 _ENCODER = msgspec.json.Encoder()

@@ -8,7 +8,7 @@ import msgspec
 from streamer.arrays import F32, F64, I32, Array
 from streamer.batch import Batch, Opinion, UserView
 from streamer.embeddings import Side, Table
-from streamer.events import Message, Offsets, Record
+from streamer.events import Message, MessageParts, Offsets, Record
 
 Kind: TypeAlias = Literal["ratings", "clicks"]
 
@@ -72,6 +72,9 @@ class Stream(Protocol):
 
     def messages(self, start: int, stop: int) -> list[Message]:
         """Rows start to stop - 1, fewer at the end. Their time is left to whoever appends them."""
+
+    def parts(self, start: int, stop: int) -> MessageParts:
+        """The parts of the same messages, for who needs no message."""
 
     def times_ms(self, start: int, stop: int) -> list[int]:
         """When each of these rows happened, by the stream itself; never the wall clock."""
