@@ -1,9 +1,10 @@
-"""Events from a path: a MovieLens folder, a CSV or TSV file with a header, or JSON Lines."""
+"""Events from a path: a MovieLens folder, a CSV or TSV file with a header, JSON Lines, or an archive."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from streamer.archive_manifest import MANIFEST
 from streamer.consumers.columns import ColumnStream
 from streamer.consumers.delimited import read_delimited
 from streamer.consumers.jsonlines import read_json_lines
@@ -19,9 +20,9 @@ _JSON_LINES = {".jsonl", ".ndjson", ".json"}
 def read(path: str | Path, seed: int = 1) -> Stream:
     """The events of `path` in the order in which they are learned.
 
-    All catalogue records come first, then the events: in order of time with ties shuffled by `seed`; JSON Lines, and
-    files without times, as they stand. Bad rows stay in their place, to become dead letters.
-    Raises BadSettings for a path that cannot be read as any of these.
+    All catalogue records come first, then the events: in order of time with ties shuffled by `seed`; JSON Lines, files
+    without times and archives as they stand. Bad rows stay in their place, to become dead letters.
+    Raises BadSettings for a path that cannot be read as any of these, BadState for a damaged archive.
     """
     path = Path(path)
     try:
@@ -37,7 +38,11 @@ def read(path: str | Path, seed: int = 1) -> Stream:
 
 def _read(path: Path, seed: int) -> Stream:
     stream: Stream
-    if path.is_dir():
+    if (path / MANIFEST).exists():
+        from streamer.consumers.archive import read_archive  # only who reads one pays for pyarrow
+
+        stream = read_archive(path)
+    elif path.is_dir():
         files = find_files(path)
         catalogue, columns = read_movielens(files)
         stream = ColumnStream(catalogue, columns.sorted(seed), _sha256(files, seed))

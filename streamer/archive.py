@@ -236,17 +236,19 @@ class Archive:
 
         columns = ["user_id", "item_id", "kind", "rating", "timestamp_ms"]
         rows, order, topics = parquet.in_order(self.folder, (RATINGS, CLICKS), columns, until)
-        named, kinds = parquet.texts(rows, "kind")
+        rated = topics[order] == TOPICS.index(RATINGS)
+        named, kinds = parquet.texts(rows, "kind", order)
         weights: F64 = np.array([learning.kinds.get(kind, np.nan) for kind in named] + [np.nan])
-        rated = topics == TOPICS.index(RATINGS)
-        values = np.where(rated, parquet.numbers(rows, "rating"), weights[kinds])
-        order = order[~np.isnan(values[order])]  # a kind that has no weight any more
-        keys = _keys(learning.seed, topics[order], parquet.numbers(rows, "partition")[order], parquet.numbers(rows, "offset")[order])  # fmt: skip
-        user_ids, users = _by_appearance(*parquet.texts(rows, "user_id"), order)
-        item_ids, items = _by_appearance(*parquet.texts(rows, "item_id"), order)
+        values = np.where(rated, parquet.numbers(rows, "rating")[order], weights[kinds])
+        if np.isnan(values).any():  # clicks of a kind that has no weight any more
+            order, rated, values = (found[~np.isnan(values)] for found in (order, rated, values))
+        numbers = {name: parquet.numbers(rows, name)[order] for name in ("partition", "offset", "timestamp_ms")}
+        user_ids, users = parquet.texts(rows, "user_id", order)
+        item_ids, items = parquet.texts(rows, "item_id", order)
         return Events(
-            user_ids, item_ids, users, items, np.where(rated[order], RATING, CLICK).astype(np.uint8),
-            values[order].astype(np.float32), parquet.numbers(rows, "timestamp_ms")[order].astype(np.int64), keys,
+            user_ids, item_ids, users, items, np.where(rated, RATING, CLICK).astype(np.uint8),
+            values.astype(np.float32), numbers["timestamp_ms"].astype(np.int64),
+            _keys(learning.seed, topics[order], numbers["partition"], numbers["offset"]),
         )  # fmt: skip
 
 
@@ -278,18 +280,6 @@ def _filled(small: Sequence[File]) -> Iterator[list[File]]:
         taken.append(file)
     if len(taken) > 1:
         yield taken
-
-
-def _by_appearance(ids: Sequence[str], numbers: Any, order: I64) -> tuple[list[str], Any]:
-    """The ids that occur, numbered by first appearance, and the number of each event's."""
-    chosen = numbers[order]
-    first = np.full(len(ids), len(chosen), np.int64)
-    first[chosen[::-1]] = np.arange(len(chosen))[::-1]  # the last assignment holds: the first appearance
-    occurring = np.flatnonzero(first < len(chosen))
-    ranked = occurring[np.argsort(first[occurring])]
-    renumbered = np.full(len(ids), -1, np.int32)
-    renumbered[ranked] = np.arange(len(ranked), dtype=np.int32)
-    return [ids[n] for n in ranked.tolist()], renumbered[chosen]
 
 
 def _keys(seed: int, topics: Any, partitions: Any, offsets: I64) -> U64:

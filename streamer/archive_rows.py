@@ -28,7 +28,6 @@ from streamer.events import (
 )
 from streamer.regret import FIELD, expected
 
-KNOWN_IDS = 200_000  # ids that need no check are remembered, up to so many
 _LEARNED = (Rating, Click)
 
 
@@ -38,7 +37,6 @@ class Rows:
     def __init__(self, settings: Settings) -> None:
         self._decoder = Decoder(settings.learning)
         self._dedupe = Dedupe(settings.state.dedupe_events)
-        self._users, self._items = set[str](), set[str]()
         self._rows: dict[str, list[Any]] = {}
         self.forgotten = set[str]()  # users whose earlier rows are to go
         self.records = 0  # taken up since `clear`, accepted or not
@@ -60,7 +58,7 @@ class Rows:
 
     def add(self, records: Sequence[Record]) -> None:
         """Take up records, in order. Cost: about 1.6 us a record."""
-        decoded = self._decoder.decode(records, self._users, self._items)
+        decoded = self._decoder.decode(records, {}, {})
         start = 0
         for removal, run in groupby(event is UserRemoval for event in map(type, decoded)):
             stop = start + sum(1 for _ in run)
@@ -81,15 +79,13 @@ class Rows:
         from streamer import parquet
 
         learned = [k for k, event in enumerate(decoded) if isinstance(event, _LEARNED)]
-        if len(self._users) > KNOWN_IDS or len(self._items) > KNOWN_IDS:
-            self._users, self._items = set(), set()
         fresh = self._fresh(records, decoded, learned)
         for topic in (RATINGS, CLICKS):
             kind = Rating if topic == RATINGS else Click
             spots = [k for k, new in zip(learned, fresh.tolist(), strict=True) if new and type(decoded[k]) is kind]
             if spots:
                 chosen = [records[k] for k in spots], [decoded[k] for k in spots]
-                self._rows.setdefault(topic, []).append(parquet.rows_of(self._event_columns(*chosen)))
+                self._rows.setdefault(topic, []).append(parquet.rows_of(_event_columns(*chosen)))
         if len(learned) < len(records):
             catalogue = [k for k, event in enumerate(decoded) if not isinstance(event, (*_LEARNED, BadEvent))]
             for topic in dict.fromkeys(records[k].topic for k in catalogue):
@@ -106,24 +102,22 @@ class Rows:
             fresh[spots] = self._dedupe.fresh(at, [decoded[learned[n]].event_id for n in spots])
         return fresh
 
-    def _event_columns(self, records: Sequence[Record], events: Sequence[Any]) -> Mapping[str, Any]:
-        user_ids, item_ids = [event.user_id for event in events], [event.item_id for event in events]
-        self._users.update(user_ids)
-        self._items.update(item_ids)
-        columns = _origin(records) | {
-            "user_id": user_ids,
-            "item_id": item_ids,
-            "event_id": [event.event_id or None for event in events],
-            "timestamp_ms": happened_ms(records, events),
-        }
-        if type(events[0]) is Click:
-            names = ("kind", "session_id", "recommendation_id")
-            return columns | {name: [getattr(event, name) for event in events] for name in names}
-        columns["rating"] = [event.rating for event in events]
-        if FIELD in b"".join([record.value or b"" for record in records]):
-            said = [expected(record.value or b"") for record in records]
-            columns["expected"] = [None if value != value else value for value in said]
-        return columns
+
+def _event_columns(records: Sequence[Record], events: Sequence[Any]) -> Mapping[str, Any]:
+    columns = _origin(records) | {
+        "user_id": [event.user_id for event in events],
+        "item_id": [event.item_id for event in events],
+        "event_id": [event.event_id or None for event in events],
+        "timestamp_ms": happened_ms(records, events),
+    }
+    if type(events[0]) is Click:
+        names = ("kind", "session_id", "recommendation_id")
+        return columns | {name: [getattr(event, name) for event in events] for name in names}
+    columns["rating"] = [event.rating for event in events]
+    if FIELD in b"".join([record.value or b"" for record in records]):
+        said = [expected(record.value or b"") for record in records]
+        columns["expected"] = [None if value != value else value for value in said]
+    return columns
 
 
 def _origin(records: Sequence[Record]) -> dict[str, Any]:

@@ -163,11 +163,26 @@ class _reading:
         return BadState(f"the archive's file {self._path} is damaged: {error}; restore a backup")
 
 
-def texts(rows: Rows, name: str) -> tuple[list[str], I32]:
-    """A column of few texts (user_id, item_id, kind) as the distinct ones and each row's number among them, -1 for null."""
+def texts(rows: Rows, name: str, order: I64) -> tuple[list[str], I32]:
+    """Of a column of few texts (user_id, item_id, kind): those that occur at `order`, by first appearance, and each row's number among them.
+
+    -1 for null. The same rows in the same order give the same answer, whatever files they stand in.
+    """
     found = rows[name].unify_dictionaries().combine_chunks()
-    numbers = np.asarray(found.indices.fill_null(-1).to_numpy(zero_copy_only=False), np.int32)
-    return found.dictionary.to_pylist(), numbers
+    chosen = np.asarray(found.indices.fill_null(-1).to_numpy(zero_copy_only=False), np.int64)[order]
+    count = len(found.dictionary)
+    first = np.full(count + 1, len(chosen), np.int64)  # the last one is for null
+    first[chosen[::-1]] = np.arange(len(chosen))[::-1]  # the last assignment holds: the first appearance
+    occurring = np.flatnonzero(first[:count] < len(chosen))
+    ranked = occurring[np.argsort(first[occurring])]
+    renumbered = np.full(count + 1, -1, np.int32)
+    renumbered[ranked] = np.arange(len(ranked), dtype=np.int32)
+    return found.dictionary.take(pa.array(ranked)).to_pylist(), renumbered[chosen]
+
+
+def chosen(rows: Rows, name: str, order: I64) -> Any:
+    """A column at `order`, to be sliced and asked `to_pylist`."""
+    return rows[name].take(pa.array(order)).combine_chunks()
 
 
 def numbers(rows: Rows, name: str) -> Array:

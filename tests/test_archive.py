@@ -22,6 +22,7 @@ from streamer.archive_manifest import read_manifest
 from streamer.archive_rows import Rows
 from streamer.archiver import Archiver
 from streamer.batch import CLICK, RATING, Events
+from streamer.consumers.files import read
 from streamer.consumers.memory import MemorySource
 from streamer.errors import BadState
 from streamer.events import (
@@ -413,6 +414,42 @@ def test_without_an_archive_there_is_none(tmp_path: Path) -> None:
     path.write_text("user,item,rating\nu,i,3\n")
     run("serve", "--data", tmp_path / "d", "--port", "0", "--replay", path, "--until-drained", "--no-archive")
     assert not (tmp_path / "d/archive").exists()
+
+
+def test_what_is_read_back_is_what_was_published(tmp_path: Path) -> None:
+    """Catalogue first; a forgotten user's events, duplicates and bad events are left out."""
+    events = [
+        *(Rating("u1", "i1", 4.0, AT_MS, "e1"), ItemUpdate("i1", "One"), Rating("u1", "i1", 4.0, AT_MS, "e1")),
+        *(Click("u2", "i2", "cart", AT_MS, "e2", "s", "r"), UserUpdate("u2", {"age": 3.0}), Rating("u2", "i1", 0.1)),
+        *(Rating("gone", "i1", 1.0), UserRemoval("gone"), ItemRemoval("i2"), b"{"),
+        b'{"user_id":"u3","item_id":"i1","rating":2.5,"timestamp_ms":1700000000000,"expected":2.25}',
+    ]
+    records = logged(events)
+    for cut in (1, 2, 100):
+        archived(tmp_path / str(cut), records, cut=cut)
+    streams = [read(tmp_path / f"{cut}/archive") for cut in (1, 2, 100)]
+    for stream in streams:
+        sent = stream.messages(0, len(stream))
+        left = [records[n] for n in (1, 4, 8, 0, 3)] + [msgspec.structs.replace(records[10], key=b"u3")]
+        assert [(s.topic, s.key, s.value) for s in sent if b'"u2","item_id":"i1"' not in (s.value or b"")] == [(r.topic, r.key, r.value) for r in left]  # fmt: skip
+        assert sent[5] == message(Rating("u2", "i1", 0.1, AT_MS + 5)), "it said no time: the record's"
+        assert [stream.messages(n, n + 1)[0] for n in range(len(sent))] == sent
+        assert stream.times_ms(2, 5) == [AT_MS, AT_MS, AT_MS]
+    assert len({stream.sha256 for stream in streams}) == 1
+
+
+def test_evaluating_the_archive_is_evaluating_what_was_learned(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    good = [e for e in stream_of(600) if isinstance(e, Rating | Click | ItemUpdate)]
+    path.write_bytes(b"".join(msgspec.json.encode(e) + b"\n" for e in good if not getattr(e, "event_id", None)))
+    run("serve", "--data", tmp_path / "d", "--port", "0", "--replay", path, "--until-drained")
+
+    def scores(of: Path) -> dict[str, Any]:
+        found: dict[str, Any] = msgspec.json.decode(run("evaluate", of, "--json"))
+        return {name: value for name, value in found.items() if "second" not in name}
+
+    assert scores(tmp_path / "d/archive") == scores(path)
+    assert scores(path)["ratings"] > 100
 
 
 def test_a_row_group_is_merged_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

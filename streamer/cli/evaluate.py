@@ -36,7 +36,7 @@ def evaluate(
 ) -> None:
     """Score learners prequentially on a file: every event is predicted before it is learned.
 
-    PATH is a MovieLens folder, a CSV or TSV file with a header, or JSON Lines. Champions for ratings and for clicks are both
+    PATH is a MovieLens folder, a CSV or TSV file with a header, JSON Lines, or a streamer's DATA/archive. Champions for ratings and for clicks are both
     reported. Nothing is kept: the state lies in a temporary folder.
     """
     settings = settings_of(options)

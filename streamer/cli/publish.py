@@ -32,7 +32,7 @@ SHOWN = 5
 def publish(path: str, url: str, start: int, as_json: bool, **options: Any) -> None:
     """Send a file to a running streamer, or with --kafka to a broker.
 
-    PATH is a MovieLens folder, a CSV or TSV file with a header, or JSON Lines. Events go in order of time.
+    PATH is a MovieLens folder, a CSV or TSV file with a header, JSON Lines, or a streamer's DATA/archive. Events go in order of time.
     """
     settings = settings_of(options)
     console = Console(stderr=True, highlight=False)

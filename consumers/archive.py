@@ -1,0 +1,92 @@
+"""An archive, read back: the catalogue, then ratings and clicks in the order in which they were learned.
+
+Who was forgotten is not in it. Memory: some 50 bytes an event and its event_id.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from streamer import parquet
+from streamer.arrays import F64, I32, I64
+from streamer.events import CATALOGUE_TOPICS, CLICKS, RATINGS, TOPICS, USERS, Click, Message, Rating, message
+
+_COLUMNS = ("user_id", "item_id", "kind", "rating", "timestamp_ms", "event_id", "session_id", "recommendation_id", "expected")  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveStream:
+    """protocols.Stream. `users`, `items` and `kinds` are numbers of distinct texts."""
+
+    catalogue: Sequence[Message]
+    topics: I32  # (n,) numbers into TOPICS
+    users: I32  # (n,)
+    items: I32  # (n,)
+    kinds: I32  # (n,), -1 for ratings
+    ratings: F64  # (n,), NaN for clicks
+    times: I64  # (n,)
+    texts: tuple[Sequence[str], Sequence[str], Sequence[str]]  # of users, items, kinds
+    rest: Sequence[Any]  # event_ids, session_ids, recommendation_ids, expectations: columns of Parquet, (n,)
+    sha256: str
+
+    def __len__(self) -> int:
+        return len(self.catalogue) + len(self.topics)
+
+    def messages(self, start: int, stop: int) -> list[Message]:
+        """See protocols.Stream; as `streamer.events.message` writes them. Cost: about 2 us an event."""
+        first = len(self.catalogue)
+        return [*self.catalogue[start:stop], *self._events(max(start - first, 0), max(stop - first, 0))]
+
+    def _events(self, start: int, stop: int) -> list[Message]:
+        cut = slice(start, min(stop, len(self.topics)))
+        user_ids, item_ids, kinds = self.texts
+        rated = TOPICS.index(RATINGS)
+        rest = [column[cut].to_pylist() for column in self.rest]
+        found = []
+        for topic, user, item, kind, rating, time_ms, event_id, session_id, recommendation_id, expected in zip(
+            self.topics[cut].tolist(), self.users[cut].tolist(), self.items[cut].tolist(), self.kinds[cut].tolist(),
+            self.ratings[cut].tolist(), self.times[cut].tolist(), *rest, strict=True,
+        ):  # fmt: skip
+            if topic != rated:
+                event = Click(user_ids[user], item_ids[item], kinds[kind], time_ms, event_id, session_id, recommendation_id)  # fmt: skip
+                found.append(message(event))
+                continue
+            sent = message(Rating(user_ids[user], item_ids[item], rating, time_ms, event_id))
+            if expected is not None and sent.value is not None:
+                sent = Message(sent.topic, sent.key, sent.value[:-1] + b',"expected":%r}' % expected)
+            found.append(sent)
+        return found
+
+    def times_ms(self, start: int, stop: int) -> list[int]:
+        """See protocols.Stream; the catalogue has the time of the first event."""
+        first, begin = len(self.catalogue), int(self.times[0]) if len(self.times) else 0
+        head = len(self.catalogue[start:stop])
+        return [begin] * head + cast(list[int], self.times[max(start - first, 0) : max(stop - first, 0)].tolist())
+
+
+def read_archive(folder: Path) -> ArchiveStream:
+    """The archive in `folder`, as it is now. Raises BadState. Cost: about .3 us an event."""
+    catalogue = [Message(topic, (user_id if topic == USERS else item_id).encode(), None if value is None else value.encode()) for topic, user_id, item_id, value in _catalogue(folder)]  # fmt: skip
+    rows, order, topics = parquet.in_order(folder, (RATINGS, CLICKS), _COLUMNS, None)
+    user_ids, users = parquet.texts(rows, "user_id", order)
+    item_ids, items = parquet.texts(rows, "item_id", order)
+    kind_names, kinds = parquet.texts(rows, "kind", order)
+    ratings, times = parquet.numbers(rows, "rating")[order], parquet.numbers(rows, "timestamp_ms")[order]
+    digest = hashlib.sha256(b"archive 1")
+    for array in (topics[order], users, items, kinds, ratings, times):
+        digest.update(array.tobytes())
+    for text in (*user_ids, *item_ids, *kind_names, *map(repr, catalogue)):
+        digest.update(text.encode() + b"\0")
+    rest = [parquet.chosen(rows, name, order) for name in _COLUMNS[5:]]
+    return ArchiveStream(
+        catalogue, topics[order], users, items, kinds, ratings, times, (user_ids, item_ids, kind_names), rest,
+        digest.hexdigest(),
+    )  # fmt: skip
+
+
+def _catalogue(folder: Path) -> list[tuple[str, Any, Any, str | None]]:
+    rows, order, topics = parquet.in_order(folder, CATALOGUE_TOPICS, ("user_id", "item_id", "value"), None)
+    columns = [parquet.chosen(rows, name, order).to_pylist() for name in ("user_id", "item_id", "value")]
+    return list(zip([TOPICS[topic] for topic in topics[order].tolist()], *columns, strict=True))
