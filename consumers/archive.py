@@ -11,7 +11,19 @@ from typing import Any, cast
 
 from streamer import parquet
 from streamer.arrays import F64, I32, I64
-from streamer.events import CATALOGUE_TOPICS, CLICKS, RATINGS, TOPICS, USERS, Click, Message, Rating, message
+from streamer.events import (
+    CATALOGUE_TOPICS,
+    CLICKS,
+    RATINGS,
+    TOPICS,
+    USERS,
+    Click,
+    Message,
+    MessageParts,
+    Rating,
+    message,
+    parts,
+)
 
 _COLUMNS = ("user_id", "item_id", "kind", "rating", "timestamp_ms", "event_id", "session_id", "recommendation_id", "expected")  # fmt: skip
 
@@ -58,6 +70,10 @@ class ArchiveStream:
                 sent = Message(sent.topic, sent.key, sent.value[:-1] + b',"expected":%r}' % expected)
             found.append(sent)
         return found
+
+    def parts(self, start: int, stop: int) -> MessageParts:
+        """See protocols.Stream."""
+        return parts(self.messages(start, stop))
 
     def times_ms(self, start: int, stop: int) -> list[int]:
         """See protocols.Stream; the catalogue has the time of the first event."""
