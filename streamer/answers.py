@@ -110,8 +110,12 @@ Code = Literal[
 ]  # fmt: skip
 
 
-class Answers(Protocol):
-    """What the endpoint serves."""
+class View(Protocol):
+    """What one generation answers, live: a question is put to one view from its beginning to its end."""
+
+    @property
+    def generation(self) -> str:
+        """Its id."""
 
     def recommend(self, user_id: str, limit: int) -> Sequence[Recommendation]:
         """At most `limit` items, best first; popular ones for a user never seen."""
@@ -130,6 +134,13 @@ class Answers(Protocol):
     def similar_items(self, item_id: str, limit: int) -> Sequence[Recommendation]:
         """The items nearest to `item_id`, best first, without itself."""
 
+
+class Answers(Protocol):
+    """What the endpoint serves."""
+
+    def view(self) -> View:
+        """The newest."""
+
     def validate(self, message: Message) -> None:
         """Raises BadEvent for a message that would end as a dead letter."""
 
@@ -146,9 +157,6 @@ class Answers(Protocol):
         """
 
     def offsets(self) -> Offsets:
-        """Of the newest view."""
-
-    def generation(self) -> str:
         """Of the newest view."""
 
     def status(self) -> Status:

@@ -18,8 +18,6 @@ from streamer.answers import (
     LearnerStatus,
     NextOffset,
     PartitionLag,
-    Prediction,
-    Recommendation,
     RollingRmse,
     Status,
 )
@@ -30,7 +28,7 @@ from streamer.dead_letters import Mirror
 from streamer.decoder import Decoder
 from streamer.drift import DETECTOR
 from streamer.engine import RETRY_S, Engine
-from streamer.errors import Reason, SourceUnavailable, StreamerError
+from streamer.errors import BadSettings, Reason, SourceUnavailable, StreamerError
 from streamer.events import LOG, TOPICS, Message, Offsets, Record
 from streamer.freshness import Freshness
 from streamer.learners import Learners, gathered
@@ -41,9 +39,12 @@ from streamer.models import LEARNERS, learner
 from streamer.monitor import WINDOWS
 from streamer.protocols import Hinted, Kind, Sink, Source
 from streamer.recommend import POPULARITY, Recommender
+from streamer.renormaliser import Renormaliser
+from streamer.shadow import Live
 from streamer.stability import Stability
-from streamer.state import GENERATION, RocksStore
+from streamer.state import RocksStore
 
+ARCHIVED_S = 600.0  # how long the archive may take to come to a cut
 _LOG = logging.getLogger("streamer.app")
 
 
@@ -56,6 +57,17 @@ def learners(settings: Settings, promoted: Iterable[str] = ()) -> Learners:
     return gathered(names, champions, lambda name: learner(name, seed=learning.seed, **sizes))
 
 
+def opened(settings: Settings, generation: str | None = None) -> Live:
+    """A generation's state, by default that of the one which answers; raises BadSettings, BadState."""
+    store = RocksStore(Path(settings.state.data), generation=generation)
+    try:
+        memory = Memory(learners(settings, store.promoted().values()), settings, store)
+    except BaseException:
+        store.close()
+        raise
+    return Live(memory, Recommender(memory, memory.learners.by_name[POPULARITY]))
+
+
 class App:
     """A running streamer: an engine in its own thread, and the answers of `streamer.answers.Answers`."""
 
@@ -64,24 +76,22 @@ class App:
         self.settings = settings
         folder = Path(settings.state.data)
         self.log: EmbeddedLog | None = None
-        self._store = RocksStore(folder)
+        self._live = opened(settings)
         try:
-            self.memory = Memory(learners(settings, self._store.promoted().values()), settings, self._store)
             self._source, self._sink = self._connect(folder)
             self.archiver = self._archiver(folder)
         except BaseException:
-            self._store.close()
+            self._live.close()
             raise
         named = self.memory.learners.champions
         for kind, name in self.memory.learners.promoted.items():
             _LOG.warning("%s was promoted and answers for %s, where the settings name %s", name, kind, named[kind])
-        self._mirror = None if self.log else Mirror(self.memory.dead_letters, self._store, self._sink)
+        self._mirror = self._mirrored()
         self._decoder = Decoder(settings.learning)
         self._freshness = Freshness()
         self._freshness.advance(self.memory.ledger.offsets)
         self._committed: Offsets = self.memory.ledger.offsets
-        self._recommender = Recommender(self.memory, self.memory.learners.by_name[POPULARITY])
-        self._metrics = Metrics(self.memory.monitor, self._readings(), METHODS, __version__)
+        self._metrics = Metrics(lambda: self.memory.monitor, self._readings(), METHODS, __version__)
         learning, state = settings.learning, settings.state
         self.engine = Engine(
             self._source,
@@ -90,10 +100,49 @@ class App:
             max_records=learning.max_records,
             commit_interval_s=state.commit_interval_s,
         )
+        self.renormaliser = Renormaliser(settings, self)
         self.failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._started_ms = time.time_ns() // 1_000_000
         self._ended = threading.Event()
+
+    @property
+    def memory(self) -> Memory:
+        """Of the generation that answers."""
+        return self._live.memory
+
+    def _mirrored(self) -> Mirror | None:
+        return None if self.log else Mirror(self.memory.dead_letters, self.memory.store, self._sink)
+
+    # streamer.shadow.Lanes
+
+    def live(self) -> Live:
+        """See Lanes."""
+        return self._live
+
+    def open(self, generation: str) -> Live:
+        """See Lanes."""
+        return opened(self.settings, generation)
+
+    def second_source(self) -> Source:
+        """See Lanes."""
+        if self.log is not None:
+            return LogSource(self.log)
+        return cast(Source, _made("streamer.consumers", "SOURCES", "kafka", self.settings.kafka))
+
+    def archived(self, offsets: Offsets, stop: threading.Event) -> None:
+        """See Lanes."""
+        if self.archiver is None:
+            raise BadSettings("retraining reads the archive, and there is none: leave out --no-archive")
+        until = time.monotonic() + ARCHIVED_S
+        while not (self.archiver.reach(offsets, 1.0) or stop.is_set()):
+            if time.monotonic() > until:
+                raise StreamerError(f"the archive does not keep up: {self.archiver.trouble or 'it is behind the cut'}")
+
+    def answer_with(self, live: Live) -> None:
+        """See Lanes."""
+        self._live = live
+        self._mirror = self._mirrored()
 
     def _connect(self, folder: Path) -> tuple[Source, Sink]:
         if self.settings.kafka.kafka:
@@ -112,8 +161,9 @@ class App:
         return Archiver(folder, self.settings, cast(Source, source), self.log)
 
     def _readings(self) -> Readings:
-        memory = self.memory
-        stability = Stability(memory.learners, memory.users, memory.items)
+        def stability() -> Stability:
+            return Stability(self.memory.learners, self.memory.users, self.memory.items)
+
         return Readings(
             lag=self._source.lag,
             log_bytes=lambda: self.log.size_bytes if self.log else 0,
@@ -122,18 +172,27 @@ class App:
                 if self.archiver
                 else (0, 0, 0)
             ),
-            users_cached=lambda: memory.users.cached,
-            user_evictions=lambda: memory.users.evictions,
-            items=lambda: len(memory.items),
+            users_cached=lambda: self.memory.users.cached,
+            user_evictions=lambda: self.memory.users.evictions,
+            items=lambda: len(self.memory.items),
             ingestion_up=lambda: self.ready()[0],
-            refused=stability.refused,
-            norms=stability.norms,
-            widths=stability.widths,
-            champions=lambda: [
-                (name, made.kind, memory.learners.champion(made.kind).name == name)
-                for name, made in memory.learners.by_name.items()
-            ],
+            refused=lambda: stability().refused(),
+            norms=lambda: stability().norms(),
+            widths=lambda: stability().widths(),
+            champions=self._champions,
         )
+
+    def _champions(self) -> list[tuple[str, str, bool]]:
+        made = self.memory.learners
+        return [(name, one.kind, made.champion(one.kind).name == name) for name, one in made.by_name.items()]
+
+    def _covered(self, committed: Offsets) -> Offsets:
+        """What nobody needs from the log any more: the one in the shadow, or on its way, may be behind."""
+        cuts = [self.renormaliser.current.cut] if self.renormaliser.current is not None else []
+        return {
+            at: min([offset, *(cut.get(f"{at.topic}/{at.partition}", 0) for cut in cuts)])
+            for at, offset in committed.items()
+        }
 
     # The engine's thread.
 
@@ -146,6 +205,7 @@ class App:
         self._thread.start()
         if self.archiver is not None:
             self.archiver.start()
+        self.renormaliser.start()
 
     def _run(self) -> None:
         try:
@@ -155,6 +215,7 @@ class App:
         except BaseException as error:
             self.failure = error
         finally:
+            self.engine.refuse()
             self._ended.set()
 
     def _seek(self) -> bool:
@@ -184,8 +245,8 @@ class App:
         if self._mirror is not None:
             self._mirror.catch_up()
         if self.log is not None:
-            kept = self.archiver.kept(offsets) if self.archiver else offsets
-            self.log.trim_as(self.settings.state, kept, self._store.sync)
+            kept = self._covered(self.archiver.kept(offsets) if self.archiver else offsets)
+            self.log.trim_as(self.settings.state, kept, self.memory.store.sync)
 
     def lag(self) -> Mapping[str, Mapping[int, int]]:
         """Records still to be learned, by topic and partition."""
@@ -203,36 +264,25 @@ class App:
 
     def close(self) -> None:
         """Commit, stop and let go of everything; safe to call twice."""
+        self.renormaliser.stop()
         self.engine.stop.set()
         if self._thread.ident is not None:
             self._thread.join()
+        self.engine.refuse()
+        self.renormaliser.close()
         if self.archiver is not None:
             self.archiver.close()
         self._source.close()
         self._sink.close()
         if self.log is not None:
             self.log.close()
-        self._store.close()
+        self._live.close()
 
     # streamer.answers.Answers
 
-    def recommend(self, user_id: str, limit: int) -> Sequence[Recommendation]:
+    def view(self) -> Recommender:
         """See Answers."""
-        return self._recommender.recommend(user_id, limit)
-
-    def recommend_for_preferences(
-        self, preferences: Mapping[str, float], ratings: Mapping[str, float], limit: int
-    ) -> Sequence[Recommendation]:
-        """See Answers."""
-        return self._recommender.recommend_for_preferences(preferences, ratings, limit)
-
-    def predict(self, user_id: str, item_id: str) -> Prediction:
-        """See Answers."""
-        return self._recommender.predict(user_id, item_id)
-
-    def similar_items(self, item_id: str, limit: int) -> Sequence[Recommendation]:
-        """See Answers."""
-        return self._recommender.similar_items(item_id, limit)
+        return self._live.recommender
 
     def validate(self, message: Message) -> None:
         """See Answers."""
@@ -256,10 +306,6 @@ class App:
     def offsets(self) -> Offsets:
         """See Answers."""
         return self._freshness.offsets
-
-    def generation(self) -> str:
-        """See Answers."""
-        return GENERATION
 
     def ready(self) -> tuple[bool, str]:
         """See Answers."""
@@ -298,7 +344,7 @@ class App:
             ingestion=sentence,
             started_ms=self._started_ms,
             uptime_s=time.time() - self._started_ms / 1000,
-            generation=GENERATION,
+            generation=memory.store.generation,
             learners=tuple(self._learner(name) for name in memory.learners.by_name),
             events=tuple(
                 EventCount(topic, what, n) for topic, counts in monitor.events.items() for what, n in counts.items()
@@ -310,7 +356,7 @@ class App:
             offsets=tuple(NextOffset(*at, offset) for at, offset in self._freshness.offsets.items()),
             users=memory.users.count,
             items=len(memory.items),
-            state_bytes=self._store.size_bytes,
+            state_bytes=memory.store.size_bytes,
             log_bytes=self.log.size_bytes if self.log else 0,
         )
 

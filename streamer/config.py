@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -130,6 +130,43 @@ class ArchiveSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     ] = None
 
 
+class RenormalisationSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When everything is retrained, and what the result must show before it answers."""
+
+    renormalise_every_s: Annotated[
+        Annotated[float, Meta(gt=0, le=366 * 86400)] | None, _doc("time between retrainings; none: only when asked")
+    ] = 86400.0
+    renormalise_on_drift: Annotated[bool, _doc("retrain when the champion's errors drift upwards")] = True
+    renormalise_min_interval_s: Annotated[
+        float, _doc("least time from one retraining's end to the next by drift", ge=0)
+    ] = 3600.0
+    renormalise_min_events: Annotated[
+        int, _doc("events learned before a retraining on schedule or drift is worth it", ge=0)
+    ] = 10_000
+    renormaliser: Annotated[
+        Literal["child", "external"],
+        _doc(
+            "who trains: child, a process of its own that serve starts; external, `streamer renormalise --follow` elsewhere"
+        ),
+    ] = "child"
+    gate_min_events: Annotated[
+        int, _doc("ratings after the cut that both must have predicted before the gate decides", ge=0, le=10_000)
+    ] = 2_000
+    gate_max_wait_s: Annotated[float, _doc("how long a candidate may wait for them before it is rejected", gt=0)] = (
+        21_600.0
+    )
+    gate_margin: Annotated[
+        float, _doc("share by which a candidate's squared error may be above the live one's", ge=0, le=1)
+    ] = 0.005
+    watch_events: Annotated[
+        int,
+        _doc("ratings for which the generation before learns on in the shadow, ready to come back", ge=0, le=10_000),
+    ] = 10_000
+    generations_kept: Annotated[
+        int, _doc("generations whose states are kept, the live one among them", ge=1, le=100)
+    ] = 2
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """All parts."""
 
@@ -139,6 +176,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     learning: LearningSettings = LearningSettings()
     state: StateSettings = StateSettings()
     archive: ArchiveSettings = ArchiveSettings()
+    renormalisation: RenormalisationSettings = RenormalisationSettings()
 
 
 PARTS: dict[str, type[msgspec.Struct]] = {
@@ -148,6 +186,7 @@ PARTS: dict[str, type[msgspec.Struct]] = {
     "learning": LearningSettings,
     "state": StateSettings,
     "archive": ArchiveSettings,
+    "renormalisation": RenormalisationSettings,
 }
 
 

@@ -2,9 +2,11 @@
 
 import threading
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from streamer.errors import SourceLost, SourceUnavailable, StoreUnavailable
 from streamer.events import Offsets, Record
@@ -13,6 +15,8 @@ from streamer.protocols import Source
 
 POLL_S = 0.1
 RETRY_S = (0.1, 5.0)  # first and longest pause before a source or store that was away is tried again
+
+_T = TypeVar("_T")
 
 
 class Watcher(Protocol):
@@ -36,24 +40,64 @@ class Engine:
         self, source: Source, memory: Memory, watcher: Watcher, *, max_records: int, commit_interval_s: float
     ) -> None:
         self.source, self.memory, self.watcher = source, memory, watcher
-        self.encoder, self.learners = memory.encoder, memory.learners
-        self.monitor, self.ledger = memory.monitor, memory.ledger
+        self.shadow: Memory | None = None  # learns the same records after it: a candidate, or who answered before
+        self.shadow_error: Exception | None = None  # why it is left alone
+        self.kept: list[Sequence[Record]] | None = None  # records since somebody began to follow
         self.max_records, self.commit_interval_s = max_records, commit_interval_s
         self.stop = threading.Event()
         self.source_trouble = self.store_trouble = ""  # a sentence while there is some
         self._uncommitted = 0
         self._due = time.monotonic() + commit_interval_s
+        self._errands: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
+        self._ended = False
+        self._asking = threading.Lock()
 
     def step(self, timeout_s: float) -> int:
         """Learn from one micro-batch; return how many records were in it."""
         records = self.source.poll(self.max_records, timeout_s)
-        for part, batch in self.encoder.encode(records, self.commit):  # one, but for catalogue changes
-            predictions = self.learners.learn(batch)  # one kernel call a learner: for each event predict, then move
-            self.monitor.observe(batch, predictions)
-            self.ledger.advance(part)  # next offsets, to be committed with the rows
+        for part in self.memory.learn(records, self.commit):
             self._uncommitted += len(part)
-            self.watcher.applied(part, self.ledger.offsets)
+            self.watcher.applied(part, self.memory.ledger.offsets)
+        self._follow(records)
         return len(records)
+
+    def _follow(self, records: Sequence[Record]) -> None:
+        """The same for who is in the shadow; what goes wrong there never ends the stream."""
+        if self.kept is not None and records:
+            self.kept.append(records)
+        if self.shadow is not None:
+            try:
+                deque(self.shadow.learn(records, self._commit_shadow), maxlen=0)
+            except _Stopped:
+                raise
+            except Exception as error:
+                self.shadow, self.shadow_error = None, error
+
+    def _commit_shadow(self) -> None:
+        self._uncommitted += 1  # what it learned of this step is in no count yet
+        self.commit()
+
+    def between(self, errand: Callable[[], _T]) -> "Future[_T]":
+        """Let the engine's thread run `errand` between two steps, when everything learned is committed. From any thread.
+
+        What it raises goes to who asked; when the engine ends first, the future is cancelled.
+        """
+        answer: Future[_T] = Future()
+        with self._asking:
+            if self._ended:
+                answer.cancel()
+            else:
+                self._errands.append((answer, errand))
+        return answer
+
+    def _run_errand(self) -> None:
+        self.commit()
+        answer, errand = self._errands.popleft()
+        if answer.set_running_or_notify_cancel():
+            try:
+                answer.set_result(errand())
+            except BaseException as error:
+                answer.set_exception(error)
 
     def commit(self) -> None:
         """Commit what was learned; a store that cannot be written now pauses learning, and nothing else."""
@@ -62,6 +106,8 @@ class Engine:
             began = time.monotonic()
             try:
                 self.memory.commit()
+                if self.shadow is not None:
+                    self.shadow.commit()
             except StoreUnavailable as error:
                 self.store_trouble = str(error)
                 if self.stop.wait(pause_s):
@@ -69,7 +115,7 @@ class Engine:
                 pause_s = min(2 * pause_s, RETRY_S[1])
                 continue
             self._uncommitted, self.store_trouble = 0, ""
-            self.watcher.committed(self.ledger.offsets, time.monotonic() - began)
+            self.watcher.committed(self.memory.ledger.offsets, time.monotonic() - began)
         self._due = time.monotonic() + self.commit_interval_s
 
     def run(self) -> None:
@@ -84,7 +130,9 @@ class Engine:
                     self.source_trouble = str(error)
                     self.stop.wait(pause_s)
                     pause_s = min(2 * pause_s, RETRY_S[1])
-                if time.monotonic() >= self._due:
+                if self._errands:
+                    self._run_errand()
+                elif time.monotonic() >= self._due:
                     self.commit()
             self.commit()
         except _Stopped:
@@ -93,3 +141,12 @@ class Engine:
             with suppress(_Stopped):
                 self.commit()
             raise
+        finally:
+            self.refuse()
+
+    def refuse(self) -> None:
+        """Run no errand any more; those that wait are cancelled."""
+        with self._asking:
+            self._ended = True
+        while self._errands:
+            self._errands.popleft()[0].cancel()

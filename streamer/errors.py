@@ -7,6 +7,7 @@
     ├── SourceUnavailable          passing: the source cannot be reached now, try again
     │   └── NotAuthorised          reached, and refused: credentials or rights are wrong
     ├── StoreUnavailable           passing: the store cannot be written now (a full disk)
+    ├── BadGeneration              a generation's files are damaged or incomplete: it is not used
     ├── UnknownCategory            a query names a category that no item is of
     └── BadEvent                   one event; counted, dead-lettered, and the stream goes on
 
@@ -48,6 +49,10 @@ class NotAuthorised(SourceUnavailable):
 
 class StoreUnavailable(StreamerError):
     """The store cannot be written now, for one because the disk is full; nothing was committed, try again."""
+
+
+class BadGeneration(StreamerError):
+    """What a retraining wrote is damaged or incomplete: it is refused, and what answers goes on."""
 
 
 class UnknownCategory(StreamerError):

@@ -21,7 +21,7 @@ from streamer.models import learner
 from streamer.posterior import posterior
 from streamer.protocols import Kind, OnlineLearner
 from streamer.recommend import POPULARITY, Recommender
-from streamer.state import GENERATION, Digest, Meta, RocksStore
+from streamer.state import LEARNED, Digest, Meta, RocksStore
 
 SHOWN_EVENTS = 10
 
@@ -79,7 +79,7 @@ class Inspection:
         for name, tables in self._learners().items():
             for table_name, table in tables.items():
                 if table.side == side:
-                    (value,) = self._store.read(f"{GENERATION}/{name}/{table_name}", [external_id.encode()])
+                    (value,) = self._store.read(f"{LEARNED}/{name}/{table_name}", [external_id.encode()])
                     if value is not None:
                         found[f"{name}/{table_name}"] = table.parse(value).tolist()
         return found

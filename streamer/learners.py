@@ -22,7 +22,7 @@ from streamer.protocols import (
     Rows,
     StateStore,
 )
-from streamer.state import GENERATION
+from streamer.state import LEARNED
 from streamer.users import table_rows
 
 _STREAM = b"stream"
@@ -139,7 +139,7 @@ class Learners:
         for name, learner in self.by_name.items():
             for table_name, table in learner.tables().items():
                 if table.side == side:
-                    yield name, f"{GENERATION}/{name}/{table_name}", table
+                    yield name, f"{LEARNED}/{name}/{table_name}", table
 
     def attach(self, items: Items) -> None:
         """Name the items whose rows the item tables hold."""

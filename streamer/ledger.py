@@ -1,8 +1,9 @@
 """The ledger: which offsets are applied, and in what order.
 
 The offsets say where to go on. The apply journal says in which order runs of offsets were applied, because the order
-between partitions is not the same twice: replaying it rebuilds the state byte for byte, and it marks where a retraining
-cuts. A run is about 20 bytes; adjacent runs of one sequence are joined.
+between partitions is not the same twice: replaying it rebuilds the state byte for byte. A run is about 20 bytes; adjacent
+runs of one sequence are joined. Notes stand between the runs: where the tables of a generation took the place of those
+learned until then (at its cut), and where it began to answer.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,18 +11,30 @@ from itertools import groupby
 
 import msgspec
 
-from streamer.errors import BadState, SourceLost
+from streamer.errors import BadState
 from streamer.events import LOG, Offsets, Record, TopicPartition, sequence_of
+from streamer.generations import FIRST
 from streamer.protocols import Row, Source, StateStore
+
+GRAFT, SWAP = "generation", "swap"  # topics of notes; the partition is the generation's number
+_NO_SEQUENCE = -1  # their `first`
 
 
 class Run(msgspec.Struct, array_like=True):
-    """Offsets first to next - 1 of one sequence, applied in a row; offsets that are not there were never records."""
+    """Offsets first to next - 1 of one sequence, applied in a row; offsets that are not there were never records.
+
+    A note is a run without records, see `note`.
+    """
 
     topic: str
     partition: int
     first: int
     next: int
+
+
+def note(what: str, generation: str) -> Run:
+    """That a generation's tables were put in here (GRAFT), or that it answers from here on (SWAP)."""
+    return Run(what, int(generation[1:]), _NO_SEQUENCE, _NO_SEQUENCE)
 
 
 _ENCODER = msgspec.msgpack.Encoder()
@@ -50,11 +63,22 @@ class Ledger:
     def _apply(self, at: TopicPartition, first: int, next_offset: int) -> None:
         self.offsets = {**self.offsets, at: next_offset}  # a new one, because others read it
         last = self._last
-        if last is not None and (last.topic, last.partition) == at:
+        if last is not None and (last.topic, last.partition) == at and last.first != _NO_SEQUENCE:
             last.next = next_offset
+            self._keep(last)
         else:
-            last = self._last = Run(*at, first, next_offset)
-            self._number += 1
+            self._add(Run(*at, first, next_offset))
+
+    def write(self, noted: Run) -> None:
+        """Put a note between what was applied so far and what comes."""
+        self._add(noted)
+
+    def _add(self, run: Run) -> None:
+        self._last = run
+        self._number += 1
+        self._keep(run)
+
+    def _keep(self, last: Run) -> None:
         if not self._open or self._open[-1][0] != self._number:
             self._open.append((self._number, last))
 
@@ -87,8 +111,32 @@ def journal(store: StateStore) -> list[Run]:
     return [_DECODER.decode(value) for key, value in store.scan("journal") if key != _NEWEST]
 
 
+def lineage(runs: Iterable[Run]) -> list[tuple[str, list[Run]]]:
+    """A journal cut where tables were put in: the generation whose tables they are ("g0" at the beginning), and what was learned then."""
+    found: list[tuple[str, list[Run]]] = [(FIRST, [])]
+    for run in runs:
+        if run.topic == GRAFT and run.first == _NO_SEQUENCE:
+            found.append((f"g{run.partition}", []))
+        elif run.first != _NO_SEQUENCE:
+            found[-1][1].append(run)
+    return found
+
+
+def beyond(runs: Iterable[Run], offsets: Offsets) -> list[Run]:
+    """What of a journal is not covered by `offsets`, which were come to in its order; without notes."""
+    left = []
+    for run in runs:
+        first = max(run.first, offsets.get(TopicPartition(run.topic, run.partition), 0))
+        if run.first != _NO_SEQUENCE and first < run.next:
+            left.append(Run(run.topic, run.partition, first, run.next))
+    return left
+
+
 class JournalSource:
-    """protocols.Source that hands out another source's records in the order of a journal, to rebuild a state from it."""
+    """protocols.Source that hands out another source's records in the order of a journal, to rebuild a state from it.
+
+    Notes are not for it: see `lineage`.
+    """
 
     def __init__(self, source: Source, runs: Iterable[Run]) -> None:
         self._source, self._runs = source, iter(runs)
@@ -96,10 +144,8 @@ class JournalSource:
         self._held: dict[TopicPartition, list[Record]] = {}
 
     def seek(self, offsets: Offsets) -> None:
-        """Only from the beginning; raises SourceLost otherwise."""
-        if offsets:
-            raise SourceLost("a journal is replayed from its beginning into an empty state: use a new --data directory")
-        self._source.seek({})
+        """Where the runs begin: nothing before `offsets` may be in them."""
+        self._source.seek(offsets)
 
     def poll(self, max_records: int, timeout_s: float) -> Sequence[Record]:
         """See protocols.Source; empty for good when the journal is at its end."""

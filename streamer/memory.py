@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -11,6 +11,7 @@ from streamer.config import Settings
 from streamer.dead_letters import DeadLetters
 from streamer.dedupe import Dedupe
 from streamer.encoder import Encoder
+from streamer.events import Record
 from streamer.items import Items
 from streamer.learners import Learners
 from streamer.ledger import Ledger
@@ -74,10 +75,29 @@ class Memory:
             self.store.promote(kind, None if name == self.learners.champions.get(kind) else name)
             self.learners.promote(name)
 
+    def learn(self, records: Sequence[Record], commit: Callable[[], None]) -> Iterator[Sequence[Record]]:
+        """Learn from records; answers the part of them that is learned, each time that it is one more.
+
+        `commit` is called before users with uncommitted rows leave the memory.
+        """
+        for part, batch in self.encoder.encode(records, commit):  # one, but for catalogue changes
+            predictions = self.learners.learn(batch)  # one kernel call a learner: for each event predict, then move
+            self.monitor.observe(batch, predictions)
+            self.ledger.advance(part)  # next offsets, to be committed with the rows
+            yield part
+
     def commit(self) -> None:
         """All changes and the next offsets in one write batch; raises StoreUnavailable, and then nothing is lost."""
         parts = self._parts()
         self.store.commit((row for part in parts for row in part.changed()), self.ledger.offsets)
+        for part in parts:
+            part.committed()
+
+    def become(self, generation: str) -> None:
+        """Commit, as the state of another generation from now on; raises StoreUnavailable."""
+        parts = self._parts()
+        rows = [row for part in parts for row in part.changed()]
+        self.store.commit([*rows, self.store.become(generation)], self.ledger.offsets)
         for part in parts:
             part.committed()
 

@@ -75,8 +75,10 @@ class Histogram:
 class Metrics:
     """Collects what `/metrics` shows."""
 
-    def __init__(self, monitor: Monitor, readings: Readings, methods: Sequence[str], version: str) -> None:
-        """`methods` are the names of the endpoint's methods, as `request` will be given them."""
+    def __init__(
+        self, monitor: Callable[[], Monitor], readings: Readings, methods: Sequence[str], version: str
+    ) -> None:
+        """`monitor`: of who answers now; `methods` are the names of the endpoint's methods, as `request` will be given them."""
         self._monitor, self._readings, self._version = monitor, readings, version
         self._commit, self._event_to_answer = Histogram(COMMIT), Histogram(EVENT_TO_ANSWER)
         self._requests: dict[tuple[str, ...], Histogram] = {
@@ -135,7 +137,7 @@ class Metrics:
         predicted = Counter("streamer_ratings_predicted", "Ratings predicted before learned.", labels=["learner"])
         missed = Counter("streamer_ratings_unpredicted", "Ratings without a finite prediction.", labels=["learner"])
         drifts = Counter("streamer_drift_detections", "Drifts in the squared error.", labels=["learner", "detector"])
-        for name, errors in self._monitor.errors.items():
+        for name, errors in self._monitor().errors.items():
             for window in WINDOWS:
                 _one(rolling, errors.rmse(window), name, str(window))
             _one(squared, errors.squared, name)
@@ -152,10 +154,10 @@ class Metrics:
         """Without series until a simulated rating was learned."""
         oracle = Gauge("streamer_oracle_rmse", "Lowest RMSE possible on simulated ratings.", labels=["window"])
         regret = Gauge("streamer_regret", "RMSE above the oracle's, simulated ratings.", labels=["learner", "window"])
-        found = self._monitor.regret
+        found = self._monitor().regret
         for window in WINDOWS if found.ratings else ():
             _one(oracle, found.oracle_rmse(window), str(window))
-            for name in self._monitor.errors:
+            for name in self._monitor().errors:
                 _one(regret, found.of(name, window), name, str(window))
         yield from (oracle, regret)
 
@@ -174,17 +176,17 @@ class Metrics:
 
     def _ingestion(self) -> Iterator[Metric]:
         events = Counter("streamer_events", "Events by what became of them.", labels=["topic", "outcome"])
-        for topic, outcomes in self._monitor.events.items():
+        for topic, outcomes in self._monitor().events.items():
             for outcome, count in outcomes.items():
                 _one(events, count, topic, outcome)
         letters = Counter("streamer_dead_letters", "Events that could not be learned from.", labels=["reason"])
-        for reason, count in self._monitor.dead_letters.items():
+        for reason, count in self._monitor().dead_letters.items():
             _one(letters, count, reason)
         refused = Counter("streamer_publish_rejected", "Events that Publish refused.", labels=["reason"])
         for reason, count in self._rejected.items():
             _one(refused, count, reason)
         yield refused
-        again = self._monitor.refeeding.events
+        again = self._monitor().refeeding.events
         yield Counter("streamer_refed_events", "Events that had come before, by their users' histories.", again)
         lag = Gauge("streamer_consumer_lag_events", "Events not yet read.", labels=["topic", "partition"])
         for topic, partitions in self._readings.lag().items():

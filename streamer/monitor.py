@@ -85,6 +85,16 @@ class Errors:
         last = np.arange(max(0, ratings - min(window, _RING)), ratings) % _RING
         return sqrt(float(self._ring[last].mean()))
 
+    def squares(self, first: int, end: int) -> F64:
+        """Squared errors of the ratings numbered first to end - 1, (end - first,), of those that were predicted.
+
+        Raises ValueError for one that the ring no longer, or not yet, holds.
+        """
+        if not self.ratings - _RING <= first <= end <= self.ratings:
+            raise ValueError(f"errors {first} to {end} of {self.ratings}, of which {_RING} are kept")
+        found: F64 = self._ring[np.arange(first, end) % _RING]
+        return found
+
     def observe(self, squared: F64) -> None:
         """Take up squared errors (n,), in order; what is not finite is counted as unpredicted."""
         finite = squared[np.isfinite(squared)]
@@ -170,6 +180,11 @@ class Monitor:
         for name, errors in self.errors.items():
             errors.observe(np.square(predicted[name] - values))
         self.regret.observe(values, predicted)
+
+    @property
+    def learned(self) -> int:
+        """Ratings and clicks learned from, ever."""
+        return self.events[RATINGS][LEARNED] + self.events[CLICKS][LEARNED]
 
     def count(self, topic: str, outcome: str, events: int = 1) -> None:
         """Count what became of events that `observe` does not see: duplicates, and what was learned of the catalogue."""

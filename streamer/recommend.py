@@ -1,4 +1,7 @@
-"""Answers: retrieve all items, filter, score with a champion, rank. Reads the live tables and changes nothing."""
+"""Answers: retrieve all items, filter, score with a champion, rank. Reads the live tables and changes nothing.
+
+A `Recommender` is of one generation for good, so an answer never mixes two.
+"""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +30,7 @@ class Recommender:
     def __init__(self, memory: Memory, popularity: OnlineLearner, now_ms: Callable[[], int] = wall_clock_ms) -> None:
         """`popularity` answers for users without clicks; `now_ms` says when an answer is wanted, in ms since 1970."""
         self._memory, self._popularity, self._now_ms = memory, popularity, now_ms
+        self.generation = memory.store.generation
 
     def recommend(self, user_id: str, limit: int) -> list[Recommendation]:
         """At most `limit` items that the user has not seen, best first.

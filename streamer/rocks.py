@@ -9,7 +9,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import rocksdict
-from rocksdict import AccessType, BlockBasedOptions, Cache, Options, Rdict, ReadOptions, WriteBatch, WriteOptions
+from rocksdict import (
+    AccessType,
+    BlockBasedOptions,
+    Cache,
+    Checkpoint,
+    Options,
+    Rdict,
+    ReadOptions,
+    WriteBatch,
+    WriteOptions,
+)
 
 from streamer.errors import BadState, StoreUnavailable
 
@@ -135,6 +145,14 @@ class Rocks:
             self._db.compact_range(lower, upper)
         except Exception as error:  # rocksdict raises nothing narrower
             raise StoreUnavailable(f"cannot write to {self.path}: {error}") from None
+
+    def checkpoint(self, path: Path) -> None:
+        """A copy that can be opened, of everything written so far: hard links, so `path` must be on the same disk and not be there."""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Checkpoint(self._db).create_checkpoint(str(path))
+        except Exception as error:  # rocksdict raises nothing narrower
+            raise StoreUnavailable(f"cannot copy {self.path} to {path}: {error}") from None
 
     def sync(self) -> None:
         """Make what was written survive a power cut; raises StoreUnavailable."""

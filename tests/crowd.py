@@ -22,7 +22,7 @@ class Crowd:
         self.store = RocksStore(folder)
         self.table = Table("user", [0.0, 0.0, 0.0, 7.0], random=3, scale=1.0)
         self.users = Users(
-            {"counter": ("g0/counter/user", self.table)}, self.store, 1, cache_bytes, Profiles(Categories({}), {})
+            {"counter": ("learned/counter/user", self.table)}, self.store, 1, cache_bytes, Profiles(Categories({}), {})
         )
         self.users.restore(self.store)
         self.commits = 0

@@ -22,8 +22,10 @@ RING_0 = {
 }  # fmt: skip
 RING_1 = {"consumers", "producers", "models"}
 RING_2 = {
-    "archive", "archive_rows", "archiver", "categories", "churn", "dead_letters", "decoder", "dedupe", "drift", "encoder", "engine", "history", "items", "kin", "learners", "ledger", "log",
-    "memory", "metrics", "monitor", "profiles", "recommend", "refeeding", "regret", "rocks", "stability", "state", "users",
+    "archive", "archive_rows", "archiver", "categories", "churn", "dead_letters", "decoder", "dedupe",
+    "drift", "encoder", "engine", "gate", "generations", "history", "items", "kin", "learners", "ledger",
+    "log", "memory", "metrics", "monitor", "occasions", "profiles", "recommend", "refeeding", "regret",
+    "renormaliser", "rocks", "shadow", "stability", "state", "training_process", "users",
 }  # fmt: skip
 
 # Each third-party library behind its adapter.

@@ -13,7 +13,7 @@ from streamer.log import EmbeddedLog
 from streamer.state import RocksStore
 
 ROWS_PER_KILL = 1000
-RATE = 4000
+RATE = 2000  # so that a busy machine, which makes every wait longer, does not come to the end before the last kill
 LEARNED = 'streamer_events_total{outcome="learned",topic="ratings"}'
 
 

@@ -58,7 +58,7 @@ def test_a_state_is_recognised_and_left_as_it_is(state: Path) -> None:
     files = contents(state)
     data = found(state)["data"]
     assert data.ok
-    assert "format 1" in data.says
+    assert "format 2" in data.says
     assert f"{sum(before.offsets.values()):,} events" in data.says
     assert contents(state) == files
     assert digest(state) == before
@@ -95,7 +95,7 @@ def test_a_state_of_another_format_is_wrong(tmp_path: Path) -> None:
     rocks.close()
     data = found(tmp_path)["data"]
     assert not data.ok
-    assert "format 99, this streamer writes format 1" in data.says
+    assert "format 99, this streamer writes format 2" in data.says
 
 
 def test_data_that_cannot_be_a_directory_is_wrong(tmp_path: Path) -> None:

@@ -118,11 +118,11 @@ def test_one_event_rewrites_one_block_and_one_page(tmp_path: Path) -> None:
     crowd.commit()
     crowd.happen(["a"], [700])
     assert sorted(row.table for row in crowd.users.changed()) == [
-        "g0/counter/user", "users/head", "users/history", "users/seen",
+        "learned/counter/user", "users/head", "users/history", "users/seen",
     ]  # fmt: skip
     crowd.commit()
     crowd.happen(["a"], [700])  # seen already: no page
-    assert sorted(row.table for row in crowd.users.changed()) == ["g0/counter/user", "users/head", "users/history"]
+    assert sorted(row.table for row in crowd.users.changed()) == ["learned/counter/user", "users/head", "users/history"]
     crowd.close()
 
 

@@ -170,7 +170,7 @@ def test_offsets_and_stats(run: Run, state: Path) -> None:
     assert json.loads(out) == {"offsets": {"log/0": 12}, "journal_runs": 1}
     assert run("inspect", "offsets", "--data", state)[1].splitlines()[-1].split() == ["log", "0", "12"]
     found = json.loads(run("inspect", "stats", "--data", state, "--json")[1])
-    assert (found["format"], found["generation"]) == (1, "g0")
+    assert (found["format"], found["generation"]) == (2, "g0")
     assert found["settings"]["seed"] == 1
     assert found["tables"]["items"]["rows"] == 3
     assert found["tables"]["users/head"] == {"rows": 2, "bytes": 2 * (len("users/head") + 1 + 2 + 40)}
@@ -191,7 +191,7 @@ def test_looking_beside_its_owner_shows_the_last_commit(run: Run, tmp_path: Path
     learn(tmp_path, records(STREAM))
     owner = RocksStore(tmp_path)
     before = run("inspect", "--digest", "--data", tmp_path)[1]
-    assert json.loads(run("inspect", "stats", "--data", tmp_path, "--json")[1])["format"] == 1
+    assert json.loads(run("inspect", "stats", "--data", tmp_path, "--json")[1])["format"] == 2
     owner.close()
     assert run("inspect", "--digest", "--data", tmp_path)[1] == before
 

@@ -10,9 +10,9 @@ from learning import Nobody, digest, events, records, settings
 from streamer.app import learners
 from streamer.consumers.memory import MemorySource
 from streamer.engine import Engine
-from streamer.errors import BadState, SourceLost
+from streamer.errors import BadState
 from streamer.events import LOG, Offsets, Record, TopicPartition
-from streamer.ledger import JournalSource, Ledger, Run, journal
+from streamer.ledger import GRAFT, SWAP, JournalSource, Ledger, Run, beyond, journal, lineage, note
 from streamer.memory import Memory
 from streamer.protocols import Row, Source
 from streamer.state import RocksStore
@@ -176,13 +176,43 @@ def test_replaying_the_journal_rebuilds_the_state_byte_for_byte(tmp_path: Path, 
     assert digest(tmp_path / "other").offsets == wanted.offsets
 
 
-def test_a_journal_is_replayed_from_its_beginning_only() -> None:
-    source = JournalSource(MemorySource([]), [])
-    with pytest.raises(SourceLost, match="use a new --data directory"):
-        source.seek({LOG: 1})
-    source.seek({})
-    assert source.finished
+def test_what_a_state_has_not_learned_of_a_journal_is_handed_out_in_its_order() -> None:
+    """Notes are no runs, and a run that was learned in part begins where that ended."""
+    entries = at("ratings", 0, 0, 1, 2, 3) + at("ratings", 1, 0, 1)
+    runs = [Run("ratings", 0, 0, 2), Run("ratings", 1, 0, 2), note(GRAFT, "g1"), Run("ratings", 0, 2, 4)]
+    learned = {TopicPartition("ratings", 0): 1, TopicPartition("ratings", 1): 1}
+    left = beyond(runs, learned)
+    assert left == [Run("ratings", 0, 1, 2), Run("ratings", 1, 1, 2), Run("ratings", 0, 2, 4)]
+    source = JournalSource(MemorySource(entries), left)
+    source.seek(learned)
+    found: list[tuple[int, int]] = []
+    while not source.finished:
+        found += [(record.partition, record.offset) for record in source.poll(10, 0.0)]
+    assert found == [(0, 1), (1, 1), (0, 2), (0, 3)]
     assert source.poll(10, 0.0) == []
+    assert beyond(runs, {TopicPartition("ratings", 0): 4, TopicPartition("ratings", 1): 2}) == []
+
+
+def test_a_journal_says_where_the_tables_of_a_generation_were_put_in(tmp_path: Path) -> None:
+    """A note never grows into a run, nor a run over a note, across restarts too."""
+    store = RocksStore(tmp_path)
+    for noted in (note(GRAFT, "g1"), note(SWAP, "g1")):
+        ledger = Ledger()
+        ledger.start(store.offsets())
+        ledger.restore(store)
+        ledger.advance(at("ratings", 0, *range(len(ledger.offsets), 3)))
+        ledger.write(noted)
+        commit(ledger, store)
+    ledger = Ledger()
+    ledger.start(store.offsets())
+    ledger.restore(store)
+    ledger.advance(at("ratings", 0, 3))
+    commit(ledger, store)
+    runs = journal(store)
+    store.close()
+    assert lineage(runs) == [
+        ("g0", [Run("ratings", 0, 0, 3)]), ("g1", [Run("ratings", 0, 1, 3), Run("ratings", 0, 3, 4)])
+    ]  # fmt: skip
 
 
 def test_records_past_the_journal_are_left_alone() -> None:

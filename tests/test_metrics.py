@@ -32,7 +32,8 @@ def made(monitor: Monitor | None = None) -> Metrics:
         norms=lambda: [Reading("bias", "user", "p50", 0.25)],
         widths=lambda: [Reading("bias", "item", "bias", 0.5)],
     )
-    return Metrics(monitor or Monitor([("bias", "ratings"), ("skip-gram", "clicks")]), readings, METHODS, "1.2.3")
+    watched = monitor or Monitor([("bias", "ratings"), ("skip-gram", "clicks")])
+    return Metrics(lambda: watched, readings, METHODS, "1.2.3")
 
 
 def page(metrics: Metrics) -> Series:

@@ -59,7 +59,12 @@ def test_a_shadow_may_come_to_a_state_that_is_there(tmp_path: Path, alone: Path)
     learn(tmp_path / "d", HALF)
     learn(tmp_path / "d", STREAM, shadow="bias")
     assert since(tmp_path / "d") == {"bias": {"log/0": 200}}
-    assert tables(tmp_path / "d", "bias") == {"g0/bias/user", "g0/bias/item", "g0/bias/stream", "monitor"}
+    assert tables(tmp_path / "d", "bias") == {
+        "learned/bias/user",
+        "learned/bias/item",
+        "learned/bias/stream",
+        "monitor",
+    }
     learned, found = digest(alone).learners, digest(tmp_path / "d").learners
     assert {name: found[name] for name in learned} == learned
     learn(tmp_path / "whole", STREAM, shadow="bias")

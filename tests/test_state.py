@@ -72,7 +72,7 @@ def test_tables_whose_names_begin_alike_stay_apart(store: RocksStore) -> None:
 def test_the_digest_is_of_sorted_rows_each_part_with_its_length(store: RocksStore) -> None:
     store.commit([Row("t", b"b", b"2"), Row("t", b"a", b"1")], {LOG: 5})
     whole = b""
-    for parts in [(b"g0/offsets", b"log/0", (5).to_bytes(8, "big")), (b"t", b"a", b"1"), (b"t", b"b", b"2")]:
+    for parts in [(b"offsets", b"log/0", (5).to_bytes(8, "big")), (b"t", b"a", b"1"), (b"t", b"b", b"2")]:
         whole += b"".join(len(part).to_bytes(8, "big") + part for part in parts)
     assert store.digest().digest == hashlib.sha256(whole).hexdigest()
     assert msgspec.json.decode(store.digest().to_json()) == {
@@ -81,14 +81,14 @@ def test_the_digest_is_of_sorted_rows_each_part_with_its_length(store: RocksStor
 
 
 def test_the_digest_leaves_out_the_journal_and_dead_letters_and_nothing_else(store: RocksStore) -> None:
-    store.commit([Row("g0/bias/user", b"u", b"1"), Row("users", b"count", b"1")], {LOG: 5})
+    store.commit([Row("learned/bias/user", b"u", b"1"), Row("users", b"count", b"1")], {LOG: 5})
     before = store.digest()
     store.commit([Row("journal", b"0", b"1"), Row("dead-letters", b"#0", b"1")], {LOG: 5})
     assert store.digest() == before
     seen = {before.digest}
     for row, offset in [
         (Row("users", b"count", b"2"), 5),
-        (Row("g0/bias/user", b"u", b"2"), 5),
+        (Row("learned/bias/user", b"u", b"2"), 5),
         (Row("dedupe", b"log/0\0", b"2"), 5),
         (Row("monitor", b"x", b"2"), 5),
         (Row("meta", b"meta2", b"2"), 5),
@@ -107,9 +107,9 @@ def test_a_run_of_rows_is_committed_as_so_many_rows(store: RocksStore) -> None:
 
 
 def test_each_learner_has_a_digest_of_its_own(store: RocksStore) -> None:
-    store.commit([Row("g0/bias/user", b"u", b"1"), Row("g0/skip-gram/item", b"u", b"1")], {})
+    store.commit([Row("learned/bias/user", b"u", b"1"), Row("learned/skip-gram/item", b"u", b"1")], {})
     before = store.digest().learners
-    store.commit([Row("g0/skip-gram/item", b"u", b"2")], {LOG: 1})
+    store.commit([Row("learned/skip-gram/item", b"u", b"2")], {LOG: 1})
     after = store.digest().learners
     assert set(after) == {"bias", "skip-gram"}
     assert after["bias"] == before["bias"]
@@ -184,8 +184,8 @@ def test_settings_that_do_not_change_the_meaning_may_change(tmp_path: Path) -> N
 
 
 def test_another_format_is_refused_with_words(store: RocksStore) -> None:
-    store.commit([Row("meta", b"meta", b'{"format":2,"generation":"g0","settings":{},"more":1}')], {})
-    with pytest.raises(BadState, match="has format 2, this streamer writes format 1: use the streamer that made it"):
+    store.commit([Row("meta", b"meta", b'{"format":3,"generation":"g0","settings":{},"more":1}')], {})
+    with pytest.raises(BadState, match="has format 3, this streamer writes format 2: use the streamer that made it"):
         store.open_as({})
     store.commit([Row("meta", b"meta", b"\x80\x04.")], {})
     with pytest.raises(BadState, match=r"the record of settings in .* cannot be read"):

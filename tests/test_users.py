@@ -83,7 +83,7 @@ def test_a_user_is_seen_alike_in_memory_in_the_store_and_in_between(crowd: Crowd
     assert (fresh.known, fresh.clicked, fresh.seen.tolist()) == (True, True, list(range(200)))
     crowd.commit()
     stored = Users(
-        {"counter": ("g0/counter/user", crowd.table)}, crowd.store, 1, 1 << 30, Profiles(Categories({}), {})
+        {"counter": ("learned/counter/user", crowd.table)}, crowd.store, 1, 1 << 30, Profiles(Categories({}), {})
     ).view("a")
     assert same(fresh, stored)
     crowd.happen(["a"], [500])
@@ -196,7 +196,7 @@ def test_a_forgotten_user_begins_anew(crowd: Crowd, before: Callable[[Crowd], No
     assert crowd.users.profile("a") is None
     if commit_between:
         crowd.commit()
-        left = [row for table in ("users/head", "users/history", "users/seen", "users/profile", "g0/counter/user")
+        left = [row for table in ("users/head", "users/history", "users/seen", "users/profile", "learned/counter/user")
                 for row in crowd.store.scan(table)]  # fmt: skip
         assert left == []
     assert crowd.happen(["a", "a"], [5, 6]).tolist() == [0, 1]
@@ -239,7 +239,7 @@ def test_a_commit_that_fails_forgets_nobody_twice_and_loses_nothing(crowd: Crowd
     crowd.commit()
     assert crowd.users.changed() == []
     restarted = Users(
-        {"counter": ("g0/counter/user", crowd.table)}, crowd.store, 1, 1 << 30, Profiles(Categories({}), {})
+        {"counter": ("learned/counter/user", crowd.table)}, crowd.store, 1, 1 << 30, Profiles(Categories({}), {})
     )
     assert same(restarted.view("a"), crowd.users.view("a"))
     assert same(restarted.view("b"), crowd.users.view("b"))
@@ -293,7 +293,7 @@ class Meddler:
         raise NotImplementedError
 
 
-@pytest.mark.parametrize("table", ["users/head", "g0/counter/user", "users/seen"])
+@pytest.mark.parametrize("table", ["users/head", "learned/counter/user", "users/seen"])
 def test_a_user_forgotten_while_a_query_reads_them_is_an_answer(crowd: Crowd, table: str) -> None:
     crowd.happen(["a"] * 300, list(range(300)))
     forget_evicted(crowd)

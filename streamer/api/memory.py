@@ -105,9 +105,11 @@ class MemoryAnswers:
         """One sequence, as the embedded log's."""
         return self._freshness.offsets
 
-    def generation(self) -> str:
+    generation = "g0"
+
+    def view(self) -> "MemoryAnswers":
         """There is only one."""
-        return "g0"
+        return self
 
     def status(self) -> Status:
         """With made-up learners, so that a page has something to show."""

@@ -39,8 +39,8 @@ class Recommendations(RecommendationService):
         """The best items for a user."""
         user_id, limit = _id("userId", request.user_id), _limit(request.limit)
         seen = await self._fresh(request.freshness_token, ctx.timeout_ms)
-        generation = self._answers.generation()
-        return _list(self._answers.recommend(user_id, limit), generation, seen)
+        view = self._answers.view()
+        return _list(view.recommend(user_id, limit), view.generation, seen)
 
     async def recommend_for_preferences(
         self,
@@ -52,9 +52,9 @@ class Recommendations(RecommendationService):
             _id("an item's id in ratings", item_id)
         limit = _limit(request.limit)
         seen = await self._fresh(request.freshness_token, ctx.timeout_ms)
-        generation = self._answers.generation()
-        found = self._answers.recommend_for_preferences(dict(request.preferences), dict(request.ratings), limit)
-        return _list(found, generation, seen)
+        view = self._answers.view()
+        found = view.recommend_for_preferences(dict(request.preferences), dict(request.ratings), limit)
+        return _list(found, view.generation, seen)
 
     async def predict(
         self, request: PredictRequest, ctx: RequestContext[PredictRequest, PredictResponse]
@@ -62,9 +62,11 @@ class Recommendations(RecommendationService):
         """The rating that a user would give an item."""
         user_id, item_id = _id("userId", request.user_id), _id("itemId", request.item_id)
         seen = await self._fresh(request.freshness_token, ctx.timeout_ms)
-        generation = self._answers.generation()
-        answer = self._answers.predict(user_id, item_id)
-        return PredictResponse(value=answer.value, source=answer.source, generation=generation, freshness_token=seen)
+        view = self._answers.view()
+        answer = view.predict(user_id, item_id)
+        return PredictResponse(
+            value=answer.value, source=answer.source, generation=view.generation, freshness_token=seen
+        )
 
     async def similar_items(
         self, request: SimilarItemsRequest, ctx: RequestContext[SimilarItemsRequest, SimilarItemsResponse]
@@ -72,9 +74,9 @@ class Recommendations(RecommendationService):
         """The items nearest to an item."""
         item_id, limit = _id("itemId", request.item_id), _limit(request.limit)
         seen = await self._fresh(request.freshness_token, ctx.timeout_ms)
-        generation = self._answers.generation()
-        items = [_item(answer) for answer in self._answers.similar_items(item_id, limit)]
-        return SimilarItemsResponse(items=items, generation=generation, freshness_token=seen)
+        view = self._answers.view()
+        items = [_item(answer) for answer in view.similar_items(item_id, limit)]
+        return SimilarItemsResponse(items=items, generation=view.generation, freshness_token=seen)
 
     async def _fresh(self, wanted: str, left_ms: float | None) -> str:
         """Wait until the events of `wanted` are in the view; its token, taken before the answer is made."""

@@ -1,0 +1,179 @@
+"""Generations on the disk: which there are, what became of each, and which one answers.
+
+The first, g0, is the folder `state`. Each later one is a folder `generations/<id>` with a complete state of its own beside
+what it was made from (streamer.manifest) and the record of its life. `generation`, a file of one line replaced as a whole,
+names the live one; without it that is g0. Each state holds its own offsets, so the swap is that one replacement.
+"""
+
+import os
+import re
+import shutil
+import time
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from streamer.errors import BadState, StreamerError
+
+FIRST = "g0"
+_POINTER, _LIFE = "generation", "life.json"
+JOB, PROGRESS = "job.json", "progress.json"  # what the training process is told, and what it tells
+_NAME = re.compile(r"g(0|[1-9][0-9]{0,8})")
+
+# What a generation goes through; the page of the docs draws it.
+Stage: TypeAlias = Literal["cut", "trained", "catching up", "gate", "live", "kept", "rejected", "rolled back", "failed"]
+UNDER_WAY: tuple[Stage, ...] = ("cut", "trained", "catching up", "gate")
+
+
+class Moment(msgspec.Struct, frozen=True):
+    """When a generation came to a stage."""
+
+    stage: Stage
+    at_ms: int  # since 1970
+    why: str = ""
+
+
+class Score(msgspec.Struct, frozen=True, kw_only=True):
+    """Two generations on the same ratings, each predicted before it was learned; of one learner."""
+
+    learner: str
+    ratings: int
+    before_rmse: float  # of the one that is, or was, live
+    after_rmse: float  # of this one
+    difference: float  # mean of this one's squared errors less the other's: below 0 is better
+    half_width: float  # of the 95% interval around `difference`
+
+
+class Life(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a generation beside its state; `life.json`."""
+
+    id: str
+    parent: str = ""  # the one that was live at the cut
+    trigger: str = ""  # schedule, drift, or by hand
+    cut: dict[str, int] = {}  # topic/partition -> the next offset at which the snapshot was taken
+    cut_events: int = 0  # learned before the cut
+    cut_ratings: dict[str, int] = {}  # learner -> ratings it had predicted at the cut
+    moments: tuple[Moment, ...] = ()
+    seconds: dict[str, float] = {}  # by step
+    scores: tuple[Score, ...] = ()  # at the gate, against the one that was live
+    watched: tuple[Score, ...] = ()  # since the swap, against the one that it replaced
+    churn: dict[str, float] = {}
+
+    @property
+    def stage(self) -> Stage:
+        """Where it is now."""
+        return self.moments[-1].stage if self.moments else "live"
+
+    @property
+    def why(self) -> str:
+        """Why it is there."""
+        return self.moments[-1].why if self.moments else ""
+
+    def now(self, stage: Stage, why: str = "") -> "Life":
+        """The life with one more moment."""
+        at_ms = time.time_ns() // 1_000_000
+        return msgspec.structs.replace(self, moments=(*self.moments, Moment(stage, at_ms, why)))
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """How far the training process is; replaced a few times a second."""
+
+    step: str = ""  # read, train, write, done
+    share: float = 0.0
+    seconds: dict[str, float] = {}  # by step
+    churn: dict[str, float] = {}
+    done: bool = False
+    failed: str = ""  # a sentence, where it was
+
+
+def live(folder: Path) -> str:
+    """The id of the generation that answers; raises BadState for a pointer that cannot be read."""
+    try:
+        name = (folder / _POINTER).read_text(encoding="utf-8").strip()
+    except (FileNotFoundError, NotADirectoryError):
+        return FIRST
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadState(f"cannot read which generation is live from {folder / _POINTER}: {error}") from None
+    if not _NAME.fullmatch(name):
+        raise BadState(
+            f"{folder / _POINTER} should name a generation, like g1, and says {name[:40]!r}: write the id of one that "
+            f"`streamer generations` lists into it, or restore a backup"
+        )
+    return name
+
+
+def place(folder: Path, generation: str) -> Path:
+    """The folder of a generation, whether it is there or not."""
+    return folder / "generations" / generation
+
+
+def state_of(folder: Path, generation: str) -> Path:
+    """The RocksDB of a generation."""
+    return folder / "state" if generation == FIRST else place(folder, generation) / "state"
+
+
+def point(folder: Path, generation: str) -> None:
+    """Make it the live one: on the disk when this returns, and never half."""
+    write_atomically(folder / _POINTER, f"{generation}\n".encode())
+
+
+def write_atomically(file: Path, content: bytes) -> None:
+    """Replace a file as a whole; what was there before, or this, survives a crash."""
+    new = file.with_name(f".{file.name}.new")
+    with new.open("wb") as out:
+        out.write(content)
+        out.flush()
+        os.fsync(out.fileno())
+    new.replace(file)
+    descriptor = os.open(file.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def record(folder: Path, life: Life) -> Life:
+    """Write what is known of a generation; answers it."""
+    where = place(folder, life.id)
+    where.mkdir(parents=True, exist_ok=True)
+    write_atomically(where / _LIFE, msgspec.json.format(msgspec.json.encode(life)))
+    return life
+
+
+def life(folder: Path, generation: str) -> Life:
+    """What is known of a generation; raises StreamerError for one that is not there, BadState for a record nobody can read."""
+    file = place(folder, generation) / _LIFE
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=Life)
+    except FileNotFoundError:
+        if generation == FIRST and (folder / "state").exists():
+            return Life(id=FIRST)
+        there = ", ".join(found.id for found in lives(folder)) or "none"
+        raise StreamerError(f"no generation {generation!r} in {folder}; there are: {there}") from None
+    except (OSError, msgspec.DecodeError) as error:
+        raise BadState(f"the record of generation {generation} in {file} cannot be read: {error}") from None
+
+
+def lives(folder: Path) -> list[Life]:
+    """All generations, the oldest first; of those whose record a crash cut off nothing is left to say."""
+    found = [path.name for path in (folder / "generations").glob("g*") if _NAME.fullmatch(path.name)]
+    names = {name for name in found if (place(folder, name) / _LIFE).exists()}
+    if (folder / "state").exists():
+        names.add(FIRST)
+    return [life(folder, name) for name in sorted(names, key=_number)]
+
+
+def following(folder: Path) -> str:
+    """The id for a new generation: never one that was there before."""
+    found = [_number(path.name) for path in (folder / "generations").glob("g*") if _NAME.fullmatch(path.name)]
+    return f"g{max([0, *found]) + 1}"
+
+
+def drop_state(folder: Path, generation: str) -> None:
+    """Delete the state of a generation; its record, and what it was made from, stay."""
+    shutil.rmtree(state_of(folder, generation), ignore_errors=True)
+
+
+def _number(name: str) -> int:
+    return int(name[1:])

@@ -1,0 +1,35 @@
+"""The occasions of a renormalisation that nobody has to ask for: the schedule, and a drift of the errors."""
+
+import time
+from pathlib import Path
+
+from streamer import generations
+from streamer.config import RenormalisationSettings
+from streamer.memory import Memory
+
+
+class Occasions:
+    """Says when it is time. The renormaliser's thread alone calls it."""
+
+    def __init__(self, chosen: RenormalisationSettings, folder: Path, memory: Memory) -> None:
+        self._chosen, self._folder = chosen, folder
+        self.begin(memory)
+
+    def begin(self, memory: Memory) -> None:
+        """Count time and drifts from now on, of the memory that answers now."""
+        self._since_s, self._drifts = time.monotonic(), _detections(memory)
+        self._cut_events = generations.life(self._folder, memory.store.generation).cut_events
+
+    def due(self, memory: Memory) -> str:
+        """Why it is time for a retraining; empty if it is not. Cost: some us."""
+        chosen, since_s = self._chosen, time.monotonic() - self._since_s
+        if memory.monitor.learned - self._cut_events < chosen.renormalise_min_events:
+            return ""
+        if chosen.renormalise_every_s is not None and since_s >= chosen.renormalise_every_s:
+            return "schedule"
+        drifted = chosen.renormalise_on_drift and _detections(memory) > self._drifts
+        return "drift" if drifted and since_s >= chosen.renormalise_min_interval_s else ""
+
+
+def _detections(memory: Memory) -> int:
+    return memory.monitor.errors[memory.learners.champion("ratings").name].drift.detections
