@@ -1,7 +1,7 @@
 """Bytes to events. What is wrong with an event is said by a `BadEvent`, which is a value here: it never stops the stream."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -83,7 +83,7 @@ class Decoder:
         self._learned = {topic: self._decode[topic] for topic in (RATINGS, CLICKS)}  # the others take the careful way
 
     def decode(
-        self, records: Sequence[Record], users: Mapping[str, int], items: Mapping[str, int]
+        self, records: Sequence[Record], users: Collection[str], items: Collection[str]
     ) -> list[Event | BadEvent]:
         """Each record's event, or what is wrong with it; ids in `users` and `items` are known to be good.
 
@@ -94,7 +94,7 @@ class Decoder:
         return self._all(records, users, items) or self._each(records, users, items)
 
     def _all(
-        self, records: Sequence[Record], users: Mapping[str, int], items: Mapping[str, int]
+        self, records: Sequence[Record], users: Collection[str], items: Collection[str]
     ) -> list[Event | BadEvent] | None:
         """The events where all are of one topic and nothing is wrong with any; None otherwise: then each is looked at."""
         topics = {record.topic for record in records}
@@ -119,7 +119,7 @@ class Decoder:
         return events if good and all(map(_plain, new)) else None
 
     def _each(
-        self, records: Sequence[Record], users: Mapping[str, int], items: Mapping[str, int]
+        self, records: Sequence[Record], users: Collection[str], items: Collection[str]
     ) -> list[Event | BadEvent]:
         """One by one."""
         decode, low, high, kinds, limit = self._learned, self._low, self._high, self._kinds, self._max_bytes

@@ -328,7 +328,7 @@ def test_kills_lose_nothing_and_repeat_nothing(tmp_path: Path, kills: int) -> No
     data, landed, before = tmp_path / "d", 0, 0
     arguments = ("--replay", path, "--archive-interval-s", "0.05")
     for _ in range(kills):
-        with streamer(data, *arguments, "--rate", "4000") as process:
+        with streamer(data, *arguments, "--rate", "1500") as process:
             process.wait_for("streamer_archive_events", before + chance.randrange(200, 1500))
             process.pause(chance.uniform(0.0, 0.1))
             process.kill()
