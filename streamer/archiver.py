@@ -10,7 +10,7 @@ Cost: some 2 us of CPU an event, from the log to the durable file; memory: some 
 import logging
 import threading
 import time
-from itertools import groupby
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from streamer.archive import Archive, Forgotten
 from streamer.archive_rows import Rows
 from streamer.config import Settings
 from streamer.errors import SourceUnavailable, StreamerError
-from streamer.events import LOG, Offsets, TopicPartition, sequence_of
+from streamer.events import LOG, Offsets, Record, TopicPartition, sequence_of
 from streamer.log import EmbeddedLog
 from streamer.protocols import Source
 
@@ -183,9 +183,7 @@ class Archiver:
             if not records:
                 return
             self._rows.add(records)
-            for at, group in groupby(records, sequence_of):
-                *_, last = group
-                self._next[at] = last.offset + 1
+            self._next |= _ends(records)
             if self._rows.records >= WRITE_EVENTS:
                 self._write()
             if self._asked == self._served and not self._stop.is_set():
@@ -208,3 +206,10 @@ class Archiver:
         today = str(np.datetime64(now_ms, "ms").astype("datetime64[D]"))
         while not self._stop.is_set() and self._asked == self._served and self.archive.compact(today):
             pass
+
+
+def _ends(records: Sequence[Record]) -> dict[TopicPartition, int]:
+    """The next offset of each sequence after `records`."""
+    if records[0].partition < 0:  # the embedded log: one sequence
+        return {LOG: records[-1].offset + 1}
+    return {sequence_of(record): record.offset + 1 for record in records}
