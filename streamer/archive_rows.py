@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from streamer.config import Settings
@@ -27,6 +28,7 @@ from streamer.events import (
 from streamer.regret import FIELD, expected
 
 _LEARNED = {Rating, Click}
+_RATING, _CLICK = Rating.__struct_fields__, Click.__struct_fields__
 
 
 class Rows:
@@ -55,7 +57,7 @@ class Rows:
         self._rows, self.forgotten, self.records = {}, set(), 0
 
     def add(self, records: Sequence[Record]) -> None:
-        """Take up records, in order. Cost: about 1.1 us a record."""
+        """Take up records, in order. Cost: about 1.3 us a record."""
         decoded = self._decoder.decode(records, {}, {})
         start = 0
         runs = groupby(type(event) is UserRemoval for event in decoded) if UserRemoval in set(map(type, decoded)) else [(False, records)]  # fmt: skip
@@ -78,7 +80,7 @@ class Rows:
         from streamer import parquet
 
         duplicates, bad = self._duplicates(records, decoded), BadEvent in set(map(type, decoded))
-        topics = dict.fromkeys(record.topic for record in records)
+        topics = dict.fromkeys([record.topic for record in records])
         for topic in topics:
             chosen, events = records, decoded
             if duplicates or bad or len(topics) > 1:
@@ -103,32 +105,29 @@ class Rows:
         return found
 
 
-def _event_columns(records: Sequence[Record], events: Sequence[Any]) -> Mapping[str, Any]:
-    columns = _origin(records) | {
-        "user_id": [event.user_id for event in events],
-        "item_id": [event.item_id for event in events],
-        "event_id": [event.event_id or None for event in events],
-        "timestamp_ms": happened_ms(records, events),
-    }
-    if type(events[0]) is Click:
-        names = ("kind", "session_id", "recommendation_id")
-        return columns | {name: [getattr(event, name) for event in events] for name in names}
-    columns["rating"] = [event.rating for event in events]
-    if FIELD in b"".join([record.value or b"" for record in records]):
-        said = [expected(record.value or b"") for record in records]
-        columns["expected"] = [None if value != value else value for value in said]
+def _event_columns(records: Sequence[Record], events: Sequence[Any]) -> dict[str, Any]:
+    names = _CLICK if type(events[0]) is Click else _RATING
+    said = dict(zip(names, zip(*map(msgspec.structs.astuple, events), strict=True), strict=True))
+    columns = _origin(records) | said | {"timestamp_ms": happened_ms(records, events)}
+    if not all(said["event_id"]):
+        columns["event_id"] = [event_id or None for event_id in said["event_id"]]  # an empty one names nothing
+    if names is _RATING and FIELD in b"".join([record.value or b"" for record in records]):
+        truths = [expected(record.value or b"") for record in records]
+        columns["expected"] = [None if value != value else value for value in truths]
     return columns
 
 
 def _origin(records: Sequence[Record]) -> dict[str, Any]:
+    logged = records[0].partition < 0  # the embedded log: one sequence
+    partitions = np.full(len(records), -1, np.int32) if logged else np.array([record.partition for record in records], np.int32)  # fmt: skip
     return {
-        "partition": np.array([max(record.partition, -1) for record in records], np.int32),
+        "partition": partitions,
         "offset": np.array([record.offset for record in records], np.int64),
         "appended_ms": np.array([record.timestamp_ms for record in records], np.int64),
     }
 
 
-def _catalogue_columns(records: Sequence[Record], events: Sequence[Any]) -> Mapping[str, Any]:
+def _catalogue_columns(records: Sequence[Record], events: Sequence[Any]) -> dict[str, Any]:
     origin = _origin(records)
     return origin | {
         "user_id": [event.user_id if isinstance(event, UserUpdate) else None for event in events],

@@ -49,6 +49,17 @@ SCHEMA = pa.schema(
     ]
 )
 _DICTIONARIES = ["user_id", "item_id", "kind"]
+_COUNTED = [
+    "offset",
+    "timestamp_ms",
+    "appended_ms",
+]  # numbers that mostly rise: kept as steps, half the bytes and the CPU
+_WRITTEN = {
+    "compression": "zstd",
+    "use_dictionary": [*_DICTIONARIES, "rating", "partition"],
+    "column_encoding": dict.fromkeys(_COUNTED, "DELTA_BINARY_PACKED"),
+    "write_statistics": _COUNTED,
+}
 _EMPTY = pa.schema(
     [f.with_type(pa.dictionary(pa.int32(), f.type)) if f.name in _DICTIONARIES else f for f in SCHEMA]
 ).empty_table()
@@ -93,7 +104,7 @@ def write(folder: Path, number: int, topic: str, day: str, parts: Iterable[Rows]
     new = place / f".{number:08d}.tmp"
     count = named = 0
     newest_ms = -1
-    with pq.ParquetWriter(new, SCHEMA, compression="zstd", use_dictionary=True) as writer:
+    with pq.ParquetWriter(new, SCHEMA, **_WRITTEN) as writer:
         for part in parts:
             if part.num_rows:
                 writer.write_table(part, row_group_size=GROUP_ROWS)
