@@ -26,6 +26,7 @@ from streamer.events import (
 )
 
 ID_MAX_BYTES = 256
+RUN = 128  # records decoded in one go
 NESTED_MAX = 100  # of unknown fields; ours need 2
 _LEARNED = (Rating, Click)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -87,35 +88,34 @@ class Decoder:
     ) -> list[Event | BadEvent]:
         """Each record's event, or what is wrong with it; ids in `users` and `items` are known to be good.
 
-        Cost: .6 us a record where all are of one topic and good, 1 us otherwise.
+        Cost: .6 us a record; twice that in a run of `RUN` where one is bad.
         """
         if records and records[0].topic == records[-1].topic == ITEMS:  # the catalogue, read as a whole at the start
             return [self._item(one) if one.topic == ITEMS else self._careful(one) for one in records]
-        return self._all(records, users, items) or self._each(records, users, items)
+        events: list[Event | BadEvent] = []
+        for start in range(0, len(records), RUN):
+            run = records[start : start + RUN]
+            events.extend(self._all(run, users, items) or self._each(run, users, items))
+        return events
 
     def _all(
         self, records: Sequence[Record], users: Collection[str], items: Collection[str]
     ) -> list[Event | BadEvent] | None:
-        """The events where all are of one topic and nothing is wrong with any; None otherwise: then each is looked at."""
-        topics = {record.topic for record in records}
-        topic = topics.pop() if len(topics) == 1 else ""
-        if topic not in self._learned:
-            return None
-        values: list[Any] = [record.value for record in records]
+        """The events where all are ratings or clicks and nothing is wrong with any; None otherwise: then each is looked at."""
+        decode, values = self._learned, list[Any](record.value for record in records)
         try:
-            if max(map(len, values)) > min(self._max_bytes, 2 * NESTED_MAX):
+            longest = max(map(len, values))
+            if longest > self._max_bytes or (longest > 2 * NESTED_MAX and max(map(brackets, values)) > NESTED_MAX):
                 return None
-            events: list[Any] = list(map(self._learned[topic], values))
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError):
+            events: list[Any] = [decode[record.topic](value) for record, value in zip(records, values, strict=True)]
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError, TypeError):
             return None
-        if topic == RATINGS:
-            ratings = [event.rating for event in events]  # none is NaN: no JSON
-            good = self._low <= min(ratings) and max(ratings) <= self._high
-        else:
-            good = {event.kind for event in events} <= self._kinds.keys()
-        new = {event.user_id for event in events}.difference(users) | {event.item_id for event in events}.difference(
-            items
-        )
+        ratings = [event.rating for event in events if type(event) is Rating]  # none is NaN: no JSON
+        good = not ratings or (self._low <= min(ratings) and max(ratings) <= self._high)
+        if len(ratings) < len(events):
+            good = good and {event.kind for event in events if type(event) is Click} <= self._kinds.keys()
+        new = {event.user_id for event in events}.difference(users)
+        new |= {event.item_id for event in events}.difference(items)
         return events if good and all(map(_plain, new)) else None
 
     def _each(

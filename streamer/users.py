@@ -120,7 +120,8 @@ class Users:
             for row, user_id in zip(rows, user_ids, strict=True):
                 self.ids[row] = user_id
                 self.row_of[user_id] = row
-                self.profiles.put(row, self.profile(user_id))
+                if self._profiled:
+                    self.profiles.put(row, self.profile(user_id))
         self._used[rows] = self._batch
 
     def _grow(self, rows: int) -> None:
