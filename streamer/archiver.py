@@ -19,7 +19,7 @@ import numpy as np
 from streamer.archive import Archive, Forgotten
 from streamer.archive_rows import Rows
 from streamer.config import Settings
-from streamer.errors import SourceUnavailable, StreamerError
+from streamer.errors import BadState, SourceUnavailable, StreamerError
 from streamer.events import LOG, Offsets, Record, TopicPartition, sequence_of
 from streamer.log import EmbeddedLog
 from streamer.protocols import Source
@@ -48,6 +48,7 @@ class Archiver:
         self._wake, self._stop = threading.Event(), threading.Event()
         self._moved = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="archive", daemon=True)
+        self._ended = self._failed = False
         self.trouble = ""  # a sentence while nothing can be archived
 
     @property
@@ -72,16 +73,21 @@ class Archiver:
         self._thread.start()
 
     def flush(self, timeout_s: float) -> bool:
-        """Whether everything that could be read when this was called is archived, waiting for it."""
+        """Whether everything that could be read when this was called is archived, waiting for it.
+
+        Raises StreamerError when archiving has ended because something is wrong.
+        """
         with self._moved:
             self._asked += 1
             mine = self._asked
             self._wake.set()
-            self._moved.wait_for(lambda: self._served >= mine or not self._thread.is_alive(), timeout_s)
+            self._moved.wait_for(lambda: self._served >= mine or self._ended, timeout_s)
+            if self._failed:
+                raise StreamerError(f"archiving has ended: {self.trouble}; mend that and start again")
             return self._served >= mine
 
     def reach(self, offsets: Offsets, timeout_s: float) -> bool:
-        """Whether everything before `offsets` is archived, waiting for it."""
+        """Whether everything before `offsets` is archived, waiting for it. Raises StreamerError as `flush` does."""
         until = time.monotonic() + timeout_s
         while not self._covers(offsets):
             left = until - time.monotonic()
@@ -124,8 +130,10 @@ class Archiver:
             self._write()
         except Exception as error:  # the archive is beside learning and answering, and must not end them
             self._say(str(error) if isinstance(error, StreamerError | OSError) else repr(error))
+            self._failed = not self._stop.is_set()
         finally:
             with self._moved:
+                self._ended = True
                 self._moved.notify_all()
 
     def _begin(self) -> None:
@@ -172,7 +180,7 @@ class Archiver:
         if due:
             try:
                 self._mend()
-            except OSError as error:  # nothing has changed, and it is tried again
+            except (OSError, BadState) as error:  # nothing has changed, and it is tried again
                 self._say(str(error))
 
     def _take(self, going: Any) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+from broker import Broker
 from learning import events as stream_of
 from learning import settings
 from process import run, streamer
@@ -24,7 +25,7 @@ from streamer.archiver import Archiver
 from streamer.batch import CLICK, RATING, Events
 from streamer.consumers.files import read
 from streamer.consumers.memory import MemorySource
-from streamer.errors import BadState
+from streamer.errors import BadState, StreamerError
 from streamer.events import (
     LOG,
     Click,
@@ -41,6 +42,7 @@ from streamer.events import (
     message,
 )
 from streamer.log import EmbeddedLog, LogSource
+from streamer.producers.kafka import KafkaSink
 from streamer.seed import event_keys, sequence_key
 
 DAY_MS = 86_400_000
@@ -414,6 +416,38 @@ def test_without_an_archive_there_is_none(tmp_path: Path) -> None:
     path.write_text("user,item,rating\nu,i,3\n")
     run("serve", "--data", tmp_path / "d", "--port", "0", "--replay", path, "--until-drained", "--no-archive")
     assert not (tmp_path / "d/archive").exists()
+
+
+def test_who_waits_for_an_archive_that_cannot_go_on_is_told(tmp_path: Path) -> None:
+    archived(tmp_path, logged([Rating("u", "i", 1.0, 1)] * 5))  # of another log than the empty one here
+    with archiving(tmp_path) as (_, archiver):
+        with pytest.raises(StreamerError, match=r"archiving has ended: .* do not belong together"):
+            archiver.reach({LOG: 6}, DEADLINE_S)
+        assert archiver.kept({LOG: 9}) == {LOG: 5}
+
+
+@pytest.mark.kafka
+def test_from_kafka_too_nothing_is_lost_or_repeated_by_a_kill(own_broker: Broker, tmp_path: Path) -> None:
+    sink = KafkaSink(settings(kafka=own_broker.bootstrap).kafka)
+    rated = [Rating(f"u{n % 37}", f"i{n % 91}", 1.0 + n % 5, 1_700_000_000_000 + n, f"e{n}") for n in range(4000)]  # fmt: skip
+    arguments = ("--kafka", own_broker.bootstrap, "--archive-interval-s", "0.05")
+    with streamer(tmp_path / "d", *arguments) as process:
+        process.wait_for("streamer_ingestion_up", 1)
+        sink.publish([message(event) for event in rated[:2000]])
+        process.wait_for("streamer_archive_events", 100)
+        process.kill()
+    sink.publish([message(event) for event in [*rated[2000:], *rated[1990:2010]]])  # some of them twice
+    sink.publish([message(Click("u1", "i1")), message(ItemUpdate("i1", "One"))])
+    sink.close()
+    with streamer(tmp_path / "d", *arguments) as process:
+        process.wait_for('streamer_events_total{outcome="learned",topic="ratings"}', 4000)
+        process.wait_for('streamer_events_total{outcome="duplicate",topic="ratings"}', 20)
+        process.wait_for("streamer_archive_events", 4002)
+        assert process.stop() == 0
+    found = table(tmp_path / "d")
+    assert sorted(row["event_id"] for row in found if row["topic"] == "ratings") == sorted(e.event_id or "" for e in rated)  # fmt: skip
+    assert [row["topic"] for row in found if row["topic"] != "ratings"] == ["clicks", "items"]
+    assert len(Archive(tmp_path / "d").events(LEARNING, None)) == 4001
 
 
 def test_what_is_read_back_is_what_was_published(tmp_path: Path) -> None:
