@@ -411,6 +411,19 @@ def test_the_log_is_not_trimmed_beyond_the_archive(tmp_path: Path) -> None:
     assert archiver.kept({LOG: 3}) == {LOG: 3}
 
 
+def test_retention_of_the_log_leaves_what_is_not_archived(tmp_path: Path) -> None:
+    path = tmp_path / "r.csv"
+    path.write_text("user,item,rating\n" + "".join(f"u{n % 9},i{n % 23},{1 + n % 5}\n" for n in range(20_000)))
+    arguments = ("--replay", path, "--rate", "3000", "--log-retention-days", "0.000001", "--archive-interval-s", "3600")
+    with streamer(tmp_path / "d", *arguments) as process:
+        process.wait_for("streamer_commit_seconds_count", 2)  # it looks at the first commit, and a minute later
+        process.kill()
+    log = EmbeddedLog(tmp_path / "d")
+    begin, end = log.begin(), log.end
+    log.close()
+    assert begin <= Archive(tmp_path / "d").offsets.get(LOG, 0) < end
+
+
 def test_without_an_archive_there_is_none(tmp_path: Path) -> None:
     path = tmp_path / "r.csv"
     path.write_text("user,item,rating\nu,i,3\n")
