@@ -29,6 +29,7 @@ from streamer.models import learner
 from streamer.monitor import DUPLICATE, LEARNED, Monitor
 from streamer.protocols import Source
 from streamer.ranking import Ranking
+from streamer.renormalised import Renormalised, Trial, renormalised, tenths
 from streamer.state import RocksStore
 
 NEW_RATINGS = 10  # who has fewer earlier ratings is new
@@ -55,6 +56,7 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     items: int  # with an event or in the catalogue
     rmse: float | None
     rmse_by_learner: dict[str, float | None]  # of every learner of ratings in the run: champion, shadows, experts
+    rmse_tenths: tuple[float, ...]  # of each tenth of the ratings, by count; empty for fewer than ten
     rmse_last_half: float | None
     rmse_new_users: float | None
     rmse_new_items: float | None
@@ -66,6 +68,7 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     events_per_second: float | None  # of CPU: read, learned and committed, without ranking
     ranking_seconds: float | None  # CPU
     wall_seconds: float
+    renormalised: Renormalised | None = None  # the same stream with retrainings, where they were asked for
 
 
 @dataclass
@@ -90,6 +93,7 @@ class _Errors:
 
     half: int  # ratings before the last half
     ratings: int = 0
+    squares: list[F64] = field(default_factory=list)
     last_half: _Squares = field(default_factory=_Squares)
     new_users: _Squares = field(default_factory=_Squares)
     new_items: _Squares = field(default_factory=_Squares)
@@ -111,6 +115,7 @@ class _Errors:
             self.of_user[user] += 1
             self.of_item[item] += 1
         self.ratings += len(rated)
+        self.squares.append(squares[finite])
         self.last_half.add(squares[finite & late])
         self.new_users.add(squares[finite & (earlier_users < NEW_RATINGS)])
         self.new_items.add(squares[finite & (earlier_items < NEW_RATINGS)])
@@ -125,10 +130,12 @@ class _Nobody:
 
 
 def evaluate(
-    name: str, settings: Settings, opened: Callable[[], Source], *, rank: bool, progress: Progress
-) -> Evaluation:
+    name: str, settings: Settings, opened: Callable[[], Source], *, rank: bool, progress: Progress,
+    trial: Trial | None = None,
+) -> Evaluation:  # fmt: skip
     """Evaluate the learner `name`, in the place of the champion of its kind, on what `opened` reads from its beginning.
 
+    With a `trial` once more, with retrainings beside (streamer.renormalised); all else is reported of the stream without.
     The state that `settings` name is left alone. Raises BadSettings for an unknown learner, StoreUnavailable when the
     temporary folder is full, and StreamerError when the two passes differ.
     """
@@ -151,9 +158,13 @@ def evaluate(
                 memory, source, settings, errors, ranking, lambda: progress(2 * total - _left(source), 2 * total)
             )
             _compare(first, memory.monitor)
-            return _evaluation(name, settings, memory, errors, clicks, ranking, cpu, time.perf_counter() - began)
+            wall = time.perf_counter() - began
+            found = _evaluation(name, settings, memory, errors, clicks, ranking, cpu, wall)
     finally:
         source.close()
+    if trial is None:
+        return found
+    return msgspec.structs.replace(found, renormalised=renormalised(settings, opened, trial, progress))
 
 
 def _settings(name: str, settings: Settings) -> Settings:
@@ -257,6 +268,7 @@ def _evaluation(
         items=len(memory.items),
         rmse=of_all.rmse() if of_all.ratings else None,
         rmse_by_learner={one: found.rmse() if found.ratings else None for one, found in memory.monitor.errors.items()},
+        rmse_tenths=tenths(np.concatenate(errors.squares)) if errors.squares else (),
         rmse_last_half=errors.last_half.rmse,
         rmse_new_users=errors.new_users.rmse,
         rmse_new_items=errors.new_items.rmse,

@@ -88,6 +88,11 @@ class Regret:
             self._misses.setdefault(name, _Squares()).add(_finite(predicted - expected))
 
     @property
+    def noted(self) -> F64:
+        """What was to be expected of the ratings that `observe` sees next, (n,); (0,) where nothing is said."""
+        return self._expected
+
+    @property
     def ratings(self) -> int:
         """Ratings that said what was to be expected."""
         return self._noise.count

@@ -18,6 +18,8 @@ from streamer.evaluate import evaluate as run
 from streamer.garbage import collect_seldom
 from streamer.producers.simulate import World
 from streamer.protocols import Source
+from streamer.renormalised import Renormalised, Trial
+from streamer.training import candidate
 
 
 @click.command(epilog="Example:  streamer evaluate path/to/ml-latest-small --learner bias")
@@ -29,17 +31,34 @@ from streamer.protocols import Source
     "--learner", metavar="NAME", help="takes the place of the champion of its kind (default: the rating learner)"
 )
 @click.option("--ranking/--no-ranking", default=True, help="rank all items for each click (most of the time it takes)")
+@click.option(
+    "--renormalise-every-events",
+    metavar="N",
+    type=click.IntRange(1000),
+    help="once more, with a retraining every N events",
+)
+@click.option(
+    "--candidates",
+    metavar="NAME,...",
+    default="all",
+    show_default=True,
+    help="what each retraining trains: all, window:DAYS, half-life:DAYS, warm; the gate chooses",
+)
 @click.option("--json", "as_json", is_flag=True, help="one JSON object")
-@settings_options("learning")
+@settings_options("learning", "renormalisation")
 def evaluate(
-    path: str | None, simulate: bool, learner: str | None, ranking: bool, as_json: bool, **options: Any
-) -> None:
+    path: str | None, simulate: bool, learner: str | None, ranking: bool, renormalise_every_events: int | None,
+    candidates: str, as_json: bool, **options: Any,
+) -> None:  # fmt: skip
     """Score learners prequentially on a file: every event is predicted before it is learned.
 
     PATH is a MovieLens folder, a CSV or TSV file with a header, JSON Lines, or a streamer's DATA/archive. Champions for ratings and for clicks are both
     reported. Nothing is kept: the state lies in a temporary folder.
     """
     settings = settings_of(options)
+    trial = None
+    if renormalise_every_events is not None:
+        trial = Trial(renormalise_every_events, tuple(candidate(name) for name in candidates.split(",")))
     if simulate == bool(path):
         raise click.UsageError("give a PATH or --simulate, and not both")
     errors = Console(stderr=True)
@@ -55,6 +74,7 @@ def evaluate(
             lambda: _source(path, settings.learning.seed),
             rank=ranking,
             progress=moved,
+            trial=trial,
         )
     if as_json:
         click.echo(msgspec.json.encode(found).decode())
@@ -79,6 +99,7 @@ def _table(found: Evaluation) -> Table:
         ("  new items", _said(found.rmse_new_items), f"fewer than {NEW_RATINGS} earlier ratings"),
         *_over_oracle(found),
         *_beside(found),
+        *_with_retrainings(found.renormalised),
         ("clicks learner", found.click_learner, f"{found.clicks:,} clicks and likes"),
         ("  hit rate @10", _said(found.hit_rate_10), "among all clicked before but the user's own"),
         ("  hit rate @20", _said(found.hit_rate_20), ""),
@@ -108,6 +129,29 @@ def _beside(found: Evaluation) -> list[tuple[str, str, str]]:
         if name != found.rating_learner:
             above = f"{100 * (rmse / found.rmse - 1):+.2f}%, in its shadow" if rmse and found.rmse else "in its shadow"
             rows.append((f"  {name}", _said(rmse), above))
+    return rows
+
+
+def _with_retrainings(found: Renormalised | None) -> list[tuple[str, str, str]]:
+    if found is None or found.rmse is None or found.online_rmse is None:
+        return []
+    worst = max((b / a - 1 for a, b in zip(found.online_rmse_tenths, found.rmse_tenths, strict=True)), default=0.0)
+    promoted = sum(generation.outcome == "promoted" for generation in found.generations)
+    rows = [
+        (
+            "  renormalised",
+            _said(found.rmse),
+            f"{100 * (found.rmse / found.online_rmse - 1):+.2f}%, every {found.every_events:,} events",
+        ),
+        ("  squared error", f"{found.difference:+.5f}", f"+- {found.half_width:.5f} (95%), paired with online only"),
+        ("  worst tenth", f"{100 * worst:+.2f}%", "RMSE against online only"),
+        ("  generations", f"{promoted}", f"promoted, of {len(found.generations)} candidates"),
+    ]
+    if found.regret_last_days is not None and found.online_regret_last_days:
+        share = found.regret_last_days / found.online_regret_last_days
+        rows.append(
+            ("  regret, end", _said(found.regret_last_days), f"{share:.0%} of online only, in the last 10 days")
+        )
     return rows
 
 
