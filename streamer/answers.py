@@ -84,6 +84,15 @@ class NextOffset(msgspec.Struct, frozen=True):
     next: int = 0
 
 
+class ArchiveStatus(msgspec.Struct, frozen=True):
+    """The archive of accepted events."""
+
+    bytes: int = 0  # on disk
+    records: int = 0  # in it, those of the catalogue too
+    behind: int = 0  # records not yet in it
+    trouble: str = ""  # a sentence while nothing can be archived
+
+
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """What the process is doing; the fields of `GetStatusResponse`."""
 
@@ -102,6 +111,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     items: int = 0
     state_bytes: int = 0
     log_bytes: int = 0
+    archive: ArchiveStatus | None = None  # None: none is kept
 
 
 Code = Literal[

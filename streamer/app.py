@@ -12,6 +12,7 @@ import numpy as np
 
 from streamer import __version__
 from streamer.answers import (
+    ArchiveStatus,
     DeadLetterCount,
     DriftDetections,
     EventCount,
@@ -167,11 +168,7 @@ class App:
         return Readings(
             lag=self._source.lag,
             log_bytes=lambda: self.log.size_bytes if self.log else 0,
-            archive=lambda: (
-                (self.archiver.archive.size_bytes, self.archiver.archive.rows, self.archiver.lag())
-                if self.archiver
-                else (0, 0, 0)
-            ),
+            archive=lambda: self.archiver.status() if self.archiver else ArchiveStatus(),
             users_cached=lambda: self.memory.users.cached,
             user_evictions=lambda: self.memory.users.evictions,
             items=lambda: len(self.memory.items),
@@ -358,6 +355,7 @@ class App:
             items=len(memory.items),
             state_bytes=memory.store.size_bytes,
             log_bytes=self.log.size_bytes if self.log else 0,
+            archive=self.archiver.status() if self.archiver else None,
         )
 
     def _learner(self, name: str) -> LearnerStatus:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from streamer.answers import ArchiveStatus
 from streamer.archive import Archive, Forgotten
 from streamer.archive_rows import Rows
 from streamer.config import Settings
@@ -67,6 +68,10 @@ class Archiver:
 
     def _waiting(self) -> int:
         return sum(count for partitions in self._source.lag().values() for count in partitions.values())
+
+    def status(self) -> ArchiveStatus:
+        """How it is going."""
+        return ArchiveStatus(self.archive.size_bytes, self.archive.rows, self.lag(), self.trouble)
 
     def start(self) -> None:
         """Begin to archive."""

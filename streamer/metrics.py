@@ -15,6 +15,7 @@ from prometheus_client.core import GaugeMetricFamily as Gauge
 from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
+from streamer.answers import ArchiveStatus
 from streamer.arrays import F64
 from streamer.drift import DETECTOR
 from streamer.errors import Reason
@@ -37,7 +38,7 @@ class Readings:
 
     lag: Callable[[], Mapping[str, Mapping[int, int]]]  # events not yet read, by topic and partition
     log_bytes: Callable[[], int]  # size of the embedded log; 0 with Kafka
-    archive: Callable[[], tuple[int, int, int]]  # bytes, records in it, records not yet in it
+    archive: Callable[[], ArchiveStatus]
     users_cached: Callable[[], int]
     user_evictions: Callable[[], int]  # since the process started
     items: Callable[[], int]  # item rows in memory
@@ -195,10 +196,10 @@ class Metrics:
         yield from (events, letters, lag)
         readings = self._readings
         yield Gauge("streamer_log_bytes", "Size of the embedded event log.", readings.log_bytes())
-        archive_bytes, archived, unarchived = readings.archive()
-        yield Gauge("streamer_archive_bytes", "Size of the archive.", archive_bytes)
-        yield Gauge("streamer_archive_events", "Records in the archive.", archived)
-        yield Gauge("streamer_archive_lag_events", "Records not yet archived.", unarchived)
+        archive = readings.archive()
+        yield Gauge("streamer_archive_bytes", "Size of the archive.", archive.bytes)
+        yield Gauge("streamer_archive_events", "Records in the archive.", archive.records)
+        yield Gauge("streamer_archive_lag_events", "Records not yet archived.", archive.behind)
         yield Gauge("streamer_users_cached", "Users in memory.", readings.users_cached())
         yield Counter("streamer_user_evictions", "Users dropped from memory.", readings.user_evictions())
         yield Gauge("streamer_items", "Items in memory.", readings.items())

@@ -456,6 +456,9 @@ def test_from_kafka_too_nothing_is_lost_or_repeated_by_a_kill(own_broker: Broker
         process.wait_for('streamer_events_total{outcome="learned",topic="ratings"}', 4000)
         process.wait_for('streamer_events_total{outcome="duplicate",topic="ratings"}', 20)
         process.wait_for("streamer_archive_events", 4002)
+        status: Any = process.call("AdminService/GetStatus")["archive"]
+        assert (int(status["records"]), int(status["behind"]), status["trouble"]) == (4002, 0, "")
+        assert int(status["bytes"]) > 10_000
         assert process.stop() == 0
     found = table(tmp_path / "d")
     assert sorted(row["event_id"] for row in found if row["topic"] == "ratings") == sorted(e.event_id or "" for e in rated)  # fmt: skip

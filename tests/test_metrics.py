@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from streamer.answers import ArchiveStatus
 from streamer.errors import Reason
 from streamer.events import Rating, Record
 from streamer.metrics import CODES, Histogram, Metrics, Readings
@@ -22,7 +23,7 @@ def made(monitor: Monitor | None = None) -> Metrics:
     readings = Readings(
         lag=lambda: {"ratings": {0: 7, 1: 0}, "clicks": {0: 1}},
         log_bytes=lambda: 4096,
-        archive=lambda: (2048, 30, 4),
+        archive=lambda: ArchiveStatus(2048, 30, 4),
         users_cached=lambda: 5,
         user_evictions=lambda: 2,
         items=lambda: 9,

@@ -60,6 +60,9 @@ def written(status: Status) -> pb.GetStatusResponse:
         items=status.items,
         state_bytes=status.state_bytes,
         log_bytes=status.log_bytes,
+        archive=pb.Archive(bytes=kept.bytes, records=kept.records, behind=kept.behind, trouble=kept.trouble)
+        if (kept := status.archive)
+        else None,
     )
 
 

@@ -390,7 +390,61 @@ class Offset(Message[_OffsetFields]):
         partition: int
         next: int
 
-_GetStatusResponseFields: TypeAlias = Literal["version", "state", "ingestion", "started_ms", "uptime_s", "generation", "learners", "events", "dead_letters", "lag", "offsets", "users", "items", "state_bytes", "log_bytes"]
+_ArchiveFields: TypeAlias = Literal["bytes", "records", "behind", "trouble"]
+
+class Archive(Message[_ArchiveFields]):
+    """
+    ```proto
+    message streamer.v1.Archive
+    ```
+
+    Attributes:
+        bytes:
+            on disk
+
+            ```proto
+            int64 bytes = 1;
+            ```
+        records:
+            in it, those of the catalogue too
+
+            ```proto
+            int64 records = 2;
+            ```
+        behind:
+            records not yet in it
+
+            ```proto
+            int64 behind = 3;
+            ```
+        trouble:
+            empty, or a sentence that says why nothing can be archived now
+
+            ```proto
+            string trouble = 4;
+            ```
+    """
+
+    __slots__ = ("bytes", "records", "behind", "trouble")
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            bytes: int = 0,
+            records: int = 0,
+            behind: int = 0,
+            trouble: str = "",
+        ) -> None:
+            pass
+
+        bytes: int
+        records: int
+        behind: int
+        trouble: str
+
+_GetStatusResponseFields: TypeAlias = Literal["version", "state", "ingestion", "started_ms", "uptime_s", "generation", "learners", "events", "dead_letters", "lag", "offsets", "users", "items", "state_bytes", "log_bytes", "archive"]
 
 class GetStatusResponse(Message[_GetStatusResponseFields]):
     """
@@ -465,9 +519,15 @@ class GetStatusResponse(Message[_GetStatusResponseFields]):
             ```proto
             int64 log_bytes = 15;
             ```
+        archive:
+            not there without one
+
+            ```proto
+            optional streamer.v1.Archive archive = 20;
+            ```
     """
 
-    __slots__ = ("version", "state", "ingestion", "started_ms", "uptime_s", "generation", "learners", "events", "dead_letters", "lag", "offsets", "users", "items", "state_bytes", "log_bytes")
+    __slots__ = ("version", "state", "ingestion", "started_ms", "uptime_s", "generation", "learners", "events", "dead_letters", "lag", "offsets", "users", "items", "state_bytes", "log_bytes", "archive")
 
     if TYPE_CHECKING:
 
@@ -489,6 +549,7 @@ class GetStatusResponse(Message[_GetStatusResponseFields]):
             items: int = 0,
             state_bytes: int = 0,
             log_bytes: int = 0,
+            archive: Archive | None = None,
         ) -> None:
             pass
 
@@ -507,10 +568,11 @@ class GetStatusResponse(Message[_GetStatusResponseFields]):
         items: int
         state_bytes: int
         log_bytes: int
+        archive: Archive | None
 
 
 _DESC = file_desc(
-    b'\n\x17streamer/v1/admin.proto\x12\x0bstreamer.v1"\x12\n\x10GetStatusRequest"]\n\x0ePromoteRequest\x12\x1a\n\x07learner\x18\x01 \x01(\tH\x00R\x07learner\x12%\n\rgeneration_id\x18\x02 \x01(\tH\x00R\x0cgenerationIdB\x08\n\x06target"C\n\x0fPromoteResponse\x120\n\x08learners\x18\x01 \x03(\x0b2\x14.streamer.v1.LearnerR\x08learners"G\n\x0bRollingRmse\x12\x16\n\x06window\x18\x01 \x01(\x05R\x06window\x12\x17\n\x04rmse\x18\x02 \x01(\x01H\x00R\x04rmse\x88\x01\x01B\x07\n\x05_rmse"C\n\x0fDriftDetections\x12\x1a\n\x08detector\x18\x01 \x01(\tR\x08detector\x12\x14\n\x05count\x18\x02 \x01(\x03R\x05count"\xe0\x01\n\x07Learner\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n\x04kind\x18\x02 \x01(\tR\x04kind\x12\x1a\n\x08champion\x18\x03 \x01(\x08R\x08champion\x12,\n\x04rmse\x18\x04 \x03(\x0b2\x18.streamer.v1.RollingRmseR\x04rmse\x12G\n\x10drift_detections\x18\x05 \x03(\x0b2\x1c.streamer.v1.DriftDetectionsR\x0fdriftDetections\x12\x1a\n\x08promoted\x18\x06 \x01(\x08R\x08promoted"R\n\nEventCount\x12\x14\n\x05topic\x18\x01 \x01(\tR\x05topic\x12\x18\n\x07outcome\x18\x02 \x01(\tR\x07outcome\x12\x14\n\x05count\x18\x03 \x01(\x03R\x05count"?\n\x0fDeadLetterCount\x12\x16\n\x06reason\x18\x01 \x01(\tR\x06reason\x12\x14\n\x05count\x18\x02 \x01(\x03R\x05count"Z\n\x0cPartitionLag\x12\x14\n\x05topic\x18\x01 \x01(\tR\x05topic\x12\x1c\n\tpartition\x18\x02 \x01(\x05R\tpartition\x12\x16\n\x06events\x18\x03 \x01(\x03R\x06events"P\n\x06Offset\x12\x14\n\x05topic\x18\x01 \x01(\tR\x05topic\x12\x1c\n\tpartition\x18\x02 \x01(\x05R\tpartition\x12\x12\n\x04next\x18\x03 \x01(\x03R\x04next"\xa5\x04\n\x11GetStatusResponse\x12\x18\n\x07version\x18\x01 \x01(\tR\x07version\x12\x14\n\x05state\x18\x02 \x01(\tR\x05state\x12\x1c\n\tingestion\x18\x03 \x01(\tR\tingestion\x12\x1d\n\nstarted_ms\x18\x04 \x01(\x03R\tstartedMs\x12\x19\n\x08uptime_s\x18\x05 \x01(\x01R\x07uptimeS\x12\x1e\n\ngeneration\x18\x06 \x01(\tR\ngeneration\x120\n\x08learners\x18\x07 \x03(\x0b2\x14.streamer.v1.LearnerR\x08learners\x12/\n\x06events\x18\x08 \x03(\x0b2\x17.streamer.v1.EventCountR\x06events\x12?\n\x0cdead_letters\x18\t \x03(\x0b2\x1c.streamer.v1.DeadLetterCountR\x0bdeadLetters\x12+\n\x03lag\x18\n \x03(\x0b2\x19.streamer.v1.PartitionLagR\x03lag\x12-\n\x07offsets\x18\x0b \x03(\x0b2\x13.streamer.v1.OffsetR\x07offsets\x12\x14\n\x05users\x18\x0c \x01(\x03R\x05users\x12\x14\n\x05items\x18\r \x01(\x03R\x05items\x12\x1f\n\x0bstate_bytes\x18\x0e \x01(\x03R\nstateBytes\x12\x1b\n\tlog_bytes\x18\x0f \x01(\x03R\x08logBytes2\xa0\x01\n\x0cAdminService\x12J\n\tGetStatus\x12\x1d.streamer.v1.GetStatusRequest\x1a\x1e.streamer.v1.GetStatusResponse\x12D\n\x07Promote\x12\x1b.streamer.v1.PromoteRequest\x1a\x1c.streamer.v1.PromoteResponseb\x06proto3',
+    b'\n\x17streamer/v1/admin.proto\x12\x0bstreamer.v1"\x12\n\x10GetStatusRequest"]\n\x0ePromoteRequest\x12\x1a\n\x07learner\x18\x01 \x01(\tH\x00R\x07learner\x12%\n\rgeneration_id\x18\x02 \x01(\tH\x00R\x0cgenerationIdB\x08\n\x06target"C\n\x0fPromoteResponse\x120\n\x08learners\x18\x01 \x03(\x0b2\x14.streamer.v1.LearnerR\x08learners"G\n\x0bRollingRmse\x12\x16\n\x06window\x18\x01 \x01(\x05R\x06window\x12\x17\n\x04rmse\x18\x02 \x01(\x01H\x00R\x04rmse\x88\x01\x01B\x07\n\x05_rmse"C\n\x0fDriftDetections\x12\x1a\n\x08detector\x18\x01 \x01(\tR\x08detector\x12\x14\n\x05count\x18\x02 \x01(\x03R\x05count"\xe0\x01\n\x07Learner\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n\x04kind\x18\x02 \x01(\tR\x04kind\x12\x1a\n\x08champion\x18\x03 \x01(\x08R\x08champion\x12,\n\x04rmse\x18\x04 \x03(\x0b2\x18.streamer.v1.RollingRmseR\x04rmse\x12G\n\x10drift_detections\x18\x05 \x03(\x0b2\x1c.streamer.v1.DriftDetectionsR\x0fdriftDetections\x12\x1a\n\x08promoted\x18\x06 \x01(\x08R\x08promoted"R\n\nEventCount\x12\x14\n\x05topic\x18\x01 \x01(\tR\x05topic\x12\x18\n\x07outcome\x18\x02 \x01(\tR\x07outcome\x12\x14\n\x05count\x18\x03 \x01(\x03R\x05count"?\n\x0fDeadLetterCount\x12\x16\n\x06reason\x18\x01 \x01(\tR\x06reason\x12\x14\n\x05count\x18\x02 \x01(\x03R\x05count"Z\n\x0cPartitionLag\x12\x14\n\x05topic\x18\x01 \x01(\tR\x05topic\x12\x1c\n\tpartition\x18\x02 \x01(\x05R\tpartition\x12\x16\n\x06events\x18\x03 \x01(\x03R\x06events"P\n\x06Offset\x12\x14\n\x05topic\x18\x01 \x01(\tR\x05topic\x12\x1c\n\tpartition\x18\x02 \x01(\x05R\tpartition\x12\x12\n\x04next\x18\x03 \x01(\x03R\x04next"k\n\x07Archive\x12\x14\n\x05bytes\x18\x01 \x01(\x03R\x05bytes\x12\x18\n\x07records\x18\x02 \x01(\x03R\x07records\x12\x16\n\x06behind\x18\x03 \x01(\x03R\x06behind\x12\x18\n\x07trouble\x18\x04 \x01(\tR\x07trouble"\xd5\x04\n\x11GetStatusResponse\x12\x18\n\x07version\x18\x01 \x01(\tR\x07version\x12\x14\n\x05state\x18\x02 \x01(\tR\x05state\x12\x1c\n\tingestion\x18\x03 \x01(\tR\tingestion\x12\x1d\n\nstarted_ms\x18\x04 \x01(\x03R\tstartedMs\x12\x19\n\x08uptime_s\x18\x05 \x01(\x01R\x07uptimeS\x12\x1e\n\ngeneration\x18\x06 \x01(\tR\ngeneration\x120\n\x08learners\x18\x07 \x03(\x0b2\x14.streamer.v1.LearnerR\x08learners\x12/\n\x06events\x18\x08 \x03(\x0b2\x17.streamer.v1.EventCountR\x06events\x12?\n\x0cdead_letters\x18\t \x03(\x0b2\x1c.streamer.v1.DeadLetterCountR\x0bdeadLetters\x12+\n\x03lag\x18\n \x03(\x0b2\x19.streamer.v1.PartitionLagR\x03lag\x12-\n\x07offsets\x18\x0b \x03(\x0b2\x13.streamer.v1.OffsetR\x07offsets\x12\x14\n\x05users\x18\x0c \x01(\x03R\x05users\x12\x14\n\x05items\x18\r \x01(\x03R\x05items\x12\x1f\n\x0bstate_bytes\x18\x0e \x01(\x03R\nstateBytes\x12\x1b\n\tlog_bytes\x18\x0f \x01(\x03R\x08logBytes\x12.\n\x07archive\x18\x14 \x01(\x0b2\x14.streamer.v1.ArchiveR\x07archive2\xa0\x01\n\x0cAdminService\x12J\n\tGetStatus\x12\x1d.streamer.v1.GetStatusRequest\x1a\x1e.streamer.v1.GetStatusResponse\x12D\n\x07Promote\x12\x1b.streamer.v1.PromoteRequest\x1a\x1c.streamer.v1.PromoteResponseb\x06proto3',
     [],
     {
         "GetStatusRequest": GetStatusRequest,
@@ -523,6 +585,7 @@ _DESC = file_desc(
         "DeadLetterCount": DeadLetterCount,
         "PartitionLag": PartitionLag,
         "Offset": Offset,
+        "Archive": Archive,
         "GetStatusResponse": GetStatusResponse,
     },
 )
