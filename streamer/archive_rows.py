@@ -28,6 +28,7 @@ from streamer.events import (
 from streamer.regret import FIELD, expected
 
 _LEARNED = {Rating, Click}
+_NOTHING = {BadEvent, type(None)}  # what cannot be archived: a bad event, or none any more
 _RATING, _CLICK = Rating.__struct_fields__, Click.__struct_fields__
 
 
@@ -79,13 +80,13 @@ class Rows:
     def _add(self, records: Sequence[Record], decoded: Sequence[Event | BadEvent]) -> None:
         from streamer import parquet
 
-        duplicates, bad = self._duplicates(records, decoded), BadEvent in set(map(type, decoded))
+        duplicates, odd = self._duplicates(records, decoded), not _NOTHING.isdisjoint(map(type, decoded))
         topics = dict.fromkeys([record.topic for record in records])
         for topic in topics:
             chosen, events = records, decoded
-            if duplicates or bad or len(topics) > 1:
+            if duplicates or odd or len(topics) > 1:
                 spots = [k for k, record in enumerate(records) if record.topic == topic and k not in duplicates]
-                spots = [k for k in spots if type(decoded[k]) is not BadEvent]
+                spots = [k for k in spots if type(decoded[k]) not in _NOTHING]
                 chosen, events = [records[k] for k in spots], [decoded[k] for k in spots]
             if events:
                 columns = _catalogue_columns if topic in CATALOGUE_TOPICS else _event_columns
