@@ -26,10 +26,9 @@ from streamer.batch import RATING, Batch
 from streamer.errors import StreamerError
 from streamer.kernel import kernel
 from streamer.models.biased_mf import BiasedMF, deviation
-from streamer.models.replay import learn_whole
+from streamer.models.replay import DAY_MS, learn_whole
 from streamer.protocols import OnlineLearner
 
-DAY_MS = 86_400_000.0
 FIRST_PASS = 0.2  # share of the progress that descent is
 
 

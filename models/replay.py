@@ -14,6 +14,7 @@ from streamer.batch import Batch
 from streamer.protocols import OnlineLearner
 
 PART = 10_000  # events between two words about progress
+DAY_MS = 86_400_000.0
 
 
 class ReplayParameters(msgspec.Struct, frozen=True):

@@ -4,9 +4,11 @@ A twin takes its learner and a batch, moves the learner's tables and returns wha
 like the equations on top of the learner's file and computes in float64 whatever the tables hold.
 """
 
+import itertools
+
 import numpy as np
 
-from streamer.arrays import F64
+from streamer.arrays import F64, I32, I64, Array
 from streamer.batch import RATING, Batch, Seen
 from streamer.models.bayesian_hybrid import BayesianHybrid
 from streamer.models.bias import Bias
@@ -355,3 +357,16 @@ def _seen(seen: Seen, user: int, count: int) -> set[int]:
 
 def _sigmoid(x: float) -> float:
     return float(1 / (1 + np.exp(-x)))
+
+
+def twin_solve_side(
+    own: Array, other: Array, starts: I64, others: I32, z: F64, weights: F64, l2: float, bias_l2: float
+) -> None:
+    """See als.py."""
+    penalty = np.diag([l2] * (own.shape[1] - 2) + [bias_l2])
+    for row, (start, stop) in enumerate(itertools.pairwise(starts)):
+        w, q = weights[start:stop], other[others[start:stop]].astype(np.float64)
+        if w.sum() > 0:
+            x = np.column_stack([q[:, :-2], np.ones(len(q))])
+            rest = z[start:stop] - q[:, -2]
+            own[row, :-1] = np.linalg.solve((x.T * w) @ x + np.sqrt(w.sum()) * penalty, (x.T * w) @ rest)
