@@ -21,6 +21,8 @@ import msgspec
 from streamer.api.security import admit
 from streamer.api.server import listen
 from streamer.app import learners
+from streamer.archive import FOLDER
+from streamer.archive_manifest import read_manifest
 from streamer.compile import compile_kernels, compiled
 from streamer.config import Settings
 from streamer.errors import BadState, NotAuthorised, SourceUnavailable, StreamerError
@@ -57,6 +59,8 @@ def examine(settings: Settings, compiling: Progress | None) -> Iterator[Check]:
     yield _packages()
     yield _kernels(compiling)
     yield _checked("data", lambda: _data(settings))
+    if settings.archive.archive:
+        yield _checked("archive", lambda: _archive(Path(settings.state.data) / FOLDER))
     yield _checked("disk", lambda: _disk(Path(settings.state.data)))
     yield _checked("port", lambda: _port(settings))
     if settings.kafka.kafka:
@@ -152,6 +156,19 @@ def _data(settings: Settings) -> str:
     news += [f"what {name} learned would be deleted" for name in change.forgotten]
     said = f"{folder} holds a state of format {FORMAT}, made with these settings, {offsets:,} events applied"
     return "; ".join([said, *news])
+
+
+def _archive(folder: Path) -> str:
+    """By the sizes of its files; nothing is read but their list."""
+    files = read_manifest(folder).files
+    lost = [file.path for file in files if not (folder / file.path).is_file()]
+    cut = [file.path for file in files if file.path not in lost and (folder / file.path).stat().st_size != file.bytes]
+    if lost or cut:
+        what = f"{lost[0]} is missing" if lost else f"{cut[0]} has another size than when it was written"
+        raise BadState(f"the archive in {folder} is damaged: {what}: restore a backup")
+    if not files:
+        return f"{folder} holds nothing yet"
+    return f"{folder} holds {sum(f.rows for f in files):,} records in {sum(f.bytes for f in files) / 2**20:,.1f} MiB"
 
 
 def _own(state: Path) -> None:

@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 from broker import Broker
 from learning import events as stream_of
-from learning import settings
+from learning import learn, settings
+from learning import records as records_of
 from process import run, streamer
 
 from streamer import parquet
@@ -22,9 +23,10 @@ from streamer.archive import MERGED_FILES, Archive
 from streamer.archive_manifest import read_manifest
 from streamer.archive_rows import Rows
 from streamer.archiver import Archiver
-from streamer.batch import CLICK, RATING, Events
+from streamer.batch import CLICK, RATING, Batch, Events
 from streamer.consumers.files import read
 from streamer.consumers.memory import MemorySource
+from streamer.engine import Engine
 from streamer.errors import BadState, StreamerError
 from streamer.events import (
     LOG,
@@ -183,6 +185,31 @@ def test_only_as_many_event_ids_are_remembered_as_the_encoder_remembers(tmp_path
     archive = archived(tmp_path, logged([Rating("u", "i", 1.0, 9, f"e{n}") for n in (3, 2)], 6), dedupe_events=3)
     assert [row["offset"] for row in table(tmp_path)] == [0, 1, 2, 3, 4, 5, 7]
     assert archive.newest_event_ids(3) == {LOG: ["e4", "e5", "e2"]}
+
+
+def test_its_events_are_the_batches_that_were_learned(tmp_path: Path) -> None:
+    """Ids, kinds, values, times and the keys of negatives, event by event, duplicates and bad ones left out."""
+    records = records_of([event for event in stream_of(1500) if not isinstance(event, UserRemoval)])
+    seen: list[tuple[str, str, int, float, int, int]] = []
+
+    def listening(engine: Engine) -> None:
+        observe = engine.memory.monitor.observe
+        users, items = engine.memory.users, engine.memory.items
+
+        def told_too(batch: Batch, predictions: Any) -> Any:
+            item_of = {row: item_id for item_id, row in items.row_of.items()}
+            user_of = {row: user_id for user_id, row in users.row_of.items()}
+            for k in range(len(batch)):
+                who = user_of[int(batch.users[k])], item_of[int(batch.items[k])]
+                seen.append((*who, int(batch.kinds[k]), float(batch.values[k]), int(batch.times_ms[k]), int(batch.keys[k])))  # fmt: skip
+            return observe(batch, predictions)
+
+        engine.memory.monitor.observe = told_too  # type: ignore[method-assign]  # who listens learns nothing
+
+    learn(tmp_path / "state", records, alter=listening, rating_learner="bias", click_learner="popularity")
+    found = archived(tmp_path, records, cut=70).events(LEARNING, None)
+    assert [(*event, int(key)) for event, key in zip(told(found), found.keys, strict=True)] == seen
+    assert len(seen) > 1200
 
 
 def test_merging_keeps_every_row_and_leaves_few_files(tmp_path: Path) -> None:

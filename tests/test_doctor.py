@@ -20,7 +20,7 @@ from streamer.events import Rating, message
 from streamer.producers.kafka import KafkaSink
 from streamer.rocks import Rocks
 
-NAMES = ["python", "packages", "kernels", "data", "disk", "port"]
+NAMES = ["python", "packages", "kernels", "data", "archive", "disk", "port"]
 
 
 def found(data: Path, **flags: object) -> dict[str, Check]:
@@ -194,3 +194,17 @@ def test_a_missing_package_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     packages = found(tmp_path)["packages"]
     assert not packages.ok
     assert packages.says == "missing: not-there; run `make setup`"
+
+
+def test_an_archive_that_lacks_a_file_is_wrong(tmp_path: Path) -> None:
+    path = tmp_path / "r.csv"
+    path.write_text("user,item,rating\nu,i,3\n")
+    run("serve", "--data", tmp_path / "d", "--port", "0", "--replay", path, "--until-drained")
+    assert found(tmp_path / "d")["archive"].says.endswith("holds 1 records in 0.0 MiB")
+    (file,) = (tmp_path / "d").rglob("*.parquet")
+    file.write_bytes(file.read_bytes()[:-1])
+    assert "has another size" in found(tmp_path / "d")["archive"].says
+    file.unlink()
+    assert "00000000.parquet is missing: restore a backup" in found(tmp_path / "d")["archive"].says
+    assert not found(tmp_path / "d")["archive"].ok
+    assert "archive" not in found(tmp_path / "d", archive=False)

@@ -15,7 +15,7 @@ from streamer.doctor import examine, wrong
 @click.command(epilog="Example:  streamer doctor --compile")
 @click.option("--compile", "compiling", is_flag=True, help="compile the kernels here and now (under a minute, once)")
 @click.option("--json", "as_json", is_flag=True, help="one JSON object")
-@settings_options("server", "state", "learning", "kafka", "security")
+@settings_options("server", "state", "archive", "learning", "kafka", "security")
 def doctor(compiling: bool, as_json: bool, **options: Any) -> None:
     """Check this installation, and compile the kernels; exit code 1 when something is wrong.
 
