@@ -7,7 +7,7 @@ from typing import Any, Self, TypeVar
 import httpx
 import msgspec
 
-from streamer.answers import LearnerStatus, Prediction, Recommendation, Status
+from streamer.answers import Generations, LearnerStatus, Prediction, Recommendation, Status
 from streamer.errors import NotAuthorised, SourceUnavailable, StreamerError
 
 URL = "http://127.0.0.1:8080"
@@ -88,6 +88,22 @@ class Client:
     def promote(self, learner: str) -> Promoted:
         """Let a learner that runs answer from now on; raises StreamerError for one that does not."""
         return self._ask("AdminService/Promote", {"learner": learner}, Promoted)
+
+    def promote_generation(self, generation: str) -> Promoted:
+        """Let a generation answer as soon as it has caught up; raises StreamerError for one that cannot."""
+        return self._ask("AdminService/Promote", {"generation_id": generation}, Promoted)
+
+    def renormalise(self) -> None:
+        """Begin a retraining; raises StreamerError while one is under way."""
+        self._ask("AdminService/Renormalise", {}, dict[str, str])
+
+    def rollback(self) -> str:
+        """Let the generation before answer again; its id. Raises StreamerError when there is none."""
+        return self._ask("AdminService/Rollback", {}, dict[str, str])["generation"]
+
+    def generations(self) -> Generations:
+        """What became of every generation."""
+        return self._ask("AdminService/ListGenerations", {}, Generations)
 
     def publish(self, events: Sequence[bytes]) -> Published:
         """One request with events as `wire` writes them; raises TooLarge for too many of them."""

@@ -112,6 +112,43 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     state_bytes: int = 0
     log_bytes: int = 0
     archive: ArchiveStatus | None = None  # None: none is kept
+    renormalisation: str = ""  # what goes on, in words; empty for nothing
+
+
+class Score(msgspec.Struct, frozen=True, kw_only=True):
+    """Two generations on the same ratings, each predicted before it was learned; of one learner."""
+
+    learner: str = ""
+    ratings: int = 0
+    before_rmse: float = 0.0  # of the one that is, or was, live
+    after_rmse: float = 0.0  # of this one
+    difference: float = 0.0  # mean of this one's squared errors less the other's: below 0 is better
+    half_width: float | None = None  # of the 95% interval around `difference`; None: too few to say
+
+
+class Generation(msgspec.Struct, frozen=True, kw_only=True):
+    """One complete set of what was learned, and what became of it."""
+
+    id: str = ""
+    parent: str = ""
+    live: bool = False
+    stage: str = ""
+    why: str = ""
+    trigger: str = ""
+    cut_events: int = 0
+    cut_ms: int = 0
+    changed_ms: int = 0
+    scores: tuple[Score, ...] = ()  # at the gate
+    watched: tuple[Score, ...] = ()  # since it answers
+    seconds: dict[str, float] = {}  # by step
+    churn: dict[str, float] = {}
+
+
+class Generations(msgspec.Struct, frozen=True):
+    """All generations, the oldest first."""
+
+    generations: tuple[Generation, ...] = ()
+    now: str = ""  # what goes on, in words
 
 
 Code = Literal[
@@ -183,6 +220,18 @@ class Answers(Protocol):
 
         Raises StreamerError for one that does not run, and StoreUnavailable.
         """
+
+    def renormalise(self) -> None:
+        """Begin a retraining. Raises StreamerError while one is under way."""
+
+    def promote_generation(self, generation: str) -> None:
+        """Let a generation answer as soon as it has caught up. Raises StreamerError."""
+
+    def rollback(self) -> str:
+        """Let the generation before answer again; its id. Raises StreamerError when there is none."""
+
+    def generations(self) -> Generations:
+        """What became of every generation."""
 
     def observe_request(self, method: str, code: Code, seconds: float) -> None:
         """For `streamer_request_seconds`; `method` is one of `streamer.api.METHODS`."""

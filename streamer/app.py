@@ -16,6 +16,7 @@ from streamer.answers import (
     DeadLetterCount,
     DriftDetections,
     EventCount,
+    Generations,
     LearnerStatus,
     NextOffset,
     PartitionLag,
@@ -321,6 +322,22 @@ class App:
             raise StreamerError(f"no learner {name!r}; these run here: {', '.join(self.memory.learners.by_name)}")
         self.memory.promote(name)
 
+    def renormalise(self) -> None:
+        """See Answers."""
+        self.renormaliser.renormalise("by hand")
+
+    def promote_generation(self, generation: str) -> None:
+        """See Answers."""
+        self.renormaliser.promote(generation)
+
+    def rollback(self) -> str:
+        """See Answers."""
+        return self.renormaliser.rollback()
+
+    def generations(self) -> Generations:
+        """See Answers."""
+        return self.renormaliser.generations()
+
     def observe_request(self, method: str, code: str, seconds: float) -> None:
         """See Answers."""
         self._metrics.request(method, code, seconds)
@@ -356,6 +373,7 @@ class App:
             state_bytes=memory.store.size_bytes,
             log_bytes=self.log.size_bytes if self.log else 0,
             archive=self.archiver.status() if self.archiver else None,
+            renormalisation=self.renormaliser.says(),
         )
 
     def _learner(self, name: str) -> LearnerStatus:

@@ -6,11 +6,11 @@ with s over the means of blocks of consecutive ratings, because neighbours are o
 Law & Kelton, "Simulation Modeling and Analysis", ch. 9).
 """
 
-from math import sqrt
+from math import inf, sqrt
 
+from streamer.answers import Score
 from streamer.arrays import F64
 from streamer.config import RenormalisationSettings
-from streamer.generations import Score
 from streamer.monitor import Errors
 
 MOST_RATINGS = 8_000  # compared; the newest. The monitor keeps a few more, so that it may write while this reads
@@ -35,7 +35,7 @@ def scored(before: Errors, after: Errors, since: int) -> Score | None:
         before_rmse=sqrt(float(theirs.mean())),
         after_rmse=sqrt(float(ours.mean())),
         difference=mean,
-        half_width=half_width,
+        half_width=half_width if half_width < inf else None,
     )
 
 
@@ -51,7 +51,7 @@ def interval(differences: F64) -> tuple[float, float]:
 def verdict(score: Score, chosen: RenormalisationSettings) -> bool | None:
     """True: not worse than by `gate_margin` of the other's squared error; False: worse; None: nobody can say yet."""
     allowed = chosen.gate_margin * score.before_rmse**2
-    if score.ratings < chosen.gate_min_events:
+    if score.ratings < chosen.gate_min_events or score.half_width is None:
         return None
     if score.difference + score.half_width <= allowed:
         return True
@@ -66,5 +66,5 @@ def said(score: Score | None) -> str:
         return "no ratings"
     return (
         f"{score.learner} RMSE {score.after_rmse:.4f} against {score.before_rmse:.4f} on the same {score.ratings:,} ratings "
-        f"(squared error {score.difference:+.5f} +- {score.half_width:.5f})"
+        f"(squared error {score.difference:+.5f}" + (f" +- {score.half_width:.5f})" if score.half_width else ")")
     )

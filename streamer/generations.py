@@ -14,6 +14,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+from streamer.answers import Generation, Score
 from streamer.errors import BadState, StreamerError
 
 FIRST = "g0"
@@ -32,17 +33,6 @@ class Moment(msgspec.Struct, frozen=True):
     stage: Stage
     at_ms: int  # since 1970
     why: str = ""
-
-
-class Score(msgspec.Struct, frozen=True, kw_only=True):
-    """Two generations on the same ratings, each predicted before it was learned; of one learner."""
-
-    learner: str
-    ratings: int
-    before_rmse: float  # of the one that is, or was, live
-    after_rmse: float  # of this one
-    difference: float  # mean of this one's squared errors less the other's: below 0 is better
-    half_width: float  # of the 95% interval around `difference`
 
 
 class Life(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +64,16 @@ class Life(msgspec.Struct, frozen=True, kw_only=True):
         """The life with one more moment."""
         at_ms = time.time_ns() // 1_000_000
         return msgspec.structs.replace(self, moments=(*self.moments, Moment(stage, at_ms, why)))
+
+
+def told(one: Life, live: str) -> Generation:
+    """A life as others are told of it; `live` is the id of the one that answers."""
+    first, last = (one.moments[0], one.moments[-1]) if one.moments else (None, None)
+    return Generation(
+        id=one.id, parent=one.parent, live=one.id == live, stage=one.stage, why=one.why, trigger=one.trigger,
+        cut_events=one.cut_events, cut_ms=first.at_ms if first else 0, changed_ms=last.at_ms if last else 0,
+        scores=one.scores, watched=one.watched, seconds=one.seconds, churn=one.churn,
+    )  # fmt: skip
 
 
 class Progress(msgspec.Struct, frozen=True):

@@ -18,10 +18,11 @@ from typing import Any, NamedTuple
 import msgspec
 
 from streamer import gate, generations
+from streamer.answers import Generations, Score
 from streamer.config import Settings
 from streamer.errors import BadGeneration, StreamerError
 from streamer.events import TopicPartition
-from streamer.generations import JOB, UNDER_WAY, Life, Progress, Score, Stage
+from streamer.generations import JOB, UNDER_WAY, Life, Progress, Stage, told
 from streamer.memory import Memory
 from streamer.occasions import Occasions
 from streamer.shadow import Lanes, Shadow, Stopped
@@ -126,12 +127,11 @@ class Renormaliser:
             return f"{current.id}: {self.progress.step or 'waiting'} {self.progress.share:.0%}"
         return f"{current.id}: {'watched' if current.stage == 'live' else current.stage}"
 
-    def lives(self) -> list[Life]:
-        """All generations, the oldest first."""
-        current = self.current
-        return [
-            current if current is not None and one.id == current.id else one for one in generations.lives(self._folder)
-        ]
+    def generations(self) -> Generations:
+        """What became of all of them."""
+        current, live = self.current, self._live
+        lives = [current if current and one.id == current.id else one for one in generations.lives(self._folder)]
+        return Generations(tuple(told(one, live) for one in lives), self.says())
 
     def _refuse_busy(self) -> None:
         if not self.settled:
@@ -333,7 +333,9 @@ class Renormaliser:
         """Why the new one is to go, empty if it is not."""
         if of is None or gate.verdict(of, self._chosen) is not False:
             return (
-                f"a drift alarm: {gate.said(of)}" if of is not None and alarm and of.difference > of.half_width else ""
+                f"a drift alarm: {gate.said(of)}"
+                if of is not None and alarm and of.half_width is not None and of.difference > of.half_width
+                else ""
             )
         return f"worse than the one before: {gate.said(of)}"
 

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from streamer import gate, generations
+from streamer.answers import Score
 from streamer.config import Settings
 from streamer.engine import Engine
 from streamer.errors import BadState, StoreUnavailable
 from streamer.events import Offsets
-from streamer.generations import Score
 from streamer.ledger import SWAP, JournalSource, beyond, journal, note
 from streamer.memory import Memory
 from streamer.protocols import Source

@@ -12,5 +12,8 @@ METHODS = (
     "streamer.v1.EventService/Publish",
     "streamer.v1.AdminService/GetStatus",
     "streamer.v1.AdminService/Promote",
+    "streamer.v1.AdminService/Renormalise",
+    "streamer.v1.AdminService/Rollback",
+    "streamer.v1.AdminService/ListGenerations",
     "grpc.health.v1.Health/Check",
 )

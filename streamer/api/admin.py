@@ -1,16 +1,19 @@
 """AdminService: how is it going, and who answers?"""
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
-from connectrpc.code import Code
-from connectrpc.errors import ConnectError
+import msgspec
 from connectrpc.request import RequestContext
 
 from streamer._gen.streamer.v1 import admin_pb as pb
 from streamer._gen.streamer.v1.admin_connect import AdminService
-from streamer.answers import Answers, LearnerStatus, Status
+from streamer.answers import Answers, Generation, LearnerStatus, Score, Status
 from streamer.api.errors import invalid
+
+T = TypeVar("T")
 
 
 class Admin(AdminService):
@@ -32,14 +35,40 @@ class Admin(AdminService):
     ) -> pb.PromoteResponse:
         """Let another learner answer."""
         target = request.target
-        if target is not None and target.field == "generation_id":
-            raise ConnectError(
-                Code.UNIMPLEMENTED, "generations cannot be promoted yet, as there is only one: promote a learner"
-            )
         if target is None or not target.value:
-            raise invalid("say whom to promote: learner is the name of one that runs, as GetStatus lists them")
-        await asyncio.get_running_loop().run_in_executor(self._threads, self._answers.promote, target.value)
+            raise invalid(
+                "say whom to promote: learner is the name of one that runs, as GetStatus lists them, generation_id one that "
+                "ListGenerations does"
+            )
+        promote = self._answers.promote_generation if target.field == "generation_id" else self._answers.promote
+        await self._in_thread(promote, target.value)
         return pb.PromoteResponse(learners=[_learner(learner) for learner in self._answers.status().learners])
+
+    async def renormalise(
+        self, request: pb.RenormaliseRequest, ctx: RequestContext[pb.RenormaliseRequest, pb.RenormaliseResponse]
+    ) -> pb.RenormaliseResponse:
+        """Begin a retraining."""
+        await self._in_thread(self._answers.renormalise)
+        return pb.RenormaliseResponse()
+
+    async def rollback(
+        self, request: pb.RollbackRequest, ctx: RequestContext[pb.RollbackRequest, pb.RollbackResponse]
+    ) -> pb.RollbackResponse:
+        """Let the generation before answer again."""
+        return pb.RollbackResponse(generation=await self._in_thread(self._answers.rollback))
+
+    async def list_generations(
+        self,
+        request: pb.ListGenerationsRequest,
+        ctx: RequestContext[pb.ListGenerationsRequest, pb.ListGenerationsResponse],
+    ) -> pb.ListGenerationsResponse:
+        """What became of every generation."""
+        found = await self._in_thread(self._answers.generations)
+        return pb.ListGenerationsResponse(generations=[_generation(one) for one in found.generations], now=found.now)
+
+    async def _in_thread(self, ask: Callable[..., T], *arguments: object) -> T:
+        """What waits for the disk must not hold up answers."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, ask, *arguments)
 
 
 def written(status: Status) -> pb.GetStatusResponse:
@@ -63,6 +92,7 @@ def written(status: Status) -> pb.GetStatusResponse:
         archive=pb.Archive(bytes=kept.bytes, records=kept.records, behind=kept.behind, trouble=kept.trouble)
         if (kept := status.archive)
         else None,
+        renormalisation=status.renormalisation,
     )
 
 
@@ -80,3 +110,26 @@ def _learner(learner: LearnerStatus) -> pb.Learner:
         drift_detections=drifts,
         promoted=learner.promoted,
     )
+
+
+def _generation(one: Generation) -> pb.Generation:
+    return pb.Generation(
+        id=one.id,
+        parent=one.parent,
+        live=one.live,
+        stage=one.stage,
+        why=one.why,
+        trigger=one.trigger,
+        cut_events=one.cut_events,
+        cut_ms=one.cut_ms,
+        changed_ms=one.changed_ms,
+        scores=[_score(score) for score in one.scores],
+        watched=[_score(score) for score in one.watched],
+        seconds=one.seconds,
+        churn=one.churn,
+    )
+
+
+def _score(score: Score) -> pb.Score:
+    said = msgspec.structs.asdict(score)
+    return pb.Score(**{name: value for name, value in said.items() if value is not None})

@@ -13,6 +13,8 @@ from streamer.answers import (
     Code,
     DeadLetterCount,
     EventCount,
+    Generation,
+    Generations,
     LearnerStatus,
     NextOffset,
     PartitionLag,
@@ -149,6 +151,23 @@ class MemoryAnswers:
         if name not in ("biased-mf", "skip-gram"):
             raise StreamerError(f"no learner {name!r} runs here, only biased-mf, skip-gram: start with --shadow {name}")
         self.promoted = name
+
+    def renormalise(self) -> None:
+        """Nothing is retrained here."""
+        self._fail()
+        raise StreamerError("a renormalisation is under way (g1: train 50%): ask again when it has ended")
+
+    def promote_generation(self, generation: str) -> None:
+        """There is only one."""
+        raise StreamerError(f"no generation {generation!r}; there are: g0")
+
+    def rollback(self) -> str:
+        """There is only one."""
+        raise StreamerError("g0 has no generation before it")
+
+    def generations(self) -> Generations:
+        """There is only one."""
+        return Generations((Generation(id="g0", live=True, stage="live"),))
 
     def observe_request(self, method: str, code: Code, seconds: float) -> None:
         """Counted."""

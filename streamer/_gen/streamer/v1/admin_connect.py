@@ -19,7 +19,7 @@ from connectrpc.server import ConnectASGIApplication, ConnectWSGIApplication, DE
 from protobuf import DescService
 
 from . import admin_pb
-from .admin_pb import GetStatusRequest, GetStatusResponse, PromoteRequest, PromoteResponse
+from .admin_pb import GetStatusRequest, GetStatusResponse, ListGenerationsRequest, ListGenerationsResponse, PromoteRequest, PromoteResponse, RenormaliseRequest, RenormaliseResponse, RollbackRequest, RollbackResponse
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Mapping
@@ -40,6 +40,24 @@ class AdminService(Protocol):
     async def promote(self, request: PromoteRequest, ctx: RequestContext[PromoteRequest, PromoteResponse], /) -> PromoteResponse:
         """
         Let another learner answer from now on, across restarts. On the disk when it is answered.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    async def renormalise(self, request: RenormaliseRequest, ctx: RequestContext[RenormaliseRequest, RenormaliseResponse], /) -> RenormaliseResponse:
+        """
+        Begin a retraining of everything; answered when it is asked for, not when it is done: see ListGenerations.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    async def rollback(self, request: RollbackRequest, ctx: RequestContext[RollbackRequest, RollbackResponse], /) -> RollbackResponse:
+        """
+        Let the generation before answer again.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    async def list_generations(self, request: ListGenerationsRequest, ctx: RequestContext[ListGenerationsRequest, ListGenerationsResponse], /) -> ListGenerationsResponse:
+        """
+        What became of every generation, the oldest first.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -82,6 +100,39 @@ class AdminServiceASGIApplication(ConnectASGIApplication[AdminService]):
                         stream_type=StreamType.UNARY,
                     ),
                     function=svc.promote,
+                ),
+                "/streamer.v1.AdminService/Renormalise": Endpoint.unary(
+                    method=MethodInfo(
+                        name="Renormalise",
+                        service_name="streamer.v1.AdminService",
+                        input=RenormaliseRequest,
+                        output=RenormaliseResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=svc.renormalise,
+                ),
+                "/streamer.v1.AdminService/Rollback": Endpoint.unary(
+                    method=MethodInfo(
+                        name="Rollback",
+                        service_name="streamer.v1.AdminService",
+                        input=RollbackRequest,
+                        output=RollbackResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=svc.rollback,
+                ),
+                "/streamer.v1.AdminService/ListGenerations": Endpoint.unary(
+                    method=MethodInfo(
+                        name="ListGenerations",
+                        service_name="streamer.v1.AdminService",
+                        input=ListGenerationsRequest,
+                        output=ListGenerationsResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=svc.list_generations,
                 ),
             },
             interceptors=interceptors,
@@ -143,6 +194,75 @@ class AdminServiceClient(ConnectClient):
             headers=headers,
             timeout_ms=timeout_ms,
         )
+    async def renormalise(
+        self,
+        request: RenormaliseRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> RenormaliseResponse:
+        """
+        Begin a retraining of everything; answered when it is asked for, not when it is done: see ListGenerations.
+        """
+        return await self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="Renormalise",
+                service_name="streamer.v1.AdminService",
+                input=RenormaliseRequest,
+                output=RenormaliseResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    async def rollback(
+        self,
+        request: RollbackRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> RollbackResponse:
+        """
+        Let the generation before answer again.
+        """
+        return await self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="Rollback",
+                service_name="streamer.v1.AdminService",
+                input=RollbackRequest,
+                output=RollbackResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    async def list_generations(
+        self,
+        request: ListGenerationsRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> ListGenerationsResponse:
+        """
+        What became of every generation, the oldest first.
+        """
+        return await self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="ListGenerations",
+                service_name="streamer.v1.AdminService",
+                input=ListGenerationsRequest,
+                output=ListGenerationsResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
 
 class AdminServiceSync(Protocol):
     def get_status(self, request: GetStatusRequest, ctx: RequestContext[GetStatusRequest, GetStatusResponse], /) -> GetStatusResponse:
@@ -154,6 +274,24 @@ class AdminServiceSync(Protocol):
     def promote(self, request: PromoteRequest, ctx: RequestContext[PromoteRequest, PromoteResponse], /) -> PromoteResponse:
         """
         Let another learner answer from now on, across restarts. On the disk when it is answered.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    def renormalise(self, request: RenormaliseRequest, ctx: RequestContext[RenormaliseRequest, RenormaliseResponse], /) -> RenormaliseResponse:
+        """
+        Begin a retraining of everything; answered when it is asked for, not when it is done: see ListGenerations.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    def rollback(self, request: RollbackRequest, ctx: RequestContext[RollbackRequest, RollbackResponse], /) -> RollbackResponse:
+        """
+        Let the generation before answer again.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    def list_generations(self, request: ListGenerationsRequest, ctx: RequestContext[ListGenerationsRequest, ListGenerationsResponse], /) -> ListGenerationsResponse:
+        """
+        What became of every generation, the oldest first.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -194,6 +332,39 @@ class AdminServiceWSGIApplication(ConnectWSGIApplication):
                         stream_type=StreamType.UNARY,
                     ),
                     function=service.promote,
+                ),
+                "/streamer.v1.AdminService/Renormalise": EndpointSync.unary(
+                    method=MethodInfo(
+                        name="Renormalise",
+                        service_name="streamer.v1.AdminService",
+                        input=RenormaliseRequest,
+                        output=RenormaliseResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=service.renormalise,
+                ),
+                "/streamer.v1.AdminService/Rollback": EndpointSync.unary(
+                    method=MethodInfo(
+                        name="Rollback",
+                        service_name="streamer.v1.AdminService",
+                        input=RollbackRequest,
+                        output=RollbackResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=service.rollback,
+                ),
+                "/streamer.v1.AdminService/ListGenerations": EndpointSync.unary(
+                    method=MethodInfo(
+                        name="ListGenerations",
+                        service_name="streamer.v1.AdminService",
+                        input=ListGenerationsRequest,
+                        output=ListGenerationsResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=service.list_generations,
                 ),
             },
             interceptors=interceptors,
@@ -249,6 +420,75 @@ class AdminServiceClientSync(ConnectClientSync):
                 service_name="streamer.v1.AdminService",
                 input=PromoteRequest,
                 output=PromoteResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    def renormalise(
+        self,
+        request: RenormaliseRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> RenormaliseResponse:
+        """
+        Begin a retraining of everything; answered when it is asked for, not when it is done: see ListGenerations.
+        """
+        return self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="Renormalise",
+                service_name="streamer.v1.AdminService",
+                input=RenormaliseRequest,
+                output=RenormaliseResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    def rollback(
+        self,
+        request: RollbackRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> RollbackResponse:
+        """
+        Let the generation before answer again.
+        """
+        return self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="Rollback",
+                service_name="streamer.v1.AdminService",
+                input=RollbackRequest,
+                output=RollbackResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    def list_generations(
+        self,
+        request: ListGenerationsRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> ListGenerationsResponse:
+        """
+        What became of every generation, the oldest first.
+        """
+        return self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="ListGenerations",
+                service_name="streamer.v1.AdminService",
+                input=ListGenerationsRequest,
+                output=ListGenerationsResponse,
                 idempotency_level=IdempotencyLevel.UNKNOWN,
                 stream_type=StreamType.UNARY,
             ),

@@ -94,6 +94,332 @@ class PromoteResponse(Message[_PromoteResponseFields]):
 
         learners: list[Learner]
 
+_RenormaliseRequestFields: TypeAlias = NoReturn
+
+class RenormaliseRequest(Message[_RenormaliseRequestFields]):
+    """
+    ```proto
+    message streamer.v1.RenormaliseRequest
+    ```
+    """
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+        ) -> None:
+            pass
+
+_RenormaliseResponseFields: TypeAlias = NoReturn
+
+class RenormaliseResponse(Message[_RenormaliseResponseFields]):
+    """
+    ```proto
+    message streamer.v1.RenormaliseResponse
+    ```
+    """
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+        ) -> None:
+            pass
+
+_RollbackRequestFields: TypeAlias = NoReturn
+
+class RollbackRequest(Message[_RollbackRequestFields]):
+    """
+    ```proto
+    message streamer.v1.RollbackRequest
+    ```
+    """
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+        ) -> None:
+            pass
+
+_RollbackResponseFields: TypeAlias = Literal["generation"]
+
+class RollbackResponse(Message[_RollbackResponseFields]):
+    """
+    ```proto
+    message streamer.v1.RollbackResponse
+    ```
+
+    Attributes:
+        generation:
+            that will answer, as soon as it has caught up
+
+            ```proto
+            string generation = 1;
+            ```
+    """
+
+    __slots__ = ("generation",)
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            generation: str = "",
+        ) -> None:
+            pass
+
+        generation: str
+
+_ListGenerationsRequestFields: TypeAlias = NoReturn
+
+class ListGenerationsRequest(Message[_ListGenerationsRequestFields]):
+    """
+    ```proto
+    message streamer.v1.ListGenerationsRequest
+    ```
+    """
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+        ) -> None:
+            pass
+
+_ListGenerationsResponseFields: TypeAlias = Literal["generations", "now"]
+
+class ListGenerationsResponse(Message[_ListGenerationsResponseFields]):
+    """
+    ```proto
+    message streamer.v1.ListGenerationsResponse
+    ```
+
+    Attributes:
+        generations:
+            ```proto
+            repeated streamer.v1.Generation generations = 1;
+            ```
+        now:
+            what goes on, in words; empty for nothing
+
+            ```proto
+            string now = 2;
+            ```
+    """
+
+    __slots__ = ("generations", "now")
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            generations: list[Generation] | None = None,
+            now: str = "",
+        ) -> None:
+            pass
+
+        generations: list[Generation]
+        now: str
+
+_ScoreFields: TypeAlias = Literal["learner", "ratings", "before_rmse", "after_rmse", "difference", "half_width"]
+
+class Score(Message[_ScoreFields]):
+    """
+    Two generations on the same ratings, each predicted before it was learned.
+
+    ```proto
+    message streamer.v1.Score
+    ```
+
+    Attributes:
+        learner:
+            ```proto
+            string learner = 1;
+            ```
+        ratings:
+            ```proto
+            int64 ratings = 2;
+            ```
+        before_rmse:
+            of the other one, which is or was live
+
+            ```proto
+            double before_rmse = 3;
+            ```
+        after_rmse:
+            of this one
+
+            ```proto
+            double after_rmse = 4;
+            ```
+        difference:
+            of the squared errors, in the mean: below 0 is better
+
+            ```proto
+            double difference = 5;
+            ```
+        half_width:
+            of its 95% interval; absent where nobody can say
+
+            ```proto
+            optional double half_width = 6;
+            ```
+    """
+
+    __slots__ = ("learner", "ratings", "before_rmse", "after_rmse", "difference", "half_width")
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            learner: str = "",
+            ratings: int = 0,
+            before_rmse: float = 0,
+            after_rmse: float = 0,
+            difference: float = 0,
+            half_width: float | None = None,
+        ) -> None:
+            pass
+
+        learner: str
+        ratings: int
+        before_rmse: float
+        after_rmse: float
+        difference: float
+        half_width: float
+
+_GenerationFields: TypeAlias = Literal["id", "parent", "live", "stage", "why", "trigger", "cut_events", "cut_ms", "changed_ms", "scores", "watched", "seconds", "churn"]
+
+class Generation(Message[_GenerationFields]):
+    """
+    ```proto
+    message streamer.v1.Generation
+    ```
+
+    Attributes:
+        id:
+            ```proto
+            string id = 1;
+            ```
+        parent:
+            live when this one was cut
+
+            ```proto
+            string parent = 2;
+            ```
+        live:
+            it answers
+
+            ```proto
+            bool live = 3;
+            ```
+        stage:
+            ```proto
+            string stage = 4;
+            ```
+        why:
+            ```proto
+            string why = 5;
+            ```
+        trigger:
+            schedule, drift or by hand
+
+            ```proto
+            string trigger = 6;
+            ```
+        cut_events:
+            learned before it was cut
+
+            ```proto
+            int64 cut_events = 7;
+            ```
+        cut_ms:
+            when, in milliseconds since 1970
+
+            ```proto
+            int64 cut_ms = 8;
+            ```
+        changed_ms:
+            when it came to its stage
+
+            ```proto
+            int64 changed_ms = 9;
+            ```
+        scores:
+            at the gate
+
+            ```proto
+            repeated streamer.v1.Score scores = 10;
+            ```
+        watched:
+            since it answers
+
+            ```proto
+            repeated streamer.v1.Score watched = 11;
+            ```
+        seconds:
+            by step
+
+            ```proto
+            map<string, double> seconds = 12;
+            ```
+        churn:
+            what it changed
+
+            ```proto
+            map<string, double> churn = 13;
+            ```
+    """
+
+    __slots__ = ("id", "parent", "live", "stage", "why", "trigger", "cut_events", "cut_ms", "changed_ms", "scores", "watched", "seconds", "churn")
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            id: str = "",
+            parent: str = "",
+            live: bool = False,
+            stage: str = "",
+            why: str = "",
+            trigger: str = "",
+            cut_events: int = 0,
+            cut_ms: int = 0,
+            changed_ms: int = 0,
+            scores: list[Score] | None = None,
+            watched: list[Score] | None = None,
+            seconds: dict[str, float] | None = None,
+            churn: dict[str, float] | None = None,
+        ) -> None:
+            pass
+
+        id: str
+        parent: str
+        live: bool
+        stage: str
+        why: str
+        trigger: str
+        cut_events: int
+        cut_ms: int
+        changed_ms: int
+        scores: list[Score]
+        watched: list[Score]
+        seconds: dict[str, float]
+        churn: dict[str, float]
+
 _RollingRmseFields: TypeAlias = Literal["window", "rmse"]
 
 class RollingRmse(Message[_RollingRmseFields]):
@@ -444,7 +770,7 @@ class Archive(Message[_ArchiveFields]):
         behind: int
         trouble: str
 
-_GetStatusResponseFields: TypeAlias = Literal["version", "state", "ingestion", "started_ms", "uptime_s", "generation", "learners", "events", "dead_letters", "lag", "offsets", "users", "items", "state_bytes", "log_bytes", "archive"]
+_GetStatusResponseFields: TypeAlias = Literal["version", "state", "ingestion", "started_ms", "uptime_s", "generation", "learners", "events", "dead_letters", "lag", "offsets", "users", "items", "state_bytes", "log_bytes", "archive", "renormalisation"]
 
 class GetStatusResponse(Message[_GetStatusResponseFields]):
     """
@@ -525,9 +851,15 @@ class GetStatusResponse(Message[_GetStatusResponseFields]):
             ```proto
             optional streamer.v1.Archive archive = 20;
             ```
+        renormalisation:
+            what goes on, in words; empty for nothing
+
+            ```proto
+            string renormalisation = 16;
+            ```
     """
 
-    __slots__ = ("version", "state", "ingestion", "started_ms", "uptime_s", "generation", "learners", "events", "dead_letters", "lag", "offsets", "users", "items", "state_bytes", "log_bytes", "archive")
+    __slots__ = ("version", "state", "ingestion", "started_ms", "uptime_s", "generation", "learners", "events", "dead_letters", "lag", "offsets", "users", "items", "state_bytes", "log_bytes", "archive", "renormalisation")
 
     if TYPE_CHECKING:
 
@@ -550,6 +882,7 @@ class GetStatusResponse(Message[_GetStatusResponseFields]):
             state_bytes: int = 0,
             log_bytes: int = 0,
             archive: Archive | None = None,
+            renormalisation: str = "",
         ) -> None:
             pass
 
@@ -569,15 +902,24 @@ class GetStatusResponse(Message[_GetStatusResponseFields]):
         state_bytes: int
         log_bytes: int
         archive: Archive | None
+        renormalisation: str
 
 
 _DESC = file_desc(
-    b'\n\x17streamer/v1/admin.proto\x12\x0bstreamer.v1"\x12\n\x10GetStatusRequest"]\n\x0ePromoteRequest\x12\x1a\n\x07learner\x18\x01 \x01(\tH\x00R\x07learner\x12%\n\rgeneration_id\x18\x02 \x01(\tH\x00R\x0cgenerationIdB\x08\n\x06target"C\n\x0fPromoteResponse\x120\n\x08learners\x18\x01 \x03(\x0b2\x14.streamer.v1.LearnerR\x08learners"G\n\x0bRollingRmse\x12\x16\n\x06window\x18\x01 \x01(\x05R\x06window\x12\x17\n\x04rmse\x18\x02 \x01(\x01H\x00R\x04rmse\x88\x01\x01B\x07\n\x05_rmse"C\n\x0fDriftDetections\x12\x1a\n\x08detector\x18\x01 \x01(\tR\x08detector\x12\x14\n\x05count\x18\x02 \x01(\x03R\x05count"\xe0\x01\n\x07Learner\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n\x04kind\x18\x02 \x01(\tR\x04kind\x12\x1a\n\x08champion\x18\x03 \x01(\x08R\x08champion\x12,\n\x04rmse\x18\x04 \x03(\x0b2\x18.streamer.v1.RollingRmseR\x04rmse\x12G\n\x10drift_detections\x18\x05 \x03(\x0b2\x1c.streamer.v1.DriftDetectionsR\x0fdriftDetections\x12\x1a\n\x08promoted\x18\x06 \x01(\x08R\x08promoted"R\n\nEventCount\x12\x14\n\x05topic\x18\x01 \x01(\tR\x05topic\x12\x18\n\x07outcome\x18\x02 \x01(\tR\x07outcome\x12\x14\n\x05count\x18\x03 \x01(\x03R\x05count"?\n\x0fDeadLetterCount\x12\x16\n\x06reason\x18\x01 \x01(\tR\x06reason\x12\x14\n\x05count\x18\x02 \x01(\x03R\x05count"Z\n\x0cPartitionLag\x12\x14\n\x05topic\x18\x01 \x01(\tR\x05topic\x12\x1c\n\tpartition\x18\x02 \x01(\x05R\tpartition\x12\x16\n\x06events\x18\x03 \x01(\x03R\x06events"P\n\x06Offset\x12\x14\n\x05topic\x18\x01 \x01(\tR\x05topic\x12\x1c\n\tpartition\x18\x02 \x01(\x05R\tpartition\x12\x12\n\x04next\x18\x03 \x01(\x03R\x04next"k\n\x07Archive\x12\x14\n\x05bytes\x18\x01 \x01(\x03R\x05bytes\x12\x18\n\x07records\x18\x02 \x01(\x03R\x07records\x12\x16\n\x06behind\x18\x03 \x01(\x03R\x06behind\x12\x18\n\x07trouble\x18\x04 \x01(\tR\x07trouble"\xd5\x04\n\x11GetStatusResponse\x12\x18\n\x07version\x18\x01 \x01(\tR\x07version\x12\x14\n\x05state\x18\x02 \x01(\tR\x05state\x12\x1c\n\tingestion\x18\x03 \x01(\tR\tingestion\x12\x1d\n\nstarted_ms\x18\x04 \x01(\x03R\tstartedMs\x12\x19\n\x08uptime_s\x18\x05 \x01(\x01R\x07uptimeS\x12\x1e\n\ngeneration\x18\x06 \x01(\tR\ngeneration\x120\n\x08learners\x18\x07 \x03(\x0b2\x14.streamer.v1.LearnerR\x08learners\x12/\n\x06events\x18\x08 \x03(\x0b2\x17.streamer.v1.EventCountR\x06events\x12?\n\x0cdead_letters\x18\t \x03(\x0b2\x1c.streamer.v1.DeadLetterCountR\x0bdeadLetters\x12+\n\x03lag\x18\n \x03(\x0b2\x19.streamer.v1.PartitionLagR\x03lag\x12-\n\x07offsets\x18\x0b \x03(\x0b2\x13.streamer.v1.OffsetR\x07offsets\x12\x14\n\x05users\x18\x0c \x01(\x03R\x05users\x12\x14\n\x05items\x18\r \x01(\x03R\x05items\x12\x1f\n\x0bstate_bytes\x18\x0e \x01(\x03R\nstateBytes\x12\x1b\n\tlog_bytes\x18\x0f \x01(\x03R\x08logBytes\x12.\n\x07archive\x18\x14 \x01(\x0b2\x14.streamer.v1.ArchiveR\x07archive2\xa0\x01\n\x0cAdminService\x12J\n\tGetStatus\x12\x1d.streamer.v1.GetStatusRequest\x1a\x1e.streamer.v1.GetStatusResponse\x12D\n\x07Promote\x12\x1b.streamer.v1.PromoteRequest\x1a\x1c.streamer.v1.PromoteResponseb\x06proto3',
+    b'\n\x17streamer/v1/admin.proto\x12\x0bstreamer.v1"\x12\n\x10GetStatusRequest"]\n\x0ePromoteRequest\x12\x1a\n\x07learner\x18\x01 \x01(\tH\x00R\x07learner\x12%\n\rgeneration_id\x18\x02 \x01(\tH\x00R\x0cgenerationIdB\x08\n\x06target"C\n\x0fPromoteResponse\x120\n\x08learners\x18\x01 \x03(\x0b2\x14.streamer.v1.LearnerR\x08learners"\x14\n\x12RenormaliseRequest"\x15\n\x13RenormaliseResponse"\x11\n\x0fRollbackRequest"2\n\x10RollbackResponse\x12\x1e\n\ngeneration\x18\x01 \x01(\tR\ngeneration"\x18\n\x16ListGenerationsRequest"f\n\x17ListGenerationsResponse\x129\n\x0bgenerations\x18\x01 \x03(\x0b2\x17.streamer.v1.GenerationR\x0bgenerations\x12\x10\n\x03now\x18\x02 \x01(\tR\x03now"\xce\x01\n\x05Score\x12\x18\n\x07learner\x18\x01 \x01(\tR\x07learner\x12\x18\n\x07ratings\x18\x02 \x01(\x03R\x07ratings\x12\x1f\n\x0bbefore_rmse\x18\x03 \x01(\x01R\nbeforeRmse\x12\x1d\n\nafter_rmse\x18\x04 \x01(\x01R\tafterRmse\x12\x1e\n\ndifference\x18\x05 \x01(\x01R\ndifference\x12"\n\nhalf_width\x18\x06 \x01(\x01H\x00R\thalfWidth\x88\x01\x01B\r\n\x0b_half_width"\xa9\x04\n\nGeneration\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n\x06parent\x18\x02 \x01(\tR\x06parent\x12\x12\n\x04live\x18\x03 \x01(\x08R\x04live\x12\x14\n\x05stage\x18\x04 \x01(\tR\x05stage\x12\x10\n\x03why\x18\x05 \x01(\tR\x03why\x12\x18\n\x07trigger\x18\x06 \x01(\tR\x07trigger\x12\x1d\n\ncut_events\x18\x07 \x01(\x03R\tcutEvents\x12\x15\n\x06cut_ms\x18\x08 \x01(\x03R\x05cutMs\x12\x1d\n\nchanged_ms\x18\t \x01(\x03R\tchangedMs\x12*\n\x06scores\x18\n \x03(\x0b2\x12.streamer.v1.ScoreR\x06scores\x12,\n\x07watched\x18\x0b \x03(\x0b2\x12.streamer.v1.ScoreR\x07watched\x12>\n\x07seconds\x18\x0c \x03(\x0b2$.streamer.v1.Generation.SecondsEntryR\x07seconds\x128\n\x05churn\x18\r \x03(\x0b2".streamer.v1.Generation.ChurnEntryR\x05churn\x1a:\n\x0cSecondsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\x1a8\n\nChurnEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01"G\n\x0bRollingRmse\x12\x16\n\x06window\x18\x01 \x01(\x05R\x06window\x12\x17\n\x04rmse\x18\x02 \x01(\x01H\x00R\x04rmse\x88\x01\x01B\x07\n\x05_rmse"C\n\x0fDriftDetections\x12\x1a\n\x08detector\x18\x01 \x01(\tR\x08detector\x12\x14\n\x05count\x18\x02 \x01(\x03R\x05count"\xe0\x01\n\x07Learner\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n\x04kind\x18\x02 \x01(\tR\x04kind\x12\x1a\n\x08champion\x18\x03 \x01(\x08R\x08champion\x12,\n\x04rmse\x18\x04 \x03(\x0b2\x18.streamer.v1.RollingRmseR\x04rmse\x12G\n\x10drift_detections\x18\x05 \x03(\x0b2\x1c.streamer.v1.DriftDetectionsR\x0fdriftDetections\x12\x1a\n\x08promoted\x18\x06 \x01(\x08R\x08promoted"R\n\nEventCount\x12\x14\n\x05topic\x18\x01 \x01(\tR\x05topic\x12\x18\n\x07outcome\x18\x02 \x01(\tR\x07outcome\x12\x14\n\x05count\x18\x03 \x01(\x03R\x05count"?\n\x0fDeadLetterCount\x12\x16\n\x06reason\x18\x01 \x01(\tR\x06reason\x12\x14\n\x05count\x18\x02 \x01(\x03R\x05count"Z\n\x0cPartitionLag\x12\x14\n\x05topic\x18\x01 \x01(\tR\x05topic\x12\x1c\n\tpartition\x18\x02 \x01(\x05R\tpartition\x12\x16\n\x06events\x18\x03 \x01(\x03R\x06events"P\n\x06Offset\x12\x14\n\x05topic\x18\x01 \x01(\tR\x05topic\x12\x1c\n\tpartition\x18\x02 \x01(\x05R\tpartition\x12\x12\n\x04next\x18\x03 \x01(\x03R\x04next"k\n\x07Archive\x12\x14\n\x05bytes\x18\x01 \x01(\x03R\x05bytes\x12\x18\n\x07records\x18\x02 \x01(\x03R\x07records\x12\x16\n\x06behind\x18\x03 \x01(\x03R\x06behind\x12\x18\n\x07trouble\x18\x04 \x01(\tR\x07trouble"\xff\x04\n\x11GetStatusResponse\x12\x18\n\x07version\x18\x01 \x01(\tR\x07version\x12\x14\n\x05state\x18\x02 \x01(\tR\x05state\x12\x1c\n\tingestion\x18\x03 \x01(\tR\tingestion\x12\x1d\n\nstarted_ms\x18\x04 \x01(\x03R\tstartedMs\x12\x19\n\x08uptime_s\x18\x05 \x01(\x01R\x07uptimeS\x12\x1e\n\ngeneration\x18\x06 \x01(\tR\ngeneration\x120\n\x08learners\x18\x07 \x03(\x0b2\x14.streamer.v1.LearnerR\x08learners\x12/\n\x06events\x18\x08 \x03(\x0b2\x17.streamer.v1.EventCountR\x06events\x12?\n\x0cdead_letters\x18\t \x03(\x0b2\x1c.streamer.v1.DeadLetterCountR\x0bdeadLetters\x12+\n\x03lag\x18\n \x03(\x0b2\x19.streamer.v1.PartitionLagR\x03lag\x12-\n\x07offsets\x18\x0b \x03(\x0b2\x13.streamer.v1.OffsetR\x07offsets\x12\x14\n\x05users\x18\x0c \x01(\x03R\x05users\x12\x14\n\x05items\x18\r \x01(\x03R\x05items\x12\x1f\n\x0bstate_bytes\x18\x0e \x01(\x03R\nstateBytes\x12\x1b\n\tlog_bytes\x18\x0f \x01(\x03R\x08logBytes\x12.\n\x07archive\x18\x14 \x01(\x0b2\x14.streamer.v1.ArchiveR\x07archive\x12(\n\x0frenormalisation\x18\x10 \x01(\tR\x0frenormalisation2\x99\x03\n\x0cAdminService\x12J\n\tGetStatus\x12\x1d.streamer.v1.GetStatusRequest\x1a\x1e.streamer.v1.GetStatusResponse\x12D\n\x07Promote\x12\x1b.streamer.v1.PromoteRequest\x1a\x1c.streamer.v1.PromoteResponse\x12P\n\x0bRenormalise\x12\x1f.streamer.v1.RenormaliseRequest\x1a .streamer.v1.RenormaliseResponse\x12G\n\x08Rollback\x12\x1c.streamer.v1.RollbackRequest\x1a\x1d.streamer.v1.RollbackResponse\x12\\\n\x0fListGenerations\x12#.streamer.v1.ListGenerationsRequest\x1a$.streamer.v1.ListGenerationsResponseb\x06proto3',
     [],
     {
         "GetStatusRequest": GetStatusRequest,
         "PromoteRequest": PromoteRequest,
         "PromoteResponse": PromoteResponse,
+        "RenormaliseRequest": RenormaliseRequest,
+        "RenormaliseResponse": RenormaliseResponse,
+        "RollbackRequest": RollbackRequest,
+        "RollbackResponse": RollbackResponse,
+        "ListGenerationsRequest": ListGenerationsRequest,
+        "ListGenerationsResponse": ListGenerationsResponse,
+        "Score": Score,
+        "Generation": Generation,
         "RollingRmse": RollingRmse,
         "DriftDetections": DriftDetections,
         "Learner": Learner,
