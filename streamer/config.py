@@ -143,6 +143,10 @@ class RenormalisationSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_
     renormalise_min_events: Annotated[
         int, _doc("events learned before a retraining on schedule or drift is worth it", ge=0)
     ] = 10_000
+    candidates: Annotated[
+        tuple[str, ...],
+        _doc("retrainings that stand at the gate one after the other, all,window:DAYS,half-life:DAYS,warm"),
+    ] = ("all",)
     renormaliser: Annotated[
         Literal["child", "external"],
         _doc(
@@ -150,7 +154,7 @@ class RenormalisationSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_
         ),
     ] = "child"
     gate_min_events: Annotated[
-        int, _doc("ratings after the cut that both must have predicted before the gate decides", ge=0, le=10_000)
+        int, _doc("ratings after the cut that both must have predicted before the gate decides", ge=0, le=8_000)
     ] = 2_000
     gate_max_wait_s: Annotated[float, _doc("how long a candidate may wait for them before it is rejected", gt=0)] = (
         21_600.0
@@ -265,7 +269,7 @@ def _part(
             values[field.name], origin[field.name] = flags[field.name], f"--{field.name.replace('_', '-')}"
         if field.name in ("kinds", "category_attributes", "group_steps") and isinstance(values.get(field.name), str):
             values[field.name] = _weights(values[field.name])
-        if field.name == "shadow" and isinstance(values.get(field.name), str):
+        if field.name in ("shadow", "candidates") and isinstance(values.get(field.name), str):
             values[field.name] = [name.strip() for name in values[field.name].split(",") if name.strip()]
     try:
         return msgspec.convert(values, kind, strict=False)

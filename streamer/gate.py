@@ -31,7 +31,7 @@ def scored(before: Errors, after: Errors, since: int) -> Score | None:
     mean, half_width = interval(ours - theirs)
     return Score(
         learner=after.learner,
-        ratings=end - since,
+        ratings=end - first,
         before_rmse=sqrt(float(theirs.mean())),
         after_rmse=sqrt(float(ours.mean())),
         difference=mean,
@@ -48,9 +48,12 @@ def interval(differences: F64) -> tuple[float, float]:
     return float(differences.mean()), T_95 * float(means.std(ddof=1)) / sqrt(BLOCKS)
 
 
-def verdict(score: Score, chosen: RenormalisationSettings) -> bool | None:
-    """True: not worse than by `gate_margin` of the other's squared error; False: worse; None: nobody can say yet."""
-    allowed = chosen.gate_margin * score.before_rmse**2
+def verdict(score: Score, chosen: RenormalisationSettings, *, better: bool = False) -> bool | None:
+    """True: not worse than by `gate_margin` of the other's squared error; False: worse; None: nobody can say yet.
+
+    If it must be `better`, by anything, there is no margin.
+    """
+    allowed = 0.0 if better else chosen.gate_margin * score.before_rmse**2
     if score.ratings < chosen.gate_min_events or score.half_width is None:
         return None
     if score.difference + score.half_width <= allowed:

@@ -41,6 +41,7 @@ class Life(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     parent: str = ""  # the one that was live at the cut
     trigger: str = ""  # schedule, drift, or by hand
+    candidate: str = "all"  # what of the history counts, as streamer.training.candidate reads it
     cut: dict[str, int] = {}  # topic/partition -> the next offset at which the snapshot was taken
     cut_events: int = 0  # learned before the cut
     cut_ratings: dict[str, int] = {}  # learner -> ratings it had predicted at the cut
@@ -173,6 +174,13 @@ def following(folder: Path) -> str:
 def drop_state(folder: Path, generation: str) -> None:
     """Delete the state of a generation; its record, and what it was made from, stay."""
     shutil.rmtree(state_of(folder, generation), ignore_errors=True)
+
+
+def prune(folder: Path, kept: int) -> None:
+    """Delete the states that are not among `kept`: the live one and the newest others. Records and manifests stay."""
+    others = [one.id for one in lives(folder) if one.id != live(folder) and state_of(folder, one.id).exists()]
+    for old in others[: max(0, len(others) - kept + 1)]:
+        drop_state(folder, old)
 
 
 def _number(name: str) -> int:

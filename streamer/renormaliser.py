@@ -39,6 +39,8 @@ class Asked(NamedTuple):
     what: str  # renormalise, or promote
     of: str  # the trigger; the generation
     held: bool = False  # the stream waits for the swap: there is nothing to compare on
+    candidate: str = ""  # what to train on
+    first: bool = True  # of the candidates of one occasion; the others must be better than it
 
 
 class Renormaliser:
@@ -54,7 +56,7 @@ class Renormaliser:
         self._stop, self._wake, self._lock = threading.Event(), threading.Event(), threading.Lock()
         self.shadow = Shadow(settings, lanes, self._stop)
         self._asked: deque[Asked] = deque()
-        self._forced = self._back = False
+        self._forced = self._back = self._working = False
         self._thread = threading.Thread(target=self._run, name="renormaliser", daemon=True)
         self._occasions = Occasions(self._chosen, self._folder, self._memory)
 
@@ -84,8 +86,12 @@ class Renormaliser:
         """
         with self._lock:
             self._refuse_busy()
-            self._asked.append(Asked("renormalise", trigger, held))
+            self._ask(trigger, held)
         self._wake.set()
+
+    def _ask(self, trigger: str, held: bool = False) -> None:
+        for n, candidate in enumerate(self._chosen.candidates):
+            self._asked.append(Asked("renormalise", trigger, held, candidate, n == 0))
 
     def promote(self, generation: str) -> None:
         """Let a generation answer as soon as it has caught up, whatever a gate says; raises StreamerError."""
@@ -116,7 +122,7 @@ class Renormaliser:
     @property
     def settled(self) -> bool:
         """Whether nothing is on its way or waits to be; a generation may still be watched."""
-        return not self._asked and (self.current is None or self.current.stage not in UNDER_WAY)
+        return not self._asked and not self._working
 
     def says(self) -> str:
         """Where it is, in words; empty when nothing goes on."""
@@ -160,10 +166,10 @@ class Renormaliser:
                 self._wake.wait(TICK_S)
                 self._wake.clear()
                 if self._asked:
-                    self._serve(self._asked[0])
-                    self._asked.popleft()
+                    self._working = True  # before it is asked for no more: see `settled`
+                    self._serve(self._asked.popleft())
                 elif trigger := self._occasions.due(self._memory):
-                    self._serve(Asked("renormalise", trigger))
+                    self._ask(trigger)
         except (Stopped, CancelledError):
             return
 
@@ -187,7 +193,7 @@ class Renormaliser:
                 self._end("rejected" if isinstance(error, BadGeneration) else "failed", why)
             self.current = None
         finally:
-            self._forced = self._back = False
+            self._forced = self._back = self._working = False
         self._occasions.begin(self._memory)
 
     def _resume(self) -> None:
@@ -197,7 +203,8 @@ class Renormaliser:
                 found = generations.record(self._folder, found.now("live", "swapped before a stop"))
             self.current = found
             if found.id != self._live and found.stage in UNDER_WAY:
-                self._guarded(lambda: self._go_on(held=False))
+                self._working = True
+                self._guarded(self._go_on)
             elif found.id == self._live and found.parent and WATCHED not in found.seconds:
                 self._guarded(self._watch_again)
             self.current = None
@@ -214,11 +221,11 @@ class Renormaliser:
         if asked.of == "drift":
             LOG.warning("the errors drift: everything is retrained")
         began, self.progress = time.monotonic(), Progress()
-        self.current = self.shadow.in_engine(lambda: self._cut(asked.of))
+        self.current = self.shadow.in_engine(lambda: self._cut(asked))
         self._took("cut", began)
-        self._go_on(held=asked.held)
+        self._go_on(held=asked.held, better=not asked.first)
 
-    def _cut(self, trigger: str) -> Life:
+    def _cut(self, asked: Asked) -> Life:
         """In the engine's thread, everything committed: a snapshot of the state with its offsets."""
         memory, name = self._memory, generations.following(self._folder)
         where = generations.place(self._folder, name)
@@ -228,14 +235,15 @@ class Renormaliser:
         life = Life(
             id=name,
             parent=memory.store.generation,
-            trigger=trigger,
+            trigger=asked.of,
+            candidate=asked.candidate,
             cut={f"{at.topic}/{at.partition}": offset for at, offset in memory.ledger.offsets.items()},
             cut_events=memory.monitor.learned,
             cut_ratings={learner: errors.ratings for learner, errors in memory.monitor.errors.items()},
         )
         return generations.record(self._folder, life.now("cut"))
 
-    def _go_on(self, *, held: bool) -> None:
+    def _go_on(self, *, held: bool = False, better: bool = False) -> None:
         """From wherever the current one is."""
         life = self._now()
         if life.stage == "cut":
@@ -247,7 +255,7 @@ class Renormaliser:
         self._took("catch up", began)
         began = time.monotonic()
         self._at("gate")
-        passed, why = self._gate(held)
+        passed, why = self._gate(held, better)
         self._took("gate", began)
         if passed:
             self._swap(why)
@@ -278,8 +286,11 @@ class Renormaliser:
         found = self.progress = process.progress
         self._change(seconds={**self._now().seconds, **found.seconds}, churn=found.churn)
 
-    def _gate(self, held: bool) -> tuple[bool, str]:
-        """Wait until both have predicted enough; whether the candidate may answer, and why."""
+    def _gate(self, held: bool, better: bool) -> tuple[bool, str]:
+        """Wait until both have predicted enough; whether the candidate may answer, and why.
+
+        Of the candidates of one occasion the first must not be worse, the others `better` than who answers then.
+        """
         chosen, until = self._chosen, time.monotonic() + self._chosen.gate_max_wait_s
         unsound = self.shadow.unsound()
         if unsound or held:
@@ -289,7 +300,7 @@ class Renormaliser:
             scores = self.shadow.scores(self._now().id, self._now().cut_ratings)
             self._change(scores=tuple(scores.values()))
             of = scores.get(self._champion)
-            passed = gate.verdict(of, chosen) if of is not None else None
+            passed = gate.verdict(of, chosen, better=better) if of is not None else None
             if self._forced:
                 return True, "promoted by hand"
             if passed is not None:
@@ -306,6 +317,7 @@ class Renormaliser:
         life, old = self._at("live", why), self.shadow.generation
         generations.record(self._folder, generations.life(self._folder, old).now("kept", f"{life.id} answers"))
         LOG.warning("generation %s answers: %s", life.id, why)
+        self._working = False
         self.outcomes["promoted"] += 1
 
     def _watch(self, *, by_hand: bool) -> None:
@@ -356,7 +368,7 @@ class Renormaliser:
             self._folder, msgspec.structs.replace(life, seconds={WATCHED: 0.0, **life.seconds})
         )
         self.current = None
-        self._prune()
+        generations.prune(self._folder, self._chosen.generations_kept)
 
     def _end(self, stage: Stage, why: str) -> None:
         """The way of the current one ends here, and another answers."""
@@ -365,14 +377,7 @@ class Renormaliser:
         if stage != "rolled back":
             generations.drop_state(self._folder, self.last.id)
         self.current = None
-        self._prune()
-
-    def _prune(self) -> None:
-        """Delete states beyond those that are kept: the newest before the live one stay."""
-        others = [life.id for life in generations.lives(self._folder) if life.id != self._live]
-        held = [name for name in others if generations.state_of(self._folder, name).exists()]
-        for old in held[: max(0, len(held) - self._chosen.generations_kept + 1)]:
-            generations.drop_state(self._folder, old)
+        generations.prune(self._folder, self._chosen.generations_kept)
 
     def _now(self) -> Life:
         assert self.current is not None

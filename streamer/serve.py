@@ -4,7 +4,8 @@ import asyncio
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from streamer.api.security import admit
@@ -12,6 +13,7 @@ from streamer.api.server import listen, serve
 from streamer.app import App
 from streamer.config import Settings
 from streamer.errors import BadSettings, StoreUnavailable, StreamerError
+from streamer.events import CLICKS, RATINGS, Message
 from streamer.protocols import Stream
 
 CHUNK_EVENTS = 500
@@ -26,6 +28,8 @@ class Replay:
     stream: Stream
     rate: float | None = None  # events a second; None: as fast as they are learned
     until_drained: bool = False  # end the process when everything is learned and committed
+    renormalise_every_events: int | None = None  # retrain after every so many ratings and clicks of the stream
+    hold: bool = False  # wait at each of these cuts until the swap
 
 
 class Replayer(threading.Thread):
@@ -39,6 +43,7 @@ class Replayer(threading.Thread):
             )
         self._app, self._log, self._replay = app, app.log, replay
         self.done = self._log.replayed(replay.stream.sha256)
+        self._events = self._cut = 0  # ratings and clicks of the stream that are in the log; of these, at the last cut
         self.total = len(replay.stream)
         self.stop = threading.Event()
         self.failure: BaseException | None = None
@@ -46,6 +51,7 @@ class Replayer(threading.Thread):
     def run(self) -> None:
         """Until the end of the stream or `stop`."""
         try:
+            self._begin()
             began, first, rate = time.monotonic(), self.done, self._replay.rate
             while self.done < self.total and not self.stop.is_set():
                 chunk = CHUNK_EVENTS if rate is None else max(1, min(CHUNK_EVENTS, int(rate * TICK_S)))
@@ -54,20 +60,62 @@ class Replayer(threading.Thread):
                     self.stop.wait(max(0.005, min(due_s, TICK_S)))
                     continue
                 self._append(self.done + chunk)
+                self._renormalise()
         except BaseException as error:
             self.failure = error
+
+    def _begin(self) -> None:
+        """Count from what is learned, and cut where the last run ended at a cut."""
+        if self._replay.renormalise_every_events is not None:
+            self._wait(lambda: self._app.drained)
+            self._events = self._app.memory.monitor.learned
+            if self._events not in {one.cut_events for one in self._app.renormaliser.generations().generations}:
+                self._renormalise()
+
+    def _until_cut(self, messages: list[Message]) -> list[Message]:
+        """As many of them as there may be before the next cut."""
+        every, left = self._replay.renormalise_every_events, len(messages)
+        if every is not None:
+            left = every - self._events % every
+        for n, message in enumerate(messages):
+            left -= message.topic in (RATINGS, CLICKS)
+            if left == 0:
+                return messages[: n + 1]
+        return messages
+
+    def _renormalise(self) -> None:
+        every, renormaliser = self._replay.renormalise_every_events, self._app.renormaliser
+        if every is None or self._events % every or self._events == self._cut:
+            return
+        self._cut = self._events
+        if self._replay.hold:
+            self._wait(lambda: self._app.drained and renormaliser.settled)
+        if not self.stop.is_set():
+            with suppress(StreamerError):  # one is under way: the next cut does
+                renormaliser.renormalise("replay", held=self._replay.hold)
+        if self._replay.hold:
+            self._wait(lambda: renormaliser.settled)
+
+    def _wait(self, until: Callable[[], bool]) -> None:
+        while not (self.stop.is_set() or until()):
+            self.stop.wait(0.01)
 
     def _behind(self) -> bool:
         return sum(n for counts in self._app.lag().values() for n in counts.values()) > AHEAD_EVENTS
 
     def _append(self, stop: int) -> None:
-        messages = self._replay.stream.messages(self.done, stop)
+        messages = self._until_cut(self._replay.stream.messages(self.done, stop))
         try:
             self._log.append(messages, (self._replay.stream.sha256, self.done + len(messages)))
         except StoreUnavailable:  # a full disk: nothing was appended
             self.stop.wait(1.0)
             return
         self.done += len(messages)
+        self._events += _events(messages)
+
+
+def _events(messages: Sequence[Message]) -> int:
+    return sum(message.topic in (RATINGS, CLICKS) for message in messages)
 
 
 Progress = Callable[[App, Replayer | None], None]  # called a few times a second
@@ -134,7 +182,7 @@ async def _watch(app: App, replayer: Replayer | None, stop: asyncio.Event, progr
         progress(app, replayer)
         if replayer is not None and replayer.failure is not None:
             return
-        if drain and replayer is not None and replayer.done >= replayer.total and app.drained:
+        if drain and replayer is not None and not replayer.is_alive() and app.drained:
             return
         try:
             await asyncio.wait_for(stop.wait(), TICK_S)

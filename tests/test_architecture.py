@@ -41,6 +41,7 @@ ADAPTERS = {
     "click": {"streamer/cli/"},
     "rich": {"streamer/cli/"},
     "pyarrow": {"streamer/parquet.py"},
+    "safetensors": {"streamer/manifest.py"},
     "torch": set(),
     "gensim": set(),
     # Whatever runs what it reads: nowhere.

@@ -183,7 +183,7 @@ def test_promoting_answers_with_all_learners(client: httpx.Client) -> None:
         ({}, "invalid_argument", "say whom to promote"),
         ({"learner": ""}, "invalid_argument", "say whom to promote"),
         ({"learner": "magic"}, "failed_precondition", "--shadow magic"),
-        ({"generationId": "g1"}, "unimplemented", "generations cannot be promoted yet"),
+        ({"generationId": "g1"}, "failed_precondition", "no generation 'g1'; there are: g0"),
         ({"learner": "bias", "generationId": "g1"}, "invalid_argument", "leave one out"),
     ],
 )

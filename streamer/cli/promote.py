@@ -14,20 +14,24 @@ from streamer.producers.client import URL, Client
 
 
 @click.command(epilog="Example:  streamer promote learner stack")
-@click.argument("what", type=click.Choice(["learner"]))
+@click.argument("what", type=click.Choice(["learner", "generation"]))
 @click.argument("name")
 @click.option("--url", default=URL, show_default=True, help="a running streamer")
 @click.option("--json", "as_json", is_flag=True, help="one JSON object")
 @settings_options("security")
 def promote(what: str, name: str, url: str, as_json: bool, **options: Any) -> None:
-    """Let another of the running learners answer: from the next query on, and after a restart.
+    """Let another of the running learners answer: from the next query on, and after a restart. Or another generation.
 
-    What is learned does not change. NAME is one that `serve` was started with, for one with --shadow NAME.
+    What is learned does not change. NAME is a learner that `serve` was started with, for one with --shadow NAME; or a
+    generation whose state is kept, which answers as soon as it has learned what it missed, whatever the gate says.
     """
     security = settings_of(options).security
     token = read_secret(security.token_file, "token") if security.token_file else ""
     with Client(url, token=token) as client:
-        answer = client.promote(name)
+        answer = client.promote(name) if what == "learner" else client.promote_generation(name)
+    if what == "generation":
+        click.echo(msgspec.json.encode({"asked": name}) if as_json else f"{name} answers as soon as it has caught up")
+        return
     if as_json:
         click.echo(msgspec.json.encode(answer))
         return

@@ -34,8 +34,18 @@ EVERY_S = 5.0  # between progress lines where the output is no terminal
     help="events a second of the replay (default: as fast as they are learned)",
 )
 @click.option("--until-drained", is_flag=True, help="end when the replay is learned and committed")
-@settings_options("server", "state", "archive", "learning", "kafka", "security")
-def serve(replay: str | None, simulate: bool, rate: float | None, until_drained: bool, **options: Any) -> None:
+@click.option(
+    "--renormalise-every-events",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="of the replay: retrain everything after every N ratings and clicks",
+)
+@click.option("--hold", is_flag=True, help="the replay waits at each such cut until the swap")
+@settings_options("server", "state", "archive", "learning", "renormalisation", "kafka", "security")
+def serve(
+    replay: str | None, simulate: bool, rate: float | None, until_drained: bool, renormalise_every_events: int | None,
+    hold: bool, **options: Any,
+) -> None:  # fmt: skip
     """Learn from events and answer queries, in one process.
 
     Without --kafka, events come from the embedded log in --data, which `streamer publish` and the Publish RPC append to.
@@ -51,6 +61,10 @@ def serve(replay: str | None, simulate: bool, rate: float | None, until_drained:
         )
     if until_drained and not (replay or simulate):
         raise click.UsageError("--until-drained needs --replay or --simulate")
+    if renormalise_every_events is not None and not (replay or simulate):
+        raise click.UsageError("--renormalise-every-events needs --replay or --simulate")
+    if hold and renormalise_every_events is None:
+        raise click.UsageError("--hold needs --renormalise-every-events")
     ensure_compiled(Console(stderr=True))
     stream = None
     if replay:
@@ -64,7 +78,8 @@ def serve(replay: str | None, simulate: bool, rate: float | None, until_drained:
     collect_seldom()
     line = ProgressLine()
     try:
-        run(settings, Replay(stream, rate, until_drained) if stream else None, line.started, line.update)
+        replaying = Replay(stream, rate, until_drained, renormalise_every_events, hold) if stream else None
+        run(settings, replaying, line.started, line.update)
     finally:
         line.ended()
 
@@ -138,6 +153,8 @@ def _line(app: App, replayer: Replayer | None, learned: int, speed: float) -> Te
     words = [f"learned {learned:,} events"]
     if replayer is not None and replayer.done < replayer.total:
         words.append(f"replayed {replayer.done:,} of {replayer.total:,}")
+    if app.renormaliser.says():
+        words.append(app.renormaliser.says())
     if speed >= 1:
         words.append(f"{speed:,.0f} events/s")
     for name, errors in app.memory.monitor.errors.items():

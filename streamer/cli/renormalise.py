@@ -1,0 +1,176 @@
+"""`streamer renormalise`, `generations` and `rollback`."""
+
+import fcntl
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from streamer.answers import Generation, Generations
+from streamer.cli.options import settings_of, settings_options
+from streamer.config import read_secret
+from streamer.errors import StreamerError
+from streamer.generations import PROGRESS, Progress, live, lives, place, told, write_atomically
+from streamer.producers.client import URL, Client
+
+LOOK_S = 0.5
+ENDED = ("live", "rejected", "failed", "rolled back", "kept")
+NICE = 10
+
+
+@click.command(epilog="Example:  streamer renormalise --wait")
+@click.option("--url", default=URL, show_default=True, help="a running streamer")
+@click.option("--wait", is_flag=True, help="until the new generation answers, or is rejected (then the exit code is 1)")
+@click.option("--json", "as_json", is_flag=True, help="one JSON object")
+@click.option("--data", metavar="DIR", help="be the process that trains, for the streamer with this data directory")
+@click.option("--follow", is_flag=True, help="with --data: train every generation that is cut, until stopped")
+@click.option("--generation", metavar="ID", help="with --data: train this one and end")
+@settings_options("security")
+def renormalise(
+    url: str, wait: bool, as_json: bool, data: str | None, follow: bool, generation: str | None, **options: Any
+) -> None:
+    """Retrain everything on the whole history, beside a running streamer, which swaps it in when it is not worse.
+
+    With --data it is the process that trains, which `serve` starts by itself unless its setting `renormaliser` is
+    `external`: then run it with --follow, anywhere that sees the data directory.
+    """
+    settings = settings_of(options)
+    if data is not None:
+        if follow == bool(generation):
+            raise click.UsageError("--data needs --follow or --generation ID, and not both")
+        _train(Path(data), generation)
+        return
+    if follow or generation:
+        raise click.UsageError("--follow and --generation need --data DIR")
+    token = read_secret(settings.security.token_file, "token") if settings.security.token_file else ""
+    with Client(url, token=token) as client:
+        before = {one.id for one in client.generations().generations}
+        client.renormalise()
+        found = _awaited(client, before, as_json) if wait else None
+    if found is None:
+        click.echo('{"asked":true}' if as_json else "asked for: `streamer generations` shows how it goes")
+        return
+    click.echo(msgspec.json.encode(found) if as_json else f"{found.id}: {found.stage}, {found.why}")
+    if found.stage != "live":
+        raise SystemExit(1)
+
+
+def _awaited(client: Client, before: set[str], silent: bool) -> Generation:
+    """The new generation, when it has come to an end of its way."""
+    console, said = Console(stderr=True, highlight=False, markup=False), ""
+    while True:
+        found = client.generations()
+        new = [one for one in found.generations if one.id not in before]
+        if new and new[-1].stage in ENDED:
+            return new[-1]
+        if found.now.rstrip("%0123456789") != said and not silent:
+            said = found.now.rstrip("%0123456789")
+            console.print(found.now, soft_wrap=True)
+        time.sleep(LOOK_S)
+
+
+def _train(folder: Path, generation: str | None) -> None:
+    from streamer.compile import compile_kernels
+
+    os.nice(NICE)
+    compile_kernels(lambda name: None)
+    if generation is not None:
+        _one(folder, generation, os.getppid())
+        return
+    while True:
+        for one in lives(folder):
+            if one.stage == "cut" and not _ended(folder, one.id):
+                _one(folder, one.id, None)
+        time.sleep(LOOK_S)
+
+
+def _ended(folder: Path, generation: str) -> bool:
+    try:
+        found = msgspec.json.decode((place(folder, generation) / PROGRESS).read_bytes(), type=Progress)
+    except (OSError, msgspec.DecodeError):
+        return False
+    return found.done or bool(found.failed)
+
+
+def _one(folder: Path, generation: str, parent: int | None) -> None:
+    """Train one generation; what goes wrong is written for whoever waits for it. Ends when `parent` does."""
+    from streamer.retrain import retrain
+
+    where = place(folder, generation)
+
+    def report(progress: Progress) -> None:
+        if parent is not None and os.getppid() != parent:
+            raise SystemExit("who started this process is gone")
+        write_atomically(where / PROGRESS, msgspec.json.encode(progress))
+
+    with (where / "lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # one that a crash left behind may be about to end
+        try:
+            retrain(folder, generation, report)
+        except Exception as error:
+            said = str(error) if isinstance(error, StreamerError) else f"{type(error).__name__}: {error}"
+            report(Progress(failed=said))
+            if parent is not None:
+                raise
+
+
+@click.command(epilog="Example:  streamer generations")
+@click.option("--url", default=URL, show_default=True, help="a running streamer")
+@click.option("--data", metavar="DIR", help="read a data directory instead")
+@click.option("--json", "as_json", is_flag=True, help="one JSON object")
+@settings_options("security")
+def generations(url: str, data: str | None, as_json: bool, **options: Any) -> None:
+    """List the generations: what each was made of, what became of it, and why."""
+    security = settings_of(options).security
+    if data is not None:
+        answering = live(Path(data))
+        found = Generations(tuple(told(one, answering) for one in lives(Path(data))))
+    else:
+        token = read_secret(security.token_file, "token") if security.token_file else ""
+        with Client(url, token=token) as client:
+            found = client.generations()
+    if as_json:
+        click.echo(msgspec.json.encode(found))
+        return
+    Console(highlight=False, markup=False).print(table(found))
+    if found.now:
+        click.echo(f"now: {found.now}")
+
+
+def table(found: Generations) -> Table:
+    """The generations of a server or a directory."""
+    shown = Table(
+        "", "generation", "of", "cut after", "by", "stage", "RMSE before", "after", "on", "why",
+        box=None, pad_edge=False, header_style="bold",
+    )  # fmt: skip
+    for one in found.generations:
+        of = next(iter(one.watched or one.scores), None)
+        judged = [f"{of.before_rmse:.4f}", f"{of.after_rmse:.4f}", f"{of.ratings:,}"] if of else ["-"] * 3
+        cut = f"{one.cut_events:,}" if one.parent else "-"
+        shown.add_row(
+            "*" if one.live else "", one.id, one.parent or "-", cut, one.trigger or "-", one.stage, *judged, one.why
+        )
+    return shown
+
+
+@click.command(epilog="Example:  streamer rollback")
+@click.option("--url", default=URL, show_default=True, help="a running streamer")
+@click.option("--json", "as_json", is_flag=True, help="one JSON object")
+@settings_options("security")
+def rollback(url: str, as_json: bool, **options: Any) -> None:
+    """Let the generation before answer again; it learns what it has missed first."""
+    security = settings_of(options).security
+    token = read_secret(security.token_file, "token") if security.token_file else ""
+    with Client(url, token=token) as client:
+        back = client.rollback()
+        while (now := client.generations()).now and not any(one.live and one.id == back for one in now.generations):
+            time.sleep(LOOK_S)
+    if as_json:
+        click.echo(msgspec.json.encode({"generation": back}))
+    else:
+        click.echo(f"{back} answers")

@@ -1,0 +1,121 @@
+"""What the renormaliser's own process does with a cut: read the history, train, write the generation, put it into its state.
+
+Everything is in files under `generations/<id>`, so it matters not who started the process, nor on which side of a crash:
+`job.json` (the settings), `state` (the checkpoint that was cut), then `progress.json`, the files of `streamer.manifest`, and
+at last the state with the new tables in it. Doing it again does what was left to do.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from streamer import manifest
+from streamer.app import learners
+from streamer.archive import Archive
+from streamer.config import Settings
+from streamer.errors import BadGeneration
+from streamer.events import TopicPartition
+from streamer.generations import JOB, Life, Progress, life, place
+from streamer.ledger import GRAFT, note
+from streamer.memory import Memory, meaning
+from streamer.models import REFITTED_BY
+from streamer.state import RocksStore
+from streamer.training import candidate, put_in, retrained
+
+TOLD_S = 0.5
+_NO_CHURN = ("panel_users",)  # of the measures
+
+
+Told = Callable[[Progress], None]
+
+
+def retrain(folder: Path, generation: str, told: Told) -> None:
+    """Do what is left to do for `generation`; raises BadState, BadGeneration, StreamerError."""
+    where = place(folder, generation)
+    settings = msgspec.json.decode((where / JOB).read_bytes(), type=Settings)
+    report = _Report(told)
+    store = RocksStore(folder, generation=generation)
+    try:
+        if store.generation != generation:
+            _train(where, store, settings, life(folder, generation), report)
+        report.done()
+    finally:
+        store.close()
+
+
+def _train(where: Path, store: RocksStore, settings: Settings, of: Life, report: "_Report") -> None:
+    memory = Memory(learners(settings, store.promoted().values()), settings, store)
+    if not manifest.written(where):
+        report.step("read")
+        cut = {TopicPartition(*_place(name)): offset for name, offset in of.cut.items()}
+        events = Archive(store.folder).events(settings.learning, cut)
+        report.step("train")
+        names = [name for name in memory.learners.by_name if name in REFITTED_BY]
+
+        def told(name: str, share: float) -> None:
+            report.share((names.index(name) + share) / len(names))
+
+        found = retrained(memory, events, names, candidate(of.candidate), told=told)
+        report.step("write")
+        manifest.write(
+            where,
+            manifest.Manifest(
+                generation=of.id,
+                parent=of.parent,
+                cut=of.cut,
+                events=len(events),
+                settings=dict(meaning(memory.learners, settings)),
+                trained={name: sorted(tables) for name, tables in found.tables.items()},
+                candidate=of.candidate,
+                churn=dict(found.churn),
+            ),
+            found,
+        )
+    report.step("write")
+    says, found = manifest.read(where)
+    if (says.generation, says.cut) != (of.id, of.cut):
+        raise BadGeneration(f"the manifest in {where} is of {says.generation} and another cut: retrain")
+    report.churn = {
+        f"{name} {measure}": value
+        for name, churn in found.churn.items()
+        for measure, value in msgspec.structs.asdict(churn).items()
+        if value is not None and measure not in _NO_CHURN
+    }
+    put_in(memory, found)
+    memory.ledger.write(note(GRAFT, of.id))
+    memory.become(of.id)
+
+
+def _place(name: str) -> tuple[str, int]:
+    topic, _, partition = name.rpartition("/")
+    return topic, int(partition)
+
+
+class _Report:
+    """Counts the seconds of each step and says so, not too often."""
+
+    def __init__(self, told: Told) -> None:
+        self._told, self._step, self._seconds = told, "", dict[str, float]()
+        self.churn: dict[str, float] = {}
+        self._began = self._due = time.monotonic()
+
+    def step(self, name: str) -> None:
+        """A step begins."""
+        now = time.monotonic()
+        if self._step:
+            self._seconds[self._step] = self._seconds.get(self._step, 0.0) + now - self._began
+        self._step, self._began = name, now
+        self._told(Progress(name, 0.0, dict(self._seconds)))
+
+    def share(self, share: float) -> None:
+        """So much of the step is done."""
+        if time.monotonic() >= self._due:
+            self._due = time.monotonic() + TOLD_S
+            self._told(Progress(self._step, share, dict(self._seconds)))
+
+    def done(self) -> None:
+        """All steps are."""
+        self.step("done")
+        self._told(Progress("done", 1.0, dict(self._seconds), self.churn, done=True))
