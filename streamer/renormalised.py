@@ -18,13 +18,13 @@ import msgspec
 import numpy as np
 
 from streamer import gate
+from streamer.answers import Score
 from streamer.app import learners
 from streamer.arrays import F64, I64
 from streamer.batch import RATING, Batch, Events
 from streamer.churn import Churn
 from streamer.config import Settings
 from streamer.events import Record
-from streamer.generations import Score
 from streamer.memory import Memory
 from streamer.protocols import Source
 from streamer.state import RocksStore

@@ -117,7 +117,11 @@ def test_the_commands_of_the_readme_run(movielens: Path, tmp_path: Path) -> None
             )
             if words[0].endswith("streamer"):
                 words[0] = str(streamer_bin)
-                words += ["--url", process.url] if words[1] in ("recommend", "publish", "promote", "renormalise", "generations") else []
+                words += (
+                    ["--url", process.url]
+                    if words[1] in ("recommend", "publish", "promote", "renormalise", "generations")
+                    else []
+                )
                 words += ["--port", "0", "--data", "another"] if words[1] == "doctor" else []  # before it runs
             ended = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, timeout=120, check=False)
             assert ended.returncode == 0, f"{command}: {ended.stdout}{ended.stderr}"

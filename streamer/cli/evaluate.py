@@ -37,18 +37,11 @@ from streamer.training import candidate
     type=click.IntRange(1000),
     help="once more, with a retraining every N events",
 )
-@click.option(
-    "--candidates",
-    metavar="NAME,...",
-    default="all",
-    show_default=True,
-    help="what each retraining trains: all, window:DAYS, half-life:DAYS, warm; the gate chooses",
-)
 @click.option("--json", "as_json", is_flag=True, help="one JSON object")
 @settings_options("learning", "renormalisation")
 def evaluate(
     path: str | None, simulate: bool, learner: str | None, ranking: bool, renormalise_every_events: int | None,
-    candidates: str, as_json: bool, **options: Any,
+    as_json: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Score learners prequentially on a file: every event is predicted before it is learned.
 
@@ -58,7 +51,7 @@ def evaluate(
     settings = settings_of(options)
     trial = None
     if renormalise_every_events is not None:
-        trial = Trial(renormalise_every_events, tuple(candidate(name) for name in candidates.split(",")))
+        trial = Trial(renormalise_every_events, tuple(candidate(name) for name in settings.renormalisation.candidates))
     if simulate == bool(path):
         raise click.UsageError("give a PATH or --simulate, and not both")
     errors = Console(stderr=True)
