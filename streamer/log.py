@@ -63,7 +63,7 @@ class _Append:
 
 
 class EmbeddedLog:
-    """Appends for publishers (protocols.Sink) and reads for one `LogSource`; safe from several threads."""
+    """Appends for publishers (protocols.Sink) and reads for any number of `LogSource`s; safe from several threads."""
 
     def __init__(self, folder: Path) -> None:
         """Open or create the log in `folder`; raises BadState."""
