@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from streamer.batch import CLICK, RATING, Events
 from streamer.config import Settings
 from streamer.engine import Engine
 from streamer.events import Click, Message, Offsets, Rating, Record, message
@@ -13,10 +14,11 @@ from streamer.kernel import CACHE_FOLDER
 from streamer.learners import gathered
 from streamer.log import EmbeddedLog, LogSource
 from streamer.memory import Memory
-from streamer.models import LEARNERS, learner
+from streamer.models import LEARNERS, REFITTED_BY, learner
 from streamer.protocols import Conditioned, Kind
 from streamer.recommend import POPULARITY, Recommender
 from streamer.state import RocksStore
+from streamer.training import retrained
 
 _DONE = CACHE_FOLDER / "compiled"
 
@@ -68,6 +70,8 @@ def _exercise(name: str, folder: Path) -> None:
             item, nobody = np.zeros(1, dtype=np.int32), memory.users.view("nobody").rows[name]
             row = chosen.condition(nobody, {0: 1.0}, item, np.ones(1, dtype=np.float32))
             chosen.uncertainty(row, item)
+        if name in REFITTED_BY:
+            retrained(memory, _history(), [name])
     finally:
         log.close()
         store.close()
@@ -80,6 +84,14 @@ def _events() -> list[Message]:
         events.append(message(Rating(user, item, 1.0 + n % 5, n * 1000, f"e{n}")))
         events.append(message(Click(user, item, ("view", "purchase", "dislike")[n % 3], n * 1000)))
     return events
+
+
+def _history() -> Events:
+    """A few of them, as a retraining reads them."""
+    n = np.arange(40, dtype=np.int32)
+    kinds, values = np.repeat(np.array([RATING, CLICK], dtype=np.uint8), 20), (1 + n % 5).astype(np.float32)
+    ids = [f"u{k}" for k in range(7)], [f"i{k}" for k in range(11)]
+    return Events(*ids, n % 7, n % 11, kinds, values, n.astype(np.int64), n.astype(np.uint64))
 
 
 if __name__ == "__main__":  # `make setup` and the image do it once, where people see it
