@@ -133,6 +133,28 @@ def replayed(broker: Broker, folder: Path, fresh: Path) -> str:
         store.close()
 
 
+def test_a_generation_catches_up_from_kafka_in_the_order_of_the_journal(own_broker: Broker, tmp_path: Path) -> None:
+    """Its state is of the same events as the live one's, and what was published while it was trained is in it."""
+    gate = ("--gate-min-events", "500", "--gate-margin", "1", "--archive-interval-s", "0.2")
+    with streamer(tmp_path / "d", "--kafka", own_broker.bootstrap, *gate) as process:
+        process.wait_for("streamer_ingestion_up", 1)
+        publish(own_broker, ratings(4000))
+        process.wait_for(RATED, 4000)
+        process.call("AdminService/Renormalise")
+        deadline = time.monotonic() + DEADLINE_S
+        published = 4000
+        while process.call("RecommendationService/Recommend", userId="u1")["generation"] != "g1":
+            assert time.monotonic() < deadline, process.call("AdminService/ListGenerations")
+            publish(own_broker, ratings(200, published))
+            published += 200
+        process.wait_for(RATED, published)
+        assert process.stop() == 0
+    assert exact_count(tmp_path / "d") == published
+    assert sum(digest(tmp_path / "d").offsets.values()) == published
+    stats = json.loads(run("inspect", "stats", "--data", tmp_path / "d", "--json"))
+    assert (stats["generation"], stats["tables"]["users/head"]["rows"]) == ("g1", 101)
+
+
 def test_poison_of_every_kind_is_kept_counted_and_passed(own_broker: Broker, tmp_path: Path) -> None:
     with streamer(tmp_path / "d", "--kafka", own_broker.bootstrap) as process:
         process.wait_for("streamer_ingestion_up", 1)
