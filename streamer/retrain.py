@@ -40,9 +40,9 @@ def retrain(folder: Path, generation: str, told: Told) -> None:
     try:
         if store.generation != generation:
             _train(where, store, settings, life(folder, generation), report)
-        report.done()
     finally:
         store.close()
+    report.done()  # the state is let go of, and may be opened
 
 
 def _train(where: Path, store: RocksStore, settings: Settings, of: Life, report: "_Report") -> None:
@@ -86,6 +86,7 @@ def _train(where: Path, store: RocksStore, settings: Settings, of: Life, report:
     put_in(memory, found)
     memory.ledger.write(note(GRAFT, of.id))
     memory.become(of.id)
+    store.sync()  # before anybody writes down that it is trained
 
 
 def _place(name: str) -> tuple[str, int]:

@@ -16,7 +16,7 @@ from streamer import gate, generations
 from streamer.answers import Score
 from streamer.config import Settings
 from streamer.engine import Engine
-from streamer.errors import BadState, StoreUnavailable
+from streamer.errors import BadGeneration, BadState, StoreUnavailable
 from streamer.events import Offsets
 from streamer.ledger import SWAP, JournalSource, beyond, journal, note
 from streamer.memory import Memory
@@ -28,6 +28,7 @@ NEAR_EVENTS = 2_000  # so near to the live one, a candidate is taken along by th
 REST = 0.5  # of the time that a step of catching up took: the processor is the endpoint's first
 NORMS = (0.5, 2.0)  # rows may be so much shorter or longer than the live one's, in the middle
 WAIT_S = 0.2
+LINGER_S = 1.0
 
 _T = TypeVar("_T")
 
@@ -97,6 +98,8 @@ class Shadow:
         Raises BadState, SourceLost.
         """
         self._lanes.engine.shadow_error, self.other = None, self._lanes.open(generation)
+        if self.generation != generation:
+            raise BadGeneration(f"the state of {generation} holds what {self.generation} learned: retrain")
         while self._replay() > NEAR_EVENTS:
             pass
         self.in_engine(self._mark)
@@ -185,6 +188,7 @@ class Shadow:
 
         self.in_engine(alone)
         if left is not None:
+            self._stop.wait(LINGER_S)  # a query that began before an exchange may still be reading
             left.close()
 
     def check(self) -> None:
