@@ -4,7 +4,7 @@ Exactly once: new files are written under other names, made durable, and become 
 offsets that they reach by one step, the replacement of the manifest; so do merged and rewritten ones. One process
 writes, any may read beside it. Who feeds it is archiver.py; how files look is parquet.py.
 
-Cost: see archiver.py for writing; reading back takes about .1 us an event.
+Cost: see archiver.py for writing; reading back takes about .2 us an event.
 """
 
 import os
@@ -230,7 +230,7 @@ class Archive:
         """Ratings and clicks before `until` (None: all) in the order in which they were learned; reads what is on the disk now.
 
         Ids are numbered by first appearance, so that the same log gives the same arrays, however files were cut and merged.
-        Raises BadState. Cost: about .1 us an event.
+        Raises BadState. Cost: about .2 us an event.
         """
         from streamer import parquet
 

@@ -4,7 +4,7 @@ Events are decoded and their duplicates found as the encoder does it, so that th
 It reads seldom and much (every `archive_interval_s`, or when 10,000 wait) and pauses as long as it worked, because the
 interpreter is one for all threads: what it takes from learning and answering is bounded, and no event waits for it.
 
-Cost: some 2 us of CPU an event, from the log to the durable file; memory: some 60 MB for pyarrow, and
+Cost: 2 to 2.5 us of CPU an event, from the log to the durable file; memory: some 60 MB for pyarrow, and
 100 bytes an event not yet written.
 """
 
