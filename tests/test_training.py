@@ -11,12 +11,12 @@ from streamer.app import learners
 from streamer.batch import CLICK, RATING, Batch, Events
 from streamer.config import Settings
 from streamer.consumers.stream import StreamSource
-from streamer.errors import StreamerError
+from streamer.errors import BadSettings, StreamerError
 from streamer.memory import Memory
 from streamer.models import REFITTED_BY
 from streamer.producers.simulate import World
 from streamer.state import RocksStore
-from streamer.training import Retrained, put_in, retrained, whole
+from streamer.training import Candidate, Retrained, candidate, put_in, retrained, whole
 
 WORLD = World(users=60, items=80, events=3000, duplicates=0.0, late=0.0, bad=0.0)
 CHOSEN = settings(rating_learner="biased-mf", click_learner="skip-gram")
@@ -152,3 +152,42 @@ def test_events_of_another_state_are_refused(fed: Fed) -> None:
 def test_a_learner_without_a_trainer_is_refused_by_name(all_of_them: Fed) -> None:
     with pytest.raises(StreamerError, match="no trainer refits 'click-blend'"):
         retrained(all_of_them.memory, all_of_them.events(), ["click-blend"])
+
+
+@pytest.mark.parametrize("text", ["all", "warm", "window:30", "half-life:1.5"])
+def test_candidates_are_read_as_they_are_named(text: str) -> None:
+    assert candidate(f" {text} ").name == text
+
+
+@pytest.mark.parametrize("text", ["", "best", "window", "window:", "window:-1", "window:x", "all:3", "half-life:inf"])
+def test_other_candidates_are_refused_with_what_there_is(text: str) -> None:
+    with pytest.raises(BadSettings, match=r"wanted all, window:DAYS, half-life:DAYS or warm"):
+        candidate(text)
+
+
+def test_a_warm_candidate_goes_on_from_the_live_rows_and_leaves_others_alone(all_of_them: Fed) -> None:
+    """For histories that do not go back to the beginning: whom they do not tell of keeps what was learned."""
+    fed = all_of_them
+    late = fed.events().chosen(np.arange(2500, len(fed.events())))
+    users = np.unique(late.users)
+    told = Events(
+        [late.user_ids[n] for n in users], late.item_ids, np.searchsorted(users, late.users).astype(np.int32), late.items,
+        late.kinds, late.values, late.times_ms, late.keys,
+    )  # fmt: skip
+    found = retrained(fed.memory, told, chosen=Candidate(warm=True))
+    assert set(found.tables) == {"biased-mf"}
+    live = fed.memory.learners.by_name["biased-mf"].tables()["item"].values.copy()
+    put_in(fed.memory, found)
+    after = fed.memory.learners.by_name["biased-mf"].tables()["item"].values
+    seen = np.unique(told.items[told.kinds == RATING])
+    rest = np.setdiff1d(np.arange(len(fed.memory.items)), seen)
+    assert not np.array_equal(after[seen], live[seen])
+    assert np.array_equal(after[rest], live[rest])
+
+
+def test_churn_of_every_learner_is_told(all_of_them: Fed) -> None:
+    found = retrained(all_of_them.memory, all_of_them.events())
+    assert found.churn.keys() == found.tables.keys()
+    assert found.churn["transitions"].top_ten_overlap == 1.0  # a replay of everything
+    assert 0.2 < found.churn["biased-mf"].top_ten_overlap < 1.0
+    assert found.churn["biased-mf"].item_cosine is not None
