@@ -15,6 +15,7 @@ from streamer.protocols import Source
 
 POLL_S = 0.1
 RETRY_S = (0.1, 5.0)  # first and longest pause before a source or store that was away is tried again
+PATIENCE_S = 60.0  # with a store in the shadow that cannot be written, when the live one can
 
 _T = TypeVar("_T")
 
@@ -47,6 +48,7 @@ class Engine:
         self.stop = threading.Event()
         self.source_trouble = self.store_trouble = ""  # a sentence while there is some
         self._uncommitted = 0
+        self._behind_s: float | None = None  # since when the one in the shadow cannot commit
         self._due = time.monotonic() + commit_interval_s
         self._errands: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self._ended = False
@@ -74,8 +76,25 @@ class Engine:
                 self.shadow, self.shadow_error = None, error
 
     def _commit_shadow(self) -> None:
+        """Before users leave its memory; the live one first, so that after a crash no shadow is ahead of it."""
         self._uncommitted += 1  # what it learned of this step is in no count yet
         self.commit()
+        if self._behind_s is not None:
+            raise StoreUnavailable(
+                "users must leave the memory of who is in the shadow, and its store cannot be written"
+            )
+
+    def _take_along(self) -> None:
+        """Commit who is in the shadow too. What passes is tried again with the next commit; nothing here stops the live one."""
+        try:
+            if self.shadow is not None:
+                self.shadow.commit()
+            self._behind_s = None
+        except Exception as error:
+            now_s = time.monotonic()
+            self._behind_s = now_s if self._behind_s is None else self._behind_s
+            if not isinstance(error, StoreUnavailable) or now_s - self._behind_s > PATIENCE_S:
+                self.shadow, self.shadow_error, self._behind_s = None, error, None
 
     def between(self, errand: Callable[[], _T]) -> "Future[_T]":
         """Let the engine's thread run `errand` between two steps, when everything learned is committed. From any thread.
@@ -106,8 +125,6 @@ class Engine:
             began = time.monotonic()
             try:
                 self.memory.commit()
-                if self.shadow is not None:
-                    self.shadow.commit()
             except StoreUnavailable as error:
                 self.store_trouble = str(error)
                 if self.stop.wait(pause_s):
@@ -116,6 +133,7 @@ class Engine:
                 continue
             self._uncommitted, self.store_trouble = 0, ""
             self.watcher.committed(self.memory.ledger.offsets, time.monotonic() - began)
+            self._take_along()
         self._due = time.monotonic() + self.commit_interval_s
 
     def run(self) -> None:

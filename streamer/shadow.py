@@ -17,7 +17,7 @@ from streamer.answers import Score
 from streamer.config import Settings
 from streamer.engine import Engine
 from streamer.errors import BadGeneration, BadState, StoreUnavailable
-from streamer.events import Offsets
+from streamer.events import Offsets, sequence_of
 from streamer.ledger import SWAP, JournalSource, beyond, journal, note
 from streamer.memory import Memory
 from streamer.protocols import Source
@@ -148,7 +148,9 @@ class Shadow:
         engine, memory = self._lanes.engine, self.memory
         kept, engine.kept = engine.kept or [], None
         for records in kept:
-            deque(memory.learn(records, memory.commit), maxlen=0)
+            after = memory.ledger.offsets  # what the engine committed since the mark was in the journal already
+            left = [record for record in records if record.offset >= after.get(sequence_of(record), 0)]
+            deque(memory.learn(left, memory.commit), maxlen=0)
         if memory.ledger.offsets != engine.memory.ledger.offsets:
             raise BadState(
                 f"{self.generation} came to {dict(memory.ledger.offsets)} where the live one is at "
