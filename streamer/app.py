@@ -25,7 +25,7 @@ from streamer.answers import (
 )
 from streamer.api import METHODS
 from streamer.archiver import Archiver
-from streamer.config import Settings
+from streamer.config import SERVED_RECORDS, Settings
 from streamer.dead_letters import Mirror
 from streamer.decoder import Decoder
 from streamer.drift import DETECTOR
@@ -99,7 +99,7 @@ class App:
             self._source,
             self.memory,
             self,
-            max_records=learning.max_records,
+            max_records=learning.max_records or SERVED_RECORDS,
             commit_interval_s=state.commit_interval_s,
         )
         self.renormaliser = Renormaliser(settings, self)

@@ -16,7 +16,7 @@ from typing import cast
 import msgspec
 
 from streamer.app import learners
-from streamer.config import KafkaSettings, Settings
+from streamer.config import SERVED_RECORDS, KafkaSettings, Settings
 from streamer.consumers import SOURCES
 from streamer.engine import Engine
 from streamer.errors import BadSettings, SourceUnavailable
@@ -132,7 +132,13 @@ def _memory(settings: Settings, made: Callable[[Settings], Learners], folder: Pa
 
 def _drain(memory: Memory, source: Source, settings: Settings, events: int) -> None:
     interval_s = settings.state.commit_interval_s
-    engine = Engine(source, memory, _Nobody(), max_records=settings.learning.max_records, commit_interval_s=interval_s)
+    engine = Engine(
+        source,
+        memory,
+        _Nobody(),
+        max_records=settings.learning.max_records or SERVED_RECORDS,
+        commit_interval_s=interval_s,
+    )
     learned, due, since = 0, time.monotonic() + interval_s, time.monotonic()
     while learned < events:
         step = engine.step(0.1)
@@ -159,7 +165,7 @@ def _parts(memory: Memory, source: Source, settings: Settings) -> dict[str, floa
         last = now
 
     due = time.monotonic() + settings.state.commit_interval_s
-    while records := source.poll(settings.learning.max_records, 0.0):
+    while records := source.poll(settings.learning.max_records or SERVED_RECORDS, 0.0):
         booked("read")
         for part, batch in memory.encoder.encode(records, memory.commit):
             booked("decode and encode")

@@ -22,6 +22,7 @@ Part = TypeVar("Part", bound=msgspec.Struct)
 NUMBER_MAX = 1e30  # of what is learned from: its square must not leave float64, itself not float32
 CATEGORY_ATTRIBUTES = {"year": 10.0}
 GROUP_STEPS = {"age": 10.0}
+SERVED_RECORDS, EVALUATED_RECORDS = 1_000, 2_000  # a micro-batch, unless max_records says another
 KINDS = {"view": 0.2, "click": 1.0, "cart": 2.0, "purchase": 4.0, "dislike": -1.0}
 
 
@@ -99,7 +100,10 @@ class LearningSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     rating_min: Annotated[float, _doc("lowest rating accepted")] = -100.0
     rating_max: Annotated[float, _doc("highest rating accepted")] = 100.0
     event_max_bytes: Annotated[int, _doc("largest event accepted", ge=256, le=60000)] = 16384
-    max_records: Annotated[int, _doc("largest micro-batch", ge=1, le=2000)] = 2000
+    max_records: Annotated[
+        Annotated[int, Meta(ge=1, le=2000)] | None,
+        _doc("largest micro-batch; default: 1,000 where answers wait for the interpreter, 2,000 in evaluate"),
+    ] = None
 
 
 class StateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -20,7 +20,7 @@ import numpy as np
 from streamer.app import learners
 from streamer.arrays import F32, F64
 from streamer.batch import RATING, Batch
-from streamer.config import KafkaSettings, Settings
+from streamer.config import EVALUATED_RECORDS, KafkaSettings, Settings
 from streamer.engine import Engine
 from streamer.errors import StoreUnavailable, StreamerError
 from streamer.events import CLICKS, LOG, RATINGS, Offsets, Record
@@ -193,7 +193,13 @@ def _left(source: Source) -> int:
 def _serve(memory: Memory, source: Source, settings: Settings, progress: Callable[[], None]) -> None:
     """As the service learns, to the last commit."""
     interval_s = settings.state.commit_interval_s
-    engine = Engine(source, memory, _Nobody(), max_records=settings.learning.max_records, commit_interval_s=interval_s)
+    engine = Engine(
+        source,
+        memory,
+        _Nobody(),
+        max_records=settings.learning.max_records or EVALUATED_RECORDS,
+        commit_interval_s=interval_s,
+    )
     engine.stop.set()  # a full disk ends it instead of pausing it
     due = time.monotonic() + interval_s
     try:
@@ -217,7 +223,7 @@ def _ask(
     learn = memory.learners.learn if ranking is None else ranking.learn
     clicks, due = 0, time.monotonic() + settings.state.commit_interval_s
     memory.monitor.regret.watching = True
-    while records := source.poll(settings.learning.max_records, 0.0):
+    while records := source.poll(settings.learning.max_records or EVALUATED_RECORDS, 0.0):
         for part, batch in memory.encoder.encode(records, memory.commit):
             predictions = learn(batch)
             memory.monitor.observe(batch, predictions)

@@ -23,7 +23,7 @@ from streamer.app import learners
 from streamer.arrays import F64, I64
 from streamer.batch import RATING, Batch, Events
 from streamer.churn import Churn
-from streamer.config import Settings
+from streamer.config import EVALUATED_RECORDS, Settings
 from streamer.events import Record
 from streamer.memory import Memory
 from streamer.protocols import Source
@@ -164,7 +164,9 @@ def renormalised(
         states = _States(settings, folder, trial.candidates)
         stack.callback(states.close)
         done, due = 0, trial.every_events
-        while records := source.poll(min(settings.learning.max_records, due - len(told.users)), 0.0):
+        while records := source.poll(
+            min(settings.learning.max_records or EVALUATED_RECORDS, due - len(told.users)), 0.0
+        ):
             states.learn(records, told)
             done += len(records)
             progress(done, total)

@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar
 
 from streamer import gate, generations
 from streamer.answers import Score
-from streamer.config import Settings
+from streamer.config import SERVED_RECORDS, Settings
 from streamer.engine import Engine
 from streamer.errors import BadGeneration, BadState, StoreUnavailable
 from streamer.events import Offsets, sequence_of
@@ -119,7 +119,7 @@ class Shadow:
             due = time.monotonic() + state.commit_interval_s
             while not source.finished:
                 began = time.monotonic()
-                records = source.poll(self._settings.learning.max_records, WAIT_S)
+                records = source.poll(self._settings.learning.max_records or SERVED_RECORDS, WAIT_S)
                 deque(memory.learn(records, self._commit), maxlen=0)
                 if time.monotonic() >= due:
                     self._commit()

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from streamer.app import learners
-from streamer.config import Settings, load
+from streamer.config import SERVED_RECORDS, Settings, load
 from streamer.consumers.memory import Abort, Entry, MemorySource
 from streamer.engine import Engine
 from streamer.events import Click, Event, ItemUpdate, Offsets, Rating, Record, UserRemoval, UserUpdate, message
@@ -91,7 +91,13 @@ def learn(
             memory = Memory(learners(chosen), chosen, store)
             source = MemorySource(entries)
             source.seek(memory.ledger.offsets)
-            engine = Engine(source, memory, Nobody(), max_records=chosen.learning.max_records, commit_interval_s=3600.0)
+            engine = Engine(
+                source,
+                memory,
+                Nobody(),
+                max_records=chosen.learning.max_records or SERVED_RECORDS,
+                commit_interval_s=3600.0,
+            )
             alter(engine)
             steps = 0
             while engine.step(0.0):
