@@ -14,7 +14,7 @@ import numpy as np
 
 from streamer.arrays import F32, I32, Bool
 from streamer.batch import RATING, Batch
-from streamer.config import Settings
+from streamer.config import EVALUATED_RECORDS, Settings
 from streamer.consumers.files import FileSource
 from streamer.learners import Learners
 from streamer.memory import Memory
@@ -55,7 +55,7 @@ def memory(learners: Learners, settings: Settings) -> Iterator[Memory]:
 def batches(parts: Memory, path: Path, settings: Settings) -> Iterator[Batch]:
     """The stream of `path`, as `streamer evaluate` cuts it; each must be learned before the next is asked for."""
     source = FileSource(path, settings.learning.seed)
-    while records := source.poll(settings.learning.max_records, 0.0):
+    while records := source.poll(settings.learning.max_records or EVALUATED_RECORDS, 0.0):
         for part, batch in parts.encoder.encode(records, parts.commit):
             yield batch
             parts.ledger.advance(part)
