@@ -63,7 +63,7 @@ REFITTED_BY = {
     "bayesian-hybrid": "refold",
     "bayesian-hybrid-latent": "refold",
     "bayesian-hybrid-categories": "refold",
-    "bayesian-hybrid-plain": "refold",
+    "bayesian-hybrid-plain": "replay",  # without categories there are hardly priors to begin with
     "transitions": "replay",
     "skip-gram": "replay",
 }

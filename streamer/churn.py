@@ -5,7 +5,8 @@ Two factorisations of the same events are alike only up to a rotation, which no 
     min over R with R'R = 1 of  sum_i n_i |R' v_i - u_i|^2,     R = A B' where sum_i n_i v_i u_i' = A S B'
 
 u being the old rows, v the new ones and n_i the events of item i. Where rows must stay comparable (caches, indexes of nearest
-rows, charts), put v R in the place of v. A retraining from the same first values hardly turns (see docs), a foreign one may.
+rows, charts), put v R in the place of v. A retraining from the same first values hardly turns: alignment takes
+the cosine of biased-mf's items from .88 to .90 on ml-latest-small. A foreign one may turn as it likes.
 
 Schonemann (1966), A generalized solution of the orthogonal Procrustes problem, Psychometrika 31(1).
 """
@@ -19,6 +20,7 @@ from streamer.arrays import F64, I32, Array
 from streamer.batch import RATING, Batch, UserView
 from streamer.embeddings import Side, spaced
 from streamer.protocols import ItemVectors, OnlineLearner, Watched
+from streamer.recommend import top
 
 PANEL_USERS = 500  # whose top tens are compared
 TOP = 10
@@ -83,14 +85,16 @@ def top_rows(learner: OnlineLearner, history: Batch, users: I32, items: I32, lim
     table = next((table for table in tables if table.side == "user"), None)
     order = np.argsort(history.users, kind="stable")
     ends = np.cumsum(np.bincount(history.users, minlength=int(users.max(initial=0)) + 1))
+    place = np.full(int(max(items.max(initial=-1), history.items.max(initial=-1))) + 1, -1, dtype=np.int64)
+    place[items] = np.arange(len(items))
     found = []
     for user in users.tolist():
         seen = np.unique(history.items[order[ends[user - 1] if user else 0 : ends[user]]])
         rows = {} if table is None else {learner.name: table.values[user].copy()}
         scores = learner.score(UserView("", True, rows, seen, True), items)
-        scores = np.where(np.isin(items, seen) | np.isnan(scores), -np.inf, scores)
-        best = np.lexsort((items, -scores))[:limit]
-        found.append(items[best[np.isfinite(scores[best])]])
+        shown = ~np.isnan(scores)
+        shown[place[seen][place[seen] >= 0]] = False
+        found.append(items[top(scores, shown, limit)])
     return found
 
 

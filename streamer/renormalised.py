@@ -221,9 +221,9 @@ class _States:
             score = gate.scored(self._live.errors, line.errors, line.since)
             if score is not None:
                 verdicts[line] = score, gate.verdict(score, chosen)
-        fit = [line for line, (_, better) in verdicts.items() if better]
-        if fit:
-            winner = min(fit, key=lambda line: verdicts[line][0].difference)
+        left = [line for line, (_, better) in verdicts.items() if better is not False]
+        winner = min(left, key=lambda line: verdicts[line][0].difference, default=None)
+        if winner is not None and verdicts[winner][1]:  # whoever leads has to pass, not whoever passes first
             self._let_go(self._before)
             self._before, self._live = self._live, winner
             self._before.since = winner.since = winner.errors.ratings

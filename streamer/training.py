@@ -5,6 +5,7 @@ of the memory; rows of users are the history's own. Users without an event in th
 stay as they were.
 """
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +25,8 @@ from streamer.models import REFITTED_BY, trainer
 from streamer.protocols import Categorised, OnlineLearner, Rebuilt, Row, Rows, Trainer
 from streamer.seed import id_key
 
+LOG = logging.getLogger("streamer.training")
+COMPLETE = 0.99  # share of the events that a history must hold to begin with nothing
 Told = Callable[[str, float], None]  # a learner's name and the share of its training that is done
 
 
@@ -77,12 +80,21 @@ def retrained(
     """The learners `names` (default: all that have a trainer), each fitted anew on `events`.
 
     Reads `memory`, with nothing uncommitted, and changes nothing. Depends on the events, the catalogue and the profiles
-    alone, unless the candidate is `warm`: then on the live rows too, and only learners whose trainers can are fitted.
+    alone, unless the candidate is `warm`: then on the live rows too, and only learners whose trainers can are fitted. So it
+    is, too, where events are missing that were learned of users who are still there: fitted without them, others would forget.
     One thread; the same memory and events give the same bytes. Raises StreamerError for a learner without a trainer, and
     for events of items that the memory does not know.
     """
+    events, learned = _known(memory, events), memory.users.events()
+    if len(events) < COMPLETE * learned and not chosen.warm:
+        LOG.warning(
+            "the history holds %d of the %d events that were learned: only learners that can go on from what they are "
+            "are refitted, the others are carried over",
+            len(events),
+            learned,
+        )
+        chosen = msgspec.structs.replace(chosen, warm=True)
     fitting = {name: _trainer(memory, name, chosen) for name in names or _refitted(memory)}
-    events = _known(memory, events)
     history = whole(memory, events)
     tables, churn = {}, {}
     for name, one in fitting.items():

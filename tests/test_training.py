@@ -96,7 +96,7 @@ def test_what_is_refitted_depends_on_the_history_alone(all_of_them: Fed) -> None
     """Whoever is in it no more has left no trace: so it is for a state that has been retrained, or has learned more."""
     fed = all_of_them
     found = retrained(fed.memory, fed.events())
-    put_in(fed.memory, retrained(fed.memory, fed.events().chosen(np.arange(1000))))
+    put_in(fed.memory, retrained(fed.memory, fed.events(), chosen=Candidate(half_life_days=1.0, window_days=20.0)))
     again = retrained(fed.memory, fed.events())
     assert bits(again) == bits(found)
     assert {"biased-mf", "bayesian-hybrid", "skip-gram", "transitions", "popularity-recent"} <= found.tables.keys()
@@ -191,3 +191,14 @@ def test_churn_of_every_learner_is_told(all_of_them: Fed) -> None:
     assert found.churn["transitions"].top_ten_overlap == 1.0  # a replay of everything
     assert 0.2 < found.churn["biased-mf"].top_ten_overlap < 1.0
     assert found.churn["biased-mf"].item_cosine is not None
+
+
+def test_a_history_with_holes_makes_nobody_forget(all_of_them: Fed, caplog: pytest.LogCaptureFixture) -> None:
+    """What came before it is not in it: only who can go on from the live rows is refitted."""
+    fed = all_of_them
+    events = fed.events()
+    assert len(retrained(fed.memory, events.chosen(np.arange(20, len(events)))).tables) > 5
+    assert not caplog.records
+    late = retrained(fed.memory, events.chosen(np.arange(1000, len(events))))
+    assert set(late.tables) == {"biased-mf"}
+    assert "of the 3000 events that were learned" in caplog.text
