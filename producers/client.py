@@ -7,7 +7,15 @@ from typing import Any, Self, TypeVar
 import httpx
 import msgspec
 
-from streamer.answers import Generations, LearnerStatus, Prediction, Recommendation, Status
+from streamer.answers import (
+    BackupMade,
+    Generations,
+    LearnerStatus,
+    Prediction,
+    ReceiptShown,
+    Recommendation,
+    Status,
+)
 from streamer.errors import NotAuthorised, SourceUnavailable, StreamerError
 
 URL = "http://127.0.0.1:8080"
@@ -44,6 +52,12 @@ class Promoted(msgspec.Struct, frozen=True):
     learners: tuple[LearnerStatus, ...] = ()
 
 
+class Forgotten(msgspec.Struct, frozen=True):
+    """An answer to `forget` and `receipt`: of the user first, then of those who are the same person."""
+
+    receipts: tuple[ReceiptShown, ...] = ()
+
+
 class TooLarge(StreamerError):
     """The server does not read requests of this size."""
 
@@ -51,7 +65,7 @@ class TooLarge(StreamerError):
 class Client:
     """Asks a streamer; safe from several threads."""
 
-    def __init__(self, url: str = URL, *, token: str = "", timeout_s: float = 30.0) -> None:
+    def __init__(self, url: str = URL, *, token: str = "", timeout_s: float | None = 30.0) -> None:
         self.url = url.rstrip("/")
         headers = {"authorization": f"Bearer {token}"} if token else {}
         try:
@@ -104,6 +118,18 @@ class Client:
     def generations(self) -> Generations:
         """What became of every generation."""
         return self._ask("AdminService/ListGenerations", {}, Generations)
+
+    def backup(self, directory: str) -> BackupMade:
+        """Copy the server's data into a path on its machine; however long that takes."""
+        return self._ask("AdminService/Backup", {"directory": directory}, BackupMade)
+
+    def forget(self, user_id: str) -> Forgotten:
+        """Forget a user: answers have stopped when this returns, the receipts say what is left."""
+        return self._ask("AdminService/ForgetUser", {"user_id": user_id}, Forgotten)
+
+    def receipt(self, number: int) -> Forgotten:
+        """How far the forgetting of a user is; raises StreamerError for a number that was never given."""
+        return self._ask("AdminService/ForgetUser", {"receipt": str(number)}, Forgotten)
 
     def publish(self, events: Sequence[bytes]) -> Published:
         """One request with events as `wire` writes them; raises TooLarge for too many of them."""

@@ -151,6 +151,27 @@ class Generations(msgspec.Struct, frozen=True):
     now: str = ""  # what goes on, in words
 
 
+class BackupMade(msgspec.Struct, frozen=True):
+    """A backup that is complete."""
+
+    directory: str = ""
+    files: int = 0
+    size_bytes: int = 0
+    digest: str = ""
+    offsets: tuple[NextOffset, ...] = ()
+
+
+class ReceiptShown(msgspec.Struct, frozen=True):
+    """How far the forgetting of a user is."""
+
+    number: int = 0
+    stage: str = ""
+    records: int = 0
+    dead_letters: int = 0
+    event_ids: int = 0
+    waits: tuple[str, ...] = ()
+
+
 Code = Literal[
     "ok", "canceled", "unknown", "invalid_argument", "deadline_exceeded", "not_found", "permission_denied",
     "resource_exhausted", "failed_precondition", "unimplemented", "internal", "unavailable", "unauthenticated",
@@ -232,6 +253,22 @@ class Answers(Protocol):
 
     def generations(self) -> Generations:
         """What became of every generation."""
+
+    def backup(self, directory: str) -> BackupMade:
+        """Copy all that there is into an absolute path, which is absent or empty. Takes a while, and is called in a thread.
+
+        Raises StreamerError, BadState for damage, StoreUnavailable.
+        """
+
+    def forget(self, user_id: str) -> Sequence[ReceiptShown]:
+        """Answer for the user as for somebody never seen, from before this returns, and begin to erase; of aliases too.
+
+        Blocks until the removal is learned and committed, and is called in a thread. Raises BadEvent for no id, SourceUnavailable,
+        StoreUnavailable.
+        """
+
+    def receipt(self, number: int) -> ReceiptShown:
+        """How far it is; raises StreamerError for a number that was never given."""
 
     def observe_request(self, method: str, code: Code, seconds: float) -> None:
         """For `streamer_request_seconds`; `method` is one of `streamer.api.METHODS`."""

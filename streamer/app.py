@@ -16,7 +16,6 @@ from streamer.answers import (
     DeadLetterCount,
     DriftDetections,
     EventCount,
-    Generations,
     LearnerStatus,
     NextOffset,
     PartitionLag,
@@ -45,6 +44,7 @@ from streamer.renormaliser import Renormaliser
 from streamer.shadow import Live
 from streamer.stability import Stability
 from streamer.state import RocksStore
+from streamer.upkeep import Upkeep
 
 ARCHIVED_S = 600.0  # how long the archive may take to come to a cut
 _LOG = logging.getLogger("streamer.app")
@@ -107,6 +107,9 @@ class App:
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._started_ms = time.time_ns() // 1_000_000
         self._ended = threading.Event()
+        upkeep = self._upkeep = Upkeep(folder, self.engine, self.log, self.archiver, self._sink)
+        self.backup, self.forget, self.receipt = upkeep.backup, upkeep.forget, upkeep.receipt  # see Answers
+        self.rollback, self.generations = self.renormaliser.rollback, self.renormaliser.generations
 
     @property
     def memory(self) -> Memory:
@@ -204,6 +207,7 @@ class App:
         if self.archiver is not None:
             self.archiver.start()
         self.renormaliser.start()
+        self._upkeep.start()
 
     def _run(self) -> None:
         try:
@@ -238,6 +242,7 @@ class App:
         """See engine.Watcher."""
         self._metrics.commit(seconds)
         self._committed = offsets
+        self._upkeep.committed()
         if isinstance(self._source, Hinted):
             self._source.hint(offsets)
         if self._mirror is not None:
@@ -268,6 +273,7 @@ class App:
             self._thread.join()
         self.engine.refuse()
         self.renormaliser.close()
+        self._upkeep.close()
         if self.archiver is not None:
             self.archiver.close()
         self._source.close()
@@ -329,14 +335,6 @@ class App:
     def promote_generation(self, generation: str) -> None:
         """See Answers."""
         self.renormaliser.promote(generation)
-
-    def rollback(self) -> str:
-        """See Answers."""
-        return self.renormaliser.rollback()
-
-    def generations(self) -> Generations:
-        """See Answers."""
-        return self.renormaliser.generations()
 
     def observe_request(self, method: str, code: str, seconds: float) -> None:
         """See Answers."""

@@ -7,7 +7,6 @@ writes, any may read beside it. Who feeds it is archiver.py; how files look is p
 Cost: see archiver.py for writing; reading back takes about .2 us an event.
 """
 
-import os
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import groupby
@@ -17,7 +16,15 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from streamer.archive_manifest import File, Manifest, read_manifest, remove, remove_unlisted, write_manifest
+from streamer.archive_manifest import (
+    File,
+    Manifest,
+    link_or_copy,
+    read_manifest,
+    remove,
+    remove_unlisted,
+    write_manifest,
+)
 from streamer.arrays import F64, I64, U64
 from streamer.batch import CLICK, RATING, Events
 from streamer.config import LearningSettings
@@ -189,16 +196,16 @@ class Archive:
 
         if not user_ids:
             return False
-        rows = parquet.read(self.folder, file, ["user_id"])
-        return bool(parquet.without(rows, user_ids).num_rows < rows.num_rows)
+        rows = parquet.read(self.folder, file, ["user_id", "value"] if file.topic == USERS else ["user_id"])
+        return not parquet.without(rows, user_ids).equals(rows)
 
     def snapshot(self, folder: Path) -> None:
-        """The archive as it is now in the empty data directory `folder`, its files as hard links. Raises OSError."""
+        """The archive as it is now in the empty data directory `folder`, its files as hard links where the disk is the same. Raises OSError."""
         with self._lock:
             for file in self._manifest.files:
                 place = folder / FOLDER / file.path
                 place.parent.mkdir(parents=True, exist_ok=True)
-                os.link(self.folder / file.path, place)
+                link_or_copy(self.folder / file.path, place)
             (folder / FOLDER).mkdir(parents=True, exist_ok=True)
             write_manifest(folder / FOLDER, self._manifest)
 

@@ -77,7 +77,7 @@ class Rows:
         self.forgotten.update(user_ids)
         self._rows = {topic: [parquet.without(part, user_ids) for part in parts] for topic, parts in self._rows.items()}
 
-    def _add(self, records: Sequence[Record], decoded: Sequence[Event | BadEvent]) -> None:
+    def _add(self, records: Sequence[Record], decoded: Sequence[Event | BadEvent | None]) -> None:
         from streamer import parquet
 
         duplicates, odd = self._duplicates(records, decoded), not _NOTHING.isdisjoint(map(type, decoded))

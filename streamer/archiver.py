@@ -114,6 +114,10 @@ class Archiver:
             )
         return self.archive.forget(user_id)
 
+    def checkpoint(self, path: Path) -> None:
+        """A copy of what is archived, for a backup. Raises OSError."""
+        self.archive.snapshot(path.parent)
+
     def close(self) -> None:
         """Write what was read, and of an embedded log what can be read in 2 s; safe to call twice."""
         self._stop.set()

@@ -9,7 +9,7 @@ import numpy as np
 from streamer.batch import CLICK, RATING, Events
 from streamer.config import Settings
 from streamer.engine import Engine
-from streamer.events import Click, Message, Offsets, Rating, Record, message
+from streamer.events import LOG, Click, Message, Offsets, Rating, Record, message
 from streamer.kernel import CACHE_FOLDER
 from streamer.learners import gathered
 from streamer.log import EmbeddedLog, LogSource
@@ -60,6 +60,7 @@ def _exercise(name: str, folder: Path) -> None:
         while engine.step(0.0):
             pass
         engine.commit()
+        memory.dedupe.forget(LOG, ["e1"])
         recommender = Recommender(memory, made.by_name[POPULARITY])
         for user in ("u1", "nobody"):
             recommender.recommend(user, 3)

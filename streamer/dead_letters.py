@@ -1,6 +1,6 @@
 """Events that could not be learned from: the newest 10,000, with reason, origin and the first KiB, in the state's own batch."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -76,6 +76,11 @@ def dead_letters(store: StateStore) -> Iterator[DeadLetter]:
     """Those that are kept, the newest first."""
     found = [_DECODER.decode(value) for key, value in store.scan("dead-letters") if key.startswith(b"#")]
     yield from sorted(found, key=lambda letter: letter.number, reverse=True)
+
+
+def deleted(letters: Iterable[DeadLetter]) -> list[Row]:
+    """The rows that delete these. In the engine's thread, with nothing uncommitted since they were read."""
+    return [Row("dead-letters", b"#%d" % (letter.number % KEPT), None) for letter in letters]
 
 
 class Mirror:

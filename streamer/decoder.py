@@ -10,6 +10,7 @@ import msgspec
 from streamer.config import LearningSettings
 from streamer.errors import BadEvent, Reason
 from streamer.events import (
+    BLANK,
     CLICKS,
     ITEMS,
     RATINGS,
@@ -85,14 +86,14 @@ class Decoder:
 
     def decode(
         self, records: Sequence[Record], users: Collection[str], items: Collection[str]
-    ) -> list[Event | BadEvent]:
-        """Each record's event, or what is wrong with it; ids in `users` and `items` are known to be good.
+    ) -> list[Event | BadEvent | None]:
+        """Each record's event, or what is wrong with it, None for an erased one; ids in `users` and `items` are known to be good.
 
         Cost: .6 us a record; twice that in a run of `RUN` where one is bad.
         """
         if records and records[0].topic == records[-1].topic == ITEMS:  # the catalogue, read as a whole at the start
             return [self._item(one) if one.topic == ITEMS else self._careful(one) for one in records]
-        events: list[Event | BadEvent] = []
+        events: list[Event | BadEvent | None] = []
         for start in range(0, len(records), RUN):
             run = records[start : start + RUN]
             events.extend(self._all(run, users, items) or self._each(run, users, items))
@@ -100,7 +101,7 @@ class Decoder:
 
     def _all(
         self, records: Sequence[Record], users: Collection[str], items: Collection[str]
-    ) -> list[Event | BadEvent] | None:
+    ) -> list[Event | BadEvent | None] | None:
         """The events where all are ratings or clicks and nothing is wrong with any; None otherwise: then each is looked at."""
         decode, values = self._learned, list[Any](record.value for record in records)
         try:
@@ -120,10 +121,10 @@ class Decoder:
 
     def _each(
         self, records: Sequence[Record], users: Collection[str], items: Collection[str]
-    ) -> list[Event | BadEvent]:
+    ) -> list[Event | BadEvent | None]:
         """One by one."""
         decode, low, high, kinds, limit = self._learned, self._low, self._high, self._kinds, self._max_bytes
-        events: list[Event | BadEvent] = []
+        events: list[Event | BadEvent | None] = []
         checked: set[str] = set()  # new ids come in bursts
         for record in records:
             event: Any = None
@@ -146,7 +147,7 @@ class Decoder:
             events.append(event)
         return events
 
-    def _item(self, record: Record) -> Event | BadEvent:
+    def _item(self, record: Record) -> Event | BadEvent | None:
         """Of the catalogue: decoded once where nothing is wrong with it."""
         value = record.value
         with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -156,7 +157,9 @@ class Decoder:
                     return event
         return self._careful(record)
 
-    def _careful(self, record: Record) -> Event | BadEvent:
+    def _careful(self, record: Record) -> Event | BadEvent | None:
+        if record.topic == BLANK:
+            return None
         try:
             return self.parse(record.topic, record.key, record.value)
         except BadEvent as error:

@@ -74,12 +74,29 @@ def _admit(hashes: U64, ring: U64, slots: I32, count: int, window: int, fresh: B
     return count
 
 
+@kernel
+def _exchange(hashes: U64, ring: U64, slots: I32, places: I32) -> int:
+    found = 0
+    for k in range(hashes.shape[0]):
+        slot = _find(ring, slots, hashes[k, 0], hashes[k, 1])
+        if slot < 0:
+            continue
+        at = slots[slot]
+        _remove(ring, slots, slot)
+        ring[at, 0], ring[at, 1] = at, 0  # nobody's: the place itself, so that no two are the same
+        _place(ring, slots, at)
+        places[found] = at
+        found += 1
+    return found
+
+
 class _Ring:
     def __init__(self, window: int) -> None:
         self.window = window
         self.count, self.committed = 0, 0
         self.ids: U64 = np.zeros((0, 2), dtype=np.uint64)
         self.slots: I32 = np.full(0, -1, dtype=np.int32)
+        self.exchanged: set[int] = set()  # blocks that changed though nothing was added to them
 
     def reserve(self, more: int) -> None:
         wanted = min(self.window, self.count + more)
@@ -106,10 +123,21 @@ class Dedupe:
         if self._window and len(event_ids):
             ring = self._rings.setdefault(at, _Ring(self._window))
             ring.reserve(len(event_ids))
-            digests = b"".join(hashlib.blake2b(event.encode(), digest_size=16).digest() for event in event_ids)
-            hashes = np.frombuffer(digests, dtype=np.uint64).reshape(-1, 2)
-            ring.count = _admit(hashes, ring.ids, ring.slots, ring.count, ring.window, fresh)
+            ring.count = _admit(_hashed(event_ids), ring.ids, ring.slots, ring.count, ring.window, fresh)
         return fresh
+
+    def forget(self, at: TopicPartition, event_ids: Sequence[str]) -> int:
+        """Put what no event has in the place of these ids; answers how many were remembered.
+
+        The engine's thread calls it, between two steps.
+        """
+        ring = self._rings.get(at)
+        if ring is None or not event_ids:
+            return 0
+        places = np.empty(len(event_ids), dtype=np.int32)
+        found = _exchange(_hashed(event_ids), ring.ids, ring.slots, places)
+        ring.exchanged.update((places[:found] // BLOCK_IDS).tolist())
+        return int(found)
 
     def restore(self, store: StateStore) -> None:
         """See protocols.Persistent."""
@@ -136,13 +164,13 @@ class Dedupe:
         """See protocols.Persistent."""
         rows = []
         for at, ring in self._rings.items():
-            if ring.count == ring.committed:
+            if ring.count == ring.committed and not ring.exchanged:
                 continue
             name = f"{at.topic}/{at.partition}".encode() + b"\0"
             rows.append(Row("dedupe", name, ring.count.to_bytes(8, "little")))
             oldest = max(ring.committed, ring.count - ring.window)
             spots = np.arange(oldest, ring.count) % ring.window // BLOCK_IDS
-            for block in np.unique(spots).tolist():
+            for block in sorted({*np.unique(spots).tolist(), *ring.exchanged}):
                 stop = min((block + 1) * BLOCK_IDS, ring.window, ring.count)
                 rows.append(
                     Row("dedupe", name + block.to_bytes(4, "big"), ring.ids[block * BLOCK_IDS : stop].tobytes())
@@ -153,3 +181,10 @@ class Dedupe:
         """See protocols.Persistent."""
         for ring in self._rings.values():
             ring.committed = ring.count
+            ring.exchanged.clear()
+
+
+def _hashed(event_ids: Sequence[str]) -> U64:
+    """(n, 2)."""
+    digests = b"".join(hashlib.blake2b(event.encode(), digest_size=16).digest() for event in event_ids)
+    return np.frombuffer(digests, dtype=np.uint64).reshape(-1, 2)

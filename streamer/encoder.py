@@ -37,6 +37,7 @@ from streamer.history import EVENT
 from streamer.items import Items
 from streamer.monitor import DUPLICATE, LEARNED, Monitor
 from streamer.protocols import Row, StateStore
+from streamer.receipts import Receipts
 from streamer.seed import event_keys, sequence_key
 from streamer.users import Users
 
@@ -54,12 +55,12 @@ class Encoder:
 
     def __init__(
         self, settings: LearningSettings, users: Users, items: Items, dedupe: Dedupe, dead_letters: DeadLetters,
-        monitor: Monitor,
+        monitor: Monitor, receipts: Receipts,
     ) -> None:  # fmt: skip
         self._decoder = Decoder(settings)
         self.check_rating = self._decoder.check_rating
         self._users, self._items, self._dedupe = users, items, dedupe
-        self._dead_letters, self._monitor = dead_letters, monitor
+        self._dead_letters, self._monitor, self._receipts = dead_letters, monitor, receipts
         self.like_share, self.seed = settings.like_share, settings.seed
         self._weights = settings.kinds
         self._kind_codes = {kind: 1 + n for n, kind in enumerate(sorted(settings.kinds))}
@@ -80,7 +81,7 @@ class Encoder:
             else:
                 yield part, self._batch(part, chosen, commit)
 
-    def _cuts(self, events: Sequence[Event | BadEvent]) -> Iterator[tuple[int, int]]:
+    def _cuts(self, events: Sequence[Event | BadEvent | None]) -> Iterator[tuple[int, int]]:
         start, users, capacity = 0, set[str](), self._users.capacity
         kinds = set(map(type, events))
         if kinds <= _ALL_CHANGES or (len(events) <= capacity and not kinds & _ALL_CHANGES):
@@ -99,7 +100,7 @@ class Encoder:
         if start < len(events):
             yield start, len(events)
 
-    def _change(self, records: Sequence[Record], events: Sequence[Event | BadEvent]) -> Batch:
+    def _change(self, records: Sequence[Record], events: Sequence[Event | BadEvent | None]) -> Batch:
         self._items.rows([event.item_id for event in events if isinstance(event, _OF_ITEMS)])  # all at once
         for record, event in zip(records, events, strict=True):
             match event:
@@ -111,12 +112,13 @@ class Encoder:
                     self._users.put(event)
                 case UserRemoval():
                     self._users.forget(event.user_id)
+                    self._receipts.put(record, event.user_id)
             self._monitor.count(record.topic, LEARNED)
         self._users.catch_up()
         return self._arrays([], [], np.zeros(0, dtype=np.int32))
 
     def _batch(
-        self, records: Sequence[Record], events: Sequence[Event | BadEvent], commit: Callable[[], None]
+        self, records: Sequence[Record], events: Sequence[Event | BadEvent | None], commit: Callable[[], None]
     ) -> Batch:
         chosen = cast(list[Rating | Click], [event for event in events if type(event) in _ALL_LEARNED])
         # Users first: it may commit, and nothing of these records may be in that commit.

@@ -8,6 +8,7 @@ from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import msgspec
 
+BLANK = ""  # topic of a record of the embedded log that was erased: it keeps its offset and counts as none
 RATINGS, CLICKS, ITEMS, USERS = "ratings", "clicks", "items", "users"
 TOPICS = (RATINGS, CLICKS, ITEMS, USERS)
 CATALOGUE_TOPICS = (ITEMS, USERS)

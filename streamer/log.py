@@ -8,7 +8,7 @@ after it, so no state ever covers a record that a power cut takes back.
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -65,11 +65,12 @@ class _Append:
 class EmbeddedLog:
     """Appends for publishers (protocols.Sink) and reads for any number of `LogSource`s; safe from several threads."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, read_only: bool = False) -> None:
         """Open or create the log in `folder`; raises BadState."""
-        self._rocks = Rocks(folder / "log", compress=True)
+        self._rocks = Rocks(folder / "log", compress=True, read_only=read_only)
         self._waiting: list[_Append] = []
         self._queue, self._writer = threading.Lock(), threading.Lock()
+        self._keeping = threading.Lock()  # held while runs are rewritten, or must not be trimmed
         self._appended = threading.Condition()
         self._trim_at = 0.0
         self._trouble, self._tried_at = "", 0.0
@@ -193,6 +194,14 @@ class EmbeddedLog:
 
         Rather too little than too much: `max_bytes` are on the disk, compressed, and runs are counted as they are read.
         """
+        if not self._keeping.acquire(blocking=False):
+            return  # the next time
+        try:
+            self._trim(covered, max_bytes, older_than_ms)
+        finally:
+            self._keeping.release()
+
+    def _trim(self, covered: int, max_bytes: int | None, older_than_ms: int | None) -> None:
         excess = 0
         if max_bytes is not None and self.size_bytes > max_bytes:
             self._rocks.flush()
@@ -207,6 +216,48 @@ class EmbeddedLog:
             freed += len(value)
         if freed:
             self._rocks.delete_range(_RUNS, keep)
+
+    def rewrite(self, change: Callable[[Record], Record], before: int) -> tuple[int, int] | None:
+        """Put what `change` makes of them in the place of the records before an offset; their offsets stay.
+
+        Answers the first and the last offset of the runs that were written anew, None for none; `sweep` takes what they were out of
+        the files. On the disk when it returns; raises StoreUnavailable, after which it can be done again. Cost: decoding the log.
+        """
+        found: list[int] = []
+        for key, value in self._rocks.scan(_RUNS, _key(before)):
+            records = _DECODER.decode(value)
+            changed = [change(record) if record.offset < before else record for record in records]
+            if any(new is not old for new, old in zip(changed, records, strict=True)):
+                with self._keeping:  # what is trimmed meanwhile must not come back
+                    if self._rocks.get(key) is not None:
+                        self._rocks.write([(key, _ENCODER.encode(changed))])
+                found.append(_first(key))
+        self._rocks.sync()
+        return (found[0], found[-1]) if found else None
+
+    def sweep(self, span: tuple[int, int] | None) -> None:
+        """See Rocks.sweep; of the runs that begin in `span`, None: of all. Raises StoreUnavailable."""
+        self._rocks.sweep(*((_key(span[0]), _key(span[1] + 1)) if span else ()))
+
+    @property
+    def lean(self) -> bool:
+        """See Rocks.lean."""
+        return self._rocks.lean
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Nothing is trimmed meanwhile."""
+        with self._keeping:
+            yield
+
+    def checkpoint(self, path: Path) -> None:
+        """A copy of everything appended so far, see Rocks.checkpoint. Raises StoreUnavailable."""
+        self._rocks.checkpoint(path)
+
+    def verify(self) -> None:
+        """Read every row; raises BadState at a damaged one. Cost: about 1 us a row and its bytes."""
+        for _ in self._rocks.scan(b"", b"\xff"):
+            pass
 
     def close(self) -> None:
         """Safe to call twice."""

@@ -5,9 +5,10 @@ long it is and its SHA-256, and nothing of when it was made: the same history an
 The only file that knows safetensors; it reads arrays and runs nothing.
 """
 
+import dataclasses
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,33 @@ def read(folder: Path) -> tuple[Manifest, Retrained]:
                 f"{learner + _SUFFIX} in {folder} holds {sorted(tables[learner])}, not {names}: retrain"
             )
     return manifest, Retrained(_unpacked("users", ids), _unpacked("items", ids), tables, manifest.churn)
+
+
+def erase(folder: Path, user_ids: Collection[str], of_users: Callable[[str, str], bool]) -> None:
+    """Take the rows of users out of the files of a generation; `of_users`: learner, table -> whether its rows are users'.
+
+    Files that cannot be read, as a crash leaves them here, are deleted: a state that was made of them does without.
+    """
+    try:
+        manifest, found = read(folder) if written(folder) else (None, None)
+    except BadGeneration:
+        manifest = found = None
+    if manifest is None or found is None:
+        for file in folder.glob(f"*{_SUFFIX}"):
+            file.unlink()
+        (folder / _MANIFEST).unlink(missing_ok=True)
+        return
+    kept = [n for n, user_id in enumerate(found.user_ids) if user_id not in user_ids]
+    if len(kept) == len(found.user_ids):
+        return
+    tables = {
+        learner: {name: values[kept] if of_users(learner, name) else values for name, values in named.items()}
+        for learner, named in found.tables.items()
+    }
+    for file in folder.glob(f"*{_SUFFIX}"):
+        file.unlink()  # a backup may have it under another name
+    left = [found.user_ids[n] for n in kept]
+    write(folder, manifest, dataclasses.replace(found, user_ids=left, tables=tables))
 
 
 def _load(folder: Path, name: str, files: Mapping[str, File]) -> dict[str, Array]:

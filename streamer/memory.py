@@ -18,6 +18,7 @@ from streamer.ledger import Ledger
 from streamer.monitor import Monitor
 from streamer.profiles import Profiles
 from streamer.protocols import Persistent
+from streamer.receipts import Receipts
 from streamer.state import RocksStore
 from streamer.users import Users
 
@@ -46,8 +47,10 @@ class Memory:
         learners.attach(self.items)
         profiles = Profiles(self.categories, learning.group_steps)
         self.users = Users(learners.user_tables(), store, learning.seed, state.user_cache_bytes, profiles)
-        self.dedupe, self.dead_letters = Dedupe(state.dedupe_events), DeadLetters()
-        self.encoder = Encoder(learning, self.users, self.items, self.dedupe, self.dead_letters, self.monitor)
+        self.dedupe, self.dead_letters, self.receipts = Dedupe(state.dedupe_events), DeadLetters(), Receipts()
+        self.encoder = Encoder(
+            learning, self.users, self.items, self.dedupe, self.dead_letters, self.monitor, self.receipts
+        )
         self.ledger.start(store.offsets())
         for part in self._parts():
             part.restore(store)
@@ -62,6 +65,7 @@ class Memory:
             self.monitor,
             self.dedupe,
             self.dead_letters,
+            self.receipts,
             self.ledger,
         )
 

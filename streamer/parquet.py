@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
+import msgspec
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped]  # ships no types
 import pyarrow.compute as pc  # type: ignore[import-untyped]  # ships no types
@@ -91,10 +92,26 @@ def by_day(rows: Rows) -> Iterator[tuple[str, Rows]]:
 
 
 def without(rows: Rows, user_ids: Collection[str]) -> Rows:
-    """Rows of other users; rows of no user stay."""
+    """Rows of other users, with none of these named as the same person; rows of no user stay."""
     if not user_ids or not rows.num_rows:
         return rows
-    return rows.filter(pc.invert(pc.is_in(rows["user_id"], value_set=pa.array(list(user_ids), pa.string()))))
+    left = rows.filter(pc.invert(pc.is_in(rows["user_id"], value_set=pa.array(list(user_ids), pa.string()))))
+    return _unnamed(left, user_ids) if "value" in left.column_names else left
+
+
+def _unnamed(rows: Rows, user_ids: Collection[str]) -> Rows:
+    """The rows with `same_as` taken out of profiles that name one of these."""
+    naming = pc.fill_null(pc.match_substring(rows["value"], '"same_as"'), False)
+    if not pc.any(naming).as_py():
+        return rows
+    values = rows["value"].to_pylist()
+    for n in np.flatnonzero(naming.to_numpy()).tolist():
+        said = msgspec.json.decode(values[n])
+        if said.get("same_as") in user_ids:
+            del said["same_as"]
+            values[n] = msgspec.json.encode(said).decode()
+    field = SCHEMA.field("value")
+    return rows.set_column(rows.column_names.index("value"), field, pa.array(values, field.type))
 
 
 def write(folder: Path, number: int, topic: str, day: str, parts: Iterable[Rows]) -> File | None:

@@ -12,8 +12,10 @@ import rocksdict
 from rocksdict import (
     AccessType,
     BlockBasedOptions,
+    BottommostLevelCompaction,
     Cache,
     Checkpoint,
+    CompactOptions,
     Options,
     Rdict,
     ReadOptions,
@@ -34,6 +36,7 @@ def _options(compress: bool, create: bool) -> Options:
     options.set_write_buffer_size(WRITE_BUFFER_BYTES)
     options.set_max_background_jobs(2)
     options.set_keep_log_file_num(2)
+    options.set_max_manifest_file_size(1)  # a new one at each change of files: no key of a file that went stays in it
     options.set_max_open_files(-1)  # a reader beside us keeps its files although we compact them away
     options.set_compression_type(
         rocksdict.DBCompressionType.lz4() if compress else rocksdict.DBCompressionType.none()  # does nothing for floats
@@ -153,6 +156,29 @@ class Rocks:
             Checkpoint(self._db).create_checkpoint(str(path))
         except Exception as error:  # rocksdict raises nothing narrower
             raise StoreUnavailable(f"cannot copy {self.path} to {path}: {error}") from None
+
+    def sweep(self, lower: bytes | None = None, upper: bytes | None = None) -> None:
+        """Write the tables of this range (all, by default) anew, without what was deleted or replaced in them; then see `lean`.
+
+        Raises StoreUnavailable. Cost: a read and a write of the range.
+        """
+        options = CompactOptions()
+        options.set_bottommost_level_compaction(BottommostLevelCompaction.force())
+        options.set_exclusive_manual_compaction(False)  # what is committed meanwhile need not wait
+        try:
+            self._db.flush()
+            self._db.compact_range(lower, upper, options)
+            self._db.delete(b"\xff")  # which is not there: the list of files is made anew once more, as the one
+            self._db.flush()  # of the last change begins with the keys of what went
+        except Exception as error:  # rocksdict raises nothing narrower
+            raise StoreUnavailable(f"cannot write to {self.path}: {error}") from None
+
+    @property
+    def lean(self) -> bool:
+        """Whether there are no tables on the disk but those in use: one that went stays until whoever reads it is done."""
+        with _reading(self.path):
+            live = {str(file["name"]).lstrip("/") for file in self._db.live_files()}
+        return {path.name for path in self.path.glob("*.sst")} <= live
 
     def sync(self) -> None:
         """Make what was written survive a power cut; raises StoreUnavailable."""

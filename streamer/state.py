@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from streamer import generations
+from streamer import generations, receipts
 from streamer.config import LearningSettings
 from streamer.errors import BadState
 from streamer.events import Offsets, TopicPartition
@@ -24,7 +24,8 @@ from streamer.rocks import Rocks
 FORMAT = 2
 LEARNED = "learned"  # what the tables of learners begin with
 PROMOTED = "champions"  # kind -> the learner that was promoted for it
-OUTSIDE_DIGEST = ("journal", "dead-letters", PROMOTED)  # a promotion changes answers, and nothing that is learned
+# A promotion changes answers, and nothing that is learned; a receipt is about files.
+OUTSIDE_DIGEST = ("journal", "dead-letters", PROMOTED, receipts.OPEN, receipts.DONE)
 _NUL = b"\0"
 
 
@@ -85,7 +86,7 @@ class RocksStore:
             yield key[cut:], value
 
     def commit(self, rows: Iterable[Row | Rows], offsets: Offsets) -> None:
-        """See protocols.StateStore."""
+        """See protocols.StateStore. From any thread."""
         self._rocks.write(self._encoded(rows, offsets))
 
     def sync(self) -> None:
@@ -170,6 +171,15 @@ class RocksStore:
         assert meta is not None, "a state that a Memory was opened on"
         self.generation = generation
         return _row(msgspec.structs.replace(meta, generation=generation))
+
+    def sweep(self) -> None:
+        """See Rocks.sweep; raises StoreUnavailable."""
+        self._rocks.sweep()
+
+    @property
+    def lean(self) -> bool:
+        """See Rocks.lean."""
+        return self._rocks.lean
 
     def promoted(self) -> dict[Kind, str]:
         """The learners that were promoted, by kind."""

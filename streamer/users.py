@@ -218,19 +218,23 @@ class Users:
 
     def forget(self, user_id: str) -> None:
         """Delete everything under the user's name; raises nothing for one never seen. What items learned stays until the next renormalisation."""
-        key = user_id.encode()
         if self.view(user_id).known:
             self.count -= 1
         if user_id in self.row_of:
             with self._moving:
                 self._release(np.array([self.row_of[user_id]], dtype=np.int32))
         self.history.drop_sealed(user_id)
+        self._profiles[user_id] = None
+        self._removed[user_id] = self.gone(user_id)
+
+    def gone(self, user_id: str) -> list[Row]:
+        """The rows that delete all that a state has under the user's name."""
+        key = user_id.encode()
         gone = [Row("users/profile", key, None), Row("users/head", key, None)]
         gone.extend(Row(name, key, None) for name, _ in self._tables.values())
         gone.extend(Row("users/history", block_key(user_id, n), None) for n in range(BLOCKS))
         gone.extend(Row("users/seen", block_key(user_id, n), None) for n in range(PAGES))
-        self._profiles[user_id] = None
-        self._removed[user_id] = gone
+        return gone
 
     def unknown(self, learner: str) -> Array:
         """The learner's row of somebody never seen, (width,), with nothing of anybody's id in it."""

@@ -77,7 +77,8 @@ def test_a_client_that_knows_only_reflection_can_ask(channel: grpc.Channel) -> N
             request = message_factory.GetMessageClass(method.input_type)
             response = message_factory.GetMessageClass(method.output_type)
             made = request()
-            for field, value in (("user_id", "u1"), ("item_id", "alien"), ("learner", "skip-gram")):
+            given = {"user_id": "u1", "item_id": "alien", "learner": "skip-gram", "directory": "/nowhere"}
+            for field, value in given.items():
                 if field in method.input_type.fields_by_name:
                     setattr(made, field, value)
             call: Any = channel.unary_unary(

@@ -23,8 +23,8 @@ RING_0 = {
 RING_1 = {"consumers", "producers", "models"}
 RING_2 = {
     "archive", "archive_rows", "archiver", "categories", "churn", "dead_letters", "decoder", "dedupe",
-    "drift", "encoder", "engine", "gate", "history", "items", "kin", "learners", "ledger",
-    "log", "memory", "metrics", "monitor", "occasions", "profiles", "recommend", "refeeding", "regret",
+    "drift", "encoder", "engine", "erasure", "gate", "history", "items", "kin", "learners", "ledger",
+    "log", "memory", "metrics", "monitor", "occasions", "profiles", "receipts", "recommend", "refeeding", "regret",
     "renormaliser", "rocks", "shadow", "stability", "state", "training_process", "users",
 }  # fmt: skip
 

@@ -119,7 +119,7 @@ def test_the_commands_of_the_readme_run(movielens: Path, tmp_path: Path) -> None
                 words[0] = str(streamer_bin)
                 words += (
                     ["--url", process.url]
-                    if words[1] in ("recommend", "publish", "promote", "renormalise", "generations")
+                    if words[1] in ("recommend", "publish", "promote", "renormalise", "generations", "backup", "forget")
                     else []
                 )
                 words += ["--port", "0", "--data", "another"] if words[1] == "doctor" else []  # before it runs

@@ -55,14 +55,14 @@ class Seen:
         self.batches: list[Batch] = []
         self.parts: list[int] = []
         engine = Engine(Cutter(stream, sizes), self.memory, Nobody(), max_records=2000, commit_interval_s=3600.0)  # type: ignore[arg-type]  # polls only
-        learn: Callable[[Batch], object] = engine.learners.learn
+        learn: Callable[[Batch], object] = engine.memory.learners.learn
 
         def learned(batch: Batch) -> object:
             self.batches.append(batch)
             self.users += [self.memory.users.ids[row] for row in batch.users.tolist()]
             return learn(batch)
 
-        engine.learners.learn = learned  # type: ignore[method-assign,assignment]  # looked at, not replaced
+        engine.memory.learners.learn = learned  # type: ignore[method-assign,assignment]  # looked at, not replaced
         while count := engine.step(0.0):
             self.parts.append(count)
         engine.commit()

@@ -140,7 +140,7 @@ def offsets_before_state(engine: Engine) -> None:
 
 def negatives_forgotten(engine: Engine) -> None:
     """Only the rows of a batch's own users and items are committed."""
-    skip_gram = engine.learners.by_name["skip-gram"]
+    skip_gram = engine.memory.learners.by_name["skip-gram"]
     assert isinstance(skip_gram, Probed)
     table, learn_ = skip_gram.tables()["item"], skip_gram.learn_probed
 

@@ -15,5 +15,7 @@ METHODS = (
     "streamer.v1.AdminService/Renormalise",
     "streamer.v1.AdminService/Rollback",
     "streamer.v1.AdminService/ListGenerations",
+    "streamer.v1.AdminService/Backup",
+    "streamer.v1.AdminService/ForgetUser",
     "grpc.health.v1.Health/Check",
 )

@@ -1,8 +1,9 @@
 """AdminService: how is it going, and who answers?"""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import PurePath
 from typing import TypeVar
 
 import msgspec
@@ -10,7 +11,7 @@ from connectrpc.request import RequestContext
 
 from streamer._gen.streamer.v1 import admin_pb as pb
 from streamer._gen.streamer.v1.admin_connect import AdminService
-from streamer.answers import Answers, Generation, LearnerStatus, Score, Status
+from streamer.answers import Answers, Generation, LearnerStatus, ReceiptShown, Score, Status
 from streamer.api.errors import invalid
 
 T = TypeVar("T")
@@ -70,6 +71,35 @@ class Admin(AdminService):
         """What waits for the disk must not hold up answers."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, ask, *arguments)
 
+    async def backup(
+        self, request: pb.BackupRequest, ctx: RequestContext[pb.BackupRequest, pb.BackupResponse]
+    ) -> pb.BackupResponse:
+        """Copy the data directory."""
+        if not PurePath(request.directory).is_absolute():
+            raise invalid("say where the backup goes: directory is an absolute path on the server's machine")
+        made = await self._in_thread(self._answers.backup, request.directory)
+        return pb.BackupResponse(
+            directory=made.directory,
+            files=made.files,
+            size_bytes=made.size_bytes,
+            digest=made.digest,
+            offsets=[pb.Offset(topic=o.topic, partition=o.partition, next=o.next) for o in made.offsets],
+        )
+
+    async def forget_user(
+        self, request: pb.ForgetUserRequest, ctx: RequestContext[pb.ForgetUserRequest, pb.ForgetUserResponse]
+    ) -> pb.ForgetUserResponse:
+        """Forget a user, or say how far that is."""
+        what = request.what
+        if what is None or not what.value:
+            raise invalid("say whom to forget: user_id; or of what receipt you want to know: receipt is its number")
+        found: Sequence[ReceiptShown]
+        if what.field == "user_id":
+            found = await self._in_thread(self._answers.forget, what.value)
+        else:
+            found = [await self._in_thread(self._answers.receipt, what.value)]
+        return pb.ForgetUserResponse(receipts=[_receipt(receipt) for receipt in found])
+
 
 def written(status: Status) -> pb.GetStatusResponse:
     """The status as it is sent."""
@@ -93,6 +123,17 @@ def written(status: Status) -> pb.GetStatusResponse:
         if (kept := status.archive)
         else None,
         renormalisation=status.renormalisation,
+    )
+
+
+def _receipt(receipt: ReceiptShown) -> pb.Receipt:
+    return pb.Receipt(
+        number=receipt.number,
+        stage=receipt.stage,
+        records=receipt.records,
+        dead_letters=receipt.dead_letters,
+        event_ids=receipt.event_ids,
+        waits=list(receipt.waits),
     )
 
 

@@ -10,6 +10,7 @@ from threading import Lock
 
 from streamer import __version__
 from streamer.answers import (
+    BackupMade,
     Code,
     DeadLetterCount,
     EventCount,
@@ -19,12 +20,13 @@ from streamer.answers import (
     NextOffset,
     PartitionLag,
     Prediction,
+    ReceiptShown,
     Recommendation,
     RollingRmse,
     Status,
 )
 from streamer.config import LearningSettings
-from streamer.decoder import Decoder
+from streamer.decoder import Decoder, check_id
 from streamer.errors import Reason, SourceUnavailable, StreamerError, UnknownCategory
 from streamer.events import LOG, Click, ItemUpdate, Message, Offsets, Rating
 from streamer.freshness import Freshness
@@ -39,7 +41,7 @@ class MemoryAnswers:
         self.failure: Exception | None = None
         self.requests: Counter[tuple[str, str]] = Counter()  # (method, code)
         self.rejected: Counter[str] = Counter()  # by reason
-        self.promoted = ""
+        self.promoted, self.forgotten = "", 0
         self._decoder = Decoder(LearningSettings())
         self._freshness = Freshness()
         self._lock = Lock()
@@ -167,6 +169,25 @@ class MemoryAnswers:
     def generations(self) -> Generations:
         """There is only one."""
         return Generations((Generation(id="g0", live=True, stage="live"),))
+
+    def backup(self, directory: str) -> BackupMade:
+        """Nothing is copied."""
+        self._fail()
+        return BackupMade(directory, 1, 100, "0" * 64, (NextOffset("log", 0, self.learned),))
+
+    def forget(self, user_id: str) -> list[ReceiptShown]:
+        """What the user has seen goes."""
+        self._fail()
+        check_id(user_id, "the user's id")
+        self._seen.pop(user_id, None)
+        self.forgotten += 1
+        return [self.receipt(self.forgotten)]
+
+    def receipt(self, number: int) -> ReceiptShown:
+        """All are complete."""
+        if not 1 <= number <= self.forgotten:
+            raise StreamerError(f"no receipt {number}: there were {self.forgotten}")
+        return ReceiptShown(number, "complete")
 
     def observe_request(self, method: str, code: Code, seconds: float) -> None:
         """Counted."""

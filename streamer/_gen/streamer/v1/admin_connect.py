@@ -19,7 +19,7 @@ from connectrpc.server import ConnectASGIApplication, ConnectWSGIApplication, DE
 from protobuf import DescService
 
 from . import admin_pb
-from .admin_pb import GetStatusRequest, GetStatusResponse, ListGenerationsRequest, ListGenerationsResponse, PromoteRequest, PromoteResponse, RenormaliseRequest, RenormaliseResponse, RollbackRequest, RollbackResponse
+from .admin_pb import BackupRequest, BackupResponse, ForgetUserRequest, ForgetUserResponse, GetStatusRequest, GetStatusResponse, ListGenerationsRequest, ListGenerationsResponse, PromoteRequest, PromoteResponse, RenormaliseRequest, RenormaliseResponse, RollbackRequest, RollbackResponse
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Mapping
@@ -58,6 +58,18 @@ class AdminService(Protocol):
     async def list_generations(self, request: ListGenerationsRequest, ctx: RequestContext[ListGenerationsRequest, ListGenerationsResponse], /) -> ListGenerationsResponse:
         """
         What became of every generation, the oldest first.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    async def backup(self, request: BackupRequest, ctx: RequestContext[BackupRequest, BackupResponse], /) -> BackupResponse:
+        """
+        Copy the data directory, on the server's machine, while it is learned into. Answered when it is complete.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    async def forget_user(self, request: ForgetUserRequest, ctx: RequestContext[ForgetUserRequest, ForgetUserResponse], /) -> ForgetUserResponse:
+        """
+        Forget a user and who is the same person by `same_as`. Answers stop before it is answered; the receipt says what is left to do.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -133,6 +145,28 @@ class AdminServiceASGIApplication(ConnectASGIApplication[AdminService]):
                         stream_type=StreamType.UNARY,
                     ),
                     function=svc.list_generations,
+                ),
+                "/streamer.v1.AdminService/Backup": Endpoint.unary(
+                    method=MethodInfo(
+                        name="Backup",
+                        service_name="streamer.v1.AdminService",
+                        input=BackupRequest,
+                        output=BackupResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=svc.backup,
+                ),
+                "/streamer.v1.AdminService/ForgetUser": Endpoint.unary(
+                    method=MethodInfo(
+                        name="ForgetUser",
+                        service_name="streamer.v1.AdminService",
+                        input=ForgetUserRequest,
+                        output=ForgetUserResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=svc.forget_user,
                 ),
             },
             interceptors=interceptors,
@@ -263,6 +297,52 @@ class AdminServiceClient(ConnectClient):
             headers=headers,
             timeout_ms=timeout_ms,
         )
+    async def backup(
+        self,
+        request: BackupRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> BackupResponse:
+        """
+        Copy the data directory, on the server's machine, while it is learned into. Answered when it is complete.
+        """
+        return await self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="Backup",
+                service_name="streamer.v1.AdminService",
+                input=BackupRequest,
+                output=BackupResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    async def forget_user(
+        self,
+        request: ForgetUserRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> ForgetUserResponse:
+        """
+        Forget a user and who is the same person by `same_as`. Answers stop before it is answered; the receipt says what is left to do.
+        """
+        return await self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="ForgetUser",
+                service_name="streamer.v1.AdminService",
+                input=ForgetUserRequest,
+                output=ForgetUserResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
 
 class AdminServiceSync(Protocol):
     def get_status(self, request: GetStatusRequest, ctx: RequestContext[GetStatusRequest, GetStatusResponse], /) -> GetStatusResponse:
@@ -292,6 +372,18 @@ class AdminServiceSync(Protocol):
     def list_generations(self, request: ListGenerationsRequest, ctx: RequestContext[ListGenerationsRequest, ListGenerationsResponse], /) -> ListGenerationsResponse:
         """
         What became of every generation, the oldest first.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    def backup(self, request: BackupRequest, ctx: RequestContext[BackupRequest, BackupResponse], /) -> BackupResponse:
+        """
+        Copy the data directory, on the server's machine, while it is learned into. Answered when it is complete.
+        """
+        raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
+
+    def forget_user(self, request: ForgetUserRequest, ctx: RequestContext[ForgetUserRequest, ForgetUserResponse], /) -> ForgetUserResponse:
+        """
+        Forget a user and who is the same person by `same_as`. Answers stop before it is answered; the receipt says what is left to do.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -365,6 +457,28 @@ class AdminServiceWSGIApplication(ConnectWSGIApplication):
                         stream_type=StreamType.UNARY,
                     ),
                     function=service.list_generations,
+                ),
+                "/streamer.v1.AdminService/Backup": EndpointSync.unary(
+                    method=MethodInfo(
+                        name="Backup",
+                        service_name="streamer.v1.AdminService",
+                        input=BackupRequest,
+                        output=BackupResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=service.backup,
+                ),
+                "/streamer.v1.AdminService/ForgetUser": EndpointSync.unary(
+                    method=MethodInfo(
+                        name="ForgetUser",
+                        service_name="streamer.v1.AdminService",
+                        input=ForgetUserRequest,
+                        output=ForgetUserResponse,
+                        idempotency_level=IdempotencyLevel.UNKNOWN,
+                        stream_type=StreamType.UNARY,
+                    ),
+                    function=service.forget_user,
                 ),
             },
             interceptors=interceptors,
@@ -489,6 +603,52 @@ class AdminServiceClientSync(ConnectClientSync):
                 service_name="streamer.v1.AdminService",
                 input=ListGenerationsRequest,
                 output=ListGenerationsResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    def backup(
+        self,
+        request: BackupRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> BackupResponse:
+        """
+        Copy the data directory, on the server's machine, while it is learned into. Answered when it is complete.
+        """
+        return self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="Backup",
+                service_name="streamer.v1.AdminService",
+                input=BackupRequest,
+                output=BackupResponse,
+                idempotency_level=IdempotencyLevel.UNKNOWN,
+                stream_type=StreamType.UNARY,
+            ),
+            headers=headers,
+            timeout_ms=timeout_ms,
+        )
+    def forget_user(
+        self,
+        request: ForgetUserRequest,
+        *,
+        headers: Headers | Mapping[str, str] | None = None, 
+        timeout_ms: int | None = None,
+    ) -> ForgetUserResponse:
+        """
+        Forget a user and who is the same person by `same_as`. Answers stop before it is answered; the receipt says what is left to do.
+        """
+        return self.execute_unary(
+            request=request,
+            method=MethodInfo(
+                name="ForgetUser",
+                service_name="streamer.v1.AdminService",
+                input=ForgetUserRequest,
+                output=ForgetUserResponse,
                 idempotency_level=IdempotencyLevel.UNKNOWN,
                 stream_type=StreamType.UNARY,
             ),

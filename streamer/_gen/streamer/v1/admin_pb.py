@@ -420,6 +420,216 @@ class Generation(Message[_GenerationFields]):
         seconds: dict[str, float]
         churn: dict[str, float]
 
+_BackupRequestFields: TypeAlias = Literal["directory"]
+
+class BackupRequest(Message[_BackupRequestFields]):
+    """
+    ```proto
+    message streamer.v1.BackupRequest
+    ```
+
+    Attributes:
+        directory:
+            absolute; absent or empty
+
+            ```proto
+            string directory = 1;
+            ```
+    """
+
+    __slots__ = ("directory",)
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            directory: str = "",
+        ) -> None:
+            pass
+
+        directory: str
+
+_BackupResponseFields: TypeAlias = Literal["directory", "files", "size_bytes", "digest", "offsets"]
+
+class BackupResponse(Message[_BackupResponseFields]):
+    """
+    ```proto
+    message streamer.v1.BackupResponse
+    ```
+
+    Attributes:
+        directory:
+            ```proto
+            string directory = 1;
+            ```
+        files:
+            ```proto
+            int64 files = 2;
+            ```
+        size_bytes:
+            ```proto
+            int64 size_bytes = 3;
+            ```
+        digest:
+            of the state in it, as `streamer inspect --digest` prints it
+
+            ```proto
+            string digest = 4;
+            ```
+        offsets:
+            that the state in it covers
+
+            ```proto
+            repeated streamer.v1.Offset offsets = 5;
+            ```
+    """
+
+    __slots__ = ("directory", "files", "size_bytes", "digest", "offsets")
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            directory: str = "",
+            files: int = 0,
+            size_bytes: int = 0,
+            digest: str = "",
+            offsets: list[Offset] | None = None,
+        ) -> None:
+            pass
+
+        directory: str
+        files: int
+        size_bytes: int
+        digest: str
+        offsets: list[Offset]
+
+_ForgetUserRequestFields: TypeAlias = Literal["user_id", "receipt"]
+
+class ForgetUserRequest(Message[_ForgetUserRequestFields]):
+    """
+    ```proto
+    message streamer.v1.ForgetUserRequest
+    ```
+
+    Attributes:
+        what:
+            ```proto
+            oneof what
+            ```
+    """
+
+    __slots__ = ("what",)
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            what: Oneof[Literal["user_id"], str] | Oneof[Literal["receipt"], int] | None = None,
+        ) -> None:
+            pass
+
+        what: Oneof[Literal["user_id"], str] | Oneof[Literal["receipt"], int] | None
+
+_ReceiptFields: TypeAlias = Literal["number", "stage", "records", "dead_letters", "event_ids", "waits"]
+
+class Receipt(Message[_ReceiptFields]):
+    """
+    ```proto
+    message streamer.v1.Receipt
+    ```
+
+    Attributes:
+        number:
+            ```proto
+            int64 number = 1;
+            ```
+        stage:
+            pending, erased, complete
+
+            ```proto
+            string stage = 2;
+            ```
+        records:
+            of the log that are blank now
+
+            ```proto
+            int64 records = 3;
+            ```
+        dead_letters:
+            ```proto
+            int64 dead_letters = 4;
+            ```
+        event_ids:
+            no longer remembered against duplicates
+
+            ```proto
+            int64 event_ids = 5;
+            ```
+        waits:
+            what is left, a sentence each
+
+            ```proto
+            repeated string waits = 6;
+            ```
+    """
+
+    __slots__ = ("number", "stage", "records", "dead_letters", "event_ids", "waits")
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            number: int = 0,
+            stage: str = "",
+            records: int = 0,
+            dead_letters: int = 0,
+            event_ids: int = 0,
+            waits: list[str] | None = None,
+        ) -> None:
+            pass
+
+        number: int
+        stage: str
+        records: int
+        dead_letters: int
+        event_ids: int
+        waits: list[str]
+
+_ForgetUserResponseFields: TypeAlias = Literal["receipts"]
+
+class ForgetUserResponse(Message[_ForgetUserResponseFields]):
+    """
+    ```proto
+    message streamer.v1.ForgetUserResponse
+    ```
+
+    Attributes:
+        receipts:
+            of the user first, then of those who are the same person
+
+            ```proto
+            repeated streamer.v1.Receipt receipts = 1;
+            ```
+    """
+
+    __slots__ = ("receipts",)
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            receipts: list[Receipt] | None = None,
+        ) -> None:
+            pass
+
+        receipts: list[Receipt]
+
 _RollingRmseFields: TypeAlias = Literal["window", "rmse"]
 
 class RollingRmse(Message[_RollingRmseFields]):
@@ -906,7 +1116,7 @@ class GetStatusResponse(Message[_GetStatusResponseFields]):
 
 
 _DESC = file_desc(
-    b'\n\x17streamer/v1/admin.proto\x12\x0bstreamer.v1"\x12\n\x10GetStatusRequest"]\n\x0ePromoteRequest\x12\x1a\n\x07learner\x18\x01 \x01(\tH\x00R\x07learner\x12%\n\rgeneration_id\x18\x02 \x01(\tH\x00R\x0cgenerationIdB\x08\n\x06target"C\n\x0fPromoteResponse\x120\n\x08learners\x18\x01 \x03(\x0b2\x14.streamer.v1.LearnerR\x08learners"\x14\n\x12RenormaliseRequest"\x15\n\x13RenormaliseResponse"\x11\n\x0fRollbackRequest"2\n\x10RollbackResponse\x12\x1e\n\ngeneration\x18\x01 \x01(\tR\ngeneration"\x18\n\x16ListGenerationsRequest"f\n\x17ListGenerationsResponse\x129\n\x0bgenerations\x18\x01 \x03(\x0b2\x17.streamer.v1.GenerationR\x0bgenerations\x12\x10\n\x03now\x18\x02 \x01(\tR\x03now"\xce\x01\n\x05Score\x12\x18\n\x07learner\x18\x01 \x01(\tR\x07learner\x12\x18\n\x07ratings\x18\x02 \x01(\x03R\x07ratings\x12\x1f\n\x0bbefore_rmse\x18\x03 \x01(\x01R\nbeforeRmse\x12\x1d\n\nafter_rmse\x18\x04 \x01(\x01R\tafterRmse\x12\x1e\n\ndifference\x18\x05 \x01(\x01R\ndifference\x12"\n\nhalf_width\x18\x06 \x01(\x01H\x00R\thalfWidth\x88\x01\x01B\r\n\x0b_half_width"\xa9\x04\n\nGeneration\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n\x06parent\x18\x02 \x01(\tR\x06parent\x12\x12\n\x04live\x18\x03 \x01(\x08R\x04live\x12\x14\n\x05stage\x18\x04 \x01(\tR\x05stage\x12\x10\n\x03why\x18\x05 \x01(\tR\x03why\x12\x18\n\x07trigger\x18\x06 \x01(\tR\x07trigger\x12\x1d\n\ncut_events\x18\x07 \x01(\x03R\tcutEvents\x12\x15\n\x06cut_ms\x18\x08 \x01(\x03R\x05cutMs\x12\x1d\n\nchanged_ms\x18\t \x01(\x03R\tchangedMs\x12*\n\x06scores\x18\n \x03(\x0b2\x12.streamer.v1.ScoreR\x06scores\x12,\n\x07watched\x18\x0b \x03(\x0b2\x12.streamer.v1.ScoreR\x07watched\x12>\n\x07seconds\x18\x0c \x03(\x0b2$.streamer.v1.Generation.SecondsEntryR\x07seconds\x128\n\x05churn\x18\r \x03(\x0b2".streamer.v1.Generation.ChurnEntryR\x05churn\x1a:\n\x0cSecondsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\x1a8\n\nChurnEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01"G\n\x0bRollingRmse\x12\x16\n\x06window\x18\x01 \x01(\x05R\x06window\x12\x17\n\x04rmse\x18\x02 \x01(\x01H\x00R\x04rmse\x88\x01\x01B\x07\n\x05_rmse"C\n\x0fDriftDetections\x12\x1a\n\x08detector\x18\x01 \x01(\tR\x08detector\x12\x14\n\x05count\x18\x02 \x01(\x03R\x05count"\xe0\x01\n\x07Learner\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n\x04kind\x18\x02 \x01(\tR\x04kind\x12\x1a\n\x08champion\x18\x03 \x01(\x08R\x08champion\x12,\n\x04rmse\x18\x04 \x03(\x0b2\x18.streamer.v1.RollingRmseR\x04rmse\x12G\n\x10drift_detections\x18\x05 \x03(\x0b2\x1c.streamer.v1.DriftDetectionsR\x0fdriftDetections\x12\x1a\n\x08promoted\x18\x06 \x01(\x08R\x08promoted"R\n\nEventCount\x12\x14\n\x05topic\x18\x01 \x01(\tR\x05topic\x12\x18\n\x07outcome\x18\x02 \x01(\tR\x07outcome\x12\x14\n\x05count\x18\x03 \x01(\x03R\x05count"?\n\x0fDeadLetterCount\x12\x16\n\x06reason\x18\x01 \x01(\tR\x06reason\x12\x14\n\x05count\x18\x02 \x01(\x03R\x05count"Z\n\x0cPartitionLag\x12\x14\n\x05topic\x18\x01 \x01(\tR\x05topic\x12\x1c\n\tpartition\x18\x02 \x01(\x05R\tpartition\x12\x16\n\x06events\x18\x03 \x01(\x03R\x06events"P\n\x06Offset\x12\x14\n\x05topic\x18\x01 \x01(\tR\x05topic\x12\x1c\n\tpartition\x18\x02 \x01(\x05R\tpartition\x12\x12\n\x04next\x18\x03 \x01(\x03R\x04next"k\n\x07Archive\x12\x14\n\x05bytes\x18\x01 \x01(\x03R\x05bytes\x12\x18\n\x07records\x18\x02 \x01(\x03R\x07records\x12\x16\n\x06behind\x18\x03 \x01(\x03R\x06behind\x12\x18\n\x07trouble\x18\x04 \x01(\tR\x07trouble"\xff\x04\n\x11GetStatusResponse\x12\x18\n\x07version\x18\x01 \x01(\tR\x07version\x12\x14\n\x05state\x18\x02 \x01(\tR\x05state\x12\x1c\n\tingestion\x18\x03 \x01(\tR\tingestion\x12\x1d\n\nstarted_ms\x18\x04 \x01(\x03R\tstartedMs\x12\x19\n\x08uptime_s\x18\x05 \x01(\x01R\x07uptimeS\x12\x1e\n\ngeneration\x18\x06 \x01(\tR\ngeneration\x120\n\x08learners\x18\x07 \x03(\x0b2\x14.streamer.v1.LearnerR\x08learners\x12/\n\x06events\x18\x08 \x03(\x0b2\x17.streamer.v1.EventCountR\x06events\x12?\n\x0cdead_letters\x18\t \x03(\x0b2\x1c.streamer.v1.DeadLetterCountR\x0bdeadLetters\x12+\n\x03lag\x18\n \x03(\x0b2\x19.streamer.v1.PartitionLagR\x03lag\x12-\n\x07offsets\x18\x0b \x03(\x0b2\x13.streamer.v1.OffsetR\x07offsets\x12\x14\n\x05users\x18\x0c \x01(\x03R\x05users\x12\x14\n\x05items\x18\r \x01(\x03R\x05items\x12\x1f\n\x0bstate_bytes\x18\x0e \x01(\x03R\nstateBytes\x12\x1b\n\tlog_bytes\x18\x0f \x01(\x03R\x08logBytes\x12.\n\x07archive\x18\x14 \x01(\x0b2\x14.streamer.v1.ArchiveR\x07archive\x12(\n\x0frenormalisation\x18\x10 \x01(\tR\x0frenormalisation2\x99\x03\n\x0cAdminService\x12J\n\tGetStatus\x12\x1d.streamer.v1.GetStatusRequest\x1a\x1e.streamer.v1.GetStatusResponse\x12D\n\x07Promote\x12\x1b.streamer.v1.PromoteRequest\x1a\x1c.streamer.v1.PromoteResponse\x12P\n\x0bRenormalise\x12\x1f.streamer.v1.RenormaliseRequest\x1a .streamer.v1.RenormaliseResponse\x12G\n\x08Rollback\x12\x1c.streamer.v1.RollbackRequest\x1a\x1d.streamer.v1.RollbackResponse\x12\\\n\x0fListGenerations\x12#.streamer.v1.ListGenerationsRequest\x1a$.streamer.v1.ListGenerationsResponseb\x06proto3',
+    b'\n\x17streamer/v1/admin.proto\x12\x0bstreamer.v1"\x12\n\x10GetStatusRequest"]\n\x0ePromoteRequest\x12\x1a\n\x07learner\x18\x01 \x01(\tH\x00R\x07learner\x12%\n\rgeneration_id\x18\x02 \x01(\tH\x00R\x0cgenerationIdB\x08\n\x06target"C\n\x0fPromoteResponse\x120\n\x08learners\x18\x01 \x03(\x0b2\x14.streamer.v1.LearnerR\x08learners"\x14\n\x12RenormaliseRequest"\x15\n\x13RenormaliseResponse"\x11\n\x0fRollbackRequest"2\n\x10RollbackResponse\x12\x1e\n\ngeneration\x18\x01 \x01(\tR\ngeneration"\x18\n\x16ListGenerationsRequest"f\n\x17ListGenerationsResponse\x129\n\x0bgenerations\x18\x01 \x03(\x0b2\x17.streamer.v1.GenerationR\x0bgenerations\x12\x10\n\x03now\x18\x02 \x01(\tR\x03now"\xce\x01\n\x05Score\x12\x18\n\x07learner\x18\x01 \x01(\tR\x07learner\x12\x18\n\x07ratings\x18\x02 \x01(\x03R\x07ratings\x12\x1f\n\x0bbefore_rmse\x18\x03 \x01(\x01R\nbeforeRmse\x12\x1d\n\nafter_rmse\x18\x04 \x01(\x01R\tafterRmse\x12\x1e\n\ndifference\x18\x05 \x01(\x01R\ndifference\x12"\n\nhalf_width\x18\x06 \x01(\x01H\x00R\thalfWidth\x88\x01\x01B\r\n\x0b_half_width"\xa9\x04\n\nGeneration\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n\x06parent\x18\x02 \x01(\tR\x06parent\x12\x12\n\x04live\x18\x03 \x01(\x08R\x04live\x12\x14\n\x05stage\x18\x04 \x01(\tR\x05stage\x12\x10\n\x03why\x18\x05 \x01(\tR\x03why\x12\x18\n\x07trigger\x18\x06 \x01(\tR\x07trigger\x12\x1d\n\ncut_events\x18\x07 \x01(\x03R\tcutEvents\x12\x15\n\x06cut_ms\x18\x08 \x01(\x03R\x05cutMs\x12\x1d\n\nchanged_ms\x18\t \x01(\x03R\tchangedMs\x12*\n\x06scores\x18\n \x03(\x0b2\x12.streamer.v1.ScoreR\x06scores\x12,\n\x07watched\x18\x0b \x03(\x0b2\x12.streamer.v1.ScoreR\x07watched\x12>\n\x07seconds\x18\x0c \x03(\x0b2$.streamer.v1.Generation.SecondsEntryR\x07seconds\x128\n\x05churn\x18\r \x03(\x0b2".streamer.v1.Generation.ChurnEntryR\x05churn\x1a:\n\x0cSecondsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\x1a8\n\nChurnEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01"-\n\rBackupRequest\x12\x1c\n\tdirectory\x18\x01 \x01(\tR\tdirectory"\xaa\x01\n\x0eBackupResponse\x12\x1c\n\tdirectory\x18\x01 \x01(\tR\tdirectory\x12\x14\n\x05files\x18\x02 \x01(\x03R\x05files\x12\x1d\n\nsize_bytes\x18\x03 \x01(\x03R\tsizeBytes\x12\x16\n\x06digest\x18\x04 \x01(\tR\x06digest\x12-\n\x07offsets\x18\x05 \x03(\x0b2\x13.streamer.v1.OffsetR\x07offsets"R\n\x11ForgetUserRequest\x12\x19\n\x07user_id\x18\x01 \x01(\tH\x00R\x06userId\x12\x1a\n\x07receipt\x18\x02 \x01(\x03H\x00R\x07receiptB\x06\n\x04what"\xa7\x01\n\x07Receipt\x12\x16\n\x06number\x18\x01 \x01(\x03R\x06number\x12\x14\n\x05stage\x18\x02 \x01(\tR\x05stage\x12\x18\n\x07records\x18\x03 \x01(\x03R\x07records\x12!\n\x0cdead_letters\x18\x04 \x01(\x03R\x0bdeadLetters\x12\x1b\n\tevent_ids\x18\x05 \x01(\x03R\x08eventIds\x12\x14\n\x05waits\x18\x06 \x03(\tR\x05waits"F\n\x12ForgetUserResponse\x120\n\x08receipts\x18\x01 \x03(\x0b2\x14.streamer.v1.ReceiptR\x08receipts"G\n\x0bRollingRmse\x12\x16\n\x06window\x18\x01 \x01(\x05R\x06window\x12\x17\n\x04rmse\x18\x02 \x01(\x01H\x00R\x04rmse\x88\x01\x01B\x07\n\x05_rmse"C\n\x0fDriftDetections\x12\x1a\n\x08detector\x18\x01 \x01(\tR\x08detector\x12\x14\n\x05count\x18\x02 \x01(\x03R\x05count"\xe0\x01\n\x07Learner\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n\x04kind\x18\x02 \x01(\tR\x04kind\x12\x1a\n\x08champion\x18\x03 \x01(\x08R\x08champion\x12,\n\x04rmse\x18\x04 \x03(\x0b2\x18.streamer.v1.RollingRmseR\x04rmse\x12G\n\x10drift_detections\x18\x05 \x03(\x0b2\x1c.streamer.v1.DriftDetectionsR\x0fdriftDetections\x12\x1a\n\x08promoted\x18\x06 \x01(\x08R\x08promoted"R\n\nEventCount\x12\x14\n\x05topic\x18\x01 \x01(\tR\x05topic\x12\x18\n\x07outcome\x18\x02 \x01(\tR\x07outcome\x12\x14\n\x05count\x18\x03 \x01(\x03R\x05count"?\n\x0fDeadLetterCount\x12\x16\n\x06reason\x18\x01 \x01(\tR\x06reason\x12\x14\n\x05count\x18\x02 \x01(\x03R\x05count"Z\n\x0cPartitionLag\x12\x14\n\x05topic\x18\x01 \x01(\tR\x05topic\x12\x1c\n\tpartition\x18\x02 \x01(\x05R\tpartition\x12\x16\n\x06events\x18\x03 \x01(\x03R\x06events"P\n\x06Offset\x12\x14\n\x05topic\x18\x01 \x01(\tR\x05topic\x12\x1c\n\tpartition\x18\x02 \x01(\x05R\tpartition\x12\x12\n\x04next\x18\x03 \x01(\x03R\x04next"k\n\x07Archive\x12\x14\n\x05bytes\x18\x01 \x01(\x03R\x05bytes\x12\x18\n\x07records\x18\x02 \x01(\x03R\x07records\x12\x16\n\x06behind\x18\x03 \x01(\x03R\x06behind\x12\x18\n\x07trouble\x18\x04 \x01(\tR\x07trouble"\xff\x04\n\x11GetStatusResponse\x12\x18\n\x07version\x18\x01 \x01(\tR\x07version\x12\x14\n\x05state\x18\x02 \x01(\tR\x05state\x12\x1c\n\tingestion\x18\x03 \x01(\tR\tingestion\x12\x1d\n\nstarted_ms\x18\x04 \x01(\x03R\tstartedMs\x12\x19\n\x08uptime_s\x18\x05 \x01(\x01R\x07uptimeS\x12\x1e\n\ngeneration\x18\x06 \x01(\tR\ngeneration\x120\n\x08learners\x18\x07 \x03(\x0b2\x14.streamer.v1.LearnerR\x08learners\x12/\n\x06events\x18\x08 \x03(\x0b2\x17.streamer.v1.EventCountR\x06events\x12?\n\x0cdead_letters\x18\t \x03(\x0b2\x1c.streamer.v1.DeadLetterCountR\x0bdeadLetters\x12+\n\x03lag\x18\n \x03(\x0b2\x19.streamer.v1.PartitionLagR\x03lag\x12-\n\x07offsets\x18\x0b \x03(\x0b2\x13.streamer.v1.OffsetR\x07offsets\x12\x14\n\x05users\x18\x0c \x01(\x03R\x05users\x12\x14\n\x05items\x18\r \x01(\x03R\x05items\x12\x1f\n\x0bstate_bytes\x18\x0e \x01(\x03R\nstateBytes\x12\x1b\n\tlog_bytes\x18\x0f \x01(\x03R\x08logBytes\x12.\n\x07archive\x18\x14 \x01(\x0b2\x14.streamer.v1.ArchiveR\x07archive\x12(\n\x0frenormalisation\x18\x10 \x01(\tR\x0frenormalisation2\xab\x04\n\x0cAdminService\x12J\n\tGetStatus\x12\x1d.streamer.v1.GetStatusRequest\x1a\x1e.streamer.v1.GetStatusResponse\x12D\n\x07Promote\x12\x1b.streamer.v1.PromoteRequest\x1a\x1c.streamer.v1.PromoteResponse\x12P\n\x0bRenormalise\x12\x1f.streamer.v1.RenormaliseRequest\x1a .streamer.v1.RenormaliseResponse\x12G\n\x08Rollback\x12\x1c.streamer.v1.RollbackRequest\x1a\x1d.streamer.v1.RollbackResponse\x12\\\n\x0fListGenerations\x12#.streamer.v1.ListGenerationsRequest\x1a$.streamer.v1.ListGenerationsResponse\x12A\n\x06Backup\x12\x1a.streamer.v1.BackupRequest\x1a\x1b.streamer.v1.BackupResponse\x12M\n\nForgetUser\x12\x1e.streamer.v1.ForgetUserRequest\x1a\x1f.streamer.v1.ForgetUserResponseb\x06proto3',
     [],
     {
         "GetStatusRequest": GetStatusRequest,
@@ -920,6 +1130,11 @@ _DESC = file_desc(
         "ListGenerationsResponse": ListGenerationsResponse,
         "Score": Score,
         "Generation": Generation,
+        "BackupRequest": BackupRequest,
+        "BackupResponse": BackupResponse,
+        "ForgetUserRequest": ForgetUserRequest,
+        "Receipt": Receipt,
+        "ForgetUserResponse": ForgetUserResponse,
         "RollingRmse": RollingRmse,
         "DriftDetections": DriftDetections,
         "Learner": Learner,

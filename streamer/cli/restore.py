@@ -1,0 +1,36 @@
+"""`streamer restore`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+from rich.console import Console
+
+from streamer.cli.options import settings_of, settings_options
+from streamer.cli.progress import bar
+
+
+@click.command(epilog="Example:  streamer restore /var/backups/streamer-monday --data ./streamer-data")
+@click.argument("source", metavar="SRC")
+@click.option("--json", "as_json", is_flag=True, help="one JSON object")
+@settings_options("state")
+def restore(source: str, as_json: bool, **options: Any) -> None:
+    """Put a backup into --data, which is absent or empty. `streamer serve` goes on from there.
+
+    Every file is held against the backup's checksums first; one that is damaged or not complete is refused.
+    """
+    from streamer.backup import restore as put_back  # brings RocksDB in
+
+    data = settings_of(options).state.data
+    with bar(Console(stderr=True, highlight=False), "restoring", 1) as moved:
+        found = put_back(Path(source), Path(data), moved)
+    if as_json:
+        answer = {"data": data, "files": len(found.files), "size_bytes": found.size_bytes, "digest": found.state.digest,
+                  "offsets": found.state.offsets, "made_ms": found.made_ms}  # fmt: skip
+        click.echo(msgspec.json.encode(answer))
+        return
+    click.echo(
+        f"{len(found.files):,} files, {found.size_bytes:,} bytes in {data}; the state has the digest of the backup"
+    )
+    click.echo(found.state.digest)

@@ -1,0 +1,58 @@
+"""What is done with the files of a running streamer beside learning: backups, and the forgetting of users; one at a time."""
+
+import threading
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+
+from streamer.answers import BackupMade, ReceiptShown
+from streamer.archiver import Archiver
+from streamer.backup import back_up
+from streamer.engine import Engine
+from streamer.forgetting import Forgetting
+from streamer.log import EmbeddedLog
+from streamer.memory import Memory
+from streamer.protocols import Sink
+
+
+class Upkeep:
+    """`start` it when the engine starts, `close` it when the engine has ended."""
+
+    def __init__(
+        self, folder: Path, engine: Engine, log: EmbeddedLog | None, archiver: Archiver | None, sink: Sink
+    ) -> None:
+        """Of the data directory `folder`."""
+        self._folder, self._engine, self._log, self._archiver, self._sink = folder, engine, log, archiver, sink
+        self._lock = threading.Lock()
+        self._forgetting = Forgetting(folder, self._memories, log, archiver, engine.between, self._lock)
+        self.start, self.committed, self.close = (
+            self._forgetting.start,
+            self._forgetting.committed,
+            self._forgetting.close,
+        )
+
+    def _memories(self) -> list[Memory]:
+        """The live one first."""
+        shadow = self._engine.shadow
+        return [self._engine.memory, *([shadow] if shadow is not None else [])]
+
+    def backup(self, directory: str) -> BackupMade:
+        """See Answers."""
+        with self._lock, self._log.kept() if self._log else nullcontext():
+            opened = {
+                memory.store.path.relative_to(self._folder).as_posix(): memory.store.checkpoint
+                for memory in self._memories()
+            }
+            if self._archiver is not None:
+                opened["archive"] = self._archiver.checkpoint
+            if self._log is not None:  # last: it has what the others cover
+                opened["log"] = self._log.checkpoint
+            return back_up(self._folder, Path(directory), opened).said(directory)
+
+    def forget(self, user_id: str) -> Sequence[ReceiptShown]:
+        """See Answers."""
+        return self._forgetting.forget(user_id, self._sink.publish)
+
+    def receipt(self, number: int) -> ReceiptShown:
+        """See Answers."""
+        return self._forgetting.shown(number)
