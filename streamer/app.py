@@ -76,7 +76,7 @@ class App:
     def __init__(self, settings: Settings) -> None:
         """Open everything; raises BadSettings and BadState. Kafka need not be there."""
         self.settings = settings
-        folder = Path(settings.state.data)
+        self.folder = folder = Path(settings.state.data)
         self.log: EmbeddedLog | None = None
         self._live = opened(settings)
         try:

@@ -63,6 +63,17 @@ def verdict(score: Score, chosen: RenormalisationSettings, *, better: bool = Fal
     return None if score.ratings < MOST_RATINGS else score.difference <= allowed
 
 
+def worse(score: Score | None, chosen: RenormalisationSettings, *, alarm: bool) -> str:
+    """Why one that answers is to go, empty if it is not; `alarm`: its errors have drifted, those of the one before have not."""
+    if score is None:
+        return ""
+    if verdict(score, chosen) is False:
+        return f"worse than the one before: {said(score)}"
+    if alarm and score.half_width is not None and score.difference > score.half_width:
+        return f"a drift alarm: {said(score)}"
+    return ""
+
+
 def said(score: Score | None) -> str:
     """A score in words."""
     if score is None:

@@ -42,6 +42,8 @@ class Life(msgspec.Struct, frozen=True, kw_only=True):
     parent: str = ""  # the one that was live at the cut
     trigger: str = ""  # schedule, drift, or by hand
     candidate: str = "all"  # what of the history counts, as streamer.training.candidate reads it
+    held: bool = False  # the stream waits for the swap: there is nothing to compare on
+    better: bool = False  # it must be better than who answers, and not only not worse
     cut: dict[str, int] = {}  # topic/partition -> the next offset at which the snapshot was taken
     cut_events: int = 0  # learned before the cut
     cut_ratings: dict[str, int] = {}  # learner -> ratings it had predicted at the cut
@@ -60,6 +62,11 @@ class Life(msgspec.Struct, frozen=True, kw_only=True):
     def why(self) -> str:
         """Why it is there."""
         return self.moments[-1].why if self.moments else ""
+
+    @property
+    def answered(self) -> bool:
+        """Whether it was live once: then it stays ready to be so again."""
+        return self.id == FIRST or any(moment.stage == "live" for moment in self.moments)
 
     def now(self, stage: Stage, why: str = "") -> "Life":
         """The life with one more moment."""
@@ -93,6 +100,11 @@ def live(folder: Path) -> str:
     try:
         name = (folder / _POINTER).read_text(encoding="utf-8").strip()
     except (FileNotFoundError, NotADirectoryError):
+        if (folder / "generations").exists() and not (folder / "state").exists():
+            raise BadState(
+                f"{folder / _POINTER}, which says what generation is live, is gone: write the id of one that "
+                "`streamer generations` lists into it, or restore a backup"
+            ) from None
         return FIRST
     except (OSError, UnicodeDecodeError) as error:
         raise BadState(f"cannot read which generation is live from {folder / _POINTER}: {error}") from None
@@ -157,12 +169,35 @@ def life(folder: Path, generation: str) -> Life:
 
 
 def lives(folder: Path) -> list[Life]:
-    """All generations, the oldest first; of those whose record a crash cut off nothing is left to say."""
+    """All generations, the oldest first; of those whose record a crash cut off, or a disk lost, not much is left to say."""
     found = [path.name for path in (folder / "generations").glob("g*") if _NAME.fullmatch(path.name)]
     names = {name for name in found if (place(folder, name) / _LIFE).exists()}
     if (folder / "state").exists():
         names.add(FIRST)
-    return [life(folder, name) for name in sorted(names, key=_number)]
+    return [_said(folder, name) for name in sorted(names, key=_number)]
+
+
+def _said(folder: Path, name: str) -> Life:
+    try:
+        return life(folder, name)
+    except BadState as error:
+        return Life(id=name, moments=(Moment("failed", 0, str(error)),))
+
+
+def mend(folder: Path) -> None:
+    """After a crash: make the records say what the pointer says, and delete what has none."""
+    answering = live(folder)
+    for path in (folder / "generations").glob("g*"):
+        if _NAME.fullmatch(path.name) and not (path / _LIFE).exists() and path.name != answering:
+            shutil.rmtree(path, ignore_errors=True)
+    if answering != FIRST and not (place(folder, answering) / _LIFE).exists():
+        record(folder, Life(id=answering))
+    for one in lives(folder):
+        if one.id == answering and one.stage != "live":
+            record(folder, one.now("live", "swapped before a stop"))
+        elif one.id != answering and one.stage == "live":
+            back = one.parent == answering
+            record(folder, one.now("rolled back" if back else "kept", f"{answering} answers since before a stop"))
 
 
 def following(folder: Path) -> str:

@@ -6,8 +6,8 @@ runs of one sequence are joined. Notes stand between the runs: where the tables 
 learned until then (at its cut), and where it began to answer.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import groupby
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, groupby
 
 import msgspec
 
@@ -139,13 +139,18 @@ class JournalSource:
     """
 
     def __init__(self, source: Source, runs: Iterable[Run]) -> None:
-        self._source, self._runs = source, iter(runs)
+        self._source = source
+        self._runs: Iterator[Run] = iter(runs)
         self._run: Run | None = None
         self._held: dict[TopicPartition, list[Record]] = {}
 
     def seek(self, offsets: Offsets) -> None:
         """Where the runs begin: nothing before `offsets` may be in them."""
         self._source.seek(offsets)
+
+    def follow(self, runs: Iterable[Run]) -> None:
+        """Hand these out after those before."""
+        self._runs = chain(self._runs, runs)
 
     def poll(self, max_records: int, timeout_s: float) -> Sequence[Record]:
         """See protocols.Source; empty for good when the journal is at its end."""

@@ -1,11 +1,24 @@
 """The occasions of a renormalisation that nobody has to ask for: the schedule, and a drift of the errors."""
 
 import time
+from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from streamer import generations
 from streamer.config import RenormalisationSettings
+from streamer.errors import StreamerError
 from streamer.memory import Memory
+
+
+class Asked(NamedTuple):
+    """What somebody wants."""
+
+    what: str  # renormalise, or promote
+    of: str  # the trigger; the generation
+    held: bool = False  # the stream waits for the swap: there is nothing to compare on
+    candidate: str = ""  # what to train on
+    better: bool = False  # of the candidates of one occasion the first must not be worse, the others better
 
 
 class Occasions:
@@ -18,7 +31,9 @@ class Occasions:
     def begin(self, memory: Memory) -> None:
         """Count time and drifts from now on, of the memory that answers now."""
         self._since_s, self._drifts = time.monotonic(), _detections(memory)
-        self._cut_events = generations.life(self._folder, memory.store.generation).cut_events
+        self._cut_events = 0
+        with suppress(StreamerError):  # a record that nobody can read
+            self._cut_events = generations.life(self._folder, memory.store.generation).cut_events
 
     def due(self, memory: Memory) -> str:
         """Why it is time for a retraining; empty if it is not. Cost: some us."""

@@ -12,35 +12,28 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import CancelledError
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from streamer import gate, generations
-from streamer.answers import Generations, Score
+from streamer.answers import Generations
 from streamer.config import Settings
 from streamer.errors import BadGeneration, StreamerError
 from streamer.events import TopicPartition
 from streamer.generations import JOB, UNDER_WAY, Life, Progress, Stage, told
 from streamer.memory import Memory
-from streamer.occasions import Occasions
+from streamer.occasions import Asked, Occasions
 from streamer.shadow import Lanes, Shadow, Stopped
 from streamer.training_process import TrainingProcess
 
 LOG = logging.getLogger("streamer.renormaliser")
 TICK_S = 0.2
+BY_HAND = "promoted by hand"
 WATCHED = "watch"  # the step whose seconds say that the watch is over
-
-
-class Asked(NamedTuple):
-    """What somebody wants."""
-
-    what: str  # renormalise, or promote
-    of: str  # the trigger; the generation
-    held: bool = False  # the stream waits for the swap: there is nothing to compare on
-    candidate: str = ""  # what to train on
-    first: bool = True  # of the candidates of one occasion; the others must be better than it
 
 
 class Renormaliser:
@@ -57,6 +50,7 @@ class Renormaliser:
         self.shadow = Shadow(settings, lanes, self._stop)
         self._asked: deque[Asked] = deque()
         self._forced = self._back = self._working = False
+        self._resumed = False  # whether what a crash left is known
         self._thread = threading.Thread(target=self._run, name="renormaliser", daemon=True)
         self._occasions = Occasions(self._chosen, self._folder, self._memory)
 
@@ -91,7 +85,7 @@ class Renormaliser:
 
     def _ask(self, trigger: str, held: bool = False) -> None:
         for n, candidate in enumerate(self._chosen.candidates):
-            self._asked.append(Asked("renormalise", trigger, held, candidate, n == 0))
+            self._asked.append(Asked("renormalise", trigger, held, candidate, n > 0))
 
     def promote(self, generation: str) -> None:
         """Let a generation answer as soon as it has caught up, whatever a gate says; raises StreamerError."""
@@ -122,13 +116,13 @@ class Renormaliser:
     @property
     def settled(self) -> bool:
         """Whether nothing is on its way or waits to be; a generation may still be watched."""
-        return not self._asked and not self._working
+        return self._resumed and not self._asked and not self._working
 
     def says(self) -> str:
         """Where it is, in words; empty when nothing goes on."""
         current = self.current
         if current is None:
-            return ""
+            return "" if self.settled else "waiting"
         if current.stage == "cut":
             return f"{current.id}: {self.progress.step or 'waiting'} {self.progress.share:.0%}"
         return f"{current.id}: {'watched' if current.stage == 'live' else current.stage}"
@@ -140,7 +134,7 @@ class Renormaliser:
         return Generations(tuple(told(one, live) for one in lives), self.says())
 
     def _refuse_busy(self) -> None:
-        if not self.settled:
+        if self._asked or self._working:
             raise StreamerError(
                 f"a renormalisation is under way ({self.says() or 'waiting'}): ask again when it has ended"
             )
@@ -161,7 +155,8 @@ class Renormaliser:
 
     def _run(self) -> None:
         try:
-            self._resume()
+            self._guarded(self._resume)
+            self._resumed = True
             while not self._stop.is_set():
                 self._wake.wait(TICK_S)
                 self._wake.clear()
@@ -174,10 +169,8 @@ class Renormaliser:
             return
 
     def _serve(self, asked: Asked) -> None:
-        if asked.what == "promote":
-            self._guarded(lambda: self._promote(asked.of))
-        else:
-            self._guarded(lambda: self._renormalise(asked))
+        promote = asked.what == "promote"
+        self._guarded(partial(self._promote, asked.of) if promote else partial(self._renormalise, asked))
 
     def _guarded(self, work: Callable[[], None]) -> None:
         """What goes wrong with a generation ends its way, and nothing else."""
@@ -189,31 +182,38 @@ class Renormaliser:
             why = str(error) if isinstance(error, StreamerError) else f"{type(error).__name__}: {error}"
             LOG.warning("renormalisation: %s", why)
             self.shadow.leave()
-            if self.current is not None and self.current.id != self._live:
-                self._end("rejected" if isinstance(error, BadGeneration) else "failed", why)
+            with suppress(OSError):  # a full disk: the next start writes it down
+                if self.current is not None and self.current.id != self._live:
+                    self._end("rejected" if isinstance(error, BadGeneration) else "failed", why)
             self.current = None
         finally:
             self._forced = self._back = self._working = False
         self._occasions.begin(self._memory)
 
     def _resume(self) -> None:
-        """What a crash, or a stop, left."""
-        for found in generations.lives(self._folder):
-            if found.id == self._live and found.stage in UNDER_WAY:  # swapped, and not yet written down
-                found = generations.record(self._folder, found.now("live", "swapped before a stop"))
-            self.current = found
-            if found.id != self._live and found.stage in UNDER_WAY:
-                self._working = True
-                self._guarded(self._go_on)
-            elif found.id == self._live and found.parent and WATCHED not in found.seconds:
-                self._guarded(self._watch_again)
-            self.current = None
+        """What a crash, or a stop, left: the generation on its way goes on, or who answers is watched again."""
+        generations.mend(self._folder)
+        lives = generations.lives(self._folder)
+        left = next((found for found in lives if found.stage in UNDER_WAY), None)
+        self.current = left or next(found for found in lives if found.id == self._live)
+        self._working, self._resumed = left is not None, True
+        if left is None:
+            self._watch_again()
+        elif left.answered:
+            self._promote(left.id)
+        else:
+            names = self._chosen.candidates
+            rest = names[names.index(left.candidate) + 1 :] if left.candidate in names else ()
+            self._asked.extend(Asked("renormalise", left.trigger, left.held, name, True) for name in rest)
+            self._go_on()
 
     def _watch_again(self) -> None:
-        parent = self._now().parent
-        if generations.state_of(self._folder, parent).exists():
-            self.shadow.bring_up(parent)
-            self._watch(by_hand=False)
+        life = self._now()
+        if not life.parent or WATCHED in life.seconds:
+            self.current = None
+        elif generations.state_of(self._folder, life.parent).exists():
+            self.shadow.bring_up(life.parent)
+            self._watch(by_hand=life.why == BY_HAND)
         else:
             self._seen()
 
@@ -223,7 +223,7 @@ class Renormaliser:
         began, self.progress = time.monotonic(), Progress()
         self.current = self.shadow.in_engine(lambda: self._cut(asked))
         self._took("cut", began)
-        self._go_on(held=asked.held, better=not asked.first)
+        self._go_on()
 
     def _cut(self, asked: Asked) -> Life:
         """In the engine's thread, everything committed: a snapshot of the state with its offsets."""
@@ -237,13 +237,15 @@ class Renormaliser:
             parent=memory.store.generation,
             trigger=asked.of,
             candidate=asked.candidate,
+            held=asked.held,
+            better=asked.better,
             cut={f"{at.topic}/{at.partition}": offset for at, offset in memory.ledger.offsets.items()},
             cut_events=memory.monitor.learned,
             cut_ratings={learner: errors.ratings for learner, errors in memory.monitor.errors.items()},
         )
         return generations.record(self._folder, life.now("cut"))
 
-    def _go_on(self, *, held: bool = False, better: bool = False) -> None:
+    def _go_on(self) -> None:
         """From wherever the current one is."""
         life = self._now()
         if life.stage == "cut":
@@ -255,7 +257,7 @@ class Renormaliser:
         self._took("catch up", began)
         began = time.monotonic()
         self._at("gate")
-        passed, why = self._gate(held, better)
+        passed, why = self._gate(life)
         self._took("gate", began)
         if passed:
             self._swap(why)
@@ -269,7 +271,7 @@ class Renormaliser:
         self.current = generations.life(self._folder, generation)
         self._at("catching up", "by hand")
         self.shadow.bring_up(generation)
-        self._swap("promoted by hand")
+        self._swap(BY_HAND)
         self._watch(by_hand=True)
 
     def _train(self, life: Life) -> None:
@@ -286,23 +288,20 @@ class Renormaliser:
         found = self.progress = process.progress
         self._change(seconds={**self._now().seconds, **found.seconds}, churn=found.churn)
 
-    def _gate(self, held: bool, better: bool) -> tuple[bool, str]:
-        """Wait until both have predicted enough; whether the candidate may answer, and why.
-
-        Of the candidates of one occasion the first must not be worse, the others `better` than who answers then.
-        """
+    def _gate(self, life: Life) -> tuple[bool, str]:
+        """Wait until both have predicted enough; whether the candidate may answer, and why."""
         chosen, until = self._chosen, time.monotonic() + self._chosen.gate_max_wait_s
         unsound = self.shadow.unsound()
-        if unsound or held:
+        if unsound or life.held:
             return not unsound, unsound or "the stream waits: there is nothing to compare on"
         while True:
             self.shadow.check()
             scores = self.shadow.scores(self._now().id, self._now().cut_ratings)
             self._change(scores=tuple(scores.values()))
             of = scores.get(self._champion)
-            passed = gate.verdict(of, chosen, better=better) if of is not None else None
+            passed = gate.verdict(of, chosen, better=life.better) if of is not None else None
             if self._forced:
-                return True, "promoted by hand"
+                return True, BY_HAND
             if passed is not None:
                 return passed, gate.said(of)
             if time.monotonic() >= until:
@@ -331,7 +330,8 @@ class Renormaliser:
             self._change(watched=tuple(scores.values()))
             drifted = self.shadow.drifts(champion)
             alarm = drifted[0] > drifts[0] and drifted[1] == drifts[1]
-            why = "by hand" if self._back else self._worse(scores.get(champion), alarm) if not by_hand else ""
+            worse = "" if by_hand else gate.worse(scores.get(champion), self._chosen, alarm=alarm)
+            why = "by hand" if self._back else worse
             if why:
                 self._roll_back(why)
                 return
@@ -340,16 +340,6 @@ class Renormaliser:
             self._pause()
         self._took(WATCHED, began)
         self._seen()
-
-    def _worse(self, of: Score | None, alarm: bool) -> str:
-        """Why the new one is to go, empty if it is not."""
-        if of is None or gate.verdict(of, self._chosen) is not False:
-            return (
-                f"a drift alarm: {gate.said(of)}"
-                if of is not None and alarm and of.half_width is not None and of.difference > of.half_width
-                else ""
-            )
-        return f"worse than the one before: {gate.said(of)}"
 
     def _roll_back(self, why: str) -> None:
         self.shadow.exchange()
@@ -372,9 +362,10 @@ class Renormaliser:
 
     def _end(self, stage: Stage, why: str) -> None:
         """The way of the current one ends here, and another answers."""
-        self.last = self._at(stage, why)
         self.outcomes[stage] += 1
-        if stage != "rolled back":
+        kept = stage != "rolled back" and self._now().answered
+        self.last = self._at("kept" if kept else stage, why)
+        if self.last.stage in ("rejected", "failed"):
             generations.drop_state(self._folder, self.last.id)
         self.current = None
         generations.prune(self._folder, self._chosen.generations_kept)

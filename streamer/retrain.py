@@ -18,11 +18,11 @@ from streamer.config import Settings
 from streamer.errors import BadGeneration
 from streamer.events import TopicPartition
 from streamer.generations import JOB, Life, Progress, life, place
-from streamer.ledger import GRAFT, note
 from streamer.memory import Memory, meaning
 from streamer.models import REFITTED_BY
+from streamer.rebuild import graft
 from streamer.state import RocksStore
-from streamer.training import candidate, put_in, retrained
+from streamer.training import candidate, retrained
 
 TOLD_S = 0.5
 _NO_CHURN = ("panel_users",)  # of the measures
@@ -83,9 +83,7 @@ def _train(where: Path, store: RocksStore, settings: Settings, of: Life, report:
         for measure, value in msgspec.structs.asdict(churn).items()
         if value is not None and measure not in _NO_CHURN
     }
-    put_in(memory, found)
-    memory.ledger.write(note(GRAFT, of.id))
-    memory.become(of.id)
+    graft(memory, of.id, found)
     store.sync()  # before anybody writes down that it is trained
 
 

@@ -13,11 +13,13 @@ from streamer.api.server import listen, serve
 from streamer.app import App
 from streamer.config import Settings
 from streamer.errors import BadSettings, StoreUnavailable, StreamerError
-from streamer.events import CLICKS, RATINGS, Message
+from streamer.events import CLICKS, LOG, RATINGS, Message
+from streamer.generations import lives
 from streamer.protocols import Stream
 
 CHUNK_EVENTS = 500
 AHEAD_EVENTS = 20_000  # the replay waits when the log is so far ahead of learning
+COUNTED_EVENTS = 10_000  # at a time
 TICK_S = 0.1
 
 
@@ -65,12 +67,15 @@ class Replayer(threading.Thread):
             self.failure = error
 
     def _begin(self) -> None:
-        """Count from what is learned, and cut where the last run ended at a cut."""
-        if self._replay.renormalise_every_events is not None:
-            self._wait(lambda: self._app.drained)
-            self._events = self._app.memory.monitor.learned
-            if self._events not in {one.cut_events for one in self._app.renormaliser.generations().generations}:
-                self._renormalise()
+        """Go on where the last run was: wait for a retraining on its way, or cut where that run ended at a cut."""
+        if self._replay.renormalise_every_events is None:
+            return
+        for first in range(0, self.done, COUNTED_EVENTS):
+            self._events += _events(self._replay.stream.messages(first, min(first + COUNTED_EVENTS, self.done)))
+        self._wait(lambda: self._app.drained and (self._app.renormaliser.settled or not self._replay.hold))
+        if self._log.end in {one.cut.get(f"{LOG.topic}/{LOG.partition}") for one in lives(self._app.folder)}:
+            self._cut = self._events
+        self._renormalise()
 
     def _until_cut(self, messages: list[Message]) -> list[Message]:
         """As many of them as there may be before the next cut."""

@@ -63,7 +63,13 @@ class RocksStore:
 
     def __init__(self, folder: Path, *, read_only: bool = False, generation: str | None = None) -> None:
         """Open or create the state of a generation in `folder`, by default of the live one; raises BadState."""
-        self.path = generations.state_of(folder, generation or generations.live(folder))
+        wanted = generation or generations.live(folder)
+        self.path = generations.state_of(folder, wanted)
+        if wanted != generations.FIRST and not self.path.exists():
+            raise BadState(
+                f"there is no state of generation {wanted} in {self.path}: make {folder / 'generation'} name one that is "
+                "there, or restore a backup"
+            )
         self._rocks = Rocks(self.path, read_only=read_only)
         self.folder, self._read_only = folder, read_only
         self.generation = self._written()  # by the state itself: one that a retraining works on is its parent's still
