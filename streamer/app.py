@@ -43,6 +43,7 @@ from streamer.recommend import POPULARITY, Recommender
 from streamer.renormaliser import Renormaliser
 from streamer.shadow import Live
 from streamer.stability import Stability
+from streamer.standing import standing
 from streamer.state import RocksStore
 from streamer.upkeep import Upkeep
 
@@ -93,7 +94,7 @@ class App:
         self._freshness = Freshness()
         self._freshness.advance(self.memory.ledger.offsets)
         self._committed: Offsets = self.memory.ledger.offsets
-        self._metrics = Metrics(lambda: self.memory.monitor, self._readings(), METHODS, __version__)
+        self._metrics = Metrics(self._readings, METHODS, __version__)
         learning, state = settings.learning, settings.state
         self.engine = Engine(
             self._source,
@@ -166,21 +167,23 @@ class App:
         return Archiver(folder, self.settings, cast(Source, source), self.log)
 
     def _readings(self) -> Readings:
-        def stability() -> Stability:
-            return Stability(self.memory.learners, self.memory.users, self.memory.items)
-
+        memory = self.memory  # one for all of them: it may be exchanged meanwhile
+        stability = Stability(memory.learners, memory.users, memory.items)
         return Readings(
+            generation=memory.store.generation,
+            monitor=memory.monitor,
             lag=self._source.lag,
             log_bytes=lambda: self.log.size_bytes if self.log else 0,
             archive=lambda: self.archiver.status() if self.archiver else ArchiveStatus(),
-            users_cached=lambda: self.memory.users.cached,
-            user_evictions=lambda: self.memory.users.evictions,
-            items=lambda: len(self.memory.items),
+            users_cached=lambda: memory.users.cached,
+            user_evictions=lambda: memory.users.evictions,
+            items=lambda: len(memory.items),
             ingestion_up=lambda: self.ready()[0],
-            refused=lambda: stability().refused(),
-            norms=lambda: stability().norms(),
-            widths=lambda: stability().widths(),
+            refused=stability.refused,
+            norms=stability.norms,
+            widths=stability.widths,
             champions=self._champions,
+            standing=lambda: standing(self.renormaliser, memory, self.settings.renormalisation),
         )
 
     def _champions(self) -> list[tuple[str, str, bool]]:

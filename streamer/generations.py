@@ -168,6 +168,16 @@ def life(folder: Path, generation: str) -> Life:
         raise BadState(f"the record of generation {generation} in {file} cannot be read: {error}") from None
 
 
+def began_ms(folder: Path, one: Life) -> int:
+    """When it was cut, since 1970; of g0, which never was, when its state was made. Now, where nobody knows."""
+    if one.id != FIRST and one.moments:
+        return one.moments[0].at_ms
+    try:  # RocksDB writes this file once
+        return (state_of(folder, one.id) / "IDENTITY").stat().st_mtime_ns // 1_000_000
+    except OSError:
+        return time.time_ns() // 1_000_000
+
+
 def lives(folder: Path) -> list[Life]:
     """All generations, the oldest first; of those whose record a crash cut off, or a disk lost, not much is left to say."""
     found = [path.name for path in (folder / "generations").glob("g*") if _NAME.fullmatch(path.name)]

@@ -43,7 +43,7 @@ class Renormaliser:
         self._settings, self._chosen, self._lanes = settings, settings.renormalisation, lanes
         self._folder = Path(settings.state.data)
         self.current: Life | None = None  # on its way, or watched
-        self.last: Life | None = None  # the newest whose way came to an end
+        self.last: Life | None = None  # the newest whose way came to an end; after a start, the newest there is
         self.progress = Progress()
         self.outcomes: dict[str, int] = {"promoted": 0, "rejected": 0, "rolled back": 0, "failed": 0}
         self._stop, self._wake, self._lock = threading.Event(), threading.Event(), threading.Lock()
@@ -194,6 +194,7 @@ class Renormaliser:
         """What a crash, or a stop, left: the generation on its way goes on, or who answers is watched again."""
         generations.mend(self._folder)
         lives = generations.lives(self._folder)
+        self.last = lives[-1]
         left = next((found for found in lives if found.stage in UNDER_WAY), None)
         self.current = left or next(found for found in lives if found.id == self._live)
         self._working, self._resumed = left is not None, True

@@ -3,24 +3,41 @@
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
-from streamer.answers import ArchiveStatus
+from streamer.answers import ArchiveStatus, Score
 from streamer.errors import Reason
 from streamer.events import Rating, Record
+from streamer.generations import Life, Stage
 from streamer.metrics import CODES, Histogram, Metrics, Readings
 from streamer.monitor import OUTCOMES, Monitor
 from streamer.stability import Reading
+from streamer.standing import STEPS, Standing, step
 
 METHODS = ("Recommend", "Predict", "Publish")
 Series = dict[str, float]
 
 
-def made(monitor: Monitor | None = None) -> Metrics:
+STANDING = Standing(
+    age_s=600.0,
+    events=70,
+    step="",
+    outcomes={"promoted": 0, "rejected": 0, "rolled back": 0, "failed": 0},
+    shown=None,
+    every_s=86400.0,
+    min_events=10_000,
+)
+
+
+def made(monitor: Monitor | None = None, standing: Standing = STANDING) -> Metrics:
     readings = Readings(
+        generation="g1",
+        monitor=monitor or Monitor([("bias", "ratings"), ("skip-gram", "clicks")]),
         lag=lambda: {"ratings": {0: 7, 1: 0}, "clicks": {0: 1}},
         log_bytes=lambda: 4096,
         archive=lambda: ArchiveStatus(2048, 30, 4),
@@ -32,9 +49,9 @@ def made(monitor: Monitor | None = None) -> Metrics:
         refused=lambda: {"bias": 3},
         norms=lambda: [Reading("bias", "user", "p50", 0.25)],
         widths=lambda: [Reading("bias", "item", "bias", 0.5)],
+        standing=lambda: standing,
     )
-    watched = monitor or Monitor([("bias", "ratings"), ("skip-gram", "clicks")])
-    return Metrics(lambda: watched, readings, METHODS, "1.2.3")
+    return Metrics(lambda: readings, METHODS, "1.2.3")
 
 
 def page(metrics: Metrics) -> Series:
@@ -70,7 +87,7 @@ def test_every_known_label_value_is_there_before_the_first_event() -> None:
         assert series[f'streamer_dead_letters_total{{reason="{reason}"}}'] == 0
     for window in ("1000", "10000"):
         assert np.isnan(series[f'streamer_rolling_rmse{{learner="bias",window="{window}"}}'])
-    assert series['streamer_drift_detections_total{detector="adwin",learner="bias"}'] == 0
+    assert series['streamer_drift_detections_total{detector="adwin",generation="g1",learner="bias"}'] == 0
     assert not any("skip-gram" in name for name in series)
     for method in METHODS:
         for code in CODES:
@@ -86,10 +103,10 @@ def test_readings_are_read_at_each_scrape() -> None:
     assert series["streamer_log_bytes"] == 4096
     assert [series[f"streamer_archive_{what}"] for what in ("bytes", "events", "lag_events")] == [2048, 30, 4]
     assert series["streamer_users_cached"] == 5
-    assert series["streamer_user_evictions_total"] == 2
+    assert series['streamer_user_evictions_total{generation="g1"}'] == 2
     assert series["streamer_items"] == 9
     assert series["streamer_ingestion_up"] == 1
-    assert series['streamer_steps_refused_total{learner="bias"}'] == 3
+    assert series['streamer_steps_refused_total{generation="g1",learner="bias"}'] == 3
     assert series['streamer_row_norm{at="p50",learner="bias",side="user"}'] == 0.25
     assert series['streamer_posterior_width{learner="bias",of="bias",side="item"}'] == 0.5
     assert series['streamer_champion{kind="ratings",learner="bias"}'] == 1
@@ -105,9 +122,9 @@ def test_the_monitors_numbers_are_shown() -> None:
     monitor.refeeding.observe(np.array([True, False, True]))
     series = page(made(monitor))
     assert series['streamer_rolling_rmse{learner="bias",window="1000"}'] == pytest.approx(2.5**0.5)
-    assert series['streamer_squared_error_total{learner="bias"}'] == 5
-    assert series['streamer_ratings_predicted_total{learner="bias"}'] == 2
-    assert series['streamer_ratings_unpredicted_total{learner="bias"}'] == 1
+    assert series['streamer_squared_error_total{generation="g1",learner="bias"}'] == 5
+    assert series['streamer_ratings_predicted_total{generation="g1",learner="bias"}'] == 2
+    assert series['streamer_ratings_unpredicted_total{generation="g1",learner="bias"}'] == 1
     assert series['streamer_dead_letters_total{reason="not_json"}'] == 1
     assert series["streamer_refed_events_total"] == 2
     assert series['streamer_events_total{outcome="dead_letter",topic="clicks"}'] == 1
@@ -124,6 +141,57 @@ def test_regret_is_shown_from_the_first_simulated_rating_on() -> None:
     for window in ("1000", "10000"):
         assert series[f'streamer_oracle_rmse{{window="{window}"}}'] == 1
         assert series[f'streamer_regret{{learner="bias",window="{window}"}}'] == pytest.approx(5**0.5 - 1)
+
+
+def test_the_live_generation_is_shown_and_rates_of_outcomes_are_0_before_the_first() -> None:
+    series = page(made())
+    assert series['streamer_generation_info{generation="g1"}'] == 1
+    assert series["streamer_generation_age_seconds"] == 600
+    assert series["streamer_generation_events"] == 70
+    assert series["streamer_renormalise_every_seconds"] == 86400
+    assert series["streamer_renormalise_min_events"] == 10_000
+    for outcome in ("promoted", "rejected", "rolled_back", "failed"):
+        assert series[f'streamer_renormalisations_total{{outcome="{outcome}"}}'] == 0
+    for stage in ("cut", "read", "train", "write", "catch_up", "gate", "swap", "watch"):
+        assert series[f'streamer_renormalisation_stage{{stage="{stage}"}}'] == 0
+    assert not any(name.startswith("streamer_renormalisation_rmse") for name in series)
+    never = page(made(standing=replace(STANDING, every_s=None)))
+    assert "streamer_renormalise_every_seconds" not in never, "no alert without a schedule"
+
+
+def test_what_a_renormalisation_did_is_shown_by_step_learner_and_measure() -> None:
+    score = Score(learner="bias", ratings=2000, before_rmse=0.9, after_rmse=0.8, difference=-0.17)
+    life = Life(
+        id="g2",
+        parent="g1",
+        seconds={"train": 12.5, "catch up": 3.0},
+        scores=(score,),
+        watched=(msgspec.structs.replace(score, after_rmse=0.85),),
+        churn={"bias top_ten_overlap": 0.75},
+    )
+    outcomes = {**STANDING.outcomes, "rolled back": 2}
+    series = page(made(standing=replace(STANDING, step="catch up", outcomes=outcomes, shown=life)))
+    assert [
+        stage for stage in STEPS if series[f'streamer_renormalisation_stage{{stage="{stage.replace(" ", "_")}"}}']
+    ] == ["catch up"]
+    assert series['streamer_renormalisations_total{outcome="rolled_back"}'] == 2
+    assert series['streamer_renormalisation_step_seconds{step="train"}'] == 12.5
+    assert series['streamer_renormalisation_step_seconds{step="catch_up"}'] == 3
+    for at, of, rmse in (("gate", "before", 0.9), ("gate", "after", 0.8), ("watch", "after", 0.85)):
+        assert series[f'streamer_renormalisation_rmse{{at="{at}",learner="bias",of="{of}"}}'] == rmse
+    assert series['streamer_renormalisation_churn{learner="bias",measure="top_ten_overlap"}'] == 0.75
+
+
+@pytest.mark.parametrize(
+    ("stage", "training", "shown"),
+    [
+        ("cut", "", "cut"), ("cut", "train", "train"), ("cut", "done", "write"), ("trained", "done", "catch up"),
+        ("catching up", "", "catch up"), ("gate", "", "gate"), ("live", "", "watch"), ("rejected", "", ""),
+    ],
+)  # fmt: skip
+def test_every_stage_has_a_step_that_says_what_is_done(stage: Stage, training: str, shown: str) -> None:
+    assert step(Life(id="g1").now(stage), training) == shown
+    assert step(None, training) == ""
 
 
 def test_many_times_fall_into_the_buckets_one_by_one_would() -> None:

@@ -1,0 +1,54 @@
+"""How the generations stand: what a scrape tells of the live one, of the one on its way, and of the last that was made."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from streamer import generations
+from streamer.config import RenormalisationSettings
+from streamer.generations import Life, Stage
+from streamer.memory import Memory
+from streamer.renormaliser import Renormaliser
+
+STEPS = ("cut", "read", "train", "write", "catch up", "gate", "swap", "watch")  # as the seconds of a life name them
+_TRAINING = ("read", "train", "write")
+_STEP: Mapping[Stage, str] = {"trained": "catch up", "catching up": "catch up", "gate": "gate", "live": "watch"}
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Of one moment."""
+
+    age_s: float  # of the live one, since its cut; g0 was never cut: since its state was made
+    events: int  # learned since then
+    step: str  # one of STEPS, under way; empty for none
+    outcomes: Mapping[str, int]  # of renormalisations, since the process started
+    shown: Life | None  # the one under way, once it is at the gate; before that the last; None: there was none
+    every_s: float | None  # the schedule
+    min_events: int  # fewer since the cut, and the schedule passes by
+
+
+def standing(renormaliser: Renormaliser, memory: Memory, chosen: RenormalisationSettings) -> Standing:
+    """As of now, from any thread; `memory` is that of the live one. Cost: about 0.1 ms, a small file is read."""
+    folder = memory.store.folder
+    live = generations.life(folder, memory.store.generation)
+    current = renormaliser.current
+    shown = current if current is not None and current.scores else renormaliser.last
+    return Standing(
+        age_s=max(0.0, time.time() - generations.began_ms(folder, live) / 1000),
+        events=memory.monitor.learned - live.cut_events,
+        step=step(current, renormaliser.progress.step),
+        outcomes=dict(renormaliser.outcomes),
+        shown=shown if shown is not None and shown.parent else None,
+        every_s=chosen.renormalise_every_s,
+        min_events=chosen.renormalise_min_events,
+    )
+
+
+def step(current: Life | None, training: str) -> str:
+    """What is done with a generation; `training` is what the process that trains says."""
+    if current is None:
+        return ""
+    if current.stage == "cut":
+        return training if training in _TRAINING else "write" if training == "done" else "cut"
+    return _STEP.get(current.stage, "")
