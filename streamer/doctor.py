@@ -18,6 +18,7 @@ from pathlib import Path
 
 import msgspec
 
+from streamer import generations, manifest
 from streamer.api.security import admit
 from streamer.api.server import listen
 from streamer.app import learners
@@ -59,6 +60,7 @@ def examine(settings: Settings, compiling: Progress | None) -> Iterator[Check]:
     yield _packages()
     yield _kernels(compiling)
     yield _checked("data", lambda: _data(settings))
+    yield _checked("generations", lambda: _generations(Path(settings.state.data)))
     if settings.archive.archive:
         yield _checked("archive", lambda: _archive(Path(settings.state.data) / FOLDER))
     yield _checked("disk", lambda: _disk(Path(settings.state.data)))
@@ -139,9 +141,12 @@ def _data(settings: Settings) -> str:
         raise BadState(
             f"cannot write in {at}: {error.strerror}; make it writable, or give another --data directory"
         ) from None
-    if not (folder / "state" / "CURRENT").exists():
+    live = generations.live(folder)
+    state = generations.state_of(folder, live)
+    if live == generations.FIRST and not (state / "CURRENT").exists():
         return f"{folder} is writable and holds no state yet"
-    _own(folder / "state")
+    if (state / "LOCK").exists():
+        _own(state)
     store = RocksStore(folder, read_only=True)
     try:
         meta = store.meta()
@@ -156,6 +161,26 @@ def _data(settings: Settings) -> str:
     news += [f"what {name} learned would be deleted" for name in change.forgotten]
     said = f"{folder} holds a state of format {FORMAT}, made with these settings, {offsets:,} events applied"
     return "; ".join([said, *news])
+
+
+def _generations(folder: Path) -> str:
+    """Which there are; of the live one, that what it was made from is whole: a journal is replayed with it."""
+    name, found = generations.live(folder), generations.lives(folder)
+    if not found:
+        return "none yet"
+    says = [f"{name} answers"]
+    if name != generations.FIRST:
+        cut = generations.life(folder, name).cut_events
+        size = sum(file.size_bytes for file in manifest.read(generations.place(folder, name))[0].files.values())
+        says[0] += f", cut after {cut:,} events, its files are whole ({size / 2**20:,.1f} MiB)"
+    others = [one for one in found if one.id != name and generations.state_of(folder, one.id).exists()]
+    on_its_way = [one.id for one in others if one.stage in generations.UNDER_WAY]
+    kept = [one.id for one in others if one.id not in on_its_way]
+    if kept:
+        says.append(f"{', '.join(kept)} could answer again")
+    if on_its_way:
+        says.append(f"serve goes on with {', '.join(on_its_way)}")
+    return "; ".join(says)
 
 
 def _archive(folder: Path) -> str:

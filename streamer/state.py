@@ -62,10 +62,10 @@ class RocksStore:
     """protocols.StateStore on RocksDB. No fsync: after a power cut rows and offsets go back together, and the log is read again."""
 
     def __init__(self, folder: Path, *, read_only: bool = False, generation: str | None = None) -> None:
-        """Open or create the state of a generation in `folder`, by default of the live one; raises BadState."""
+        """Open the state of a generation in `folder`, by default of the live one; raises BadState. Only g0's is created."""
         wanted = generation or generations.live(folder)
         self.path = generations.state_of(folder, wanted)
-        if wanted != generations.FIRST and not self.path.exists():
+        if wanted != generations.FIRST and not (self.path / "CURRENT").exists():
             raise BadState(
                 f"there is no state of generation {wanted} in {self.path}: make {folder / 'generation'} name one that is "
                 "there, or restore a backup"

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -9,18 +11,25 @@ from collections import namedtuple
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from broker import USER, Broker
 from learning import digest, events, learn, records, settings
 from process import run
 
 import streamer.doctor
+from streamer import generations, manifest
 from streamer.doctor import Check, examine
+from streamer.errors import BadState
 from streamer.events import Rating, message
+from streamer.generations import Life
+from streamer.manifest import Manifest
 from streamer.producers.kafka import KafkaSink
 from streamer.rocks import Rocks
+from streamer.state import RocksStore
+from streamer.training import Retrained
 
-NAMES = ["python", "packages", "kernels", "data", "archive", "disk", "port"]
+NAMES = ["python", "packages", "kernels", "data", "generations", "archive", "disk", "port"]
 
 
 def found(data: Path, **flags: object) -> dict[str, Check]:
@@ -96,6 +105,77 @@ def test_a_state_of_another_format_is_wrong(tmp_path: Path) -> None:
     data = found(tmp_path)["data"]
     assert not data.ok
     assert "format 99, this streamer writes format 2" in data.says
+
+
+@pytest.fixture
+def renormalised(state: Path) -> Path:
+    """A directory where g1 answers and g2 is on its way."""
+    store = RocksStore(state)
+    for name in ("g1", "g2"):
+        generations.place(state, name).mkdir(parents=True)
+        store.checkpoint(generations.state_of(state, name))
+        generations.record(state, Life(id=name, parent="g0", cut_events=150).now("cut"))
+    store.close()
+    made = Manifest(
+        generation="g1",
+        parent="g0",
+        cut={},
+        events=150,
+        settings={},
+        trained={"bias": ["b"]},
+        candidate="all",
+        churn={},
+    )
+    tables = {"bias": {"b": np.ones((3, 1), np.float32)}}
+    manifest.write(generations.place(state, "g1"), made, Retrained(["u"], ["i"], tables, {}))
+    generations.record(state, generations.life(state, "g1").now("live"))
+    generations.point(state, "g1")
+    return state
+
+
+def test_the_first_generation_is_named(tmp_path: Path, state: Path) -> None:
+    assert found(tmp_path / "new")["generations"].says == "none yet"
+    assert found(state)["generations"].says == "g0 answers"
+
+
+def test_the_live_generation_is_named_and_looked_at(renormalised: Path) -> None:
+    shutil.rmtree(renormalised / "state")  # as prune does; what answers is not there
+    checks = found(renormalised)
+    assert checks["data"].ok, checks["data"].says
+    assert "holds a state of format 2" in checks["data"].says
+    assert checks["generations"].ok
+    assert re.fullmatch(
+        r"g1 answers, cut after 150 events, its files are whole \(0\.0 MiB\); serve goes on with g2",
+        checks["generations"].says,
+    )
+
+
+def test_a_generation_with_a_damaged_file_is_wrong(renormalised: Path) -> None:
+    file = generations.place(renormalised, "g1") / "bias.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"\1")
+    checks = found(renormalised)
+    assert not checks["generations"].ok
+    assert "bias.safetensors in " in checks["generations"].says
+    assert "is damaged" in checks["generations"].says
+    assert checks["data"].ok, "it answers from its state"
+
+
+def test_a_generation_that_should_answer_and_has_no_state_is_wrong_and_no_empty_one_is_begun(
+    renormalised: Path,
+) -> None:
+    shutil.rmtree(generations.state_of(renormalised, "g1"))
+    for opened in (lambda: RocksStore(renormalised), lambda: RocksStore(renormalised, read_only=True)):
+        with pytest.raises(BadState, match="there is no state of generation g1 in "):
+            opened()
+    assert not found(renormalised)["data"].ok
+    assert not generations.state_of(renormalised, "g1").exists()
+
+
+def test_a_pointer_that_names_nothing_is_wrong(state: Path) -> None:
+    (state / "generation").write_text("the newest")
+    for name in ("data", "generations"):
+        assert not found(state)[name].ok
+        assert "should name a generation, like g1, and says 'the newest'" in found(state)[name].says
 
 
 def test_data_that_cannot_be_a_directory_is_wrong(tmp_path: Path) -> None:
