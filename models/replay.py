@@ -8,8 +8,9 @@ no trace; and where nothing is missing it is what there was, to the bit. For cou
 from collections.abc import Callable, Mapping
 
 import msgspec
+import numpy as np
 
-from streamer.arrays import Array
+from streamer.arrays import F32, Array
 from streamer.batch import Batch
 from streamer.protocols import OnlineLearner
 
@@ -40,9 +41,11 @@ class Replay:
         return self._tables
 
 
-def learn_whole(learner: OnlineLearner, history: Batch, told: Callable[[float], None]) -> None:
-    """Let the learner learn `history` as it would have online; `told` hears the share done."""
+def learn_whole(learner: OnlineLearner, history: Batch, told: Callable[[float], None]) -> F32:
+    """Let the learner learn `history` as it would have online; what it predicted, (n,). `told` hears the share done."""
+    predicted = np.empty(len(history), dtype=np.float32)
     for start in range(0, len(history), PART):
         stop = min(start + PART, len(history))
-        learner.learn(history.part(start, stop))
+        predicted[start:stop] = learner.learn(history.part(start, stop))
         told(stop / len(history))
+    return predicted

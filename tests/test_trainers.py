@@ -180,17 +180,34 @@ def test_trainers_refuse_learners_that_they_cannot_fit() -> None:
         trainer("refold").fit(feed.learner, batch, lambda share: None)
 
 
-def test_folding_again_counts_every_event_once() -> None:
+def refolded(parameters: RefoldParameters, count: int = 600) -> tuple[Feed, Feed]:
+    """A hybrid that has learned a small world, and one that was folded again over it, with the folded tables."""
     feed, again = (Feed(learner("bayesian-hybrid", seed=1)) for _ in range(2))
-    batch = feed.batch(happenings(600))
-    feed.learner.learn(batch)
-    Refold("refold", RefoldParameters(passes=2)).fit(again.learner, again.batch(happenings(600)), lambda share: None)
+    feed.learner.learn(feed.batch(happenings(count)))
+    made = Refold("refold", parameters)
+    made.fit(again.learner, again.batch(happenings(count)), lambda share: None)
+    for name, values in made.export().items():
+        again.learner.tables()[name].values[:] = values
+    return feed, again
+
+
+def test_folding_again_counts_every_event_once() -> None:
+    feed, again = refolded(RefoldParameters(judged_ratings=0))
     for name, column in (("user", -1), ("item", 18)):
         counts = [one.learner.tables()[name].values[:, column] for one in (feed, again)]
         assert np.array_equal(*counts)
         assert counts[0].max() > 5
     streams = [one.learner.tables()["stream"].values[0] for one in (feed, again)]
     assert np.array_equal(streams[0][:4], streams[1][:4])
+    assert not np.array_equal(*streams)
+
+
+def test_a_fold_that_predicts_worse_is_not_taken() -> None:
+    """Then what learning online came to stays, to the bit; a fold that predicts better is taken."""
+    for walk, taken in ((1e9, False), (1.0, True)):
+        feed, again = refolded(RefoldParameters(walks=(walk,)), 900)
+        rows = [one.learner.tables()["user"].values.tobytes() for one in (feed, again)]
+        assert (rows[0] != rows[1]) == taken, walk
 
 
 def test_with_a_window_those_without_late_events_stay_as_the_first_pass_left_them() -> None:
@@ -199,7 +216,8 @@ def test_with_a_window_those_without_late_events_stay_as_the_first_pass_left_the
     feed, once = (Feed(learner("bayesian-hybrid", seed=1)) for _ in range(2))
     batch, first = feed.batch(early + late), once.batch(early + late)
     once.learner.learn(first)
-    Refold("refold", RefoldParameters(window_days=40_000 / 86_400_000)).fit(feed.learner, batch, lambda share: None)
-    users = [one.learner.tables()["user"].values for one in (feed, once)]
+    made = Refold("refold", RefoldParameters(window_days=40_000 / 86_400_000, judged_ratings=0))
+    made.fit(feed.learner, batch, lambda share: None)
+    users = [made.export()["user"], once.learner.tables()["user"].values]
     assert np.array_equal(users[0][:5], users[1][:5])
     assert not np.array_equal(users[0][5:10], users[1][5:10])
