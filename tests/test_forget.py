@@ -220,6 +220,29 @@ def test_a_removal_that_is_an_event_is_worked_off_too(tmp_path: Path, path: Path
         process.stop()
 
 
+def test_generations_forget_too_and_a_backup_has_them(tmp_path: Path, path: Path) -> None:
+    data, learners = tmp_path / "d", ("--rating-learner", "biased-mf", "--click-learner", "popularity")
+    retrained = ("--renormalise-every-events", "1200", "--hold", "--gate-min-events", "100", "--gate-margin", "1")
+    with streamer(data, *COMMITS, *learners, "--replay", path, *retrained) as process:
+        drained(process, path)  # two swaps: one generation is live, one in its shadow, one at rest
+        kept = {one["id"]: one["stage"] for one in process.call("AdminService/ListGenerations")["generations"]}  # type: ignore[attr-defined]
+        assert kept == {"g0": "kept", "g1": "kept", "g2": "live"}
+        assert {"generations/g1/ids.safetensors", "generations/g2/ids.safetensors"} <= set(found_in(data, ZOE))
+        assert {name.partition("/")[0] for name in found_in(data, ZOE)} == {"archive", "generations", "log", "state"}
+        made = process.call("AdminService/Backup", directory=str(tmp_path / "b"))
+        run("forget", ZOE, "--url", process.url)
+        for user in (ZOE, SHE, HE):
+            assert found_in(data, user) == []
+        process.stop()
+    assert found_in(data, ZOE) == []
+    run("restore", tmp_path / "b", "--data", tmp_path / "r")  # of before: nothing in it was rewritten
+    assert digest(tmp_path / "r").digest == made["digest"]
+    with streamer(tmp_path / "r", *learners) as process:
+        assert process.call("AdminService/GetStatus")["generation"] == "g2"
+    with streamer(data, *learners) as process:
+        assert process.call("AdminService/GetStatus")["generation"] == "g2"
+
+
 # Parts.
 
 
