@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from streamer import web
-from streamer.answers import LearnerStatus, RollingRmse, Status
+from streamer.answers import Generation, Generations, LearnerStatus, RollingRmse, Score, Status
 from streamer.api.memory import MemoryAnswers
 from streamer.api.thread import serving
 from streamer.config import SecuritySettings, ServerSettings
@@ -118,6 +118,90 @@ def test_each_of_seven_learners_has_a_colour_of_its_own(browser: Browser) -> Non
         )
         assert curves == dots
         assert len(set(curves)) == 7
+        page.close()
+
+
+class Renormalised(MemoryAnswers):
+    """A generation that answers, one that was rejected, and one on its way."""
+
+    now = "g3: train 43%"
+
+    def status(self) -> Status:
+        """See Answers."""
+        return msgspec.structs.replace(super().status(), generation="g1", renormalisation=self.now)
+
+    def generations(self) -> Generations:
+        """See Answers."""
+        gate = (
+            Score(learner="bias", ratings=9),
+            Score(learner="biased-mf", ratings=2000, before_rmse=0.9, after_rmse=0.88),
+        )
+        watched = (Score(learner="biased-mf", ratings=3456, before_rmse=0.91, after_rmse=0.87),)
+        worse = (Score(learner="biased-mf", ratings=2500, before_rmse=0.85, after_rmse=0.95),)
+        made = (
+            Generation(id="g0", stage="kept", why="g1 answers", cut_ms=1),
+            Generation(
+                id="g1",
+                parent="g0",
+                live=True,
+                stage="live",
+                trigger="schedule",
+                cut_events=52125,
+                scores=gate,
+                watched=watched,
+            ),
+            Generation(
+                id="g2",
+                parent="g1",
+                stage="rejected",
+                trigger="drift",
+                why="worse: <b>",
+                cut_events=60000,
+                scores=worse,
+            ),
+            Generation(id="g3", parent="g1", stage="cut", trigger="by hand", cut_events=70000),
+        )
+        return Generations(made if self.now else made[:3], self.now)
+
+
+def test_the_page_lists_generations_with_what_they_were_worth_and_says_what_goes_on(browser: Browser) -> None:
+    answers = Renormalised()
+    with serving(answers, ServerSettings(port=0), SecuritySettings()) as url:
+        page = browser.new_page()
+        seen = Seen(page, url)
+        page.goto(url)
+        rows = page.locator("#generations tr")
+        expect(rows).to_have_count(4, timeout=WAIT_MS)
+        expect(page.locator("#now")).to_have_text("g3: train 43%")
+        expect(rows.nth(0)).to_contain_text("g3cutby hand")
+        for said in ("g2rejecteddrift", "60,0000.85000.95002,500worse: <b>"):
+            expect(rows.nth(1)).to_contain_text(said)
+        for said in ("g1answersschedule", "52,1250.91000.87003,456"):
+            expect(rows.nth(2)).to_contain_text(said)
+        expect(rows.nth(3)).to_have_text("g0kept––––––g1 answers")
+        answers.now = ""
+        expect(page.locator("#now")).to_have_text("nothing under way", timeout=WAIT_MS)
+        expect(rows).to_have_count(3, timeout=WAIT_MS)
+        page.set_viewport_size({"width": 360, "height": 740})
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        assert seen.complaints == []
+        page.close()
+
+
+def test_the_page_says_so_while_nothing_was_retrained(browser: Browser, answers: MemoryAnswers) -> None:
+    with serving(answers, ServerSettings(port=0), SecuritySettings()) as url:
+        page = browser.new_page()
+        page.goto(url)
+        expect(page.locator("#generations")).to_have_text(
+            "g0 answers, from what it learned online alone: nothing was retrained yet.", timeout=WAIT_MS
+        )
+        assert answers.requests["streamer.v1.AdminService/ListGenerations", "ok"] == 1
+        expect(page.locator("#now")).to_have_text("nothing under way")
+        answers.publish([message(Click("u2", "brazil"))])
+        expect(page.locator("#tiles")).to_contain_text("4events learned", timeout=WAIT_MS)
+        assert answers.requests["streamer.v1.AdminService/ListGenerations", "ok"] == 1, (
+            "what has not changed is not asked for again"
+        )
         page.close()
 
 
