@@ -7,8 +7,10 @@ other side stands still, users, items, and so on; users last, so that they fit t
 begins where one pass of the learner's own descent over the same history ends (or, `warm`, in the live rows), so that few
 sweeps are enough and the space stays the one that the rows' first values span: retrained on the same history without some
 events, it is what it would be had they never been. A weight is 1, or halves with every `half_life_days` that a rating is
-older than the last; ratings older than `window_days` have none, and rows without any stay as descent left them. Counts, from
-which the learner takes its steps, mu and sigma are those of the whole history.
+older than the last; ratings older than `window_days` have none, and rows without any stay as descent left them. In the end
+one side is shortened and the other lengthened, which no prediction shows, until both are as many times as long as descent
+left them: a step of descent is as long as the other side, so this is what suits the learner (RMSE of what follows .3% lower
+on ml-latest-small). Counts, from which it takes its steps, mu and sigma are those of the whole history.
 Cost: O(dim^2) a rating and sweep side, O(dim^3) a row: 2.6 s of CPU a million ratings for 3 sweeps of 32 factors.
 
 Zhou, Wilkinson, Schreiber, Pan (2008), Large-scale parallel collaborative filtering for the Netflix prize, AAIM.
@@ -124,11 +126,18 @@ class AlternatingLeastSquares:
         item_order, item_starts = _grouped(of_items, len(items))
         by_user = user_starts, of_items[user_order], z[user_order], weights[user_order]
         by_item = item_starts, of_users[item_order], z[item_order], weights[item_order]
+        rated = np.unique(of_users), np.unique(of_items)
+        before = _length(users[rated[0]]), _length(items[rated[1]])
         for sweep in range(p.sweeps):
             solve_side(users, items, *by_user, p.l2, p.bias_l2)
             solve_side(items, users, *by_item, p.l2, p.bias_l2)
             told(FIRST_PASS + (1.0 - FIRST_PASS) * (sweep + 1) / (p.sweeps + 1))
         solve_side(users, items, *by_user, p.l2, p.bias_l2)
+        grown = _length(users[rated[0]]) * before[1], _length(items[rated[1]]) * before[0]
+        if min(grown) > 0.0:
+            scale = np.sqrt(grown[0] / grown[1])
+            users[rated[0], :-2] /= scale
+            items[rated[1], :-2] *= scale
         told(1.0)
         self._tables = {name: table.values for name, table in learner.tables().items()}
 
@@ -144,6 +153,11 @@ class AlternatingLeastSquares:
         if p.window_days is not None:
             weights[days > p.window_days] = 0.0
         return cast(F64, weights)
+
+
+def _length(rows: Array) -> float:
+    """Root of the mean square of the factors' lengths; 0 for no rows."""
+    return float(np.sqrt(np.square(rows[:, :-2].astype(np.float64)).sum() / max(len(rows), 1)))
 
 
 def _grouped(rows: I32, count: int) -> tuple[I64, I64]:

@@ -88,9 +88,9 @@ def _events() -> list[Message]:
 
 
 def _history() -> Events:
-    """A few of them, as a retraining reads them."""
-    n = np.arange(40, dtype=np.int32)
-    kinds, values = np.repeat(np.array([RATING, CLICK], dtype=np.uint8), 20), (1 + n % 5).astype(np.float32)
+    """What a retraining reads."""
+    n = np.repeat(np.arange(200, dtype=np.int32), 2)  # as many as were learned, see training.COMPLETE
+    kinds, values = np.tile(np.array([RATING, CLICK], dtype=np.uint8), 200), (1 + n % 5).astype(np.float32)
     ids = [f"u{k}" for k in range(7)], [f"i{k}" for k in range(11)]
     return Events(*ids, n % 7, n % 11, kinds, values, n.astype(np.int64), n.astype(np.uint64))
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from streamer.arrays import Array
-from streamer.batch import Batch
+from streamer.batch import RATING, Batch
 from streamer.checks.batches import Feed, happenings, rating
 from streamer.checks.learners import CheckFailed, Make
 from streamer.checks.trainers import TRAINER_CHECKS, MakeTrainer
@@ -221,3 +221,18 @@ def test_with_a_window_those_without_late_events_stay_as_the_first_pass_left_the
     users = [made.export()["user"], once.learner.tables()["user"].values]
     assert np.array_equal(users[0][:5], users[1][:5])
     assert not np.array_equal(users[0][5:10], users[1][5:10])
+
+
+def test_both_sides_grow_alike() -> None:
+    """Steps of descent are as long as the other side's factors: one must not swell at the cost of the other."""
+    feed, descended = (Feed(learner("biased-mf", seed=1, dim=8)) for _ in range(2))
+    batch, again = feed.batch(happenings(900)), descended.batch(happenings(900))
+    descended.learner.learn(again)
+    trainer("als").fit(feed.learner, batch, lambda share: None)
+    rated = batch.kinds == RATING
+    grown = []
+    for name, rows in (("user", np.unique(batch.users[rated])), ("item", np.unique(batch.items[rated]))):
+        lengths = [np.square(one.learner.tables()[name].values[rows, :8]).sum() for one in (feed, descended)]
+        grown.append(lengths[0] / lengths[1])
+    assert grown[0] == pytest.approx(grown[1], rel=1e-4)
+    assert grown[0] != pytest.approx(1.0, rel=0.01)
