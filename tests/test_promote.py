@@ -9,6 +9,7 @@ import pytest
 from learning import learn, records, settings
 from process import Streamer, run, streamer
 
+from streamer.api import METHODS
 from streamer.api.memory import MemoryAnswers
 from streamer.api.thread import serving
 from streamer.app import learners
@@ -203,7 +204,9 @@ def test_beyond_loopback_only_who_bears_the_token_promotes(tmp_path: Path) -> No
         refused = httpx.post(local + PROMOTE, json={"learner": "skip-gram"})
         assert refused.status_code == 403
         assert "--token-file" in refused.json()["message"]
-        assert httpx.post(local + "/streamer.v1.AdminService/GetStatus", json={}).status_code == 200
+        asked = {method: httpx.post(f"{local}/{method}", json={}) for method in METHODS if "AdminService" in method}
+        reads = [method.rpartition("/")[2] for method, answer in asked.items() if answer.status_code == 200]
+        assert reads == ["GetStatus", "ListGenerations"], "what the page shows; the others change something"
     with serving(MemoryAnswers(), open_to_all, SecuritySettings(token_file=str(tmp_path / "token"))) as url:
         local = url.replace("0.0.0.0", "127.0.0.1")
         assert httpx.post(local + PROMOTE, json={"learner": "skip-gram"}).status_code == 401

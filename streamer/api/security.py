@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 DRAIN_BYTES = 1 << 24
 _STREAMS = "/grpc.reflection."  # the client goes on sending while we answer
 _OPEN = ("/grpc.health.v1.Health/", "/healthz")
-_ADMIN, _READS = "/streamer.v1.AdminService/", "/streamer.v1.AdminService/GetStatus"
+_ADMIN = "/streamer.v1.AdminService/"
+_READS = (f"{_ADMIN}GetStatus", f"{_ADMIN}ListGenerations")
 _CHALLENGES = ((b"www-authenticate", b"Bearer"), (b"www-authenticate", b'Basic realm="the token is the password"'))
 _TYPES = ("application/json", "application/proto")
 _PREFIXES = ("application/grpc", "application/connect")
@@ -107,7 +108,7 @@ class Guard:
                 "this server wants its token, as in: Authorization: Bearer TOKEN (its --token-file holds it)",
                 _CHALLENGES,
             )  # fmt: skip
-        elif not (self._local or self._token) and scope["path"].startswith(_ADMIN) and scope["path"] != _READS:
+        elif not (self._local or self._token) and scope["path"].startswith(_ADMIN) and scope["path"] not in _READS:
             await refuse(
                 scope, send, 403, Code.PERMISSION_DENIED,
                 "anybody on the network could ask for this: it is done only for who bears a token (start with "
