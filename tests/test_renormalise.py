@@ -3,7 +3,9 @@
 import hashlib
 import os
 import signal
+import threading
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -15,13 +17,18 @@ from test_crash import stream_file
 from streamer import generations
 from streamer.app import opened
 from streamer.errors import StreamerError
+from streamer.events import Click, Rating, message
 from streamer.generations import PROGRESS, Progress
-from streamer.ledger import GRAFT, journal, lineage
+from streamer.ledger import journal
 from streamer.log import EmbeddedLog, LogSource
+from streamer.producers.client import Client
+from streamer.producers.http import wire
 from streamer.rebuild import rebuild
 from streamer.state import Digest, RocksStore
 
-DEADLINE_S = 120.0
+DEADLINE_S = 300.0
+ANSWERS = 1000
+PACE_S = 0.1  # between two acts of a load, so that a busy machine has time for who trains, of low priority
 STEPS = ("cut", "read", "train", "write", "put in", "catching up", "gate", "swap", "watch")
 _BY_STAGE = {"trained": 5, "catching up": 5, "gate": 6, "live": 8}
 CHILD_STEPS = ("read", "train", "write", "put in")
@@ -97,7 +104,16 @@ def test_killed_at_any_step_a_replay_ends_as_one_that_was_not(tmp_path: Path, ki
     """With --hold all is deterministic: states, generations and the journal's replay are the same bytes with and without kills."""
     made = len({generation for generation, _ in kills})
     path = stream_file(tmp_path, 500 * made + 300)
-    arguments = ("--replay", path, "--until-drained", "--renormalise-every-events", "400", "--hold", "--watch-events", "50")
+    arguments = (
+        "--replay",
+        path,
+        "--until-drained",
+        "--renormalise-every-events",
+        "400",
+        "--hold",
+        "--watch-events",
+        "50",
+    )
     data, left, landed = tmp_path / "killed", list(kills), 0
     while left:
         with streamer(data, *arguments) as process:
@@ -116,4 +132,148 @@ def test_killed_at_any_step_a_replay_ends_as_one_that_was_not(tmp_path: Path, ki
     assert digest(data) == digest(tmp_path / "whole")
     assert tables_made(data) == tables_made(tmp_path / "whole")
     assert len({name.split("/")[1] for name in tables_made(data)}) >= made
+    assert rebuilt(data, tmp_path / "again") == digest(data)
+
+
+class Load(threading.Thread):
+    """Does something over and over until it is told to end; what it raises fails the test."""
+
+    def __init__(self, act: Callable[[], None]) -> None:
+        super().__init__(daemon=True)
+        self._act, self._over = act, threading.Event()
+        self.times, self.failure = 0, None  # type: int, BaseException | None
+
+    def run(self) -> None:
+        try:
+            while not self._over.wait(PACE_S):
+                self._act()
+                self.times += 1
+        except BaseException as error:
+            self.failure = error
+
+    def check(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+
+    def end(self) -> None:
+        self._over.set()
+        self.join(DEADLINE_S)
+        self.check()
+
+
+def wait(until: Callable[[], bool], what: str, loads: Sequence[Load] = ()) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not until():
+        for load in loads:
+            load.check()
+        assert time.monotonic() < deadline, what
+        threading.Event().wait(0.01)
+
+
+def stage(client: Client, generation: str) -> str:
+    return next((one.stage for one in client.generations().generations if one.id == generation), "")
+
+
+def answers(client: Client, generation: str, loads: Sequence[Load] = ()) -> None:
+    """Until a generation is live, and nothing else is under way."""
+
+    def there() -> bool:
+        return any(one.live and one.id == generation for one in client.generations().generations)
+
+    wait(there, f"{generation} does not answer: {client.generations()}", loads)
+
+
+def renormalised(client: Client, generation: str, loads: Sequence[Load] = ()) -> None:
+    """Train one and let it answer, whatever the gate says."""
+    client.renormalise()
+    wait(lambda: stage(client, generation) in ("gate", "failed"), f"{generation} does not come to the gate", loads)
+    client.promote_generation(generation)
+    answers(client, generation, loads)
+
+
+def drained(client: Client, end: int) -> None:
+    """Until so many records of the log are learned."""
+    wait(lambda: any(one.next == end for one in client.status().offsets), f"the log is never learned up to {end}")
+
+
+def learned(client: Client) -> int:
+    return sum(one.count for one in client.status().events if one.outcome == "learned")
+
+
+def test_no_answer_mixes_two_generations(tmp_path: Path) -> None:
+    """While nothing is published a generation answers the same for ever, so two that differ are told apart by every answer."""
+    path, said = stream_file(tmp_path, 800), dict[tuple[str, str], set[bytes]]()
+    with streamer(tmp_path / "d", "--replay", path) as process, Client(process.url) as client:
+        drained(client, path.read_bytes().count(b"\n"))
+        users = [f"u{number}" for number in range(0, 40, 8)]
+
+        def ask() -> None:
+            for user in users:
+                found = client.recommend(user, 20)
+                said.setdefault((found.generation, user), set()).add(msgspec.json.encode(found.items))
+
+        loads = [Load(ask) for _ in range(2)]
+        for load in loads:
+            load.start()
+        renormalised(client, "g1", loads)
+        for _ in range(2):
+            asked = sum(load.times for load in loads)
+            wait(lambda asked=asked: sum(load.times for load in loads) >= asked + 20, "no answers", loads)
+            client.rollback()
+            answers(client, "g0", loads)
+            wait(lambda: client.generations().now == "", "never settles", loads)
+            client.promote_generation("g1")
+            answers(client, "g1", loads)
+        wait(lambda: sum(load.times for load in loads) * len(users) >= ANSWERS, "too few answers", loads)
+        for load in loads:
+            load.end()
+    assert {generation for generation, _ in said} == {"g0", "g1"}
+    assert all(len(found) == 1 for found in said.values()), {key: len(found) for key, found in said.items()}
+    assert all(said["g0", user] != said["g1", user] for user in users)
+
+
+def test_a_rollback_under_load_loses_no_event_and_no_token(tmp_path: Path) -> None:
+    """Every event is in each answer that is asked for after it, of whichever generation; and the journal replays to the live digest."""
+    path, data = stream_file(tmp_path, 600), tmp_path / "d"
+    flags = ("--replay", path, "--commit-interval-s", "0.05", "--max-records", "7", "--gate-min-events", "8000")
+    with streamer(data, *flags) as process, Client(process.url) as client:
+        before, tokens, rated, included = path.read_bytes().count(b"\n"), list[str](), list[str](), list[str]()
+        drained(client, before)
+        ours = learned(client)
+
+        def publish() -> None:
+            n = len(tokens)
+            at_ms = 1_700_001_000_000 + n
+            mine = Rating("watched", f"new {n}", 4.0, at_ms)
+            clicks = [Click(f"w{n % 50}", f"i{(n + k) * 7 % 401}", "click", at_ms) for k in range(5)]
+            found = client.publish([wire(message(event)) for event in (*clicks, mine)])
+            assert found.accepted == 6
+            rated.append(mine.item_id)
+            tokens.append(found.freshness_token)
+            shown = {item.item_id for item in client.recommend("watched", 1000, tokens[-1]).items}
+            assert not shown & set(rated)
+            included[:] = rated
+
+        def ask() -> None:
+            known = list(included)
+            found = client.recommend("watched", 1000)
+            assert not {item.item_id for item in found.items} & set(known), f"{found.generation} lacks events"
+
+        loads = [Load(publish), Load(ask)]
+        for load in loads:
+            load.start()
+        renormalised(client, "g1", loads)
+        client.rollback()
+        answers(client, "g0", loads)
+        wait(lambda: client.generations().now == "", "never settles", loads)
+        renormalised(client, "g2", loads)
+        for load in loads:
+            load.end()
+        for token in (tokens[0], tokens[len(tokens) // 2], tokens[-1]):
+            assert client.recommend("watched", 10, token).generation == "g2"
+        drained(client, before + 6 * len(tokens))
+        assert learned(client) == ours + 6 * len(tokens)
+        assert stage(client, "g1") == "rolled back"
+        assert process.stop() == 0
+    assert digest(data).offsets == {"log/0": before + 6 * len(tokens)}
     assert rebuilt(data, tmp_path / "again") == digest(data)
