@@ -18,7 +18,7 @@ from streamer.generations import PROGRESS, Progress
 
 TRIES = 3  # of a training whose process is killed, by somebody or for want of memory
 _LOG = logging.getLogger("streamer.training_process")
-_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 
 class TrainingProcess:
@@ -42,7 +42,7 @@ class TrainingProcess:
                 *(sys.executable, "-m", "streamer", "renormalise"),
                 *("--data", str(self._folder), "--generation", self._generation),
             ],
-            env={**os.environ, **_ONE_THREAD, "OMP_WAIT_POLICY": "PASSIVE"},
+            env={**os.environ, **ONE_THREAD, "OMP_WAIT_POLICY": "PASSIVE"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
         )

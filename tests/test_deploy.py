@@ -7,21 +7,40 @@ import shutil
 import stat
 import subprocess
 import sys
+import time
 import tomllib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from learning import settings
 from ruamel.yaml import YAML
+
+from streamer import manifest
+from streamer.app import App
+from streamer.events import Rating, message
+from streamer.generations import place
+from streamer.training_process import ONE_THREAD
 
 ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"
 BIN = Path(sys.executable).parent
-OURS = ("kafka", "streamer", "prometheus", "grafana")
+OURS = ("kafka", "streamer", "renormaliser", "prometheus", "grafana")
 
 
 def yaml(path: Path) -> Any:
     return YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+
+
+def until(done: Callable[[], bool], deadline_s: float = 120.0) -> bool:
+    """Whether `done` came true before the deadline."""
+    end = time.monotonic() + deadline_s
+    while not done():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.05)
+    return True
 
 
 def check(*command: str | Path, cwd: Path = ROOT) -> str:
@@ -55,6 +74,8 @@ def test_every_service_has_a_version_a_user_a_health_check_and_loopback_ports() 
     dockerfile = (DEPLOY / "Dockerfile").read_text(encoding="utf-8")
     for name, service in services.items():
         assert service["cap_drop"] == ["ALL"], name
+        if name == "renormaliser":
+            continue  # below
         assert service["ports"], name
         assert all(port.startswith("127.0.0.1:") for port in service["ports"]), name
         if name == "streamer":
@@ -64,6 +85,50 @@ def test_every_service_has_a_version_a_user_a_health_check_and_loopback_ports() 
             assert re.search(r":v?\d+\.\d+\.\d+$", service["image"]), name
             assert service["user"] not in ("root", "0"), name
             assert service["healthcheck"]["test"][0] == "CMD", name
+
+
+def test_the_renormaliser_shares_the_data_and_nothing_else_and_gets_out_of_the_way() -> None:
+    services = yaml(ROOT / "docker-compose.yml")["services"]
+    trains, serves = services["renormaliser"], services["streamer"]
+    assert trains["image"] == serves["image"]
+    assert trains["volumes"] == serves["volumes"]
+    assert serves["environment"]["STREAMER_RENORMALISER"] == "external"
+    assert trains["network_mode"] == "none"
+    assert {"ports", "secrets"} & set(trains) == set()
+    assert trains["healthcheck"] == {"disable": True}, "the image's asks a port that nobody listens on here"
+    assert trains["cpu_shares"] < 1024
+    assert trains["mem_limit"]
+    assert set(trains["environment"]) == set(ONE_THREAD), "as the process that serve starts has it"
+    assert set(trains["environment"].values()) == {1}
+
+
+@pytest.fixture
+def follower(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """The container's process, with another directory."""
+    container = yaml(ROOT / "docker-compose.yml")["services"]["renormaliser"]
+    command = [part.replace("/data", str(tmp_path)) for part in container["command"]]
+    one_thread = {name: str(value) for name, value in container["environment"].items()}
+    process = subprocess.Popen([sys.executable, "-m", "streamer", *command], env={**os.environ, **one_thread})
+    yield process
+    process.terminate()
+    process.wait(timeout=30)
+
+
+def test_the_renormaliser_trains_a_cut_that_somebody_else_made(
+    follower: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    learners = {"rating_learner": "biased-mf", "click_learner": "popularity"}
+    app = App(settings(data=str(tmp_path), renormaliser="external", archive_interval_s=0.1, **learners))
+    app.start()
+    try:
+        app.publish([message(Rating(f"u{n % 7}", f"i{n % 11}", 1.0 + n % 5)) for n in range(500)])
+        assert until(lambda: app.drained)
+        app.renormaliser.renormalise("by hand", held=True)
+        assert until(lambda: app.renormaliser.settled or follower.poll() is not None)
+        assert follower.poll() is None
+        assert manifest.read(place(tmp_path, "g1"))[0].events == 500
+    finally:
+        app.close()
 
 
 def test_no_secret_stands_in_the_compose_file_and_each_is_a_file_that_make_secrets_makes(tmp_path: Path) -> None:
