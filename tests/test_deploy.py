@@ -1,5 +1,6 @@
 """What is deployed: checked by the tools that will read it. No Docker engine is needed, and nothing is started."""
 
+import fcntl
 import json
 import os
 import re
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from learning import settings
 from ruamel.yaml import YAML
@@ -20,7 +22,7 @@ from ruamel.yaml import YAML
 from streamer import manifest
 from streamer.app import App
 from streamer.events import Rating, message
-from streamer.generations import place
+from streamer.generations import PROGRESS, Life, Progress, place, record, write_atomically
 from streamer.training_process import ONE_THREAD
 
 ROOT = Path(__file__).parent.parent
@@ -129,6 +131,24 @@ def test_the_renormaliser_trains_a_cut_that_somebody_else_made(
         assert manifest.read(place(tmp_path, "g1"))[0].events == 500
     finally:
         app.close()
+
+
+def test_of_two_renormalisers_the_second_leaves_what_the_first_has_done(
+    follower: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    where = place(tmp_path, "g1")
+    where.mkdir(parents=True)
+    done = msgspec.json.encode(Progress("done", 1.0, done=True))
+    with (where / "lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the test is the first
+        record(tmp_path, Life(id="g1", parent="g0").now("cut"))
+        device = f":{os.fstat(lock.fileno()).st_ino} "
+        assert until(lambda: any("->" in one and device in one for one in Path("/proc/locks").read_text().splitlines()))
+        write_atomically(where / PROGRESS, done)
+    place(tmp_path, "g2").mkdir()  # and the second comes to the next one, which fails: there is nothing in it
+    record(tmp_path, Life(id="g2", parent="g0").now("cut"))
+    assert until((place(tmp_path, "g2") / PROGRESS).exists)
+    assert (where / PROGRESS).read_bytes() == done
 
 
 def test_no_secret_stands_in_the_compose_file_and_each_is_a_file_that_make_secrets_makes(tmp_path: Path) -> None:

@@ -110,6 +110,8 @@ def _one(folder: Path, generation: str, parent: int | None) -> None:
 
     with (where / "lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # one that a crash left behind may be about to end
+        if parent is None and _ended(folder, generation):
+            return  # another follower has done it, and its state may be at work already
         try:
             retrain(folder, generation, report)
         except Exception as error:
