@@ -34,6 +34,8 @@ class Felt:
 
     queries_s: list[float] = field(default_factory=list)  # how long each answer took
     fresh_s: list[float] = field(default_factory=list)  # from publishing until an answer showed it
+    longest: tuple[float, str] = (0.0, "")  # of these, and what went on when it ended
+    stage: str = ""  # what goes on
     rss_bytes: int = 0  # the most
 
     def row(self) -> list[str]:
@@ -91,7 +93,9 @@ class Load:
             began = time.perf_counter()
             token = client.publish(self._events[start : start + CHUNK]).freshness_token
             client.recommend(self._users[n % len(self._users)], freshness_token=token)
-            self.felt.fresh_s.append(time.perf_counter() - began)
+            took_s, stage = time.perf_counter() - began, self.felt.stage
+            self.felt.fresh_s.append(took_s)
+            self.felt.longest = max(self.felt.longest, (took_s, stage))
 
         self._paced(CHUNK / EVENTS_S, act)
 
@@ -156,8 +160,14 @@ def main(events: int, port: int) -> None:
             with Client(url) as client:
                 client.renormalise()
                 time.sleep(1)
-                while client.generations().generations[-1].stage in ("cut", "trained", "catching up", "gate"):
-                    time.sleep(0.2)
+                while (found := client.generations()).generations[-1].stage in (
+                    "cut",
+                    "trained",
+                    "catching up",
+                    "gate",
+                ):
+                    during.stage = found.now
+                    time.sleep(0.1)
                 last = client.generations().generations[-1]
             load.close()
         finally:
@@ -171,6 +181,7 @@ def main(events: int, port: int) -> None:
     shown.add_row("as it is", *quiet.row())
     shown.add_row("renormalising", *during.row())
     console.print(shown)
+    console.print(f"the longest from an event to its answer ended in the stage: {during.longest[1] or 'cut'}")
     console.print(
         f"{last.id}: {last.stage}, {last.why}; seconds " + ", ".join(f"{k} {v:.2f}" for k, v in last.seconds.items())
     )
