@@ -41,7 +41,7 @@ def progress(data: Path) -> tuple[int, int]:
 
 @pytest.mark.parametrize("kills", [10, pytest.param(50, marks=pytest.mark.soak)])
 def test_a_replay_survives_kills(tmp_path: Path, kills: int) -> None:
-    path, chance = stream_file(tmp_path, 2 * kills * ROWS_PER_KILL), random.Random(kills)
+    path, chance = stream_file(tmp_path, 6 * kills * ROWS_PER_KILL), random.Random(kills)
     total = path.read_bytes().count(b"\n")
     data, landed, before = tmp_path / "killed", 0, (0, 0)
     arguments = ("--replay", path, "--until-drained", "--commit-interval-s", "0.05")

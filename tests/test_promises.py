@@ -132,7 +132,7 @@ def offsets_before_state(engine: Engine) -> None:
 
     def early(timeout_s: float) -> int:
         count = step(timeout_s)
-        store.commit([], engine.ledger.offsets)
+        store.commit([], engine.memory.ledger.offsets)
         return count
 
     engine.step = early  # type: ignore[method-assign]  # that is what a mutant is
@@ -158,7 +158,7 @@ def negatives_forgotten(engine: Engine) -> None:
 
 def process_wide_randomness(engine: Engine) -> None:
     """Negatives are drawn from one generator of the process."""
-    encoder, generator = engine.encoder, np.random.default_rng(1)
+    encoder, generator = engine.memory.encoder, np.random.default_rng(1)
     origins = encoder._origins
 
     def drawn(chosen):  # type: ignore[no-untyped-def]
