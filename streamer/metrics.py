@@ -222,8 +222,7 @@ def _renormalisation(found: Standing, generation: str) -> Iterator[Metric]:
     yield _one(Gauge("streamer_generation_info", "The generation that answers.", labels=["generation"]), 1, generation)
     yield Gauge("streamer_generation_age_seconds", "Time since the cut of the one that answers.", found.age_s)
     yield Gauge("streamer_generation_events", "Events learned since the cut of the one that answers.", found.events)
-    if found.every_s is not None:
-        yield Gauge("streamer_renormalise_every_seconds", "The schedule of retrainings.", found.every_s)
+    yield Gauge("streamer_renormalise_every_seconds", "The schedule of retrainings.", found.every_s)  # absent for none
     yield Gauge("streamer_renormalise_min_events", "Events that a scheduled retraining waits for.", found.min_events)
     outcomes = Counter("streamer_renormalisations", "Retrainings by what became of them.", labels=["outcome"])
     for outcome, count in found.outcomes.items():

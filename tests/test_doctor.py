@@ -79,7 +79,7 @@ def test_a_state_made_with_other_settings_is_wrong(state: Path) -> None:
     assert "was made with seed 1, the settings say 7: use 1, or move " in data.says
 
 
-def test_a_state_in_use_is_wrong(state: Path) -> None:
+def found_while_another_process_has_it(state: Path) -> Check:
     program = (
         "import pathlib, sys; from streamer.state import RocksStore; store = RocksStore(pathlib.Path(sys.argv[1])); "
         "print('held', flush=True); sys.stdin.read(); store.close()"
@@ -90,9 +90,13 @@ def test_a_state_in_use_is_wrong(state: Path) -> None:
     assert holder.stdout is not None
     assert holder.stdout.readline() == b"held\n"
     try:
-        data = found(state)["data"]
+        return found(state)["data"]
     finally:
         holder.communicate()
+
+
+def test_a_state_in_use_is_wrong(state: Path) -> None:
+    data = found_while_another_process_has_it(state)
     assert not data.ok
     assert "in use by another process: stop it, or use another --data directory" in data.says
     assert found(state)["data"].ok
@@ -143,6 +147,7 @@ def test_the_live_generation_is_named_and_looked_at(renormalised: Path) -> None:
     checks = found(renormalised)
     assert checks["data"].ok, checks["data"].says
     assert "holds a state of format 2" in checks["data"].says
+    assert not found_while_another_process_has_it(renormalised).ok
     assert checks["generations"].ok
     assert re.fullmatch(
         r"g1 answers, cut after 150 events, its files are whole \(0\.0 MiB\); serve goes on with g2",

@@ -5,13 +5,13 @@ from pathlib import Path
 
 from learning import events, learn, records
 
-from streamer.generations import FIRST, Life, began_ms
+from streamer.generations import FIRST, Life, Moment, began_ms
 from streamer.generations import life as life_of
 
 
 def test_a_generation_is_as_old_as_its_cut_whatever_came_after_it(tmp_path: Path) -> None:
-    cut = Life(id="g3").now("cut")
-    assert began_ms(tmp_path, cut.now("live").now("kept").now("live")) == cut.moments[0].at_ms
+    moments = (Moment("cut", 1000), Moment("live", 2000), Moment("kept", 3000), Moment("live", 4000))
+    assert began_ms(tmp_path, Life(id="g3", moments=moments)) == 1000
 
 
 def test_the_first_is_as_old_as_its_state_over_restarts_and_rollbacks(tmp_path: Path) -> None:
