@@ -27,7 +27,10 @@ def scored(before: Errors, after: Errors, since: int) -> Score | None:
     first = max(since, end - MOST_RATINGS)
     if end <= first or before.unpredicted != after.unpredicted:
         return None
-    ours, theirs = after.squares(first, end), before.squares(first, end)
+    try:
+        ours, theirs = after.squares(first, end), before.squares(first, end)
+    except ValueError:  # the stream overtook us: next time
+        return None
     mean, half_width = interval(ours - theirs)
     return Score(
         learner=after.learner,

@@ -31,6 +31,12 @@ _NO_CHURN = ("panel_users",)  # of the measures
 Told = Callable[[Progress], None]
 
 
+def archived(folder: Path, of: Life) -> bool:
+    """Whether the archive has come to the cut of a generation: before that nobody may read it."""
+    offsets = Archive(folder).offsets
+    return all(offsets.get(TopicPartition(*_place(name)), 0) >= offset for name, offset in of.cut.items())
+
+
 def retrain(folder: Path, generation: str, told: Told) -> None:
     """Do what is left to do for `generation`; raises BadState, BadGeneration, StreamerError."""
     where = place(folder, generation)

@@ -61,13 +61,15 @@ def renormalise(
 
 
 def _awaited(client: Client, before: set[str], silent: bool) -> Generation:
-    """The new generation, when it has come to an end of its way."""
+    """The new generation, when it has come to an end of its way. Raises StreamerError when there is none."""
     console, said = Console(stderr=True, highlight=False, markup=False), ""
     while True:
         found = client.generations()
         new = [one for one in found.generations if one.id not in before]
         if new and new[-1].stage in ENDED:
             return new[-1]
+        if not found.now and not new:
+            raise StreamerError("nothing was cut: the log of the streamer says why")
         if found.now.rstrip("%0123456789") != said and not silent:
             said = found.now.rstrip("%0123456789")
             console.print(found.now, soft_wrap=True)
@@ -75,16 +77,19 @@ def _awaited(client: Client, before: set[str], silent: bool) -> Generation:
 
 
 def _train(folder: Path, generation: str | None) -> None:
-    from streamer.compile import compile_kernels
+    from streamer.compile import compile_kernels, compiled
 
     os.nice(NICE)
-    compile_kernels(lambda name: None)
+    if not compiled():
+        compile_kernels(lambda name: None)
     if generation is not None:
         _one(folder, generation, os.getppid())
         return
+    from streamer.retrain import archived
+
     while True:
         for one in lives(folder):
-            if one.stage == "cut" and not _ended(folder, one.id):
+            if one.stage == "cut" and not _ended(folder, one.id) and archived(folder, one):
                 _one(folder, one.id, None)
         time.sleep(LOOK_S)
 
@@ -160,6 +165,10 @@ def table(found: Generations) -> Table:
     return shown
 
 
+def _answers(found: Generations, generation: str) -> bool:
+    return any(one.live and one.id == generation for one in found.generations)
+
+
 @click.command(epilog="Example:  streamer rollback")
 @click.option("--url", default=URL, show_default=True, help="a running streamer")
 @click.option("--json", "as_json", is_flag=True, help="one JSON object")
@@ -170,8 +179,11 @@ def rollback(url: str, as_json: bool, **options: Any) -> None:
     token = read_secret(security.token_file, "token") if security.token_file else ""
     with Client(url, token=token) as client:
         back = client.rollback()
-        while (now := client.generations()).now and not any(one.live and one.id == back for one in now.generations):
+        while (now := client.generations()).now and not _answers(now, back):
             time.sleep(LOOK_S)
+    if not _answers(now, back):
+        why = next((one.why for one in now.generations if one.id == back), "it is gone")
+        raise StreamerError(f"{back} does not answer again: {why}")
     if as_json:
         click.echo(msgspec.json.encode({"generation": back}))
     else:
