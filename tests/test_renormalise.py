@@ -1,14 +1,20 @@
 """Renormalising with real processes: kill -9 at each of its steps, and the stream, the answers and the files are as if nothing had been."""
 
 import hashlib
+import json
 import os
+import re
 import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import msgspec
+import numpy as np
+import pyarrow as pa  # type: ignore[import-untyped]  # ships no types
+import pyarrow.parquet as pq  # type: ignore[import-untyped]  # ships no types
 import pytest
 from learning import digest, settings
 from process import Streamer, run, streamer
@@ -23,7 +29,9 @@ from streamer.ledger import journal
 from streamer.log import EmbeddedLog, LogSource
 from streamer.producers.client import Client
 from streamer.producers.http import wire
+from streamer.producers.simulate import World
 from streamer.rebuild import rebuild
+from streamer.retrain import archived, retrain
 from streamer.state import Digest, RocksStore
 
 DEADLINE_S = 300.0
@@ -277,3 +285,91 @@ def test_a_rollback_under_load_loses_no_event_and_no_token(tmp_path: Path) -> No
         assert process.stop() == 0
     assert digest(data).offsets == {"log/0": before + 6 * len(tokens)}
     assert rebuilt(data, tmp_path / "again") == digest(data)
+
+
+def external(data: Path, *arguments: str | Path) -> AbstractContextManager[Streamer]:
+    """A streamer that waits for the test to train."""
+    return streamer(data, "--renormaliser", "external", "--gate-min-events", "400", "--watch-events", "0", *arguments)
+
+
+def cut(client: Client, data: Path, generation: str) -> None:
+    """Until a generation is cut, and what it is to be trained on is archived."""
+    client.renormalise()
+    wait(lambda: stage(client, generation) == "cut", f"{generation} is not cut")
+    wait(lambda: archived(data, generations.life(data, generation)), "the archive stays behind")
+
+
+def shuffle(data: Path) -> None:
+    """Every rating that was given is given to another item by another user."""
+    files = sorted((data / "archive").glob("topic=ratings/**/*.parquet"))
+    tables = [pq.read_table(file, partitioning=None) for file in files]
+    every = np.concatenate([table["rating"].to_numpy() for table in tables])
+    every = np.random.default_rng(1).permutation(every)
+    for file, table in zip(files, tables, strict=True):
+        mine, every = every[: len(table)], every[len(table) :]
+        at = table.schema.get_field_index("rating")
+        pq.write_table(table.set_column(at, table.schema.field(at), pa.array(mine)), file)
+
+
+def test_one_trained_on_shuffled_ratings_is_rejected_and_a_good_one_is_not(tmp_path: Path) -> None:
+    """The same cut of the same stream, but for whose rating is whose."""
+    world = World(users=150, items=60, events=110_000, duplicates=0.0, late=0.0, bad=0.0, turn=0.0).stream()
+    sent = [one for one in world.messages(0, len(world)) if one.topic == "ratings"]
+    path, data, first = tmp_path / "first.jsonl", tmp_path / "d", 3500
+    path.write_bytes(b"\n".join(one.value or b"" for one in sent[:first]) + b"\n")
+    flags = ("--replay", path, "--rating-learner", "biased-mf", "--click-learner", "popularity")
+    with external(data, *flags) as process, Client(process.url) as client:
+        drained(client, first)
+        for generation, spoilt, outcome in (("g1", True, "rejected"), ("g2", False, "live")):
+            cut(client, data, generation)
+            if spoilt:
+                kept = {file: file.read_bytes() for file in (data / "archive").glob("topic=ratings/**/*.parquet")}
+                shuffle(data)
+            run("renormalise", "--data", data, "--generation", generation)
+            if spoilt:
+                for file, content in kept.items():
+                    file.write_bytes(content)
+            part = sent[first : first + 1200] if spoilt else sent[first + 1200 :]
+            client.publish([wire(one) for one in part])
+            wait(lambda: stage(client, generation) in ("rejected", "failed", "live"), f"{generation} is never judged")  # noqa: B023
+            assert stage(client, generation) == outcome, client.generations()
+        found = json.loads(run("generations", "--url", process.url, "--json"))["generations"]
+        assert [(one["id"], one["stage"], one["live"]) for one in found] == [
+            ("g0", "kept", False), ("g1", "rejected", False), ("g2", "live", True),
+        ]  # fmt: skip
+        assert re.fullmatch(r"biased-mf RMSE 1?\.?\d+ against .* on the same .* ratings .*", found[1]["why"]), found[1]
+        worse = found[1]["scores"][0]
+        assert worse["difference"] - worse["half_width"] > 0.005 * worse["before_rmse"] ** 2
+
+
+@pytest.mark.parametrize("damage", ["a flipped byte", "a manifest cut off", "a file that is gone"])
+def test_a_good_one_with_damaged_files_is_refused(tmp_path: Path, damage: str) -> None:
+    path, data = stream_file(tmp_path, 400), tmp_path / "d"
+    with external(data, "--replay", path) as process, Client(process.url) as client:
+        drained(client, path.read_bytes().count(b"\n"))
+        before = client.recommend("u1", 20).items
+        cut(client, data, "g1")
+        where = generations.place(data, "g1")
+
+        def killed(progress: Progress) -> None:
+            if (where / "manifest.json").exists():
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            retrain(data, "g1", killed)
+        if damage == "a flipped byte":
+            tables = bytearray((where / "bayesian-hybrid.safetensors").read_bytes())
+            tables[len(tables) // 2] ^= 1
+            (where / "bayesian-hybrid.safetensors").write_bytes(tables)
+        elif damage == "a manifest cut off":
+            (where / "manifest.json").write_bytes((where / "manifest.json").read_bytes()[:-40])
+        else:
+            (where / "ids.safetensors").unlink()
+        run("renormalise", "--data", data, "--generation", "g1", code=1)
+        wait(lambda: stage(client, "g1") not in ("cut", "trained"), "it is never refused")
+        found = client.generations().generations
+        assert [(one.id, one.stage, one.live) for one in found] == [("g0", "live", True), ("g1", "failed", False)]
+        assert "retrain" in found[1].why
+        assert str(where) in found[1].why
+        assert client.recommend("u1", 20).items == before
+        assert not generations.state_of(data, "g1").exists()
