@@ -31,6 +31,7 @@ READ_EVENTS = 10_000  # so many that wait are read before their time
 WRITE_EVENTS = 200_000  # so many that were read are written before their time
 LOOK_S = 0.25  # how often it looks whether there is something to do
 POLL_S = 0.2  # how long a poll may wait for records that are there
+TAKE_S = 1.0  # reading at a time, at least, while somebody waits for what is read to be written
 MEND_S = 60.0  # time between looks for what is to be dropped
 CLOSE_S = 2.0  # how long it may go on reading when the process ends
 _LOGGER = logging.getLogger("streamer.archiver")
@@ -197,7 +198,8 @@ class Archiver:
                 self._say(str(error))
 
     def _take(self, going: Any) -> None:
-        """Read all that waits; write in between when it is much."""
+        """Read all that waits; write in between when it is much. A stream that never pauses keeps nobody waiting."""
+        left, until = self._waiting(), time.monotonic() + TAKE_S
         while going():
             began = time.monotonic()
             records = self._source.poll(CHUNK_RECORDS, POLL_S if self._waiting() or self._asked > self._served else 0.0)
@@ -205,6 +207,9 @@ class Archiver:
                 return
             self._rows.add(records)
             self._next |= _ends(records)
+            left -= len(records)
+            if self._asked > self._served and left <= 0 and time.monotonic() >= until:
+                return  # what came since is for whoever asks next
             if self._rows.records >= WRITE_EVENTS:
                 self._write()
             if self._asked == self._served and not self._stop.is_set():

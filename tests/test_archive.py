@@ -1,6 +1,7 @@
 """The archive: exactly what was accepted, once, in order, as Parquet that any tool reads; and nothing of who was forgotten."""
 
 import random
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -540,3 +541,35 @@ def test_a_row_group_is_merged_at_a_time(tmp_path: Path, monkeypatch: pytest.Mon
     assert pq.ParquetFile(path).num_row_groups == 8
     assert archive.forget("u1").rows == 10
     assert [row["offset"] for row in table(tmp_path)] == list(range(0, 20, 2))
+
+
+class Steady:
+    """A source that has one more record whenever it is asked, for ever."""
+
+    def __init__(self) -> None:
+        self.next = 0
+
+    def seek(self, offsets: Offsets) -> None: ...
+
+    def poll(self, max_records: int, timeout_s: float) -> list[Record]:
+        threading.Event().wait(0.001)
+        sent = message(Rating("u", f"i{self.next % 50}", 3.0, 1))
+        self.next += 1
+        return [Record(sent.topic, -1, self.next - 1, 1, sent.key, sent.value)]
+
+    def lag(self) -> dict[str, dict[int, int]]:
+        return {"log": {0: 1}}
+
+    def close(self) -> None: ...
+
+
+def test_a_stream_that_never_pauses_keeps_nobody_waiting(tmp_path: Path) -> None:
+    """A retraining waits for the archive to come to its cut, while events go on coming."""
+    archiver = Archiver(tmp_path, settings(archive_interval_s=3600.0), Steady())
+    archiver.start()
+    try:
+        assert archiver.reach({LOG: 20}, DEADLINE_S)
+        assert archiver.reach({LOG: archiver.offsets[LOG] + 20}, DEADLINE_S)
+    finally:
+        archiver.close()
+    assert [row["offset"] for row in table(tmp_path)] == list(range(Archive(tmp_path).offsets[LOG]))

@@ -34,7 +34,7 @@ from streamer.rebuild import rebuild
 from streamer.retrain import archived, retrain
 from streamer.state import Digest, RocksStore
 
-DEADLINE_S = 300.0
+DEADLINE_S = 120.0
 ANSWERS = 1000
 PACE_S = 0.1  # between two acts of a load, so that a busy machine has time for who trains, of low priority
 STEPS = ("cut", "read", "train", "write", "put in", "catching up", "gate", "swap", "watch")
@@ -194,7 +194,9 @@ def answers(client: Client, generation: str, loads: Sequence[Load] = ()) -> None
 def renormalised(client: Client, generation: str, loads: Sequence[Load] = ()) -> None:
     """Train one and let it answer, whatever the gate says."""
     client.renormalise()
-    wait(lambda: stage(client, generation) in ("gate", "failed"), f"{generation} does not come to the gate", loads)
+    over = ("gate", "failed", "rejected")
+    wait(lambda: stage(client, generation) in over, f"{generation} does not come to the gate", loads)
+    assert stage(client, generation) == "gate", client.generations()
     client.promote_generation(generation)
     answers(client, generation, loads)
 
