@@ -210,7 +210,16 @@ class Shadow:
         return {name: score for name, score in found.items() if score is not None}
 
     def unsound(self) -> str:
-        """What is wrong with its rows, by themselves; empty for nothing."""
+        """What is wrong with it by itself; empty for nothing."""
+        champion = self._lanes.live().memory.learners.champion("ratings").name
+        live_ratings, our_ratings = self.in_engine(
+            lambda: [
+                errors[champion].ratings + errors[champion].unpredicted if champion in errors else -1
+                for errors in (m.monitor.errors for m in (self._lanes.live().memory, self.memory))
+            ]
+        )
+        if live_ratings != our_ratings:  # it was named after the cut
+            return f"{champion} was asked {our_ratings:,} times in it, {live_ratings:,} in the live one: they do not pair up"
         both = [Stability(m.learners, m.users, m.items) for m in (self._lanes.live().memory, self.memory)]
         live, ours = ({(n.learner, n.side): n.value for n in one.norms() if n.of == "p50"} for one in both)
         for (learner, side), norm in ours.items():

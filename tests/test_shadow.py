@@ -49,11 +49,14 @@ class Growing:
 class Running:
     """shadow.Lanes without an endpoint: an engine in its thread over records in a list."""
 
-    def __init__(self, folder: Path, commit_interval_s: float) -> None:
-        self.settings = settings(data=str(folder), rating_learner="biased-mf", click_learner="popularity")
+    def __init__(self, folder: Path, commit_interval_s: float, shadow: tuple[str, ...]) -> None:
+        self.settings = settings(
+            data=str(folder), rating_learner="biased-mf", click_learner="popularity", shadow=shadow
+        )
         self.stop, self._live = threading.Event(), opened(self.settings)
-        self.source = Growing(STREAM[:CUT])
-        self.source.seek(self._live.memory.ledger.offsets)
+        learned = self._live.memory.ledger.offsets
+        self.source = Growing(STREAM[: max(CUT, learned.get(LOG, 0))])
+        self.source.seek(learned)
         self.engine = Engine(self.source, self._live.memory, self, max_records=20, commit_interval_s=commit_interval_s)
         self.committed_offset = 0
         self.shadow = Shadow(self.settings, self, self.stop)
@@ -121,10 +124,10 @@ class Running:
 
 
 @contextmanager
-def process(folder: Path, commit_interval_s: float = 3600.0) -> Iterator[Running]:
-    running = Running(folder, commit_interval_s)
+def process(folder: Path, commit_interval_s: float = 3600.0, shadow: tuple[str, ...] = ()) -> Iterator[Running]:
+    running = Running(folder, commit_interval_s, shadow)
     try:
-        running.come(CUT)
+        running.wait(lambda: running.engine.memory.ledger.offsets.get(LOG, 0) >= CUT)
         yield running
     finally:
         running.close()
@@ -192,3 +195,31 @@ def test_a_shadow_whose_store_fails_is_left_alone_and_the_stream_goes_on(tmp_pat
         assert running.failure is None
         assert running.engine.store_trouble == ""
     assert digest(tmp_path / "d").offsets == {"log/0": 600}
+
+
+def test_who_was_promoted_meanwhile_answers_after_the_swap_too(tmp_path: Path) -> None:
+    with process(tmp_path / "d", shadow=("bias",)) as running:
+        running.cut()
+        running.live().memory.promote("bias")
+        running.shadow.bring_up("g1")
+        assert running.shadow.unsound() == ""
+        assert running.shadow.memory.learners.champion("ratings").name == "biased-mf"
+        running.shadow.exchange()
+        assert running.live().memory.learners.champion("ratings").name == "bias"
+        running.live().memory.promote("biased-mf")
+        running.shadow.exchange()
+        assert running.live().memory.learners.champion("ratings").name == "biased-mf"
+
+
+def test_a_learner_that_began_elsewhere_in_the_stream_is_compared_with_nothing(tmp_path: Path) -> None:
+    """A restart between cut and gate names another: its ratings are not numbered alike in both."""
+    with process(tmp_path / "d") as running:
+        running.cut()
+        running.come(300)
+    with process(tmp_path / "d", shadow=("bias",)) as running:
+        running.come(400)
+        running.shadow.bring_up("g1")
+        assert running.shadow.unsound() == ""
+        running.live().memory.promote("bias")
+        assert "bias was asked" in running.shadow.unsound()
+        running.come(500)
