@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -259,3 +260,61 @@ def test_a_step_is_read_on_one_screen() -> None:
     source = (Path(__file__).parents[1] / "streamer/engine.py").read_text(encoding="utf-8")
     step = source.partition("    def step(")[2].partition("    def ")[0]
     assert len(step.rstrip().splitlines()) < 15
+
+
+def test_errands_run_between_steps_with_everything_committed_in_order(tmp_path: Path) -> None:
+    running = Running(tmp_path, source := Flaky(STREAM, {}), commit_interval_s=3600.0)
+    seen: list[tuple[int, int, bool]] = []
+
+    def look(number: int) -> int:
+        here = threading.current_thread() is running.thread
+        seen.append((number, running.store.offsets().get(LOG, 0) - running.memory.ledger.offsets.get(LOG, 0), here))
+        return number
+
+    asked = [running.engine.between(partial(look, number)) for number in range(20)]
+    assert [answer.result(DEADLINE_S) for answer in asked] == list(range(20))
+    running.until(source.drained.is_set)
+    running.stop()
+    assert seen == [(number, 0, True) for number in range(20)]
+    assert digest(tmp_path).offsets == {"log/0": len(STREAM)}
+
+
+def test_what_an_errand_raises_goes_to_who_asked_and_the_stream_goes_on(tmp_path: Path, wanted: str) -> None:
+    running = Running(tmp_path, source := Flaky(STREAM, {}))
+    for error in (ValueError("mine"), KeyboardInterrupt()):
+
+        def fail(error: BaseException = error) -> None:
+            raise error
+
+        with pytest.raises(type(error)):
+            running.engine.between(fail).result(DEADLINE_S)
+    running.until(source.drained.is_set)
+    running.stop()
+    assert running.failure is None
+    assert digest(tmp_path).digest == wanted
+
+
+def test_errands_that_the_end_overtakes_are_cancelled(tmp_path: Path) -> None:
+    """Nobody waits for ever for an engine that is gone, whether it was stopped or failed."""
+    running = Running(tmp_path / "stopped", source := Flaky(STREAM, {}))
+    running.until(source.drained.is_set)
+    begun, going = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        begun.set()
+        going.wait(DEADLINE_S)
+
+    first, second = running.engine.between(hold), running.engine.between(lambda: None)
+    assert begun.wait(DEADLINE_S)
+    running.engine.stop.set()
+    going.set()
+    running.stop()
+    assert first.done()
+    assert not first.cancelled()
+    assert second.cancelled()
+    assert running.engine.between(lambda: None).cancelled()
+    failed = Running(tmp_path / "failed", Flaky(STREAM, {3: SourceLost("gone")}))
+    failed.thread.join(DEADLINE_S)
+    assert isinstance(failed.failure, SourceLost)
+    assert failed.engine.between(lambda: None).cancelled()
+    failed.stop()
