@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -17,13 +18,13 @@ import pyarrow as pa  # type: ignore[import-untyped]  # ships no types
 import pyarrow.parquet as pq  # type: ignore[import-untyped]  # ships no types
 import pytest
 from learning import digest, settings
-from process import Streamer, run, streamer
+from process import Streamer, command, run, streamer
 from test_crash import stream_file
 
-from streamer import generations
+from streamer import generations, manifest
 from streamer.app import opened
 from streamer.errors import StreamerError
-from streamer.events import Click, Rating, message
+from streamer.events import CLICKS, RATINGS, Click, Rating, message
 from streamer.generations import PROGRESS, Progress
 from streamer.ledger import journal
 from streamer.log import EmbeddedLog, LogSource
@@ -141,6 +142,20 @@ def test_killed_at_any_step_a_replay_ends_as_one_that_was_not(tmp_path: Path, ki
     assert tables_made(data) == tables_made(tmp_path / "whole")
     assert len({name.split("/")[1] for name in tables_made(data)}) >= made
     assert rebuilt(data, tmp_path / "again") == digest(data)
+    cuts = [one.cut["log/0"] for one in generations.lives(data) if one.parent]
+    assert [events_before(data, offset) for offset in cuts] == [400 * (n + 1) for n in range(len(cuts))]
+
+
+def events_before(data: Path, offset: int) -> int:
+    """Ratings and clicks in the log, whatever became of them."""
+    log = EmbeddedLog(data)
+    source = LogSource(log)
+    source.seek({})
+    found = 0
+    while records := source.poll(1000, 0.0):
+        found += sum(record.topic in (RATINGS, CLICKS) and record.offset < offset for record in records)
+    log.close()
+    return found
 
 
 class Load(threading.Thread):
@@ -375,3 +390,31 @@ def test_a_good_one_with_damaged_files_is_refused(tmp_path: Path, damage: str) -
         assert str(where) in found[1].why
         assert client.recommend("u1", 20).items == before
         assert not generations.state_of(data, "g1").exists()
+
+
+def test_the_commands_say_with_their_exit_codes_what_became_of_it(tmp_path: Path) -> None:
+    """Trained by a follower, which an archive that is behind the cut keeps waiting."""
+    path, data = stream_file(tmp_path, 400), tmp_path / "d"
+    flags = ("--replay", path, "--gate-max-wait-s", "6", "--archive-interval-s", "3600")
+    with (
+        external(data, *flags) as process,
+        Client(process.url) as client,
+        subprocess.Popen(command("renormalise", "--data", data, "--follow")) as follower,
+    ):
+        try:
+            drained(client, path.read_bytes().count(b"\n"))
+            run("rollback", "--url", process.url, code=1)  # to what?
+            said = run("renormalise", "--url", process.url, "--wait", code=1)
+            assert "g1: rejected, after 6 s too few ratings to tell" in said
+            waiting = subprocess.Popen(command("renormalise", "--url", process.url, "--wait"), stdout=subprocess.PIPE)
+            wait(lambda: stage(client, "g2") == "gate", "g2 does not come to the gate")
+            run("renormalise", "--url", process.url, code=1)  # one is under way
+            client.promote_generation("g2")
+            said = waiting.communicate(timeout=DEADLINE_S)[0].decode()
+            assert (waiting.returncode, said.splitlines()[-1]) == (0, "g2: live, promoted by hand")
+            trained = manifest.read(generations.place(data, "g2"))[0]
+            assert trained.events == generations.life(data, "g2").cut_events  # all of the history
+            assert "g0 answers" in run("rollback", "--url", process.url)
+            assert follower.poll() is None
+        finally:
+            follower.kill()
