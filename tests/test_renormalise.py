@@ -300,6 +300,7 @@ def test_a_rollback_under_load_loses_no_event_and_no_token(tmp_path: Path) -> No
         assert learned(client) == ours + 6 * len(tokens)
         assert stage(client, "g1") == "rolled back"
         assert process.stop() == 0
+    assert generations.live(data) == "g2"
     assert digest(data).offsets == {"log/0": before + 6 * len(tokens)}
     assert rebuilt(data, tmp_path / "again") == digest(data)
 
