@@ -18,6 +18,7 @@ from streamer.protocols import Row, Source, StateStore
 
 GRAFT, SWAP = "generation", "swap"  # topics of notes; the partition is the generation's number
 _NO_SEQUENCE = -1  # their `first`
+_LOOK_RUNS = 256  # read at a time, from the newest backwards
 
 
 class Run(msgspec.Struct, array_like=True):
@@ -109,6 +110,23 @@ class Ledger:
 def journal(store: StateStore) -> list[Run]:
     """All runs in the order in which they were applied."""
     return [_DECODER.decode(value) for key, value in store.scan("journal") if key != _NEWEST]
+
+
+def newest(store: StateStore, offsets: Offsets) -> list[Run]:
+    """The end of a journal, with all that `offsets`, which were come to in its order, do not cover. Cost: that end's."""
+    (last,) = store.read("journal", [_NEWEST])
+    number, found = int.from_bytes(last, "big") if last else -1, list[Run]()
+    while number >= 0:
+        keys = [key.to_bytes(8, "big") for key in range(number, max(-1, number - _LOOK_RUNS), -1)]
+        for value in store.read("journal", keys):
+            run = _DECODER.decode(value) if value is not None else None
+            if run is None or (
+                run.first != _NO_SEQUENCE and run.next <= offsets.get(TopicPartition(run.topic, run.partition), 0)
+            ):
+                return found[::-1]
+            found.append(run)
+        number -= _LOOK_RUNS
+    return found[::-1]
 
 
 def lineage(runs: Iterable[Run]) -> list[tuple[str, list[Run]]]:

@@ -18,7 +18,7 @@ from streamer.config import SERVED_RECORDS, Settings
 from streamer.engine import Engine
 from streamer.errors import BadGeneration, BadState, StoreUnavailable
 from streamer.events import Offsets, sequence_of
-from streamer.ledger import SWAP, JournalSource, beyond, journal, note
+from streamer.ledger import SWAP, JournalSource, beyond, newest, note
 from streamer.memory import Memory
 from streamer.protocols import Source
 from streamer.recommend import Recommender
@@ -109,7 +109,8 @@ class Shadow:
     def _replay(self) -> int:
         """Learn what the live one committed beyond this one, in its order; answers how much that was."""
         memory, state = self.memory, self._settings.state
-        runs = beyond(journal(self._lanes.live().memory.store), memory.ledger.offsets)
+        offsets = memory.ledger.offsets
+        runs = beyond(newest(self._lanes.live().memory.store, offsets), offsets)
         if not runs:
             return 0
         inner = self._lanes.second_source()

@@ -12,7 +12,7 @@ from streamer.consumers.memory import MemorySource
 from streamer.engine import Engine
 from streamer.errors import BadState
 from streamer.events import LOG, Offsets, Record, TopicPartition
-from streamer.ledger import GRAFT, SWAP, JournalSource, Ledger, Run, beyond, journal, lineage, note
+from streamer.ledger import GRAFT, SWAP, JournalSource, Ledger, Run, beyond, journal, lineage, newest, note
 from streamer.memory import Memory
 from streamer.protocols import Row, Source
 from streamer.state import RocksStore
@@ -191,6 +191,27 @@ def test_what_a_state_has_not_learned_of_a_journal_is_handed_out_in_its_order() 
     assert found == [(0, 1), (1, 1), (0, 2), (0, 3)]
     assert source.poll(10, 0.0) == []
     assert beyond(runs, {TopicPartition("ratings", 0): 4, TopicPartition("ratings", 1): 2}) == []
+
+
+@pytest.mark.parametrize("runs", [5, 300, 1000])
+def test_of_a_long_journal_only_the_end_is_read(tmp_path: Path, runs: int) -> None:
+    """What is left is the same as of all of it, wherever somebody is."""
+    store, ledger = RocksStore(tmp_path), Ledger()
+    assert newest(store, {}) == []
+    seen = [dict(ledger.offsets)]
+    for n in range(runs):
+        ledger.advance(at("ratings", n % 3, 2 * n, 2 * n + 1))
+        if n % 50 == 7:
+            ledger.write(note(SWAP, "g1"))
+        seen.append(dict(ledger.offsets))
+    commit(ledger, store)
+    every = journal(store)
+    for offsets in (seen[0], seen[1], seen[runs // 2], seen[-3], seen[-1]):
+        assert beyond(newest(store, offsets), offsets) == beyond(every, offsets)
+    assert len(newest(store, seen[-3])) <= 4
+    assert newest(store, seen[-1]) == []
+    assert newest(store, {}) == every
+    store.close()
 
 
 def test_a_journal_says_where_the_tables_of_a_generation_were_put_in(tmp_path: Path) -> None:
