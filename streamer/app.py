@@ -45,6 +45,7 @@ from streamer.shadow import Live
 from streamer.stability import Stability
 from streamer.standing import standing
 from streamer.state import RocksStore
+from streamer.training import candidate
 from streamer.upkeep import Upkeep
 
 ARCHIVED_S = 600.0  # how long the archive may take to come to a cut
@@ -77,6 +78,8 @@ class App:
     def __init__(self, settings: Settings) -> None:
         """Open everything; raises BadSettings and BadState. Kafka need not be there."""
         self.settings = settings
+        for name in settings.renormalisation.candidates:
+            candidate(name)
         self.folder = folder = Path(settings.state.data)
         self.log: EmbeddedLog | None = None
         self._live = opened(settings)

@@ -186,7 +186,7 @@ def restore(source: Path, data: Path, moved: Callable[[int, int], None]) -> Back
         _check(source, file)
         done += file.size_bytes
         moved(done, total)
-    _make_empty(data, "a backup is restored")
+    _make_empty(data, "a restored backup")
     try:
         for file in sorted(found.files, key=_last_what_opens):
             target = data / file.path

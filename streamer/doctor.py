@@ -31,6 +31,7 @@ from streamer.kernel import CACHE_FOLDER
 from streamer.memory import meaning
 from streamer.models import LEARNERS
 from streamer.state import FORMAT, RocksStore
+from streamer.training import candidate
 
 PYTHON = (3, 11)
 FREE_BYTES = 1 << 30
@@ -60,7 +61,7 @@ def examine(settings: Settings, compiling: Progress | None) -> Iterator[Check]:
     yield _packages()
     yield _kernels(compiling)
     yield _checked("data", lambda: _data(settings))
-    yield _checked("generations", lambda: _generations(Path(settings.state.data)))
+    yield _checked("generations", lambda: _generations(settings))
     if settings.archive.archive:
         yield _checked("archive", lambda: _archive(Path(settings.state.data) / FOLDER))
     yield _checked("disk", lambda: _disk(Path(settings.state.data)))
@@ -163,8 +164,11 @@ def _data(settings: Settings) -> str:
     return "; ".join([said, *news])
 
 
-def _generations(folder: Path) -> str:
+def _generations(settings: Settings) -> str:
     """Which there are; of the live one, that what it was made from is whole: a journal is replayed with it."""
+    for text in settings.renormalisation.candidates:
+        candidate(text)
+    folder = Path(settings.state.data)
     name, found = generations.live(folder), generations.lives(folder)
     if not found:
         return "none yet"

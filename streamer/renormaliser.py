@@ -125,6 +125,9 @@ class Renormaliser:
             return "" if self.settled else "waiting"
         if current.stage == "cut":
             return f"{current.id}: {self.progress.step or 'waiting'} {self.progress.share:.0%}"
+        if current.stage == "gate" and not current.held:
+            seen = next((score.ratings for score in current.scores if score.learner == self._champion), 0)
+            return f"{current.id}: gate, {seen:,} ratings of at least {self._chosen.gate_min_events:,}"
         return f"{current.id}: {'watched' if current.stage == 'live' else current.stage}"
 
     def generations(self) -> Generations:
@@ -294,7 +297,8 @@ class Renormaliser:
         chosen, until = self._chosen, time.monotonic() + self._chosen.gate_max_wait_s
         unsound = self.shadow.unsound()
         if unsound or life.held:
-            return not unsound, unsound or "the stream waits: there is nothing to compare on"
+            said = "the stream waits: there is nothing to compare on"
+            return not (unsound or life.better), unsound or said + (", and it had to be better" if life.better else "")
         while True:
             self.shadow.check()
             scores = self.shadow.scores(self._now().id, self._now().cut_ratings)

@@ -276,7 +276,8 @@ def _profiles(memory: Memory, user_ids: Sequence[str]) -> Profiles:
 
 
 def _bits(values: Array) -> Array:
-    return np.ascontiguousarray(values).view(np.uint8).reshape(len(values), -1)
+    raw = np.ascontiguousarray(values).view(np.uint8)
+    return raw.reshape(len(values), raw.size // max(1, len(values)))
 
 
 def _unheard(share: float) -> None:

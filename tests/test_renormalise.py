@@ -225,6 +225,36 @@ def learned(client: Client) -> int:
     return sum(one.count for one in client.status().events if one.outcome == "learned")
 
 
+def test_who_waits_at_the_gate_is_told_what_for(tmp_path: Path) -> None:
+    path = stream_file(tmp_path, 200)
+    with streamer(tmp_path / "d", "--replay", path, "--gate-max-wait-s", "5") as process, Client(process.url) as client:
+        drained(client, path.read_bytes().count(b"\n"))
+        said = run("renormalise", "--wait", "--url", process.url, code=1)
+    assert "g1: gate, 0 ratings of at least 2,000" in said
+    assert "`streamer promote generation g1`" in said
+
+
+def test_what_is_not_there_to_be_listed_or_trained_gets_a_sentence(tmp_path: Path) -> None:
+    nothing = tmp_path / "nothing"
+    assert f"no state in {nothing}" in run("generations", "--data", nothing, code=78)
+    assert "no generation 'g9'" in run("renormalise", "--data", nothing, "--generation", "g9", code=1)
+    path = stream_file(tmp_path, 200)
+    run("serve", "--data", tmp_path / "d", "--port", "0", "--replay", path, "--until-drained")
+    assert "g0 is not to be trained: it is live" in run(
+        "renormalise", "--data", tmp_path / "d", "--generation", "g0", code=1
+    )
+
+
+def test_with_the_stream_held_a_later_candidate_has_no_way_to_be_better(tmp_path: Path) -> None:
+    path, data = stream_file(tmp_path, 600), tmp_path / "d"
+    flags = ("--renormalise-every-events", "300", "--hold", "--until-drained", "--candidates", "all,warm")
+    run("serve", "--data", data, "--port", "0", "--replay", path, *flags)
+    found = {one.id: one for one in generations.lives(data) if one.candidate}
+    assert found["g1"].answered
+    assert found["g2"].stage == "rejected"
+    assert found["g2"].candidate == "warm"
+
+
 def test_no_answer_mixes_two_generations(tmp_path: Path) -> None:
     """While nothing is published a generation answers the same for ever, so two that differ are told apart by every answer."""
     path, said = stream_file(tmp_path, 800), dict[tuple[str, str], set[bytes]]()

@@ -105,6 +105,7 @@ def test_a_state_in_use_is_refused_and_still_readable(tmp_path: Path, ratings: P
         (("--replay", "nothing-there"), "nothing-there", 78),
         (("--rating-learner", "magic"), "no learner 'magic'; choose one of: bayesian-hybrid, ", 78),
         (("--rating-learner", "skip-gram"), "'skip-gram' learns from clicks", 78),
+        (("--candidates", "all,window:0"), "no candidate 'window:0': wanted all, window:DAYS", 78),
         (("--host", "0.0.0.0"), "--insecure", 78),
         (("--max-records", "0"), "max_records", 78),
         (("--config", "nothing.toml"), "no settings file nothing.toml", 78),

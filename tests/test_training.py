@@ -154,6 +154,15 @@ def test_a_learner_without_a_trainer_is_refused_by_name(all_of_them: Fed) -> Non
         retrained(all_of_them.memory, all_of_them.events(), ["click-blend"])
 
 
+def test_a_state_that_nothing_happened_to_yet_can_be_retrained(tmp_path: Path) -> None:
+    store = RocksStore(tmp_path)
+    memory = Memory(learners(settings()), settings(), store)
+    columns = (np.int32, np.int32, np.uint8, np.float32, np.int64, np.uint64)
+    nothing = Events([], [], *(np.empty(0, dtype=column) for column in columns))
+    put_in(memory, retrained(memory, nothing))
+    store.close()
+
+
 @pytest.mark.parametrize("text", ["all", "warm", "window:30", "half-life:1.5"])
 def test_candidates_are_read_as_they_are_named(text: str) -> None:
     assert candidate(f" {text} ").name == text

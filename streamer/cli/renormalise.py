@@ -14,13 +14,14 @@ from rich.table import Table
 from streamer.answers import Generation, Generations
 from streamer.cli.options import settings_of, settings_options
 from streamer.config import read_secret
-from streamer.errors import StreamerError
-from streamer.generations import PROGRESS, Progress, live, lives, place, told, write_atomically
+from streamer.errors import BadState, StreamerError
+from streamer.generations import PROGRESS, Progress, life, live, lives, place, told, write_atomically
 from streamer.producers.client import URL, Client
 
 LOOK_S = 0.5
 ENDED = ("live", "rejected", "failed", "rolled back", "kept")
 NICE = 10
+GATE = "  it waits for ratings after the cut, to be compared on; `streamer promote generation {}` lets it answer now"
 
 
 @click.command(epilog="Example:  streamer renormalise --wait")
@@ -70,9 +71,12 @@ def _awaited(client: Client, before: set[str], silent: bool) -> Generation:
             return new[-1]
         if not found.now and not new:
             raise StreamerError("nothing was cut: the log of the streamer says why")
-        if found.now.rstrip("%0123456789") != said and not silent:
-            said = found.now.rstrip("%0123456789")
-            console.print(found.now, soft_wrap=True)
+        step = found.now.rstrip("%0123456789 ").partition(",")[0]
+        if step != said and not silent:
+            said = step
+            console.print(found.now if "," in found.now else step, soft_wrap=True)
+            if step.endswith(": gate") and "," in found.now:
+                console.print(GATE.format(step.partition(":")[0]), soft_wrap=True)
         time.sleep(LOOK_S)
 
 
@@ -83,6 +87,11 @@ def _train(folder: Path, generation: str | None) -> None:
     if not compiled():
         compile_kernels(lambda name: None)
     if generation is not None:
+        of = life(folder, generation)
+        if of.stage != "cut":
+            raise StreamerError(
+                f"{generation} is not to be trained: it is {of.stage}; `streamer renormalise` cuts another"
+            )
         _one(folder, generation, os.getppid())
         return
     from streamer.retrain import archived
@@ -137,6 +146,8 @@ def generations(url: str, data: str | None, as_json: bool, **options: Any) -> No
     if data is not None:
         answering = live(Path(data))
         found = Generations(tuple(told(one, answering) for one in lives(Path(data))))
+        if not found.generations:
+            raise BadState(f"no state in {data}: give the --data directory of a streamer that has run")
     else:
         token = read_secret(security.token_file, "token") if security.token_file else ""
         with Client(url, token=token) as client:
