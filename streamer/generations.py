@@ -84,6 +84,12 @@ def told(one: Life, live: str) -> Generation:
     )  # fmt: skip
 
 
+def learned(folder: Path) -> str:
+    """What of a data directory is to be moved away so that everything is learned again from the log, in words."""
+    there = [folder / name for name in ("state", "generations", _POINTER) if (folder / name).exists()]
+    return " and ".join(map(str, there)) or str(folder / "state")
+
+
 class Progress(msgspec.Struct, frozen=True):
     """How far the training process is; replaced a few times a second."""
 

@@ -166,7 +166,7 @@ class Learners:
                 if len(row_value) != table.row_bytes:
                     raise BadState(
                         f"the row of {stored} has {len(row_value)} bytes, this streamer writes {table.row_bytes}: use the "
-                        "streamer that made the state, or move its folder `state` away to learn again from the log"
+                        "streamer that made the state, or move `state`, `generations` and `generation` away to learn again from the log"
                     )
                 table.load(0, row_value)
         for learner in self.by_name.values():

@@ -43,7 +43,7 @@ class Refeeding:
                 _log.warning(
                     "the same events are being fed again: %.0f%% of the newest %s were in their users' histories already, with "
                     "items seen and times gone by; each repeat counts as new evidence, so stop whoever sends them, and to "
-                    "learn anew move the folder `state` away and learn from the log; events with an event_id count once",
+                    "learn anew move `state`, `generations` and `generation` away and learn from the log; events with an event_id count once",
                     100 * self.share, f"{WINDOW_EVENTS:,}",
                 )  # fmt: skip
         elif self.share < OVER:

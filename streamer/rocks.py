@@ -242,4 +242,10 @@ def _opening(path: Path, error: str) -> BadState:
 
 def _mend(path: Path) -> str:
     """What to do about a damaged database; a state can be made again from its log, a log from nothing."""
-    return "restore a backup" + (", or move it away to learn again from the log" if path.name == "state" else "")
+    if path.name != "state":
+        return "restore a backup"
+    ours = (
+        path.parent.parent.name == "generations"
+    )  # another one than the first: nothing begins in the place of it alone
+    of = "`state`, `generations` and `generation` in the data directory" if ours else "it"
+    return f"restore a backup, or move {of} away to learn again from the log"

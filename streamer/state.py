@@ -119,7 +119,7 @@ class RocksStore:
         if meta.format != FORMAT:
             raise BadState(
                 f"the state in {self.folder} has format {meta.format}, this streamer writes format {FORMAT}: "
-                f"use the streamer that made it, or move {self.folder / 'state'} away to learn again from the log"
+                f"use the streamer that made it, or move {generations.learned(self.folder)} away to learn again from the log"
             )
         return meta
 
@@ -139,7 +139,7 @@ class RocksStore:
         for name, ours, theirs in _differences("", _only(meta.settings, common), _only(wanted, common)):
             raise BadState(
                 f"the state in {self.folder} was made with {name} {ours}, the settings say {theirs}: "
-                f"{_advice(name, ours, theirs)}, or move {self.folder / 'state'} away to learn again from the log"
+                f"{_advice(name, ours, theirs)}, or move {generations.learned(self.folder)} away to learn again from the log"
             )
         for kind, name in {**meta.champions, **self.promoted()}.items():
             if name in found and name not in given:

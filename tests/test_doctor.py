@@ -155,6 +155,17 @@ def test_the_live_generation_is_named_and_looked_at(renormalised: Path) -> None:
     )
 
 
+def test_learning_anew_needs_all_generations_moved_away(renormalised: Path) -> None:
+    said = found(renormalised, seed=7)["data"].says
+    there = [renormalised / name for name in ("state", "generations", "generation")]
+    assert f"or move {' and '.join(map(str, there))} away to learn again from the log" in said
+    for part in there:
+        part.rename(renormalised.parent / part.name)
+    assert found(renormalised, seed=7)["data"].says == f"{renormalised} is writable and holds no state yet"
+    (renormalised.parent / "state").rename(there[0])
+    assert f"or move {there[0]} away" in found(renormalised, seed=7)["data"].says
+
+
 def test_a_generation_with_a_damaged_file_is_wrong(renormalised: Path) -> None:
     file = generations.place(renormalised, "g1") / "bias.safetensors"
     file.write_bytes(file.read_bytes()[:-1] + b"\1")
