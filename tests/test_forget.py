@@ -221,7 +221,7 @@ def test_a_removal_that_is_an_event_is_worked_off_too(tmp_path: Path, path: Path
 
 
 def test_generations_forget_too_and_a_backup_has_them(tmp_path: Path, path: Path) -> None:
-    data, learners = tmp_path / "d", ("--rating-learner", "biased-mf", "--click-learner", "popularity")
+    data, learners = tmp_path / "d", ("--rating-learner", "bias", "--click-learner", "popularity")
     retrained = ("--renormalise-every-events", "1200", "--hold", "--gate-min-events", "100", "--gate-margin", "1")
     with streamer(data, *COMMITS, *learners, "--replay", path, *retrained) as process:
         drained(process, path)  # two swaps: one generation is live, one in its shadow, one at rest
