@@ -25,7 +25,7 @@ from streamer import generations, manifest
 from streamer.app import opened
 from streamer.errors import StreamerError
 from streamer.events import CLICKS, RATINGS, Click, Rating, message
-from streamer.generations import PROGRESS, Progress
+from streamer.generations import PROGRESS, Life, Progress
 from streamer.ledger import journal
 from streamer.log import EmbeddedLog, LogSource
 from streamer.producers.client import Client
@@ -243,6 +243,18 @@ def test_what_is_not_there_to_be_listed_or_trained_gets_a_sentence(tmp_path: Pat
     assert "g0 is not to be trained: it is live" in run(
         "renormalise", "--data", tmp_path / "d", "--generation", "g0", code=1
     )
+
+
+@pytest.mark.parametrize("columns", ["80", "200"])
+def test_the_list_says_why_on_one_line_however_wide_the_terminal(
+    tmp_path: Path, columns: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    why = "retraining reads the archive, and there is none: leave out --no-archive"
+    generations.place(tmp_path, "g1").mkdir(parents=True)
+    generations.record(tmp_path, Life(id="g1", parent="g0", trigger="by hand").now("failed", why))
+    (tmp_path / "state").mkdir()
+    assert why in run("generations", "--data", tmp_path)
 
 
 def test_with_the_stream_held_a_later_candidate_has_no_way_to_be_better(tmp_path: Path) -> None:

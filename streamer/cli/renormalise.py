@@ -21,6 +21,7 @@ from streamer.producers.client import URL, Client
 LOOK_S = 0.5
 ENDED = ("live", "rejected", "failed", "rolled back", "kept")
 NICE = 10
+WIDE = 120  # columns of a terminal in which there is room to say why in the table
 GATE = "  it waits for ratings after the cut, to be compared on; `streamer promote generation {}` lets it answer now"
 
 
@@ -155,24 +156,37 @@ def generations(url: str, data: str | None, as_json: bool, **options: Any) -> No
     if as_json:
         click.echo(msgspec.json.encode(found))
         return
-    Console(highlight=False, markup=False).print(table(found))
+    console = Console(highlight=False, markup=False)
+    wide = console.width >= WIDE
+    console.print(table(found, why=wide))
+    for one in found.generations:
+        if one.why and not wide:
+            click.echo(f"{one.id}: {one.why}")
     if found.now:
         click.echo(f"now: {found.now}")
 
 
-def table(found: Generations) -> Table:
-    """The generations of a server or a directory."""
-    shown = Table(
-        "", "generation", "of", "cut after", "by", "stage", "RMSE before", "after", "on", "why",
-        box=None, pad_edge=False, header_style="bold",
-    )  # fmt: skip
+def table(found: Generations, *, why: bool) -> Table:
+    """The generations of a server or a directory; `why`: with a column of it."""
+    names = (
+        "",
+        "generation",
+        "of",
+        "cut after",
+        "by",
+        "stage",
+        "RMSE before",
+        "after",
+        "on",
+        *(["why"] if why else []),
+    )
+    shown = Table(*names, box=None, pad_edge=False, header_style="bold")
     for one in found.generations:
         of = next(iter(one.watched or one.scores), None)
         judged = [f"{of.before_rmse:.4f}", f"{of.after_rmse:.4f}", f"{of.ratings:,}"] if of else ["-"] * 3
         cut = f"{one.cut_events:,}" if one.parent else "-"
-        shown.add_row(
-            "*" if one.live else "", one.id, one.parent or "-", cut, one.trigger or "-", one.stage, *judged, one.why
-        )
+        said = ["*" if one.live else "", one.id, one.parent or "-", cut, one.trigger or "-", one.stage, *judged]
+        shown.add_row(*said, *([one.why] if why else []))
     return shown
 
 
