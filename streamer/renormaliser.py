@@ -122,7 +122,8 @@ class Renormaliser:
         """Where it is, in words; empty when nothing goes on."""
         current = self.current
         if current is None:
-            return "" if self.settled else "waiting"
+            trouble = self._lanes.engine.source_trouble  # nothing can be cut while a start waits for it
+            return "" if self.settled else f"waiting: {trouble}" if trouble else "waiting"
         if current.stage == "cut":
             return f"{current.id}: {self.progress.step or 'waiting'} {self.progress.share:.0%}"
         if current.stage == "gate" and not current.held:

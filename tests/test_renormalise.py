@@ -234,6 +234,12 @@ def test_who_waits_at_the_gate_is_told_what_for(tmp_path: Path) -> None:
     assert "`streamer promote generation g1`" in said
 
 
+def test_who_waits_for_a_broker_that_is_away_is_told_so(tmp_path: Path) -> None:
+    with streamer(tmp_path / "d", "--kafka", "127.0.0.1:1") as process, Client(process.url) as client:
+        client.renormalise()
+        wait(lambda: "waiting: no Kafka at 127.0.0.1:1" in client.generations().now, "does not say what it waits for")
+
+
 def test_what_is_not_there_to_be_listed_or_trained_gets_a_sentence(tmp_path: Path) -> None:
     nothing = tmp_path / "nothing"
     assert f"no state in {nothing}" in run("generations", "--data", nothing, code=78)
