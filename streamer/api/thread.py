@@ -20,11 +20,13 @@ def serving(answers: Answers, server: ServerSettings, security: SecuritySettings
 
     def run() -> None:
         try:
-            loop.run_until_complete(serve(answers, server, security, stop, began.put))
+            with asyncio.Runner(
+                loop_factory=lambda: loop
+            ) as runner:  # ends what connections left, then closes the loop
+                runner.run(serve(answers, server, security, stop, began.put))
         except BaseException as error:
             failures.append(error)
         finally:
-            loop.close()
             began.put(None)
 
     thread = Thread(target=run, name="endpoint", daemon=True)
