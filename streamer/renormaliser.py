@@ -297,8 +297,9 @@ class Renormaliser:
         """Wait until both have predicted enough; whether the candidate may answer, and why."""
         chosen, until = self._chosen, time.monotonic() + self._chosen.gate_max_wait_s
         unsound = self.shadow.unsound()
-        if unsound or life.held:
-            said = "the stream waits: there is nothing to compare on"
+        rated = self._memory.monitor.errors[self._champion].ratings
+        if unsound or life.held or not rated:  # clicks have no prequential measure
+            said = f"{'the stream waits' if rated else 'nobody rates'}: there is nothing to compare on"
             return not (unsound or life.better), unsound or said + (", and it had to be better" if life.better else "")
         while True:
             self.shadow.check()

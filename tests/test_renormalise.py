@@ -240,6 +240,16 @@ def test_who_waits_for_a_broker_that_is_away_is_told_so(tmp_path: Path) -> None:
         wait(lambda: "waiting: no Kafka at 127.0.0.1:1" in client.generations().now, "does not say what it waits for")
 
 
+def test_where_nobody_rates_the_rows_alone_decide(tmp_path: Path) -> None:
+    path = tmp_path / "clicks.jsonl"
+    clicks = [Click(f"u{n % 17}", f"i{n * n % 29}", "click", 1000 * n) for n in range(400)]
+    path.write_bytes(b"".join(msgspec.json.encode(click) + b"\n" for click in clicks))
+    with streamer(tmp_path / "d", "--replay", path) as process, Client(process.url) as client:
+        drained(client, len(clicks))
+        assert "nobody rates" in run("renormalise", "--wait", "--url", process.url)
+        assert client.generations().generations[-1].live
+
+
 def test_what_is_not_there_to_be_listed_or_trained_gets_a_sentence(tmp_path: Path) -> None:
     nothing = tmp_path / "nothing"
     assert f"no state in {nothing}" in run("generations", "--data", nothing, code=78)
