@@ -223,7 +223,7 @@ def test_a_token_makes_the_answer_wait_for_its_events(answers: MemoryAnswers, cl
     event = {"click": {"userId": "u7", "itemId": "heat"}}
     token = ask(client, PUBLISH, {"events": [event]})["freshnessToken"]
     query = {"userId": "u7", "freshnessToken": token}
-    late = client.post(RECOMMEND, json=query, headers={"connect-timeout-ms": "200"})
+    late = client.post(RECOMMEND, json=query, headers={"connect-timeout-ms": "1000"})
     assert (late.status_code, late.json()["code"]) == (504, "deadline_exceeded")
     assert token in late.json()["message"]
     assert ask(client, RECOMMEND, {"userId": "u7"})["items"][0]["itemId"] == "heat"
