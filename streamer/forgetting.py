@@ -65,13 +65,9 @@ class Forgetting:
         self._folder, self._archiver = folder, archiver
         self._memories, self._log, self._between, self._upkeep = memories, log, between, upkeep
         self._woken, self._stop = threading.Event(), threading.Event()
-        self._span: tuple[int, int] | None = (
-            None  # runs of the log that were written anew, of the receipts that are erased
-        )
-        self._spanned, self._swept = (
-            set[int](),
-            set[int](),
-        )  # receipts whose runs `_span` covers; whose files are written anew
+        self._span: tuple[int, int] | None = None  # runs of the log written anew, of the receipts that are erased
+        self._spanned: set[int] = set()  # receipts whose runs `_span` covers
+        self._swept: set[int] = set()  # receipts whose files are written anew
         self._thread = threading.Thread(target=self._run, name="forgetting", daemon=True)
         self.trouble = ""  # a sentence while something is in the way
 

@@ -25,11 +25,8 @@ class Upkeep:
         self._folder, self._engine, self._log, self._archiver, self._sink = folder, engine, log, archiver, sink
         self._lock = threading.Lock()
         self._forgetting = Forgetting(folder, self._memories, log, archiver, engine.between, self._lock)
-        self.start, self.committed, self.close = (
-            self._forgetting.start,
-            self._forgetting.committed,
-            self._forgetting.close,
-        )
+        self.start, self.close = self._forgetting.start, self._forgetting.close
+        self.committed = self._forgetting.committed
 
     def _memories(self) -> list[Memory]:
         """The live one first."""

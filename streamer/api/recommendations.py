@@ -23,10 +23,8 @@ from streamer.decoder import check_id
 from streamer.freshness import parse, token
 
 MAX_LIMIT, DEFAULT_LIMIT = 1000, 10
-_SPARE_S, _SPARE_SHARE = (
-    0.1,
-    0.1,
-)  # kept of a client's deadline, at most, so that our sentence reaches it on a busy machine too
+_SPARE_SHARE = 0.1  # of a client's deadline is kept, so that our sentence reaches it on a busy machine too
+_SPARE_S = 0.1  # and at most so much
 
 
 class Recommendations(RecommendationService):
@@ -86,8 +84,10 @@ class Recommendations(RecommendationService):
         if wanted:
             try:
                 offsets = parse(wanted)
-                left_s = self._deadline_s if left_ms is None else max(0.0, left_ms / 1000)
-                wait_s = left_s if left_ms is None else left_s - min(_SPARE_S, _SPARE_SHARE * left_s)
+                wait_s = self._deadline_s
+                if left_ms is not None:
+                    left_s = max(0.0, left_ms / 1000)
+                    wait_s = left_s - min(_SPARE_S, _SPARE_SHARE * left_s)
                 included = await self._answers.fresh(offsets, wait_s)
             except ValueError as error:
                 raise invalid(str(error)) from None
