@@ -332,7 +332,7 @@ class App:
         """See Answers."""
         if name not in LEARNERS:
             raise StreamerError(f"no learner {name!r}; these run here: {', '.join(self.memory.learners.by_name)}")
-        self.memory.promote(name)
+        self.renormaliser.shadow.promote(name)
 
     def renormalise(self) -> None:
         """See Answers."""

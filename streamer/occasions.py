@@ -9,6 +9,7 @@ from streamer import generations
 from streamer.config import RenormalisationSettings
 from streamer.errors import StreamerError
 from streamer.memory import Memory
+from streamer.monitor import WINDOWS, Errors
 
 
 class Asked(NamedTuple):
@@ -30,7 +31,7 @@ class Occasions:
 
     def begin(self, memory: Memory) -> None:
         """Count time and drifts from now on, of the memory that answers now."""
-        self._since_s, self._drifts = time.monotonic(), _detections(memory)
+        self._since_s, self._drifts, self._worse = time.monotonic(), _champion(memory).drift.detections, False
         self._cut_events = 0
         with suppress(StreamerError):  # a record that nobody can read
             self._cut_events = generations.life(self._folder, memory.store.generation).cut_events
@@ -38,13 +39,20 @@ class Occasions:
     def due(self, memory: Memory) -> str:
         """Why it is time for a retraining; empty if it is not. Cost: some us."""
         chosen, since_s = self._chosen, time.monotonic() - self._since_s
+        self._look(_champion(memory))
         if memory.monitor.learned - self._cut_events < chosen.renormalise_min_events:
             return ""
         if chosen.renormalise_every_s is not None and since_s >= chosen.renormalise_every_s:
             return "schedule"
-        drifted = chosen.renormalise_on_drift and _detections(memory) > self._drifts
+        drifted = chosen.renormalise_on_drift and self._worse
         return "drift" if drifted and since_s >= chosen.renormalise_min_interval_s else ""
 
+    def _look(self, errors: Errors) -> None:
+        """ADWIN finds a change either way; errors that fall, as they do while a stream is young, ask for nothing."""
+        if errors.drift.detections > self._drifts:
+            self._drifts = errors.drift.detections
+            self._worse = errors.rmse(min(WINDOWS)) > errors.rmse(max(WINDOWS))
 
-def _detections(memory: Memory) -> int:
-    return memory.monitor.errors[memory.learners.champion("ratings").name].drift.detections
+
+def _champion(memory: Memory) -> Errors:
+    return memory.monitor.errors[memory.learners.champion("ratings").name]

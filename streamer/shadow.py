@@ -79,6 +79,7 @@ class Shadow:
         self._settings, self._lanes, self._stop = settings, lanes, stop
         self._folder = Path(settings.state.data)
         self.other: Live | None = None
+        self._exchanging = threading.Lock()
 
     @property
     def generation(self) -> str:
@@ -160,12 +161,21 @@ class Shadow:
         memory.commit()
         engine.shadow = memory
 
+    def promote(self, learner: str) -> None:
+        """See Memory.promote: of who answers, never between the two of an exchange, which carries it over. From any thread."""
+        with self._exchanging:
+            self._lanes.live().memory.promote(learner)
+
     def exchange(self) -> None:
         """The one in the shadow answers, and who answered goes into its shadow. Raises StoreUnavailable: nothing changed then."""
         self.in_engine(self._exchange)
 
     def _exchange(self) -> None:
         """In the engine's thread, both at the same offsets and committed."""
+        with self._exchanging:
+            self._change_places()
+
+    def _change_places(self) -> None:
         engine, new, old = self._lanes.engine, self.other, self._lanes.live()
         if engine.shadow is None or new is None:
             raise engine.shadow_error or BadState("who was in the shadow could not learn on")

@@ -63,6 +63,18 @@ def test_a_drift_is_an_occasion_once(live: Live) -> None:
     live.close()
 
 
+def test_errors_that_fall_are_no_occasion(live: Live) -> None:
+    found, errors = occasions(live, renormalise_every_s=None), live.memory.monitor.errors["biased-mf"]
+    drift(live.memory)
+    assert found.due(live.memory) == "drift"
+    found.begin(live.memory)
+    seen = errors.drift.detections
+    errors.observe(np.full(3000, 0.1))
+    assert errors.drift.detections > seen
+    assert found.due(live.memory) == ""
+    live.close()
+
+
 def test_a_drift_is_none_where_it_is_not_wanted_or_too_soon(live: Live) -> None:
     none = occasions(live, renormalise_every_s=None, renormalise_on_drift=False)
     soon = occasions(live, renormalise_every_s=None, renormalise_min_interval_s=3600.0)
