@@ -26,6 +26,7 @@ COMMANDS = {
     "restore": ("streamer.cli.restore:restore", "Put a backup into a new data directory."),
     "forget": ("streamer.cli.forget:forget", "Forget a user, in every file."),
     "evaluate": ("streamer.cli.evaluate:evaluate", "Score learners prequentially on a file."),
+    "train": ("streamer.cli.train:train", "Fit a model of the field on a file, and say how well it does."),
     "simulate": ("streamer.cli.simulate:simulate", "Write a simulated world to a file."),
     "inspect": ("streamer.cli.inspect:inspect", "Look into a state directory."),
     "doctor": ("streamer.cli.doctor:doctor", "Check this installation, and compile the kernels."),

@@ -1,0 +1,42 @@
+"""The models of the field, fitted offline on a whole history: one a file, equation and paper on top.
+
+Those that need torch or gensim come with the extra `offline`; the others with the base install. A new one is one file and
+one line of `MODELS`; `streamer.checks.offline` runs over every line.
+"""
+
+from importlib import import_module
+from typing import Any, cast
+
+from streamer.errors import BadSettings
+from streamer.protocols import OfflineModel
+
+# Name to "module:Class", imported when it is first asked for: torch alone takes seconds.
+MODELS = {
+    "bias": "streamer.models.offline.bias:BiasOnly",
+    "als": "streamer.models.offline.als:AlternatingLeastSquares",
+    "stochastic-mf": "streamer.models.offline.stochastic_mf:StochasticMF",
+    "popularity": "streamer.models.offline.popularity:Popularity",
+    "transitions": "streamer.models.offline.transitions:Transitions",
+}
+EXTRA = ("torch", "gensim")  # what the extra `offline` brings
+
+
+def model(name: str, *, seed: int, **chosen: object) -> OfflineModel:
+    """A new model of the registry; raises BadSettings for a name that is not in it, and where its library is not installed.
+
+    `chosen` are parameters (`dim`, `epochs`, ...); a model that has no such parameter ignores it.
+    """
+    if name not in MODELS:
+        raise BadSettings(f"no model {name!r}; choose one of: {', '.join(MODELS)}")
+    module, _, attribute = MODELS[name].partition(":")
+    try:
+        made: Any = getattr(import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRA:
+            raise
+        raise BadSettings(
+            f"the model {name} needs {error.name}, which is not installed: pip install 'streamer-recs[offline]', or make setup"
+        ) from None
+    fields = made.Parameters.__struct_fields__
+    given = {key: value for key, value in chosen.items() if key in fields}
+    return cast(OfflineModel, made(name, made.Parameters(**given), seed=seed))

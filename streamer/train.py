@@ -1,0 +1,210 @@
+"""Fits a model of the field on one part of a history, stops it by another, and measures it on a third.
+
+Ratings: the three parts of `splits.split`; squared errors of predictions clipped to the range of the training ratings,
+beside those of bias only on the same parts. Next items: leave-last-out; every test click is ranked among all items that
+somebody clicked in the training part and the user had not, ties by half; an item that nobody had clicked is a miss.
+"""
+
+import time
+from collections.abc import Callable
+from math import inf, log2, sqrt
+
+import msgspec
+import numpy as np
+
+from streamer.arrays import F32, F64, I32, Bool
+from streamer.dataset import Dataset
+from streamer.errors import BadSettings, StreamerError
+from streamer.models.offline import model
+from streamer.protocols import Epoch, Kind, NextItem, OfflineModel, Rater
+from streamer.ranking import rank
+from streamer.splits import Split, leave_last_out, split
+
+RANKED_AT = 10
+SLICE = 256  # users ranked at once
+BASELINES: dict[Kind, str] = {"ratings": "bias", "clicks": "popularity"}
+
+Told = Callable[[str, Epoch], None]  # a model's name, and how far its fit has come
+
+
+class Trained(msgspec.Struct, frozen=True, kw_only=True):
+    """What `streamer train --json` prints; None where it does not apply."""
+
+    model: str
+    kind: Kind
+    split: str
+    seed: int
+    users: int
+    items: int
+    train_events: int
+    validation_events: int
+    test_events: int
+    train_mse: float | None = None
+    validation_mse: float | None = None
+    test_mse: float | None = None
+    test_rmse: float | None = None
+    bias_only_test_mse: float | None = None
+    hit_rate_10: float | None = None
+    ndcg_10: float | None = None
+    popularity_hit_rate_10: float | None = None
+    seconds: float  # on the clock, for the fit alone
+    epochs: int  # that were run
+    best_epoch: int  # that was kept
+    parameters: dict[str, object]
+    curve: tuple[Epoch, ...]
+
+
+class Fit(msgspec.Struct, frozen=True, kw_only=True):
+    """A fitted model, the parts it was fitted and judged on, and what it says of them."""
+
+    trained: Trained
+    model: OfflineModel
+    parts: Split
+    predicted: tuple[F32, F32, F32] | None = None  # for ratings: of train, validation and test, clipped
+    bias_only: F32 | None = None  # for ratings: what bias only says of the test part
+    ranks: F64 | None = None  # for next items: of each test click, inf for a miss
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """How a history is cut, and by which random numbers."""
+
+    split: str = "random"
+    test_share: float = 0.2
+    validation_share: float = 0.1
+    seed: int = 1
+
+
+def train(name: str, data: Dataset, plan: Plan, told: Told, **chosen: object) -> Fit:
+    """Fit the model `name` on `data` and measure it; `chosen` are parameters of the model.
+
+    Raises BadSettings for an unknown model, or a history that cannot be cut so, and StreamerError for what is not finite.
+    """
+    made = model(name, seed=plan.seed, **chosen)
+    parts = cut(data, made.kind, plan)
+    curve: list[Epoch] = []
+
+    def heard(epoch: Epoch) -> None:
+        curve.append(epoch)
+        told(name, epoch)
+
+    began = time.perf_counter()
+    made.fit(parts.train, parts.validation, heard)
+    seconds = time.perf_counter() - began
+    losses = [epoch.validation_loss for epoch in curve]
+    best = int(np.nanargmin(losses)) + 1 if np.isfinite(losses).any() else len(curve)
+    said = Trained(
+        model=name, kind=made.kind, split=plan.split if made.kind == "ratings" else "leave-last-out", seed=plan.seed,
+        users=data.user_count, items=data.item_count, train_events=len(parts.train),
+        validation_events=len(parts.validation), test_events=len(parts.test), seconds=seconds, epochs=len(curve),
+        best_epoch=best, parameters=msgspec.to_builtins(made.parameters), curve=tuple(curve),
+    )  # fmt: skip
+    return (_rated if made.kind == "ratings" else _ranked)(said, made, parts, plan)
+
+
+def cut(data: Dataset, kind: Kind, plan: Plan) -> Split:
+    """The three parts for a model of `kind`; raises BadSettings where there is too little of what it learns from."""
+    if kind == "ratings":
+        ratings = data.ratings()
+        if len(ratings) < 10:
+            raise BadSettings(
+                f"wanted at least 10 ratings to train on, found {len(ratings)}: give another PATH, or a model of clicks"
+            )
+        return split(plan.split, ratings, plan.test_share, plan.validation_share, plan.seed)
+    parts = leave_last_out(data)
+    if not len(parts.test):
+        raise BadSettings(
+            "wanted users with at least three clicks or likes, found none: give another PATH, or a model of ratings"
+        )
+    return parts
+
+
+def _rated(said: Trained, made: OfflineModel, parts: Split, plan: Plan) -> Fit:
+    predicted = [predictions(made, part, parts.train) for part in parts]
+    baseline = model(BASELINES["ratings"], seed=plan.seed)
+    baseline.fit(parts.train, parts.validation, lambda epoch: None)
+    bias_only = predictions(baseline, parts.test, parts.train)
+    errors = [_mse(found, part) for found, part in zip(predicted, parts, strict=True)]
+    return Fit(
+        trained=msgspec.structs.replace(
+            said, train_mse=errors[0], validation_mse=errors[1], test_mse=errors[2], test_rmse=sqrt(errors[2]),
+            bias_only_test_mse=_mse(bias_only, parts.test),
+        ),
+        model=made, parts=parts, predicted=(predicted[0], predicted[1], predicted[2]), bias_only=bias_only,
+    )  # fmt: skip
+
+
+def predictions(made: OfflineModel, part: Dataset, train: Dataset) -> F32:
+    """What a model says of the ratings of `part`, (n,), clipped to the range of the training ratings.
+
+    Raises StreamerError for a prediction that is not finite.
+    """
+    assert isinstance(made, Rater)
+    found = made.predict(part.users, part.items)
+    if not np.isfinite(found).all():
+        raise StreamerError(
+            f"the model {made.name} predicts what is not finite for {np.count_nonzero(~np.isfinite(found)):,} of "
+            f"{len(found):,} ratings: it diverged; take smaller steps"
+        )
+    return found.clip(train.values.min(), train.values.max())
+
+
+def _mse(predicted: F32, part: Dataset) -> float:
+    return float(np.mean(np.square(predicted.astype(np.float64) - part.values)))
+
+
+def _ranked(said: Trained, made: OfflineModel, parts: Split, plan: Plan) -> Fit:
+    baseline = model(BASELINES["clicks"], seed=plan.seed)
+    baseline.fit(parts.train, parts.validation, lambda epoch: None)
+    assert isinstance(made, NextItem)
+    assert isinstance(baseline, NextItem)
+    ranks = next_item_ranks(made, parts)
+    return Fit(
+        trained=msgspec.structs.replace(
+            said, hit_rate_10=hit_rate(ranks), ndcg_10=ndcg(ranks),
+            popularity_hit_rate_10=hit_rate(next_item_ranks(baseline, parts)),
+        ),
+        model=made, parts=parts, ranks=ranks,
+    )  # fmt: skip
+
+
+def next_item_ranks(made: NextItem, parts: Split) -> F64:
+    """The rank of each test click after all earlier clicks of its user, inf for a miss, (test clicks,)."""
+    train, test = parts.train, parts.test
+    known: Bool = np.bincount(train.items, minlength=train.item_count) > 0
+    histories = _before(parts)
+    spots = np.cumsum(known) - 1  # an item's place among those that are ranked
+    ranks = np.full(len(test), inf)
+    for start in range(0, len(test), SLICE):
+        users = test.users[start : start + SLICE]
+        scores = made.scores(users, [histories[user] for user in users.tolist()])
+        for n, user in enumerate(users.tolist()):
+            item = test.items[start + n]
+            if known[item]:
+                before = np.unique(histories[user])
+                left_out = spots[before[known[before] & (before != item)]].astype(np.int32)
+                ranks[start + n] = rank(scores[n, known], int(spots[item]), left_out)
+    return ranks
+
+
+def _before(parts: Split) -> dict[int, I32]:
+    """Each tested user's clicks before the one that is tested."""
+    users = np.concatenate([parts.train.users, parts.validation.users])
+    items = np.concatenate([parts.train.items, parts.validation.items])
+    times = np.concatenate([parts.train.times_ms, parts.validation.times_ms])
+    order = np.lexsort((np.arange(len(users)), times, users))
+    users, items = users[order], items[order]
+    starts, ends = (np.searchsorted(users, parts.test.users, side=side) for side in ("left", "right"))
+    return {
+        user: items[start:end]
+        for user, start, end in zip(parts.test.users.tolist(), starts.tolist(), ends.tolist(), strict=True)
+    }
+
+
+def hit_rate(ranks: F64, k: int = RANKED_AT) -> float:
+    """Share of ranks that are at most k."""
+    return float(np.mean(ranks <= k))
+
+
+def ndcg(ranks: F64, k: int = RANKED_AT) -> float:
+    """NDCG@k with one relevant item each."""
+    return sum(1 / log2(1 + found) for found in ranks.tolist() if found <= k) / len(ranks)
