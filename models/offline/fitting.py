@@ -117,6 +117,13 @@ def rated(part: Dataset) -> tuple[Tensor, Tensor, Tensor]:
     return tensor(part.users), tensor(part.items), tensor(part.values)
 
 
+def scale(part: Dataset) -> tuple[float, float]:
+    """Mean and deviation of the ratings, (0, 1) without any; a deviation is never 0. Any scale of ratings is learned alike by them."""
+    if not len(part):
+        return 0.0, 1.0
+    return float(part.values.mean(dtype=np.float64)), float(part.values.std(dtype=np.float64)) or 1.0
+
+
 def mean_squared_error(predict: Callable[[Tensor, Tensor], Tensor], part: Dataset) -> Callable[[], float]:
     """What `descend` validates with: of `predict(users, items)` on the ratings of `part`; NaN where there is none."""
     users, items, values = rated(part)
