@@ -3,6 +3,7 @@
 Ratings: the three parts of `splits.split`; squared errors of predictions clipped to the range of the training ratings,
 beside those of bias only on the same parts. Next items: leave-last-out; every test click is ranked among all items that
 somebody clicked in the training part and the user had not, ties by half; an item that nobody had clicked is a miss.
+Beside it stand popularity, and one-pass transitions with an interval for the difference: a bootstrap over users.
 """
 
 import time
@@ -22,6 +23,8 @@ from streamer.splits import Split, leave_last_out, split
 
 RANKED_AT = 10
 SLICE = 256  # users ranked at once
+RESAMPLES = 10_000  # of the users, for an interval
+COVERED = 0.95  # share of the resamples that an interval holds
 BASELINES: dict[Kind, str] = {"ratings": "bias", "clicks": "popularity"}
 
 Told = Callable[[str, Epoch], None]  # a model's name, and how far its fit has come
@@ -47,6 +50,9 @@ class Trained(msgspec.Struct, frozen=True, kw_only=True):
     hit_rate_10: float | None = None
     ndcg_10: float | None = None
     popularity_hit_rate_10: float | None = None
+    transitions_hit_rate_10: float | None = None  # of one pass of streamer.models.transitions
+    hit_rate_10_over_transitions: float | None = None  # the difference
+    hit_rate_10_over_transitions_interval: tuple[float, float] | None = None  # of 95%, by a bootstrap over users
     seconds: float  # on the clock, for the fit alone
     epochs: int  # that were run
     best_epoch: int  # that was kept
@@ -153,18 +159,38 @@ def _mse(predicted: F32, part: Dataset) -> float:
 
 
 def _ranked(said: Trained, made: OfflineModel, parts: Split, plan: Plan) -> Fit:
-    baseline = model(BASELINES["clicks"], seed=plan.seed)
-    baseline.fit(parts.train, parts.validation, lambda epoch: None)
     assert isinstance(made, NextItem)
-    assert isinstance(baseline, NextItem)
     ranks = next_item_ranks(made, parts)
+    popular, counted = (_ranks_of(name, parts, plan) for name in (BASELINES["clicks"], "transitions"))
+    over: F64 = (ranks <= RANKED_AT) - (counted <= RANKED_AT).astype(np.float64)
     return Fit(
         trained=msgspec.structs.replace(
-            said, hit_rate_10=hit_rate(ranks), ndcg_10=ndcg(ranks),
-            popularity_hit_rate_10=hit_rate(next_item_ranks(baseline, parts)),
+            said, hit_rate_10=hit_rate(ranks), ndcg_10=ndcg(ranks), popularity_hit_rate_10=hit_rate(popular),
+            transitions_hit_rate_10=hit_rate(counted), hit_rate_10_over_transitions=float(np.mean(over)),
+            hit_rate_10_over_transitions_interval=interval(over, plan.seed),
         ),
         model=made, parts=parts, ranks=ranks,
     )  # fmt: skip
+
+
+def _ranks_of(name: str, parts: Split, plan: Plan) -> F64:
+    baseline = model(name, seed=plan.seed)
+    baseline.fit(parts.train, parts.validation, lambda epoch: None)
+    assert isinstance(baseline, NextItem)
+    return next_item_ranks(baseline, parts)
+
+
+def interval(differences: F64, seed: int) -> tuple[float, float]:
+    """The middle 95% of the means of resamples of `differences` (n,), one a user, drawn from `seed`.
+
+    A resample is how often each distinct value is drawn, so that its cost hangs on how many there are and not on n.
+    Efron (1979), Bootstrap methods: another look at the jackknife, The Annals of Statistics 7(1).
+    """
+    values, counts = np.unique(differences, return_counts=True)
+    drawn = np.random.default_rng([seed, 2]).multinomial(len(differences), counts / len(differences), RESAMPLES)
+    tail = (1 - COVERED) / 2
+    low, high = np.quantile(drawn @ values / len(differences), [tail, 1 - tail])
+    return float(low), float(high)
 
 
 def next_item_ranks(made: NextItem, parts: Split) -> F64:

@@ -95,7 +95,18 @@ def _rows(found: Trained) -> list[tuple[str, str, str]]:
         ("  bias only", _said(found.bias_only_test_mse), "test MSE on the same parts"),
         ("  hit rate @10", _said(found.hit_rate_10), "among all items"),
         ("  NDCG @10", _said(found.ndcg_10), ""),
+        ("  popularity", _said(found.popularity_hit_rate_10), "hit rate on the same parts"),
+        ("  transitions", _said(found.transitions_hit_rate_10), "one pass, hit rate on the same parts"),
+        (
+            "  over transitions",
+            _said(found.hit_rate_10_over_transitions),
+            _between(found.hit_rate_10_over_transitions_interval),
+        ),
     ]
+
+
+def _between(interval: tuple[float, float] | None) -> str:
+    return "" if interval is None else "{:+.4f} to {:+.4f} in 95% of resamples of the users".format(*interval)
 
 
 def _said(value: float | None) -> str:
