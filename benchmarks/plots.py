@@ -146,7 +146,7 @@ def _speed(report: Report) -> Figure | None:
                 places.setdefault(o.name, []).append((speed, o.ratings.rmse))
     ours = {o.name for o in chosen if o.side == "ours"}
     for name, points in places.items():
-        style = {
+        style: dict[str, Any] = {
             "color": colour[name],
             "marker": "o" if name in ours else "s",
             "markersize": 12 if name in named else 8,

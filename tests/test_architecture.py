@@ -43,6 +43,7 @@ ADAPTERS = {
     "pyarrow": {"streamer/parquet.py"},
     "safetensors": {"streamer/manifest.py"},
     "torch": {"models/offline/"},
+    "matplotlib": {"streamer/report/figures.py"},
     "gensim": set(),
     # Whatever runs what it reads: nowhere.
     "pickle": set(),
