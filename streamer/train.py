@@ -67,7 +67,7 @@ class Fit(msgspec.Struct, frozen=True, kw_only=True):
     model: OfflineModel
     parts: Split
     predicted: tuple[F32, F32, F32] | None = None  # for ratings: of train, validation and test, clipped
-    bias_only: F32 | None = None  # for ratings: what bias only says of the test part
+    bias_only: tuple[F32, F32, F32] | None = None  # for ratings: what bias only says of them
     ranks: F64 | None = None  # for next items: of each test click, inf for a miss
 
 
@@ -128,14 +128,14 @@ def _rated(said: Trained, made: OfflineModel, parts: Split, plan: Plan) -> Fit:
     predicted = [predictions(made, part, parts.train) for part in parts]
     baseline = model(BASELINES["ratings"], seed=plan.seed)
     baseline.fit(parts.train, parts.validation, lambda epoch: None)
-    bias_only = predictions(baseline, parts.test, parts.train)
+    bias_only = [predictions(baseline, part, parts.train) for part in parts]
     errors = [_mse(found, part) for found, part in zip(predicted, parts, strict=True)]
     return Fit(
         trained=msgspec.structs.replace(
             said, train_mse=errors[0], validation_mse=errors[1], test_mse=errors[2], test_rmse=sqrt(errors[2]),
-            bias_only_test_mse=_mse(bias_only, parts.test),
+            bias_only_test_mse=_mse(bias_only[2], parts.test),
         ),
-        model=made, parts=parts, predicted=(predicted[0], predicted[1], predicted[2]), bias_only=bias_only,
+        model=made, parts=parts, predicted=(predicted[0], predicted[1], predicted[2]), bias_only=(bias_only[0], bias_only[1], bias_only[2]),
     )  # fmt: skip
 
 

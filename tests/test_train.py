@@ -1,0 +1,94 @@
+"""`streamer train` as people use it: one model, several, bad names, and a file in and no state out."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from process import command, run
+
+SMALL = ("--users", "60", "--items", "30", "--events", "3000", "--days", "10")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("world")
+    run("simulate", "world.jsonl", *SMALL, cwd=folder)
+    return folder / "world.jsonl"
+
+
+def test_one_model_says_its_errors_and_why(world: Path, tmp_path: Path) -> None:
+    found = json.loads(run("train", str(world), "--model", "als", "--seed", "3", "--json", cwd=tmp_path))
+    assert (found["model"], found["split"], found["seed"]) == ("als", "random", 3)
+    assert found["test_rmse"] ** 2 == pytest.approx(found["test_mse"])
+    assert found["epochs"] == len(found["curve"])
+    assert found["seconds"] > 0
+    assert found["validation_mse"] == pytest.approx(min(loss for *_, loss in found["curve"]), rel=1e-5)
+    total = found["train_events"] + found["validation_events"] + found["test_events"]
+    assert found["test_events"] == round(0.2 * total)
+    assert found["diagnosis"]["verdict"] in ("high bias", "high variance", "fine")
+    assert found["diagnosis"]["test_mse"]["mean"] == pytest.approx(found["test_mse"])
+    assert list(tmp_path.iterdir()) == []  # nothing is kept
+
+
+def test_bias_only_is_what_the_others_are_held_against(world: Path, tmp_path: Path) -> None:
+    bias, als = (
+        json.loads(run("train", str(world), "--model", name, "--json", cwd=tmp_path)) for name in ("bias", "als")
+    )
+    assert bias["test_mse"] == bias["bias_only_test_mse"] == als["bias_only_test_mse"]
+
+
+def test_the_split_and_its_shares_are_options(world: Path, tmp_path: Path) -> None:
+    flags = ("--split", "unseen-users", "--test-share", "0.3", "--validation-share", "0.2")
+    found = json.loads(run("train", str(world), "--model", "bias", *flags, "--json", cwd=tmp_path))
+    assert found["split"] == "unseen-users"
+    assert found["diagnosis"]["users_never_seen"]["examples"] == found["test_events"]
+
+
+def test_several_stand_in_one_table_and_one_picture(world: Path, tmp_path: Path) -> None:
+    said = run("train", str(world), "--compare", "bias,als,stochastic-mf,transitions,popularity", cwd=tmp_path)
+    assert [line.split()[0] for line in said.splitlines()[2:5]] != ["bias", "bias", "bias"]
+    for name in ("bias", "als", "stochastic-mf", "transitions", "popularity"):
+        assert name in said
+    assert "well-known course" in said
+    picture = (tmp_path / "comparison.svg").read_text()
+    assert "stochastic-mf" in picture
+    assert "popularity" in (tmp_path / "comparison-next-items.svg").read_text()
+
+
+def test_an_unknown_model_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    failed = subprocess.run(
+        command("train", "nowhere.csv", "--compare", "als,nothing"),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert failed.returncode == 78
+    assert "no model 'nothing'; choose one of: bias, als" in failed.stderr
+
+
+@pytest.mark.parametrize("flags", [(), ("--model", "als", "--compare", "als,bias")])
+def test_one_or_several_and_not_both(flags: tuple[str, ...], tmp_path: Path) -> None:
+    failed = subprocess.run(
+        command("train", "x.csv", *flags), cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert failed.returncode == 2
+    assert "--compare NAME,NAME,..., and not both" in failed.stderr
+
+
+def test_where_torch_is_missing_it_is_named_with_the_way_to_it() -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from streamer.models.offline import model\n"
+        "from streamer.errors import BadSettings\n"
+        "model('als', seed=1)\n"
+        "try: model('stochastic-mf', seed=1)\n"
+        "except BadSettings as error: print(error)\n"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True).stdout
+    assert said.startswith(
+        "the model stochastic-mf needs torch, which is not installed: pip install 'streamer-recs[offline]'"
+    )
