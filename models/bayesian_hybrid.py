@@ -37,6 +37,7 @@ from streamer.embeddings import Side, Table
 from streamer.models.bayesian_hybrid_answers import condition_hybrid, doubt_hybrid, score_hybrid
 from streamer.models.bayesian_hybrid_kernel import learn_hybrid, predict_hybrid
 from streamer.models.bayesian_hybrid_profile import welcome
+from streamer.models.bayesian_hybrid_questions import ask_hybrid
 from streamer.models.bayesian_hybrid_rows import (
     AGREEING,
     BIAS,
@@ -265,6 +266,19 @@ class BayesianHybrid:
             moved, *self._known(), numbers, liked, items, values.astype(np.float64), self.item.start, self.model,
         )  # fmt: skip
         return moved
+
+    def ratings_of(self, items: I32) -> F64:
+        """See Asking."""
+        rows = np.append(self.item.values[:, -1], 0.0).astype(np.float64)  # the last for those without a row
+        return rows[np.where((items >= 0) & (items < len(rows) - 1), items, len(rows) - 1)]
+
+    def questions(self, row: Array, items: I32, shares: F64, targets: I32, limit: int) -> tuple[I32, F64]:
+        """See Asking. Cost: some us a target, and 0.4 us an item and question."""
+        asked, variances = np.empty(limit, dtype=np.int32), np.empty(limit + 1)
+        count = ask_hybrid(
+            self._begun(row), *self._known(), items, shares, targets, self.item.start, self.model, asked, variances
+        )
+        return items[asked[:count]], variances[: count + 1]
 
     def describe(self, row: Array) -> Belief:
         """See Described: categories with what their users' latent weights say of them."""

@@ -15,7 +15,7 @@ from streamer.learners import gathered
 from streamer.log import EmbeddedLog, LogSource
 from streamer.memory import Memory
 from streamer.models import LEARNERS, REFITTED_BY, learner
-from streamer.protocols import Conditioned, Kind
+from streamer.protocols import Asking, Conditioned, Kind
 from streamer.recommend import POPULARITY, Recommender
 from streamer.state import RocksStore
 from streamer.training import retrained
@@ -71,6 +71,8 @@ def _exercise(name: str, folder: Path) -> None:
             item, nobody = np.zeros(1, dtype=np.int32), memory.users.view("nobody").rows[name]
             row = chosen.condition(nobody, {0: 1.0}, item, np.ones(1, dtype=np.float32))
             chosen.uncertainty(row, item)
+            if isinstance(chosen, Asking):
+                chosen.questions(row, item, chosen.ratings_of(item), item, 1)
         if name in REFITTED_BY:
             retrained(memory, _history(), [name])
     finally:

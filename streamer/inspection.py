@@ -20,6 +20,7 @@ from streamer.memory import Memory
 from streamer.models import learner
 from streamer.posterior import posterior
 from streamer.protocols import Kind, OnlineLearner
+from streamer.questions import questions
 from streamer.recommend import POPULARITY, Recommender
 from streamer.state import LEARNED, Digest, Meta, RocksStore
 
@@ -33,6 +34,7 @@ class Answer(msgspec.Struct):
     columns: tuple[str, ...]
     rows: Sequence[tuple[object, ...]]
     objects: list[dict[str, object]]
+    closing: Sequence[str] = ()  # sentences below the table
 
     def json_lines(self) -> Iterator[str]:
         """One object a line."""
@@ -68,6 +70,17 @@ class Inspection:
                 return self._stats()
             case _:
                 return self._dead_letters()
+
+    def questions(self, user_id: str, limit: int) -> Answer:
+        """What to ask a user about, see questions.py; raises StreamerError where that cannot be said."""
+        memory = _memory(self._store, self._meta)
+        found = questions(memory, Recommender(memory, memory.learners.by_name[POPULARITY]), user_id, limit)
+        rows = [
+            (one.item_id, one.title, f"{one.known_to:.0%}", f"{one.narrows:.1%}", f"{one.deviation:.2f}")
+            for one in found.questions
+        ]
+        columns = ("item", "title", "rated by", "narrows by", "then known to") if rows else ()
+        return Answer(found.sentences(), columns, rows, [msgspec.to_builtins(found)], found.closing())
 
     def _learners(self) -> dict[str, dict[str, Table]]:
         made = self._meta.settings["learners"]

@@ -306,6 +306,23 @@ class Conditioned(Protocol):
         """Standard deviations of what `score_row` answers, (len(items),)."""
 
 
+@runtime_checkable
+class Asking(Protocol):
+    """A learner that knows beforehand how much surer an answer would make it of a user. Changes nothing."""
+
+    def ratings_of(self, items: I32) -> F64:
+        """(len(items),) how many ratings of each item it has learned."""
+
+    def questions(self, row: Array, items: I32, shares: F64, targets: I32, limit: int) -> tuple[I32, F64]:
+        """At most `limit` of `items` to ask the user of a `belief` about, the first one first; and how sure it will be.
+
+        What counts is the mean variance (the square of `uncertainty`, but for the mood of a session) over the items `targets`:
+        the next question is the one that is expected to lower it the most, times `shares` (len(items),), the share of people
+        who can answer; answers to those before are taken for granted. One that would not lower it is not asked.
+        Second: that mean, (1 + questions,), in squared ratings: now, and as expected after each answer.
+        """
+
+
 class Belief(NamedTuple):
     """What a user's row says, in ratings: a mean and the standard deviation of the belief each."""
 

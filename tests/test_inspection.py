@@ -1,6 +1,7 @@
 """`streamer inspect`: what a state holds, for people and programs, and nothing that an event carries does anything."""
 
 import json
+import shlex
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -155,6 +156,46 @@ def test_somebody_who_says_what_they_like_is_answered_from_a_state(run: Run, tmp
         assert sentence in err
 
 
+def test_questions_to_a_user_are_shown_with_a_way_to_answer(run: Run, tmp_path: Path) -> None:
+    films: list[Event | bytes] = [ItemUpdate(f"i{n}", HOSTILE if n == 5 else f"Film {n}") for n in range(10)]
+    learn(tmp_path, records([*films, *(Rating(f"u{n % 20}", f"i{n % 9}", float(1 + n % 5)) for n in range(200))]))
+    arguments = ("inspect", "user", "o'neil \x41", "--questions", "--data", tmp_path)
+    code, out, err = run(*arguments, "--limit", "9")
+    assert (code, err) == (0, "")
+    assert all(c == "\n" or c.isprintable() for c in out)
+    (now, then, columns, first, *_) = lines = out.splitlines()
+    assert now.startswith(
+        'user "o\'neil A", never seen: what they would rate the first 10 recommended items is known to about 0.'
+    )
+    assert "expected to narrow that to about 0." in then
+    assert columns.startswith("item")
+    assert (
+        len([line for line in lines if line.startswith("i")]) == 10
+    )  # the columns' names, and all that anybody has rated
+    (command,) = (line for line in lines if line.startswith("curl"))
+    words = shlex.split(command.replace("RATING", "4.5"))
+    assert json.loads(words[-1]) == {
+        "events": [{"rating": {"userId": "o'neil A", "itemId": first.split()[0], "rating": 4.5}}]
+    }
+    (line,) = run(*arguments, "--json")[1].splitlines()
+    found = json.loads(line)
+    assert (found["user_id"], found["known"], found["learner"], found["recommended"]) == (
+        "o'neil A",
+        False,
+        "bayesian-hybrid",
+        10,
+    )
+    assert [set(one) for one in found["questions"]] == [{"item_id", "title", "known_to", "narrows", "deviation"}] * 5
+    assert found["questions"][0]["item_id"] == first.split()[0]
+
+
+def test_questions_that_nobody_can_say_end_with_a_sentence(run: Run, tmp_path: Path) -> None:
+    learn(tmp_path, records([Rating("u1", "a", 4.0), Rating("u2", "a", 2.0)]), rating_learner="bias")
+    code, out, err = run("inspect", "user", "u3", "--questions", "--data", tmp_path)
+    assert (code, out) == (1, "")
+    assert "nothing can be asked: 'bias', which answers for ratings here" in err
+
+
 def test_dead_letters_are_shown_the_newest_first(run: Run, state: Path) -> None:
     _, out, _ = run("inspect", "dead-letters", "--data", state)
     assert out.splitlines()[0] == "2 dead letters, the newest first"
@@ -202,6 +243,14 @@ def test_looking_beside_its_owner_shows_the_last_commit(run: Run, tmp_path: Path
         ([], 2, "say what to look at: one of user, item, offsets, stats, dead-letters, or --digest"),
         (["user"], 2, "which user? streamer inspect user ID"),
         (["user", "u1", "--digest"], 2, "say what to look at"),
+        (
+            ["item", "a", "--questions"],
+            2,
+            "--questions are of a user, not of item: streamer inspect user ID --questions",
+        ),
+        (["--digest", "--questions"], 2, "--questions are of a user"),
+        (["user", "--questions"], 2, "which user? streamer inspect user ID"),
+        (["user", "u1", "--questions", "--limit", "0"], 2, "0 is not in the range 1<=x<=100"),
         (["moods"], 2, "'moods' is not one of"),
         (["user", ""], 1, "the user's id is empty; an id has 1 to 256 bytes"),
         (["item", "x" * 257], 1, "the item's id has 257 bytes"),

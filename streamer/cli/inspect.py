@@ -11,24 +11,42 @@ from streamer.inspection import Answer, Inspection
 WHATS = ("user", "item", "offsets", "stats", "dead-letters")
 
 
-@click.command(epilog="Example:  streamer inspect user 7 --data ./streamer-data")
+@click.command(
+    epilog="Example:  streamer inspect user 7 --data ./streamer-data\n\n          streamer inspect user 7 --questions"
+)
 @click.argument("what", required=False, type=click.Choice(WHATS))
 @click.argument("external_id", required=False, metavar="[ID]")
 @click.option("--digest", is_flag=True, help="SHA-256 over the whole logical state, last on a line of its own")
+@click.option("--questions", is_flag=True, help="of a user: the items whose rating would teach most about them")
+@click.option("--limit", type=click.IntRange(1, 100), default=5, show_default=True, help="how many questions")
 @click.option("--json", "as_json", is_flag=True, help="one JSON object (JSON Lines for dead letters)")
 @settings_options("state")
-def inspect(what: str | None, external_id: str | None, digest: bool, as_json: bool, **options: object) -> None:
+def inspect(
+    what: str | None,
+    external_id: str | None,
+    digest: bool,
+    questions: bool,
+    limit: int,
+    as_json: bool,
+    **options: object,
+) -> None:
     """Look into a state directory, beside a running streamer too: its state as of the last commit."""
     if (what is None) == (not digest):
         raise click.UsageError(f"say what to look at: one of {', '.join(WHATS)}, or --digest")
     if what in ("user", "item") and external_id is None:
         raise click.UsageError(f"which {what}? streamer inspect {what} ID")
+    if questions and what != "user":
+        raise click.UsageError(
+            f"--questions are of a user, not of {what or 'a digest'}: streamer inspect user ID --questions"
+        )
     if what in ("user", "item"):
         check_id(external_id or "", f"the {what}'s id")
     inspection = Inspection(settings_of(dict(options)).state.data)
     try:
         if digest:
             _digest(inspection, as_json)
+        elif questions:
+            _show(inspection.questions(external_id or "", limit), as_json)
         else:
             _show(inspection.look(what or "", external_id or ""), as_json)
     finally:
@@ -60,3 +78,5 @@ def _show(answer: Answer, as_json: bool) -> None:
         for row in answer.rows:
             table.add_row(*(plain(str(cell)) for cell in row))
         console.print(table)
+    for sentence in answer.closing:
+        console.print(plain(sentence), soft_wrap=True)
