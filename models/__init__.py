@@ -52,6 +52,7 @@ TRAINERS = {
     "replay": "streamer.models.replay:Replay",
     "als": "streamer.models.als:AlternatingLeastSquares",
     "refold": "streamer.models.refold:Refold",
+    "word2vec": "streamer.models.offline.word2vec:Word2Vec",
 }
 
 # Who refits whom. A learner that is not named (made of others: few weights, about experts as they are) is carried over as it is.
@@ -68,11 +69,16 @@ REFITTED_BY = {
     "skip-gram": "replay",
 }
 
+# Who can refit it as well, where a candidate names that trainer (`streamer.training.Candidate.model`).
+ALSO_REFITTED_BY = {
+    "skip-gram": ("word2vec",),
+}
+
 
 def trainer(name: str, **chosen: object) -> Trainer:
     """A new trainer of the registry; raises BadSettings for a name that is not in it.
 
-    `chosen` are parameters (`window_days`, `half_life_days`, `warm`); a trainer that has no such parameter ignores it.
+    `chosen` are parameters (`window_days`, `half_life_days`, `warm`, `vectors`, `fixed`); a trainer that has no such parameter ignores it.
     """
     if name not in TRAINERS:
         raise BadSettings(f"no trainer {name!r}; choose one of: {', '.join(sorted(TRAINERS))}")

@@ -149,7 +149,9 @@ class RenormalisationSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_
     ] = 10_000
     candidates: Annotated[
         tuple[str, ...],
-        _doc("retrainings that stand at the gate one after the other, all,window:DAYS,half-life:DAYS,warm"),
+        _doc(
+            "retrainings that stand at the gate one after the other, all,window:DAYS,half-life:DAYS,warm,model:NAME,vectors:FILE,fixed-vectors:FILE"
+        ),
     ] = ("all",)
     renormaliser: Annotated[
         Literal["child", "external"],

@@ -21,8 +21,8 @@ from streamer.churn import Churn, compared
 from streamer.errors import BadSettings, StreamerError
 from streamer.history import PAGE_ITEMS, SEEN_WINDOW
 from streamer.memory import Memory
-from streamer.models import REFITTED_BY, trainer
-from streamer.protocols import Categorised, OnlineLearner, Rebuilt, Row, Rows, Trainer
+from streamer.models import ALSO_REFITTED_BY, REFITTED_BY, trainer
+from streamer.protocols import Categorised, Identified, OnlineLearner, Rebuilt, Row, Rows, Trainer
 from streamer.seed import id_key
 
 LOG = logging.getLogger("streamer.training")
@@ -36,10 +36,17 @@ class Candidate(msgspec.Struct, frozen=True):
     window_days: float | None = None  # trainers that can, leave older events out
     half_life_days: float | None = None  # to trainers that can, an event of this age counts half
     warm: bool = False  # trainers that can begin in the live rows, for histories that do not go back to the beginning
+    model: str | None = None  # a trainer that takes the place of the default one, for learners that it can fit
+    vectors: str | None = None  # a file of item vectors that this trainer begins in, see streamer.vector_file
+    fixed: bool = False  # items of that file keep its vectors, and only others train
 
     @property
     def name(self) -> str:
         """As `candidate` reads it."""
+        if self.vectors is not None:
+            return f"{'fixed-vectors' if self.fixed else 'vectors'}:{self.vectors}"
+        if self.model is not None:
+            return f"model:{self.model}"
         if self.warm:
             return "warm"
         if self.window_days is not None:
@@ -51,8 +58,12 @@ ALL = Candidate()
 
 
 def candidate(text: str) -> Candidate:
-    """`all`, `window:DAYS`, `half-life:DAYS` or `warm`; raises BadSettings for anything else."""
+    """`all`, `window:DAYS`, `half-life:DAYS`, `warm`, `model:NAME`, `vectors:FILE` or `fixed-vectors:FILE`; raises BadSettings for anything else."""
     what, _, days = text.strip().partition(":")
+    if what in ("vectors", "fixed-vectors") and days:
+        return Candidate(model="word2vec", vectors=days, fixed=what != "vectors")
+    if what == "model" and any(days in names for names in ALSO_REFITTED_BY.values()):
+        return Candidate(model=days)
     try:
         if not days and what in ("all", "warm"):
             return Candidate(warm=what == "warm")
@@ -60,7 +71,11 @@ def candidate(text: str) -> Candidate:
             return Candidate(window_days=float(days)) if what == "window" else Candidate(half_life_days=float(days))
     except ValueError:
         pass
-    raise BadSettings(f"no candidate {text!r}: wanted all, window:DAYS, half-life:DAYS or warm, as in all,window:30")
+    models = sorted({name for names in ALSO_REFITTED_BY.values() for name in names})
+    raise BadSettings(
+        f"no candidate {text!r}: wanted all, window:DAYS, half-life:DAYS, warm, model:NAME ({', '.join(models)}), "
+        "vectors:FILE or fixed-vectors:FILE, as in all,window:30"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +119,8 @@ def retrained(
         copy = begun(memory, memory.learners.by_name[name], events.user_ids)
         if warm:
             _with(copy, _rows_of(memory, copy, events.user_ids))
+        if isinstance(one, Identified):
+            one.identify(memory.items.ids)
         one.fit(copy, history, partial(told, name) if told else _unheard)
         rows = {"user": len(events.user_ids), "item": len(memory.items), "stream": 1}
         fitted = copy.tables()
@@ -122,7 +139,10 @@ def _trainer(memory: Memory, name: str, chosen: Candidate) -> Trainer:
     memory.learners.running(name)
     if name not in REFITTED_BY:
         raise StreamerError(f"no trainer refits {name!r}; there are some for: {', '.join(sorted(REFITTED_BY))}")
-    return trainer(REFITTED_BY[name], **msgspec.structs.asdict(chosen))
+    by = chosen.model
+    if by is None or by not in ALSO_REFITTED_BY.get(name, ()):
+        by = REFITTED_BY[name]
+    return trainer(by, **msgspec.structs.asdict(chosen))
 
 
 def put_in(memory: Memory, found: Retrained) -> None:
