@@ -17,6 +17,7 @@ MODELS = {
     "stochastic-mf": "streamer.models.offline.stochastic_mf:StochasticMF",
     "popularity": "streamer.models.offline.popularity:Popularity",
     "transitions": "streamer.models.offline.transitions:Transitions",
+    "gru4rec": "streamer.models.offline.gru4rec:GRU4Rec",
 }
 EXTRA = ("torch", "gensim")  # what the extra `offline` brings
 
