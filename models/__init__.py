@@ -18,6 +18,7 @@ LEARNERS = {
     "popularity-recent": "streamer.models.popularity:RecentPopularity",
     "bias": "streamer.models.bias:Bias",
     "biased-mf": "streamer.models.biased_mf:BiasedMF",
+    "stochastic-mf": "streamer.models.biased_mf:BiasedMF",
     "bayesian-hybrid": "streamer.models.bayesian_hybrid:BayesianHybrid",
     "bayesian-hybrid-latent": "streamer.models.bayesian_hybrid:BayesianHybrid",
     "bayesian-hybrid-categories": "streamer.models.bayesian_hybrid:BayesianHybrid",
@@ -53,6 +54,7 @@ TRAINERS = {
     "als": "streamer.models.als:AlternatingLeastSquares",
     "refold": "streamer.models.refold:Refold",
     "word2vec": "streamer.models.offline.word2vec:Word2Vec",
+    "factors": "streamer.models.offline.factors:FittedFactors",
 }
 
 # Who refits whom. A learner that is not named (made of others: few weights, about experts as they are) is carried over as it is.
@@ -61,6 +63,7 @@ REFITTED_BY = {
     "popularity-recent": "replay",
     "bias": "replay",
     "biased-mf": "als",
+    "stochastic-mf": "factors",  # by the model of its name in streamer.models.offline, and so are those that follow
     "bayesian-hybrid": "refold",
     "bayesian-hybrid-latent": "refold",
     "bayesian-hybrid-categories": "refold",

@@ -18,7 +18,7 @@ import numpy as np
 
 from streamer.arrays import F64, I32, Array
 from streamer.batch import RATING, Batch, UserView
-from streamer.embeddings import Side, spaced
+from streamer.embeddings import Side, rotation, spaced
 from streamer.protocols import ItemVectors, OnlineLearner, Watched
 from streamer.recommend import top
 
@@ -102,12 +102,6 @@ def overlap(before: Sequence[I32], after: Sequence[I32]) -> float:
     """Mean share of each list that is in its counterpart too; 1 for none."""
     shares = [len(np.intersect1d(a, b)) / len(a) for a, b in zip(before, after, strict=True) if len(a)]
     return float(np.mean(shares)) if shares else 1.0
-
-
-def rotation(old: Array, new: Array, weights: Array) -> F64:
-    """The orthogonal R (dim, dim) that takes `new` (n, dim) nearest to `old` as new R, rows weighted by `weights` (n,)."""
-    a, _, b = np.linalg.svd(new.T.astype(np.float64) @ (old * np.asarray(weights, dtype=np.float64)[:, None]))
-    return np.asarray(a @ b, dtype=np.float64)
 
 
 def residual(old: Array, new: Array, weights: Array) -> float:

@@ -14,12 +14,13 @@ from streamer.kernel import CACHE_FOLDER
 from streamer.learners import gathered
 from streamer.log import EmbeddedLog, LogSource
 from streamer.memory import Memory
-from streamer.models import LEARNERS, REFITTED_BY, learner
+from streamer.models import LEARNERS, REFITTED_BY, TRAINERS, learner
 from streamer.protocols import Asking, Conditioned, Kind
 from streamer.recommend import POPULARITY, Recommender
 from streamer.state import RocksStore
 from streamer.training import retrained
 
+OFFLINE = "streamer.models.offline"
 _DONE = CACHE_FOLDER / "compiled"
 
 
@@ -73,7 +74,7 @@ def _exercise(name: str, folder: Path) -> None:
             chosen.uncertainty(row, item)
             if isinstance(chosen, Asking):
                 chosen.questions(row, item, chosen.ratings_of(item), item, 1)
-        if name in REFITTED_BY:
+        if not TRAINERS.get(REFITTED_BY.get(name, ""), OFFLINE).startswith(OFFLINE):  # those have no kernels, and need torch
             retrained(memory, _history(), [name])
     finally:
         log.close()

@@ -89,3 +89,17 @@ def as_batch(data: Dataset) -> Batch:
         np.where(np.isnan(highs), np.inf, highs).astype(np.float32),
         np.zeros(len(data), dtype=np.int64), Seen(nothing, pages, np.zeros(data.user_count, dtype=np.int64), 0),
     )  # fmt: skip
+
+
+def of_batch(history: Batch, side: SideInformation) -> Dataset:
+    """A history as trainers get it, as one dataset; rows of the batch are numbers of `side`."""
+    return Dataset(side, history.kinds, history.users, history.items, history.values, history.clicks, history.times_ms)
+
+
+def nothing_known(users: int, items: int) -> SideInformation:
+    """Of so many users and items, whatever they are called."""
+    return SideInformation(
+        user_ids=[""] * users, item_ids=[""] * items, titles=[""] * items, category_names=[],
+        categories=np.empty((items, 0), dtype=np.float32), years=np.full(items, np.nan, dtype=np.float32), group_names=[],
+        groups=np.empty((users, 0), dtype=np.float32),
+    )  # fmt: skip

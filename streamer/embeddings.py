@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import DTypeLike
 
-from streamer.arrays import I32, I64, U8, U32, Array
+from streamer.arrays import F64, I32, I64, U8, U32, Array
 from streamer.kernel import kernel
 from streamer.seed import fill_normal
 
@@ -156,3 +156,9 @@ class Table:
 def spaced(count: int, most: int) -> I32:
     """At most `most` of `count` rows, evenly spaced, the first and the last among them."""
     return np.linspace(0, max(count - 1, 0), min(count, most)).astype(np.int32)
+
+
+def rotation(old: Array, new: Array, weights: Array) -> F64:
+    """The orthogonal R (dim, dim) that takes `new` (n, dim) nearest to `old` as new R, rows weighted by `weights` (n,)."""
+    a, _, b = np.linalg.svd(new.T.astype(np.float64) @ (old * np.asarray(weights, dtype=np.float64)[:, None]))
+    return np.asarray(a @ b, dtype=np.float64)

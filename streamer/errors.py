@@ -2,6 +2,7 @@
 
     StreamerError                  exit code 1
     ├── BadSettings                exit code 78: a setting, a flag, a file named by one
+    │   └── MissingExtra           what was asked for comes with an extra that is not installed
     ├── BadState                   exit code 78: the state cannot be opened as asked
     ├── SourceLost                 events that were there are gone: a stop with instructions
     ├── SourceUnavailable          passing: the source cannot be reached now, try again
@@ -27,6 +28,10 @@ class BadSettings(StreamerError):
     """A setting that cannot be used."""
 
     exit_code = 78
+
+
+class MissingExtra(BadSettings):
+    """What was asked for needs a library of the extra `offline`, which is not installed here."""
 
 
 class BadState(StreamerError):

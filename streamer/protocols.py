@@ -7,7 +7,7 @@ import msgspec
 
 from streamer.arrays import F32, F64, I32, Array
 from streamer.batch import Batch, Opinion, UserView
-from streamer.dataset import Dataset
+from streamer.dataset import Dataset, SideInformation
 from streamer.embeddings import Side, Table
 from streamer.events import Message, MessageParts, Offsets, Record
 
@@ -166,6 +166,14 @@ class Factors(NamedTuple):
     user_biases: F32  # (users,)
     item_biases: F32  # (items,)
     mean: float
+
+
+@runtime_checkable
+class Informed(Protocol):
+    """A trainer that uses what is known of users and items beside the events."""
+
+    def inform(self, side: SideInformation) -> None:
+        """What is known of the history's users and items, by row. Called once, before `fit`."""
 
 
 @runtime_checkable

@@ -18,12 +18,14 @@ import numpy as np
 from streamer.arrays import I32, I64, Array, Bool
 from streamer.batch import NO_PROFILES, RATING, Batch, Events, Profiles, Seen
 from streamer.churn import Churn, compared
-from streamer.errors import BadSettings, StreamerError
+from streamer.errors import BadSettings, MissingExtra, StreamerError
 from streamer.history import PAGE_ITEMS, SEEN_WINDOW
 from streamer.memory import Memory
 from streamer.models import ALSO_REFITTED_BY, REFITTED_BY, trainer
-from streamer.protocols import Categorised, Identified, OnlineLearner, Rebuilt, Row, Rows, Trainer
+from streamer.models.offline import FACTORISING
+from streamer.protocols import Categorised, Identified, Informed, OnlineLearner, Rebuilt, Row, Rows, Trainer
 from streamer.seed import id_key
+from streamer.training_data import side_information
 
 LOG = logging.getLogger("streamer.training")
 COMPLETE = 0.99  # share of the events that a history must hold to begin with nothing
@@ -36,7 +38,7 @@ class Candidate(msgspec.Struct, frozen=True):
     window_days: float | None = None  # trainers that can, leave older events out
     half_life_days: float | None = None  # to trainers that can, an event of this age counts half
     warm: bool = False  # trainers that can begin in the live rows, for histories that do not go back to the beginning
-    model: str | None = None  # a trainer that takes the place of the default one, for learners that it can fit
+    model: str | None = None  # what takes the place of the default trainer, for learners that it can fit
     vectors: str | None = None  # a file of item vectors that this trainer begins in, see streamer.vector_file
     fixed: bool = False  # items of that file keep its vectors, and only others train
 
@@ -62,7 +64,7 @@ def candidate(text: str) -> Candidate:
     what, _, days = text.strip().partition(":")
     if what in ("vectors", "fixed-vectors") and days:
         return Candidate(model="word2vec", vectors=days, fixed=what != "vectors")
-    if what == "model" and any(days in names for names in ALSO_REFITTED_BY.values()):
+    if what == "model" and days in named():
         return Candidate(model=days)
     try:
         if not days and what in ("all", "warm"):
@@ -71,11 +73,15 @@ def candidate(text: str) -> Candidate:
             return Candidate(window_days=float(days)) if what == "window" else Candidate(half_life_days=float(days))
     except ValueError:
         pass
-    models = sorted({name for names in ALSO_REFITTED_BY.values() for name in names})
     raise BadSettings(
-        f"no candidate {text!r}: wanted all, window:DAYS, half-life:DAYS, warm, model:NAME ({', '.join(models)}), "
+        f"no candidate {text!r}: wanted all, window:DAYS, half-life:DAYS, warm, model:NAME ({', '.join(named())}), "
         "vectors:FILE or fixed-vectors:FILE, as in all,window:30"
     )
+
+
+def named() -> list[str]:
+    """What may stand in the place of NAME: trainers beside the default ones, and models of the field, those that factorise."""
+    return sorted({*FACTORISING, *(name for names in ALSO_REFITTED_BY.values() for name in names)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +127,13 @@ def retrained(
             _with(copy, _rows_of(memory, copy, events.user_ids))
         if isinstance(one, Identified):
             one.identify(memory.items.ids)
-        one.fit(copy, history, partial(told, name) if told else _unheard)
+        if isinstance(one, Informed):
+            one.inform(side_information(memory, events.user_ids))
+        try:
+            one.fit(copy, history, partial(told, name) if told else _unheard)
+        except MissingExtra as error:
+            LOG.warning("%s is carried over as it is: %s", name, error)
+            continue
         rows = {"user": len(events.user_ids), "item": len(memory.items), "stream": 1}
         fitted = copy.tables()
         tables[name] = {called: found[: rows[fitted[called].side]] for called, found in one.export().items()}
@@ -141,8 +153,8 @@ def _trainer(memory: Memory, name: str, chosen: Candidate) -> Trainer:
         raise StreamerError(f"no trainer refits {name!r}; there are some for: {', '.join(sorted(REFITTED_BY))}")
     by = chosen.model
     if by is None or by not in ALSO_REFITTED_BY.get(name, ()):
-        by = REFITTED_BY[name]
-    return trainer(by, **msgspec.structs.asdict(chosen))
+        by = "factors" if by in FACTORISING and REFITTED_BY[name] == "als" else REFITTED_BY[name]
+    return trainer(by, **{key: value for key, value in msgspec.structs.asdict(chosen).items() if value is not None})
 
 
 def put_in(memory: Memory, found: Retrained) -> None:

@@ -1,7 +1,7 @@
 """A file, a folder or an archive as one `Dataset`: read, decoded and admitted as the service does it, without a learner."""
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -54,12 +54,13 @@ def _read(source: Source, memory: Memory, settings: Settings, progress: Progress
         return np.concatenate([np.empty(0, dtype=kind), *(getattr(part, name) for part in parts)])
 
     return Dataset(
-        _side(memory, list(number_of)), column("kinds", np.uint8), np.array(users, dtype=np.int32),
+        side_information(memory, list(number_of)), column("kinds", np.uint8), np.array(users, dtype=np.int32),
         column("items", np.int32), column("values", np.float32), column("clicks", np.float32), column("times_ms", np.int64),
     )  # fmt: skip
 
 
-def _side(memory: Memory, user_ids: list[str]) -> SideInformation:
+def side_information(memory: Memory, user_ids: Sequence[str]) -> SideInformation:
+    """What the catalogue and profiles say: of all items, by row, and of these users, by place. Cost: a look at each profile."""
     items, names = memory.items, memory.categories.names
     years = [
         items.catalogue[item_id].attributes.get("year") if item_id in items.catalogue else None for item_id in items.ids

@@ -4,10 +4,12 @@ Those that need torch or gensim come with the extra `offline`; the others with t
 one line of `MODELS`; `streamer.checks.offline` runs over every line.
 """
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import Any, cast
 
-from streamer.errors import BadSettings
+from streamer.errors import BadSettings, MissingExtra
 from streamer.protocols import OfflineModel
 
 # Name to "module:Class", imported when it is first asked for: torch alone takes seconds.
@@ -19,23 +21,27 @@ MODELS = {
     "transitions": "streamer.models.offline.transitions:Transitions",
     "gru4rec": "streamer.models.offline.gru4rec:GRU4Rec",
 }
+# Models of ratings that are products of a user's and an item's vector: they may refit learners like biased-mf (factors.py).
+FACTORISING = ("als", "stochastic-mf")
 EXTRA = ("torch", "gensim")  # what the extra `offline` brings
 
 
 def model(name: str, *, seed: int, **chosen: object) -> OfflineModel:
-    """A new model of the registry; raises BadSettings for a name that is not in it, and where its library is not installed.
+    """A new model of the registry; raises BadSettings for a name that is not in it, MissingExtra where its library is not installed.
 
     `chosen` are parameters (`dim`, `epochs`, ...); a model that has no such parameter ignores it.
     """
     if name not in MODELS:
         raise BadSettings(f"no model {name!r}; choose one of: {', '.join(MODELS)}")
     module, _, attribute = MODELS[name].partition(":")
+    # torch takes up triton where it finds it: nothing here compiles for a GPU, and at the end of a process it complains of its own leaks.
+    sys.modules.setdefault("triton", cast(ModuleType, None))
     try:
         made: Any = getattr(import_module(module), attribute)
     except ModuleNotFoundError as error:
         if error.name not in EXTRA:
             raise
-        raise BadSettings(
+        raise MissingExtra(
             f"the model {name} needs {error.name}, which is not installed: pip install 'streamer-recs[offline]', or make setup"
         ) from None
     fields = made.Parameters.__struct_fields__

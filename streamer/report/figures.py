@@ -6,7 +6,7 @@ without colour; a page may give each another value as a CSS variable (`--series-
 background. The same numbers are the same bytes, and ids begin with the picture's name, so that two pictures in one page never
 share one.
 
-Importing this module raises BadSettings where matplotlib is not installed.
+Importing this module raises MissingExtra where matplotlib is not installed.
 """
 
 import re
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from html import escape
 from io import StringIO
 
-from streamer.errors import BadSettings
+from streamer.errors import MissingExtra
 
 try:
     import matplotlib as mpl
@@ -23,7 +23,7 @@ try:
 except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] != "matplotlib":
         raise
-    raise BadSettings(
+    raise MissingExtra(
         "pictures need matplotlib, which is not installed: pip install 'streamer-recs[offline]', or make setup"
     ) from None
 
