@@ -74,7 +74,9 @@ def _exercise(name: str, folder: Path) -> None:
             chosen.uncertainty(row, item)
             if isinstance(chosen, Asking):
                 chosen.questions(row, item, chosen.ratings_of(item), item, 1)
-        if not TRAINERS.get(REFITTED_BY.get(name, ""), OFFLINE).startswith(OFFLINE):  # those have no kernels, and need torch
+        if not TRAINERS.get(REFITTED_BY.get(name, ""), OFFLINE).startswith(
+            OFFLINE
+        ):  # those have no kernels, and need torch
             retrained(memory, _history(), [name])
     finally:
         log.close()

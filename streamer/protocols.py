@@ -141,14 +141,6 @@ class Trainer(Protocol):
         """The refitted tables, (rows, width) each, by the names that `learner.tables()` has them under. Those left out stay."""
 
 
-@runtime_checkable
-class Identified(Protocol):
-    """A trainer that reads files in which items go by their ids."""
-
-    def identify(self, item_ids: Sequence[str]) -> None:
-        """Ids by item row. Called once, before `fit`."""
-
-
 class Epoch(NamedTuple):
     """One pass over the training part, or one sweep."""
 

@@ -23,7 +23,7 @@ from streamer.history import PAGE_ITEMS, SEEN_WINDOW
 from streamer.memory import Memory
 from streamer.models import ALSO_REFITTED_BY, REFITTED_BY, trainer
 from streamer.models.offline import FACTORISING
-from streamer.protocols import Categorised, Identified, Informed, OnlineLearner, Rebuilt, Row, Rows, Trainer
+from streamer.protocols import Categorised, Informed, OnlineLearner, Rebuilt, Row, Rows, Trainer
 from streamer.seed import id_key
 from streamer.training_data import side_information
 
@@ -125,8 +125,6 @@ def retrained(
         copy = begun(memory, memory.learners.by_name[name], events.user_ids)
         if warm:
             _with(copy, _rows_of(memory, copy, events.user_ids))
-        if isinstance(one, Identified):
-            one.identify(memory.items.ids)
         if isinstance(one, Informed):
             one.inform(side_information(memory, events.user_ids))
         try:

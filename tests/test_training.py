@@ -164,7 +164,17 @@ def test_a_state_that_nothing_happened_to_yet_can_be_retrained(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    "text", ["all", "warm", "window:30", "half-life:1.5", "model:word2vec", "model:als", "vectors:a/b:c.bin", "fixed-vectors:v.txt"]
+    "text",
+    [
+        "all",
+        "warm",
+        "window:30",
+        "half-life:1.5",
+        "model:word2vec",
+        "model:als",
+        "vectors:a/b:c.bin",
+        "fixed-vectors:v.txt",
+    ],
 )
 def test_candidates_are_read_as_they_are_named(text: str) -> None:
     assert candidate(f" {text} ").name == text
@@ -172,7 +182,19 @@ def test_candidates_are_read_as_they_are_named(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "best", "window", "window:", "window:-1", "window:x", "all:3", "half-life:inf", "vectors:", "model:bias", "model:best"],
+    [
+        "",
+        "best",
+        "window",
+        "window:",
+        "window:-1",
+        "window:x",
+        "all:3",
+        "half-life:inf",
+        "vectors:",
+        "model:bias",
+        "model:best",
+    ],
 )
 def test_other_candidates_are_refused_with_what_there_is(text: str) -> None:
     with pytest.raises(BadSettings, match=r"wanted all, window:DAYS, half-life:DAYS, warm, model:NAME"):

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from streamer.arrays import Array
 from streamer.checks.batches import Feed, Happening, click, happenings
 from streamer.checks.learners import Make
 from streamer.checks.trainers import TRAINER_CHECKS, MakeTrainer
+from streamer.dataset import nothing_known
 from streamer.errors import StreamerError
 from streamer.models import ALSO_REFITTED_BY, REFITTED_BY, TRAINERS, learner, trainer
 from streamer.models.offline.word2vec import Word2Vec, Word2VecParameters
@@ -54,7 +56,8 @@ def fitted(events: Sequence[Happening], **chosen: object) -> tuple[Feed, Array]:
     history = feed.batch(events)
     parameters = {"epochs": 20, "learning_rate": 0.1, **chosen}
     made = Word2Vec("word2vec", Word2VecParameters(**parameters))  # type: ignore[arg-type] # what the case says
-    made.identify(list(feed.ids("item")))
+    ids = list(feed.ids("item"))
+    made.inform(replace(nothing_known(0, len(ids)), item_ids=ids))
     made.fit(feed.learner, history, lambda share: None)
     return feed, made.export()["item"][: len(feed.ids("item")), :DIM]
 

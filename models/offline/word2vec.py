@@ -30,6 +30,7 @@ import numpy as np
 
 from streamer.arrays import F32, I32, I64, Array, Bool
 from streamer.batch import Batch
+from streamer.dataset import SideInformation
 from streamer.errors import BadSettings, StreamerError
 from streamer.models.replay import learn_whole
 from streamer.models.skip_gram import SkipGram
@@ -71,9 +72,9 @@ class Word2Vec:
         self._item_ids: Sequence[str] = ()
         self._tables: Mapping[str, Array] = {}
 
-    def identify(self, item_ids: Sequence[str]) -> None:
-        """See protocols.Identified."""
-        self._item_ids = item_ids
+    def inform(self, side: SideInformation) -> None:
+        """See protocols.Informed: files name items by their ids."""
+        self._item_ids = side.item_ids
 
     def fit(self, learner: OnlineLearner, history: Batch, told: Callable[[float], None]) -> None:
         """See protocols.Trainer; raises StreamerError for a learner that is not a SkipGram, or a file that does not suit it."""
