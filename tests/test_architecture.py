@@ -45,6 +45,7 @@ ADAPTERS = {
     "torch": {"models/offline/"},
     "matplotlib": {"streamer/report/figures.py"},
     "gensim": {"models/offline/word2vec.py"},
+    "jinja2": {"streamer/report/page.py"},
     # Whatever runs what it reads: nowhere.
     "pickle": set(),
     "marshal": set(),

@@ -33,6 +33,6 @@ def test_without_matplotlib_one_sentence_says_what_to_install() -> None:
     code = "import sys; sys.modules['matplotlib'] = None\nimport streamer.report.figures"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
     assert done.stderr.splitlines()[-1] == (
-        "streamer.errors.BadSettings: pictures need matplotlib, which is not installed: "
+        "streamer.errors.MissingExtra: pictures need matplotlib, which is not installed: "
         "pip install 'streamer-recs[offline]', or make setup"
     )

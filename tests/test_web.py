@@ -1,15 +1,13 @@
 """The status page in a real browser."""
 
-import os
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import msgspec
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from browser import Seen, browser
+from playwright.sync_api import Browser, expect
 
 from streamer import web
 from streamer.answers import Generation, Generations, LearnerStatus, RollingRmse, Score, Status
@@ -18,23 +16,8 @@ from streamer.api.thread import serving
 from streamer.config import SecuritySettings, ServerSettings
 from streamer.events import Click, ItemUpdate, Rating, message
 
-CHROMIUM = os.environ.get("STREAMER_CHROMIUM") or shutil.which("chromium") or ""
-ARGUMENTS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
+__all__ = ["browser"]
 WAIT_MS = 20_000
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if not CHROMIUM:
-        assert os.environ.get("CI") != "true", "chromium is missing under CI"
-        pytest.skip("no chromium on this machine")
-    with sync_playwright() as playwright:
-        made = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield made
-        made.close()
 
 
 @pytest.fixture
@@ -43,16 +26,6 @@ def answers() -> MemoryAnswers:
     memory.publish([message(ItemUpdate("heat", "Heat (1995) <b>&</b>")), message(Rating("u1", "heat", 4.0))])
     memory.publish([message(Click("u1", "alien"))])
     return memory
-
-
-class Seen:
-    """What a page did that it should not have done."""
-
-    def __init__(self, page: Page, url: str) -> None:
-        self.complaints: list[str] = []
-        page.on("console", lambda said: self.complaints.append(f"console: {said.text}"))
-        page.on("pageerror", lambda error: self.complaints.append(f"error: {error}"))
-        page.on("request", lambda made: made.url.startswith((url, "data:")) or self.complaints.append(made.url))
 
 
 def test_the_page_shows_what_is_learned_and_answers_a_user(browser: Browser, answers: MemoryAnswers) -> None:
