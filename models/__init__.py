@@ -6,11 +6,13 @@ A new learner is one file and one line of `LEARNERS`; `streamer.checks.learners`
 from importlib import import_module
 from typing import Any, cast
 
-from streamer.errors import BadSettings
+from streamer.errors import BadSettings, MissingExtra
 from streamer.protocols import OnlineLearner, Trainer
 
 if __name__ == "models":
     raise ImportError("import streamer.models, not models")
+
+EXTRA = ("torch", "gensim")  # what the extra `offline` brings
 
 # Name to "module:Class", imported when it is first asked for.
 LEARNERS = {
@@ -19,6 +21,8 @@ LEARNERS = {
     "bias": "streamer.models.bias:Bias",
     "biased-mf": "streamer.models.biased_mf:BiasedMF",
     "stochastic-mf": "streamer.models.biased_mf:BiasedMF",
+    "deep-fm": "streamer.models.network:Network",
+    "embedding-network": "streamer.models.network:Network",
     "bayesian-hybrid": "streamer.models.bayesian_hybrid:BayesianHybrid",
     "bayesian-hybrid-latent": "streamer.models.bayesian_hybrid:BayesianHybrid",
     "bayesian-hybrid-categories": "streamer.models.bayesian_hybrid:BayesianHybrid",
@@ -32,6 +36,7 @@ LEARNERS = {
 # Parameters of those that are another learner with other settings. These are experts of the stack, so unlike one another
 # that their errors differ: alone each is a little worse than the default.
 _VARIANTS: dict[str, dict[str, float]] = {
+    "embedding-network": {"products": False},
     # Believes that tastes are latent: twice the factors, free from the start; categories count for little.
     "bayesian-hybrid-latent": {
         "latent_dim": 16, "latent_prior": 1.2, "vector_noise": 0.03, "category_prior": 0.02,
@@ -55,6 +60,7 @@ TRAINERS = {
     "refold": "streamer.models.refold:Refold",
     "word2vec": "streamer.models.offline.word2vec:Word2Vec",
     "factors": "streamer.models.offline.factors:FittedFactors",
+    "network": "streamer.models.offline.network_trainer:NetworkTrainer",
 }
 
 # Who refits whom. A learner that is not named (made of others: few weights, about experts as they are) is carried over as it is.
@@ -64,6 +70,8 @@ REFITTED_BY = {
     "bias": "replay",
     "biased-mf": "als",
     "stochastic-mf": "factors",  # by the model of its name in streamer.models.offline, and so are those that follow
+    "deep-fm": "network",
+    "embedding-network": "network",
     "bayesian-hybrid": "refold",
     "bayesian-hybrid-latent": "refold",
     "bayesian-hybrid-categories": "refold",
@@ -79,14 +87,21 @@ ALSO_REFITTED_BY = {
 
 
 def trainer(name: str, **chosen: object) -> Trainer:
-    """A new trainer of the registry; raises BadSettings for a name that is not in it.
+    """A new trainer of the registry; raises BadSettings for a name that is not in it, MissingExtra where its library is missing.
 
     `chosen` are parameters (`window_days`, `half_life_days`, `warm`, `vectors`, `fixed`); a trainer that has no such parameter ignores it.
     """
     if name not in TRAINERS:
         raise BadSettings(f"no trainer {name!r}; choose one of: {', '.join(sorted(TRAINERS))}")
     module, _, attribute = TRAINERS[name].partition(":")
-    made: Any = getattr(import_module(module), attribute)
+    try:
+        made: Any = getattr(import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRA:
+            raise
+        raise MissingExtra(
+            f"the trainer {name} needs {error.name}, which is not installed: pip install 'streamer-recs[offline]', or make setup"
+        ) from None
     fields = made.Parameters.__struct_fields__
     return cast(Trainer, made(name, made.Parameters(**{key: value for key, value in chosen.items() if key in fields})))
 

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from streamer import __version__
+from streamer import __version__, rerank
 from streamer.answers import (
     ArchiveStatus,
     DeadLetterCount,
@@ -41,6 +41,7 @@ from streamer.monitor import WINDOWS
 from streamer.protocols import Hinted, Kind, Sink, Source
 from streamer.recommend import POPULARITY, Recommender
 from streamer.renormaliser import Renormaliser
+from streamer.rerank import Reranker
 from streamer.shadow import Live
 from streamer.stability import Stability
 from streamer.standing import standing
@@ -58,10 +59,12 @@ def learners(settings: Settings, promoted: Iterable[str] = ()) -> Learners:
     champions: dict[Kind, str] = {"ratings": learning.rating_learner, "clicks": learning.click_learner}
     names = [*champions.values(), POPULARITY, *learning.shadow, *promoted]
     sizes = {"dim": learning.dim, "latent_dim": learning.latent_dim}
-    return gathered(names, champions, lambda name: learner(name, seed=learning.seed, **sizes))
+    made = gathered(names, champions, lambda name: learner(name, seed=learning.seed, **sizes))
+    rerank.check(settings.server, made.by_name)
+    return made
 
 
-def opened(settings: Settings, generation: str | None = None) -> Live:
+def opened(settings: Settings, generation: str | None = None, reranking: Reranker | None = None) -> Live:
     """A generation's state, by default that of the one which answers; raises BadSettings, BadState."""
     store = RocksStore(Path(settings.state.data), generation=generation)
     try:
@@ -69,7 +72,7 @@ def opened(settings: Settings, generation: str | None = None) -> Live:
     except BaseException:
         store.close()
         raise
-    return Live(memory, Recommender(memory, memory.learners.by_name[POPULARITY]))
+    return Live(memory, Recommender(memory, memory.learners.by_name[POPULARITY], reranker=reranking))
 
 
 class App:
@@ -82,7 +85,8 @@ class App:
             candidate(name)
         self.folder = folder = Path(settings.state.data)
         self.log: EmbeddedLog | None = None
-        self._live = opened(settings)
+        self._reranker = rerank.reranker(settings.server, lambda *said: self._metrics.reranking(*said))
+        self._live = opened(settings, reranking=self._reranker)
         try:
             self._source, self._sink = self._connect(folder)
             self.archiver = self._archiver(folder)
@@ -97,15 +101,11 @@ class App:
         self._freshness = Freshness()
         self._freshness.advance(self.memory.ledger.offsets)
         self._committed: Offsets = self.memory.ledger.offsets
-        self._metrics = Metrics(self._readings, METHODS, __version__)
-        learning, state = settings.learning, settings.state
+        self._metrics = Metrics(self._readings, METHODS, __version__, settings.server.reranker)
         self.engine = Engine(
-            self._source,
-            self.memory,
-            self,
-            max_records=learning.max_records or SERVED_RECORDS,
-            commit_interval_s=state.commit_interval_s,
-        )
+            self._source, self.memory, self, max_records=settings.learning.max_records or SERVED_RECORDS,
+            commit_interval_s=settings.state.commit_interval_s,
+        )  # fmt: skip
         self.renormaliser = Renormaliser(settings, self)
         self.failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -131,7 +131,7 @@ class App:
 
     def open(self, generation: str) -> Live:
         """See Lanes."""
-        return opened(self.settings, generation)
+        return opened(self.settings, generation, self._reranker)
 
     def second_source(self) -> Source:
         """See Lanes."""

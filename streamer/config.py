@@ -42,6 +42,15 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         5.0
     )
     shutdown_timeout_s: Annotated[float, _doc("how long requests under way may take at shutdown", gt=0)] = 2.0
+    reranker: Annotated[
+        str, _doc("running learner that orders the first candidates of Recommend anew, champion or shadow; empty: none")
+    ] = ""
+    rerank_candidates: Annotated[
+        int, _doc("how many of the first items the re-ranker orders anew", ge=1, le=10_000)
+    ] = 200
+    rerank_deadline_ms: Annotated[
+        float, _doc("how long an answer waits for the re-ranker; later, the order stays as it is", gt=0, le=10_000)
+    ] = 20.0
 
 
 class SecuritySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

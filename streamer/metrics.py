@@ -20,12 +20,14 @@ from streamer.arrays import F64
 from streamer.drift import DETECTOR
 from streamer.errors import Reason
 from streamer.monitor import WINDOWS, Monitor
+from streamer.rerank import OUTCOMES
 from streamer.stability import Reading
 from streamer.standing import STEPS, Standing
 
 # Upper edges, in seconds. A commit is a disk write; an event waits for a micro-batch; most requests take under 2 ms.
 COMMIT = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 EVENT_TO_ANSWER = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 300.0)
+RERANK = (0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2.0, 10.0)
 REQUEST = (0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.015, 0.025, 0.05, 0.1, 0.5, 2.0, 10.0)
 
 # Outcomes of a request, in Connect's spelling; a rarer one appears with its first request.
@@ -80,14 +82,22 @@ class Histogram:
 class Metrics:
     """Collects what `/metrics` shows."""
 
-    def __init__(self, readings: Callable[[], Readings], methods: Sequence[str], version: str) -> None:
-        """`readings`: of who answers now; `methods` are the names of the endpoint's methods, as `request` will be given them."""
+    def __init__(
+        self, readings: Callable[[], Readings], methods: Sequence[str], version: str, reranker: str = ""
+    ) -> None:
+        """`readings`: of who answers now; `methods` are the names of the endpoint's methods, as `request` will be given them.
+
+        `reranker` is the learner that re-ranks, if one does.
+        """
         self._readings, self._version = readings, version
         self._commit, self._event_to_answer = Histogram(COMMIT), Histogram(EVENT_TO_ANSWER)
         self._requests: dict[tuple[str, ...], Histogram] = {
             (method, code): Histogram(REQUEST) for method in methods for code in CODES
         }
         self._methods = frozenset(methods)
+        self._rerankings: dict[tuple[str, ...], Histogram] = {
+            (reranker, outcome): Histogram(RERANK) for outcome in OUTCOMES if reranker
+        }
         self._rejected = dict.fromkeys(Reason, 0)
         self._registry = CollectorRegistry()
         self._registry.register(self)
@@ -111,6 +121,10 @@ class Metrics:
         histogram = self._requests.get(key) or self._requests.setdefault(key, Histogram(REQUEST))
         histogram.observe(seconds)
 
+    def reranking(self, learner: str, outcome: str, seconds: float) -> None:
+        """An answer waited `seconds` for a re-ranker; `outcome` is one of rerank.OUTCOMES."""
+        self._rerankings[learner, outcome].observe(seconds)
+
     def render(self) -> tuple[bytes, str]:
         """The page and its content type, in Prometheus' text format."""
         return generate_latest(self._registry), CONTENT_TYPE_PLAIN_0_0_4
@@ -133,6 +147,12 @@ class Metrics:
             "Time a request takes, by method and outcome.",
             dict(self._requests),  # a copy: another thread may add to it
             ("method", "code"),
+        )
+        yield _histogram(
+            "streamer_rerank_seconds",
+            "Time an answer waits for the re-ranker, by what came of it.",
+            self._rerankings,
+            ("learner", "outcome"),
         )
         yield _one(Gauge("streamer_build_info", "The version that runs.", labels=["version"]), 1, self._version)
 

@@ -14,6 +14,7 @@ from streamer.arrays import F32, I32, Array, Bool
 from streamer.batch import UserView
 from streamer.memory import Memory
 from streamer.protocols import Conditioned, ItemVectors, OnlineLearner
+from streamer.rerank import Reranker
 
 POPULAR = "popular"  # the source of answers that know nothing of the user
 POPULARITY = "popularity-recent"  # the learner that gives them
@@ -27,25 +28,47 @@ def wall_clock_ms() -> int:
 class Recommender:
     """Answers queries from a memory that goes on learning; from any thread."""
 
-    def __init__(self, memory: Memory, popularity: OnlineLearner, now_ms: Callable[[], int] = wall_clock_ms) -> None:
-        """`popularity` answers for users without clicks; `now_ms` says when an answer is wanted, in ms since 1970."""
-        self._memory, self._popularity, self._now_ms = memory, popularity, now_ms
+    def __init__(
+        self, memory: Memory, popularity: OnlineLearner, now_ms: Callable[[], int] = wall_clock_ms,
+        reranker: Reranker | None = None,
+    ) -> None:  # fmt: skip
+        """`popularity` answers for users without clicks; `now_ms` says when an answer is wanted, in ms since 1970.
+
+        `reranker` orders anew what `recommend` answers by a champion.
+        """
+        self._memory, self._popularity, self._now_ms, self._reranker = memory, popularity, now_ms, reranker
         self.generation = memory.store.generation
 
     def recommend(self, user_id: str, limit: int) -> list[Recommendation]:
         """At most `limit` items that the user has not seen, best first.
 
         A user without clicks is answered by the ratings champion, if it was told anything by ratings or a profile; one of
-        whom nothing is known gets popular items.
+        whom nothing is known gets popular items. With a re-ranker, the first candidates of a champion are in its order, if it was in
+        time; popular items stay as they are.
 
-        Cost: a score and a look at each item, about 0.1 us an item.
+        Cost: a score and a look at each item, about 0.1 us an item, and what the re-ranker takes.
         """
         items = self._items()
         user = self._memory.users.view(user_id, self._now_ms())
         shown = self._available(len(items))
         shown[user.seen[user.seen < len(items)]] = False
         scores, source = self._scores(user, items)
-        return self._ranked(scores, shown, limit, source)
+        if self._reranker is None or source in (POPULAR, self._reranker.name):
+            return self._ranked(scores, shown, limit, source)
+        return self._reranked(self._reranker, user, scores, shown, limit, source)
+
+    def _reranked(
+        self, reranker: Reranker, user: UserView, scores: F32, shown: Bool, limit: int, source: str
+    ) -> list[Recommendation]:
+        """The first candidates in the re-ranker's order and with its scores, then the others in the given one with theirs."""
+        rows = np.array(top(scores, shown, max(limit, reranker.candidates)), dtype=np.int32)
+        first, others = rows[: reranker.candidates], rows[reranker.candidates :]
+        said = reranker.scores(self._memory.learners.by_name[reranker.name], user, first) if len(first) else None
+        if said is None:
+            return self._named(rows[:limit], scores[rows[:limit]], source)
+        order = np.argsort(-said, kind="stable")[:limit]
+        anew = self._named(first[order], said[order], f"{reranker.name} (re-ranked {source})")
+        return anew + self._named(others, scores[others], source)[: limit - len(anew)]
 
     def _scores(self, user: UserView, items: I32) -> tuple[F32, str]:
         """What `recommend` ranks by, (len(items),), and where it comes from."""
@@ -131,11 +154,14 @@ class Recommender:
         return np.not_equal(self._memory.items.available[:count], 0)
 
     def _ranked(self, scores: F32, shown: Bool, limit: int, source: str) -> list[Recommendation]:
+        rows = np.array(top(scores, shown, limit), dtype=np.int32)
+        return self._named(rows, scores[rows], source)
+
+    def _named(self, rows: I32, scores: F32, source: str) -> list[Recommendation]:
         items = self._memory.items
         return [
-            Recommendation(item_id, items.title(item_id), float(scores[row]), source)
-            for row in top(scores, shown, limit)
-            for item_id in (items.ids[row],)
+            Recommendation(items.ids[row], items.title(items.ids[row]), score, source)
+            for row, score in zip(rows.tolist(), scores.tolist(), strict=True)
         ]
 
 

@@ -103,8 +103,8 @@ def retrained(
     Reads `memory`, with nothing uncommitted, and changes nothing. Depends on the events, the catalogue and the profiles
     alone, unless the candidate is `warm`: then on the live rows too, and only learners whose trainers can are fitted. So it
     is, too, where events are missing that were learned of users who are still there: fitted without them, others would forget.
-    One thread; the same memory and events give the same bytes. Raises StreamerError for a learner without a trainer, and
-    for events of items that the memory does not know.
+    Learners whose trainers are not installed stay as they are, with a warning. One thread; the same memory and events give the same
+    bytes. Raises StreamerError for a learner without a trainer, and for events of items that the memory does not know.
     """
     events, learned = _known(memory, events), memory.users.events()
     if len(events) < COMPLETE * learned and not chosen.warm:
@@ -115,7 +115,7 @@ def retrained(
             learned,
         )
         chosen = msgspec.structs.replace(chosen, warm=True)
-    fitting = {name: _trainer(memory, name, chosen) for name in names or _refitted(memory)}
+    fitting = _trainers(memory, names or _refitted(memory), chosen)
     history = whole(memory, events)
     tables, churn = {}, {}
     for name, one in fitting.items():
@@ -143,6 +143,17 @@ def retrained(
 
 def _refitted(memory: Memory) -> list[str]:
     return [name for name in memory.learners.by_name if name in REFITTED_BY]
+
+
+def _trainers(memory: Memory, names: Sequence[str], chosen: Candidate) -> dict[str, Trainer]:
+    """By learner; without those whose library is not installed, which are carried over."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = _trainer(memory, name, chosen)
+        except MissingExtra as error:
+            LOG.warning("%s is carried over as it is: %s", name, error)
+    return found
 
 
 def _trainer(memory: Memory, name: str, chosen: Candidate) -> Trainer:

@@ -25,7 +25,7 @@ RING_2 = {
     "archive", "archive_rows", "archiver", "categories", "churn", "dead_letters", "decoder", "dedupe",
     "drift", "encoder", "engine", "erasure", "gate", "history", "items", "kin", "learners", "ledger",
     "log", "memory", "metrics", "monitor", "occasions", "profiles", "receipts", "recommend", "refeeding", "regret",
-    "renormaliser", "rocks", "shadow", "stability", "standing", "state", "training_process", "users",
+    "renormaliser", "rerank", "rocks", "shadow", "stability", "standing", "state", "training_process", "users",
 }  # fmt: skip
 
 # Each third-party library behind its adapter.

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any, cast
 
 from streamer.errors import BadSettings, MissingExtra
+from streamer.models import EXTRA
 from streamer.protocols import OfflineModel
 
 # Name to "module:Class", imported when it is first asked for: torch alone takes seconds.
@@ -17,13 +18,14 @@ MODELS = {
     "bias": "streamer.models.offline.bias:BiasOnly",
     "als": "streamer.models.offline.als:AlternatingLeastSquares",
     "stochastic-mf": "streamer.models.offline.stochastic_mf:StochasticMF",
+    "deep-fm": "streamer.models.offline.deep_fm:DeepFM",
+    "embedding-network": "streamer.models.offline.embedding_network:EmbeddingNetwork",
     "popularity": "streamer.models.offline.popularity:Popularity",
     "transitions": "streamer.models.offline.transitions:Transitions",
     "gru4rec": "streamer.models.offline.gru4rec:GRU4Rec",
 }
 # Models of ratings that are products of a user's and an item's vector: they may refit learners like biased-mf (factors.py).
 FACTORISING = ("als", "stochastic-mf")
-EXTRA = ("torch", "gensim")  # what the extra `offline` brings
 
 
 def model(name: str, *, seed: int, **chosen: object) -> OfflineModel:
