@@ -11,8 +11,8 @@ from torch.nn.functional import cross_entropy
 from streamer.batch import CLICK
 from streamer.checks.offline import world
 from streamer.dataset import Dataset
-from streamer.models.offline.next_item import Noise, backwards, sampled_softmax, sessions
-from streamer.train import Plan, Trained, interval, train
+from streamer.models.offline.next_item import Noise, backwards, sampled_softmax, sessions, windows
+from streamer.train import Fit, Plan, Trained, interval, train
 
 
 def trained(name: str, seed: int = 1) -> Trained:
@@ -140,3 +140,37 @@ def test_who_clicked_nothing_known_is_shown_what_is_popular() -> None:
     )
     assert np.array_equal(scores[0], scores[1], equal_nan=True)
     assert np.nanargmax(scores[0]) == 7
+
+
+def test_a_click_came_after_the_clicks_of_its_user_before_it() -> None:
+    data = clicked((0, 1, 0), (1, 11, 1), (0, 2, 5), (0, 3, 6), (1, 12, 7), (0, 4, 8))
+    items, events, left = windows(data, 2)
+    found = sorted(zip(events.tolist(), items.tolist(), left.tolist(), strict=True))
+    assert found == [(2, [1, -1], 2), (3, [1, 2], 1), (4, [11, -1], 0), (5, [2, 3], 0)]
+
+
+def youtube(candidates: int) -> Fit:
+    return train("youtube-dnn", world(), Plan(), lambda named, epoch: None, candidates=candidates, epochs=5)
+
+
+def test_ranking_orders_the_candidates_and_nothing_else() -> None:
+    found = youtube(6)
+    model, factors = found.model, found.model.export()
+    users = found.parts.train.users
+    for user in np.unique(users)[:5]:
+        mine = found.parts.train.items[users == user]
+        ranked = model.scores(np.array([user]), [mine])[0]
+        first = factors.items @ factors.users[user] + factors.item_biases
+        first[mine] = -np.inf
+        first[np.isnan(ranked)] = -np.inf  # never clicked
+        assert set(np.argsort(-first)[:6]) == set(np.flatnonzero(ranked >= 0))
+
+
+def test_without_candidates_the_factors_say_what_is_scored() -> None:
+    found = youtube(0)
+    factors, train_part = found.model.export(), found.parts.train
+    for user in np.unique(train_part.users)[:5]:
+        said = found.model.scores(np.array([user]), [train_part.items[train_part.users == user]])[0]
+        linear = factors.items @ factors.users[user] + factors.item_biases
+        order = np.argsort(linear[~np.isnan(said)])
+        assert (np.diff(said[~np.isnan(said)][order]) >= -1e-5).all()

@@ -23,6 +23,7 @@ MODELS = {
     "popularity": "streamer.models.offline.popularity:Popularity",
     "transitions": "streamer.models.offline.transitions:Transitions",
     "gru4rec": "streamer.models.offline.gru4rec:GRU4Rec",
+    "youtube-dnn": "streamer.models.offline.youtube_dnn:YouTubeDNN",
 }
 # Models of ratings that are products of a user's and an item's vector: they may refit learners like biased-mf (factors.py).
 FACTORISING = ("als", "stochastic-mf")

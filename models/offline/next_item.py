@@ -112,6 +112,28 @@ def sessions(clicks: Dataset, gap_s: float, longest: int) -> tuple[I32, I64]:
     return items, lengths
 
 
+def windows(clicks: Dataset, longest: int) -> tuple[I32, I64, I64]:
+    """What each click came after: the last `longest` items of its user, (n, longest), oldest first, NOBODY filling up; which
+    click it is, (n,), a number into `clicks`; and how many of its user's come after it, (n,). First clicks came after nothing.
+    """
+    order, starts = grouped(clicks.users[by_time := np.argsort(clicks.times_ms, kind="stable")], clicks.user_count)
+    order = by_time[order]
+    users = clicks.users[order]
+    place = np.arange(len(order)) - starts[users]
+    spots = np.flatnonzero(place > 0)
+    lengths = np.minimum(place[spots], longest)
+    there: Bool = np.arange(longest) < lengths[:, None]
+    items: I32 = np.full(there.shape, NOBODY, dtype=np.int32)
+    items[there] = clicks.items[order][((spots - lengths)[:, None] + np.arange(longest))[there]]
+    return items, order[spots], (np.diff(starts)[users] - place - 1)[spots]
+
+
+def joined(first: Dataset, then: Dataset) -> Dataset:
+    """The events of one part, and behind them those of another of the same history."""
+    names = ("kinds", "users", "items", "values", "clicks", "times_ms")
+    return Dataset(first.side, *(np.concatenate([getattr(first, name), getattr(then, name)]) for name in names))
+
+
 def backwards(rows: Tensor, lengths: Tensor) -> Tensor:
     """Rows of sessions as if each had been clicked in the other direction; what fills up stays at the end."""
     spots = lengths[:, None] - 1 - torch.arange(rows.shape[1], device=rows.device)
