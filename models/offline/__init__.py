@@ -20,13 +20,15 @@ MODELS = {
     "stochastic-mf": "streamer.models.offline.stochastic_mf:StochasticMF",
     "deep-fm": "streamer.models.offline.deep_fm:DeepFM",
     "embedding-network": "streamer.models.offline.embedding_network:EmbeddingNetwork",
+    "embedding-mf": "streamer.models.offline.embedding_mf:EmbeddingMF",
+    "embedding-dot-bias": "streamer.models.offline.embedding_dot_bias:EmbeddingDotBias",
     "popularity": "streamer.models.offline.popularity:Popularity",
     "transitions": "streamer.models.offline.transitions:Transitions",
     "gru4rec": "streamer.models.offline.gru4rec:GRU4Rec",
     "youtube-dnn": "streamer.models.offline.youtube_dnn:YouTubeDNN",
 }
 # Models of ratings that are products of a user's and an item's vector: they may refit learners like biased-mf (factors.py).
-FACTORISING = ("als", "stochastic-mf")
+FACTORISING = ("als", "stochastic-mf", "embedding-mf", "embedding-dot-bias")
 
 
 def model(name: str, *, seed: int, **chosen: object) -> OfflineModel:

@@ -14,13 +14,10 @@ Koren, Bell, Volinsky (2009), Matrix factorization techniques for recommender sy
 from collections.abc import Callable
 
 import msgspec
-import numpy as np
-import torch
-from torch import Tensor, nn
 
 from streamer.arrays import F32, I32
 from streamer.dataset import Dataset
-from streamer.models.offline import fitting
+from streamer.models.offline import fitting, product
 from streamer.protocols import Epoch, Factors, Kind
 
 
@@ -45,23 +42,6 @@ class StochasticMFParameters(msgspec.Struct, frozen=True):
     """Standard deviation of the first factors."""
 
 
-class _Network(nn.Module):
-    def __init__(self, users: int, items: int, mean: float, deviation: float, p: StochasticMFParameters) -> None:
-        super().__init__()
-        self.users, self.items = nn.Embedding(users, p.dim), nn.Embedding(items, p.dim)
-        self.user_biases, self.item_biases = nn.Embedding(users, 1), nn.Embedding(items, 1)
-        self.mean, self.deviation = mean, deviation
-        for factors in (self.users, self.items):
-            nn.init.normal_(factors.weight, 0.0, p.noise)
-        for biases in (self.user_biases, self.item_biases):
-            nn.init.zeros_(biases.weight)
-
-    def forward(self, users: Tensor, items: Tensor) -> Tensor:
-        biases = (self.user_biases(users) + self.item_biases(items)).squeeze(1)
-        predicted: Tensor = self.mean + self.deviation * (biases + (self.users(users) * self.items(items)).sum(1))
-        return predicted
-
-
 class StochasticMF:
     """protocols.Rater and Factorised."""
 
@@ -71,36 +51,17 @@ class StochasticMF:
     def __init__(self, name: str, parameters: StochasticMFParameters, *, seed: int) -> None:
         """`seed` draws first values and the order of the ratings."""
         self.name, self.parameters, self._seed = name, parameters, seed
-        self._network = _Network(0, 0, 0.0, 1.0, parameters)
+        self._network: product.Product
 
     def fit(self, train: Dataset, validation: Dataset, told: Callable[[Epoch], None]) -> None:
         """See protocols.OfflineModel."""
         p = self.parameters
         fitting.seeded(self._seed)
-        mean, deviation = fitting.scale(train)
-        network = _Network(train.user_count, train.item_count, mean, deviation, p).to(fitting.device())
-        self._network = network
-        users, items, values = fitting.rated(train)
-        z = (values - mean) / deviation
-        user_shares, item_shares = (
-            torch.bincount(rows, minlength=count).clamp_(min=1).to(torch.float32).rsqrt_()
-            for rows, count in ((users, train.user_count), (items, train.item_count))
-        )
-
-        def loss(rows: Tensor) -> Tensor:
-            u, i = users[rows], items[rows]
-            a, b, c, d = network.users(u), network.items(i), network.user_biases(u), network.item_biases(i)
-            errors = z[rows] - (c + d).squeeze(1) - (a * b).sum(1)
-            of_user = p.l2 * a.square().sum(1) + p.bias_l2 * c.square().squeeze(1)
-            of_item = p.l2 * b.square().sum(1) + p.bias_l2 * d.square().squeeze(1)
-            return torch.mean(errors.square() + of_user * user_shares[u] + of_item * item_shares[i])
-
+        network = self._network = product.Product(train, product.line(train), p.dim, p.noise)
         fitting.descend(
-            network, len(train), loss, fitting.mean_squared_error(network, validation),
-            fitting.adam(network.parameters(), p.learning_rate), p, told,
+            network, len(train), product.penalised(network, train, p.l2, p.bias_l2),
+            fitting.mean_squared_error(network, validation), fitting.adam(network.parameters(), p.learning_rate), p, told,
         )  # fmt: skip
-        fitting.clear_unseen(network.users, train.users)
-        fitting.clear_unseen(network.items, train.items)
 
     def predict(self, users: I32, items: I32) -> F32:
         """See protocols.Rater."""
@@ -108,11 +69,4 @@ class StochasticMF:
 
     def export(self) -> Factors:
         """See protocols.Factorised."""
-        network = self._network
-        deviation = np.float32(network.deviation)
-        root = np.sqrt(deviation)
-        return Factors(
-            fitting.array(network.users.weight) * root, fitting.array(network.items.weight) * root,
-            fitting.array(network.user_biases.weight).ravel() * deviation,
-            fitting.array(network.item_biases.weight).ravel() * deviation, network.mean,
-        )  # fmt: skip
+        return self._network.factors()
