@@ -167,6 +167,19 @@ def test_what_cannot_be_reported_is_refused_in_a_sentence(world: Path, options: 
         report(world, world.parent / "refused.html", *options)
 
 
+def test_without_torch_models_that_need_none_are_shown_and_it_is_said(world: Path) -> None:
+    code = "import sys; sys.modules['torch'] = None\nfrom streamer.cli import main\nmain(['report', *sys.argv[1:]])"
+    file = world.parent / "light.html"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(world), "--output", str(file), "--json"], capture_output=True, text=True,
+        check=True, timeout=120,
+    )  # fmt: skip
+    said = msgspec.json.decode(done.stdout, type=Written)
+    assert list(said.models) == ["als", "bias", "transitions", "popularity"]
+    assert "the model stochastic-mf needs torch" in "".join(said.missing)
+    assert "Left out: the model stochastic-mf needs torch" in file.read_text()
+
+
 def test_without_jinja2_one_sentence_says_what_to_install(world: Path) -> None:
     code = "import sys; sys.modules['jinja2'] = None\nfrom streamer.cli import main\nmain(['report', sys.argv[1]])"
     done = subprocess.run(

@@ -7,7 +7,7 @@ bytes. The one place that knows jinja2; importing this module raises MissingExtr
 
 from collections.abc import Sequence
 from importlib.resources import files
-from math import isnan, sqrt
+from math import isnan, nan, sqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -43,6 +43,7 @@ class Picture(NamedTuple):
     words: Sequence[str]
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
+    title: str = ""
 
 
 class Section(NamedTuple):
@@ -106,18 +107,19 @@ def models(contest: Contest) -> Section:
         low, high = _interval(one.diagnosis.test_mse)
         intervals[one.name] = low, high
         against = one.diagnosis.over_bias_only
-        share = f"{against.mean / of_bias**2:+.1%} (give or take {against.half_width / of_bias**2:.1%})"
+        share, width = against.mean / of_bias**2, against.half_width / of_bias**2
         of_itself = one.name == "bias"
         rows.append(
             (
-                one.name, one.kind, *(_number(sqrt(mse), 4) for mse in one.mse), f"{low:.4f} to {high:.4f}",
-                NOTHING if of_itself else share, one.diagnosis.verdict, f"{one.best_epoch} of {len(one.curve)}",
+                one.name, one.kind, *(_number(sqrt(mse), 4) for mse in one.mse), NOTHING if isnan(low) else f"{low:.4f} to {high:.4f}",
+                NOTHING if of_itself else f"{share:+.1%} +- {width:.1%}", one.diagnosis.verdict, f"{one.best_epoch} of {len(one.curve)}",
             )
         )  # fmt: skip
         rmse = sqrt(one.mse[2])
         if not of_itself:
             words.append(
-                f"{one.name} is off by {rmse:.3f}, its squared error {share} beside bias only's; the diagnosis is {one.diagnosis.verdict}."
+                f"{one.name} is off by {rmse:.3f}: its squared error is {abs(share):.1%} {'lower' if share < 0 else 'higher'} than "
+                f"bias only's, give or take {width:.1%}. The diagnosis is {one.diagnosis.verdict}."
             )
     clicks = [one.name for one in contest.contenders if one.mse is None]
     if len(clicks) == 1:
@@ -143,7 +145,9 @@ def models(contest: Contest) -> Section:
 
 
 def _interval(mse: Estimate) -> tuple[float, float]:
-    """Of the RMSE."""
+    """Of the RMSE; NaN where nothing can be said."""
+    if isnan(mse.half_width):
+        return nan, nan
     return sqrt(max(0.0, mse.mean - mse.half_width)), sqrt(mse.mean + mse.half_width)
 
 
@@ -160,7 +164,7 @@ def diagnoses(contest: Contest) -> Section:
                 for found in one.diagnosis.by_category
             ]  # fmt: skip
             columns = ("category", "ratings", "squared error", "give or take", "of bias only", "given", "predicted")
-            told.append(Picture("", [f"{one.name}: {one.diagnosis.verdict}", *one.diagnosis.sentences], columns, rows))
+            told.append(Picture("", one.diagnosis.sentences, columns, rows, f"{one.name}: {one.diagnosis.verdict}"))
     return Section("diagnosis", "Diagnosis", ["The numbers are errors by category, the worst first."], told)
 
 
@@ -199,7 +203,7 @@ def curves(contest: Contest, pictures: Pictures) -> Section:
 def distributions(contest: Contest, pictures: Pictures) -> Section:
     """What was given, and what was predicted."""
     test = contest.parts.test
-    steps = errors_by.scale(test.values)
+    steps = errors_by.scale(contest.data.ratings().values)
     given = steps.shares(test.values)
     predicted = {one.name: steps.shares(one.predicted[2]) for one in contest.raters if one.predicted}
     spread = float(test.values.std())
@@ -222,7 +226,7 @@ def distributions(contest: Contest, pictures: Pictures) -> Section:
 
 def by_value(contest: Contest, pictures: Pictures) -> Section:
     """Errors by the rating that was given."""
-    found = errors_by.by_value(contest, errors_by.scale(contest.parts.test.values))
+    found = errors_by.by_value(contest, errors_by.scale(contest.data.ratings().values))
     about = (
         "The extremes are where models fail: whoever is unsure says something near the mean, and that is the more wrong the "
         "further from the mean the truth is."
@@ -286,12 +290,18 @@ def coverage(contest: Contest, lists: Lists, pictures: Pictures) -> Section:
     )
     shares = {name: one.covered for name, one in every.items()}
     concentration = pictures.concentration({n: one.curve for n, one in every.items()}, ratings=ratings.curve)
-    seen = "Read it so: the n% most popular items (from below) have so much of the places; above the grey, a model shows the popular more than people rate them."
+    half = {name: int(np.searchsorted(one.curve, 0.5)) for name, one in every.items()}
+    seen = [
+        f"Half of what {name} shows is among the {half[name]:,} most popular items ({half[name] / items:.1%}), half of the "
+        f"ratings among {int(np.searchsorted(ratings.curve, 0.5)):,}."
+        for name in every
+    ]
+    seen.append("Above the grey, a model shows the popular more than people rate them; below it, less.")
     return Section(
         "coverage", "Popularity and coverage", [about],
         [
             Picture(pictures.covered(shares), words, columns, rows),
-            Picture(concentration, [seen], ("most popular items", "ratings", *every), _along(ratings.curve, [one.curve for one in every.values()])),
+            Picture(concentration, seen, ("most popular items", "ratings", *every), _along(ratings.curve, [one.curve for one in every.values()])),
         ],
     )  # fmt: skip
 
