@@ -164,6 +164,16 @@ def test_each_question_is_the_best_one_after_answers_to_those_before(known: Told
     assert len(set(chosen.tolist())) == 4
 
 
+def test_what_would_teach_nothing_is_not_asked(known: Told) -> None:
+    learner = hybrid(known)
+    row, items = learner.belief(known.memory.users.view("nobody")), rows(*range(60))
+    assert len(learner.questions(row, items, np.zeros(60), TARGETS, 3)[0]) == 0  # nobody could answer
+    learner.item.values[:, learner.model.dim : 2 * learner.model.dim] = 100.0  # of such items answers only sow doubt
+    assert fall(learner, row, 30, TARGETS) < 0
+    chosen, variances = learner.questions(row, items, np.ones(60), TARGETS, 3)
+    assert (len(chosen), len(variances)) == (0, 1)
+
+
 def test_questions_are_not_all_about_the_same_thing(known: Told) -> None:
     learner = hybrid(known)
     row = learner.belief(known.memory.users.view("nobody"))
