@@ -80,10 +80,11 @@ def _made(
     path: Path, names: list[str], user_id: str | None, plan: Plan, settings: Any, errors: Console, page: Any
 ) -> tuple[Written, str]:
     from streamer.report.belief import Overheard, learned
-    from streamer.report.contenders import contest
+    from streamer.report.contenders import checked, contest
     from streamer.report.topten import lists
     from streamer.report.user_page import user_page
 
+    names = checked(names)  # before anything is read
     source = Overheard(FileSource(str(path), settings.learning.seed))
     try:
         with bar(errors, f"reading {path.name}", 0) as moved:

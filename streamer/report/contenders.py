@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 
 import msgspec
+import numpy as np
 
 from streamer.arrays import F32
 from streamer.dataset import Dataset
@@ -68,7 +69,7 @@ def contest(names: Sequence[str], data: Dataset, plan: Plan, told: Told) -> Cont
     Raises BadSettings for an unknown model, one whose library is missing, more than eight, none of ratings, or too little to
     learn from.
     """
-    chosen, missing = (_checked(names), ()) if names else _available(plan.seed)
+    chosen, missing = (checked(names), ()) if names else _available(plan.seed)
     parts = cut(data, "ratings", plan)
     found: list[Contender] = []
     bias_only: F32 | None = None
@@ -106,7 +107,8 @@ def contest(names: Sequence[str], data: Dataset, plan: Plan, told: Told) -> Cont
     )
 
 
-def _checked(names: Sequence[str]) -> Sequence[str]:
+def checked(names: Sequence[str]) -> list[str]:
+    """Each once; raises BadSettings for an unknown model, and for more than can be told apart."""
     chosen = list(dict.fromkeys(names))
     unknown = [name for name in chosen if name not in MODELS]
     if unknown:
@@ -139,4 +141,7 @@ def _clicks(made: OfflineModel, parts: Split, told: Told) -> Contender:
 
     began = time.perf_counter()
     made.fit(parts.train, parts.validation, heard)
-    return Contender(name=made.name, kind="clicks", model=made, curve=tuple(curve), seconds=time.perf_counter() - began)
+    seconds = time.perf_counter() - began
+    losses = [epoch.validation_loss for epoch in curve]
+    best = int(np.nanargmin(losses)) + 1 if np.isfinite(losses).any() else None
+    return Contender(name=made.name, kind="clicks", model=made, curve=tuple(curve), best_epoch=best, seconds=seconds)

@@ -102,8 +102,10 @@ class Pictures:
             "marker": MARKERS[number % len(MARKERS)] if marker else "",
         }  # fmt: skip
 
-    def curves(self, curves: Mapping[str, Sequence[Epoch]], kept: Mapping[str, int | None]) -> str:
-        """Learning curves, a panel a model: error on the training part (dashed) and on the validation part, by epoch.
+    def curves(
+        self, curves: Mapping[str, Sequence[Epoch]], kept: Mapping[str, int | None], *, what: str, name: str
+    ) -> str:
+        """Learning curves, a panel a model: `what` on the training part (dashed) and on the validation part, by epoch.
 
         The epoch that was kept is a dot. All panels have the same heights, so that models compare; what is far above, as first
         epochs are, is cut off.
@@ -114,27 +116,27 @@ class Pictures:
             figure = Figure(figsize=(WIDTH_IN, 0.5 + 1.65 * rows), layout="constrained")
             figure.patch.set_visible(False)
             panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
-            for axes, (name, epochs) in zip(panels, curves.items(), strict=False):
-                colour = self._style(name)["color"]
+            for axes, (model, epochs) in zip(panels, curves.items(), strict=False):
+                colour = self._style(model)["color"]
                 x = [epoch.number for epoch in epochs]
                 axes.plot(
                     x, [epoch.train_loss for epoch in epochs], color=colour, linestyle=(0, (3, 1.5)), label="training"
                 )
                 axes.plot(x, [epoch.validation_loss for epoch in epochs], color=colour, label="validation")
-                best = kept[name]
+                best = kept[model]
                 if best is not None:
                     axes.plot([best], [epochs[best - 1].validation_loss], "o", color=colour, label="kept")
-                axes.set_title(name)
+                axes.set_title(model)
                 axes.xaxis.get_major_locator().set_params(integer=True)
             for axes in panels[len(curves) :]:
                 axes.set_visible(False)
             panels[0].set_ylim(*_heights([v for epochs in curves.values() for e in epochs for v in e[2:]]))
             for axes in panels[::columns]:
-                axes.set_ylabel("squared error")
+                axes.set_ylabel(what)
             for axes in panels[max(0, len(curves) - columns) : len(curves)]:
                 axes.set_xlabel("epoch")
             _legend(figure, panels[0], INK)
-            return _svg(figure, "curves", "learning curves")
+            return _svg(figure, name, "learning curves")
 
     def shares(self, labels: Sequence[str], given: F64, predicted: Mapping[str, F64], *, along: str) -> str:
         """What was given as bars, what each model predicts as lines: share of all in each step, (steps,)."""
