@@ -5,8 +5,8 @@
 The vectors, of whatever length, become those of the learner's that lose least of all products p_u . q_i (a truncated SVD of
 their product, from the QR of both sides), or are filled up with zeros. They are turned (Procrustes, on the items' rows by count)
 to where a pass of the learner's own descent over the same history puts its rows, so that rows mean what they meant before, and
-one side is shortened and the other lengthened, which no prediction shows, until both are as many times as long as descent
-left them. Rows that the model was not fitted on stay as descent left them. A tenth of the ratings, drawn by seed, stops the fit.
+one side is shortened and the other lengthened, which no prediction shows, until the middle lengths of both are as many times
+as long as descent left them. Rows that the model was not fitted on stay as descent left them. A tenth of the ratings, drawn by seed, stops the fit.
 Cost: that of the model, of one pass of descent, and O(rows dim^2).
 
 Schonemann (1966), A generalized solution of the orthogonal Procrustes problem, Psychometrika 31(1).
@@ -132,5 +132,5 @@ def shortened(users: F32, items: F32, dim: int) -> tuple[F64, F64]:
 
 
 def _length(rows: Array) -> float:
-    """Root of the mean square of the rows' lengths; 0 for no rows."""
-    return float(np.sqrt(np.square(rows).sum() / max(len(rows), 1)))
+    """The middle length of rows, which is what the gate looks at; 0 for no rows."""
+    return float(np.median(np.linalg.norm(rows, axis=1))) if len(rows) else 0.0
