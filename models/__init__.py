@@ -21,6 +21,8 @@ LEARNERS = {
     "bias": "streamer.models.bias:Bias",
     "biased-mf": "streamer.models.biased_mf:BiasedMF",
     "stochastic-mf": "streamer.models.biased_mf:BiasedMF",
+    "embedding-mf": "streamer.models.biased_mf:BiasedMF",
+    "embedding-dot-bias": "streamer.models.biased_mf:BiasedMF",
     "deep-fm": "streamer.models.network:Network",
     "embedding-network": "streamer.models.network:Network",
     "bayesian-hybrid": "streamer.models.bayesian_hybrid:BayesianHybrid",
@@ -69,7 +71,10 @@ REFITTED_BY = {
     "popularity-recent": "replay",
     "bias": "replay",
     "biased-mf": "als",
-    "stochastic-mf": "factors",  # by the model of its name in streamer.models.offline, and so are those that follow
+    # By the model of its name in streamer.models.offline.
+    "stochastic-mf": "factors",
+    "embedding-mf": "factors",
+    "embedding-dot-bias": "factors",
     "deep-fm": "network",
     "embedding-network": "network",
     "bayesian-hybrid": "refold",

@@ -20,7 +20,6 @@ from streamer.recommend import POPULARITY, Recommender
 from streamer.state import RocksStore
 from streamer.training import retrained
 
-OFFLINE = "streamer.models.offline"
 _DONE = CACHE_FOLDER / "compiled"
 
 
@@ -40,6 +39,8 @@ class _Nobody:
 def compile_kernels(progress: Callable[[str], None]) -> None:
     """Compile, telling `progress` which learner is next. Cost: some 30 s of CPU the first time, a second afterwards."""
     for name in LEARNERS:
+        if REFITTED_BY.get(name) == "factors":  # biased-mf's kernels
+            continue
         progress(name)
         with tempfile.TemporaryDirectory() as folder:
             _exercise(name, Path(folder))
@@ -74,9 +75,8 @@ def _exercise(name: str, folder: Path) -> None:
             chosen.uncertainty(row, item)
             if isinstance(chosen, Asking):
                 chosen.questions(row, item, chosen.ratings_of(item), item, 1)
-        if not TRAINERS.get(REFITTED_BY.get(name, ""), OFFLINE).startswith(
-            OFFLINE
-        ):  # those have no kernels, and need torch
+        by = TRAINERS.get(REFITTED_BY.get(name, ""), "")
+        if by and not by.startswith("streamer.models.offline"):  # those have no kernels of their own, and need torch
             retrained(memory, _history(), [name])
     finally:
         log.close()

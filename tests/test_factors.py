@@ -1,6 +1,5 @@
 """Models of the field as candidates: what was fitted offline is what the learner then predicts, turned to where its rows were."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from test_training import CHOSEN, Fed
 from streamer import generations, manifest
 from streamer.checks.batches import Feed, happenings
 from streamer.errors import BadSettings, MissingExtra, StreamerError
-from streamer.models import LEARNERS, REFITTED_BY, learner, trainer
+from streamer.models import LEARNERS, REFITTED_BY, learner, offline, trainer
 from streamer.models.biased_mf import BiasedMF
 from streamer.models.offline import FACTORISING, MODELS, factors, model
 from streamer.models.offline.factors import FactorsParameters, FittedFactors, put, shortened
@@ -113,9 +112,11 @@ def test_where_torch_is_missing_the_learner_is_carried_over_and_the_others_are_r
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     fed = Fed(tmp_path, settings(rating_learner="biased-mf", click_learner="skip-gram", shadow=("stochastic-mf",)))
-    for name in [name for name in sys.modules if name.startswith("streamer.models.offline.stochastic_mf")]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "torch", None)
+
+    def missing(name: str) -> None:
+        raise ModuleNotFoundError(f"No module named 'torch', wanted by {name}", name="torch")
+
+    monkeypatch.setattr(offline, "import_module", missing)
     found = retrained(fed.memory, fed.events())
     assert "stochastic-mf" not in found.tables
     assert {"biased-mf", "skip-gram"} <= found.tables.keys()
