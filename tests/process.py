@@ -40,7 +40,11 @@ class Streamer:
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})},
             )
-        self.url = self._wait_until_ready()
+        try:
+            self.url = self._wait_until_ready()
+        except BaseException:
+            self.kill()  # nobody else will: it would run on, and its Popen warn in whatever test comes later
+            raise
 
     def _wait_until_ready(self) -> str:
         deadline = time.monotonic() + DEADLINE_S
