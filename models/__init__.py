@@ -32,6 +32,7 @@ LEARNERS = {
     "stack": "streamer.models.blend:Stack",
     "transitions": "streamer.models.transitions:Transitions",
     "skip-gram": "streamer.models.skip_gram:SkipGram",
+    "gru4rec": "streamer.models.gru:GRU",
     "click-blend": "streamer.models.click_blend:ClickBlend",
 }
 
@@ -63,6 +64,7 @@ TRAINERS = {
     "word2vec": "streamer.models.offline.word2vec:Word2Vec",
     "factors": "streamer.models.offline.factors:FittedFactors",
     "network": "streamer.models.offline.network_trainer:NetworkTrainer",
+    "gru4rec": "streamer.models.offline.gru_trainer:GRUTrainer",
 }
 
 # Who refits whom. A learner that is not named (made of others: few weights, about experts as they are) is carried over as it is.
@@ -83,6 +85,7 @@ REFITTED_BY = {
     "bayesian-hybrid-plain": "replay",  # without categories there are hardly priors to begin with
     "transitions": "replay",
     "skip-gram": "replay",
+    "gru4rec": "gru4rec",
 }
 
 # Who can refit it as well, where a candidate names that trainer (`streamer.training.Candidate.model`).

@@ -10,8 +10,10 @@ from streamer.arrays import F64
 from streamer.batch import Batch
 from streamer.checks.batches import Feed, happenings
 from streamer.models import LEARNERS, learner, twins
+from streamer.models.gru import GRU, WEIGHTS
 from streamer.models.network import Network
 from streamer.models.network_kernel import LENGTHS
+from streamer.models.twins_gru import twin_gru
 from streamer.models.twins_network import twin_network
 from streamer.protocols import OnlineLearner
 
@@ -29,6 +31,7 @@ TWINS: dict[str, Callable[[Any, Batch], F64]] = {
     "stack": twins.twin_stack,
     "transitions": twins.twin_transitions,
     "skip-gram": twins.twin_skip_gram,
+    "gru4rec": twin_gru,
     "click-blend": twins.twin_click_blend,
 }
 
@@ -48,6 +51,10 @@ def trained(made: OnlineLearner) -> OnlineLearner:
     if isinstance(made, Network):
         row = made.network.values[0, LENGTHS:]
         row[:] = np.random.default_rng(1).normal(0.0, 0.2, len(row))
+    if isinstance(made, GRU):
+        drawn, row = np.random.default_rng(1), made.network.values[0]
+        row[:WEIGHTS], row[WEIGHTS:] = (1.0, -0.5, 4.0), drawn.normal(0.0, 0.2, len(row) - WEIGHTS)
+        made.item.start[:-1], made.item.start[-1] = drawn.normal(0.0, 0.5, made.item.width - 1), 1.0
     return made
 
 

@@ -27,7 +27,9 @@ def test_trainer_keeps_its_promises(name: str, check: Callable[[MakeTrainer, Mak
 def test_the_registry_names_what_there_is() -> None:
     assert set(REFITTED_BY) <= set(LEARNERS)
     assert set(REFITTED_BY.values()) <= set(TRAINERS)
-    with pytest.raises(BadSettings, match="no trainer 'sgd'; choose one of: als, factors, network, refold, replay"):
+    with pytest.raises(
+        BadSettings, match="no trainer 'sgd'; choose one of: als, factors, gru4rec, network, refold, replay"
+    ):
         trainer("sgd")
 
 
