@@ -32,7 +32,9 @@ def load(name: str, folder: Path = RESULTS) -> Report:
 def measured() -> list[str]:
     """The streams in benchmarks/results."""
     return [
-        file.stem for file in sorted(RESULTS.glob("*.json")) if not file.stem.startswith(("tuning-", "renormalise"))
+        file.stem
+        for file in sorted(RESULTS.glob("*.json"))
+        if not file.stem.startswith(("tuning-", "renormalise", "field", "questions", "rerank"))
     ]
 
 
