@@ -3,11 +3,11 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import numpy as np
 
-from streamer.answers import Recommendation
 from streamer.config import KafkaSettings, LearningSettings, Settings, StateSettings
 from streamer.dead_letters import dead_letters
 from streamer.embeddings import Table
@@ -25,6 +25,8 @@ from streamer.recommend import POPULARITY, Recommender
 from streamer.state import LEARNED, Digest, Meta, RocksStore
 
 SHOWN_EVENTS = 10
+
+Answered = TypeVar("Answered")
 
 
 class Answer(msgspec.Struct):
@@ -232,17 +234,22 @@ class Inspection:
         self._store.close()
 
 
-def recommendations(folder: str, ask: Callable[[Recommender], list[Recommendation]]) -> list[Recommendation]:
+def answered(folder: str, ask: Callable[[Recommender], Answered]) -> Answered:
     """What a streamer on this state would answer when asked so, as of its last commit; raises BadState."""
     store = RocksStore(Path(folder), read_only=True)
     try:
-        meta = store.meta()
-        if meta is None:
-            raise BadState(f"the state in {folder} is empty: nothing was ever learned into it")
-        memory = _memory(store, meta)
+        memory, _ = remembered(store)
         return ask(Recommender(memory, memory.learners.by_name[POPULARITY]))
     finally:
         store.close()
+
+
+def remembered(store: RocksStore) -> tuple[Memory, Settings]:
+    """What a streamer on this state would hold in memory, and the settings with which it was made; raises BadState for an empty one."""
+    meta = store.meta()
+    if meta is None:
+        raise BadState(f"the state in {store.folder} is empty: nothing was ever learned into it")
+    return _memory(store, meta), _settings(meta)
 
 
 def _memory(store: RocksStore, meta: Meta) -> Memory:

@@ -12,6 +12,7 @@ import numpy as np
 from streamer.answers import Prediction, Recommendation
 from streamer.arrays import F32, I32, Array, Bool
 from streamer.batch import UserView
+from streamer.errors import StreamerError
 from streamer.memory import Memory
 from streamer.protocols import Conditioned, ItemVectors, OnlineLearner
 from streamer.rerank import Reranker
@@ -147,6 +148,22 @@ class Recommender:
         norms = np.maximum(np.linalg.norm(vectors, axis=1), np.float32(1e-12))
         return self._ranked(vectors @ vectors[row] / norms / norms[row], shown, limit, learner.name)
 
+    def item_vectors(self) -> tuple[list[str], F32]:
+        """Ids and vectors (items, dim) of all items ever clicked, as `similar_items` goes by, the most clicked first.
+
+        Raises StreamerError where who answers for clicks has none.
+        """
+        learner = self._memory.learners.champion("clicks")
+        counts = self._popularity.score(_NOBODY, self._items())
+        rows = np.flatnonzero(counts > 0)
+        rows = rows[np.argsort(-counts[rows], kind="stable")]
+        found = learner.vectors()[rows].astype(np.float32) if isinstance(learner, ItemVectors) else _NONE
+        if not found.shape[1]:
+            raise StreamerError(
+                f"{learner.name}, which answers for clicks, has no item vectors: skip-gram and click-blend have"
+            )
+        return [self._memory.items.ids[row] for row in rows], found
+
     def _items(self) -> I32:
         return np.arange(len(self._memory.items), dtype=np.int32)
 
@@ -165,6 +182,7 @@ class Recommender:
         ]
 
 
+_NONE = np.empty((0, 0), dtype=np.float32)
 _NOBODY = UserView("", False, {}, np.empty(0, dtype=np.int32), False)
 
 

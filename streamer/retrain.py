@@ -6,7 +6,7 @@ at last the state with the new tables in it. Doing it again does what was left t
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -41,24 +41,31 @@ def retrain(folder: Path, generation: str, told: Told) -> None:
     """Do what is left to do for `generation`; raises BadState, BadGeneration, StreamerError."""
     where = place(folder, generation)
     settings = msgspec.json.decode((where / JOB).read_bytes(), type=Settings)
-    report = _Report(told)
+    report = Report(told)
     store = RocksStore(folder, generation=generation)
     try:
         if store.generation != generation:
-            _train(where, store, settings, life(folder, generation), report)
+            memory = Memory(learners(settings, store.promoted().values()), settings, store)
+            train(where, memory, settings, life(folder, generation), report)
     finally:
         store.close()
     report.done()  # the state is let go of, and may be opened
 
 
-def _train(where: Path, store: RocksStore, settings: Settings, of: Life, report: "_Report") -> None:
-    memory = Memory(learners(settings, store.promoted().values()), settings, store)
+def train(
+    where: Path, memory: Memory, settings: Settings, of: Life, report: "Report", names: Sequence[str] | None = None
+) -> None:
+    """Train what is left to train of a generation on the archive and put it into `memory`, a copy of its parent's as of the cut.
+
+    `names`: learners, by default all that have a trainer. Raises BadState, BadGeneration, StreamerError.
+    """
+    store = memory.store
     if not manifest.written(where):
         report.step("read")
         cut = {TopicPartition(*_place(name)): offset for name, offset in of.cut.items()}
         events = Archive(store.folder).events(settings.learning, cut)
         report.step("train")
-        names = [name for name in memory.learners.by_name if name in REFITTED_BY]
+        names = names or [name for name in memory.learners.by_name if name in REFITTED_BY]
 
         def told(name: str, share: float) -> None:
             report.share((names.index(name) + share) / len(names))
@@ -98,10 +105,11 @@ def _place(name: str) -> tuple[str, int]:
     return topic, int(partition)
 
 
-class _Report:
+class Report:
     """Counts the seconds of each step and says so, not too often."""
 
     def __init__(self, told: Told) -> None:
+        """`told` hears of each step, and now and then of its share."""
         self._told, self._step, self._seconds = told, "", dict[str, float]()
         self.churn: dict[str, float] = {}
         self._began = self._due = time.monotonic()

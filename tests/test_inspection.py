@@ -11,7 +11,7 @@ from learning import digest, learn, records
 
 from streamer.cli import main
 from streamer.events import Click, Event, ItemRemoval, ItemUpdate, Rating, UserRemoval, UserUpdate
-from streamer.inspection import Inspection, recommendations
+from streamer.inspection import Inspection, answered
 from streamer.state import RocksStore
 
 Run = Callable[..., tuple[int, str, str]]
@@ -308,4 +308,4 @@ def test_a_state_of_other_sizes_is_read_as_it_was_made(tmp_path: Path) -> None:
         "skip-gram/user": 3 + 10,
         "transitions/user": 10,
     }
-    assert recommendations(str(tmp_path), lambda recommender: recommender.recommend("u1", 1))
+    assert answered(str(tmp_path), lambda recommender: recommender.recommend("u1", 1))

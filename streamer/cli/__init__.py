@@ -28,6 +28,7 @@ COMMANDS = {
     "evaluate": ("streamer.cli.evaluate:evaluate", "Score learners prequentially on a file."),
     "train": ("streamer.cli.train:train", "Fit a model of the field on a file, and say how well it does."),
     "report": ("streamer.cli.report:report", "Write one HTML file about models of the field on a file."),
+    "vectors": ("streamer.cli.vectors:vectors", "Item vectors in word2vec's formats, out and in."),
     "simulate": ("streamer.cli.simulate:simulate", "Write a simulated world to a file."),
     "inspect": ("streamer.cli.inspect:inspect", "Look into a state directory."),
     "doctor": ("streamer.cli.doctor:doctor", "Check this installation, and compile the kernels."),

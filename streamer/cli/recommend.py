@@ -66,14 +66,14 @@ def recommend(
     offline = options.get("data") is not None
     settings = settings_of(options)
     if offline:
-        from streamer.inspection import recommendations  # brings the learners in
+        from streamer.inspection import answered  # brings the learners in
 
         def ask(recommender: "Recommender") -> list[Recommendation]:
             if user_id is None:
                 return recommender.recommend_for_preferences(preferences, ratings, limit)
             return recommender.recommend(user_id, limit)
 
-        answer = Recommendations(items=tuple(recommendations(settings.state.data, ask)))
+        answer = Recommendations(items=tuple(answered(settings.state.data, ask)))
     else:
         token = read_secret(settings.security.token_file, "token") if settings.security.token_file else ""
         with Client(url, token=token) as client:
