@@ -210,7 +210,7 @@ class Factorised(Protocol):
     """An offline model whose predictions are products of a user's and an item's vector."""
 
     def export(self) -> Factors:
-        """The vectors, as plain arrays; rows that were never trained on are 0."""
+        """The vectors, as plain arrays; rows that were never trained on are 0, or what their content says where a model knows it."""
 
 
 @runtime_checkable

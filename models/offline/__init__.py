@@ -18,17 +18,19 @@ MODELS = {
     "bias": "streamer.models.offline.bias:BiasOnly",
     "als": "streamer.models.offline.als:AlternatingLeastSquares",
     "stochastic-mf": "streamer.models.offline.stochastic_mf:StochasticMF",
+    "funk-svd": "streamer.models.offline.funk_svd:FunkSVD",
     "deep-fm": "streamer.models.offline.deep_fm:DeepFM",
     "embedding-network": "streamer.models.offline.embedding_network:EmbeddingNetwork",
     "embedding-mf": "streamer.models.offline.embedding_mf:EmbeddingMF",
     "embedding-dot-bias": "streamer.models.offline.embedding_dot_bias:EmbeddingDotBias",
+    "two-tower": "streamer.models.offline.two_tower:TwoTower",
     "popularity": "streamer.models.offline.popularity:Popularity",
     "transitions": "streamer.models.offline.transitions:Transitions",
     "gru4rec": "streamer.models.offline.gru4rec:GRU4Rec",
     "youtube-dnn": "streamer.models.offline.youtube_dnn:YouTubeDNN",
 }
 # Models of ratings that are products of a user's and an item's vector: they may refit learners like biased-mf (factors.py).
-FACTORISING = ("als", "stochastic-mf", "embedding-mf", "embedding-dot-bias")
+FACTORISING = ("als", "stochastic-mf", "funk-svd", "embedding-mf", "embedding-dot-bias", "two-tower")
 
 
 def model(name: str, *, seed: int, **chosen: object) -> OfflineModel:

@@ -100,13 +100,16 @@ class Product(nn.Module):
         )  # fmt: skip
 
 
-def penalised(network: Product, train: Dataset, l2: float, bias_l2: float) -> Callable[[Tensor], Tensor]:
+def penalised(
+    network: Product, train: Dataset, l2: float, bias_l2: float, wanted: Tensor | None = None
+) -> Callable[[Tensor], Tensor]:
     """The loss that `descend` minimises, of numbers of ratings (batch,): squared errors in deviations, and a penalty per occurrence.
 
     A row of n ratings pays n^-.5 (l2 |factors|^2 + bias_l2 bias^2) for each of them: what is known well is held back less,
-    and rows without a rating in the batch are left alone.
+    and rows without a rating in the batch are left alone. `wanted` (n,) stands in the place of the ratings.
     """
     users, items, values = fitting.rated(train)
+    values = values if wanted is None else wanted
     user_shares, item_shares = (
         torch.bincount(rows, minlength=count).clamp_(min=1).to(torch.float32).rsqrt_()
         for rows, count in ((users, train.user_count), (items, train.item_count))
