@@ -31,7 +31,7 @@ import numpy as np
 from streamer.arrays import F32, I32, I64, Array, Bool
 from streamer.batch import Batch
 from streamer.dataset import SideInformation
-from streamer.errors import BadSettings, StreamerError
+from streamer.errors import MissingExtra, StreamerError
 from streamer.models.replay import learn_whole
 from streamer.models.skip_gram import SkipGram
 from streamer.protocols import OnlineLearner
@@ -66,7 +66,7 @@ class Word2Vec:
     Parameters = Word2VecParameters
 
     def __init__(self, name: str, parameters: Word2VecParameters) -> None:
-        """Raises BadSettings where gensim is not installed."""
+        """Raises MissingExtra where gensim is not installed."""
         self.name, self.parameters = name, parameters
         self._made = _gensim()
         self._item_ids: Sequence[str] = ()
@@ -166,7 +166,7 @@ def _gensim() -> Any:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "gensim":
             raise
-        raise BadSettings(
+        raise MissingExtra(
             "the trainer word2vec needs gensim, which is not installed: pip install 'streamer-recs[offline]', or make setup"
         ) from None
     logging.getLogger("gensim").setLevel(logging.ERROR)  # it warns of few words, and of each second call of train
