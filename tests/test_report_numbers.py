@@ -1,19 +1,25 @@
 """The numbers of a report, on data that can be checked by hand."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
+from learning import settings
 
 from streamer.arrays import F32, I32
 from streamer.batch import RATING
+from streamer.consumers.files import FileSource
 from streamer.dataset import Dataset, SideInformation
+from streamer.posterior import nearest, posterior
 from streamer.report import errors_by
+from streamer.report.belief import Overheard, learned
 from streamer.report.contenders import Contender, Contest
+from streamer.report.misses import Miss, why, worst
 from streamer.report.topten import TEN, TRUTH, Lists, Rated, among, coverage, lists, outcome, unseen
-from streamer.report.user_page import Miss, why, worst
 from streamer.splits import Split
 from streamer.train import Plan
+from streamer.training_data import read
 
 
 def dataset(side: SideInformation, rows: Sequence[tuple[int, int, float]]) -> Dataset:
@@ -214,3 +220,27 @@ def test_why_is_said_from_the_numbers() -> None:
 )  # fmt: skip
 def test_each_kind_of_evidence_has_its_sentence(changed: dict[str, object], sentence: str) -> None:
     assert sentence in why(miss(**changed), "als")
+
+
+def test_the_online_learner_believes_what_the_training_part_says_and_finds_who_is_alike() -> None:
+    """Ten users in two camps: the even ones love even items, the odd ones odd items; the test part would say the contrary."""
+    of = side(10, 20)
+    rows = [(user, item, 5.0 if (user + item) % 2 == 0 else 1.0) for item in range(20) for user in range(10)]
+    train = dataset(of, rows)
+    with learned([], train, settings()) as memory:
+        believed = posterior(memory, "u0")
+        assert believed is not None
+        assert believed.ratings == 20
+        near = nearest(memory, "u0", 9)
+        assert {user_id for _, user_id in near[:4]} == {"u2", "u4", "u6", "u8"}
+        assert [likeness for likeness, _ in near] == sorted((likeness for likeness, _ in near), reverse=True)
+        assert nearest(memory, "u0", 2) == near[:2]
+        assert nearest(memory, "nobody", 2) == []
+
+
+def test_what_passes_a_source_is_remembered_of_the_catalogue_alone(tmp_path: Path) -> None:
+    file = tmp_path / "events.jsonl"
+    file.write_text('{"item_id": "i1", "title": "One"}\n{"user_id": "u1", "item_id": "i1", "rating": 3}\n')
+    source = Overheard(FileSource(str(file), 1))
+    assert read(source, settings(), lambda done, of: None).side.titles == ["One"]
+    assert [record.topic for record in source.catalogue] == ["items"]

@@ -23,7 +23,10 @@ from streamer.protocols import NextItem, OfflineModel, Rater
 
 TEN = 10
 JUDGED_FROM = 20  # rated items that a user needs for the first question: ten are then half of them at most
-PAIRS_MOST = 8_000_000  # of a user and an item that each model scores; with more, evenly spaced users are looked at
+PAIRS_MOST, USERS_MOST = (
+    8_000_000,
+    5_000,
+)  # of a user and an item that each model scores; with more, evenly spaced users are looked at
 SLICE = 32  # users scored at once
 TRUTH = "rated highest"
 
@@ -56,7 +59,7 @@ class Lists(msgspec.Struct, frozen=True):
 def lists(models: Mapping[str, OfflineModel], train: Dataset, validation: Dataset, test: Dataset) -> Lists:
     """The top tens. Cost: each model scores every item for each user looked at, eight million pairs at most."""
     everybody = np.unique(test.users)
-    most = max(1, PAIRS_MOST // max(1, train.item_count))
+    most = max(1, min(USERS_MOST, PAIRS_MOST // max(1, train.item_count)))
     users = everybody[np.linspace(0, len(everybody) - 1, min(most, len(everybody))).astype(np.int64)]
     candidates: Bool = np.bincount(train.items, minlength=train.item_count) > 0
     likes = _by_user(train.clicked())
