@@ -3,7 +3,10 @@
 A new learner is one file and one line of `LEARNERS`; `streamer.checks.learners` runs over every line.
 """
 
+import sys
+from collections.abc import Mapping
 from importlib import import_module
+from types import ModuleType
 from typing import Any, cast
 
 from streamer.errors import BadSettings, MissingExtra
@@ -99,19 +102,31 @@ def trainer(name: str, **chosen: object) -> Trainer:
 
     `chosen` are parameters (`window_days`, `half_life_days`, `warm`, `vectors`, `fixed`); a trainer that has no such parameter ignores it.
     """
-    if name not in TRAINERS:
-        raise BadSettings(f"no trainer {name!r}; choose one of: {', '.join(sorted(TRAINERS))}")
-    module, _, attribute = TRAINERS[name].partition(":")
+    made, given = registered(TRAINERS, "trainer", name, chosen)
+    return cast(Trainer, made(name, given))
+
+
+def registered(where: Mapping[str, str], what: str, name: str, chosen: Mapping[str, object]) -> tuple[Any, Any]:
+    """The class that a registry has under `name`, imported now, and its parameters with those of `chosen` that it has.
+
+    Raises BadSettings for a name that is not in it, MissingExtra where a library of the extra is missing.
+    """
+    if name not in where:
+        raise BadSettings(f"no {what} {name!r}; choose one of: {', '.join(sorted(where))}")
+    module, _, attribute = where[name].partition(":")
+    if module.startswith("streamer.models.offline"):
+        # torch takes up triton where it finds it: nothing here compiles for a GPU, and at the end of a process it complains of its own leaks.
+        sys.modules.setdefault("triton", cast(ModuleType, None))
     try:
         made: Any = getattr(import_module(module), attribute)
     except ModuleNotFoundError as error:
         if error.name not in EXTRA:
             raise
         raise MissingExtra(
-            f"the trainer {name} needs {error.name}, which is not installed: pip install 'streamer-recs[offline]', or make setup"
+            f"the {what} {name} needs {error.name}, which is not installed: pip install 'streamer-recs[offline]', or make setup"
         ) from None
     fields = made.Parameters.__struct_fields__
-    return cast(Trainer, made(name, made.Parameters(**{key: value for key, value in chosen.items() if key in fields})))
+    return made, made.Parameters(**{key: value for key, value in chosen.items() if key in fields})
 
 
 def learner(name: str, *, seed: int, dim: int | None = None, latent_dim: int | None = None) -> OnlineLearner:

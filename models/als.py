@@ -25,6 +25,7 @@ import numpy as np
 
 from streamer.arrays import F64, I32, I64, Array
 from streamer.batch import RATING, Batch
+from streamer.dataset import grouped
 from streamer.errors import StreamerError
 from streamer.kernel import kernel
 from streamer.models.biased_mf import BiasedMF, deviation
@@ -122,8 +123,8 @@ class AlternatingLeastSquares:
         z = (history.values[chosen].astype(np.float64) - stream[0, 1]) / deviation(stream)
         z, weights = z.clip(-clip, clip), self._weights(history)[chosen]
         of_users, of_items = history.users[chosen], history.items[chosen]
-        user_order, user_starts = _grouped(of_users, len(users))
-        item_order, item_starts = _grouped(of_items, len(items))
+        user_order, user_starts = grouped(of_users, len(users))
+        item_order, item_starts = grouped(of_items, len(items))
         by_user = user_starts, of_items[user_order], z[user_order], weights[user_order]
         by_item = item_starts, of_users[item_order], z[item_order], weights[item_order]
         rated = np.unique(of_users), np.unique(of_items)
@@ -158,10 +159,3 @@ class AlternatingLeastSquares:
 def _length(rows: Array) -> float:
     """Root of the mean square of the factors' lengths; 0 for no rows."""
     return float(np.sqrt(np.square(rows[:, :-2].astype(np.float64)).sum() / max(len(rows), 1)))
-
-
-def _grouped(rows: I32, count: int) -> tuple[I64, I64]:
-    """The order that puts `rows` (n,) together, and where each of `count` rows begins in it, (count + 1,)."""
-    starts = np.zeros(count + 1, dtype=np.int64)
-    np.cumsum(np.bincount(rows, minlength=count), out=starts[1:])
-    return np.argsort(rows, kind="stable"), starts

@@ -1,6 +1,8 @@
 """Models of the field as candidates: what was fitted offline is what the learner then predicts, turned to where its rows were."""
 
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from test_training import CHOSEN, Fed
 from streamer import generations, manifest
 from streamer.checks.batches import Feed, happenings
 from streamer.errors import BadSettings, MissingExtra, StreamerError
-from streamer.models import LEARNERS, REFITTED_BY, learner, offline, trainer
+from streamer.models import LEARNERS, REFITTED_BY, learner, trainer
 from streamer.models.biased_mf import BiasedMF
 from streamer.models.offline import FACTORISING, MODELS, factors, model
 from streamer.models.offline.factors import FactorsParameters, FittedFactors, put, shortened
@@ -113,10 +115,12 @@ def test_where_torch_is_missing_the_learner_is_carried_over_and_the_others_are_r
 ) -> None:
     fed = Fed(tmp_path, settings(rating_learner="biased-mf", click_learner="skip-gram", shadow=("stochastic-mf",)))
 
-    def missing(name: str) -> None:
-        raise ModuleNotFoundError(f"No module named 'torch', wanted by {name}", name="torch")
+    def imported(name: str) -> ModuleType:
+        if name == "streamer.models.offline.stochastic_mf":
+            raise ModuleNotFoundError("No module named 'torch'", name="torch")
+        return import_module(name)
 
-    monkeypatch.setattr(offline, "import_module", missing)
+    monkeypatch.setattr("streamer.models.import_module", imported)
     found = retrained(fed.memory, fed.events())
     assert "stochastic-mf" not in found.tables
     assert {"biased-mf", "skip-gram"} <= found.tables.keys()

@@ -4,13 +4,9 @@ Those that need torch or gensim come with the extra `offline`; the others with t
 one line of `MODELS`; `streamer.checks.offline` runs over every line.
 """
 
-import sys
-from importlib import import_module
-from types import ModuleType
-from typing import Any, cast
+from typing import cast
 
-from streamer.errors import BadSettings, MissingExtra
-from streamer.models import EXTRA
+from streamer.models import registered
 from streamer.protocols import OfflineModel
 
 # Name to "module:Class", imported when it is first asked for: torch alone takes seconds.
@@ -38,19 +34,5 @@ def model(name: str, *, seed: int, **chosen: object) -> OfflineModel:
 
     `chosen` are parameters (`dim`, `epochs`, ...); a model that has no such parameter ignores it.
     """
-    if name not in MODELS:
-        raise BadSettings(f"no model {name!r}; choose one of: {', '.join(MODELS)}")
-    module, _, attribute = MODELS[name].partition(":")
-    # torch takes up triton where it finds it: nothing here compiles for a GPU, and at the end of a process it complains of its own leaks.
-    sys.modules.setdefault("triton", cast(ModuleType, None))
-    try:
-        made: Any = getattr(import_module(module), attribute)
-    except ModuleNotFoundError as error:
-        if error.name not in EXTRA:
-            raise
-        raise MissingExtra(
-            f"the model {name} needs {error.name}, which is not installed: pip install 'streamer-recs[offline]', or make setup"
-        ) from None
-    fields = made.Parameters.__struct_fields__
-    given = {key: value for key, value in chosen.items() if key in fields}
-    return cast(OfflineModel, made(name, made.Parameters(**given), seed=seed))
+    made, given = registered(MODELS, "model", name, chosen)
+    return cast(OfflineModel, made(name, given, seed=seed))
