@@ -12,7 +12,7 @@ Krichene, Rendle (2020), On sampled metrics for item recommendation, KDD.
 """
 
 from array import array
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import inf, log2
 from time import process_time
 
@@ -23,12 +23,15 @@ from streamer.batch import Batch, Seen, UserView
 from streamer.learners import Learners
 from streamer.users import Users
 
+Heard = Callable[[UserView, I32, F32, int, I32], None]
+
 
 class Ranking:
     """Learns as `learners` does, and asks the champion for clicks about each click before it is learned."""
 
-    def __init__(self, learners: Learners, users: Users) -> None:
-        self._learners, self._users = learners, users
+    def __init__(self, learners: Learners, users: Users, heard: Heard | None = None) -> None:
+        """`heard` is told each query that may be a hit: who asks, the item rows, their scores, and the places of the item clicked and of those left out."""
+        self._learners, self._users, self._heard = learners, users, heard
         self._tables = learners.user_tables()
         self._items: I32 = np.zeros(64, dtype=np.int32)  # rows of the items with a click, in the order of the first
         self._spots: dict[int, int] = {}  # item row -> its place there
@@ -70,6 +73,8 @@ class Ranking:
         view = UserView(user_id, bool(batch.seen_counts[k]), rows, seen, bool(len(own)), int(batch.times_ms[k]), *said)
         scores = self._learners.champion("clicks").score(view, self._items[: len(self._spots)])
         self.ranks.append(rank(scores, spot, own))
+        if self._heard is not None:
+            self._heard(view, self._items[: len(self._spots)], scores, spot, own)
         del own  # an array that is looked into cannot grow
         clicked.append(spot)
 

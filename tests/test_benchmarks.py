@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from learning import settings
 
-from benchmarks import contest, figures, tables, world
+from benchmarks import contest, figures, rerank, tables, world
 from benchmarks.contest import Outcome
 from benchmarks.peers import PEERS, missing, peer
 from benchmarks.report import Report
@@ -213,3 +213,22 @@ def test_the_readme_shows_what_the_last_run_measured() -> None:
     assert {tables.SHOWN, world.NAME} <= set(tables.measured())
     for name in tables.measured():
         assert (tables.RESULTS / f"{name}.md").read_text() == tables.page(tables.load(name))
+
+
+def test_rerankers_are_measured_on_the_clicks_that_evaluate_asks_about(path: Path) -> None:
+    chosen = settings(rating_learner="bias", click_learner="popularity-recent", reranker="bias", rerank_candidates=5)
+    (found,), events = rerank.worth(str(path), chosen, ["bias"])
+    said = evaluate("popularity-recent", chosen, lambda: FileSource(path, 1), rank=True, progress=lambda done, of: None)
+    assert (found.queries, events) == (said.queries, said.events)
+    assert found.hit_rate == found.reranked_hit_rate == said.hit_rate_10, "the first 5 in any order are the first 10"
+    chosen = settings(rating_learner="bias", click_learner="popularity-recent", reranker="bias")
+    (found,), _ = rerank.worth(str(path), chosen, ["bias"])
+    assert found.hit_rate == said.hit_rate_10 != found.reranked_hit_rate
+    assert found.difference == pytest.approx(found.reranked_hit_rate - found.hit_rate)
+    assert found.low <= found.difference <= found.high
+
+
+def test_the_page_of_the_reranker_is_what_was_measured() -> None:
+    measured = msgspec.json.decode((rerank.RESULTS / "rerank.json").read_bytes(), type=rerank.Measured)
+    assert (rerank.RESULTS / "rerank.md").read_text() == rerank.page(measured)
+    assert sum(measured.served.outcomes.values()) >= measured.served.queries

@@ -82,6 +82,7 @@ def streamer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         sys.executable, "-m", "streamer", "serve", "--replay", stream, "--rate", "2000", "--port", "0",
         "--data", folder / "data", "--token-file", folder / "token", "--renormalise-every-events", "20000",
         "--gate-min-events", "500", "--gate-margin", "1", "--watch-events", "10000",
+        "--reranker", "bayesian-hybrid",
     ]  # fmt: skip
     with running(folder / "output", *command) as process:
         yield said(process, folder / "output", r"(http://127\.0\.0\.1:\d+)", START_S)

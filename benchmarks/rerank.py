@@ -1,0 +1,299 @@
+"""What a re-ranker costs and what it brings: `python -m benchmarks.rerank path/to/ml-latest-small`, into benchmarks/results/rerank.{json,md}.
+
+**Cost.** A streamer replays the stream with the re-ranker in its shadow and retrains everything at each fifth of it, in a process beside.
+A client asks `Recommend` at a steady rate all the while; said are the percentiles of the answers' times as it saw them, of the answers that
+were re-ranked, and what came of the re-rankings.
+
+**Worth.** The same stream in this process, networks among the re-rankers retrained at each fifth: just before each click is learned, the champion's
+ranking of all items with an earlier click that the user has not clicked (as `streamer evaluate` asks), and the same list with its first
+candidates in the re-ranker's order. Whether the item clicked is among the first ten of each, click by click; the interval is of a
+bootstrap over users.
+"""
+
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import click
+import httpx
+import msgspec
+import numpy as np
+
+from benchmarks.report import RESULTS
+from benchmarks.tables import table
+from benchmarks.undisturbed import ready
+from streamer.app import learners
+from streamer.arrays import F32, I32, Array
+from streamer.batch import Batch, Events, UserView
+from streamer.config import EVALUATED_RECORDS, Settings, load
+from streamer.consumers.files import FileSource
+from streamer.memory import Memory
+from streamer.models import REFITTED_BY
+from streamer.producers.client import Client
+from streamer.ranking import Ranking, rank
+from streamer.recommend import top
+from streamer.state import RocksStore
+from streamer.training import put_in, retrained
+
+PARTS = 5  # that retrainings cut the stream into
+QUERIES_S, EVENTS_S = 50, 2_000
+TOP, DRAWN = 10, 2_000
+EVENTS = ("ratings", "clicks")
+OUTCOME = "streamer_rerank_seconds_count"
+
+
+class Served(msgspec.Struct, frozen=True, kw_only=True):
+    """What the client saw."""
+
+    queries: int  # answers that were re-ranked, or would have been
+    p50_ms: float
+    p99_ms: float
+    longest_ms: float
+    outcomes: dict[str, int]  # of re-rankings
+    rerank_ms: float  # mean time that an answer waited for the re-ranker
+    generations: int  # swaps while it was asked
+
+
+class Worth(msgspec.Struct, frozen=True, kw_only=True):
+    """Hit rates of the champion's list and of the re-ranked one."""
+
+    reranker: str
+    champion: str
+    queries: int
+    hit_rate: float
+    reranked_hit_rate: float
+    difference: float
+    low: float  # of the 95% interval of the difference
+    high: float
+    since_trained: float  # the difference after the first retraining
+
+
+class Measured(msgspec.Struct, frozen=True, kw_only=True):
+    """benchmarks/results/rerank.json."""
+
+    stream: str
+    candidates: int
+    deadline_ms: float
+    served: Served
+    worth: list[Worth]
+    wall_seconds: float
+
+
+def served(path: str, settings: Settings, events: int, port: int) -> Served:
+    """Replay and ask."""
+    server, url = settings.server, f"http://127.0.0.1:{port}"
+    with tempfile.TemporaryDirectory() as folder:
+        command = [
+            *(sys.executable, "-m", "streamer", "serve", "--data", f"{folder}/d", "--port", str(port)),
+            *(
+                "--replay",
+                path,
+                "--rate",
+                str(EVENTS_S),
+                "--renormalise-every-events",
+                str(events // PARTS + 1),
+                "--hold",
+            ),
+            *("--shadow", server.reranker, "--reranker", server.reranker),
+            *("--rerank-candidates", str(server.rerank_candidates)),
+            *("--rerank-deadline-ms", str(server.rerank_deadline_ms)),
+        ]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        times_s: list[float] = []
+        stop = threading.Event()
+
+        def ask() -> None:
+            began, n = time.perf_counter(), 0
+            with Client(url) as client:
+                while not stop.is_set():
+                    asked = time.perf_counter()
+                    answer = client.recommend(str(1 + n * 7 % 610))
+                    if any(server.reranker in item.source for item in answer.items):
+                        times_s.append(time.perf_counter() - asked)
+                    n += 1
+                    stop.wait(max(0.0, began + n / QUERIES_S - time.perf_counter()))
+
+        asking = threading.Thread(target=ask)
+        try:
+            ready(url, process, lambda client: bool(client.status().state))
+            asking.start()
+            ready(
+                url, process,
+                lambda client: sum(e.count for e in client.status().events if e.outcome == "learned" and e.topic in EVENTS) >= events
+                and client.status().state == "up to date",
+            )  # fmt: skip
+            stop.set()
+            asking.join()
+            with Client(url) as client:
+                generations = len(client.generations().generations) - 1
+            lines = [
+                line for line in httpx.get(f"{url}/metrics").text.splitlines() if "streamer_rerank_seconds" in line
+            ]
+        finally:
+            stop.set()
+            process.terminate()
+            process.wait()
+    values = {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[0] != "#")}
+    counts = {name.split('outcome="')[1][:-2]: int(n) for name, n in values.items() if name.startswith(OUTCOME)}
+    waited_s = sum(n for name, n in values.items() if name.startswith("streamer_rerank_seconds_sum"))
+    cuts = statistics.quantiles(times_s, n=100)
+    return Served(
+        queries=len(times_s), p50_ms=1000 * cuts[49], p99_ms=1000 * cuts[98], longest_ms=1000 * max(times_s), outcomes=counts,
+        rerank_ms=1000 * waited_s / max(1, sum(counts.values())), generations=generations,
+    )  # fmt: skip
+
+
+class _Hits:
+    """What re-rankers make of the queries."""
+
+    def __init__(self, memory: Memory, rerankers: list[str], candidates: int) -> None:
+        self._memory, self.rerankers, self._candidates = memory, rerankers, candidates
+        self.users: list[str] = []
+        self.ranks: list[float] = []
+        self.reranked: dict[str, list[float]] = {name: [] for name in rerankers}
+
+    def heard(self, user: UserView, items: I32, scores: F32, spot: int, own: I32) -> None:
+        """See ranking.Heard."""
+        shown = np.ones(len(items), dtype=np.bool_)
+        shown[own] = False
+        first = np.array(top(scores, shown, self._candidates), dtype=np.int32)
+        given = rank(scores, spot, own)
+        self.users.append(user.user_id)
+        self.ranks.append(given)
+        place = np.flatnonzero(first == spot)
+        for name in self.rerankers:
+            if len(place):
+                said = self._memory.learners.by_name[name].score(user, items[first])
+                self.reranked[name].append(rank(said, int(place[0]), first[:0]))
+            else:
+                self.reranked[name].append(given)
+
+
+def worth(path: str, settings: Settings, rerankers: list[str]) -> tuple[list[Worth], int]:
+    """Learn, ask, and retrain; and how many events there were."""
+    source, batches, users = FileSource(path, settings.learning.seed), list[Batch](), dict[str, int]()
+    numbers: list[int] = []
+    total = sum(count for partitions in source.lag().values() for count in partitions.values())
+    with tempfile.TemporaryDirectory() as folder:
+        memory = Memory(learners(settings), settings, RocksStore(Path(folder)))
+        hits = _Hits(memory, rerankers, settings.server.rerank_candidates)
+        ranking = Ranking(memory.learners, memory.users, hits.heard)
+        networks, trained_at = [name for name in rerankers if REFITTED_BY.get(name) == "network"], 0
+        due, done = total / PARTS, 0
+        while records := source.poll(EVALUATED_RECORDS, 0.0):
+            for part, batch in memory.encoder.encode(records, memory.commit):
+                memory.monitor.observe(batch, ranking.learn(batch))
+                memory.ledger.advance(part)
+                if len(batch):
+                    batches.append(batch)
+                    numbers += [users.setdefault(memory.users.ids[row], len(users)) for row in batch.users.tolist()]
+            done += len(records)
+            if done >= due and done < total:
+                due += total / PARTS
+                _retrain(memory, networks, batches, users, numbers)
+                trained_at = trained_at or len(hits.ranks)
+                print(f"{done:,} of {total:,}", file=sys.stderr)
+        source.close()
+        queries = len(ranking.ranks)
+        champion = memory.learners.champion("clicks").name
+        memory.store.close()
+    return [_compared(name, champion, hits, queries, trained_at) for name in rerankers], len(numbers)
+
+
+def _retrain(memory: Memory, names: list[str], batches: list[Batch], users: dict[str, int], numbers: list[int]) -> None:
+    if names:
+        memory.commit()
+        columns = [_joined(batches, name) for name in ("items", "kinds", "values", "times_ms", "keys")]
+        events = Events(list(users), list(memory.items.ids), np.array(numbers, dtype=np.int32), *columns)
+        put_in(memory, retrained(memory, events, names))
+
+
+def _joined(batches: list[Batch], name: str) -> Array:
+    return np.concatenate([getattr(batch, name) for batch in batches])
+
+
+def _compared(name: str, champion: str, hits: _Hits, queries: int, trained_at: int) -> Worth:
+    """Hits by user, drawn again with replacement; an item's first click is a miss of both."""
+    before, after = (np.array(ranks) <= TOP for ranks in (hits.ranks, hits.reranked[name]))
+    change = after.astype(float) - before
+    of_user: dict[str, float] = defaultdict(float)
+    asked: dict[str, int] = defaultdict(int)
+    for user, one in zip(hits.users, change.tolist(), strict=True):
+        of_user[user] += one
+        asked[user] += 1
+    changes, counts = np.array(list(of_user.values())), np.array([asked[user] for user in of_user])
+    drawn = np.random.default_rng(1).integers(0, len(changes), (DRAWN, len(changes)))
+    share = len(change) / queries  # misses of both are in the rates
+    differences = share * changes[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
+    low, high = np.quantile(differences, [0.025, 0.975])
+    return Worth(
+        reranker=name, champion=champion, queries=queries, hit_rate=float(before.sum()) / queries,
+        reranked_hit_rate=float(after.sum()) / queries, difference=float(change.sum()) / queries,
+        low=float(low), high=float(high), since_trained=float(change[trained_at:].mean()),
+    )  # fmt: skip
+
+
+def page(measured: Measured) -> str:
+    """The tables, in Markdown."""
+    s = measured.served
+    counts = ", ".join(f"{name} {count:,}" for name, count in s.outcomes.items() if count)
+    worths = [
+        (
+            f"`{w.reranker}`", f"{w.queries:,}", f"{w.hit_rate:.4f}", f"{w.reranked_hit_rate:.4f}",
+            f"{w.difference:+.4f} [{w.low:+.4f}, {w.high:+.4f}]", f"{w.since_trained:+.4f}",
+        )
+        for w in measured.worth
+    ]  # fmt: skip
+    lines = [
+        "# What re-ranking costs and brings",
+        "",
+        f"Written by `python -m benchmarks.rerank path/to/{measured.stream}`: the first {measured.candidates} candidates of `Recommend`, a deadline of {measured.deadline_ms:g} ms.",
+        "",
+        f"**Cost.** {EVENTS_S:,} events and {QUERIES_S} queries a second, everything retrained at each fifth of the stream in a process beside, on the same machine; answers that were re-ranked.",
+        "",
+        *table(
+            ("queries", "p50 ms", "p99 ms", "longest ms", "mean wait for the re-ranker ms", "swaps", "re-rankings"),
+            [(f"{s.queries:,}", f"{s.p50_ms:.1f}", f"{s.p99_ms:.1f}", f"{s.longest_ms:.0f}", f"{s.rerank_ms:.2f}", str(s.generations), counts)],
+        ),
+        "",
+        f"**Worth.** HR@{TOP} of each click just before it is learned, of the champion's list (`{measured.worth[0].champion}`) and of the same list re-ranked; the difference with a 95% interval by bootstrap",
+        "over users, and after the first retraining.",
+        "",
+        *table(("re-ranker", "clicks", "champion", "re-ranked", "difference", "since trained"), worths),
+        "",
+        f"All of it took {measured.wall_seconds / 60:.0f} minutes.",
+        "",
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+@click.command()
+@click.argument("path", required=False)
+@click.option("--reranker", default="deep-fm", show_default=True, help="that is served")
+@click.option("--also", default="bayesian-hybrid", show_default=True, help="others whose worth is measured, NAME,...")
+@click.option("--port", default=8198, show_default=True, help="for the streamer")
+def main(path: str | None, reranker: str, also: str, port: int) -> None:
+    """Measure where a PATH is given, then write the page."""
+    file, began = RESULTS / "rerank.json", time.perf_counter()
+    if path:
+        others = [name for name in also.split(",") if name]
+        settings = load({"reranker": reranker, "shadow": [reranker, *others]}, environ={})
+        found, events = worth(path, settings, [reranker, *others])
+        measured = Measured(
+            stream=Path(path).resolve().name, candidates=settings.server.rerank_candidates,
+            deadline_ms=settings.server.rerank_deadline_ms, worth=found,
+            served=served(path, settings, events, port), wall_seconds=time.perf_counter() - began,
+        )  # fmt: skip
+        file.write_bytes(msgspec.json.format(msgspec.json.encode(measured)) + b"\n")
+    measured = msgspec.json.decode(file.read_bytes(), type=Measured)
+    (RESULTS / "rerank.md").write_text(page(measured), encoding="utf-8")
+    print(page(measured))
+
+
+if __name__ == "__main__":
+    main()
