@@ -25,8 +25,9 @@ Flags: TypeAlias = dict[str, object]
 
 @pytest.fixture(scope="session", params=["biased-mf", "bayesian-hybrid", "stack"])
 def cut(request: pytest.FixtureRequest) -> Flags:
-    """Settings of a run: with each of the learners that may answer for ratings."""
-    return {"rating_learner": request.param, **CUT}
+    """Settings of a run: with each of the learners that may answer for ratings, one with a network in its shadow."""
+    shadow = ("deep-fm",) if request.param == "biased-mf" else ()
+    return {"rating_learner": request.param, "shadow": shadow, **CUT}
 
 
 @pytest.fixture(scope="session")
