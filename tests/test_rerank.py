@@ -88,7 +88,9 @@ def test_who_is_late_is_not_waited_for_nor_is_anybody_behind_them(told: Told) ->
     assert asked.ids() == ["a", "b", "c"]
     assert asked.ids() == ["a", "b", "c"]
     assert asked.outcomes == ["late", "busy"]
-    assert max(asked.waits) < 5.0  # of .01: whoever waits for the learner waits for ever, or for a deadline of their own
+    assert (
+        max(asked.waits) < 5.0
+    )  # of .01: whoever waits for the learner waits for ever, or for a deadline of their own
     stuck.free.set()
     patient = 0
     while asked.ids() != ["c", "b", "a"]:
