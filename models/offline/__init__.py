@@ -20,13 +20,14 @@ MODELS = {
     "embedding-mf": "streamer.models.offline.embedding_mf:EmbeddingMF",
     "embedding-dot-bias": "streamer.models.offline.embedding_dot_bias:EmbeddingDotBias",
     "two-tower": "streamer.models.offline.two_tower:TwoTower",
+    "autorec": "streamer.models.offline.autorec:AutoRec",
     "popularity": "streamer.models.offline.popularity:Popularity",
     "transitions": "streamer.models.offline.transitions:Transitions",
     "gru4rec": "streamer.models.offline.gru4rec:GRU4Rec",
     "youtube-dnn": "streamer.models.offline.youtube_dnn:YouTubeDNN",
 }
 # Models of ratings that are products of a user's and an item's vector: they may refit learners like biased-mf (factors.py).
-FACTORISING = ("als", "stochastic-mf", "funk-svd", "embedding-mf", "embedding-dot-bias", "two-tower")
+FACTORISING = ("als", "stochastic-mf", "funk-svd", "embedding-mf", "embedding-dot-bias", "two-tower", "autorec")
 
 
 def model(name: str, *, seed: int, **chosen: object) -> OfflineModel:

@@ -24,6 +24,8 @@ from streamer.dataset import Dataset
 from streamer.models.offline import fitting, product
 from streamer.protocols import Epoch, Factors, Kind
 
+LEAST_STEPS = 100  # of a pass: with fewer, as a small history would have, a cycle is over before anything is learned
+
 
 class EmbeddingDotBiasParameters(msgspec.Struct, frozen=True):
     """Size, range, the cycle and the decay."""
@@ -35,7 +37,7 @@ class EmbeddingDotBiasParameters(msgspec.Struct, frozen=True):
     epochs: int = 10
     """Passes, all of them. The course's 5 are 1% worse."""
     batch: int = 512
-    """Ratings a step."""
+    """Ratings a step; fewer where a pass would have less than LEAST_STEPS."""
     learning_rate: float = 0.01
     """The highest of the cycle. The course's .005 wants twice the passes."""
     decay: float = 40.0
@@ -65,6 +67,7 @@ class EmbeddingDotBias:
     def fit(self, train: Dataset, validation: Dataset, told: Callable[[Epoch], None]) -> None:
         """See protocols.OfflineModel."""
         p = self.parameters
+        p = msgspec.structs.replace(p, batch=max(1, min(p.batch, len(train) // LEAST_STEPS)))
         fitting.seeded(self._seed)
         network = self._network = product.Product(train, product.within(train, p.margin), p.dim, p.noise)
         steps = max(1, -(-len(train) // p.batch) * p.epochs)
