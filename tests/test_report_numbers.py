@@ -198,7 +198,7 @@ def test_why_is_said_from_the_numbers() -> None:
         "als predicted 4.5, place 3 of the 800 items that the user had not rated; the user gave it 1.",
         "It would have been shown: it is in the top ten of als.",
         "9 others gave it 4.2 on average; bias only, which knows how high this user rates, says 4.0.",
-        "Most of it is reputation; what als makes of this user's taste added +0.5.",
+        "The prediction is mostly reputation; what als makes of this user's taste added +0.5.",
         "The 2 most alike who rated it gave it 4.2: as good as predicted, so nobody near warned of it.",
         "No hint in the history: the user rates none of its categories clearly lower than the rest.",
     ]
@@ -207,9 +207,9 @@ def test_why_is_said_from_the_numbers() -> None:
 @pytest.mark.parametrize(
     ("changed", "sentence"),
     [
-        ({"bias_only": 3.6}, "It is what als makes of this user's taste, +0.9, more than reputation."),
-        ({"bias_only": 4.5}, "It is reputation: what als makes of this user's taste changed nothing (+0.00)."),
-        ({"bias_only": 4.9}, "It is reputation; what als makes of this user's taste held back (-0.4), and too little."),
+        ({"bias_only": 3.6}, "The prediction is what als makes of this user's taste, +0.9, more than reputation."),
+        ({"bias_only": 4.5}, "The prediction is reputation: what als makes of this user's taste changed nothing (+0.00)."),
+        ({"bias_only": 4.9}, "The prediction is reputation; what als makes of this user's taste held back (-0.4), and too little."),
         ({"usual": 4.8}, "als did not fall for it: that is less than the user's mean, 4.8."),
         ({"neighbours": (("u1", 0.5, 1.5),)}, "The only user alike who rated it gave it 1.5: the warning was there, and outweighed."),
         ({"neighbours": ()}, "Nobody alike had rated it."),

@@ -220,9 +220,9 @@ def _taste(miss: Miss, name: str, predicted: float) -> str:
     if predicted < miss.usual:
         return f"{name} did not fall for it: that is less than the user's mean, {miss.usual:.1f}."
     if taste > (predicted - miss.usual) / 2 and taste > SOME:
-        return f"It is what {name} makes of this user's taste, {taste:+.1f}, more than reputation."
+        return f"The prediction is what {name} makes of this user's taste, {taste:+.1f}, more than reputation."
     if taste > SOME:
-        return f"Most of it is reputation; what {name} makes of this user's taste added {taste:+.1f}."
+        return f"The prediction is mostly reputation; what {name} makes of this user's taste added {taste:+.1f}."
     if taste > -SOME:
-        return f"It is reputation: what {name} makes of this user's taste changed nothing ({taste:+.2f})."
-    return f"It is reputation; what {name} makes of this user's taste held back ({taste:+.1f}), and too little."
+        return f"The prediction is reputation: what {name} makes of this user's taste changed nothing ({taste:+.2f})."
+    return f"The prediction is reputation; what {name} makes of this user's taste held back ({taste:+.1f}), and too little."
