@@ -159,6 +159,10 @@ def test_somebody_may_be_asked_for(world: Path) -> None:
         (["--models", "nothing"], "no model 'nothing'; choose from: bias, als"),
         (["--models", "popularity"], "wanted at least one model of ratings, found only popularity"),
         (["--models", "bias", "--user", "nobody"], "no user 'nobody' in the history"),
+        (
+            ["--models", "bias", "--user", "u7", "--split", "temporal", "--test-share", "0.005"],
+            "user 'u7' has no rating in the test",
+        ),
         (["--models", "bias", "--output", "nowhere/report.html"], "there is no folder"),
     ],
 )

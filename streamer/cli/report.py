@@ -14,7 +14,7 @@ from streamer.consumers.files import FileSource
 from streamer.errors import BadSettings
 from streamer.models.offline import MODELS
 from streamer.splits import SPLITS
-from streamer.train import Plan
+from streamer.train import Plan, cut
 from streamer.training_data import read
 
 
@@ -82,7 +82,7 @@ def _made(
     from streamer.report.belief import Overheard, learned
     from streamer.report.contenders import checked, contest
     from streamer.report.topten import lists
-    from streamer.report.user_page import user_page
+    from streamer.report.user_page import asked, user_page
 
     names = checked(names)  # before anything is read
     source = Overheard(FileSource(str(path), settings.learning.seed))
@@ -91,6 +91,8 @@ def _made(
             data = read(source, settings, moved)
     finally:
         source.close()
+    if user_id is not None:
+        asked(data, cut(data, "ratings", plan).test, user_id)  # before anything is fitted
     with bar(errors, "fitting", 0) as moved:
         fitted = contest(names, data, plan, told(moved))
     tops = lists({one.name: one.model for one in fitted.contenders}, *fitted.parts)

@@ -63,6 +63,18 @@ class UserPage(msgspec.Struct, frozen=True, kw_only=True):
     misses: tuple[Miss, ...]
 
 
+def asked(data: Dataset, test: Dataset, user_id: str) -> int:
+    """The number of the user of that id; raises BadSettings for one who is not there, or has no rating in the test part."""
+    if user_id not in data.side.user_ids:
+        raise BadSettings(f"no user {user_id!r} in the history: name one of it, or none, for the one served worst")
+    user = list(data.side.user_ids).index(user_id)
+    if user not in test.users:
+        raise BadSettings(
+            f"user {user_id!r} has no rating in the test part, so that nothing can be held against it: name another user, or another --split or --seed"
+        )
+    return user
+
+
 def user_page(contest: Contest, lists: Lists, memory: Memory, user_id: str | None) -> UserPage:
     """Of the user of that id, or of the worst served; `memory` has learned the training part.
 
@@ -73,14 +85,8 @@ def user_page(contest: Contest, lists: Lists, memory: Memory, user_id: str | Non
         user, chosen = worst(contest, lists)
         user_id = data.side.user_ids[user]
     else:
-        if user_id not in data.side.user_ids:
-            raise BadSettings(f"no user {user_id!r} in the history: name one of it, or none, for the one served worst")
-        user, chosen = list(data.side.user_ids).index(user_id), "the user who was asked for"
+        user, chosen = asked(data, parts.test, user_id), "the user who was asked for"
     tested = np.flatnonzero(parts.test.users == user)
-    if not len(tested):
-        raise BadSettings(
-            f"user {user_id!r} has no rating in the test part, so that nothing can be held against it: name another user, or another --split or --seed"
-        )
     known = [part.chosen(part.users == user) for part in (parts.train, parts.validation)]
     near = nearest(memory, user_id, LOOKED_AT)
     worst_ones = misses(contest, lists, memory, user, tested, near)
