@@ -10,8 +10,9 @@ from streamer.batch import RATING
 from streamer.checks.offline import world
 from streamer.dataset import Dataset
 from streamer.diagnosis import Diagnosis, diagnose
+from streamer.errors import StreamerError
 from streamer.splits import Split, split
-from streamer.train import Fit, Plan, Trained, train
+from streamer.train import Fit, Plan, Trained, predictions, train
 
 
 class Table:
@@ -160,3 +161,18 @@ def test_bias_only_is_held_against_the_mean() -> None:
 def test_every_part_holds_ratings_alone() -> None:
     found = train("bias", world(2000), Plan(), lambda name, epoch: None)
     assert all((part.kinds == RATING).all() for part in found.parts)
+
+
+def test_predictions_stay_within_the_ratings_that_were_trained_on_and_are_numbers(parts: Split) -> None:
+    class Wild(Table):
+        def __init__(self, said: float) -> None:
+            self.said = said
+
+        def predict(self, users: I32, items: I32) -> F32:
+            return np.full(len(users), self.said, dtype=np.float32)
+
+    low, high = parts.train.values.min(), parts.train.values.max()
+    assert set(predictions(Wild(100.0), parts.test, parts.train).tolist()) == {float(high)}  # type: ignore[arg-type]
+    assert set(predictions(Wild(-100.0), parts.test, parts.train).tolist()) == {float(low)}  # type: ignore[arg-type]
+    with pytest.raises(StreamerError, match="the model table predicts what is not finite for"):
+        predictions(Wild(np.nan), parts.test, parts.train)  # type: ignore[arg-type]
