@@ -26,8 +26,8 @@ class AlternatingLeastSquaresParameters(msgspec.Struct, frozen=True):
 
     dim: int = 32
     """Factors. The design's choice."""
-    epochs: int = 20
-    """Sweeps at most; most fits stop at 10 to 15."""
+    epochs: int = 40
+    """Sweeps at most; most fits stop at 15 to 25."""
     patience: int = 3
     """Sweeps without a better one before it ends."""
     l2: float = 1.25
