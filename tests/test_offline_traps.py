@@ -160,3 +160,21 @@ def test_the_epoch_that_is_kept_is_the_best_on_the_validation_part(name: str) ->
     losses = [epoch.validation_loss for epoch in told]
     kept = error(made.predict(validation.users, validation.items), validation)
     assert kept == pytest.approx(min(losses), rel=1e-5)
+
+
+def test_weights_are_those_of_the_epoch_with_the_lowest_validation_loss_not_of_the_last() -> None:
+    network = torch.nn.Linear(1, 1, bias=False)
+    said, seen = iter([3.0, 1.0, 2.0, 2.5, 9.0]), list[float]()
+
+    def validate() -> float:
+        seen.append(float(network.weight))
+        return next(said)
+
+    kept = fitting.descend(
+        network, 4, lambda rows: network.weight.sum(), validate, fitting.adam(network.parameters(), 0.1),
+        Descent(epochs=9, batch=2, patience=2), unheard,
+    )  # fmt: skip
+    assert kept == 2
+    assert len(seen) == 4
+    assert float(network.weight) == seen[1]
+    assert len(set(seen)) == 4
