@@ -197,7 +197,7 @@ def test_why_is_said_from_the_numbers() -> None:
     assert why(miss(), "als") == [
         "als predicted 4.5, place 3 of the 800 items that the user had not rated; the user gave it 1.",
         "It would have been shown: it is in the top ten of als.",
-        "9 others gave it 4.2 on average; bias only, which knows how high this user rates, says 4.0.",
+        "9 others gave it 4.2 on average; bias only, which goes by that and by this user's level, says 4.0.",
         "The prediction is mostly reputation; what als makes of this user's taste added +0.5.",
         "The 2 most alike who rated it gave it 4.2: as good as predicted, so nobody near warned of it.",
         "No hint in the history: the user rates none of its categories clearly lower than the rest.",
@@ -214,7 +214,7 @@ def test_why_is_said_from_the_numbers() -> None:
         ({"neighbours": (("u1", 0.5, 1.5),)}, "The only user alike who rated it gave it 1.5: the warning was there, and outweighed."),
         ({"neighbours": ()}, "Nobody alike had rated it."),
         ({"own": (("Drama", 2.1, 20),)}, "A hint in the history: the user rates Drama 2.1 on average, and 3.5 on the whole."),
-        ({"others": 1, "mean": 5.0}, "One other gave it 5.0; bias only, which knows how high this user rates, says 4.0."),
+        ({"others": 1, "mean": 5.0}, "One other gave it 5.0; bias only, which goes by that and by this user's level, says 4.0."),
         ({"others": 0}, "Nobody had rated it in the training part; bias only says 4.0."),
     ],
 )  # fmt: skip

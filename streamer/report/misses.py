@@ -185,7 +185,7 @@ def why(miss: Miss, name: str) -> list[str]:
             if miss.others > 1
             else f"One other gave it {miss.mean:.1f}"
         )
-        found.append(f"{who}; bias only, which knows how high this user rates, says {miss.bias_only:.1f}.")
+        found.append(f"{who}; bias only, which goes by that and by this user's level, says {miss.bias_only:.1f}.")
     else:
         found.append(f"Nobody had rated it in the training part; bias only says {miss.bias_only:.1f}.")
     if name != "bias":
