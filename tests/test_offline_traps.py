@@ -167,7 +167,7 @@ def test_weights_are_those_of_the_epoch_with_the_lowest_validation_loss_not_of_t
     said, seen = iter([3.0, 1.0, 2.0, 2.5, 9.0]), list[float]()
 
     def validate() -> float:
-        seen.append(float(network.weight))
+        seen.append(network.weight.item())
         return next(said)
 
     kept = fitting.descend(
@@ -176,5 +176,5 @@ def test_weights_are_those_of_the_epoch_with_the_lowest_validation_loss_not_of_t
     )  # fmt: skip
     assert kept == 2
     assert len(seen) == 4
-    assert float(network.weight) == seen[1]
+    assert network.weight.item() == seen[1]
     assert len(set(seen)) == 4
