@@ -8,7 +8,7 @@ Cameron, Miller (2015), A practitioner's guide to cluster-robust inference, Jour
 """
 
 from collections.abc import Sequence
-from math import nan, sqrt
+from math import isnan, nan, sqrt
 
 import msgspec
 import numpy as np
@@ -251,7 +251,7 @@ def _of_answers(in_common: float | None, alike: bool | None) -> list[str]:
 
 
 def _said(found: Estimate) -> str:
-    return f"{found.mean:.4f} +- {found.half_width:.4f}"
+    return f"{found.mean:.4f}" + ("" if isnan(found.half_width) else f" +- {found.half_width:.4f}")
 
 
 def _top_tens_in_common(fit: Fit) -> float | None:
