@@ -192,9 +192,5 @@ class GRU:
         score_gru(state, *self._known(), items, out)
         return out
 
-    def vectors(self) -> Array:
-        """See ItemVectors."""
-        return self.item.values[:, : self.parameters.dim]
-
     def _known(self) -> tuple[Array, F64, Array]:
         return self.item.values, self.counts.values, self.network.values
