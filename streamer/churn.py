@@ -61,7 +61,8 @@ def compared(before: OnlineLearner, after: OnlineLearner, history: Batch, items:
         moves = moved(old[counts > 0], turned[counts > 0])
         found["item_cosine"] = cosine(old, turned, counts)
         found["procrustes_residual"] = residual(old, turned, counts)
-        found["move_p50"], found["move_p95"] = (float(np.quantile(moves, share)) for share in (0.5, 0.95))
+        if len(moves):  # rows that began at 0 have nothing to be a share of
+            found["move_p50"], found["move_p95"] = (float(np.quantile(moves, share)) for share in (0.5, 0.95))
     if isinstance(before, Watched) and isinstance(after, Watched):
         sides: dict[Side, int] = {"user": users, "item": items}
         for side, count in sides.items():

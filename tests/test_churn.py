@@ -97,3 +97,14 @@ def test_what_has_no_vectors_and_no_ratings_has_no_such_measures() -> None:
     batch = feed.batch([rating("u", "i", 5.0), click("u", "j")])
     found = compared(feed.learner, feed.learner, batch, 2)
     assert (found.item_cosine, found.rmse_before, found.user_norm) == (None, None, None)
+
+
+def test_rows_that_were_nothing_have_moved_by_no_share() -> None:
+    before, after = (Feed(learner("biased-mf", seed=1)) for _ in range(2))
+    history = after.batch(happenings(100))
+    after.step(history)
+    before.batch(happenings(100))
+    before.learner.tables()["item"].values[:] = 0.0
+    found = compared(before.learner, after.learner, history, len(after.ids("item")))
+    assert found.move_p50 is None
+    assert found.move_p95 is None
