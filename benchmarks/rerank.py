@@ -1,7 +1,7 @@
 """What a re-ranker costs and what it brings: `python -m benchmarks.rerank path/to/ml-latest-small`, into benchmarks/results/rerank.{json,md}.
 
 **Cost.** A streamer replays the stream with the re-ranker in its shadow and retrains everything at each fifth of it, in a process beside.
-A client asks `Recommend` at a steady rate all the while; said are the percentiles of the answers' times as it saw them, of the answers that
+The stream waits for each swap, so that the network that re-ranks is a trained one. A client asks `Recommend` at a steady rate all the while; said are the percentiles of the answers' times as it saw them, of the answers that
 were re-ranked, and what came of the re-rankings.
 
 **Worth.** The same stream in this process, networks among the re-rankers retrained at each fifth: just before each click is learned, the champion's
@@ -254,7 +254,8 @@ def page(measured: Measured) -> str:
         "",
         f"Written by `python -m benchmarks.rerank path/to/{measured.stream}`: the first {measured.candidates} candidates of `Recommend`, a deadline of {measured.deadline_ms:g} ms.",
         "",
-        f"**Cost.** {EVENTS_S:,} events and {QUERIES_S} queries a second, everything retrained at each fifth of the stream in a process beside, on the same machine; answers that were re-ranked.",
+        f"**Cost.** {EVENTS_S:,} events and {QUERIES_S} queries a second, everything retrained at each fifth of the stream in a process beside, on the same machine;",
+        "the stream waits meanwhile, so that most answers were given beside a training, and the others while events were learned. Answers that were re-ranked, as the client saw them.",
         "",
         *table(
             ("queries", "p50 ms", "p99 ms", "longest ms", "mean wait for the re-ranker ms", "swaps", "re-rankings"),

@@ -226,3 +226,9 @@ def test_rerankers_are_measured_on_the_clicks_that_evaluate_asks_about(path: Pat
     assert found.hit_rate == said.hit_rate_10 != found.reranked_hit_rate
     assert found.difference == pytest.approx(found.reranked_hit_rate - found.hit_rate)
     assert found.low <= found.difference <= found.high
+
+
+def test_the_page_of_the_reranker_is_what_was_measured() -> None:
+    measured = msgspec.json.decode((rerank.RESULTS / "rerank.json").read_bytes(), type=rerank.Measured)
+    assert (rerank.RESULTS / "rerank.md").read_text() == rerank.page(measured)
+    assert sum(measured.served.outcomes.values()) >= measured.served.queries

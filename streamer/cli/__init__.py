@@ -92,6 +92,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except StreamerError as error:
         click.echo(f"streamer: {error}", err=True)
         sys.exit(error.exit_code)
+    finally:
+        with suppress(ValueError):  # nothing is open any more, and libraries that take leave should not be interrupted
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _terminated(number: int, frame: FrameType | None) -> None:
