@@ -1,8 +1,8 @@
 """Re-ranking: another learner orders the first candidates of an answer anew, if it does so in time.
 
 Retrieval scores all items and must be quick at it; a model that is asked about 200 candidates alone may think longer about
-each. It is asked in a thread of its own, so that an answer waits for it up to the deadline and not a moment longer,
-whatever it does: too late, an error, or a score that is no number, and the order stays the one that was given. While one
+each. It is asked in a thread of its own, so that an answer waits for it up to the deadline and no longer (but for the time
+that a busy machine takes to wake a thread), whatever it does: too late, an error, or a score that is no number, and the order stays the one that was given. While one
 who was too late is still at it, nobody else waits for it at all.
 """
 
