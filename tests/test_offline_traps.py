@@ -74,7 +74,7 @@ def test_no_model_has_collapsed(name: str) -> None:
     bias, _, _ = fitted("bias", world(3000))
     said = made.predict(test.users, test.items)
     plain = error(bias.predict(test.users, test.items), test)
-    assert error(said, test) < 1.15 * plain  # the mean alone makes 2.3 times it
+    assert error(said, test) < 1.15 * plain  # the mean alone makes 1.34 times it
     assert said.std() > 0.7 * bias.predict(test.users, test.items).std()
 
 

@@ -7,7 +7,7 @@
 mu is the global bias; b_u and b_i are fitted first, and together. What earlier factors say stands still and is kept for each
 rating, as Funk does it. A factor is kept where it lowers the validation error; two in a row that do not end the fit.
 An unseen user or item has a row of 0.
-Cost: .2 s of CPU a million ratings and epoch, and some ten epochs a factor; a step also moves all rows of one factor.
+Cost: .5 s of CPU a million ratings and epoch, and some ten epochs a factor; a step also moves all rows of one factor.
 
 Funk (2006), Netflix update: try this at home, sifter.org/simon/journal/20061211.html.
 Deviation: Adam on batches in place of one rating at a time, first values drawn in place of .1 for all, and a penalty of n^-.5 a rating.

@@ -6,7 +6,7 @@
 e are embeddings of ids, x the features of `content.py`: categories, average rating, year, purity. Embeddings and biases pay a
 penalty per occurrence, hidden layers have dropout. An unseen user or item has an embedding and a bias of 0, and so is
 answered by what is known of it.
-Cost: some 5 s of CPU a million ratings and epoch. Memory: (users + items) x (2 dim + hidden + features) floats.
+Cost: some 7 s of CPU a million ratings and epoch. Memory: (users + items) x (2 dim + hidden + features) floats.
 
 Yi et al. (2019), Sampling-bias-corrected neural modeling for large corpus item recommendations, RecSys: the towers.
 Deviation: trained on ratings, with mean and biases inside, and not on clicks by a softmax.
