@@ -131,23 +131,28 @@ def test_where_torch_is_missing_the_learner_is_carried_over_and_the_others_are_r
     fed.store.close()
 
 
-def test_a_challenger_of_the_field_is_retrained_swapped_and_promoted_and_torch_never_serves(tmp_path: Path) -> None:
-    """In shadow beside the champion, refitted by torch in a process of its own, and promoted: it answers."""
+def test_challengers_of_the_field_are_retrained_swapped_promoted_and_asked_to_rerank_and_torch_never_serves(
+    tmp_path: Path,
+) -> None:
+    """In shadow beside the champions, refitted by torch in a process of its own, and promoted: they answer."""
     path, data = tmp_path / "world.jsonl", tmp_path / "d"
     run("simulate", path, "--users", "60", "--items", "80", "--events", "3000", "--duplicates", "0", "--bad", "0")
     flags = (
-        "--rating-learner", "biased-mf", "--shadow", "stochastic-mf", "--candidates", "model:stochastic-mf",
-        "--renormalise-every-events", "2000", "--hold",
+        "--rating-learner", "biased-mf", "--shadow", "stochastic-mf,deep-fm,gru4rec", "--reranker", "deep-fm",
+        "--rerank-deadline-ms", "10000", "--candidates", "model:stochastic-mf", "--renormalise-every-events", "2000", "--hold",
     )  # fmt: skip
     with streamer(data, "--replay", path, *flags) as process, Client(process.url) as client:
         drained(client, path.read_bytes().count(b"\n"))
         answers(client, "g1")
         assert generations.life(data, "g1").candidate == "model:stochastic-mf"
         trained = manifest.read(generations.place(data, "g1"))[0].trained
-        assert {"biased-mf", "stochastic-mf"} <= trained.keys(), process.output.read_text()
-        run("promote", "learner", "stochastic-mf", "--url", process.url)
-        assert "stochastic-mf" in [one.name for one in client.status().learners if one.champion]
-        assert client.predict("1", "1").source.startswith("stochastic-mf")
+        assert {"biased-mf", "stochastic-mf", "deep-fm", "gru4rec"} <= trained.keys(), process.output.read_text()
+        assert "deep-fm" in client.recommend("u1", 5).items[0].source
+        for name in ("stochastic-mf", "gru4rec"):
+            run("promote", "learner", name, "--url", process.url)
+            assert name in [one.name for one in client.status().learners if one.champion]
+        assert client.predict("u1", "i1").source.startswith("stochastic-mf")
+        assert len(client.recommend("u1", 5).items) == 5
         loaded = Path(f"/proc/{process.process.pid}/maps").read_text()
         assert "rocksdict" in loaded  # libraries are seen there
         assert "libtorch" not in loaded
