@@ -21,6 +21,7 @@ from streamer.train import Fit
 FEW = 30  # examples below which a slice says little
 VALUES = 12  # distinct ratings that are told one by one; more are told in tenths
 LISTED_USERS, LISTED_ITEMS, TOP = 60, 2_000, 10
+HARDLY = 3.0  # percent of its training error by which a model must fit better than bias only to have fitted anything
 SAME = 0.8  # share of top tens in common from which answers count as hardly personal
 
 
@@ -168,7 +169,7 @@ def _verdict(
         f"Squared error: train {_said(train)}, validation {_said(validation)}, test {_said(test)}; on the test part "
         f"{abs(shares[2]):.1f}% {'below' if shares[2] < 0 else 'above'} {name} ({differences[2].mean:+.4f} +- {differences[2].half_width:.4f}, pair by pair)."
     ]  # fmt: skip
-    if not fits or shares[0] > -1.0:
+    if not fits or shares[0] > -HARDLY:
         verdict = "high bias"
         said.append(
             f"High bias: even on the ratings it was fitted on it is hardly better than {name} ({shares[0]:+.1f}%), so it lacks what would tell "

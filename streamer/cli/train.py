@@ -141,15 +141,15 @@ def _explain(console: Console, said: Diagnosis) -> None:
 
 
 def _ratings(chosen: Sequence[tuple[Trained, Diagnosis]]) -> Table:
-    table = Table(box=None, pad_edge=False, title="Ratings", title_justify="left", title_style="bold")
-    for name in ("model", "test MSE", "over bias only", "train", "validation", "s", "verdict"):
-        table.add_column(name, justify="left" if name in ("model", "verdict") else "right")
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), title="Ratings, mean squared errors")
+    table.title_justify, table.title_style = "left", "bold"
+    for name in ("model", "test", "over bias", "train", "validation", "s", "verdict"):
+        table.add_column(name, justify="left" if name in ("model", "verdict") else "right", no_wrap=True)
     for found, said in chosen:
         over, width = share_over_bias_only(found, said)
         table.add_row(
-            found.model, f"{said.test_mse.mean:.4f} ± {said.test_mse.half_width:.3f}",
-            "-" if found.model == "bias" else f"{100 * (over - 1):+.1f}% ± {100 * width:.1f}", _said(found.train_mse),
-            _said(found.validation_mse), f"{found.seconds:.1f}", said.verdict,
+            found.model, _said(found.test_mse), "-" if found.model == "bias" else f"{100 * (over - 1):+.1f}% ± {100 * width:.1f}", _said(found.train_mse),
+            _said(found.validation_mse), f"{found.seconds:.0f}", said.verdict,
         )  # fmt: skip
     return table
 
