@@ -161,8 +161,11 @@ def _trainer(memory: Memory, name: str, chosen: Candidate) -> Trainer:
     if name not in REFITTED_BY:
         raise StreamerError(f"no trainer refits {name!r}; there are some for: {', '.join(sorted(REFITTED_BY))}")
     by = chosen.model
-    if by is None or by not in ALSO_REFITTED_BY.get(name, ()):
-        by = "factors" if by in FACTORISING and REFITTED_BY[name] == "als" else REFITTED_BY[name]
+    if by in FACTORISING and REFITTED_BY[name] == "als":
+        by = "factors"
+    elif by is None or by not in ALSO_REFITTED_BY.get(name, ()):
+        by = REFITTED_BY[name]
+        chosen = msgspec.structs.replace(chosen, model=None)  # a challenger keeps the model of its name
     return trainer(by, **{key: value for key, value in msgspec.structs.asdict(chosen).items() if value is not None})
 
 

@@ -110,6 +110,17 @@ def test_a_candidate_of_a_model_changes_biased_mf_alone(tmp_path: Path) -> None:
     fed.store.close()
 
 
+def test_a_challenger_is_refitted_by_the_model_of_its_name_whatever_the_candidate(tmp_path: Path) -> None:
+    fed = Fed(tmp_path, settings(rating_learner="biased-mf", click_learner="skip-gram", shadow=("funk-svd",)))
+    plain, other = (
+        retrained(fed.memory, fed.events(), ["funk-svd"], candidate(name)).tables["funk-svd"]
+        for name in ("all", "model:als")
+    )
+    for called, values in plain.items():
+        assert np.array_equal(values, other[called]), called
+    fed.store.close()
+
+
 def test_where_torch_is_missing_the_learner_is_carried_over_and_the_others_are_refitted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
