@@ -1,6 +1,6 @@
 """What refitting a learner of clicks is worth: the stream learned, refitted once at a cut, and every click after it ranked before it is learned.
 
-    python -m benchmarks.refit_clicks path/to/ml-latest-small [skip-gram | click-blend]
+    python -m benchmarks.refit_clicks path/to/ml-latest-small [skip-gram | click-blend [model:word2vec | model:youtube-dnn]]
 
 Ranked as `streamer evaluate` ranks (streamer.ranking); `all` is a replay, which comes to what there was. Prints a table; the
 interval is that of the difference of hits, click by click, by means of 40 blocks of consecutive clicks.
@@ -24,7 +24,7 @@ from streamer.ranking import Ranking
 from streamer.state import RocksStore
 from streamer.training import candidate, put_in, retrained
 
-CUTS, CANDIDATES = (0.2, 0.5, 0.8), ("all", "model:word2vec")
+CUTS = (0.2, 0.5, 0.8)
 BLOCKS, T = 40, 2.02
 
 
@@ -61,18 +61,18 @@ def _events(memory: Memory, batches: Sequence[Batch], user_ids: Sequence[str]) -
     return Events(list(number), list(memory.items.ids), users, *columns)
 
 
-def main(path: str, champion: str) -> None:
+def main(path: str, champion: str = "skip-gram", chosen: str = "model:word2vec") -> None:
     """Print the table."""
     rows = []
     for cut in CUTS:
-        plain, refitted = (hits(path, champion, cut, chosen) for chosen in CANDIDATES)
+        plain, refitted = (hits(path, champion, cut, one) for one in ("all", chosen))
         means = [block.mean() for block in np.array_split(refitted.astype(float) - plain, BLOCKS)]
         width = T * np.std(means, ddof=1) / np.sqrt(BLOCKS)
         gained = f"{refitted.mean() - plain.mean():+.4f} +- {width:.4f}"
         rows.append([f"{cut:.0%}", f"{len(plain):,}", f"{plain.mean():.4f}", f"{refitted.mean():.4f}", gained])
-    heads = ("cut after", "clicks ranked", "HR@10, replayed", "by word2vec", "difference")
+    heads = ("cut after", "clicks ranked", "HR@10, replayed", chosen, "difference")
     print("\n".join(table(heads, rows)))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else "skip-gram")
+    main(*sys.argv[1:])

@@ -38,6 +38,7 @@ LEARNERS = {
     "stack": "streamer.models.blend:Stack",
     "transitions": "streamer.models.transitions:Transitions",
     "skip-gram": "streamer.models.skip_gram:SkipGram",
+    "youtube-dnn": "streamer.models.skip_gram:SkipGram",
     "gru4rec": "streamer.models.gru:GRU",
     "click-blend": "streamer.models.click_blend:ClickBlend",
 }
@@ -69,6 +70,7 @@ TRAINERS = {
     "refold": "streamer.models.refold:Refold",
     "word2vec": "streamer.models.offline.word2vec:Word2Vec",
     "factors": "streamer.models.offline.factors:FittedFactors",
+    "click-factors": "streamer.models.offline.click_factors:ClickFactors",
     "network": "streamer.models.offline.network_trainer:NetworkTrainer",
     "gru4rec": "streamer.models.offline.gru_trainer:GRUTrainer",
 }
@@ -94,6 +96,7 @@ REFITTED_BY = {
     "bayesian-hybrid-plain": "replay",  # without categories there are hardly priors to begin with
     "transitions": "replay",
     "skip-gram": "replay",
+    "youtube-dnn": "click-factors",  # by the model of its name in streamer.models.offline
     "gru4rec": "gru4rec",
 }
 

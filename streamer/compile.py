@@ -39,7 +39,7 @@ class _Nobody:
 def compile_kernels(progress: Callable[[str], None]) -> None:
     """Compile, telling `progress` which learner is next. Cost: some 30 s of CPU the first time, a second afterwards."""
     for name in LEARNERS:
-        if REFITTED_BY.get(name) == "factors":  # biased-mf's kernels
+        if REFITTED_BY.get(name) in ("factors", "click-factors"):  # biased-mf's and skip-gram's kernels
             continue
         progress(name)
         with tempfile.TemporaryDirectory() as folder:

@@ -22,13 +22,15 @@ from streamer.errors import BadSettings, MissingExtra, StreamerError
 from streamer.history import PAGE_ITEMS, SEEN_WINDOW
 from streamer.memory import Memory
 from streamer.models import ALSO_REFITTED_BY, REFITTED_BY, trainer
-from streamer.models.offline import FACTORISING
+from streamer.models.offline import CLICK_FACTORISING, FACTORISING
 from streamer.protocols import Categorised, Informed, OnlineLearner, Rebuilt, Row, Rows, Trainer
 from streamer.seed import id_key
 from streamer.training_data import side_information
 
 LOG = logging.getLogger("streamer.training")
 COMPLETE = 0.99  # share of the events that a history must hold to begin with nothing
+# Learners whose rows a candidate may have fitted by a model of the field; those named like one are fitted by that.
+OF_THE_FIELD = {"biased-mf": FACTORISING, "skip-gram": CLICK_FACTORISING}
 Told = Callable[[str, float], None]  # a learner's name and the share of its training that is done
 
 
@@ -81,7 +83,7 @@ def candidate(text: str) -> Candidate:
 
 def named() -> list[str]:
     """What may stand in the place of NAME: trainers beside the default ones, and models of the field, those that factorise."""
-    return sorted({*FACTORISING, *(name for names in ALSO_REFITTED_BY.values() for name in names)})
+    return sorted({*FACTORISING, *CLICK_FACTORISING, *(name for names in ALSO_REFITTED_BY.values() for name in names)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,13 +162,13 @@ def _trainer(memory: Memory, name: str, chosen: Candidate) -> Trainer:
     memory.learners.running(name)
     if name not in REFITTED_BY:
         raise StreamerError(f"no trainer refits {name!r}; there are some for: {', '.join(sorted(REFITTED_BY))}")
-    by = chosen.model
-    if by in FACTORISING and REFITTED_BY[name] == "als":
-        by = "factors"
-    elif by is None or by not in ALSO_REFITTED_BY.get(name, ()):
-        by = REFITTED_BY[name]
-        chosen = msgspec.structs.replace(chosen, model=None)  # a challenger keeps the model of its name
-    return trainer(by, **{key: value for key, value in msgspec.structs.asdict(chosen).items() if value is not None})
+    given = {key: value for key, value in msgspec.structs.asdict(chosen).items() if value is not None}
+    called = given.pop("model", None)
+    if called in ALSO_REFITTED_BY.get(name, ()):
+        return trainer(str(called), **given)
+    if called in OF_THE_FIELD.get(name, ()):
+        return trainer("click-factors" if called in CLICK_FACTORISING else "factors", model=called, **given)
+    return trainer(REFITTED_BY[name], **given)
 
 
 def put_in(memory: Memory, found: Retrained) -> None:

@@ -28,7 +28,8 @@ def test_the_registry_names_what_there_is() -> None:
     assert set(REFITTED_BY) <= set(LEARNERS)
     assert set(REFITTED_BY.values()) <= set(TRAINERS)
     with pytest.raises(
-        BadSettings, match="no trainer 'sgd'; choose one of: als, factors, gru4rec, network, refold, replay"
+        BadSettings,
+        match="no trainer 'sgd'; choose one of: als, click-factors, factors, gru4rec, network, refold, replay",
     ):
         trainer("sgd")
 

@@ -28,6 +28,8 @@ MODELS = {
 }
 # Models of ratings that are products of a user's and an item's vector: they may refit learners like biased-mf (factors.py).
 FACTORISING = ("als", "stochastic-mf", "funk-svd", "embedding-mf", "embedding-dot-bias", "two-tower", "autorec")
+# The same of clicks: they may refit learners like skip-gram (click_factors.py).
+CLICK_FACTORISING = ("youtube-dnn",)
 
 
 def model(name: str, *, seed: int, **chosen: object) -> OfflineModel:

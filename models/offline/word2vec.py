@@ -97,12 +97,12 @@ class Word2Vec:
         told(PASS)
         self._train(learner, history, v, x, held, lambda share: told(PASS + (1.0 - 2 * PASS) * share))
         if not p.fixed:
-            scales = _suited(before, (v[clicked], x[clicked]))
+            scales = suited(before, (v[clicked], x[clicked]))
             v, x = v * scales[0], x * scales[1]
         items[:, :dim], items[:, dim:] = v, x
         told(1.0 - PASS)
         if p.vectors:
-            _learn_users(learner, history, lambda share: told(1.0 - PASS + PASS * share))
+            learn_users(learner, history, lambda share: told(1.0 - PASS + PASS * share))
         told(1.0)
         self._tables = {name: table.values for name, table in learner.tables().items()}
 
@@ -185,7 +185,7 @@ def _sentences(history: Batch, items: int) -> tuple[list[list[str]], I64]:
     return sentences, np.bincount(clicked, minlength=items)
 
 
-def _learn_users(learner: SkipGram, history: Batch, told: Callable[[float], None]) -> None:
+def learn_users(learner: SkipGram, history: Batch, told: Callable[[float], None]) -> None:
     """Learn users' vectors anew to suit the items as they are; nothing else changes."""
     dim, user, item = learner.parameters.dim, learner.user, learner.item
     tables = [table for name, table in learner.tables().items() if name != "item"]
@@ -207,7 +207,7 @@ def _learn_users(learner: SkipGram, history: Batch, told: Callable[[float], None
     learner.restored()
 
 
-def _suited(before: tuple[F32, F32], after: tuple[F32, F32]) -> tuple[np.float32, np.float32]:
+def suited(before: tuple[F32, F32], after: tuple[F32, F32]) -> tuple[np.float32, np.float32]:
     """What to multiply the v and x that were trained by, so that they suit the learner that goes on with them."""
     lengths = [[np.linalg.norm(rows.astype(np.float64), axis=1) for rows in pair] for pair in (before, after)]
     (v, x), (new_v, new_x) = [[np.sqrt(np.square(one).mean()) if len(one) else 0.0 for one in pair] for pair in lengths]
