@@ -1,7 +1,7 @@
 """Several models in one picture, over what each must beat."""
 
 from collections.abc import Sequence
-from math import nan, sqrt
+from math import inf, isfinite, nan, sqrt
 
 from streamer.diagnosis import Diagnosis
 from streamer.train import Trained
@@ -13,6 +13,8 @@ def share_over_bias_only(found: Trained, said: Diagnosis) -> tuple[float, float]
     assert found.bias_only_test_mse is not None
     if found.model == "bias":
         return 1.0, nan
+    if not found.bias_only_test_mse:  # it makes no error
+        return (inf if found.test_mse else 1.0), nan
     return found.test_mse / found.bias_only_test_mse, said.over_bias_only.half_width / found.bias_only_test_mse
 
 
@@ -21,7 +23,8 @@ def drawn_ratings(chosen: Sequence[tuple[Trained, Diagnosis]]) -> str:
     from streamer.report.figures import compared
 
     chosen = [(found, said) for found, said in chosen if found.model != "bias"] or chosen
-    shares = [share_over_bias_only(found, said) for found, said in chosen]
+    measured = [share_over_bias_only(found, said) for found, said in chosen]
+    shares = [(share if isfinite(share) else nan, width) for share, width in measured]
     return compared(
         [found.model for found, _ in chosen],
         [share for share, _ in shares],

@@ -8,7 +8,7 @@ Cameron, Miller (2015), A practitioner's guide to cluster-robust inference, Jour
 """
 
 from collections.abc import Sequence
-from math import isnan, nan, sqrt
+from math import inf, isfinite, isnan, nan, sqrt
 
 import msgspec
 import numpy as np
@@ -19,6 +19,7 @@ from streamer.protocols import Rater
 from streamer.train import Fit
 
 FEW = 30  # examples below which a slice says little
+FEW_USERS = 5  # whose errors say little of others'
 VALUES = 12  # distinct ratings that are told one by one; more are told in tenths
 LISTED_USERS, LISTED_ITEMS, TOP = 60, 2_000, 10
 HARDLY = 3.0  # percent of its training error by which a model must fit better than bias only to have fitted anything
@@ -164,21 +165,30 @@ def _verdict(
     name = "the mean alone" if fit.trained.model == "bias" else "bias only"
     fits, helps = (found.mean + found.half_width < 0 for found in (differences[0], differences[1]))
     gap = 1 - train.mean / validation.mean if validation.mean > 0 else 0.0
-    shares = [100 * found.mean / other for found, other in zip(differences, reference, strict=True)]
+    shares = [_percent(found.mean, other) for found, other in zip(differences, reference, strict=True)]
+    where = "below" if shares[2] < 0 else "above" if shares[2] > 0 else "the same as"
+    by = f"{abs(shares[2]):.1f}% " if shares[2] and isfinite(shares[2]) else ""
+    give = "" if isnan(differences[2].half_width) else f" +- {differences[2].half_width:.4f}"
     said = [
         f"Squared error: train {_said(train)}, validation {_said(validation)}, test {_said(test)}; on the test part "
-        f"{abs(shares[2]):.1f}% {'below' if shares[2] < 0 else 'above'} {name} ({differences[2].mean:+.4f} +- {differences[2].half_width:.4f}, pair by pair)."
-    ]  # fmt: skip
+        f"{by}{where} {name} ({differences[2].mean:+.4f}{give}, pair by pair)."
+    ]
+    shown = fit.parts.train.values
+    if shown.min() == shown.max():
+        said.append(
+            f"Nothing to tell apart: all {len(shown):,} ratings of the training part are {shown[0]:g}, which every model says."
+        )
+        return "fine", said
     if not fits or shares[0] > -HARDLY:
         verdict = "high bias"
         said.append(
-            f"High bias: even on the ratings it was fitted on it is hardly better than {name} ({shares[0]:+.1f}%), so it lacks what would tell "
+            f"High bias: even on the ratings it was fitted on it is {_hardly(shares[0])} better than {name} ({shares[0]:+.1f}%), so it lacks what would tell "
             "them apart: more factors or layers, weaker penalties, more epochs, or features of users and items."
         )
     elif not helps:
         verdict = "high variance"
         said.append(
-            f"High variance: it fits its own ratings {-shares[0]:.0f}% better than {name}, and those it never saw no better ({shares[1]:+.1f}% on "
+            f"High variance: it fits its own ratings {-shares[0]:.0f}% better than {name}, and those it never saw {_hardly(shares[1])} better ({shares[1]:+.1f}% on "
             "the validation part): what it learned is their noise. Fewer factors, stronger penalties, more dropout, or more data."
         )
     else:
@@ -188,7 +198,13 @@ def _verdict(
             if gap > 0.2
             else ""
         )
-        said.append(f"Fine: better than {name} on its own ratings and on those that it never saw.{more}")
+        unlike = f" On the test part it is not better than {name}." if shares[2] >= 0 else ""
+        said.append(f"Fine: better than {name} on its own ratings and on the validation part.{unlike}{more}")
+    counted = len(fit.parts.validation), len(np.unique(fit.parts.validation.users))
+    if counted[0] < FEW or counted[1] < FEW_USERS:
+        said.append(
+            f"Too little to be sure of that: the validation part is {_counted(counted[0], 'rating')} by {_counted(counted[1], 'user')}."
+        )
     apart = abs(test.mean - validation.mean)
     if apart > sqrt(test.half_width**2 + validation.half_width**2):
         said.append(
@@ -196,6 +212,19 @@ def _verdict(
             "users), so what was chosen on the one need not suit the other."
         )
     return verdict, said
+
+
+def _percent(difference: float, reference: float) -> float:
+    """Of the reference, which may make no error at all."""
+    return 100 * difference / reference if reference else inf if difference else 0.0
+
+
+def _hardly(share: float) -> str:
+    return "no" if share >= 0 else "hardly" if share > -HARDLY else "not surely"
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}" + ("" if number == 1 else "s")
 
 
 def _of_slices(

@@ -24,8 +24,11 @@ class Split(NamedTuple):
 def split(name: str, data: Dataset, test_share: float, validation_share: float, seed: int) -> Split:
     """Cut `data` by a rule of `SPLITS`; `validation_share` is of what the test part leaves.
 
-    Raises BadSettings for an unknown rule, and where a part would be empty.
+    Raises BadSettings for an unknown rule or share, and where a part would be empty.
     """
+    for share in (test_share, validation_share):
+        if not 0 < share < 1:
+            raise BadSettings(f"wanted shares between 0 and 1 to put aside, found {share}: give another")
     if name not in SPLITS:
         raise BadSettings(f"no split {name!r}; choose one of: {', '.join(sorted(SPLITS))}")
     rest, test = _cut(name, data, test_share, np.random.default_rng([seed, 0]))

@@ -1,7 +1,9 @@
 """The diagnosis finds what was put wrong on purpose."""
 
+import dataclasses
 from math import isnan
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -176,3 +178,38 @@ def test_predictions_stay_within_the_ratings_that_were_trained_on_and_are_number
     assert set(predictions(Wild(-100.0), parts.test, parts.train).tolist()) == {float(low)}  # type: ignore[arg-type]
     with pytest.raises(StreamerError, match="the model table predicts what is not finite for"):
         predictions(Wild(np.nan), parts.test, parts.train)  # type: ignore[arg-type]
+
+
+def alike(rating: float) -> Split:
+    """All ratings are the same."""
+    parts = split("random", world(600).ratings(), 0.2, 0.1, 1)
+    return Split(*(dataclasses.replace(part, values=np.full(len(part), rating, dtype=np.float32)) for part in parts))
+
+
+def test_ratings_that_are_all_the_same_leave_nothing_to_tell_apart() -> None:
+    parts = alike(4.0)
+    found = diagnose(fit(parts, plain(parts)))
+    assert found.verdict == "fine"
+    assert found.over_bias_only.mean == 0
+    assert f"all {len(parts.train):,} ratings of the training part are 4, which every model says" in " ".join(
+        found.sentences
+    )
+
+
+def test_a_reference_without_an_error_is_no_division_by_nothing(parts: Split) -> None:
+    exact = fit(parts, plain(parts))
+    values = parts.train.values, parts.validation.values, parts.test.values
+    found = diagnose(msgspec.structs.replace(exact, bias_only=values))
+    assert found.verdict == "high bias"
+    assert "on the test part above bias only" in found.sentences[0]
+
+
+def test_fine_on_the_validation_part_alone_is_said_to_be_that(parts: Split) -> None:
+    assert "On the test part it is not better" in " ".join(said(parts, 0.3, 0.3, -0.1).sentences)
+    assert "On the test part it is not better" not in " ".join(said(parts, 0.3, 0.3, 0.3).sentences)
+
+
+def test_a_verdict_on_a_handful_of_ratings_is_said_to_hang_on_them(parts: Split) -> None:
+    few = parts._replace(validation=parts.validation.chosen(np.arange(len(parts.validation)) < 7))
+    assert "the validation part is 7 ratings by" in " ".join(said(few, 0.3, 0.3, 0.3).sentences)
+    assert "Too little to be sure" not in " ".join(said(parts, 0.3, 0.3, 0.3).sentences)

@@ -164,6 +164,7 @@ def test_somebody_may_be_asked_for(world: Path) -> None:
             "user 'u7' has no rating in the test",
         ),
         (["--models", "bias", "--output", "nowhere/report.html"], "there is no folder"),
+        (["--models", "bias", "--output", "."], "it is a folder"),
     ],
 )
 def test_what_cannot_be_reported_is_refused_in_a_sentence(world: Path, options: list[str], said: str) -> None:

@@ -92,3 +92,45 @@ def test_where_torch_is_missing_it_is_named_with_the_way_to_it() -> None:
     assert said.startswith(
         "the model stochastic-mf needs torch, which is not installed: pip install 'streamer-recs[offline]'"
     )
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "said"),
+    [
+        (("--compare", " , "), 2, "--compare names no model"),
+        (("--model", "als,bias"), 78, "no model 'als,bias'"),
+        (("--model", "bias", "--test-share", "nan"), 78, "wanted shares between 0 and 1"),
+        (("--compare", "bias", "--picture", "nowhere/x.svg"), 78, "give another --picture"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_in_a_sentence_before_anything_is_fitted(
+    world: Path, tmp_path: Path, flags: tuple[str, ...], code: int, said: str
+) -> None:
+    failed = subprocess.run(
+        command("train", str(world), *flags), cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (failed.returncode, failed.stdout) == (code, "")
+    assert said in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
+def test_odd_files_are_compared_like_others(tmp_path: Path) -> None:
+    (tmp_path / "alike.csv").write_text("userId,itemId,rating\n" + "".join(f"{n % 7},{n // 7},4\n" for n in range(70)))
+    said = run("train", "alike.csv", "--compare", "bias,als", cwd=tmp_path)
+    assert "fine" in said
+    (tmp_path / "one.csv").write_text("userId,itemId,rating\n" + "".join(f"1,{n},{1 + n % 5}\n" for n in range(70)))
+    said = run("train", "one.csv", "--compare", "bias,als", cwd=tmp_path)
+    assert "nan" not in said
+
+
+def test_a_category_that_looks_like_markup_is_shown_as_it_is(tmp_path: Path) -> None:
+    item = {"topic": "items", "item_id": "0", "title": "T", "categories": ["[/red]", "[red]x[/red]"]}
+    events = [
+        {"topic": "ratings", "user_id": str(n % 9), "item_id": str(n // 9), "rating": 1 + n * n % 5} for n in range(200)
+    ]
+    for event in events:
+        event["item_id"] = str(int(str(event["item_id"])) % 3)
+    (tmp_path / "odd.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [item, *events]))
+    said = run("train", "odd.jsonl", "--model", "bias", cwd=tmp_path)
+    assert "[/red]" in said
+    assert "[red]x[/red]" in said

@@ -64,8 +64,13 @@ def report(
     file = Path(output)
     if not file.absolute().parent.is_dir():
         raise BadSettings(f"cannot write {file}: there is no folder {file.absolute().parent}; make it, or name another")
+    if file.is_dir():
+        raise BadSettings(f"cannot write {file}: it is a folder; name a file in it")
     found, html = _made(Path(path), [name.strip() for name in names.split(",") if name.strip()], user_id, plan, settings, errors, page)  # fmt: skip
-    file.write_text(html, encoding="utf-8")
+    try:
+        file.write_text(html, encoding="utf-8")
+    except OSError as error:
+        raise BadSettings(f"cannot write {file}: {error.strerror}; name another with --output") from None
     said = msgspec.structs.replace(found, report=str(file), bytes=len(html.encode()))
     if as_json:
         click.echo(msgspec.json.encode(said).decode())

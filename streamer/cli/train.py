@@ -1,7 +1,7 @@
 """`streamer train`."""
 
 from collections.abc import Callable, Sequence
-from math import nan
+from math import isfinite, isnan, nan
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +63,16 @@ def train(
     """
     if bool(name) == bool(compare):
         raise click.UsageError("give --model NAME or --compare NAME,NAME,..., and not both")
-    names = list(dict.fromkeys(one.strip() for one in (name or compare or "").split(",") if one.strip()))
+    names = [name] if name else list(dict.fromkeys(one.strip() for one in (compare or "").split(",") if one.strip()))
+    if not names:
+        raise click.UsageError("--compare names no model: give NAME,NAME,...")
     settings = settings_of(options)
     for one in names:
         model(one, seed=settings.learning.seed)  # what cannot be made is said before anything is read
+    if compare and not as_json and (Path(picture).is_dir() or not Path(picture).absolute().parent.is_dir()):
+        raise BadSettings(
+            f"cannot write the picture {picture}: wanted a file in a folder that is there; give another --picture"
+        )
     errors = Console(stderr=True)
     data = history(path, settings, errors)
     plan = Plan(split=split, test_share=test_share, validation_share=validation_share, seed=settings.learning.seed)
@@ -79,7 +85,7 @@ def train(
         for found, said in zip(fits, diagnoses, strict=True):
             click.echo(msgspec.json.encode({**msgspec.structs.asdict(found.trained), "diagnosis": said}).decode())
         return
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)  # a category may look like markup
     if name:
         console.print(_table(fits[0].trained))
         if diagnoses[0]:
@@ -131,7 +137,12 @@ def _explain(console: Console, said: Diagnosis) -> None:
             for one in slices:
                 numbers = (one.mse.mean, one.mse.half_width, one.bias_only_mse, one.mean_value, one.mean_predicted)
                 few = "yellow" if one.examples < FEW else ""
-                table.add_row(plain(one.name), f"{one.examples:,}", *(f"{number:.3f}" for number in numbers), style=few)
+                table.add_row(
+                    plain(one.name),
+                    f"{one.examples:,}",
+                    *("-" if isnan(number) else f"{number:.3f}" for number in numbers),
+                    style=few,
+                )
             if left_out > 0:
                 table.caption = f"and {left_out} more (--json has all)"
             console.print()
@@ -147,8 +158,11 @@ def _ratings(chosen: Sequence[tuple[Trained, Diagnosis]]) -> Table:
         table.add_column(name, justify="left" if name in ("model", "verdict") else "right", no_wrap=True)
     for found, said in chosen:
         over, width = share_over_bias_only(found, said)
+        share = "-" if found.model == "bias" or not isfinite(over) else f"{100 * (over - 1):+.1f}%"
+        if isfinite(width):
+            share += f" ± {100 * width:.1f}"
         table.add_row(
-            found.model, _said(found.test_mse), "-" if found.model == "bias" else f"{100 * (over - 1):+.1f}% ± {100 * width:.1f}", _said(found.train_mse),
+            found.model, _said(found.test_mse), share, _said(found.train_mse),
             _said(found.validation_mse), f"{found.seconds:.0f}", said.verdict,
         )  # fmt: skip
     return table

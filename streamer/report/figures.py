@@ -187,7 +187,7 @@ class Pictures:
             for name, curve in curves.items():
                 axes.plot(100 * ticks / items, 100 * curve[ticks], **self._style(name, marker=False))
             axes.set_xscale("log")
-            axes.set_xlim(100 / items, 100)
+            axes.set_xlim(100 / max(items, 2), 100)  # a single item is all of them
             axes.set_ylim(0, 102)
             axes.xaxis.set_major_formatter("{x:g}")
             axes.set_xlabel("most popular items (% of all)")

@@ -76,7 +76,7 @@ def models(contest: Contest) -> Section:
         low, high = _interval(one.diagnosis.test_mse)
         intervals[one.name] = low, high
         against = one.diagnosis.over_bias_only
-        share, width = against.mean / of_bias**2, against.half_width / of_bias**2
+        share, width = (part / of_bias**2 if of_bias else nan for part in (against.mean, against.half_width))
         of_itself = one.name == "bias"
         rows.append(
             (
