@@ -84,7 +84,10 @@ class LearningSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     shadow: Annotated[tuple[str, ...], _doc("learners that learn beside the champions, NAME,...")] = ()
     seed: Annotated[int, _doc("seed of every first value and every negative", ge=0, le=2**63 - 1)] = 1
     dim: Annotated[
-        Annotated[int, Meta(ge=1, le=1024)] | None, _doc("factors of biased-mf and skip-gram; default: their own, 32")
+        Annotated[int, Meta(ge=1, le=1024)] | None,
+        _doc(
+            "factors of learners that descend, biased-mf, skip-gram, deep-fm, gru4rec and their like; default: their own, 32 or 64"
+        ),
     ] = None
     latent_dim: Annotated[
         Annotated[int, Meta(ge=1, le=64)] | None,

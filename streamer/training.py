@@ -117,7 +117,12 @@ def retrained(
             learned,
         )
         chosen = msgspec.structs.replace(chosen, warm=True)
-    fitting = _trainers(memory, names or _refitted(memory), chosen)
+    names = names or _refitted(memory)
+    if chosen.model in FACTORISING and "als" not in map(REFITTED_BY.get, names):
+        LOG.warning(
+            "the candidate %s is of biased-mf, which is not among %s: add --shadow biased-mf", chosen.name, names
+        )
+    fitting = _trainers(memory, names, chosen)
     history = whole(memory, events)
     tables, churn = {}, {}
     for name, one in fitting.items():

@@ -141,6 +141,17 @@ def test_item_vectors_of_a_model_of_clicks_become_skip_grams(tmp_path: Path) -> 
     fed.store.close()
 
 
+def test_a_candidate_of_a_model_says_that_nobody_is_there_whom_it_could_fit(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fed = Fed(tmp_path)
+    retrained(fed.memory, fed.events(), ["skip-gram", "biased-mf"], candidate("model:als"))
+    assert not caplog.text
+    retrained(fed.memory, fed.events(), ["skip-gram"], candidate("model:als"))
+    assert "the candidate model:als is of biased-mf" in caplog.text
+    fed.store.close()
+
+
 def test_where_torch_is_missing_the_learner_is_carried_over_and_the_others_are_refitted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
