@@ -79,7 +79,8 @@ SPLITS: Mapping[str, Callable[[Dataset, float, np.random.Generator], Array]] = {
 def leave_last_out(data: Dataset) -> Split:
     """Each user's last click is the test, the one before it the validation; users with fewer than three only train.
 
-    Of `data`, the events that count as clicks are looked at.
+    Of `data`, the events that count as clicks are looked at. A last click on what its user had clicked before tests nothing, as
+    in `streamer.ranking`: nobody is recommended what they know.
     """
     clicks = data.clicked()
     order, starts = clicks.by_user()
@@ -87,6 +88,11 @@ def leave_last_out(data: Dataset) -> Split:
     place = np.empty(len(clicks), dtype=np.int64)
     place[order] = np.arange(len(clicks)) - np.repeat(starts[:-1], counts)
     left, enough = counts[clicks.users] - place, counts[clicks.users] >= 3
+    _, firsts = np.unique(clicks.users.astype(np.int64) << 32 | clicks.items, return_index=True)
+    new: Bool = np.zeros(len(clicks), dtype=np.bool_)
+    new[firsts] = True
     return Split(
-        clicks.chosen(~enough | (left > 2)), clicks.chosen(enough & (left == 2)), clicks.chosen(enough & (left == 1))
+        clicks.chosen(~enough | (left > 2)),
+        clicks.chosen(enough & (left == 2)),
+        clicks.chosen(enough & (left == 1) & new),
     )

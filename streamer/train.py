@@ -119,7 +119,8 @@ def cut(data: Dataset, kind: Kind, plan: Plan) -> Split:
     parts = leave_last_out(data)
     if not len(parts.test):
         raise BadSettings(
-            "wanted users with at least three clicks or likes, found none: give another PATH, or a model of ratings"
+            "wanted users with at least three clicks or likes, the last on something new to them, found none: give another PATH, "
+            "or a model of ratings"
         )
     return parts
 

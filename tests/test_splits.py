@@ -1,5 +1,7 @@
 """Parts of a history share no event, and are cut as their names say."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -59,6 +61,13 @@ def test_the_last_click_is_the_test_and_the_one_before_the_validation() -> None:
     assert parts.test.times_ms.tolist() == [6, 8]
     assert parts.validation.times_ms.tolist() == [3, 7]
     assert parts.train.times_ms.tolist() == [0, 1, 2, 4, 5]  # user 1 has two clicks, which both train
+
+
+def test_a_last_click_on_what_was_clicked_before_tests_nothing() -> None:
+    data = of_users([0, 0, 0, 1, 1, 1])
+    again = replace(data, items=np.array([3, 4, 3, 3, 4, 5], dtype=np.int32))
+    assert leave_last_out(again).test.times_ms.tolist() == [5]
+    assert len(leave_last_out(again).train) == 2
 
 
 def test_what_is_no_click_is_not_left_out_as_one() -> None:
