@@ -64,11 +64,11 @@ def learners(settings: Settings, promoted: Iterable[str] = ()) -> Learners:
     return made
 
 
-def opened(settings: Settings, generation: str | None = None, reranking: Reranker | None = None) -> Live:
-    """A generation's state, by default that of the one which answers; raises BadSettings, BadState."""
+def opened(settings: Settings, generation: str | None = None, reranking: Reranker | None = None, *also: str) -> Live:
+    """A generation's state, by default that of the one which answers, `also` with these; raises BadSettings, BadState."""
     store = RocksStore(Path(settings.state.data), generation=generation)
     try:
-        memory = Memory(learners(settings, store.promoted().values()), settings, store)
+        memory = Memory(learners(settings, [*store.promoted().values(), *also]), settings, store)
     except BaseException:
         store.close()
         raise
@@ -131,7 +131,7 @@ class App:
 
     def open(self, generation: str) -> Live:
         """See Lanes."""
-        return opened(self.settings, generation, self._reranker)
+        return opened(self.settings, generation, self._reranker, *self.memory.learners.promoted.values())
 
     def second_source(self) -> Source:
         """See Lanes."""

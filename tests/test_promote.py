@@ -9,10 +9,11 @@ import pytest
 from learning import learn, records, settings
 from process import Streamer, run, streamer
 
+from streamer import generations
 from streamer.api import METHODS
 from streamer.api.memory import MemoryAnswers
 from streamer.api.thread import serving
-from streamer.app import learners
+from streamer.app import App, learners
 from streamer.config import SecuritySettings, ServerSettings
 from streamer.events import Event, ItemUpdate, Rating, UserUpdate
 from streamer.memory import Memory
@@ -212,3 +213,20 @@ def test_beyond_loopback_only_who_bears_the_token_promotes(tmp_path: Path) -> No
         assert httpx.post(local + PROMOTE, json={"learner": "skip-gram"}).status_code == 401
         bearer = {"authorization": "Bearer secret"}
         assert httpx.post(local + PROMOTE, json={"learner": "skip-gram"}, headers=bearer).status_code == 200
+
+
+def test_who_was_promoted_runs_in_the_other_generations_too_whatever_the_settings_name_now(tmp_path: Path) -> None:
+    """A kept generation from before the promotion is opened with it, or it could never be watched or brought back."""
+    app = App(settings(data=str(tmp_path), shadow=("bias",)))
+    kept = generations.place(tmp_path, "g1") / "state"
+    kept.parent.mkdir(parents=True)
+    app.memory.store.checkpoint(kept)
+    app.memory.promote("bias")
+    app.close()
+    app = App(settings(data=str(tmp_path)))
+    other = app.open("g1")
+    try:
+        assert {"bias", "bayesian-hybrid"} <= other.memory.learners.by_name.keys()
+    finally:
+        other.close()
+        app.close()
