@@ -90,7 +90,7 @@ def _made(
     from streamer.report.user_page import asked, user_page
 
     names = checked(names)  # before anything is read
-    source = Overheard(FileSource(str(path), settings.learning.seed))
+    source = Overheard(FileSource(str(path)))
     try:
         with bar(errors, f"reading {path.name}", 0) as moved:
             data = read(source, settings, moved)

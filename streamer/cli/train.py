@@ -185,7 +185,7 @@ def _next_items(chosen: Sequence[Trained]) -> Table:
 
 def history(path: str, settings: Any, errors: Console) -> Dataset:
     """What PATH holds, with a bar while it is read."""
-    source = FileSource(path, settings.learning.seed)
+    source = FileSource(path)  # events of one moment in one order, whatever --seed draws of the split and the fit
     try:
         with bar(errors, f"reading {Path(path).name}", 0) as moved:
             return read(source, settings, moved)
