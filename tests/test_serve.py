@@ -103,7 +103,7 @@ def test_a_state_in_use_is_refused_and_still_readable(tmp_path: Path, ratings: P
     ("arguments", "sentence", "code"),
     [
         (("--replay", "nothing-there"), "nothing-there", 78),
-        (("--rating-learner", "magic"), "no learner 'magic'; choose one of: bayesian-hybrid, ", 78),
+        (("--rating-learner", "magic"), "no learner 'magic'; choose one of: ", 78),
         (("--rating-learner", "skip-gram"), "'skip-gram' learns from clicks", 78),
         (("--candidates", "all,window:0"), "no candidate 'window:0': wanted all, window:DAYS", 78),
         (("--host", "0.0.0.0"), "--insecure", 78),
