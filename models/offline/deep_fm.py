@@ -13,49 +13,20 @@ training, so that the network has something to say of new ones (Volkovs, Yu, Pou
 
 from collections.abc import Callable
 
-import msgspec
-
 from streamer.arrays import F32, I32
 from streamer.dataset import Dataset
 from streamer.models.offline import fitting
-from streamer.models.offline.fields import Rating
+from streamer.models.offline.fields import FieldsParameters, Rating
 from streamer.protocols import Epoch, Kind
-
-
-class DeepFMParameters(msgspec.Struct, frozen=True):
-    """Size, steps and penalties, for ratings of mean 0 and deviation 1."""
-
-    dim: int = 32
-    """Length of a field's vector. The paper's is 10."""
-    hidden: tuple[int, int] = (16, 16)
-    """Units of the hidden layers. With 32 or 64 the validation error on ml-latest-small is 1 to 3% higher."""
-    dropout: float = 0.5
-    """Share of hidden units left out. The paper's choice."""
-    unknown: float = 0.05
-    """Share of examples whose user, and whose item, is made unknown while training."""
-    epochs: int = 60
-    """Passes at most."""
-    batch: int = 2048
-    """Ratings a step."""
-    patience: int = 4
-    """Passes without a better validation error before it ends."""
-    learning_rate: float = 0.003
-    """Adam's."""
-    l2: float = 0.03
-    """Penalty of vectors, per occurrence."""
-    bias_l2: float = 0.005
-    """Penalty of biases, per occurrence."""
-    noise: float = 0.05
-    """Standard deviation of the first vectors."""
 
 
 class DeepFM:
     """protocols.Rater."""
 
     kind: Kind = "ratings"
-    Parameters = DeepFMParameters
+    Parameters = FieldsParameters
 
-    def __init__(self, name: str, parameters: DeepFMParameters, *, seed: int) -> None:
+    def __init__(self, name: str, parameters: FieldsParameters, *, seed: int) -> None:
         """`seed` draws first values, the order of the ratings and what is left out."""
         self.name, self.parameters, self._seed = name, parameters, seed
         self._rating: Rating | None = None

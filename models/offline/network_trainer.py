@@ -25,9 +25,7 @@ from streamer.models.biased_mf import deviation
 from streamer.models.network import Network
 from streamer.models.network_kernel import LENGTHS
 from streamer.models.offline import fitting
-from streamer.models.offline.deep_fm import DeepFMParameters
-from streamer.models.offline.embedding_network import EmbeddingNetworkParameters
-from streamer.models.offline.fields import Fields, fitted
+from streamer.models.offline.fields import Fields, FieldsParameters, fitted
 from streamer.models.replay import learn_whole
 from streamer.protocols import Epoch, OnlineLearner
 
@@ -71,9 +69,7 @@ class NetworkTrainer:
             told(1.0)
             return
         p, products = learner.parameters, learner.layout.products
-        chosen: DeepFMParameters | EmbeddingNetworkParameters = (
-            DeepFMParameters() if products else EmbeddingNetworkParameters()
-        )
+        chosen = FieldsParameters()
         batch = min(chosen.batch, max(FEWEST, len(rated) // STEPS))
         shape = msgspec.structs.replace(chosen, dim=p.dim, hidden=p.hidden, batch=batch)
         data = _dataset(learner, first, rated)
