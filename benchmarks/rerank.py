@@ -10,6 +10,7 @@ candidates in the re-ranker's order. Whether the item clicked is among the first
 bootstrap over users.
 """
 
+import os
 import statistics
 import subprocess
 import sys
@@ -57,6 +58,7 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
     outcomes: dict[str, int]  # of re-rankings
     rerank_ms: float  # mean time that an answer waited for the re-ranker
     generations: int  # swaps while it was asked
+    load: float  # of the machine before it began, processes that ran or wanted to
 
 
 class Worth(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,7 +88,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
 
 def served(path: str, settings: Settings, events: int, port: int) -> Served:
     """Replay and ask."""
-    server, url = settings.server, f"http://127.0.0.1:{port}"
+    server, url, felt = settings.server, f"http://127.0.0.1:{port}", os.getloadavg()[1]
     with tempfile.TemporaryDirectory() as folder:
         command = [
             *(sys.executable, "-m", "streamer", "serve", "--data", f"{folder}/d", "--port", str(port)),
@@ -144,7 +146,7 @@ def served(path: str, settings: Settings, events: int, port: int) -> Served:
     cuts = statistics.quantiles(times_s, n=100)
     return Served(
         queries=len(times_s), p50_ms=1000 * cuts[49], p99_ms=1000 * cuts[98], longest_ms=1000 * max(times_s), outcomes=counts,
-        rerank_ms=1000 * waited_s / max(1, sum(counts.values())), generations=generations,
+        rerank_ms=1000 * waited_s / max(1, sum(counts.values())), generations=generations, load=felt,
     )  # fmt: skip
 
 
@@ -267,7 +269,7 @@ def page(measured: Measured) -> str:
         "",
         *table(("re-ranker", "clicks", "champion", "re-ranked", "difference", "since trained"), worths),
         "",
-        f"All of it took {measured.wall_seconds / 60:.0f} minutes.",
+        f"All of it took {measured.wall_seconds / 60:.0f} minutes; the machine's load over the five minutes before the streamer began, the measure of worth among it, was {s.load:.1f}.",
         "",
     ]  # fmt: skip
     return "\n".join(lines)
