@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 import torch
 
-from streamer.arrays import F32
+from streamer.arrays import F32, Array
 from streamer.batch import RATING
 from streamer.checks.offline import world
-from streamer.dataset import Dataset
+from streamer.dataset import Dataset, nothing_known
 from streamer.models.offline import MODELS, fitting, model, product
+from streamer.models.offline.two_tower import TwoTower
 from streamer.protocols import Epoch, Rater
 from streamer.splits import split
 from streamer.train import Plan, train
@@ -134,6 +135,41 @@ def test_a_range_is_that_of_the_ratings_and_a_ninth_more(name: str) -> None:
     assert said.max() < 5.5
 
 
+def scarce() -> Dataset:
+    """Three thousand ratings of two thousand items: what users are like shows, of an item nearly nothing is known."""
+    drawn, users, items = np.random.default_rng(1), 100, 2000
+    user, item = (drawn.integers(0, count, 3000).astype(np.int32) for count in (users, items))
+    liking = 3.2 + drawn.normal(0.0, 0.6, users)[user] + drawn.normal(0.0, 0.8, 3000)
+    values = (np.round(2 * liking) / 2).clip(0.5, 5.0).astype(np.float32)
+    return Dataset(
+        nothing_known(users, items), np.full(3000, RATING, dtype=np.uint8), user, item, values,
+        np.ones(3000, dtype=np.float32), np.arange(3000, dtype=np.int64),
+    )  # fmt: skip
+
+
+def over_bias(name: str, data: Dataset) -> float:
+    (made, _, (_, _, test)), (bias, _, _) = fitted(name, data), fitted("bias", data)
+    return error(made.predict(test.users, test.items), test) / error(bias.predict(test.users, test.items), test)
+
+
+@pytest.mark.parametrize("name", RATERS)
+def test_no_model_reads_a_rating_off_an_average_that_it_is_in(name: str) -> None:
+    assert over_bias(name, scarce()) < 1.15
+
+
+def test_towers_whose_averages_have_seen_what_is_learned_only_learn_to_read_it_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    honest = TwoTower._known
+
+    def spoilt(self: TwoTower, train: Dataset, folds: Array) -> tuple[F32, F32]:
+        return honest(self, train, np.full_like(folds, -1))
+
+    assert over_bias("two-tower", scarce()) < 1.05
+    monkeypatch.setattr(TwoTower, "_known", spoilt)
+    assert over_bias("two-tower", scarce()) > 1.3
+
+
 @pytest.mark.parametrize("name", RATERS)
 def test_nothing_is_chosen_on_the_test_part(name: str) -> None:
     data = world(1500).ratings()
@@ -178,3 +214,23 @@ def test_weights_are_those_of_the_epoch_with_the_lowest_validation_loss_not_of_t
     assert len(seen) == 4
     assert network.weight.item() == seen[1]
     assert len(set(seen)) == 4
+
+
+def test_a_small_history_is_learned_in_smaller_steps_and_so_in_more_of_them() -> None:
+    for examples, batch, steps in ((1_000, 128, 8), (10_000, 312, 33), (100_000, 2048, 49)):
+        network, sizes = torch.nn.Linear(1, 1, bias=False), list[int]()
+
+        def loss(rows: torch.Tensor, network: torch.nn.Linear = network, sizes: list[int] = sizes) -> torch.Tensor:
+            sizes.append(len(rows))
+            return network.weight.sum()
+
+        fitting.descend(
+            network,
+            examples,
+            loss,
+            lambda: 0.0,
+            fitting.adam(network.parameters(), 0.1),
+            Descent(epochs=1, batch=2048),
+            unheard,
+        )
+        assert (sizes[0], len(sizes), sum(sizes)) == (batch, steps, examples)

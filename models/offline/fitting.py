@@ -16,6 +16,10 @@ from streamer.arrays import I32, Array, Bool
 from streamer.dataset import Dataset
 from streamer.protocols import Epoch
 
+SMALLEST, STEPS = (
+    128,
+    32,
+)  # a batch goes no lower to have so many steps an epoch: a small history needs them to get anywhere
 torch.set_num_threads(1)  # two on a busy machine were 7 to 10 times slower than one
 
 
@@ -28,7 +32,7 @@ class Descent(Protocol):
 
     @property
     def batch(self) -> int:
-        """Examples a step."""
+        """Examples a step at most: an epoch has STEPS of them, where a step keeps SMALLEST examples."""
 
     @property
     def patience(self) -> int:
@@ -74,12 +78,13 @@ def descend(
     and without gradients; where it is NaN (nothing to validate on) the last epoch is kept.
     """
     where = next(network.parameters()).device
+    batch = min(chosen.batch, max(SMALLEST, examples // STEPS))
     best, kept, weights = inf, 0, deepcopy(network.state_dict())
     for number in range(1, chosen.epochs + 1):
         network.train()
         order, total = torch.randperm(examples).to(where), torch.zeros((), device=where)
-        for start in range(0, examples, chosen.batch):
-            rows = order[start : start + chosen.batch]
+        for start in range(0, examples, batch):
+            rows = order[start : start + batch]
             optimiser.zero_grad()
             value = loss(rows)
             value.backward()  # type: ignore[no-untyped-call]  # torch gives it no types
