@@ -59,6 +59,14 @@ class Learners:
         """The one that answers: promoted, or named by the settings."""
         return self.by_name[self.promoted.get(kind) or self.champions[kind]]
 
+    def answering(self) -> set[str]:
+        """The champions and their experts: all others are challengers."""
+        found, left = set[str](), [self.champion(kind).name for kind in self.champions]
+        while left:
+            found.add(name := left.pop())
+            left += self.experts.get(name, {}).values()
+        return found
+
     def believer(self) -> OnlineLearner:
         """The champion for ratings; or, where it cannot be told things (Conditioned), the first of its experts that can."""
         champion = self.champion("ratings")

@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -221,8 +222,9 @@ class Shadow:
         return {name: score for name, score in found.items() if score is not None}
 
     def unsound(self) -> str:
-        """What is wrong with it by itself; empty for nothing."""
-        champion = self._lanes.live().memory.learners.champion("ratings").name
+        """What is wrong with it by itself; empty for nothing. Of a challenger only rows that are not finite: nobody asks it."""
+        learners = self._lanes.live().memory.learners
+        champion, answering = learners.champion("ratings").name, learners.answering()
         live_ratings, our_ratings = self.in_engine(
             lambda: [
                 errors[champion].ratings + errors[champion].unpredicted if champion in errors else -1
@@ -232,11 +234,13 @@ class Shadow:
         if live_ratings != our_ratings:  # it was named after the cut
             return f"{champion} was asked {our_ratings:,} times in it, {live_ratings:,} in the live one: they do not pair up"
         both = [Stability(m.learners, m.users, m.items) for m in (self._lanes.live().memory, self.memory)]
-        live, ours = ({(n.learner, n.side): n.value for n in one.norms() if n.of == "p50"} for one in both)
-        for (learner, side), norm in ours.items():
-            wanted = live.get((learner, side), 0.0)
-            finite = float("-inf") < norm < float("inf")
-            if not finite or (wanted > 0 and norm > 0 and not NORMS[0] <= norm / wanted <= NORMS[1]):
+        live = {(n.learner, n.side, n.of): n.value for n in both[0].norms()}
+        for learner, side, of, norm in both[1].norms():
+            if not isfinite(norm):
+                return f"some {side} rows of {learner} are not finite"
+            wanted = live.get((learner, side, of), 0.0)
+            middle = of == "p50" and wanted > 0 and norm > 0
+            if middle and learner in answering and not NORMS[0] <= norm / wanted <= NORMS[1]:
                 return f"the {side} rows of {learner} have a middle length of {norm:.3g}, those of the live one {wanted:.3g}"
         return ""
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 from learning import digest, events, records, settings
 
@@ -209,6 +210,24 @@ def test_who_was_promoted_meanwhile_answers_after_the_swap_too(tmp_path: Path) -
         running.live().memory.promote("biased-mf")
         running.shadow.exchange()
         assert running.live().memory.learners.champion("ratings").name == "biased-mf"
+
+
+def test_rows_of_another_length_are_unsound_in_who_answers_and_not_in_a_challenger(tmp_path: Path) -> None:
+    with process(tmp_path / "d", shadow=("stochastic-mf",)) as running:
+        running.come(CUT)
+        running.cut()
+        running.shadow.bring_up("g1")
+        for name, wanted in (("stochastic-mf", False), ("biased-mf", True)):
+            learner = running.shadow.memory.learners.by_name[name]
+            (table,) = (table for table in learner.tables().values() if table.side == "item")
+            before = table.values.copy()
+            table.values[:, :-2] *= 3.0
+            assert (f"item rows of {name} have a middle" in running.shadow.unsound()) is wanted
+            table.values[:] = before
+            table.values[0, 0] = np.inf
+            assert running.shadow.unsound() == f"some item rows of {name} are not finite"
+            table.values[:] = before
+            assert running.shadow.unsound() == ""
 
 
 def test_a_learner_that_began_elsewhere_in_the_stream_is_compared_with_nothing(tmp_path: Path) -> None:
