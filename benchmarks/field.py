@@ -45,7 +45,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
 def measured(name: str, path: str) -> Measured:
     """Fit it by every seed. Raises what `streamer train` raises."""
     settings = load({})
-    data = read(FileSource(path), settings, lambda done, of: None)
+    data = read(FileSource(path), settings, lambda done, of: None).data
     fits, cpu = [], []
     for seed in SEEDS:
         began = time.process_time()

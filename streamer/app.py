@@ -46,7 +46,7 @@ from streamer.shadow import Live
 from streamer.stability import Stability
 from streamer.standing import standing
 from streamer.state import RocksStore
-from streamer.training import candidate
+from streamer.training import candidates
 from streamer.upkeep import Upkeep
 
 ARCHIVED_S = 600.0  # how long the archive may take to come to a cut
@@ -81,8 +81,7 @@ class App:
     def __init__(self, settings: Settings) -> None:
         """Open everything; raises BadSettings and BadState. Kafka need not be there."""
         self.settings = settings
-        for name in settings.renormalisation.candidates:
-            candidate(name)
+        candidates(settings.renormalisation)
         self.folder = folder = Path(settings.state.data)
         self.log: EmbeddedLog | None = None
         self._reranker = rerank.reranker(settings.server, lambda *said: self._metrics.reranking(*said))

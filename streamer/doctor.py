@@ -31,7 +31,7 @@ from streamer.kernel import CACHE_FOLDER
 from streamer.memory import meaning
 from streamer.models import LEARNERS
 from streamer.state import FORMAT, RocksStore
-from streamer.training import candidate
+from streamer.training import candidates
 
 PYTHON = (3, 11)
 FREE_BYTES = 1 << 30
@@ -166,8 +166,7 @@ def _data(settings: Settings) -> str:
 
 def _generations(settings: Settings) -> str:
     """Which there are; of the live one, that what it was made from is whole: a journal is replayed with it."""
-    for text in settings.renormalisation.candidates:
-        candidate(text)
+    candidates(settings.renormalisation)
     folder = Path(settings.state.data)
     name, found = generations.live(folder), generations.lives(folder)
     if not found:

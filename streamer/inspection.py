@@ -73,8 +73,8 @@ class Inspection:
             case _:
                 return self._dead_letters()
 
-    def questions(self, user_id: str, limit: int) -> Answer:
-        """What to ask a user about, see questions.py; raises StreamerError where that cannot be said."""
+    def questions(self, user_id: str, limit: int, port: int) -> Answer:
+        """What to ask a user about, see questions.py, and how to answer on `port`; raises StreamerError where that cannot be said."""
         memory = _memory(self._store, self._meta)
         found = questions(memory, Recommender(memory, memory.learners.by_name[POPULARITY]), user_id, limit)
         rows = [
@@ -82,7 +82,7 @@ class Inspection:
             for one in found.questions
         ]
         columns = ("item", "title", "rated by", "narrows by", "then known to") if rows else ()
-        return Answer(found.sentences(), columns, rows, [msgspec.to_builtins(found)], found.closing())
+        return Answer(found.sentences(), columns, rows, [msgspec.to_builtins(found)], found.closing(port))
 
     def _learners(self) -> dict[str, dict[str, Table]]:
         made = self._meta.settings["learners"]

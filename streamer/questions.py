@@ -11,7 +11,7 @@ from streamer.protocols import Asking, Conditioned
 from streamer.recommend import Recommender
 
 RECOMMENDED = 100  # first items of `Recommend` that are to be known better
-PUBLISH = "http://127.0.0.1:8080/streamer.v1.EventService/Publish"
+PUBLISH = "http://127.0.0.1:{port}/streamer.v1.EventService/Publish"
 
 
 class Question(msgspec.Struct, frozen=True):
@@ -49,15 +49,15 @@ class Questions(msgspec.Struct, frozen=True):
             f"answers to these questions are expected to narrow that to about {narrowed:.2f}: {goes:.0%} of the variance goes",
         ]
 
-    def closing(self) -> list[str]:
-        """For people: how to answer."""
+    def closing(self, port: int) -> list[str]:
+        """For people: how to answer a streamer that listens on `port`."""
         if not self.questions:
             return []
         answer = {"userId": self.user_id, "itemId": self.questions[0].item_id, "rating": None}
         event = msgspec.json.encode({"events": [{"rating": answer}]}).decode().removesuffix("null}}]}") + "RATING}}]}"
         return [
             "they count from the moment they are published, in any order; leave out what is not known. The first one, with a number for RATING:",
-            f"curl -s {PUBLISH} -H 'Content-Type: application/json' -d {shlex.quote(event)}",
+            f"curl -s {PUBLISH.format(port=port)} -H 'Content-Type: application/json' -d {shlex.quote(event)}",
         ]
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import inf
+from pathlib import Path
 from typing import Any, cast
 
 import msgspec
@@ -18,6 +19,7 @@ import numpy as np
 from streamer.arrays import I32, I64, Array, Bool
 from streamer.batch import NO_PROFILES, RATING, Batch, Events, Profiles, Seen
 from streamer.churn import Churn, compared
+from streamer.config import RenormalisationSettings
 from streamer.errors import BadSettings, MissingExtra, StreamerError
 from streamer.history import PAGE_ITEMS, SEEN_WINDOW
 from streamer.memory import Memory
@@ -79,6 +81,21 @@ def candidate(text: str) -> Candidate:
         f"no candidate {text!r}: wanted all, window:DAYS, half-life:DAYS, warm, model:NAME ({', '.join(named())}), "
         "vectors:FILE or fixed-vectors:FILE, as in all,window:30"
     )
+
+
+def candidates(chosen: RenormalisationSettings) -> tuple[Candidate, ...]:
+    """Those that the settings name; raises BadSettings for what is none, and for vectors that are not there to begin in.
+
+    An external renormaliser has files of its own.
+    """
+    found = tuple(candidate(text) for text in chosen.candidates)
+    for one in found:
+        if one.vectors is not None and chosen.renormaliser != "external" and not Path(one.vectors).is_file():
+            raise BadSettings(
+                f"the candidate {one.name} wants a file of vectors, and there is none at {Path(one.vectors).absolute()}: "
+                "give a path from where the streamer is started"
+            )
+    return found
 
 
 def named() -> list[str]:

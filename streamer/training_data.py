@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -14,14 +15,32 @@ from streamer.config import EVALUATED_RECORDS, KafkaSettings, Settings
 from streamer.dataset import Dataset, SideInformation
 from streamer.learners import Learners
 from streamer.memory import Memory
+from streamer.monitor import DUPLICATE
 from streamer.protocols import Source
 from streamer.state import RocksStore
 
 Progress = Callable[[int, int], None]  # told how many records are read and how many there are
 
 
-def read(source: Source, settings: Settings, progress: Progress) -> Dataset:
-    """Everything that `source` holds; bad events and duplicates are left out. Cost: some 3 us an event.
+class History(NamedTuple):
+    """What a source held."""
+
+    data: Dataset
+    dead_letters: dict[str, int]  # by reason
+    duplicates: int
+
+    def left_out(self) -> list[str]:
+        """For people: what of the source is not in the data; empty for nothing."""
+        why = ", ".join(f"{reason} {count:,}" for reason, count in self.dead_letters.items() if count)
+        said = (
+            (sum(self.dead_letters.values()), f"bad events left out: {why}"),
+            (self.duplicates, "repeated events left out"),
+        )
+        return [f"{count:,} {what}" for count, what in said if count]
+
+
+def read(source: Source, settings: Settings, progress: Progress) -> History:
+    """Everything that `source` holds but bad events and duplicates, which are counted. Cost: some 3 us an event.
 
     The state that `settings` name is left alone. Raises BadSettings for settings that cannot be used.
     """
@@ -34,7 +53,7 @@ def read(source: Source, settings: Settings, progress: Progress) -> Dataset:
             store.close()
 
 
-def _read(source: Source, memory: Memory, settings: Settings, progress: Progress) -> Dataset:
+def _read(source: Source, memory: Memory, settings: Settings, progress: Progress) -> History:
     left = sum(count for partitions in source.lag().values() for count in partitions.values())
     number_of: dict[str, int] = {}
     users: list[int] = []
@@ -53,10 +72,12 @@ def _read(source: Source, memory: Memory, settings: Settings, progress: Progress
     def column(name: str, kind: DTypeLike) -> Array:
         return np.concatenate([np.empty(0, dtype=kind), *(getattr(part, name) for part in parts)])
 
-    return Dataset(
+    data = Dataset(
         side_information(memory, list(number_of)), column("kinds", np.uint8), np.array(users, dtype=np.int32),
         column("items", np.int32), column("values", np.float32), column("clicks", np.float32), column("times_ms", np.int64),
     )  # fmt: skip
+    duplicates = sum(outcomes[DUPLICATE] for outcomes in memory.monitor.events.values())
+    return History(data, dict(memory.monitor.dead_letters), duplicates)
 
 
 def side_information(memory: Memory, user_ids: Sequence[str]) -> SideInformation:

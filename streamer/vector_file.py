@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote
 import numpy as np
 
 from streamer.arrays import F32, Array
-from streamer.errors import StreamerError
+from streamer.errors import BadSettings
 
 HEADER_BYTES, WORD_BYTES = 64, 1024  # longest; an id has 256 bytes, three times as many where all are escaped
 DIM_LARGEST = 4096
@@ -23,7 +23,7 @@ _ADVICE = "give a file in word2vec's text or binary format, as gensim's save_wor
 
 
 def write(file: Path, item_ids: Sequence[str], vectors: Array, *, binary: bool) -> None:
-    """Write vectors (items, dim), replacing the file as a whole; raises StreamerError where it cannot be written.
+    """Write vectors (items, dim), replacing the file as a whole; raises BadSettings where it cannot be written.
 
     Text has nine digits a number, which is every float32 to the bit.
     """
@@ -36,20 +36,20 @@ def write(file: Path, item_ids: Sequence[str], vectors: Array, *, binary: bool) 
                 out.write(b"%b %b\n" % (_word(item_id).encode(), numbers))
         new.replace(file)
     except OSError as error:
-        raise StreamerError(f"cannot write vectors to {file}: {error.strerror}") from None
+        raise BadSettings(f"cannot write vectors to {file}: {error.strerror}") from None
 
 
 def read(file: Path) -> tuple[list[str], F32]:
-    """Distinct ids (items,) and their vectors (items, dim); raises StreamerError for anything that is not such a file.
+    """Distinct ids (items,) and their vectors (items, dim); raises BadSettings for anything that is not such a file.
 
     Nothing is believed of the file but what is there: memory is a few times its size, whatever its first line says.
     """
     try:
         content = file.read_bytes() if file.is_file() else None
     except OSError as error:
-        raise StreamerError(f"cannot read vectors from {file}: {error.strerror}") from None
+        raise BadSettings(f"cannot read vectors from {file}: {error.strerror}") from None
     if content is None:
-        raise StreamerError(f"no file of vectors {file}: {_ADVICE}")
+        raise BadSettings(f"no file of vectors {file}: {_ADVICE}")
     count, dim, start = _header(file, content)
     vectors: F32 = np.empty((count, dim), dtype=np.float32)
     rows = (_text if _is_text(content, start, dim) else _binary)(file, content, start, vectors)
@@ -58,14 +58,14 @@ def read(file: Path) -> tuple[list[str], F32]:
         try:
             item_id = _item_id(word.decode())
         except UnicodeDecodeError:
-            raise StreamerError(f"word {n + 1} of {file} is not UTF-8: {_ADVICE}") from None
+            raise BadSettings(f"word {n + 1} of {file} is not UTF-8: {_ADVICE}") from None
         if not item_id or item_id in item_ids:
             found = f"comes twice, as number {n + 1} again" if item_id else f"is empty, number {n + 1}"
-            raise StreamerError(f"the word {item_id[:40]!r} of {file} {found}: name each item once")
+            raise BadSettings(f"the word {item_id[:40]!r} of {file} {found}: name each item once")
         item_ids[item_id] = None
     bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
     if len(bad):
-        raise StreamerError(
+        raise BadSettings(
             f"the vector of {list(item_ids)[bad[0]][:40]!r} in {file} holds what is no finite number of 32 bits: train again"
         )
     return list(item_ids), vectors
@@ -76,12 +76,12 @@ def _header(file: Path, content: bytes) -> tuple[int, int, int]:
     end = content.find(b"\n", 0, HEADER_BYTES)
     parts = content[: max(end, 0)].split()
     if len(parts) != 2 or not all(part.isdigit() for part in parts):
-        raise StreamerError(f"{file} begins with {content[:20]!r}, not with a line of two numbers: {_ADVICE}")
+        raise BadSettings(f"{file} begins with {content[:20]!r}, not with a line of two numbers: {_ADVICE}")
     count, dim = map(int, parts)
     if not 0 < dim <= DIM_LARGEST:
-        raise StreamerError(f"vectors in {file} have {dim} numbers each: from 1 to {DIM_LARGEST} can be read")
+        raise BadSettings(f"vectors in {file} have {dim} numbers each: from 1 to {DIM_LARGEST} can be read")
     if count > (len(content) - end) // (2 * dim + 1):  # a word, and a digit and a space a number
-        raise StreamerError(
+        raise BadSettings(
             f"{file} says that it holds {count} vectors of {dim} numbers, and has {len(content)} bytes: it was cut off, "
             "or is not what it says; write it again"
         )
@@ -109,12 +109,12 @@ def _text(file: Path, content: bytes, start: int, vectors: F32) -> Iterator[byte
             with np.errstate(over="ignore"):  # infinite then, and refused
                 vectors[n] = [float(number) for number in numbers]
         except ValueError:
-            raise StreamerError(
+            raise BadSettings(
                 f"line {n + 2} of {file} should be a word and {vectors.shape[1]} numbers, and is not: {_ADVICE}"
             ) from None
         yield word
     if lines.read().strip():
-        raise StreamerError(f"{file} goes on after the {len(vectors)} vectors of its first line: write it again")
+        raise BadSettings(f"{file} goes on after the {len(vectors)} vectors of its first line: write it again")
 
 
 def _binary(file: Path, content: bytes, start: int, vectors: F32) -> Iterator[bytes]:
@@ -123,12 +123,12 @@ def _binary(file: Path, content: bytes, start: int, vectors: F32) -> Iterator[by
     for n in range(len(vectors)):
         end = content.find(b" ", start, start + WORD_BYTES)
         if end < 0 or len(content) < end + 1 + size:
-            raise StreamerError(f"word {n + 1} of {len(vectors)} in {file} is cut off: {_ADVICE}")
+            raise BadSettings(f"word {n + 1} of {len(vectors)} in {file} is cut off: {_ADVICE}")
         vectors[n] = np.frombuffer(content, dtype="<f4", count=vectors.shape[1], offset=end + 1)
         yield content[start:end].lstrip(b"\n")
         start = end + 1 + size
     if content[start:].strip():
-        raise StreamerError(f"{file} goes on after the {len(vectors)} vectors of its first line: write it again")
+        raise BadSettings(f"{file} goes on after the {len(vectors)} vectors of its first line: write it again")
 
 
 def _word(item_id: str) -> str:

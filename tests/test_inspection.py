@@ -174,6 +174,9 @@ def test_questions_to_a_user_are_shown_with_a_way_to_answer(run: Run, tmp_path: 
     )  # the columns' names, and all that anybody has rated
     (command,) = (line for line in lines if line.startswith("curl"))
     words = shlex.split(command.replace("RATING", "4.5"))
+    assert "http://127.0.0.1:8080/streamer.v1.EventService/Publish" in words
+    (tmp_path / "elsewhere.toml").write_text("[server]\nport = 8123\n")
+    assert "http://127.0.0.1:8123/" in run(*arguments, "--config", tmp_path / "elsewhere.toml")[1]
     assert json.loads(words[-1]) == {
         "events": [{"rating": {"userId": "o'neil A", "itemId": first.split()[0], "rating": 4.5}}]
     }

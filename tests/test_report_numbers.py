@@ -242,5 +242,5 @@ def test_what_passes_a_source_is_remembered_of_the_catalogue_alone(tmp_path: Pat
     file = tmp_path / "events.jsonl"
     file.write_text('{"item_id": "i1", "title": "One"}\n{"user_id": "u1", "item_id": "i1", "rating": 3}\n')
     source = Overheard(FileSource(str(file), 1))
-    assert read(source, settings(), lambda done, of: None).side.titles == ["One"]
+    assert read(source, settings(), lambda done, of: None).data.side.titles == ["One"]
     assert [record.topic for record in source.catalogue] == ["items"]

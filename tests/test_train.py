@@ -123,6 +123,31 @@ def test_odd_files_are_compared_like_others(tmp_path: Path) -> None:
     assert "nan" not in said
 
 
+def test_what_is_left_out_of_a_file_is_counted_and_said(tmp_path: Path) -> None:
+    rows = [f"u{n % 7},i{n // 7},{1 + n % 5},{n}" for n in range(70)]
+    rows[3:3] = ["u1,i1,abc,3", ",i2,3,3", "u1,i2,99e999,3"]
+    (tmp_path / "odd.csv").write_text("user_id,item_id,rating,timestamp\n" + "\n".join(rows) + "\n")
+    for asked in (("train", "odd.csv", "--model", "bias"), ("report", "odd.csv", "--models", "bias")):
+        done = subprocess.run(command(*asked), cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
+        assert "3 bad events left out: " in done.stderr
+        assert "bad_id 1" in done.stderr
+
+
+def test_models_that_a_history_cannot_be_cut_for_are_left_out_of_a_comparison(tmp_path: Path) -> None:
+    clicks = [
+        {"user_id": f"u{n % 9}", "item_id": f"i{7 * n % 23}", "kind": "click", "timestamp_ms": n}
+        for n in range(90)
+    ]
+    (tmp_path / "clicks.jsonl").write_text("".join(json.dumps(one) + "\n" for one in clicks))
+    chosen = ("train", "clicks.jsonl", "--compare", "als,transitions")
+    done = subprocess.run(command(*chosen), cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
+    assert "als was left out: wanted at least 10 ratings" in done.stderr
+    assert "transitions" in done.stdout
+    chosen = ("train", "clicks.jsonl", "--compare", "als,bias")
+    done = subprocess.run(command(*chosen), cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (78, "")
+
+
 def test_a_category_that_looks_like_markup_is_shown_as_it_is(tmp_path: Path) -> None:
     item = {"topic": "items", "item_id": "0", "title": "T", "categories": ["[/red]", "[red]x[/red]"]}
     events = [

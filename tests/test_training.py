@@ -3,20 +3,21 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from learning import settings
 
 from streamer.app import learners
 from streamer.batch import CLICK, RATING, Batch, Events
-from streamer.config import Settings
+from streamer.config import RenormalisationSettings, Settings
 from streamer.consumers.stream import StreamSource
 from streamer.errors import BadSettings, StreamerError
 from streamer.memory import Memory
 from streamer.models import REFITTED_BY
 from streamer.producers.simulate import World
 from streamer.state import RocksStore
-from streamer.training import Candidate, Retrained, candidate, put_in, retrained, whole
+from streamer.training import Candidate, Retrained, candidate, candidates, put_in, retrained, whole
 
 WORLD = World(users=60, items=80, events=3000, duplicates=0.0, late=0.0, bad=0.0)
 CHOSEN = settings(rating_learner="biased-mf", click_learner="skip-gram")
@@ -199,6 +200,17 @@ def test_candidates_are_read_as_they_are_named(text: str) -> None:
 def test_other_candidates_are_refused_with_what_there_is(text: str) -> None:
     with pytest.raises(BadSettings, match=r"wanted all, window:DAYS, half-life:DAYS, warm, model:NAME"):
         candidate(text)
+
+
+def test_vectors_that_are_not_there_start_nothing_unless_they_are_elsewhere(tmp_path: Path) -> None:
+    there, missing = tmp_path / "there.bin", tmp_path / "missing.bin"
+    there.touch()
+    chosen = RenormalisationSettings(candidates=("all", f"vectors:{there}"))
+    assert [one.name for one in candidates(chosen)] == ["all", f"vectors:{there}"]
+    wanting = msgspec.structs.replace(chosen, candidates=(f"fixed-vectors:{missing}",))
+    with pytest.raises(BadSettings, match=rf"there is none at {missing}"):
+        candidates(wanting)
+    assert candidates(msgspec.structs.replace(wanting, renormaliser="external"))[0].fixed
 
 
 def test_a_warm_candidate_goes_on_from_the_live_rows_and_leaves_others_alone(all_of_them: Fed) -> None:

@@ -19,7 +19,7 @@ from streamer.garbage import collect_seldom
 from streamer.producers.simulate import World
 from streamer.protocols import Source
 from streamer.renormalised import Renormalised, Trial
-from streamer.training import candidate
+from streamer.training import candidates
 
 
 @click.command(epilog="Example:  streamer evaluate path/to/ml-latest-small --learner bias")
@@ -51,7 +51,7 @@ def evaluate(
     settings = settings_of(options)
     trial = None
     if renormalise_every_events is not None:
-        trial = Trial(renormalise_every_events, tuple(candidate(name) for name in settings.renormalisation.candidates))
+        trial = Trial(renormalise_every_events, candidates(settings.renormalisation))
     if simulate == bool(path):
         raise click.UsageError("give a PATH or --simulate, and not both")
     errors = Console(stderr=True)

@@ -41,12 +41,13 @@ def inspect(
         )
     if what in ("user", "item"):
         check_id(external_id or "", f"the {what}'s id")
-    inspection = Inspection(settings_of(dict(options)).state.data)
+    settings = settings_of(dict(options))
+    inspection = Inspection(settings.state.data)
     try:
         if digest:
             _digest(inspection, as_json)
         elif questions:
-            _show(inspection.questions(external_id or "", limit), as_json)
+            _show(inspection.questions(external_id or "", limit, settings.server.port), as_json)
         else:
             _show(inspection.look(what or "", external_id or ""), as_json)
     finally:

@@ -93,9 +93,11 @@ def _made(
     source = Overheard(FileSource(str(path)))
     try:
         with bar(errors, f"reading {path.name}", 0) as moved:
-            data = read(source, settings, moved)
+            data, *_ = history = read(source, settings, moved)
     finally:
         source.close()
+    for sentence in history.left_out():
+        errors.print(sentence, style="yellow", soft_wrap=True)
     if user_id is not None:
         asked(data, cut(data, "ratings", plan).test, user_id)  # before anything is fitted
     with bar(errors, "fitting", 0) as moved:

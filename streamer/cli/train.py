@@ -20,7 +20,7 @@ from streamer.errors import BadSettings
 from streamer.models.offline import MODELS, model
 from streamer.protocols import Epoch
 from streamer.splits import SPLITS
-from streamer.train import Plan, Told, Trained
+from streamer.train import Fit, Plan, Told, Trained
 from streamer.train import train as fit
 from streamer.training_data import read
 
@@ -76,10 +76,17 @@ def train(
     errors = Console(stderr=True)
     data = history(path, settings, errors)
     plan = Plan(split=split, test_share=test_share, validation_share=validation_share, seed=settings.learning.seed)
-    fits = []
+    fits, refused = list[Fit](), dict[str, BadSettings]()
     for one in names:
-        with bar(errors, f"fitting {one}", 0) as moved:
-            fits.append(fit(one, data, plan, told(moved)))
+        try:
+            with bar(errors, f"fitting {one}", 0) as moved:
+                fits.append(fit(one, data, plan, told(moved)))
+        except BadSettings as error:
+            refused[one] = error
+    for one, why in refused.items():
+        if not fits:
+            raise why
+        errors.print(f"{one} was left out: {why}", style="yellow", soft_wrap=True)
     diagnoses = [diagnose(found) if found.predicted else None for found in fits]
     if as_json:
         for found, said in zip(fits, diagnoses, strict=True):
@@ -188,9 +195,12 @@ def history(path: str, settings: Any, errors: Console) -> Dataset:
     source = FileSource(path)  # events of one moment in one order, whatever --seed draws of the split and the fit
     try:
         with bar(errors, f"reading {Path(path).name}", 0) as moved:
-            return read(source, settings, moved)
+            found = read(source, settings, moved)
     finally:
         source.close()
+    for sentence in found.left_out():
+        errors.print(sentence, style="yellow", soft_wrap=True)
+    return found.data
 
 
 def told(moved: Any) -> Told:
