@@ -135,8 +135,7 @@ def test_what_is_left_out_of_a_file_is_counted_and_said(tmp_path: Path) -> None:
 
 def test_models_that_a_history_cannot_be_cut_for_are_left_out_of_a_comparison(tmp_path: Path) -> None:
     clicks = [
-        {"user_id": f"u{n % 9}", "item_id": f"i{7 * n % 23}", "kind": "click", "timestamp_ms": n}
-        for n in range(90)
+        {"user_id": f"u{n % 9}", "item_id": f"i{7 * n % 23}", "kind": "click", "timestamp_ms": n} for n in range(90)
     ]
     (tmp_path / "clicks.jsonl").write_text("".join(json.dumps(one) + "\n" for one in clicks))
     chosen = ("train", "clicks.jsonl", "--compare", "als,transitions")
