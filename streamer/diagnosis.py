@@ -81,7 +81,7 @@ def diagnose(fit: Fit) -> Diagnosis:
     in_common, alike = _top_tens_in_common(fit), _never_seen_alike(fit)
     verdict, sentences = _verdict(fit, of_parts, differences, [float(other.mean()) for other in reference])
     sentences += _of_slices(by_category, by_value, of_parts[2], [users_never_seen, items_never_seen])
-    sentences += _of_answers(in_common, alike)
+    sentences += of_answers(in_common, alike)
     return Diagnosis(
         verdict=verdict, sentences=tuple(sentences), train_mse=of_parts[0], validation_mse=of_parts[1],
         test_mse=of_parts[2], over_bias_only=differences[2], by_category=tuple(by_category), by_value=tuple(by_value),
@@ -264,7 +264,8 @@ def _of_slices(
     return said
 
 
-def _of_answers(in_common: float | None, alike: bool | None) -> list[str]:
+def of_answers(in_common: float | None, alike: bool | None = None) -> list[str]:
+    """Whether they are anybody's own."""
     said = []
     if in_common is not None:
         personal = "hardly personal" if in_common >= SAME else "their own"
@@ -289,12 +290,17 @@ def _top_tens_in_common(fit: Fit) -> float | None:
     train = fit.parts.train
     users = np.argsort(-np.bincount(train.users, minlength=train.user_count), kind="stable")[:LISTED_USERS]
     said = _answers(fit, users[np.isin(users, train.users)].astype(np.int32))
-    if len(said) < 2 or said.shape[1] <= TOP:
+    return tens_in_common(said)
+
+
+def tens_in_common(scores: F32) -> float | None:
+    """Share of their top tens that two users have in common, the mean over pairs, of scores (users, items); None for too few of either."""
+    if len(scores) < 2 or scores.shape[1] <= TOP:
         return None
-    tops = np.zeros(said.shape, dtype=np.float32)
-    np.put_along_axis(tops, np.argsort(-said, axis=1, kind="stable")[:, :TOP], 1.0, axis=1)
+    tops = np.zeros(scores.shape, dtype=np.float32)
+    np.put_along_axis(tops, np.argsort(-scores, axis=1, kind="stable")[:, :TOP], 1.0, axis=1)
     shared = tops @ tops.T / TOP
-    return float((shared.sum() - len(said)) / (len(said) * (len(said) - 1)))
+    return float((shared.sum() - len(scores)) / (len(scores) * (len(scores) - 1)))
 
 
 def _never_seen_alike(fit: Fit) -> bool | None:

@@ -7,7 +7,7 @@ Beside it stand popularity, and one-pass transitions with an interval for the di
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import inf, log2, sqrt
 
 import msgspec
@@ -161,7 +161,7 @@ def _mse(predicted: F32, part: Dataset) -> float:
 
 def _ranked(said: Trained, made: OfflineModel, parts: Split, plan: Plan) -> Fit:
     assert isinstance(made, NextItem)
-    ranks = next_item_ranks(made, parts)
+    ranks = next_item_ranks(made, parts.train, parts[:2], parts.test)
     popular, counted = (_ranks_of(name, parts, plan) for name in (BASELINES["clicks"], "transitions"))
     over: F64 = (ranks <= RANKED_AT) - (counted <= RANKED_AT).astype(np.float64)
     return Fit(
@@ -178,7 +178,7 @@ def _ranks_of(name: str, parts: Split, plan: Plan) -> F64:
     baseline = model(name, seed=plan.seed)
     baseline.fit(parts.train, parts.validation, lambda epoch: None)
     assert isinstance(baseline, NextItem)
-    return next_item_ranks(baseline, parts)
+    return next_item_ranks(baseline, parts.train, parts[:2], parts.test)
 
 
 def interval(differences: F64, seed: int) -> tuple[float, float]:
@@ -194,36 +194,36 @@ def interval(differences: F64, seed: int) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def next_item_ranks(made: NextItem, parts: Split) -> F64:
-    """The rank of each test click after all earlier clicks of its user, inf for a miss, (test clicks,)."""
-    train, test = parts.train, parts.test
+def next_item_ranks(made: NextItem, train: Dataset, before: Sequence[Dataset], asked: Dataset) -> F64:
+    """The rank of each click of `asked` (n,), one a user, after its user's clicks in `before`, inf for a miss.
+
+    Ranked are the items that were clicked in `train`, without those in the user's history.
+    """
     known: Bool = np.bincount(train.items, minlength=train.item_count) > 0
-    histories = _before(parts)
+    histories = _before(before, asked)
     spots = np.cumsum(known) - 1  # an item's place among those that are ranked
-    ranks = np.full(len(test), inf)
-    for start in range(0, len(test), SLICE):
-        users = test.users[start : start + SLICE]
+    ranks = np.full(len(asked), inf)
+    for start in range(0, len(asked), SLICE):
+        users = asked.users[start : start + SLICE]
         scores = made.scores(users, [histories[user] for user in users.tolist()])
         for n, user in enumerate(users.tolist()):
-            item = test.items[start + n]
+            item = asked.items[start + n]
             if known[item]:
-                before = np.unique(histories[user])
-                left_out = spots[before[known[before] & (before != item)]].astype(np.int32)
+                own = np.unique(histories[user])
+                left_out = spots[own[known[own] & (own != item)]].astype(np.int32)
                 ranks[start + n] = rank(scores[n, known], int(spots[item]), left_out)
     return ranks
 
 
-def _before(parts: Split) -> dict[int, I32]:
-    """Each tested user's clicks before the one that is tested."""
-    users = np.concatenate([parts.train.users, parts.validation.users])
-    items = np.concatenate([parts.train.items, parts.validation.items])
-    times = np.concatenate([parts.train.times_ms, parts.validation.times_ms])
+def _before(parts: Sequence[Dataset], asked: Dataset) -> dict[int, I32]:
+    """The clicks in `parts` of each user of `asked`, oldest first."""
+    users, items, times = (np.concatenate([getattr(one, of) for one in parts]) for of in ("users", "items", "times_ms"))
     order = np.lexsort((np.arange(len(users)), times, users))
     users, items = users[order], items[order]
-    starts, ends = (np.searchsorted(users, parts.test.users, side=side) for side in ("left", "right"))
+    starts, ends = (np.searchsorted(users, asked.users, side=side) for side in ("left", "right"))
     return {
         user: items[start:end]
-        for user, start, end in zip(parts.test.users.tolist(), starts.tolist(), ends.tolist(), strict=True)
+        for user, start, end in zip(asked.users.tolist(), starts.tolist(), ends.tolist(), strict=True)
     }
 
 

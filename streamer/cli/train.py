@@ -18,6 +18,7 @@ from streamer.dataset import Dataset
 from streamer.diagnosis import FEW, Diagnosis, diagnose
 from streamer.errors import BadSettings
 from streamer.models.offline import MODELS, model
+from streamer.next_item_diagnosis import NextItemDiagnosis, diagnose_next_items
 from streamer.protocols import Epoch
 from streamer.splits import SPLITS
 from streamer.train import Fit, Plan, Told, Trained
@@ -87,7 +88,7 @@ def train(
         if not fits:
             raise why
         errors.print(f"{one} was left out: {why}", style="yellow", soft_wrap=True)
-    diagnoses = [diagnose(found) if found.predicted else None for found in fits]
+    diagnoses = [diagnose(found) if found.predicted else diagnose_next_items(found) for found in fits]
     if as_json:
         for found, said in zip(fits, diagnoses, strict=True):
             click.echo(msgspec.json.encode({**msgspec.structs.asdict(found.trained), "diagnosis": said}).decode())
@@ -95,24 +96,30 @@ def train(
     console = Console(highlight=False, markup=False)  # a category may look like markup
     if name:
         console.print(_table(fits[0].trained))
-        if diagnoses[0]:
-            _explain(console, diagnoses[0])
+        console.print()
+        for sentence in diagnoses[0].sentences:
+            console.print(sentence)
+        if isinstance(diagnoses[0], Diagnosis):
+            _errors(console, diagnoses[0])
+        else:
+            _hits(console, diagnoses[0])
         return
-    ratings = [(found.trained, said) for found, said in zip(fits, diagnoses, strict=True) if said]
-    clicks = [found.trained for found in fits if found.trained.kind == "clicks"]
+    told_of = [(found.trained, said) for found, said in zip(fits, diagnoses, strict=True)]
+    ratings = [(found, said) for found, said in told_of if isinstance(said, Diagnosis)]
+    clicks = [(found, said) for found, said in told_of if isinstance(said, NextItemDiagnosis)]
     if ratings:
         ratings.sort(key=lambda one: one[1].test_mse.mean)
         console.print(_ratings(ratings))
         console.print(REFERENCE, soft_wrap=True)
         _draw(console, Path(picture), drawn_ratings, ratings)
     if clicks:
-        clicks.sort(key=lambda one: -(one.hit_rate_10 or 0.0))
+        clicks.sort(key=lambda one: -one[1].test.hit_rate_10)
         console.print(_next_items(clicks))
         _draw(
             console,
             Path(picture).with_stem(f"{Path(picture).stem}-next-items" if ratings else Path(picture).stem),
             drawn_clicks,
-            clicks,
+            [found for found, _ in clicks],
         )
 
 
@@ -127,35 +134,58 @@ def _draw(console: Console, file: Path, drawn: Callable[[Any], str], chosen: Any
         console.print(f"drawn in {file}", soft_wrap=True)
 
 
-def _explain(console: Console, said: Diagnosis) -> None:
-    console.print()
-    for sentence in said.sentences:
-        console.print(sentence)
-    for title, slices, left_out in (
-        ("by category, worst first", said.by_category[:SHOWN], len(said.by_category) - SHOWN),
-        ("by what was given", said.by_value, 0),
+def _errors(console: Console, said: Diagnosis) -> None:
+    columns = ("ratings", "MSE", "+-", "bias only", "given", "expected")
+    for title, slices, shown in (
+        ("by category, worst first", said.by_category, SHOWN),
+        ("by what was given", said.by_value, None),
     ):
-        if slices:
-            table = Table(
-                title=f"Test error {title}", title_justify="left", title_style="bold", box=None, pad_edge=False
+        rows = [
+            (
+                one.name,
+                one.examples,
+                one.mse.mean,
+                one.mse.half_width,
+                one.bias_only_mse,
+                one.mean_value,
+                one.mean_predicted,
             )
-            for name in ("", "ratings", "MSE", "+-", "bias only", "given", "expected"):
-                table.add_column(name, justify="left" if not name else "right")
-            for one in slices:
-                numbers = (one.mse.mean, one.mse.half_width, one.bias_only_mse, one.mean_value, one.mean_predicted)
-                few = "yellow" if one.examples < FEW else ""
-                table.add_row(
-                    plain(one.name),
-                    f"{one.examples:,}",
-                    *("-" if isnan(number) else f"{number:.3f}" for number in numbers),
-                    style=few,
-                )
-            if left_out > 0:
-                table.caption = f"and {left_out} more (--json has all)"
-            console.print()
-            console.print(table)
+            for one in slices
+        ]
+        _slices(console, f"Test error {title}", columns, rows, shown)
     console.print()
     console.print(REFERENCE)
+
+
+def _hits(console: Console, said: NextItemDiagnosis) -> None:
+    columns = ("clicks", "HR@10", "from", "to", "popularity")
+    for title, slices in (
+        ("by category, worst first", said.by_category),
+        ("by how often the item was clicked", said.by_popularity),
+        ("by the user's earlier clicks", said.by_history),
+    ):
+        rows = [
+            (one.name, one.examples, one.hit_rate_10, one.low, one.high, one.popularity_hit_rate_10) for one in slices
+        ]
+        _slices(console, f"Test hit rate {title}", columns, rows, SHOWN)
+
+
+def _slices(
+    console: Console, title: str, columns: Sequence[str], rows: Sequence[tuple[Any, ...]], shown: int | None
+) -> None:
+    """A table of the first `shown` of `rows`: a name, how many examples, numbers."""
+    if not rows:
+        return
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for name in ("", *columns):
+        table.add_column(name, justify="left" if not name else "right")
+    for name, examples, *numbers in rows[:shown]:
+        told = ("-" if isnan(number) else f"{number:.3f}" for number in numbers)
+        table.add_row(plain(name), f"{examples:,}", *told, style="yellow" if examples < FEW else "")
+    if shown and len(rows) > shown:
+        table.caption = f"and {len(rows) - shown} more (--json has all)"
+    console.print()
+    console.print(table)
 
 
 def _ratings(chosen: Sequence[tuple[Trained, Diagnosis]]) -> Table:
@@ -175,17 +205,17 @@ def _ratings(chosen: Sequence[tuple[Trained, Diagnosis]]) -> Table:
     return table
 
 
-def _next_items(chosen: Sequence[Trained]) -> Table:
-    table = Table(box=None, pad_edge=False, title="Next items", title_justify="left", title_style="bold")
-    for name in ("model", "HR@10", "NDCG@10", "over transitions", "95% interval", "s"):
-        table.add_column(name, justify="left" if name == "model" else "right")
-    for found in chosen:
+def _next_items(chosen: Sequence[tuple[Trained, NextItemDiagnosis]]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), title="Next items")
+    table.title_justify, table.title_style = "left", "bold"
+    for name in ("model", "HR@10", "NDCG@10", "over transitions (95%)", "train", "s", "verdict"):
+        table.add_column(name, justify="left" if name in ("model", "verdict") else "right", no_wrap=True)
+    for found, said in chosen:
         low, high = found.hit_rate_10_over_transitions_interval or (nan, nan)
         itself = found.model == "transitions"
         table.add_row(
             found.model, _said(found.hit_rate_10), _said(found.ndcg_10),
-            "-" if itself else f"{found.hit_rate_10_over_transitions or 0.0:+.4f}",
-            "" if itself else f"{low:+.4f} to {high:+.4f}", f"{found.seconds:.1f}",
+            "-" if itself else f"{found.hit_rate_10_over_transitions or 0.0:+.3f} ({low:+.3f} to {high:+.3f})", _said(said.train.hit_rate_10), f"{found.seconds:.0f}", said.verdict,
         )  # fmt: skip
     return table
 
