@@ -200,10 +200,10 @@ def _verdict(
         )
         unlike = f" On the test part it is not better than {name}." if shares[2] >= 0 else ""
         said.append(f"Fine: better than {name} on its own ratings and on the validation part.{unlike}{more}")
-    counted = len(fit.parts.validation), len(np.unique(fit.parts.validation.users))
-    if counted[0] < FEW or counted[1] < FEW_USERS:
+    ratings, users = len(fit.parts.validation), len(np.unique(fit.parts.validation.users))
+    if ratings < FEW or users < FEW_USERS:
         said.append(
-            f"Too little to be sure of that: the validation part is {_counted(counted[0], 'rating')} by {_counted(counted[1], 'user')}."
+            f"Too little to be sure of that: the validation part is {counted(ratings, 'rating')} by {counted(users, 'user')}."
         )
     apart = abs(test.mean - validation.mean)
     if apart > sqrt(test.half_width**2 + validation.half_width**2):
@@ -223,7 +223,8 @@ def _hardly(share: float) -> str:
     return "no" if share >= 0 else "hardly" if share > -HARDLY else "not surely"
 
 
-def _counted(number: int, what: str) -> str:
+def counted(number: int, what: str) -> str:
+    """1 click, 2,000 clicks."""
     return f"{number:,} {what}" + ("" if number == 1 else "s")
 
 

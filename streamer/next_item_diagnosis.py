@@ -17,7 +17,7 @@ import numpy as np
 
 from streamer.arrays import F64, I32, I64, Bool
 from streamer.dataset import Dataset
-from streamer.diagnosis import FEW, LISTED_USERS, of_answers, tens_in_common
+from streamer.diagnosis import FEW, LISTED_USERS, counted, of_answers, tens_in_common
 from streamer.models.offline import model
 from streamer.protocols import NextItem
 from streamer.train import BASELINES, RANKED_AT, Fit, interval, next_item_ranks
@@ -43,8 +43,8 @@ class NextItemDiagnosis(msgspec.Struct, frozen=True, kw_only=True):
 
     verdict: str  # high bias, high variance or fine
     sentences: tuple[str, ...]  # why, and what to do about it
-    train: HitRate
-    validation: HitRate
+    train: HitRate | None
+    validation: HitRate | None
     test: HitRate
     over_popularity: float  # test: the difference
     over_popularity_interval: tuple[float, float]
@@ -71,7 +71,7 @@ class _Part(NamedTuple):
         rate, reference = float(self.hits[chosen].mean()), float(self.reference[chosen].mean())
         middle, width = rate + Z * Z / (2 * n), Z * sqrt(rate * (1 - rate) / n + (Z / (2 * n)) ** 2)
         low, high = ((middle + sign * width) / (1 + Z * Z / n) for sign in (-1, 1))
-        return HitRate(name, n, rate, max(0.0, low), min(1.0, high), reference)
+        return HitRate(name, n, rate, min(rate, max(0.0, low)), max(rate, min(1.0, high)), reference)  # rounded below 1
 
     def over(self, seed: int) -> tuple[float, tuple[float, float]]:
         """How far hits are above those of popularity, and the interval."""
@@ -80,10 +80,11 @@ class _Part(NamedTuple):
 
 
 def diagnose_next_items(fit: Fit) -> NextItemDiagnosis:
-    """Look at a fit of a model of clicks. Cost: it ranks for at most 4,000 users more, and fits popularity."""
+    """Look at a fit of a model of clicks. Cost: it ranks for at most 4,000 users more, by popularity too, which it fits."""
     train, validation, test = fit.parts
     assert isinstance(fit.model, NextItem)
     assert fit.ranks is not None
+    assert fit.popularity_ranks is not None
     popularity = model(BASELINES["clicks"], seed=fit.trained.seed)
     popularity.fit(train, validation, lambda epoch: None)
     assert isinstance(popularity, NextItem)
@@ -96,29 +97,23 @@ def diagnose_next_items(fit: Fit) -> NextItemDiagnosis:
 
     earlier, last = _last_new(train)
     own, held = ranked([earlier], last), ranked([train], _new(train, validation))
-    reference = next_item_ranks(popularity, train, fit.parts[:2], test) <= RANKED_AT
-    tested = _Part(test, fit.ranks <= RANKED_AT, reference)
-    rates = [
-        part.share(name) or _NONE
-        for part, name in zip((own, held, tested), ("train", "validation", "test"), strict=True)
-    ]
+    tested = _Part(test, fit.ranks <= RANKED_AT, fit.popularity_ranks <= RANKED_AT)
+    of_own, of_held, of_test = own.share("train"), held.share("validation"), tested.share("test")
+    assert of_test is not None  # there is no fit without
     counts = np.bincount(train.items, minlength=train.item_count)
     of_user = np.bincount(np.concatenate([train.users, validation.users]), minlength=train.user_count)
     by_popularity, by_history = _by_popularity(tested, counts), _by_history(tested, of_user[test.users])
     by_category, common = _by_category(tested), _top_tens_in_common(fit.model, train, of_user)
     unknown = int(np.count_nonzero(counts[test.items] == 0))
     over, between = tested.over(fit.trained.seed)
-    verdict, said = _verdict(fit, rates, (own, held), over, between)
-    said += _of_slices(rates[2], by_popularity, by_history, by_category, unknown)
+    verdict, said = _verdict(fit, (of_own, of_held, of_test), (own, held), over, between)
+    said += _of_slices(of_test, by_popularity, by_history, by_category, unknown)
     said += of_answers(common)
     return NextItemDiagnosis(
-        verdict=verdict, sentences=tuple(said), train=rates[0], validation=rates[1], test=rates[2], over_popularity=over,
-        over_popularity_interval=between, by_popularity=by_popularity, by_history=by_history, by_category=by_category,
+        verdict=verdict, sentences=tuple(said), train=of_own, validation=of_held, test=of_test,
+        over_popularity=over, over_popularity_interval=between, by_popularity=by_popularity, by_history=by_history, by_category=by_category,
         items_never_clicked=unknown, top_tens_in_common=common,
     )  # fmt: skip
-
-
-_NONE = HitRate("", 0, 0.0, 0.0, 1.0, 0.0)
 
 
 def _listed(asked: Dataset) -> Dataset:
@@ -148,9 +143,11 @@ def _last_new(train: Dataset) -> tuple[Dataset, Dataset]:
 
 
 def _verdict(
-    fit: Fit, rates: Sequence[HitRate], parts: Sequence[_Part], over: float, between: tuple[float, float]
-) -> tuple[str, list[str]]:
-    """high bias: it does not rank even what it was fitted on better than popularity. high variance: that, and nothing else."""
+    fit: Fit, rates: tuple[HitRate | None, HitRate | None, HitRate], parts: Sequence[_Part], over: float,
+    between: tuple[float, float],
+) -> tuple[str, list[str]]:  # fmt: skip
+    """high bias: it does not rank even what it was fitted on better than popularity. high variance: that, and nothing else.
+    Where the training part has nothing to judge by, the validation part says whether it learned anything."""
     train, validation, test = rates
     itself = fit.trained.model == BASELINES["clicks"]
     compared = (
@@ -162,46 +159,61 @@ def _verdict(
     if itself:
         said.append("High bias: it says the same to everybody, which is what others are held against.")
         return "high bias", said
+    if (items := len(np.unique(fit.parts.train.items))) <= RANKED_AT:
+        said.append(
+            f"Nothing to tell apart: {counted(items, 'item')} of the training part, which are all among any first {RANKED_AT}."
+        )
+        return "fine", said
     fits, helps = (len(part.hits) > 0 and part.over(fit.trained.seed)[1][0] > 0 for part in parts)
-    if not fits:
+    unlike = "" if between[0] > 0 else " On the test part that is not sure."
+    against = " On the test part it surely does." if between[0] > 0 else ""
+    if train is None:
+        verdict = "fine" if helps else "high bias"
+        better = "better" if helps else "not surely better"
+        said.append(
+            f"{verdict.capitalize()}, by the validation part alone, which it ranks {better} than popularity: nobody clicks something new after "
+            f"another click in the training part, so there was no order to learn. Longer histories would tell.{unlike if helps else against}"
+        )
+    elif not fits:
         verdict = "high bias"
         said.append(
             f"High bias: even the clicks that it was fitted on it does not surely rank better than popularity ({train.popularity_hit_rate_10:.4f}): it lacks what "
-            "would tell them apart. More units or epochs, smaller penalties, or longer histories."
+            f"would tell them apart. More units or epochs, smaller penalties, or longer histories.{against}"
         )
     elif not helps:
         verdict = "high variance"
+        reference = f" ({validation.popularity_hit_rate_10:.4f})" if validation else ""
         said.append(
-            f"High variance: its own clicks it ranks better than popularity ({train.popularity_hit_rate_10:.4f}), and those of the validation part not surely "
-            f"({validation.popularity_hit_rate_10:.4f}): what it learned is their noise. Fewer units, more dropout, or more clicks."
+            f"High variance: its own clicks it ranks better than popularity ({train.popularity_hit_rate_10:.4f}), and those of the validation part not surely"
+            f"{reference}: what it learned is their noise. Fewer units, more dropout, or more clicks.{against}"
         )
     else:
         verdict = "fine"
-        unlike = "" if between[0] > 0 else " On the test part that is not sure."
         more = (
             " Its own clicks it hits so much more often that more clicks, or stronger penalties, may still help."
-            if train.hit_rate_10 > OVERFITTED * validation.hit_rate_10
+            if validation and train.hit_rate_10 > OVERFITTED * validation.hit_rate_10
             else ""
         )
         said.append(f"Fine: better than popularity on its own clicks and on the validation part.{unlike}{more}")
-    if validation.examples < FEW:
-        said.append(
-            f"Too little to be sure of that: the validation part is {validation.examples:,} clicks on something new."
-        )
+    judged = [("validation", validation.examples if validation else 0)]
+    judged += [("training", train.examples)] if train else []
+    few = [f"the {part} part has {counted(number, 'click')}" for part, number in judged if number < FEW]
+    if few:
+        said.append(f"Too little to be sure of that: {' and '.join(few)} on something new.")
     return verdict, said
 
 
-def _rate(found: HitRate) -> str:
-    return "-" if not found.examples else f"{found.hit_rate_10:.4f} ({found.low:.4f} to {found.high:.4f})"
+def _rate(found: HitRate | None) -> str:
+    return "-" if found is None else f"{found.hit_rate_10:.4f} ({found.low:.4f} to {found.high:.4f})"
 
 
 def _by_popularity(tested: _Part, counts: I64) -> tuple[HitRate, ...]:
-    """Thirds of all training clicks: few items make the first."""
+    """Thirds of all training clicks, as near as whole items make them: few items make the first."""
     order = np.argsort(-counts, kind="stable")
     third = np.empty(len(counts), dtype=np.int64)
     third[order] = np.minimum(2, 3 * (np.cumsum(counts[order]) - counts[order]) // max(1, int(counts.sum())))
     of = np.where(counts > 0, third, -1)
-    names = ("most clicked items", "in the middle", "least clicked items")
+    names = ("most clicked items", "items in the middle", "least clicked items")
     found = []
     for number, name in enumerate(names):
         one = tested.share(f"{name} ({np.count_nonzero(of == number):,})", of[tested.asked.items] == number)
@@ -222,6 +234,8 @@ def _by_history(tested: _Part, before: I64) -> tuple[HitRate, ...]:
 def _by_category(tested: _Part) -> tuple[HitRate, ...]:
     side, items = tested.asked.side, tested.asked.items
     found = [tested.share(name, side.categories[items, n] > 0) for n, name in enumerate(side.category_names)]
+    if side.category_names:
+        found.append(tested.share("(no category)", np.equal(side.categories[items].max(axis=1), 0)))
     return tuple(sorted((one for one in found if one), key=lambda one: one.hit_rate_10))
 
 
@@ -233,17 +247,13 @@ def _of_slices(
     unknown: int,
 ) -> list[str]:
     said = []
-    if len(by_popularity) > 1:
-        first, last = by_popularity[0], by_popularity[-1]
-        said.append(
-            f"Of clicks on the {first.name} {first.hit_rate_10:.1%} are hits, on the {last.name} {last.hit_rate_10:.1%}, though training clicks are as many on both."
-        )
-    enough = [one for one in by_history if one.examples >= FEW]
-    if len(enough) > 1:
-        first, last = enough[0], enough[-1]
-        said.append(
-            f"Of users with {first.name} {first.hit_rate_10:.1%} are hits, with {last.name} {last.hit_rate_10:.1%}."
-        )
+    for slices, whose in ((by_popularity, "on the"), (by_history, "by users with")):
+        enough = [one for one in slices if one.examples >= FEW]
+        if len(enough) > 1:
+            first, last = enough[0], enough[-1]
+            said.append(
+                f"Of clicks {whose} {first.name} {first.hit_rate_10:.1%} are hits, {whose} {last.name} {last.hit_rate_10:.1%}."
+            )
     worse = [one for one in by_category if one.examples >= FEW and one.high < test.hit_rate_10]
     if worse:
         said.append(

@@ -69,6 +69,7 @@ class Fit(msgspec.Struct, frozen=True, kw_only=True):
     predicted: tuple[F32, F32, F32] | None = None  # for ratings: of train, validation and test, clipped
     bias_only: tuple[F32, F32, F32] | None = None  # for ratings: what bias only says of them
     ranks: F64 | None = None  # for next items: of each test click, inf for a miss
+    popularity_ranks: F64 | None = None  # for next items: popularity's of the same clicks
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -170,7 +171,7 @@ def _ranked(said: Trained, made: OfflineModel, parts: Split, plan: Plan) -> Fit:
             transitions_hit_rate_10=hit_rate(counted), hit_rate_10_over_transitions=float(np.mean(over)),
             hit_rate_10_over_transitions_interval=interval(over, plan.seed),
         ),
-        model=made, parts=parts, ranks=ranks,
+        model=made, parts=parts, ranks=ranks, popularity_ranks=popular,
     )  # fmt: skip
 
 
@@ -217,7 +218,12 @@ def next_item_ranks(made: NextItem, train: Dataset, before: Sequence[Dataset], a
 
 def _before(parts: Sequence[Dataset], asked: Dataset) -> dict[int, I32]:
     """The clicks in `parts` of each user of `asked`, oldest first."""
-    users, items, times = (np.concatenate([getattr(one, of) for one in parts]) for of in ("users", "items", "times_ms"))
+    wanted: Bool = np.zeros(asked.user_count, dtype=np.bool_)
+    wanted[asked.users] = True
+    theirs = [one.chosen(wanted[one.users]) for one in parts]
+    users, items, times = (
+        np.concatenate([getattr(one, of) for one in theirs]) for of in ("users", "items", "times_ms")
+    )
     order = np.lexsort((np.arange(len(users)), times, users))
     users, items = users[order], items[order]
     starts, ends = (np.searchsorted(users, asked.users, side=side) for side in ("left", "right"))

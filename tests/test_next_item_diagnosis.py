@@ -56,7 +56,10 @@ def said(scores: Scores, data: Dataset) -> NextItemDiagnosis:
         epochs=1, best_epoch=1, parameters={}, curve=(),
     )  # fmt: skip
     ranks = next_item_ranks(model, parts.train, parts[:2], parts.test)
-    return diagnose_next_items(Fit(trained=trained, model=model, parts=parts, ranks=ranks))  # type: ignore[arg-type]
+    popular = train("popularity", data, Plan(), lambda *_: None).ranks
+    return diagnose_next_items(
+        Fit(trained=trained, model=model, parts=parts, ranks=ranks, popularity_ranks=popular)  # type: ignore[arg-type]
+    )
 
 
 def following(item: int) -> F32:
@@ -127,10 +130,58 @@ def test_items_that_nobody_had_clicked_are_counted_as_nobodys_fault() -> None:
     assert any("7 of " in line and "nobody had clicked" in line for line in found.sentences)
 
 
+def chain(users: int, clicks: int, items: int) -> Dataset:
+    """Whoever clicked an item clicks the one after it, and clicks of all users come in turns."""
+    every, n = np.tile(np.arange(users, dtype=np.int32), clicks), users * clicks
+    times = np.repeat(np.arange(clicks), users)
+    side = replace(
+        nothing_known(users, ITEMS), category_names=["all"], categories=np.ones((ITEMS, 1), dtype=np.float32)
+    )
+    ones = np.ones(n, dtype=np.float32)
+    return Dataset(
+        side,
+        np.full(n, CLICK, dtype=np.uint8),
+        every,
+        ((13 * every + times) % items).astype(np.int32),
+        ones,
+        ones,
+        times,
+    )
+
+
+def test_what_was_fitted_on_is_not_blamed_where_there_is_none_to_look_at() -> None:
+    """Of three clicks one is left to train on, which follows nothing."""
+    data = chain(300, 3, 60)
+    popular = np.bincount(leave_last_out(data).train.items, minlength=ITEMS).astype(np.float32)
+    for scores, verdict in ((lambda *of: following(int(of[1][-1])), "fine"), (lambda *_: popular, "high bias")):
+        found = said(scores, data)
+        assert (found.train, found.verdict) == (None, verdict)
+        told = " ".join(found.sentences)
+        assert f"{verdict.capitalize()}, by the validation part alone" in told
+        assert "fitted on" not in told
+        assert "Too little" not in told
+
+
+def test_where_everything_is_a_hit_nothing_is_worse_than_the_rest() -> None:
+    found = said(lambda user, history: following(int(history[-1])), chain(201, 8, ITEMS))
+    assert [(one.hit_rate_10, one.high) for one in (found.test, *found.by_category)] == [(1.0, 1.0)] * 2
+    assert "Worse" not in " ".join(found.sentences)  # 201 of 201 had a bound that was rounded to just below 1
+
+
+def test_ten_items_are_nothing_to_tell_apart_and_slices_of_few_clicks_are_not_compared() -> None:
+    found = said(by_chance, chain(30, 6, 10))
+    assert (found.verdict, found.test.hit_rate_10) == ("fine", 1.0)
+    assert any(line.startswith("Nothing to tell apart: 10 items") for line in found.sentences)
+    assert len(found.by_popularity) == 3
+    assert not any(line.startswith("Of clicks") for line in found.sentences)
+
+
 def test_few_clicks_are_said_to_be_few_and_their_intervals_are_wide() -> None:
     found = said(lambda user, history: following(int(history[-1])), around(12))
     assert any(
-        line.startswith("Too little to be sure of that: the validation part is 12 clicks") for line in found.sentences
+        line
+        == "Too little to be sure of that: the validation part has 12 clicks and the training part has 12 clicks on something new."
+        for line in found.sentences
     )
     assert (found.train.hit_rate_10, found.train.high) == (1.0, pytest.approx(1.0))
     assert found.train.low == pytest.approx(12 / (12 + 1.96**2))  # Wilson (1927) at a rate of 1

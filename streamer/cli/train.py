@@ -215,7 +215,7 @@ def _next_items(chosen: Sequence[tuple[Trained, NextItemDiagnosis]]) -> Table:
         itself = found.model == "transitions"
         table.add_row(
             found.model, _said(found.hit_rate_10), _said(found.ndcg_10),
-            "-" if itself else f"{found.hit_rate_10_over_transitions or 0.0:+.3f} ({low:+.3f} to {high:+.3f})", _said(said.train.hit_rate_10), f"{found.seconds:.0f}", said.verdict,
+            "-" if itself else f"{found.hit_rate_10_over_transitions or 0.0:+.3f} ({low:+.3f} to {high:+.3f})", _said(said.train.hit_rate_10 if said.train else None), f"{found.seconds:.0f}", said.verdict,
         )  # fmt: skip
     return table
 
