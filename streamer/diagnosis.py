@@ -19,7 +19,9 @@ from streamer.protocols import Rater
 from streamer.train import Fit
 
 FEW = 30  # examples below which a slice says little
-FEW_USERS = 5  # whose errors say little of others'
+FEW_USERS = (
+    5  # whose errors say little of others'; users of n ratings each count as (sum of n)^2 / sum of n^2 (Kish 1965)
+)
 VALUES = 12  # distinct ratings that are told one by one; more are told in tenths
 LISTED_USERS, LISTED_ITEMS, TOP = 60, 2_000, 10
 HARDLY = 3.0  # percent of its training error by which a model must fit better than bias only to have fitted anything
@@ -200,10 +202,12 @@ def _verdict(
         )
         unlike = f" On the test part it is not better than {name}." if shares[2] >= 0 else ""
         said.append(f"Fine: better than {name} on its own ratings and on the validation part.{unlike}{more}")
-    ratings, users = len(fit.parts.validation), len(np.unique(fit.parts.validation.users))
-    if ratings < FEW or users < FEW_USERS:
+    _, of_users = np.unique(fit.parts.validation.users, return_counts=True)
+    ratings, most = int(of_users.sum()), int(of_users.max(initial=0))
+    if ratings < FEW or ratings**2 < FEW_USERS * int(np.square(of_users).sum()):
+        by_one = f", {most:,} of them by one" if 1 < most < ratings else ""
         said.append(
-            f"Too little to be sure of that: the validation part is {counted(ratings, 'rating')} by {counted(users, 'user')}."
+            f"Too little to be sure of that: the validation part is {counted(ratings, 'rating')} by {counted(len(of_users), 'user')}{by_one}."
         )
     apart = abs(test.mean - validation.mean)
     if apart > sqrt(test.half_width**2 + validation.half_width**2):

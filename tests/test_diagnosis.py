@@ -213,3 +213,11 @@ def test_a_verdict_on_a_handful_of_ratings_is_said_to_hang_on_them(parts: Split)
     few = parts._replace(validation=parts.validation.chosen(np.arange(len(parts.validation)) < 7))
     assert "the validation part is 7 ratings by" in " ".join(said(few, 0.3, 0.3, 0.3).sentences)
     assert "Too little to be sure" not in " ".join(said(parts, 0.3, 0.3, 0.3).sentences)
+
+
+def test_a_verdict_that_hangs_on_one_user_is_said_to(parts: Split) -> None:
+    users = parts.validation.users.copy()
+    users[: len(users) * 2 // 3] = 0
+    one = parts._replace(validation=dataclasses.replace(parts.validation, users=users))
+    (sentence,) = (line for line in said(one, 0.3, 0.3, 0.3).sentences if line.startswith("Too little to be sure"))
+    assert f"{np.count_nonzero(users == 0):,} of them by one" in sentence
