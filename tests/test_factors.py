@@ -60,9 +60,12 @@ def test_what_was_fitted_is_what_is_predicted(dim: int) -> None:
 
 
 def test_rows_are_turned_to_where_they_were_and_grow_alike() -> None:
-    """The learner's own factors, turned by anything and ten times as long on one side, come back as they were."""
+    """The learner's own factors, turned by anything and ten times as long on one side, come back as they were, if of mean 0."""
     feed, made = learned()
     batch = feed.batch(happenings(900))
+    data = FittedFactors("factors", FactorsParameters())._chosen(batch, made)
+    for table, rows in ((made.user, data.users), (made.item, data.items)):
+        table.values[:, :4] -= table.values[np.unique(rows), :4].mean(axis=0)
     users, items = made.user.values.copy(), made.item.values.copy()
     turn = np.linalg.qr(np.random.default_rng(3).normal(size=(4, 4)))[0]
     foreign = Factors(
@@ -74,10 +77,27 @@ def test_rows_are_turned_to_where_they_were_and_grow_alike() -> None:
         users=foreign.users * np.float32(sigma), user_biases=foreign.user_biases * np.float32(sigma),
         item_biases=foreign.item_biases * np.float32(sigma),
     )  # fmt: skip
-    put(made, foreign, FittedFactors("factors", FactorsParameters())._chosen(batch, made))
+    put(made, foreign, data)
     np.testing.assert_allclose(made.item.values, items, atol=1e-3)
     np.testing.assert_allclose(made.user.values, users, atol=1e-3)
     assert np.array_equal(made.item.values[:, 5], items[:, 5])  # counts are the history's
+
+
+def test_what_all_factors_have_in_common_becomes_biases_and_makes_rows_no_longer() -> None:
+    """As of towers, which say in the product what others say by biases: the gate takes rows of twice the length for unsound."""
+    feed, plain = learned()
+    other = learned()[1]
+    data = FittedFactors("factors", FactorsParameters())._chosen(feed.batch(happenings(900)), plain)
+    random = np.random.default_rng(5)
+    users, items = len(plain.user.values), len(plain.item.values)
+    p, q = (random.normal(0, 0.3, (count, 4)).astype(np.float32) for count in (users, items))
+    p, q = p - p[np.unique(data.users)].mean(axis=0), q - q[np.unique(data.items)].mean(axis=0)
+    b, c = (random.normal(0, 0.3, count).astype(np.float32) for count in (users, items))
+    shift = np.array([1.0, -2.0, 0.5, 0.0], dtype=np.float32)
+    put(plain, Factors(p, q, b, c, 3.0), data)
+    put(other, Factors(p + shift, q - shift, b + p @ shift, c - q @ shift, 3.0 + float(shift @ shift)), data)
+    for before, after in ((plain.user, other.user), (plain.item, other.item)):
+        np.testing.assert_allclose(after.values, before.values, atol=1e-3)
 
 
 def test_of_too_many_factors_those_are_kept_that_say_most() -> None:

@@ -2,18 +2,20 @@
 
     y = mean + b_u + b_i + p_u . q_i    ->    z = (y - mu) / sigma  with mu, sigma and counts of the whole history
 
-The vectors, of whatever length, become those of the learner's that lose least of all products p_u . q_i (a truncated SVD of
-their product, from the QR of both sides), or are filled up with zeros. They are turned (Procrustes, on the items' rows by count)
-to where a pass of the learner's own descent over the same history puts its rows, so that rows mean what they meant before, and
-one side is shortened and the other lengthened, which no prediction shows, until the middle lengths of both are as many times
-as long as descent left them. Rows that the model was not fitted on stay as descent left them. A tenth of the ratings, drawn by seed, stops the fit.
+What all vectors of a side have in common goes into the biases of the other, where the learner keeps such things: rows of a model
+that says it in the product would be more than twice as long as the learner's, which the gate takes for unsound. The vectors, of
+whatever length, then become those of the learner's that lose least of all products p_u . q_i (a truncated SVD of their product,
+from the QR of both sides), or are filled up with zeros. They are turned (Procrustes, on the items' rows by count) to where a
+pass of the learner's own descent over the same history puts its rows, so that rows mean what they meant before, and one side is
+shortened and the other lengthened, which no prediction shows, until the middle lengths of both are as many times as long as
+descent left them. Rows that the model was not fitted on stay as descent left them. A tenth of the ratings, drawn by seed, stops
+the fit.
 Cost: that of the model, of one pass of descent, and O(rows dim^2).
 
 Schonemann (1966), A generalized solution of the orthogonal Procrustes problem, Psychometrika 31(1).
 """
 
 from collections.abc import Callable, Mapping
-from typing import cast
 
 import msgspec
 import numpy as np
@@ -103,7 +105,8 @@ def put(learner: BiasedMF, factors: Factors, train: Dataset) -> None:
     dim, stream = learner.parameters.dim, learner.stream.values
     mu, sigma = float(stream[0, 1]), float(deviation(stream))
     users, items = np.unique(train.users), np.unique(train.items)
-    p, q = shortened(factors.users[users], factors.items[items], dim)
+    p, q, of_users, of_items = centred(factors.users[users], factors.items[items])
+    p, q = shortened(p, q, dim)
     tables = learner.user.values, learner.item.values
     before = [table[rows, :dim].astype(np.float64) for table, rows in zip(tables, (users, items), strict=True)]
     turned = rotation(before[1], q, np.bincount(train.items, minlength=len(factors.items))[items])
@@ -113,11 +116,18 @@ def put(learner: BiasedMF, factors: Factors, train: Dataset) -> None:
         scale = np.sqrt(grown[0] / grown[1])
         p, q = p / scale, q * scale
     tables[0][users, :dim], tables[1][items, :dim] = p, q
-    tables[0][users, dim] = factors.user_biases[users] / sigma
-    tables[1][items, dim] = (factors.item_biases[items] + factors.mean - mu) / sigma
+    tables[0][users, dim] = (factors.user_biases[users] + of_users) / sigma
+    tables[1][items, dim] = (factors.item_biases[items] + of_items + factors.mean - mu) / sigma
 
 
-def shortened(users: F32, items: F32, dim: int) -> tuple[F64, F64]:
+def centred(users: F32, items: F32) -> tuple[F64, F64, F64, F64]:
+    """Vectors of mean 0, and what that moves into the biases of users and items: the same products, (n, dim) and (m, dim)."""
+    p, q = users.astype(np.float64), items.astype(np.float64)
+    of_p, of_q = p.mean(axis=0), q.mean(axis=0)
+    return p - of_p, q - of_q, (p - of_p) @ of_q, q @ of_p
+
+
+def shortened(users: Array, items: Array, dim: int) -> tuple[F64, F64]:
     """(users, dim) and (items, dim) whose products are nearest to those of `users` (n, k) and `items` (m, k), in least squares."""
     if users.shape[1] <= dim:
         wide = [np.zeros((len(side), dim)) for side in (users, items)]
@@ -128,7 +138,7 @@ def shortened(users: F32, items: F32, dim: int) -> tuple[F64, F64]:
     left, sizes, right = np.linalg.svd(b @ d.T)
     kept = min(dim, len(sizes))
     roots = np.sqrt(sizes[:kept])
-    return shortened(cast(F32, a @ left[:, :kept] * roots), cast(F32, c @ right[:kept].T * roots), dim)
+    return shortened(a @ left[:, :kept] * roots, c @ right[:kept].T * roots, dim)
 
 
 def _length(rows: Array) -> float:
