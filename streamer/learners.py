@@ -59,9 +59,9 @@ class Learners:
         """The one that answers: promoted, or named by the settings."""
         return self.by_name[self.promoted.get(kind) or self.champions[kind]]
 
-    def answering(self) -> set[str]:
-        """The champions and their experts: all others are challengers."""
-        found, left = set[str](), [self.champion(kind).name for kind in self.champions]
+    def answering(self, *also: str) -> set[str]:
+        """The champions, those named (empty: nobody), and the experts of both: all others are challengers."""
+        found, left = set[str](), [*also, *(self.champion(kind).name for kind in self.champions)]
         while left:
             found.add(name := left.pop())
             left += self.experts.get(name, {}).values()

@@ -224,7 +224,7 @@ class Shadow:
     def unsound(self) -> str:
         """What is wrong with it by itself; empty for nothing. Of a challenger only rows that are not finite: nobody asks it."""
         learners = self._lanes.live().memory.learners
-        champion, answering = learners.champion("ratings").name, learners.answering()
+        champion, answering = learners.champion("ratings").name, learners.answering(self._settings.server.reranker)
         live_ratings, our_ratings = self.in_engine(
             lambda: [
                 errors[champion].ratings + errors[champion].unpredicted if champion in errors else -1

@@ -50,9 +50,9 @@ class Growing:
 class Running:
     """shadow.Lanes without an endpoint: an engine in its thread over records in a list."""
 
-    def __init__(self, folder: Path, commit_interval_s: float, shadow: tuple[str, ...]) -> None:
+    def __init__(self, folder: Path, commit_interval_s: float, shadow: tuple[str, ...], reranker: str) -> None:
         self.settings = settings(
-            data=str(folder), rating_learner="biased-mf", click_learner="popularity", shadow=shadow
+            data=str(folder), rating_learner="biased-mf", click_learner="popularity", shadow=shadow, reranker=reranker
         )
         self.stop, self._live = threading.Event(), opened(self.settings)
         learned = self._live.memory.ledger.offsets
@@ -125,8 +125,10 @@ class Running:
 
 
 @contextmanager
-def process(folder: Path, commit_interval_s: float = 3600.0, shadow: tuple[str, ...] = ()) -> Iterator[Running]:
-    running = Running(folder, commit_interval_s, shadow)
+def process(
+    folder: Path, commit_interval_s: float = 3600.0, shadow: tuple[str, ...] = (), reranker: str = ""
+) -> Iterator[Running]:
+    running = Running(folder, commit_interval_s, shadow, reranker)
     try:
         running.wait(lambda: running.engine.memory.ledger.offsets.get(LOG, 0) >= CUT)
         yield running
@@ -213,11 +215,14 @@ def test_who_was_promoted_meanwhile_answers_after_the_swap_too(tmp_path: Path) -
 
 
 def test_rows_of_another_length_are_unsound_in_who_answers_and_not_in_a_challenger(tmp_path: Path) -> None:
-    with process(tmp_path / "d", shadow=("stochastic-mf",)) as running:
+    """Who re-ranks what others retrieved answers, too."""
+    with process(
+        tmp_path / "d", shadow=("stochastic-mf", "embedding-dot-bias"), reranker="embedding-dot-bias"
+    ) as running:
         running.come(CUT)
         running.cut()
         running.shadow.bring_up("g1")
-        for name, wanted in (("stochastic-mf", False), ("biased-mf", True)):
+        for name, wanted in (("stochastic-mf", False), ("biased-mf", True), ("embedding-dot-bias", True)):
             learner = running.shadow.memory.learners.by_name[name]
             (table,) = (table for table in learner.tables().values() if table.side == "item")
             before = table.values.copy()
