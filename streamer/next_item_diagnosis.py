@@ -263,7 +263,7 @@ def _of_slices(
         )
     few = [f"{one.name} ({one.examples})" for one in by_category if one.examples < FEW]
     if few:
-        said.append("Too few to tell, and too few to learn from: " + ", ".join(few[:8]) + ".")
+        said.append("Too few test clicks to tell: " + ", ".join(few[:8]) + ".")
     if unknown:
         said.append(
             f"{unknown:,} of {test.examples:,} test clicks are on items that nobody had clicked: misses of any model of clicks."

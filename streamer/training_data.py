@@ -33,10 +33,12 @@ class History(NamedTuple):
         """For people: what of the source is not in the data; empty for nothing."""
         why = ", ".join(f"{reason} {count:,}" for reason, count in self.dead_letters.items() if count)
         said = (
-            (sum(self.dead_letters.values()), f"bad events left out: {why}"),
-            (self.duplicates, "repeated events left out"),
+            (sum(self.dead_letters.values()), "bad", f": {why}"),
+            (self.duplicates, "repeated", ""),
         )
-        return [f"{count:,} {what}" for count, what in said if count]
+        return [
+            f"{count:,} {what} event{'' if count == 1 else 's'} left out{more}" for count, what, more in said if count
+        ]
 
 
 def read(source: Source, settings: Settings, progress: Progress) -> History:

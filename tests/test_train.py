@@ -131,6 +131,16 @@ def test_what_is_left_out_of_a_file_is_counted_and_said(tmp_path: Path) -> None:
         done = subprocess.run(command(*asked), cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
         assert "3 bad events left out: " in done.stderr
         assert "bad_id 1" in done.stderr
+    (tmp_path / "one.csv").write_text("user_id,item_id,rating,timestamp\n,i1,3,3\n" + "\n".join(rows[8:]) + "\n")
+    done = subprocess.run(
+        command("train", "one.csv", "--model", "bias"),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert "1 bad event left out: bad_id 1" in done.stderr
 
 
 def test_models_that_a_history_cannot_be_cut_for_are_left_out_of_a_comparison(tmp_path: Path) -> None:
