@@ -43,7 +43,8 @@ class AutoRecParameters(msgspec.Struct, frozen=True):
     batch: int = 128
     """Rows a step."""
     patience: int = 4
-    """Passes without a better validation error before it ends."""
+    """Passes without a better validation error before it ends; of few rows, which are a pass of few steps, as many more: what is
+    shown and what is said must both be found before there is anything to gain."""
     learning_rate: float = 0.003
     """Adam's."""
     l2: float = 0.2
@@ -147,8 +148,10 @@ class AutoRec:
             fill()
             return measured()
 
+        steps = -(-len(trained) // p.batch)  # of a pass
+        patient = msgspec.structs.replace(p, patience=max(p.patience, p.patience * fitting.STEPS // max(1, steps)))
         fitting.descend(
-            network, len(trained), loss, validate, fitting.adam(network.parameters(), p.learning_rate), p, told
+            network, len(trained), loss, validate, fitting.adam(network.parameters(), p.learning_rate), patient, told
         )
         with torch.no_grad():
             fill()
