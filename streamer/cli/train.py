@@ -188,11 +188,18 @@ def _slices(
     console.print(table)
 
 
-def _ratings(chosen: Sequence[tuple[Trained, Diagnosis]]) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), title="Ratings, mean squared errors")
+def _side_by_side(title: str, columns: Sequence[str]) -> Table:
+    """Models, one a row."""
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), title=title)
     table.title_justify, table.title_style = "left", "bold"
-    for name in ("model", "test", "over bias", "train", "validation", "s", "verdict"):
+    for name in columns:
         table.add_column(name, justify="left" if name in ("model", "verdict") else "right", no_wrap=True)
+    return table
+
+
+def _ratings(chosen: Sequence[tuple[Trained, Diagnosis]]) -> Table:
+    columns = ("model", "test", "over bias", "train", "validation", "s", "verdict")
+    table = _side_by_side("Ratings, mean squared errors", columns)
     for found, said in chosen:
         over, width = share_over_bias_only(found, said)
         share = "-" if found.model == "bias" or not isfinite(over) else f"{100 * (over - 1):+.1f}%"
@@ -206,10 +213,8 @@ def _ratings(chosen: Sequence[tuple[Trained, Diagnosis]]) -> Table:
 
 
 def _next_items(chosen: Sequence[tuple[Trained, NextItemDiagnosis]]) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), title="Next items")
-    table.title_justify, table.title_style = "left", "bold"
-    for name in ("model", "HR@10", "NDCG@10", "over transitions (95%)", "train", "s", "verdict"):
-        table.add_column(name, justify="left" if name in ("model", "verdict") else "right", no_wrap=True)
+    columns = ("model", "HR@10", "NDCG@10", "over transitions (95%)", "train", "s", "verdict")
+    table = _side_by_side("Next items", columns)
     for found, said in chosen:
         low, high = found.hit_rate_10_over_transitions_interval or (nan, nan)
         itself = found.model == "transitions"
