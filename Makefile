@@ -93,7 +93,7 @@ clean: ## remove what make made, but for streamer-data*
 	@$(UV) pip install -q --python $(BIN)/python --require-hashes -r requirements/bench.lock
 	@touch $@
 
-.venv/.kernels: .venv/.base $(wildcard streamer/*.py models/*.py)
+.venv/.kernels: .venv/.base $(wildcard streamer/*/*.py models/*.py models/*/*.py)
 	@$(BIN)/python -m compileall -q streamer consumers producers models
 	@$(BIN)/python -m streamer.compile
 	@touch $@

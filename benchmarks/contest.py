@@ -20,18 +20,18 @@ from benchmarks.peers import missing, peer
 from benchmarks.protocols import ClickPeer, RatingPeer, Told
 from benchmarks.stream import Events, batches, memory, read
 from streamer.app import learners
-from streamer.arrays import F64
-from streamer.batch import RATING
-from streamer.config import Settings
 from streamer.consumers.files import FileSource
-from streamer.errors import StreamerError
-from streamer.evaluate import evaluate
-from streamer.garbage import collect_seldom
-from streamer.learners import Learners
+from streamer.core.arrays import F64
+from streamer.core.batch import RATING
+from streamer.core.errors import StreamerError
+from streamer.core.garbage_collection import collect_seldom
+from streamer.core.protocols import Kind
+from streamer.core.settings import Settings
 from streamer.models import learner
-from streamer.protocols import Kind
-from streamer.ranking import Ranking, rank
-from streamer.recommend import POPULARITY
+from streamer.serving.recommend import POPULARITY
+from streamer.stream.learners import Learners
+from streamer.study.evaluate import evaluate
+from streamer.study.ranking import Ranking, rank
 
 Progress = Callable[[int, int], None]
 SEEN_EVENTS = 2000  # between two looks at how far it is
@@ -75,7 +75,7 @@ def predict(events: Events, made: RatingPeer, progress: Progress = nobody_watche
 
 
 def ranked(events: Events, made: ClickPeer, progress: Progress = nobody_watches) -> tuple[F64, float]:
-    """The rank of each click just before it is learned, as streamer.ranking has it, and the CPU seconds of learning."""
+    """The rank of each click just before it is learned, as streamer.study.ranking has it, and the CPU seconds of learning."""
     chosen = np.flatnonzero(events.clicks > 0)
     spots: dict[int, int] = {}  # item -> its number among those clicked
     clicked: list[list[int]] = [[] for _ in range(events.user_count)]

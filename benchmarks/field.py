@@ -15,12 +15,12 @@ import numpy as np
 
 from benchmarks.report import RESULTS
 from benchmarks.tables import table
-from streamer.config import load
 from streamer.consumers.files import FileSource
+from streamer.core.protocols import Kind
+from streamer.core.settings import load
 from streamer.models.offline import MODELS
-from streamer.protocols import Kind
-from streamer.train import Plan, train
-from streamer.training_data import read
+from streamer.study.train import Plan, train
+from streamer.study.training_data import read
 
 SEEDS = (1, 2, 3, 4, 5)
 FILE = RESULTS / "field.json"

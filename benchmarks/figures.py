@@ -6,8 +6,8 @@ import msgspec
 import numpy as np
 
 from benchmarks.stream import Events
-from streamer.arrays import F64, I32, I64
-from streamer.evaluate import NEW_RATINGS
+from streamer.core.arrays import F64, I32, I64
+from streamer.study.evaluate import NEW_RATINGS
 
 PARTS = 100  # of the stream, for the curves
 
@@ -24,7 +24,7 @@ class Ratings(msgspec.Struct, frozen=True):
 
 
 class Clicks(msgspec.Struct, frozen=True):
-    """One query for each click, as streamer.ranking defines it."""
+    """One query for each click, as streamer.study.ranking defines it."""
 
     queries: int
     hit_rate_10: float

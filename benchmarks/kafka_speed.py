@@ -11,13 +11,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "support"))
 
 from broker import Broker  # the fixture's class
 
-from streamer.config import KafkaSettings
 from streamer.consumers.kafka import KafkaSource
-from streamer.events import Rating, message
+from streamer.core.events import Rating, message
+from streamer.core.settings import KafkaSettings
 from streamer.producers.kafka import KafkaSink
 
 

@@ -10,8 +10,8 @@ from typing import Any, ClassVar, Protocol
 
 import msgspec
 
-from streamer.arrays import F32
-from streamer.protocols import Kind
+from streamer.core.arrays import F32
+from streamer.core.protocols import Kind
 
 
 @dataclass(frozen=True)

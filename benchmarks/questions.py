@@ -19,15 +19,15 @@ import numpy as np
 from benchmarks.stream import memory
 from benchmarks.tables import table
 from streamer.app import learners
-from streamer.arrays import F64, I32, Array
-from streamer.config import Settings
 from streamer.consumers.files import FileSource
-from streamer.events import RATINGS, Rating, Record
-from streamer.memory import Memory
-from streamer.models.bayesian_hybrid import BayesianHybrid
-from streamer.models.bayesian_hybrid_rows import SESSION
-from streamer.questions import RECOMMENDED
-from streamer.recommend import POPULARITY, Recommender
+from streamer.core.arrays import F64, I32, Array
+from streamer.core.events import RATINGS, Rating, Record
+from streamer.core.settings import Settings
+from streamer.models.hybrid.bayesian_hybrid import BayesianHybrid
+from streamer.models.hybrid.rows import SESSION
+from streamer.serving.questions import RECOMMENDED
+from streamer.serving.recommend import POPULARITY, Recommender
+from streamer.stream.memory import Memory
 
 FOLDS, ANSWERS, ASKED, LEAST = 4, 5, 15, 20
 NO_ITEMS = np.empty(0, dtype=np.int32)

@@ -2,7 +2,7 @@
 
     python -m benchmarks.refit_clicks path/to/ml-latest-small [skip-gram | click-blend [model:word2vec | model:youtube-dnn]]
 
-Ranked as `streamer evaluate` ranks (streamer.ranking); `all` is a replay, which comes to what there was. Prints a table; the
+Ranked as `streamer evaluate` ranks (streamer.study.ranking); `all` is a replay, which comes to what there was. Prints a table; the
 interval is that of the difference of hits, click by click, by means of 40 blocks of consecutive clicks.
 """
 
@@ -15,14 +15,14 @@ import numpy as np
 
 from benchmarks.tables import table
 from streamer.app import learners
-from streamer.arrays import Bool
-from streamer.batch import Batch, Events
-from streamer.config import load
 from streamer.consumers.files import FileSource
-from streamer.memory import Memory
-from streamer.ranking import Ranking
-from streamer.state import RocksStore
-from streamer.training import candidate, put_in, retrained
+from streamer.core.arrays import Bool
+from streamer.core.batch import Batch, Events
+from streamer.core.settings import load
+from streamer.renormalise.training import candidate, put_in, retrained
+from streamer.storage.state import RocksStore
+from streamer.stream.memory import Memory
+from streamer.study.ranking import Ranking
 
 CUTS = (0.2, 0.5, 0.8)
 BLOCKS, T = 40, 2.02

@@ -21,16 +21,16 @@ from matplotlib.figure import Figure
 from benchmarks.plots import STYLE
 from benchmarks.report import RESULTS
 from benchmarks.tables import table
-from streamer.batch import Batch
 from streamer.checks.batches import Feed, rating
-from streamer.config import load
 from streamer.consumers.files import FileSource
 from streamer.consumers.stream import StreamSource
+from streamer.core.batch import Batch
+from streamer.core.protocols import Source
+from streamer.core.settings import load
 from streamer.models import learner, trainer
 from streamer.producers.simulate import World
-from streamer.protocols import Source
-from streamer.renormalised import Renormalised, Trial, renormalised
-from streamer.training import candidate
+from streamer.renormalise.training import candidate
+from streamer.study.evaluate_retraining import Renormalised, Trial, renormalised
 
 LEARNERS = ("biased-mf", "bayesian-hybrid")
 COLOURS = {"biased-mf": "#E69F00", "bayesian-hybrid": "#0072B2"}

@@ -29,17 +29,17 @@ from benchmarks.report import RESULTS
 from benchmarks.tables import table
 from benchmarks.undisturbed import ready
 from streamer.app import learners
-from streamer.arrays import F32, I32, Array
-from streamer.batch import Batch, Events, UserView
-from streamer.config import EVALUATED_RECORDS, Settings, load
 from streamer.consumers.files import FileSource
-from streamer.memory import Memory
+from streamer.core.arrays import F32, I32, Array
+from streamer.core.batch import Batch, Events, UserView
+from streamer.core.settings import EVALUATED_RECORDS, Settings, load
 from streamer.models import REFITTED_BY
 from streamer.producers.client import Client
-from streamer.ranking import Ranking, rank
-from streamer.recommend import top
-from streamer.state import RocksStore
-from streamer.training import put_in, retrained
+from streamer.renormalise.training import put_in, retrained
+from streamer.serving.recommend import top
+from streamer.storage.state import RocksStore
+from streamer.stream.memory import Memory
+from streamer.study.ranking import Ranking, rank
 
 PARTS = 5  # that retrainings cut the stream into
 QUERIES_S, EVENTS_S = 50, 2_000

@@ -27,7 +27,7 @@ from benchmarks.world import write
 from streamer import __version__
 from streamer.cli.progress import bar
 from streamer.compile import compile_kernels
-from streamer.config import load
+from streamer.core.settings import load
 from streamer.models import LEARNERS
 
 PACKAGES = ("numpy", "numba", "river", "vowpalwabbit", "gensim", "implicit")

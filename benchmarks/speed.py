@@ -18,11 +18,11 @@ import msgspec
 
 from benchmarks.contest import in_memory, run_peer
 from benchmarks.stream import read
-from streamer.config import Settings
-from streamer.evaluate import Evaluation
-from streamer.learners import Learners
+from streamer.core.settings import Settings
 from streamer.models import learner
-from streamer.recommend import POPULARITY
+from streamer.serving.recommend import POPULARITY
+from streamer.stream.learners import Learners
+from streamer.study.evaluate import Evaluation
 
 ROUNDS = 5
 RIVER = ("river-default", "river-tuned")

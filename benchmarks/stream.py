@@ -12,14 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
-from streamer.arrays import F32, I32, Bool
-from streamer.batch import RATING, Batch
-from streamer.config import EVALUATED_RECORDS, Settings
 from streamer.consumers.files import FileSource
-from streamer.learners import Learners
-from streamer.memory import Memory
+from streamer.core.arrays import F32, I32, Bool
+from streamer.core.batch import RATING, Batch
+from streamer.core.settings import EVALUATED_RECORDS, Settings
 from streamer.models import learner
-from streamer.state import RocksStore
+from streamer.storage.state import RocksStore
+from streamer.stream.learners import Learners
+from streamer.stream.memory import Memory
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from benchmarks.contest import Outcome, run_settings
 from benchmarks.peers import PEERS, missing, peer
 from benchmarks.report import RESULTS
 from benchmarks.stream import Events, read
-from streamer.config import load
+from streamer.core.settings import load
 
 TRIALS = 48
 

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from streamer import parquet
-from streamer.arrays import F64, I32, I64
-from streamer.events import (
+from streamer.core.arrays import F64, I32, I64
+from streamer.core.events import (
     CATALOGUE_TOPICS,
     CLICKS,
     RATINGS,
@@ -24,6 +23,7 @@ from streamer.events import (
     message,
     parts,
 )
+from streamer.storage.archive import parquet
 
 _COLUMNS = ("user_id", "item_id", "kind", "rating", "timestamp_ms", "event_id", "session_id", "recommendation_id", "expected")  # fmt: skip
 
@@ -47,7 +47,7 @@ class ArchiveStream:
         return len(self.catalogue) + len(self.topics)
 
     def messages(self, start: int, stop: int) -> list[Message]:
-        """See protocols.Stream; as `streamer.events.message` writes them. Cost: about 2 us an event."""
+        """See protocols.Stream; as `streamer.core.events.message` writes them. Cost: about 2 us an event."""
         first = len(self.catalogue)
         return [*self.catalogue[start:stop], *self._events(max(start - first, 0), max(stop - first, 0))]
 

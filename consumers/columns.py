@@ -11,8 +11,8 @@ from typing import cast
 
 import numpy as np
 
-from streamer.arrays import I32, I64
-from streamer.events import Message, MessageParts, parts
+from streamer.core.arrays import I32, I64
+from streamer.core.events import Message, MessageParts, parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Columns:
         )
 
     def messages(self, start: int, stop: int) -> list[Message]:
-        """Events start to stop - 1, the same bytes as `streamer.events.message` writes. Cost: about .5 us an event."""
+        """Events start to stop - 1, the same bytes as `streamer.core.events.message` writes. Cost: about .5 us an event."""
         return list(map(Message, *self.parts(start, stop)))
 
     def parts(self, start: int, stop: int) -> MessageParts:

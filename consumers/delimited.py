@@ -6,8 +6,8 @@ from pathlib import Path
 
 from streamer.consumers.columns import Columns
 from streamer.consumers.rows import Layout, read_columns
-from streamer.errors import BadSettings
-from streamer.events import CLICKS, RATINGS
+from streamer.core.errors import BadSettings
+from streamer.core.events import CLICKS, RATINGS
 
 NAMES = {
     "user": ("userid", "user"),

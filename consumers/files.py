@@ -4,15 +4,15 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from streamer.archive_manifest import MANIFEST
 from streamer.consumers.columns import ColumnStream
 from streamer.consumers.delimited import read_delimited
 from streamer.consumers.jsonlines import read_json_lines
 from streamer.consumers.movielens import find_files, read_movielens
 from streamer.consumers.stream import StreamSource
-from streamer.errors import BadSettings
-from streamer.events import Offsets, Record
-from streamer.protocols import Stream
+from streamer.core.errors import BadSettings
+from streamer.core.events import Offsets, Record
+from streamer.core.protocols import Stream
+from streamer.storage.archive.manifest import MANIFEST
 
 _JSON_LINES = {".jsonl", ".ndjson", ".json"}
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from streamer.events import CATALOGUE_TOPICS, CLICKS, ITEMS, RATINGS, USERS, Message, MessageParts, parts
+from streamer.core.events import CATALOGUE_TOPICS, CLICKS, ITEMS, RATINGS, USERS, Message, MessageParts, parts
 
 
 class _Ids(msgspec.Struct, gc=False):

@@ -27,11 +27,11 @@ from kafka.protocol.consumer import OffsetSpec  # type: ignore[import-untyped]  
 from kafka.structs import OffsetAndMetadata  # type: ignore[import-untyped]  # ships no types
 from kafka.structs import TopicPartition as Partition
 
-from streamer.config import KafkaSettings
 from streamer.consumers.kafka_watch import Sight, Topic, Watch
-from streamer.errors import BadSettings, NotAuthorised, SourceLost, SourceUnavailable, StreamerError
-from streamer.events import CATALOGUE_TOPICS, TOPICS, Offsets, Record, TopicPartition
-from streamer.kafka_connection import RECEIVE_MAX_BYTES, Connection, build, connection, is_refusal
+from streamer.core.errors import BadSettings, NotAuthorised, SourceLost, SourceUnavailable, StreamerError
+from streamer.core.events import CATALOGUE_TOPICS, TOPICS, Offsets, Record, TopicPartition
+from streamer.core.settings import KafkaSettings
+from streamer.kafka.connection import RECEIVE_MAX_BYTES, Connection, build, connection, is_refusal
 
 ANSWER_S = 3.0  # how long `seek` waits for the cluster
 STALL_S = 5.0  # how long nothing may come while there is something, before the consumer is made anew

@@ -12,9 +12,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from streamer.errors import BadSettings, NotAuthorised, SourceLost, SourceUnavailable, StreamerError
-from streamer.events import CATALOGUE_TOPICS, Offsets, TopicPartition
-from streamer.kafka_connection import (
+from streamer.core.errors import BadSettings, NotAuthorised, SourceLost, SourceUnavailable, StreamerError
+from streamer.core.events import CATALOGUE_TOPICS, Offsets, TopicPartition
+from streamer.kafka.connection import (
     DEAD_LETTERS,
     RECEIVE_MAX_BYTES,
     Connection,

@@ -13,8 +13,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
-from streamer.errors import SourceLost
-from streamer.events import LOG, Message, Offsets, Record, TopicPartition, sequence_of
+from streamer.core.errors import SourceLost
+from streamer.core.events import LOG, Message, Offsets, Record, TopicPartition, sequence_of
 
 
 class Abort(Exception):

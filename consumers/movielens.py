@@ -17,8 +17,8 @@ from pathlib import Path
 from streamer.consumers.columns import Columns
 from streamer.consumers.delimited import read_delimited
 from streamer.consumers.rows import Layout, read_columns
-from streamer.errors import BadSettings
-from streamer.events import RATINGS, ItemUpdate, Message, UserUpdate, message
+from streamer.core.errors import BadSettings
+from streamer.core.events import RATINGS, ItemUpdate, Message, UserUpdate, message
 
 _YEAR = re.compile(r"\((\d{4})(?:\s*[-\u2013]\s*(?:\d{4})?)?\s*\)\s*$")  # (1995), (2007-), (1975-1979)
 _NO_CATEGORY = {"", "unknown", "(no genres listed)"}

@@ -15,9 +15,9 @@ from typing import TextIO, TypeAlias
 import msgspec
 import numpy as np
 
-from streamer.arrays import F64, I32, I64, U8, U64
 from streamer.consumers.columns import Bad, Columns
-from streamer.events import RATINGS
+from streamer.core.arrays import F64, I32, I64, U8, U64
+from streamer.core.events import RATINGS
 
 BLOCK_CHARACTERS = 1 << 20
 _LONGEST = 1 << 22  # of a block: a quote that nothing closes lets it grow to no more than this

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from itertools import repeat
 
-from streamer.errors import SourceLost
-from streamer.events import LOG, Offsets, Record
-from streamer.protocols import Stream
+from streamer.core.errors import SourceLost
+from streamer.core.events import LOG, Offsets, Record
+from streamer.core.protocols import Stream
 
 
 class StreamSource:

@@ -9,8 +9,8 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any, cast
 
-from streamer.errors import BadSettings, MissingExtra
-from streamer.protocols import OnlineLearner, Trainer
+from streamer.core.errors import BadSettings, MissingExtra
+from streamer.core.protocols import OnlineLearner, Trainer
 
 if __name__ == "models":
     raise ImportError("import streamer.models, not models")
@@ -29,17 +29,17 @@ LEARNERS = {
     "autorec": "streamer.models.biased_mf:BiasedMF",
     "two-tower": "streamer.models.biased_mf:BiasedMF",
     "funk-svd": "streamer.models.biased_mf:BiasedMF",
-    "deep-fm": "streamer.models.network:Network",
-    "embedding-network": "streamer.models.network:Network",
-    "bayesian-hybrid": "streamer.models.bayesian_hybrid:BayesianHybrid",
-    "bayesian-hybrid-latent": "streamer.models.bayesian_hybrid:BayesianHybrid",
-    "bayesian-hybrid-categories": "streamer.models.bayesian_hybrid:BayesianHybrid",
-    "bayesian-hybrid-plain": "streamer.models.bayesian_hybrid:BayesianHybrid",
+    "deep-fm": "streamer.models.networks.network:Network",
+    "embedding-network": "streamer.models.networks.network:Network",
+    "bayesian-hybrid": "streamer.models.hybrid.bayesian_hybrid:BayesianHybrid",
+    "bayesian-hybrid-latent": "streamer.models.hybrid.bayesian_hybrid:BayesianHybrid",
+    "bayesian-hybrid-categories": "streamer.models.hybrid.bayesian_hybrid:BayesianHybrid",
+    "bayesian-hybrid-plain": "streamer.models.hybrid.bayesian_hybrid:BayesianHybrid",
     "stack": "streamer.models.blend:Stack",
     "transitions": "streamer.models.transitions:Transitions",
     "skip-gram": "streamer.models.skip_gram:SkipGram",
     "youtube-dnn": "streamer.models.skip_gram:SkipGram",
-    "gru4rec": "streamer.models.gru:GRU",
+    "gru4rec": "streamer.models.networks.gru:GRU",
     "click-blend": "streamer.models.click_blend:ClickBlend",
 }
 
@@ -67,12 +67,12 @@ _VARIANTS: dict[str, dict[str, float]] = {
 TRAINERS = {
     "replay": "streamer.models.replay:Replay",
     "als": "streamer.models.als:AlternatingLeastSquares",
-    "refold": "streamer.models.refold:Refold",
-    "word2vec": "streamer.models.offline.word2vec:Word2Vec",
-    "factors": "streamer.models.offline.factors:FittedFactors",
-    "click-factors": "streamer.models.offline.click_factors:ClickFactors",
-    "network": "streamer.models.offline.network_trainer:NetworkTrainer",
-    "gru4rec": "streamer.models.offline.gru_trainer:GRUTrainer",
+    "refold": "streamer.models.hybrid.refold:Refold",
+    "word2vec": "streamer.models.offline.clicks.word2vec:Word2Vec",
+    "factors": "streamer.models.offline.factorisation.factors:FittedFactors",
+    "click-factors": "streamer.models.offline.clicks.click_factors:ClickFactors",
+    "network": "streamer.models.offline.networks.network_trainer:NetworkTrainer",
+    "gru4rec": "streamer.models.offline.clicks.gru_trainer:GRUTrainer",
 }
 
 # Who refits whom. A learner that is not named (made of others: few weights, about experts as they are) is carried over as it is.
@@ -100,7 +100,7 @@ REFITTED_BY = {
     "gru4rec": "gru4rec",
 }
 
-# Who can refit it as well, where a candidate names that trainer (`streamer.training.Candidate.model`).
+# Who can refit it as well, where a candidate names that trainer (`streamer.renormalise.training.Candidate.model`).
 ALSO_REFITTED_BY = {
     "skip-gram": ("word2vec",),
 }

@@ -23,14 +23,14 @@ from typing import cast
 import msgspec
 import numpy as np
 
-from streamer.arrays import F64, I32, I64, Array
-from streamer.batch import RATING, Batch
-from streamer.dataset import grouped
-from streamer.errors import StreamerError
-from streamer.kernel import kernel
+from streamer.core.arrays import F64, I32, I64, Array
+from streamer.core.batch import RATING, Batch
+from streamer.core.dataset import grouped
+from streamer.core.errors import StreamerError
+from streamer.core.kernel import kernel
+from streamer.core.protocols import OnlineLearner
 from streamer.models.biased_mf import BiasedMF, deviation
 from streamer.models.replay import DAY_MS, learn_whole
-from streamer.protocols import OnlineLearner
 
 FIRST_PASS = 0.2  # share of the progress that descent is
 

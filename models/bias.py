@@ -20,11 +20,11 @@ from collections.abc import Mapping
 import msgspec
 import numpy as np
 
-from streamer.arrays import F32, F64, I32, U8, Array
-from streamer.batch import RATING, Batch, UserView
-from streamer.embeddings import Side, Table
-from streamer.kernel import kernel
-from streamer.protocols import Kind
+from streamer.core.arrays import F32, F64, I32, U8, Array
+from streamer.core.batch import RATING, Batch, UserView
+from streamer.core.kernel import kernel
+from streamer.core.protocols import Kind
+from streamer.core.tables import Side, Table
 
 LARGEST = 1e37  # a float32 row must hold it
 

@@ -22,11 +22,11 @@ from collections.abc import Mapping, Sequence
 import msgspec
 import numpy as np
 
-from streamer.arrays import F32, F64, I32, U8
-from streamer.batch import RATING, Batch, UserView
-from streamer.embeddings import Table
-from streamer.kernel import kernel
-from streamer.protocols import Kind, OnlineLearner
+from streamer.core.arrays import F32, F64, I32, U8
+from streamer.core.batch import RATING, Batch, UserView
+from streamer.core.kernel import kernel
+from streamer.core.protocols import Kind, OnlineLearner
+from streamer.core.tables import Table
 
 EVENTS, MU, SQUARES, REFUSED, WEIGHTS = range(5)  # columns of the stream; WEIGHTS: where w begins, and P after it
 SMALLEST = 1e-12  # variance that a weight keeps, whatever rounding took

@@ -20,13 +20,13 @@ from collections.abc import Mapping, Sequence
 import msgspec
 import numpy as np
 
-from streamer.arrays import F32, F64, I32, I64, U8, U64, Array
-from streamer.batch import Batch, UserView
-from streamer.embeddings import Table
-from streamer.kernel import kernel
+from streamer.core.arrays import F32, F64, I32, I64, U8, U64, Array
+from streamer.core.batch import Batch, UserView
+from streamer.core.kernel import kernel
+from streamer.core.protocols import ItemVectors, Kind, OnlineLearner
+from streamer.core.seed import mix64
+from streamer.core.tables import Table
 from streamer.models.skip_gram import has_seen
-from streamer.protocols import ItemVectors, Kind, OnlineLearner
-from streamer.seed import mix64
 
 RING = 4096  # last clicks that others are drawn from
 RATINGS = "ratings"  # the expert whose scores are ratings

@@ -9,8 +9,8 @@ Fenwick (1994), A new data structure for cumulative frequency tables, Software: 
 
 import numpy as np
 
-from streamer.arrays import I64, Array
-from streamer.kernel import kernel
+from streamer.core.arrays import I64, Array
+from streamer.core.kernel import kernel
 
 UNIT = 65536.0  # counts and weights are kept in 1/65,536: 2^63 holds the noise of 10 million items with a million clicks each
 

@@ -15,11 +15,11 @@ from collections.abc import Mapping
 import msgspec
 import numpy as np
 
-from streamer.arrays import F32, F64, I32, U8
-from streamer.batch import Batch, UserView
-from streamer.embeddings import Table
-from streamer.kernel import kernel
-from streamer.protocols import Kind
+from streamer.core.arrays import F32, F64, I32, U8
+from streamer.core.batch import Batch, UserView
+from streamer.core.kernel import kernel
+from streamer.core.protocols import Kind
+from streamer.core.tables import Table
 
 
 class AllTimeParameters(msgspec.Struct, frozen=True):

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 import msgspec
 import numpy as np
 
-from streamer.arrays import F32, Array
-from streamer.batch import Batch
-from streamer.protocols import OnlineLearner
+from streamer.core.arrays import F32, Array
+from streamer.core.batch import Batch
+from streamer.core.protocols import OnlineLearner
 
 PART = 10_000  # events between two words about progress
 DAY_MS = 86_400_000.0

@@ -22,13 +22,13 @@ from collections.abc import Mapping
 import msgspec
 import numpy as np
 
-from streamer.arrays import F32, F64, I32, I64, U8, U64, Array
-from streamer.batch import Batch, Opinion, UserView
-from streamer.embeddings import Side, Table
-from streamer.kernel import kernel
+from streamer.core.arrays import F32, F64, I32, I64, U8, U64, Array
+from streamer.core.batch import Batch, Opinion, UserView
+from streamer.core.kernel import kernel
+from streamer.core.protocols import Kind
+from streamer.core.seed import mix64
+from streamer.core.tables import Side, Table
 from streamer.models.noise import UNIT, add_noise, build_noise, draw_noise, noise_weight
-from streamer.protocols import Kind
-from streamer.seed import mix64
 
 REDRAWS = 4  # draws for each negative wanted, at most
 LARGEST = 1e6  # a longer step, or a logit further out, is refused

@@ -20,11 +20,11 @@ from collections.abc import Mapping
 import msgspec
 import numpy as np
 
-from streamer.arrays import F32, F64, I32, U8
-from streamer.batch import Batch, Opinion, UserView
-from streamer.embeddings import Table
-from streamer.kernel import kernel
-from streamer.protocols import Kind
+from streamer.core.arrays import F32, F64, I32, U8
+from streamer.core.batch import Batch, Opinion, UserView
+from streamer.core.kernel import kernel
+from streamer.core.protocols import Kind
+from streamer.core.tables import Table
 
 UNIT = 1024  # counts are kept in 1/1,024
 FULL = 524288.0  # clicks: a larger sum is halved, so that sums stay below 2^31

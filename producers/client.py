@@ -7,7 +7,7 @@ from typing import Any, Self, TypeVar
 import httpx
 import msgspec
 
-from streamer.answers import (
+from streamer.core.answers import (
     BackupMade,
     Generations,
     LearnerStatus,
@@ -16,7 +16,7 @@ from streamer.answers import (
     Recommendation,
     Status,
 )
-from streamer.errors import NotAuthorised, SourceUnavailable, StreamerError
+from streamer.core.errors import NotAuthorised, SourceUnavailable, StreamerError
 
 URL = "http://127.0.0.1:8080"
 T = TypeVar("T")

@@ -9,8 +9,8 @@ from time import monotonic
 
 import msgspec
 
-from streamer.errors import BadEvent, NotAuthorised, Reason, SourceUnavailable
-from streamer.events import (
+from streamer.core.errors import BadEvent, NotAuthorised, Reason, SourceUnavailable
+from streamer.core.events import (
     CLICKS,
     ITEMS,
     RATINGS,
@@ -24,7 +24,7 @@ from streamer.events import (
     TopicPartition,
     UserUpdate,
 )
-from streamer.freshness import parse
+from streamer.core.freshness import parse
 from streamer.producers.client import URL, Client, Published, TooLarge, Unreached
 
 REQUEST_BYTES = 128 * 1024  # half of what a server reads unless told otherwise

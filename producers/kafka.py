@@ -20,10 +20,10 @@ from kafka.errors import (  # type: ignore[import-untyped]  # ships no types
 )
 from kafka.net.compat import KafkaNetClient  # type: ignore[import-untyped]  # ships no types
 
-from streamer.config import KafkaSettings
-from streamer.errors import BadEvent, Reason, SourceUnavailable, StreamerError
-from streamer.events import TOPICS, Message, Offsets, TopicPartition
-from streamer.kafka_connection import (
+from streamer.core.errors import BadEvent, Reason, SourceUnavailable, StreamerError
+from streamer.core.events import TOPICS, Message, Offsets, TopicPartition
+from streamer.core.settings import KafkaSettings
+from streamer.kafka.connection import (
     DEAD_LETTERS,
     MESSAGE_MAX_BYTES,
     build,

@@ -13,7 +13,7 @@ from math import erf, sqrt
 
 import numpy as np
 
-from streamer.arrays import F32, F64
+from streamer.core.arrays import F32, F64
 from streamer.producers.world import NOISE
 
 _MEANS = np.arange(-6 * 1024, 12 * 1024 + 1) / 1024  # beyond, every rating is .5 or 5: eight sigma away

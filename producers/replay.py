@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from streamer.events import Message, TopicPartition
-from streamer.protocols import Sink, Stream
+from streamer.core.events import Message, TopicPartition
+from streamer.core.protocols import Sink, Stream
 
 CHUNK_EVENTS = 500
 CHUNK_BYTES = 256 * 1024  # of values: long events go fewer at a time

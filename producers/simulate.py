@@ -11,9 +11,9 @@ from math import inf
 
 import numpy as np
 
-from streamer.arrays import F64, I64, Array
-from streamer.errors import BadSettings
-from streamer.events import CLICKS, RATINGS, ItemUpdate, Message, MessageParts, message, parts
+from streamer.core.arrays import F64, I64, Array
+from streamer.core.errors import BadSettings
+from streamer.core.events import CLICKS, RATINGS, ItemUpdate, Message, MessageParts, message, parts
 from streamer.producers.oracle import expected
 from streamer.producers.titles import CATEGORIES, title
 from streamer.producers.world import RATED, TURN, Happenings, Shock, happen

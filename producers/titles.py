@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from streamer.arrays import I32
+from streamer.core.arrays import I32
 
 CATEGORIES = (
     "Adventure", "Comedy", "Crime", "Documentary", "Drama", "Family",

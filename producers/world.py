@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from streamer.arrays import F32, F64, I32, I64, U8
+from streamer.core.arrays import F32, F64, I32, I64, U8
 from streamer.producers.titles import CATEGORIES, numbers
 
 START_MS = 1_704_067_200_000  # 2024-01-01: a world has a calendar of its own

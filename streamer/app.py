@@ -10,8 +10,9 @@ from typing import Any, cast
 
 import numpy as np
 
-from streamer import __version__, rerank
-from streamer.answers import (
+from streamer import __version__
+from streamer.api import METHODS
+from streamer.core.answers import (
     ArchiveStatus,
     DeadLetterCount,
     DriftDetections,
@@ -22,32 +23,32 @@ from streamer.answers import (
     RollingRmse,
     Status,
 )
-from streamer.api import METHODS
-from streamer.archiver import Archiver
-from streamer.config import SERVED_RECORDS, Settings
-from streamer.dead_letters import Mirror
-from streamer.decoder import Decoder
-from streamer.drift import DETECTOR
-from streamer.engine import RETRY_S, Engine
-from streamer.errors import BadSettings, Reason, SourceUnavailable, StreamerError
-from streamer.events import LOG, TOPICS, Message, Offsets, Record
-from streamer.freshness import Freshness
-from streamer.learners import Learners, gathered
-from streamer.log import EmbeddedLog, LogSource
-from streamer.memory import Memory
-from streamer.metrics import Metrics, Readings
+from streamer.core.errors import BadSettings, Reason, SourceUnavailable, StreamerError
+from streamer.core.events import LOG, TOPICS, Message, Offsets, Record
+from streamer.core.freshness import Freshness
+from streamer.core.protocols import Hinted, Kind, Sink, Source
+from streamer.core.settings import SERVED_RECORDS, Settings
+from streamer.maintenance import Upkeep
 from streamer.models import LEARNERS, learner
-from streamer.monitor import WINDOWS
-from streamer.protocols import Hinted, Kind, Sink, Source
-from streamer.recommend import POPULARITY, Recommender
-from streamer.renormaliser import Renormaliser
-from streamer.rerank import Reranker
-from streamer.shadow import Live
-from streamer.stability import Stability
-from streamer.standing import standing
-from streamer.state import RocksStore
-from streamer.training import candidates
-from streamer.upkeep import Upkeep
+from streamer.monitoring.drift import DETECTOR
+from streamer.monitoring.metrics import Metrics, Readings
+from streamer.monitoring.monitor import WINDOWS
+from streamer.monitoring.stability import Stability
+from streamer.renormalise.renormaliser import Renormaliser
+from streamer.renormalise.shadow import Live
+from streamer.renormalise.status import standing
+from streamer.renormalise.training import candidates
+from streamer.serving import rerank
+from streamer.serving.recommend import POPULARITY, Recommender
+from streamer.serving.rerank import Reranker
+from streamer.storage.archive.archiver import Archiver
+from streamer.storage.log import EmbeddedLog, LogSource
+from streamer.storage.state import RocksStore
+from streamer.stream.dead_letters import Mirror
+from streamer.stream.decoder import Decoder
+from streamer.stream.engine import RETRY_S, Engine
+from streamer.stream.learners import Learners, gathered
+from streamer.stream.memory import Memory
 
 ARCHIVED_S = 600.0  # how long the archive may take to come to a cut
 _LOG = logging.getLogger("streamer.app")
@@ -76,7 +77,7 @@ def opened(settings: Settings, generation: str | None = None, reranking: Reranke
 
 
 class App:
-    """A running streamer: an engine in its own thread, and the answers of `streamer.answers.Answers`."""
+    """A running streamer: an engine in its own thread, and the answers of `streamer.core.answers.Answers`."""
 
     def __init__(self, settings: Settings) -> None:
         """Open everything; raises BadSettings and BadState. Kafka need not be there."""
@@ -122,7 +123,7 @@ class App:
     def _mirrored(self) -> Mirror | None:
         return None if self.log else Mirror(self.memory.dead_letters, self.memory.store, self._sink)
 
-    # streamer.shadow.Lanes
+    # streamer.renormalise.shadow.Lanes
 
     def live(self) -> Live:
         """See Lanes."""
@@ -287,7 +288,7 @@ class App:
             self.log.close()
         self._live.close()
 
-    # streamer.answers.Answers
+    # streamer.core.answers.Answers
 
     def view(self) -> Recommender:
         """See Answers."""

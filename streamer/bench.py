@@ -16,19 +16,19 @@ from typing import cast
 import msgspec
 
 from streamer.app import learners
-from streamer.config import SERVED_RECORDS, KafkaSettings, Settings
 from streamer.consumers import SOURCES
-from streamer.engine import Engine
-from streamer.errors import BadSettings, SourceUnavailable
-from streamer.events import ITEMS, Message, Offsets, Record
-from streamer.learners import Learners
-from streamer.log import EmbeddedLog, LogSource
-from streamer.memory import Memory
+from streamer.core.errors import BadSettings, SourceUnavailable
+from streamer.core.events import ITEMS, Message, Offsets, Record
+from streamer.core.protocols import Sink, Source
+from streamer.core.settings import SERVED_RECORDS, KafkaSettings, Settings
 from streamer.models import learner
 from streamer.producers import SINKS
 from streamer.producers.simulate import World
-from streamer.protocols import Sink, Source
-from streamer.state import RocksStore
+from streamer.storage.log import EmbeddedLog, LogSource
+from streamer.storage.state import RocksStore
+from streamer.stream.engine import Engine
+from streamer.stream.learners import Learners
+from streamer.stream.memory import Memory
 
 APPENDED = 1000  # events an append
 KAFKA_FIRST_S = 3.0  # how long to look for events that were there before

@@ -19,8 +19,8 @@ from urllib.parse import urlsplit
 import msgspec
 import numpy as np
 
-from streamer.errors import StreamerError
-from streamer.events import Message
+from streamer.core.errors import StreamerError
+from streamer.core.events import Message
 
 _ANSWERS = re.compile(r"answers on (http://\S+)")
 _LEARNED = re.compile(r'^streamer_events_total\{.*outcome="learned".*\} (\S+)$', re.MULTILINE)

@@ -6,19 +6,19 @@ from pathlib import Path
 
 import numpy as np
 
-from streamer.batch import CLICK, RATING, Events
-from streamer.config import Settings
-from streamer.engine import Engine
-from streamer.events import LOG, Click, Message, Offsets, Rating, Record, message
-from streamer.kernel import CACHE_FOLDER
-from streamer.learners import gathered
-from streamer.log import EmbeddedLog, LogSource
-from streamer.memory import Memory
+from streamer.core.batch import CLICK, RATING, Events
+from streamer.core.events import LOG, Click, Message, Offsets, Rating, Record, message
+from streamer.core.kernel import CACHE_FOLDER
+from streamer.core.protocols import Asking, Conditioned, Kind
+from streamer.core.settings import Settings
 from streamer.models import LEARNERS, REFITTED_BY, TRAINERS, learner
-from streamer.protocols import Asking, Conditioned, Kind
-from streamer.recommend import POPULARITY, Recommender
-from streamer.state import RocksStore
-from streamer.training import retrained
+from streamer.renormalise.training import retrained
+from streamer.serving.recommend import POPULARITY, Recommender
+from streamer.storage.log import EmbeddedLog, LogSource
+from streamer.storage.state import RocksStore
+from streamer.stream.engine import Engine
+from streamer.stream.learners import gathered
+from streamer.stream.memory import Memory
 
 _DONE = CACHE_FOLDER / "compiled"
 

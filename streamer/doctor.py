@@ -18,20 +18,20 @@ from pathlib import Path
 
 import msgspec
 
-from streamer import generations, manifest
 from streamer.api.security import admit
 from streamer.api.server import listen
 from streamer.app import learners
-from streamer.archive import FOLDER
-from streamer.archive_manifest import read_manifest
 from streamer.compile import compile_kernels, compiled
-from streamer.config import Settings
-from streamer.errors import BadState, NotAuthorised, SourceUnavailable, StreamerError
-from streamer.kernel import CACHE_FOLDER
-from streamer.memory import meaning
+from streamer.core.errors import BadState, NotAuthorised, SourceUnavailable, StreamerError
+from streamer.core.kernel import CACHE_FOLDER
+from streamer.core.settings import Settings
 from streamer.models import LEARNERS
-from streamer.state import FORMAT, RocksStore
-from streamer.training import candidates
+from streamer.renormalise import generations, manifest
+from streamer.renormalise.training import candidates
+from streamer.storage.archive.archive import FOLDER
+from streamer.storage.archive.manifest import read_manifest
+from streamer.storage.state import FORMAT, RocksStore
+from streamer.stream.memory import meaning
 
 PYTHON = (3, 11)
 FREE_BYTES = 1 << 30
@@ -244,7 +244,7 @@ def _port(settings: Settings) -> str:
 
 def _kafka(settings: Settings) -> str:
     from streamer.consumers.kafka import KafkaSource  # the library is loaded only where it is asked for
-    from streamer.kafka_connection import connection, preflight
+    from streamer.kafka.connection import connection, preflight
 
     kafka = settings.kafka
     preflight(connection(kafka))

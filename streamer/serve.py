@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from streamer.api.security import admit
 from streamer.api.server import listen, serve
 from streamer.app import App
-from streamer.config import Settings
-from streamer.errors import BadSettings, StoreUnavailable, StreamerError
-from streamer.events import CLICKS, LOG, RATINGS, Message
-from streamer.generations import lives
-from streamer.protocols import Stream
+from streamer.core.errors import BadSettings, StoreUnavailable, StreamerError
+from streamer.core.events import CLICKS, LOG, RATINGS, Message
+from streamer.core.protocols import Stream
+from streamer.core.settings import Settings
+from streamer.renormalise.generations import lives
 
 CHUNK_EVENTS = 500
 AHEAD_EVENTS = 20_000  # the replay waits when the log is so far ahead of learning

@@ -16,12 +16,12 @@ from benchmarks.report import Report
 from benchmarks.run import competitors
 from benchmarks.speed import MEASURED, compared
 from benchmarks.stream import read
-from streamer.arrays import F32
-from streamer.batch import RATING, Batch, Seen
 from streamer.consumers.files import FileSource
-from streamer.evaluate import Evaluation, evaluate
+from streamer.core.arrays import F32
+from streamer.core.batch import RATING, Batch, Seen
+from streamer.core.seed import id_key
 from streamer.models import LEARNERS, learner
-from streamer.seed import id_key
+from streamer.study.evaluate import Evaluation, evaluate
 
 ROOT = Path(__file__).parent.parent
 NOTHING = Seen(np.empty((0, 1), np.int32), np.empty((0, 0), np.int32), np.empty(0, np.int64), 1)

@@ -5,16 +5,16 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pytest
 
-from streamer.arrays import F32, I32, Array
-from streamer.batch import RATING, Batch, Opinion, UserView
 from streamer.checks import learners as checks
 from streamer.checks.batches import Ring
 from streamer.checks.learners import CHECKS, CheckFailed, Make
-from streamer.embeddings import Table
+from streamer.core.arrays import F32, I32, Array
+from streamer.core.batch import RATING, Batch, Opinion, UserView
+from streamer.core.protocols import Kind
+from streamer.core.seed import mix64
+from streamer.core.tables import Table
 from streamer.models import LEARNERS, learner
 from streamer.models.popularity import AllTimeParameters
-from streamer.protocols import Kind
-from streamer.seed import mix64
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)

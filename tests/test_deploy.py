@@ -19,11 +19,11 @@ import pytest
 from learning import settings
 from ruamel.yaml import YAML
 
-from streamer import manifest
 from streamer.app import App
-from streamer.events import Rating, message
-from streamer.generations import PROGRESS, Life, Progress, place, record, write_atomically
-from streamer.training_process import ONE_THREAD
+from streamer.core.events import Rating, message
+from streamer.renormalise import manifest
+from streamer.renormalise.generations import PROGRESS, Life, Progress, place, record, write_atomically
+from streamer.renormalise.training_process import ONE_THREAD
 
 ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"

@@ -12,10 +12,10 @@ import msgspec
 import pytest
 from process import streamer
 
-from streamer import errors
 from streamer.cli import COMMANDS, group
 from streamer.cli.options import describe
-from streamer.config import PARTS
+from streamer.core import errors
+from streamer.core.settings import PARTS
 from streamer.models import LEARNERS
 
 ROOT = Path(__file__).parent.parent

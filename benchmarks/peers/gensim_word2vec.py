@@ -15,8 +15,8 @@ import msgspec
 import numpy as np
 
 from benchmarks.protocols import Told
-from streamer.arrays import F32
-from streamer.protocols import Kind
+from streamer.core.arrays import F32
+from streamer.core.protocols import Kind
 
 
 class GensimWord2VecSettings(msgspec.Struct, frozen=True):

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from benchmarks.protocols import Told
-from streamer.protocols import Kind
+from streamer.core.protocols import Kind
 
 
 class RiverFMSettings(msgspec.Struct, frozen=True):

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 import msgspec
 
 from benchmarks.protocols import Told
-from streamer.protocols import Kind
+from streamer.core.protocols import Kind
 
 
 class VowpalWabbitSettings(msgspec.Struct, frozen=True):

@@ -6,25 +6,25 @@ one line of `MODELS`; `streamer.checks.offline` runs over every line.
 
 from typing import cast
 
+from streamer.core.protocols import OfflineModel
 from streamer.models import registered
-from streamer.protocols import OfflineModel
 
 # Name to "module:Class", imported when it is first asked for: torch alone takes seconds.
 MODELS = {
-    "bias": "streamer.models.offline.bias:BiasOnly",
-    "als": "streamer.models.offline.als:AlternatingLeastSquares",
-    "stochastic-mf": "streamer.models.offline.stochastic_mf:StochasticMF",
-    "funk-svd": "streamer.models.offline.funk_svd:FunkSVD",
-    "deep-fm": "streamer.models.offline.deep_fm:DeepFM",
-    "embedding-network": "streamer.models.offline.embedding_network:EmbeddingNetwork",
-    "embedding-mf": "streamer.models.offline.embedding_mf:EmbeddingMF",
-    "embedding-dot-bias": "streamer.models.offline.embedding_dot_bias:EmbeddingDotBias",
-    "two-tower": "streamer.models.offline.two_tower:TwoTower",
-    "autorec": "streamer.models.offline.autorec:AutoRec",
-    "popularity": "streamer.models.offline.popularity:Popularity",
-    "transitions": "streamer.models.offline.transitions:Transitions",
-    "gru4rec": "streamer.models.offline.gru4rec:GRU4Rec",
-    "youtube-dnn": "streamer.models.offline.youtube_dnn:YouTubeDNN",
+    "bias": "streamer.models.offline.factorisation.bias:BiasOnly",
+    "als": "streamer.models.offline.factorisation.als:AlternatingLeastSquares",
+    "stochastic-mf": "streamer.models.offline.factorisation.stochastic_mf:StochasticMF",
+    "funk-svd": "streamer.models.offline.factorisation.funk_svd:FunkSVD",
+    "deep-fm": "streamer.models.offline.networks.deep_fm:DeepFM",
+    "embedding-network": "streamer.models.offline.networks.embedding_network:EmbeddingNetwork",
+    "embedding-mf": "streamer.models.offline.factorisation.embedding_mf:EmbeddingMF",
+    "embedding-dot-bias": "streamer.models.offline.factorisation.embedding_dot_bias:EmbeddingDotBias",
+    "two-tower": "streamer.models.offline.networks.two_tower:TwoTower",
+    "autorec": "streamer.models.offline.networks.autorec:AutoRec",
+    "popularity": "streamer.models.offline.clicks.popularity:Popularity",
+    "transitions": "streamer.models.offline.clicks.transitions:Transitions",
+    "gru4rec": "streamer.models.offline.clicks.gru4rec:GRU4Rec",
+    "youtube-dnn": "streamer.models.offline.clicks.youtube_dnn:YouTubeDNN",
 }
 # Models of ratings that are products of a user's and an item's vector: they may refit learners like biased-mf (factors.py).
 FACTORISING = ("als", "stochastic-mf", "funk-svd", "embedding-mf", "embedding-dot-bias", "two-tower", "autorec")

@@ -10,8 +10,8 @@ Cost: one look at each rating and category. Memory: (users + items) x (categorie
 
 import numpy as np
 
-from streamer.arrays import F32, F64, I32, Array
-from streamer.dataset import Dataset
+from streamer.core.arrays import F32, F64, I32, Array
+from streamer.core.dataset import Dataset
 
 SHRUNK = 5.0  # ratings at the average that every average begins with
 

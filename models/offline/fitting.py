@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from streamer.arrays import I32, Array, Bool
-from streamer.dataset import Dataset
-from streamer.protocols import Epoch
+from streamer.core.arrays import I32, Array, Bool
+from streamer.core.dataset import Dataset
+from streamer.core.protocols import Epoch
 
 SMALLEST, STEPS = (
     128,

@@ -11,8 +11,8 @@ from connectrpc.request import RequestContext
 
 from streamer._gen.streamer.v1 import admin_pb as pb
 from streamer._gen.streamer.v1.admin_connect import AdminService
-from streamer.answers import Answers, Generation, LearnerStatus, ReceiptShown, Score, Status
 from streamer.api.errors import invalid
+from streamer.core.answers import Answers, Generation, LearnerStatus, ReceiptShown, Score, Status
 
 T = TypeVar("T")
 

@@ -9,7 +9,7 @@ from urllib.parse import quote
 from connectrpc.code import Code
 from connectrpc.errors import ConnectError
 
-from streamer.errors import BadEvent, SourceUnavailable, StoreUnavailable, StreamerError, UnknownCategory
+from streamer.core.errors import BadEvent, SourceUnavailable, StoreUnavailable, StreamerError, UnknownCategory
 
 if TYPE_CHECKING:
     from hypercorn.typing import ASGISendCallable, HTTPScope

@@ -8,13 +8,13 @@ from typing import TypeAlias
 from connectrpc.request import RequestContext
 from protobuf.wkt.google.protobuf.struct_pb import NullValue, Struct, Value
 
-from streamer import events
 from streamer._gen.streamer.v1 import event_pb as pb
 from streamer._gen.streamer.v1.event_connect import EventService
-from streamer.answers import Answers
-from streamer.errors import BadEvent, Reason
-from streamer.events import Message
-from streamer.freshness import token
+from streamer.core import events
+from streamer.core.answers import Answers
+from streamer.core.errors import BadEvent, Reason
+from streamer.core.events import Message
+from streamer.core.freshness import token
 
 Attribute: TypeAlias = str | float | bool | None
 

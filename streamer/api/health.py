@@ -7,8 +7,8 @@ from connectrpc.request import RequestContext
 
 from streamer._gen.grpc.health.v1.health_connect import Health as HealthService
 from streamer._gen.grpc.health.v1.health_pb import HealthCheckRequest, HealthCheckResponse
-from streamer.answers import Answers
 from streamer.api.errors import unknown
+from streamer.core.answers import Answers
 
 INGESTION = "ingestion"
 SERVICES = (

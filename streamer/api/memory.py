@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from threading import Lock
 
 from streamer import __version__
-from streamer.answers import (
+from streamer.core.answers import (
     BackupMade,
     Code,
     DeadLetterCount,
@@ -25,11 +25,11 @@ from streamer.answers import (
     RollingRmse,
     Status,
 )
-from streamer.config import LearningSettings
-from streamer.decoder import Decoder, check_id
-from streamer.errors import Reason, SourceUnavailable, StreamerError, UnknownCategory
-from streamer.events import LOG, Click, ItemUpdate, Message, Offsets, Rating
-from streamer.freshness import Freshness
+from streamer.core.errors import Reason, SourceUnavailable, StreamerError, UnknownCategory
+from streamer.core.events import LOG, Click, ItemUpdate, Message, Offsets, Rating
+from streamer.core.freshness import Freshness
+from streamer.core.settings import LearningSettings
+from streamer.stream.decoder import Decoder, check_id
 
 
 class MemoryAnswers:

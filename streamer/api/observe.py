@@ -7,9 +7,9 @@ from connectrpc.errors import ConnectError
 from connectrpc.request import RequestContext
 from protobuf import Message
 
-from streamer.answers import Answers, Code
 from streamer.api import METHODS
 from streamer.api.errors import shown
+from streamer.core.answers import Answers, Code
 
 
 class Observed:

@@ -16,11 +16,11 @@ from streamer._gen.streamer.v1.recommendation_pb import (
     SimilarItemsRequest,
     SimilarItemsResponse,
 )
-from streamer.answers import Answers
-from streamer.answers import Recommendation as Answer
 from streamer.api.errors import invalid, late
-from streamer.decoder import check_id
-from streamer.freshness import parse, token
+from streamer.core.answers import Answers
+from streamer.core.answers import Recommendation as Answer
+from streamer.core.freshness import parse, token
+from streamer.stream.decoder import check_id
 
 MAX_LIMIT, DEFAULT_LIMIT = 1000, 10
 _SPARE_SHARE = 0.1  # of a client's deadline is kept, so that our sentence reaches it on a busy machine too

@@ -27,7 +27,6 @@ from streamer._gen.streamer.v1.event_connect import EventServiceASGIApplication
 from streamer._gen.streamer.v1.event_pb import PublishRequest
 from streamer._gen.streamer.v1.recommendation_connect import RecommendationServiceASGIApplication
 from streamer._gen.streamer.v1.recommendation_pb import RecommendRequest
-from streamer.answers import Answers
 from streamer.api import METHODS
 from streamer.api.admin import Admin
 from streamer.api.codec import Binary, StrictJSON
@@ -36,7 +35,8 @@ from streamer.api.events import Events
 from streamer.api.health import Health
 from streamer.api.observe import Observed
 from streamer.api.recommendations import Recommendations
-from streamer.config import ServerSettings
+from streamer.core.answers import Answers
+from streamer.core.settings import ServerSettings
 
 if TYPE_CHECKING:
     from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallable, HTTPScope, Scope

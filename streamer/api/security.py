@@ -18,8 +18,8 @@ from connectrpc.code import Code
 from connectrpc.errors import ConnectError
 
 from streamer.api.errors import late, refuse
-from streamer.config import SecuritySettings, ServerSettings, read_secret
-from streamer.errors import BadSettings
+from streamer.core.errors import BadSettings
+from streamer.core.settings import SecuritySettings, ServerSettings, read_secret
 
 if TYPE_CHECKING:
     from hypercorn.typing import (

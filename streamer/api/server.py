@@ -10,11 +10,11 @@ from errno import EACCES, EADDRINUSE
 from hypercorn.asyncio import serve as run
 from hypercorn.config import Config
 
-from streamer.answers import Answers
 from streamer.api.router import Router
 from streamer.api.security import Guard, admit
-from streamer.config import SecuritySettings, ServerSettings
-from streamer.errors import BadSettings
+from streamer.core.answers import Answers
+from streamer.core.errors import BadSettings
+from streamer.core.settings import SecuritySettings, ServerSettings
 
 _BACKLOG = 1024
 _PUBLISHERS = 32  # requests that may wait for one fsync together

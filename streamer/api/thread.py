@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from queue import SimpleQueue
 from threading import Thread
 
-from streamer.answers import Answers
 from streamer.api.server import serve
-from streamer.config import SecuritySettings, ServerSettings
+from streamer.core.answers import Answers
+from streamer.core.settings import SecuritySettings, ServerSettings
 
 
 @contextmanager

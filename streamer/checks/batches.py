@@ -9,15 +9,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from streamer.arrays import F32, I32, Array
-from streamer.batch import CATEGORIES, CLICK, MEMBERSHIPS, RATING, Batch, Profiles, Seen, UserView
-from streamer.embeddings import Table
-from streamer.events import LOG
-from streamer.kin import Kin
-from streamer.learners import Learners
+from streamer.core.arrays import F32, I32, Array
+from streamer.core.batch import CATEGORIES, CLICK, MEMBERSHIPS, RATING, Batch, Profiles, Seen, UserView
+from streamer.core.events import LOG
+from streamer.core.protocols import Categorised, Composed, Kind, OnlineLearner, Rebuilt
+from streamer.core.seed import event_keys, id_key, sequence_key
+from streamer.core.tables import Table
 from streamer.models import learner as made
-from streamer.protocols import Categorised, Composed, Kind, OnlineLearner, Rebuilt
-from streamer.seed import event_keys, id_key, sequence_key
+from streamer.stream.category_sets import Kin
+from streamer.stream.learners import Learners
 
 PAGE = 8  # items a page of the seen ring: small, so that rings wrap within a check
 WINDOW = 24  # seen items that count
@@ -65,7 +65,7 @@ def happenings(count: int, *, users: int = 40, items: int = 60, seed: int = 1) -
 
 
 class Ring:
-    """The seen items of every user, by row: see `streamer.batch.Seen`."""
+    """The seen items of every user, by row: see `streamer.core.batch.Seen`."""
 
     def __init__(self, users: int, *, page: int = PAGE, window: int = WINDOW, longest: int = LONGEST) -> None:
         """For `users` rows; the ring holds the items of the `longest` batch beside the window."""

@@ -12,10 +12,10 @@ from typing import TypeAlias
 
 import numpy as np
 
-from streamer.arrays import F32, I32, Bool
-from streamer.batch import CLICK, RATING, Batch
 from streamer.checks.batches import Feed, Happening, click, contents, happenings, rating, with_rows
-from streamer.protocols import Guarded, OnlineLearner, Probed
+from streamer.core.arrays import F32, I32, Bool
+from streamer.core.batch import CLICK, RATING, Batch
+from streamer.core.protocols import Guarded, OnlineLearner, Probed
 
 Make: TypeAlias = Callable[[int], OnlineLearner]  # a fresh learner from a seed
 EVENTS = 500
@@ -53,7 +53,7 @@ def items_of(feed: Feed) -> I32:
 def fits_the_seam(make: Make) -> None:
     """It has what `protocols.OnlineLearner` says, and the same tables every time: at most one of users, one row a stream."""
     learner = make(1)
-    require(isinstance(learner, OnlineLearner), f"{learner} lacks a part of streamer.protocols.OnlineLearner")
+    require(isinstance(learner, OnlineLearner), f"{learner} lacks a part of streamer.core.protocols.OnlineLearner")
     require(learner.kind in ("ratings", "clicks"), f"kind is {learner.kind!r}: wanted ratings or clicks")
     tables = learner.tables()
     Feed(learner).learn(happenings(50))
@@ -286,7 +286,7 @@ def counts_what_it_refuses(make: Make) -> None:
     """A value of its kind that is not finite is refused and counted once, in `refused`, which is state; others are not counted."""
     feed = Feed(make(1))
     learner = feed.learner
-    require(isinstance(learner, Guarded), "it has no `refused`: see streamer.protocols.Guarded")
+    require(isinstance(learner, Guarded), "it has no `refused`: see streamer.core.protocols.Guarded")
     assert isinstance(learner, Guarded)
     kind_of = rating if learner.kind == "ratings" else click
     feed.learn(happenings(200))

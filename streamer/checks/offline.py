@@ -12,12 +12,12 @@ from typing import TypeAlias
 
 import numpy as np
 
-from streamer.arrays import F32, I32, Array
-from streamer.batch import CLICK, RATING
 from streamer.checks.learners import require
-from streamer.dataset import Dataset, SideInformation
-from streamer.protocols import Epoch, Factorised, NextItem, OfflineModel, Rater
-from streamer.splits import leave_last_out, split
+from streamer.core.arrays import F32, I32, Array
+from streamer.core.batch import CLICK, RATING
+from streamer.core.dataset import Dataset, SideInformation
+from streamer.core.protocols import Epoch, Factorised, NextItem, OfflineModel, Rater
+from streamer.study.splits import leave_last_out, split
 
 MakeModel: TypeAlias = Callable[[int], OfflineModel]
 USERS, ITEMS, EVENTS = 40, 30, 900
@@ -72,7 +72,7 @@ def _history(n: int) -> I32:
 def fits_the_seam(make: MakeModel) -> None:
     """It is an OfflineModel, of kind ratings with `predict` or of kind clicks with `scores`; answers have the shape and type promised."""
     made, data = make(1), world()
-    require(isinstance(made, OfflineModel), f"{made} lacks a part of streamer.protocols.OfflineModel")
+    require(isinstance(made, OfflineModel), f"{made} lacks a part of streamer.core.protocols.OfflineModel")
     train, validation, test = _parts(made, data)
     made.fit(train, validation, _unheard)
     said = _said(made, test)

@@ -17,8 +17,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from streamer.errors import SourceLost
-from streamer.events import (
+from streamer.core.errors import SourceLost
+from streamer.core.events import (
     ITEMS,
     USERS,
     Click,
@@ -32,7 +32,7 @@ from streamer.events import (
     message,
     sequence_of,
 )
-from streamer.protocols import Source
+from streamer.core.protocols import Source
 
 BLOCKED_S = 10.0  # a poll that takes so much longer than it may is blocked, not slow
 

@@ -12,11 +12,11 @@ from typing import TypeAlias
 
 import numpy as np
 
-from streamer.arrays import F32, Array
-from streamer.batch import RATING, Batch
 from streamer.checks.batches import Feed, Happening, happenings
 from streamer.checks.learners import Make, require
-from streamer.protocols import OnlineLearner, Rebuilt, Trainer
+from streamer.core.arrays import F32, Array
+from streamer.core.batch import RATING, Batch
+from streamer.core.protocols import OnlineLearner, Rebuilt, Trainer
 
 MakeTrainer: TypeAlias = Callable[[], Trainer]
 EVENTS, LATER = 900, 1000  # events of the history, and up to where the stream goes on
@@ -38,7 +38,7 @@ def _fitted(make: MakeTrainer, learn: Make, events: Sequence[Happening]) -> tupl
 
 def fits_the_trainers_seam(make: MakeTrainer, learn: Make) -> None:
     """It is a Trainer, and exports tables that the learner has, with all their rows and in their types."""
-    require(isinstance(make(), Trainer), f"{make()} lacks a part of streamer.protocols.Trainer")
+    require(isinstance(make(), Trainer), f"{make()} lacks a part of streamer.core.protocols.Trainer")
     found, _ = _fitted(make, learn, happenings(EVENTS))
     feed, _ = _history(learn(1), happenings(EVENTS))
     require(bool(found), "export() gives no table: nothing would be put in")

@@ -11,7 +11,7 @@ from types import FrameType
 import click
 
 from streamer import __version__
-from streamer.errors import StreamerError
+from streamer.core.errors import StreamerError
 
 # Name to "module:function" and what `streamer --help` says of it.
 COMMANDS = {

@@ -8,7 +8,7 @@ import msgspec
 from rich.console import Console
 
 from streamer.cli.options import settings_of, settings_options
-from streamer.config import read_secret
+from streamer.core.settings import read_secret
 from streamer.producers.client import URL, Client
 
 
@@ -26,7 +26,7 @@ def backup(destination: str, url: str, as_json: bool, **options: Any) -> None:
     settings, folder = settings_of(options), Path(destination).absolute()
     with Console(stderr=True, highlight=False).status("copying"):
         if offline:
-            from streamer.backup import back_up_closed  # brings RocksDB in
+            from streamer.storage.backup import back_up_closed  # brings RocksDB in
 
             made = back_up_closed(Path(settings.state.data), folder).said(str(folder))
         else:

@@ -16,10 +16,10 @@ from streamer.bench import LEARNED_BY, Learned, Speed, append, learn_kafka, lear
 from streamer.bench_process import Latency, ask_while_learning, compile_s, start_s
 from streamer.cli.options import settings_of, settings_options
 from streamer.compile import compile_kernels
-from streamer.config import Settings
-from streamer.garbage import collect_seldom
-from streamer.log import EmbeddedLog
+from streamer.core.garbage_collection import collect_seldom
+from streamer.core.settings import Settings
 from streamer.producers.simulate import World
+from streamer.storage.log import EmbeddedLog
 
 
 class Report(msgspec.Struct, kw_only=True):

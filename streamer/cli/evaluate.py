@@ -13,13 +13,13 @@ from streamer.cli.progress import bar
 from streamer.compile import compile_kernels, compiled
 from streamer.consumers.files import FileSource
 from streamer.consumers.stream import StreamSource
-from streamer.evaluate import NEW_RATINGS, Evaluation
-from streamer.evaluate import evaluate as run
-from streamer.garbage import collect_seldom
+from streamer.core.garbage_collection import collect_seldom
+from streamer.core.protocols import Source
 from streamer.producers.simulate import World
-from streamer.protocols import Source
-from streamer.renormalised import Renormalised, Trial
-from streamer.training import candidates
+from streamer.renormalise.training import candidates
+from streamer.study.evaluate import NEW_RATINGS, Evaluation
+from streamer.study.evaluate import evaluate as run
+from streamer.study.evaluate_retraining import Renormalised, Trial
 
 
 @click.command(epilog="Example:  streamer evaluate path/to/ml-latest-small --learner bias")

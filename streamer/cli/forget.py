@@ -7,11 +7,11 @@ import click
 import msgspec
 from rich.console import Console
 
-from streamer.answers import ReceiptShown
 from streamer.cli.options import settings_of, settings_options
-from streamer.config import read_secret
-from streamer.decoder import check_id
+from streamer.core.answers import ReceiptShown
+from streamer.core.settings import read_secret
 from streamer.producers.client import URL, Client
+from streamer.stream.decoder import check_id
 
 LOOK_S, WAIT_S = 0.2, 60.0
 

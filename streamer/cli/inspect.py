@@ -5,8 +5,8 @@ from rich.console import Console
 from rich.table import Table
 
 from streamer.cli.options import plain, settings_of, settings_options
-from streamer.decoder import check_id
-from streamer.inspection import Answer, Inspection
+from streamer.stream.decoder import check_id
+from streamer.study.inspection import Answer, Inspection
 
 WHATS = ("user", "item", "offsets", "stats", "dead-letters")
 

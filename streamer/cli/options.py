@@ -8,7 +8,7 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 import click
 import msgspec
 
-from streamer.config import PARTS, Settings, load
+from streamer.core.settings import PARTS, Settings, load
 
 Command = Callable[..., Any]
 

@@ -7,9 +7,9 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from streamer.answers import LearnerStatus
 from streamer.cli.options import settings_of, settings_options
-from streamer.config import read_secret
+from streamer.core.answers import LearnerStatus
+from streamer.core.settings import read_secret
 from streamer.producers.client import URL, Client
 
 

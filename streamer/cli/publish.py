@@ -9,14 +9,14 @@ from rich.console import Console
 
 from streamer.cli.options import plain, settings_of, settings_options
 from streamer.cli.progress import bar
-from streamer.config import Settings, read_secret
 from streamer.consumers.files import read
-from streamer.errors import SourceUnavailable
-from streamer.events import Message
+from streamer.core.errors import SourceUnavailable
+from streamer.core.events import Message
+from streamer.core.protocols import Sink
+from streamer.core.settings import Settings, read_secret
 from streamer.producers.client import URL
 from streamer.producers.http import HttpSink
 from streamer.producers.replay import replay
-from streamer.protocols import Sink
 
 SHOWN = 5
 

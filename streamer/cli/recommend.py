@@ -8,14 +8,14 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from streamer.answers import Recommendation
 from streamer.cli.options import plain, settings_of, settings_options
-from streamer.config import read_secret
-from streamer.decoder import check_id
+from streamer.core.answers import Recommendation
+from streamer.core.settings import read_secret
 from streamer.producers.client import URL, Client, Recommendations
+from streamer.stream.decoder import check_id
 
 if TYPE_CHECKING:
-    from streamer.recommend import Recommender
+    from streamer.serving.recommend import Recommender
 
 
 def _said(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, float]:
@@ -66,7 +66,7 @@ def recommend(
     offline = options.get("data") is not None
     settings = settings_of(options)
     if offline:
-        from streamer.inspection import answered  # brings the learners in
+        from streamer.study.inspection import answered  # brings the learners in
 
         def ask(recommender: "Recommender") -> list[Recommendation]:
             if user_id is None:

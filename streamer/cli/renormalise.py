@@ -11,12 +11,12 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from streamer.answers import Generation, Generations
 from streamer.cli.options import settings_of, settings_options
-from streamer.config import read_secret
-from streamer.errors import BadState, StreamerError
-from streamer.generations import PROGRESS, Progress, life, live, lives, place, told, write_atomically
+from streamer.core.answers import Generation, Generations
+from streamer.core.errors import BadState, StreamerError
+from streamer.core.settings import read_secret
 from streamer.producers.client import URL, Client
+from streamer.renormalise.generations import PROGRESS, Progress, life, live, lives, place, told, write_atomically
 
 LOOK_S = 0.5
 ENDED = ("live", "rejected", "failed", "rolled back", "kept")
@@ -95,7 +95,7 @@ def _train(folder: Path, generation: str | None) -> None:
             )
         _one(folder, generation, os.getppid())
         return
-    from streamer.retrain import archived
+    from streamer.renormalise.training_job import archived
 
     while True:
         for one in lives(folder):
@@ -114,7 +114,7 @@ def _ended(folder: Path, generation: str) -> bool:
 
 def _one(folder: Path, generation: str, parent: int | None) -> None:
     """Train one generation; what goes wrong is written for whoever waits for it. Ends when `parent` does."""
-    from streamer.retrain import retrain
+    from streamer.renormalise.training_job import retrain
 
     where = place(folder, generation)
 

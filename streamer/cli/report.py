@@ -11,11 +11,11 @@ from streamer.cli.options import settings_of, settings_options
 from streamer.cli.progress import bar
 from streamer.cli.train import told
 from streamer.consumers.files import FileSource
-from streamer.errors import BadSettings
+from streamer.core.errors import BadSettings
 from streamer.models.offline import MODELS
-from streamer.splits import SPLITS
-from streamer.train import Plan, cut
-from streamer.training_data import read
+from streamer.study.splits import SPLITS
+from streamer.study.train import Plan, cut
+from streamer.study.training_data import read
 
 
 class Written(msgspec.Struct, frozen=True):
@@ -57,7 +57,7 @@ def report(
 
     PATH is what `streamer evaluate` takes. It is opened in any browser, asks nobody for anything, and prints.
     """
-    from streamer.report.page import page  # first: whether there is what draws is known before anything is fitted
+    from streamer.study.report.page import page  # first: whether there is what draws is known before anything is fitted
 
     settings, errors = settings_of(options), Console(stderr=True)
     plan = Plan(split=split, test_share=test_share, validation_share=validation_share, seed=settings.learning.seed)
@@ -84,10 +84,10 @@ def report(
 def _made(
     path: Path, names: list[str], user_id: str | None, plan: Plan, settings: Any, errors: Console, page: Any
 ) -> tuple[Written, str]:
-    from streamer.report.belief import Overheard, learned
-    from streamer.report.contenders import checked, contest
-    from streamer.report.topten import lists
-    from streamer.report.user_page import asked, user_page
+    from streamer.study.report.belief import Overheard, learned
+    from streamer.study.report.contenders import checked, contest
+    from streamer.study.report.topten import lists
+    from streamer.study.report.user_page import asked, user_page
 
     names = checked(names)  # before anything is read
     source = Overheard(FileSource(str(path)))

@@ -20,7 +20,7 @@ def restore(source: str, as_json: bool, **options: Any) -> None:
 
     Every file is held against the backup's checksums first; one that is damaged or not complete is refused.
     """
-    from streamer.backup import restore as put_back  # brings RocksDB in
+    from streamer.storage.backup import restore as put_back  # brings RocksDB in
 
     data = settings_of(options).state.data
     with bar(Console(stderr=True, highlight=False), "restoring", 1) as moved:

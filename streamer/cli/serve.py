@@ -15,8 +15,8 @@ from rich.text import Text
 from streamer.app import App
 from streamer.cli.options import settings_of, settings_options
 from streamer.compile import compile_kernels, compiled
-from streamer.errors import BadSettings
-from streamer.garbage import collect_seldom
+from streamer.core.errors import BadSettings
+from streamer.core.garbage_collection import collect_seldom
 from streamer.serve import Replay, Replayer, run
 
 EVERY_S = 5.0  # between progress lines where the output is no terminal

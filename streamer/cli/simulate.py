@@ -14,7 +14,7 @@ import msgspec
 from rich.console import Console
 
 from streamer.cli.progress import bar
-from streamer.errors import BadSettings
+from streamer.core.errors import BadSettings
 from streamer.producers.simulate import Simulation, World
 
 CHUNK_EVENTS = 10_000

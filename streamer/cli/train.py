@@ -12,18 +12,18 @@ from rich.table import Table
 
 from streamer.cli.options import plain, settings_of, settings_options
 from streamer.cli.progress import bar
-from streamer.comparison import drawn_clicks, drawn_ratings, share_over_bias_only
 from streamer.consumers.files import FileSource
-from streamer.dataset import Dataset
-from streamer.diagnosis import FEW, Diagnosis, diagnose
-from streamer.errors import BadSettings
+from streamer.core.dataset import Dataset
+from streamer.core.errors import BadSettings
+from streamer.core.protocols import Epoch
 from streamer.models.offline import MODELS, model
-from streamer.next_item_diagnosis import NextItemDiagnosis, diagnose_next_items
-from streamer.protocols import Epoch
-from streamer.splits import SPLITS
-from streamer.train import Fit, Plan, Told, Trained
-from streamer.train import train as fit
-from streamer.training_data import read
+from streamer.study.comparison import drawn_clicks, drawn_ratings, share_over_bias_only
+from streamer.study.diagnosis import FEW, Diagnosis, diagnose
+from streamer.study.next_item_diagnosis import NextItemDiagnosis, diagnose_next_items
+from streamer.study.splits import SPLITS
+from streamer.study.train import Fit, Plan, Told, Trained
+from streamer.study.train import train as fit
+from streamer.study.training_data import read
 
 REFERENCE = "For reference: a well-known course reports a test MSE of .76 on ml-latest-small for its best model."
 SHOWN = 8  # categories listed

@@ -28,8 +28,8 @@ def export(file: Path, binary: bool, as_json: bool, **options: Any) -> None:
 
     Reads the state as of its last commit, beside a running streamer too. White space and % in ids become %20 and %25.
     """
-    from streamer.inspection import answered  # brings the learners in
-    from streamer.vector_file import write
+    from streamer.models.offline.clicks.vector_file import write
+    from streamer.study.inspection import answered  # brings the learners in
 
     item_ids, found = answered(settings_of(options).state.data, lambda recommender: recommender.item_vectors())
     write(file, item_ids, found, binary=binary)
@@ -53,7 +53,7 @@ def import_(file: Path, fixed: bool, as_json: bool, **options: Any) -> None:
     retraining with --candidates vectors:FILE, or fixed-vectors:FILE.
     """
     from streamer.compile import compile_kernels, compiled
-    from streamer.vectors import imported
+    from streamer.renormalise.vectors import imported
 
     folder = settings_of(options).state.data
     if not compiled():

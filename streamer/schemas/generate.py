@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from streamer.events import TOPICS, json_schema
+from streamer.core.events import TOPICS, json_schema
 
 FOLDER = Path(__file__).parent
 

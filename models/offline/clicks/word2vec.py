@@ -1,0 +1,224 @@
+"""gensim's Word2Vec as a trainer: refits skip-gram's items on everybody's clicks, in its own space or in one trained elsewhere.
+
+    maximise  sum_(i, j near) log s(v_i . x_j) + sum_{k negatives m} log s(-v_i . x_m),    m ~ n_m^.75
+
+A user's clicks, in order, are a sentence and items its words (item2vec). v, what word2vec's files hold and what similar items
+go by, are gensim's `wv.vectors`; x, what a user's last items weigh with, its `syn1neg`. Which of the two is called input does
+not matter, as being near is mutual. **Both** begin where a pass of the learner itself over the history ends (or, `warm`, in
+the live rows): with one alone, the first epoch drags the other's rows away. In the end one matrix is shortened and the other
+lengthened until their lengths relate as they did, which no product shows: a step of the learner is as long as the other side;
+and both are shortened where they came out more than half as long again, as the steps that follow suit rows as the learner's.
+
+`vectors` names a file (streamer.models.offline.clicks.vector_file): its items begin in its vectors. As there are no x of that space, those begin at 0
+and are trained first, with v of the file held (`vectors_lockf` 0); other items begin as a new item does. `fixed` holds them to the end, so that **only new
+items train**, into the space that is there: rows of the file come out bit for bit. Users' vectors are then learned by another
+pass of the learner, whose items are put back as it goes. Counts stay those of the history.
+Cost: some 3 us a click and epoch at 32 factors, beside the learner's own. One thread; needs the extra `offline`.
+
+Mikolov, Sutskever, Chen, Corrado, Dean (2013), Distributed representations of words and phrases and their
+compositionality, NIPS; Barkan, Koenigstein (2016), Item2vec: neural item embedding for collaborative filtering, MLSP.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import msgspec
+import numpy as np
+
+from streamer.core.arrays import F32, I32, I64, Array, Bool
+from streamer.core.batch import Batch
+from streamer.core.dataset import SideInformation
+from streamer.core.errors import MissingExtra, StreamerError
+from streamer.core.protocols import OnlineLearner
+from streamer.models.offline.clicks.vector_file import read
+from streamer.models.replay import learn_whole
+from streamer.models.skip_gram import SkipGram
+
+SENTENCE = 10_000  # gensim leaves out the words of a sentence after these
+PUT_BACK_EVENTS = 1_000  # for so long items may move while users are learned
+GROWN_LARGEST = 1.5  # times as long as before that items may come out: the gate refuses 2
+PASS = 0.3  # share of the progress that a pass of the learner is
+
+
+class Word2VecParameters(msgspec.Struct, frozen=True):
+    """Epochs and steps of gensim, and what it begins in. Window, negatives and noise are the learner's."""
+
+    epochs: int = 3
+    """Times through all clicks. 3 and 5 gain alike on ml-latest-small, 1 a little less."""
+    learning_rate: float = 0.025
+    """Step of the first click, falling to a tenth at the last. The paper's."""
+    seed: int = 1
+    """Of negatives and windows."""
+    warm: bool = False
+    """Begin in the live rows and not with a pass over the history: for histories that do not go back to the beginning."""
+    vectors: str | None = None
+    """A file of vectors that its items begin in."""
+    fixed: bool = False
+    """Items of that file keep its vectors, and only others train."""
+
+
+class Word2Vec:
+    """protocols.Trainer for skip-gram."""
+
+    Parameters = Word2VecParameters
+
+    def __init__(self, name: str, parameters: Word2VecParameters) -> None:
+        """Raises MissingExtra where gensim is not installed."""
+        self.name, self.parameters = name, parameters
+        self._made = _gensim()
+        self._item_ids: Sequence[str] = ()
+        self._tables: Mapping[str, Array] = {}
+
+    def inform(self, side: SideInformation) -> None:
+        """See protocols.Informed: files name items by their ids."""
+        self._item_ids = side.item_ids
+
+    def fit(self, learner: OnlineLearner, history: Batch, told: Callable[[float], None]) -> None:
+        """See protocols.Trainer; raises StreamerError for a learner that is not a SkipGram, or a file that does not suit it."""
+        if not isinstance(learner, SkipGram):
+            raise StreamerError(
+                f"the trainer {self.name} fits skip-gram, not {learner.name}: name another trainer for it"
+            )
+        p, dim, items = self.parameters, learner.parameters.dim, learner.item.values
+        rows, given = self._given(learner)
+        first = items[:, :dim].copy()
+        if not p.warm:
+            learn_whole(learner, history, lambda share: told(PASS * share))
+        v, x = items[:, :dim].copy(), items[:, dim:].copy()
+        clicked = np.unique(history.items[history.clicks > 0])
+        before = v[clicked], x[clicked]
+        held = np.zeros(len(items), dtype=np.bool_)
+        if p.vectors:
+            v, x = first, np.zeros_like(x)
+            v[rows], held[rows] = given, True
+        told(PASS)
+        self._train(learner, history, v, x, held, lambda share: told(PASS + (1.0 - 2 * PASS) * share))
+        if not p.fixed:
+            scales = suited(before, (v[clicked], x[clicked]))
+            v, x = v * scales[0], x * scales[1]
+        items[:, :dim], items[:, dim:] = v, x
+        told(1.0 - PASS)
+        if p.vectors:
+            learn_users(learner, history, lambda share: told(1.0 - PASS + PASS * share))
+        told(1.0)
+        self._tables = {name: table.values for name, table in learner.tables().items()}
+
+    def export(self) -> Mapping[str, Array]:
+        """See protocols.Trainer."""
+        return self._tables
+
+    def _given(self, learner: SkipGram) -> tuple[I32, F32]:
+        """Rows of items that the file has vectors of, and these; raises StreamerError for a file that does not suit."""
+        dim, file = learner.parameters.dim, self.parameters.vectors
+        if not file:
+            return np.empty(0, dtype=np.int32), np.empty((0, dim), dtype=np.float32)
+        named, vectors = read(Path(file))
+        if vectors.shape[1] != dim:
+            raise StreamerError(
+                f"vectors in {file} have {vectors.shape[1]} numbers, those of {learner.name} here {dim}: "
+                "train them in that length, or learn into another --data directory with that --dim"
+            )
+        row_of = {item_id: row for row, item_id in enumerate(self._item_ids)}
+        known = [n for n, item_id in enumerate(named) if item_id in row_of]
+        if not known:
+            said = f"{named[0][:40]!r}" if named else "none at all"
+            raise StreamerError(
+                f"of the {len(named)} items that {file} names ({said} first) this state knows none: words must be item ids"
+            )
+        return np.array([row_of[named[n]] for n in known], dtype=np.int32), vectors[known]
+
+    def _train(
+        self, learner: SkipGram, history: Batch, v: F32, x: F32, held: Bool, told: Callable[[float], None]
+    ) -> None:
+        """Move the rows of `v` and `x` (rows, dim) of items that were clicked, but those of v that are `held`."""
+        p, of = self.parameters, learner.parameters
+        sentences, counts = _sentences(history, len(v))
+        rows = np.flatnonzero(counts)
+        if not len(rows):
+            return
+        model = self._made(
+            vector_size=of.dim, window=of.window, negative=of.negatives, ns_exponent=of.noise_exponent, sg=1, min_count=1,
+            sample=0, sorted_vocab=0, workers=1, seed=p.seed, hashfxn=_hash,
+        )  # fmt: skip
+        model.build_vocab_from_freq({str(row): int(counts[row]) for row in rows}, corpus_count=len(sentences))
+        words = [str(row) for row in rows]
+        model.wv.add_vectors(words, v[rows], replace=True)
+        model.syn1neg[:] = x[rows]
+        stages = [held[rows], held[rows] & p.fixed] if held[rows].any() else [held[rows]]
+        done, all_epochs = 0, p.epochs * len(stages)
+        for locked in stages:
+            model.wv.vectors_lockf = np.where(locked, 0.0, 1.0).astype(np.float32)
+            for epoch in range(p.epochs):
+                start, end = (p.learning_rate * (1.0 - 0.9 * (epoch + n) / p.epochs) for n in (0, 1))
+                model.train(sentences, total_examples=len(sentences), epochs=1, start_alpha=start, end_alpha=end)
+                done += 1
+                told(done / all_epochs)
+        v[rows], x[rows] = model.wv.vectors, model.syn1neg
+
+
+def _gensim() -> Any:
+    """gensim's class, imported now: it takes seconds."""
+    try:
+        from gensim.models import Word2Vec as Gensims
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "gensim":
+            raise
+        raise MissingExtra(
+            "the trainer word2vec needs gensim, which is not installed: pip install 'streamer-recs[offline]', or make setup"
+        ) from None
+    logging.getLogger("gensim").setLevel(logging.ERROR)  # it warns of few words, and of each second call of train
+    return Gensims
+
+
+def _sentences(history: Batch, items: int) -> tuple[list[list[str]], I64]:
+    """Everybody's clicks, in order, as words; how often each item was clicked, (items,)."""
+    clicks = np.flatnonzero(history.clicks > 0)
+    clicks = clicks[np.argsort(history.users[clicks], kind="stable")]
+    users, clicked = history.users[clicks], history.items[clicks]
+    ends = np.flatnonzero(np.diff(users)) + 1
+    words = np.array([str(row) for row in range(items)], dtype=object)[clicked]
+    whole = [part.tolist() for part in np.split(words, ends) if len(part)]
+    sentences = [one[start : start + SENTENCE] for one in whole for start in range(0, len(one), SENTENCE)]
+    return sentences, np.bincount(clicked, minlength=items)
+
+
+def learn_users(learner: SkipGram, history: Batch, told: Callable[[float], None]) -> None:
+    """Learn users' vectors anew to suit the items as they are; nothing else changes."""
+    dim, user, item = learner.parameters.dim, learner.user, learner.item
+    tables = [table for name, table in learner.tables().items() if name != "item"]
+    kept, items = [table.values.copy() for table in tables], item.values.copy()
+    for table in tables:
+        table.values[:] = table.start
+    learner.restored()
+    item.clean(item.dirty())
+    for start in range(0, len(history), PUT_BACK_EVENTS):
+        learner.learn(history.part(start, min(start + PUT_BACK_EVENTS, len(history))))
+        moved = item.dirty()
+        item.values[moved] = items[moved]
+        item.clean(moved)
+        told(min(1.0, (start + PUT_BACK_EVENTS) / len(history)))
+    learned = user.values[:, :dim].copy()
+    for table, values in zip(tables, kept, strict=True):
+        table.values[:] = values
+    user.values[:, :dim] = learned
+    learner.restored()
+
+
+def suited(before: tuple[F32, F32], after: tuple[F32, F32]) -> tuple[np.float32, np.float32]:
+    """What to multiply the v and x that were trained by, so that they suit the learner that goes on with them."""
+    lengths = [[np.linalg.norm(rows.astype(np.float64), axis=1) for rows in pair] for pair in (before, after)]
+    (v, x), (new_v, new_x) = [[np.sqrt(np.square(one).mean()) if len(one) else 0.0 for one in pair] for pair in lengths]
+    if min(v, x, new_v, new_x) <= 0.0:
+        return np.float32(1.0), np.float32(1.0)
+    share = np.sqrt(new_v * x / (new_x * v))
+    old, new = np.median(np.hypot(*lengths[0])), np.median(np.hypot(lengths[1][0] / share, lengths[1][1] * share))
+    shorter = min(1.0, GROWN_LARGEST * old / new)
+    return np.float32(shorter / share), np.float32(shorter * share)
+
+
+def _hash(word: str) -> int:
+    """The same in every process, as Python's own is not."""
+    return crc32(word.encode())

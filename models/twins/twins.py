@@ -1,0 +1,372 @@
+"""The learners' kernels once more, in plain NumPy: slow, short, and held against the kernels by tests.
+
+A twin takes its learner and a batch, moves the learner's tables and returns what was predicted, (n,) float64. It reads
+like the equations on top of the learner's file and computes in float64 whatever the tables hold.
+"""
+
+import itertools
+
+import numpy as np
+
+from streamer.core.arrays import F64, I32, I64, Array
+from streamer.core.batch import RATING, Batch, Seen
+from streamer.core.seed import mix64
+from streamer.models.bias import Bias
+from streamer.models.biased_mf import BiasedMF
+from streamer.models.blend import WEIGHTS, Stack
+from streamer.models.click_blend import ClickBlend
+from streamer.models.hybrid.bayesian_hybrid import BayesianHybrid
+from streamer.models.noise import UNIT
+from streamer.models.popularity import Popularity, RecentPopularity
+from streamer.models.skip_gram import REDRAWS, SkipGram
+from streamer.models.transitions import LEAST, Transitions
+from streamer.models.transitions import UNIT as CLICK
+
+
+def twin_popularity(learner: Popularity, batch: Batch) -> F64:
+    """See popularity.py."""
+    out = np.full(len(batch), np.nan)
+    counts, stream = learner.item.values[:, 0], learner.stream.values[0]
+    for k in np.flatnonzero(batch.clicks > 0):
+        out[k] = counts[batch.items[k]] / max(stream[0], 1e-300)
+        counts[batch.items[k]] += batch.clicks[k]
+        stream[0] += batch.clicks[k]
+    return out
+
+
+def twin_recent_popularity(learner: RecentPopularity, batch: Batch) -> F64:
+    """See popularity.py; without the laziness: every item's count decays at every click."""
+    out = np.full(len(batch), np.nan)
+    item, stream, decay = learner.item.values, learner.stream.values[0], 0.5 ** (1 / learner.parameters.half_life)
+    counts = item[:, 0] * decay ** (stream[2] - item[:, 1])
+    for k in np.flatnonzero(batch.clicks > 0):
+        i = batch.items[k]
+        out[k] = counts[i] / max(stream[0], 1e-300)
+        counts[i] += batch.clicks[k]
+        item[i] = counts[i], stream[2]
+        counts *= decay
+        stream[0], stream[2] = (stream[0] + batch.clicks[k]) * decay, stream[2] + 1
+    return out
+
+
+def twin_bias(learner: Bias, batch: Batch) -> F64:
+    """See bias.py."""
+    out = np.full(len(batch), np.nan)
+    parameters, stream = learner.parameters, learner.stream.values[0]
+    process = np.array([parameters.user_process, parameters.item_process])
+    for k in np.flatnonzero(batch.kinds == RATING):
+        rows = learner.user.values[batch.users[k]], learner.item.values[batch.items[k]]
+        b, p = np.array(rows, dtype=np.float64).T  # each (2,): user, item
+        p += process
+        out[k] = stream[1] + b.sum()
+        s = parameters.noise + p.sum()
+        b += p * (batch.values[k] - out[k]) / s
+        p -= p**2 / s
+        for side, row in enumerate(rows):
+            row[:] = b[side], p[side]
+        stream[0] += 1
+        stream[1] += (batch.values[k] - stream[1]) / stream[0]
+    return out
+
+
+def twin_biased_mf(learner: BiasedMF, batch: Batch) -> F64:
+    """See biased_mf.py."""
+    out = np.full(len(batch), np.nan)
+    parameters, stream, dim = learner.parameters, learner.stream.values[0], learner.parameters.dim
+    l2 = np.append(np.full(dim, parameters.l2), parameters.bias_l2)
+    rate = np.append(np.full(dim, parameters.learning_rate), parameters.bias_rate)
+    for k in np.flatnonzero(batch.kinds == RATING):
+        user, item = learner.user.values[batch.users[k]], learner.item.values[batch.items[k]]
+        p, q = user.astype(np.float64), item.astype(np.float64)
+        n, mu, squares = stream[:3]
+        sigma = np.sqrt((1 + squares) / (1 + n))
+        out[k] = mu + sigma * (p[dim] + q[dim] + (p[:dim] @ q[:dim] if q[-1] else 0.0))
+        z = np.clip((batch.values[k] - out[k]) / sigma, -parameters.clip, parameters.clip)
+        for row, own, other in ((user, p, q), (item, q, p)):
+            step = rate * max(parameters.step_floor, (own[-1] + 1) ** -0.5)
+            slope = np.append(other[:dim], 1.0)
+            row[:] = np.append(own[:-1] + step * (z * slope - l2 * own[:-1]), own[-1] + 1)
+        stream[0] += 1
+        stream[1] += (batch.values[k] - mu) / stream[0]
+        stream[2] += (batch.values[k] - mu) * (batch.values[k] - stream[1])
+    return out
+
+
+def twin_bayesian_hybrid(learner: BayesianHybrid, batch: Batch) -> F64:
+    """See bayesian_hybrid.py; with P square and x whole."""
+    out = np.full(len(batch), np.nan)
+    m, n, dim, stream = learner.model, learner.size, learner.model.dim, learner.stream.values[0]
+    p, lower, own = slice(4, 4 + dim), np.tril_indices(n), m.categories
+    parts = np.split(stream, [6, 6 + m.known, 6 + m.known * (1 + dim)])
+    beta, gamma, met = parts[1], parts[2].reshape(m.known, dim), parts[3]
+    crowd = learner.crowd.values[0].reshape(-1, 2 + dim + own)
+    for k in np.flatnonzero(batch.kinds == RATING):
+        user, item = learner.user.values[batch.users[k]], learner.item.values[batch.items[k]]
+        words, time_ms, y = learner.words.values[batch.items[k]], int(batch.times_ms[k]), float(batch.values[k])
+        bits = [int(words[number // 64]) >> number % 64 & 1 for number in range(64 * len(words))]
+        indicator = np.array((bits + [0] * m.known)[: m.known], dtype=np.float64)
+        g = indicator / np.sqrt(max(indicator.sum(), 1))
+        w, cov = user[:n].astype(np.float64), np.zeros((n, n))
+        cov[lower] = user[n:-4]
+        cov += np.tril(cov, -1).T
+        q, v, b, v_b = (
+            item[:dim].astype(np.float64),
+            item[dim : 2 * dim].astype(np.float64),
+            float(item[-3]),
+            float(item[-2]),
+        )
+        sets, elder = learner.kin.sets.values[batch.items[k], 0], -1
+        if sets >= 0:
+            elder = int(learner.kin.eldest[sets])
+        if elder >= 0 and not item[-1]:
+            b += float(learner.alike.values[elder, 1]) / (m.alike_items + float(learner.alike.values[elder, 0]))
+            q += learner.alike.values[elder, 2:] / (m.alike_items + float(learner.alike.values[elder, 0]))
+        start = np.concatenate([[1, 0], 0 * q]) if not item[-1] else np.concatenate([[0, b], q])
+        base = b + beta @ g
+        x = np.concatenate([[1, 1, base, np.log1p(item[-1]) / 4 - 0.7], q + g @ gamma, g[:own]])
+        last_ms = 2**22 * int(user[-3]) + int(user[-2])
+        fade = m.fade if user[-1] and time_ms - last_ms <= m.gap_ms else 0.0
+        if not user[-1]:
+            w[2], w[3] = stream[4], stream[5]
+        groups, said = _profile(batch, int(batch.users[k]))
+        if not user[-1]:
+            w[[0, *range(4, n)]] += crowd[groups, 1:].astype(np.float64).sum(axis=0)
+        mu, sigma = stream[1], np.sqrt(stream[2] / max(stream[0], 1))
+        told, sure = w, cov
+        for number, stated in said.items() if sigma and m.known else ():
+            a = np.concatenate([np.zeros(4), gamma[number], np.eye(own, m.known)[:, number]])
+            s = (m.preference_noise if number < own else m.noise) + a @ sure @ a
+            told = told + sure @ a * (_stance((stated - mu) / sigma, m.clip) - beta[number] - a @ told) / s
+            sure = sure - np.outer(sure @ a, sure @ a) / s
+        w, told = ([*one[:1], fade * one[1], *one[2:]] for one in (w, told))
+        w, told = np.array(w), np.array(told)
+        z = base + x @ told
+        out[k] = mu + sigma * z
+        stream[0] += 1
+        stream[1] += (y - mu) / stream[0]
+        stream[2] += (y - mu) * (y - stream[1])
+        process = np.diag([m.bias_process, (1 - fade**2) * m.session, m.consensus_process, 0.0] + [0.0] * (n - 4))
+        process[p, p] += m.latent_process * np.eye(dim)
+        faded = np.eye(n) - (1 - fade) * np.diag(np.eye(n)[1])
+        cov, sure = faded @ cov @ faded + process, faded @ sure @ faded + process
+        v_b, c, px = v_b + m.item_process, 1 + told[2], cov @ x
+        habit = (m.habit_events + user[-4]) / (m.habit_events + user[-1])
+        sigma = sigma or np.sqrt(stream[2] / stream[0])
+        s, s_alone = (
+            m.noise * habit + x @ sureness @ x + (1 + own_w[2]) ** 2 * v_b + own_w[p] ** 2 @ v
+            for own_w, sureness in ((told, sure), (w, cov))
+        )
+        e, alone = (
+            np.clip((y - mu) / sigma - base - x @ own_w, -m.clip, m.clip) if sigma else 0.0 for own_w in (told, w)
+        )
+        item[:] = np.concatenate(
+            [
+                q + v * told[p] * e / s,
+                v - (v * told[p]) ** 2 / s,
+                [b + v_b * c * e / s, v_b - (v_b * c) ** 2 / s, item[-1] + 1],
+            ]
+        )
+        if elder >= 0:
+            learner.alike.values[elder] += np.concatenate([[0, item[-3]], item[:dim]]) + start * np.repeat(
+                [1, -1], [1, dim + 1]
+            )
+        stream[4:6] += np.array([m.consensus_rate, m.popularity_rate]) * e * x[2:4]
+        beta += np.maximum(m.category_rate, 1 / (met + m.category_events)) * e * c * g
+        met += indicator
+        decay = np.where(np.arange(m.known) < own, m.vector_decay, 0.0)
+        gamma += np.outer(g, m.vector_rate * e * told[p]) - (decay * indicator)[:, None] * gamma
+        crowd[groups, 0] += not user[-1]
+        shares = 1 / (m.group_users + crowd[groups, 0].astype(np.float64))
+        moves = np.outer(shares / (1 + shares.sum()), px[[0, *range(4, n)]] * alone / s_alone)
+        crowd[groups, 1:] += moves
+        w, cov = w + px * alone / s_alone, cov - np.outer(px, px) / s_alone
+        when = divmod(max(time_ms, last_ms) if user[-1] else time_ms, 2**22)
+        user[:] = np.concatenate([w, cov[lower], [user[-4] + habit * e**2 / s], when, [user[-1] + 1]])
+    return out
+
+
+def _profile(batch: Batch, user: int) -> tuple[list[int], dict[int, float]]:
+    """The groups of a user row, and what it says of categories."""
+    slot = int(batch.profiles.slots[user]) if user < len(batch.profiles.slots) else -1
+    if slot < 0:
+        return [], {}
+    stated = batch.profiles.preferences[slot]
+    groups = batch.profiles.groups[slot]
+    return groups[groups >= 0].tolist(), {int(c): float(stated[c]) for c in np.flatnonzero(~np.isnan(stated))}
+
+
+def _stance(z: float, clip: float) -> float:
+    return z if abs(z) <= clip else float(np.sign(z)) * clip * (1 + float(np.log(abs(z) / clip)))
+
+
+def twin_stack(learner: Stack, batch: Batch) -> F64:
+    """See blend.py; with P square."""
+    out = np.full(len(batch), np.nan)
+    p, stream, n = learner.parameters, learner.stream.values[0], len(learner.experts) + 1
+    priors, lower = np.append(np.full(n - 1, p.weight_prior), p.constant_prior), np.tril_indices(n)
+    w, packed = stream[WEIGHTS : WEIGHTS + n], stream[WEIGHTS + n :]
+    said = np.array([batch.opinions[name].predicted for name in learner.experts], dtype=np.float64)  # (k, n)
+    for k in np.flatnonzero(batch.kinds == RATING):
+        count, mu, squares = stream[:3]
+        sigma, y = np.sqrt(squares / max(count, 1)), float(batch.values[k])
+        base = said[0, k]
+        if sigma:
+            x = np.append(np.clip(np.append(said[1:, k] - base, base - mu) / sigma, -p.clip, p.clip), 1.0)
+            cov = np.zeros((n, n))
+            cov[lower] = packed
+            cov += np.tril(cov, -1).T
+            z, px = w @ x, cov @ x
+            out[k] = base + sigma * z
+            s = p.forgetting * p.noise + x @ px
+            w += px * np.clip((y - base) / sigma - z, -p.clip, p.clip) / s
+            cov = (cov - np.outer(px, px) / s) / p.forgetting
+            keep = np.sqrt(np.minimum(1, priors / np.diag(cov)))
+            packed[:] = (cov * np.outer(keep, keep))[lower]
+        else:
+            out[k] = base
+        stream[0] += 1
+        stream[1] += (y - mu) / stream[0]
+        stream[2] += (y - mu) * (y - stream[1])
+    return out
+
+
+def twin_transitions(learner: Transitions, batch: Batch) -> F64:
+    """See transitions.py; without the laziness, and without halving, which takes a million clicks."""
+    out = np.full(len(batch), np.nan)
+    p, stream = learner.parameters, learner.stream.values[0]
+    for k in np.flatnonzero(batch.clicks != 0):
+        weight, i = float(batch.clicks[k]), int(batch.items[k])
+        user, popularity = learner.user.values[batch.users[k]], learner.popularity.values
+        context = user[user >= 0]
+        weights = p.decay ** np.arange(len(context))
+        if weight > 0:
+            recent = popularity[i, 0] * 0.5 ** ((stream[1] - popularity[i, 1]) / p.half_life)
+            share = max(recent, LEAST) / max(stream[0], LEAST)
+            lists = learner.lists.values[context]
+            counts = lists[:, 1 + p.successors :].sum(axis=1, where=lists[:, 1 : 1 + p.successors] == i) / CLICK
+            each = (counts + p.pseudo_counts * share) / (lists[:, 0] / CLICK + p.pseudo_counts)
+            out[k] = min(weights @ each / weights.sum() if len(context) else share, 1.0)
+            popularity[i] = recent + weight, stream[1]
+            stream[:2] = (stream[0] + weight) * 0.5 ** (1 / p.half_life), stream[1] + 1
+        for c, share in zip(context.tolist(), weight * weights, strict=True):
+            if c != i:
+                _count(learner, c, i, share)
+                _count(learner, i, c, p.backwards * share)
+        rest = [c for c in context.tolist() if c != i]
+        last = ([i, *rest] if weight > 0 else rest)[: p.window]
+        user[:] = last + [-1] * (p.window - len(last))
+    return out
+
+
+def _count(learner: Transitions, of: int, i: int, clicks: float) -> None:
+    row, size, units = learner.lists.values[of], learner.parameters.successors, int(np.floor(CLICK * clicks + 0.5))
+    items, counts = row[1 : 1 + size], row[1 + size :]
+    if i not in items:
+        if units <= 0:
+            return
+        items[np.flatnonzero(counts == counts.min())[-1]] = i
+    place = int(np.flatnonzero(items == i)[0])
+    units = max(units, -int(counts[place]))
+    counts[place] += units
+    row[0] += units
+
+
+def twin_skip_gram(learner: SkipGram, batch: Batch) -> F64:
+    """See skip_gram.py; the noise is summed anew for every click."""
+    out = np.full(len(batch), np.nan)
+    parameters, noise, stream = learner.parameters, learner.noise.values, learner.stream.values[0]
+    dim, items = parameters.dim, learner.item.values
+    for k in np.flatnonzero(batch.clicks != 0):
+        weight, i = float(batch.clicks[k]), int(batch.items[k])
+        user = learner.user.values[batch.users[k]]
+        context = user[dim:][user[dim:] >= 0].astype(int)
+        shares = parameters.decay ** np.arange(len(context))
+        shares /= np.linalg.norm(shares)
+        h = user[:dim] + shares @ items[context, dim:].astype(np.float64)
+        rate = min(parameters.learning_rate * abs(weight), parameters.step_largest)
+        targets = [(i, 0.0)]
+        if weight > 0:
+            out[k] = _sigmoid(h @ items[i, :dim].astype(np.float64)) if noise[i, 0] else 0.5
+            targets = [(i, 1.0)] + [(j, 0.0) for j in _negatives(learner, batch, int(k))]
+        move = np.zeros(dim)
+        for j, label in targets:
+            v = items[j, :dim].astype(np.float64)
+            g = rate * (label - _sigmoid(h @ v))
+            move += g * v
+            items[j, :dim] = v + g * h
+        user[:dim] = user[:dim] + move
+        items[context, dim:] = items[context, dim:] + np.outer(shares, move)
+        rest = [c for c in context.tolist() if c != i]
+        last = ([i, *rest] if weight > 0 else rest)[: parameters.window]
+        user[dim:] = last + [-1] * (parameters.window - len(last))
+        if weight > 0:
+            noise[i, 0] += int(np.floor(UNIT * weight + 0.5))
+            noise[i, 1] = int(np.floor(UNIT * (noise[i, 0] / UNIT) ** parameters.noise_exponent + 0.5))
+            stream[0] += 1
+    return out
+
+
+def twin_click_blend(learner: ClickBlend, batch: Batch) -> F64:
+    """See click_blend.py; the ring is counted anew for every click, and what is asked of the experts is drawn as there."""
+    p, stream, ring = learner.parameters, learner.stream.values[0], learner.ring.values[0]
+    probes, n, rated = batch.probes, len(p.weights), np.array([name == "ratings" for name in p.experts])
+    said = [batch.opinions[name] for name in p.experts]
+    for k in np.flatnonzero(batch.clicks > 0):
+        if np.isfinite(batch.highs[k] - batch.lows[k]):
+            stream[1] = batch.highs[k] - batch.lows[k]
+        held = min(stream[0], len(ring))
+        chosen = [m for m, j in enumerate(probes[k].tolist()) if j >= 0]
+        if len(chosen) > 1 and probes[k, 0] >= 0 and batch.items[k] in ring:
+            shares = np.array([((ring == probes[k, m]).sum() + 0.5) / (held + 1) for m in chosen])
+            f = np.array([o.scores[k, chosen] if o.scores.size else np.zeros(len(chosen)) for o in said], np.float64)
+            f[rated] *= 4 / stream[1] if stream[1] > 0 else 0.0
+            f -= np.outer(p.popularity, np.log(shares))
+            d = np.clip(f - f[:, :1], -20, 20)
+            w, h = stream[3 : 3 + n], stream[3 + n :].reshape(n, n)
+            e = np.exp(w @ d) / (p.probes * shares)
+            e[0] = 1.0
+            pi = e / e.sum()
+            sure, g = pi[0] / (pi[0] + 1e-3), d @ pi
+            h *= p.forgetting
+            h += sure * ((d * pi) @ d.T - np.outer(g, g)) + (1 - p.forgetting) * p.prior * np.eye(n)
+            w -= sure * np.linalg.solve(h, g)
+        ring[int(stream[0]) % len(ring)] = batch.items[k]
+        stream[0] += 1
+    chances = [said[at].predicted for at, kind in enumerate(rated) if not kind]
+    odds = [np.log(c / (1 - c)) for c in np.clip(np.array(chances, dtype=np.float64), 1e-9, 1 - 1e-9)]
+    return np.asarray(1 / (1 + np.exp(-np.mean(odds, axis=0))), dtype=np.float64)
+
+
+def _negatives(learner: SkipGram, batch: Batch, k: int) -> list[int]:
+    sums = np.cumsum(learner.noise.values[:, 1])
+    if sums[-1] == 0:
+        return []
+    wanted = learner.parameters.negatives
+    bits = [int(mix64(batch.keys[k], draw)) for draw in range(REDRAWS * wanted)]
+    drawn = np.searchsorted(sums, [b % int(sums[-1]) for b in bits], side="right").tolist()
+    barred = _seen(batch.seen, int(batch.users[k]), int(batch.seen_counts[k])) | {int(batch.items[k])}
+    return [int(j) for j in drawn if j not in barred][:wanted]
+
+
+def _seen(seen: Seen, user: int, count: int) -> set[int]:
+    numbers = np.arange(max(0, count - seen.window), count)
+    page = seen.pages.shape[1]
+    places = (numbers % (page * seen.page_of.shape[1])) // page
+    return set(seen.pages[seen.page_of[user, places], numbers % page].tolist())
+
+
+def _sigmoid(x: float) -> float:
+    return float(1 / (1 + np.exp(-x)))
+
+
+def twin_solve_side(
+    own: Array, other: Array, starts: I64, others: I32, z: F64, weights: F64, l2: float, bias_l2: float
+) -> None:
+    """See als.py."""
+    penalty = np.diag([l2] * (own.shape[1] - 2) + [bias_l2])
+    for row, (start, stop) in enumerate(itertools.pairwise(starts)):
+        w, q = weights[start:stop], other[others[start:stop]].astype(np.float64)
+        if w.sum() > 0:
+            x = np.column_stack([q[:, :-2], np.ones(len(q))])
+            rest = z[start:stop] - q[:, -2]
+            own[row, :-1] = np.linalg.solve((x.T * w) @ x + np.sqrt(w.sum()) * penalty, (x.T * w) @ rest)

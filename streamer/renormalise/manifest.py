@@ -1,0 +1,148 @@
+"""What a retraining came to, as files: a safetensors file a learner, one of ids, and a manifest that vouches for them.
+
+The manifest is written last and replaced as a whole, so a generation is complete or has none. It says of every file how
+long it is and its SHA-256, and nothing of when it was made: the same history and state give the same bytes.
+The only file that knows safetensors; it reads arrays and runs nothing.
+"""
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from streamer.core.arrays import Array
+from streamer.core.errors import BadGeneration
+from streamer.renormalise.churn import Churn
+from streamer.renormalise.generations import write_atomically
+from streamer.renormalise.training import Retrained
+
+FORMAT = 1
+_MANIFEST, _IDS, _SUFFIX = "manifest.json", "ids", ".safetensors"
+
+
+class File(msgspec.Struct, frozen=True):
+    """One file."""
+
+    size_bytes: int
+    sha256: str
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """What vouches for a generation."""
+
+    format: int = FORMAT
+    generation: str
+    parent: str
+    cut: dict[str, int]  # topic/partition -> the next offset
+    events: int  # that were trained on
+    settings: dict[str, Any]  # that the state depends on
+    trained: dict[str, list[str]]  # learner -> its tables
+    candidate: str  # what of the history counted, as streamer.renormalise.training.candidate reads it
+    churn: dict[str, Churn]  # learner -> what it changes
+    files: dict[str, File] = {}
+
+
+def write(folder: Path, manifest: Manifest, found: Retrained) -> Manifest:
+    """Write the files of a generation into `folder`, durably, the manifest last; answers it with the files' sums."""
+    contents = {_IDS + _SUFFIX: save({**_packed("users", found.user_ids), **_packed("items", found.item_ids)})}
+    for learner, tables in found.tables.items():
+        contents[learner + _SUFFIX] = save({name: np.ascontiguousarray(values) for name, values in tables.items()})
+    files = {name: File(len(content), hashlib.sha256(content).hexdigest()) for name, content in contents.items()}
+    for name, content in contents.items():
+        with (folder / name).open("wb") as out:
+            out.write(content)
+            out.flush()
+            os.fsync(out.fileno())
+    manifest = msgspec.structs.replace(manifest, files=files)
+    write_atomically(folder / _MANIFEST, msgspec.json.format(msgspec.json.encode(manifest, order="deterministic")))
+    return manifest
+
+
+def written(folder: Path) -> bool:
+    """Whether a generation's files are complete."""
+    return (folder / _MANIFEST).exists()
+
+
+def read(folder: Path) -> tuple[Manifest, Retrained]:
+    """What `write` wrote; raises BadGeneration for a file that is missing, damaged, or not what the manifest says."""
+    try:
+        manifest = msgspec.json.decode((folder / _MANIFEST).read_bytes(), type=Manifest)
+    except (OSError, msgspec.DecodeError) as error:
+        raise BadGeneration(f"the manifest in {folder} cannot be read: {error}; retrain") from None
+    if manifest.format != FORMAT:
+        raise BadGeneration(
+            f"the manifest in {folder} has format {manifest.format}, this streamer reads {FORMAT}: retrain"
+        )
+    ids = _load(folder, _IDS + _SUFFIX, manifest.files)
+    tables = {}
+    for learner, names in manifest.trained.items():
+        tables[learner] = _load(folder, learner + _SUFFIX, manifest.files)
+        if sorted(tables[learner]) != sorted(names):
+            raise BadGeneration(
+                f"{learner + _SUFFIX} in {folder} holds {sorted(tables[learner])}, not {names}: retrain"
+            )
+    return manifest, Retrained(_unpacked("users", ids), _unpacked("items", ids), tables, manifest.churn)
+
+
+def erase(folder: Path, user_ids: Collection[str], of_users: Callable[[str, str], bool]) -> None:
+    """Take the rows of users out of the files of a generation; `of_users`: learner, table -> whether its rows are users'.
+
+    Files that cannot be read, as a crash leaves them here, are deleted: a state that was made of them does without.
+    """
+    try:
+        manifest, found = read(folder) if written(folder) else (None, None)
+    except BadGeneration:
+        manifest = found = None
+    if manifest is None or found is None:
+        for file in folder.glob(f"*{_SUFFIX}"):
+            file.unlink()
+        (folder / _MANIFEST).unlink(missing_ok=True)
+        return
+    kept = [n for n, user_id in enumerate(found.user_ids) if user_id not in user_ids]
+    if len(kept) == len(found.user_ids):
+        return
+    tables = {
+        learner: {name: values[kept] if of_users(learner, name) else values for name, values in named.items()}
+        for learner, named in found.tables.items()
+    }
+    for file in folder.glob(f"*{_SUFFIX}"):
+        file.unlink()  # a backup may have it under another name
+    left = [found.user_ids[n] for n in kept]
+    write(folder, manifest, dataclasses.replace(found, user_ids=left, tables=tables))
+
+
+def _load(folder: Path, name: str, files: Mapping[str, File]) -> dict[str, Array]:
+    try:
+        content = (folder / name).read_bytes()
+    except OSError as error:
+        raise BadGeneration(f"{name} in {folder} cannot be read: {error}; retrain") from None
+    wanted, found = files.get(name), File(len(content), hashlib.sha256(content).hexdigest())
+    if found != wanted:
+        said = f"{wanted.size_bytes} bytes, SHA-256 {wanted.sha256[:12]}" if wanted else "no such file"
+        raise BadGeneration(
+            f"{name} in {folder} is damaged: the manifest says {said}, found {found.size_bytes} bytes, {found.sha256[:12]}; "
+            "it is not used: retrain"
+        )
+    try:
+        tables: dict[str, Array] = load(content)
+    except (SafetensorError, ValueError) as error:
+        raise BadGeneration(f"{name} in {folder} cannot be read: {error}; retrain") from None
+    return tables
+
+
+def _packed(name: str, ids: Sequence[str]) -> dict[str, Array]:
+    encoded = [one.encode() for one in ids]
+    octets = np.frombuffer(b"".join(encoded), dtype=np.uint8)
+    return {name: octets, f"{name}.lengths": np.array([len(one) for one in encoded], dtype=np.int32)}
+
+
+def _unpacked(name: str, tensors: Mapping[str, Array]) -> list[str]:
+    octets, ends = tensors[name].tobytes(), np.cumsum(tensors[f"{name}.lengths"]).tolist()
+    return [octets[start:stop].decode() for start, stop in zip([0, *ends[:-1]], ends, strict=bool(ends))]

@@ -1,0 +1,50 @@
+"""A state made again from its journal: the same records in the same order, and the tables of its generations put in where they were.
+
+What it comes to is the live state byte for byte (but for the journal's notes of swaps, and dead letters), over any number of
+swaps, as long as the source has its records from the beginning and the files of the generations are there.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+from pathlib import Path
+
+from streamer.core.errors import SourceLost
+from streamer.core.protocols import Source
+from streamer.renormalise import manifest
+from streamer.renormalise.generations import FIRST, place
+from streamer.renormalise.training import Retrained, put_in
+from streamer.stream.ledger import GRAFT, JournalSource, Run, lineage, note
+from streamer.stream.memory import Memory
+
+WAIT_S = 0.2
+EMPTY_POLLS = 50  # before a record of the journal is taken for gone
+
+
+def graft(memory: Memory, generation: str, found: Retrained) -> None:
+    """Put a generation's tables in, and be its state from now on; nothing uncommitted before and after. Raises StoreUnavailable."""
+    put_in(memory, found)
+    memory.ledger.write(note(GRAFT, generation))
+    memory.become(generation)
+
+
+def rebuild(memory: Memory, source: Source, runs: Iterable[Run], folder: Path, *, max_records: int = 2000) -> None:
+    """Learn the journal `runs` into an empty `memory` and commit; `folder` holds the generations that it names.
+
+    Raises SourceLost when a record of it is gone, BadGeneration for files that are missing or damaged.
+    """
+    replay, empty = JournalSource(source, ()), 0
+    replay.seek({})
+    for generation, learned in lineage(runs):
+        if generation != FIRST:
+            graft(memory, generation, manifest.read(place(folder, generation))[1])
+        replay.follow(learned)
+        while not replay.finished:
+            records = replay.poll(max_records, WAIT_S)
+            deque(memory.learn(records, memory.commit), maxlen=0)
+            empty = 0 if records else empty + 1
+            if empty > EMPTY_POLLS:
+                raise SourceLost(
+                    f"the source has no more records after {dict(memory.ledger.offsets)}, and the journal goes on: "
+                    "give a source that holds all of them"
+                )
+        memory.commit()

@@ -1,0 +1,62 @@
+"""How the generations stand: what a scrape tells of the live one, of the one on its way, and of the last that was made."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from streamer.core.settings import RenormalisationSettings
+from streamer.renormalise import generations
+from streamer.renormalise.generations import Life, Stage
+from streamer.renormalise.renormaliser import Renormaliser
+from streamer.stream.memory import Memory
+
+STEPS = ("cut", "read", "train", "write", "catch up", "gate", "swap", "watch")  # as the seconds of a life name them
+_TRAINING = ("read", "train", "write")
+_STEP: Mapping[Stage, str] = {"trained": "catch up", "catching up": "catch up", "gate": "gate", "live": "watch"}
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Of one moment."""
+
+    age_s: float  # of the live one, since its cut; g0 was never cut: since its state was made
+    events: int  # learned since then
+    step: str  # one of STEPS, under way; empty for none
+    outcomes: Mapping[str, int]  # of renormalisations, since the process started
+    shown: Life | None  # the one under way, once it is at the gate; before that the last; None: there was none
+    every_s: float | None  # the schedule
+    min_events: int  # fewer since the cut, and the schedule passes by
+
+
+def standing(renormaliser: Renormaliser, memory: Memory, chosen: RenormalisationSettings) -> Standing:
+    """As of now, from any thread; `memory` is that of the live one. Cost: some us; a small file is read once a generation."""
+    began_ms, cut_events = _cut(memory.store.folder, memory.store.generation)
+    current = renormaliser.current
+    shown = current if current is not None and current.scores else renormaliser.last
+    return Standing(
+        age_s=max(0.0, time.time() - began_ms / 1000),
+        events=memory.monitor.learned - cut_events,
+        step=step(current, renormaliser.progress.step),
+        outcomes=dict(renormaliser.outcomes),
+        shown=shown if shown is not None and shown.parent else None,
+        every_s=chosen.renormalise_every_s,
+        min_events=chosen.renormalise_min_events,
+    )
+
+
+@lru_cache(maxsize=8)  # it never changes, and a scrape needs no file
+def _cut(folder: Path, generation: str) -> tuple[int, int]:
+    """When it was cut, in milliseconds since 1970, and after how many events."""
+    life = generations.life(folder, generation)
+    return generations.began_ms(folder, life), life.cut_events
+
+
+def step(current: Life | None, training: str) -> str:
+    """What is done with a generation; `training` is what the process that trains says."""
+    if current is None:
+        return ""
+    if current.stage == "cut":
+        return training if training in _TRAINING else "write" if training == "done" else "cut"
+    return _STEP.get(current.stage, "")

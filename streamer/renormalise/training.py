@@ -1,0 +1,354 @@
+"""Retraining: a learner's tables fitted anew on a whole history, and put in the place of the live ones.
+
+A trainer works on a learner of its own, so that nothing of what serves is touched before `put_in`. Rows of items are those
+of the memory; rows of users are the history's own. Users without an event in the history, and learners without a trainer,
+stay as they were.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from math import inf
+from pathlib import Path
+from typing import Any, cast
+
+import msgspec
+import numpy as np
+
+from streamer.core.arrays import I32, I64, Array, Bool
+from streamer.core.batch import NO_PROFILES, RATING, Batch, Events, Profiles, Seen
+from streamer.core.errors import BadSettings, MissingExtra, StreamerError
+from streamer.core.protocols import Categorised, Informed, OnlineLearner, Rebuilt, Row, Rows, Trainer
+from streamer.core.seed import id_key
+from streamer.core.settings import RenormalisationSettings
+from streamer.models import ALSO_REFITTED_BY, REFITTED_BY, trainer
+from streamer.models.offline import CLICK_FACTORISING, FACTORISING
+from streamer.renormalise.churn import Churn, compared
+from streamer.stream.history import PAGE_ITEMS, SEEN_WINDOW
+from streamer.stream.memory import Memory
+from streamer.study.training_data import side_information
+
+LOG = logging.getLogger("streamer.training")
+COMPLETE = 0.99  # share of the events that a history must hold to begin with nothing
+# Learners whose rows a candidate may have fitted by a model of the field; those named like one are fitted by that.
+OF_THE_FIELD = {"biased-mf": FACTORISING, "skip-gram": CLICK_FACTORISING}
+Told = Callable[[str, float], None]  # a learner's name and the share of its training that is done
+
+
+class Candidate(msgspec.Struct, frozen=True):
+    """What may be put in the place of what is live; the gate chooses between several."""
+
+    window_days: float | None = None  # trainers that can, leave older events out
+    half_life_days: float | None = None  # to trainers that can, an event of this age counts half
+    warm: bool = False  # trainers that can begin in the live rows, for histories that do not go back to the beginning
+    model: str | None = None  # what takes the place of the default trainer, for learners that it can fit
+    vectors: str | None = (
+        None  # a file of item vectors that this trainer begins in, see streamer.models.offline.clicks.vector_file
+    )
+    fixed: bool = False  # items of that file keep its vectors, and only others train
+
+    @property
+    def name(self) -> str:
+        """As `candidate` reads it."""
+        if self.vectors is not None:
+            return f"{'fixed-vectors' if self.fixed else 'vectors'}:{self.vectors}"
+        if self.model is not None:
+            return f"model:{self.model}"
+        if self.warm:
+            return "warm"
+        if self.window_days is not None:
+            return f"window:{self.window_days:g}"
+        return "all" if self.half_life_days is None else f"half-life:{self.half_life_days:g}"
+
+
+ALL = Candidate()
+
+
+def candidate(text: str) -> Candidate:
+    """`all`, `window:DAYS`, `half-life:DAYS`, `warm`, `model:NAME`, `vectors:FILE` or `fixed-vectors:FILE`; raises BadSettings for anything else."""
+    what, _, days = text.strip().partition(":")
+    if what in ("vectors", "fixed-vectors") and days:
+        return Candidate(model="word2vec", vectors=days, fixed=what != "vectors")
+    if what == "model" and days in named():
+        return Candidate(model=days)
+    try:
+        if not days and what in ("all", "warm"):
+            return Candidate(warm=what == "warm")
+        if what in ("window", "half-life") and 0 < float(days) < inf:
+            return Candidate(window_days=float(days)) if what == "window" else Candidate(half_life_days=float(days))
+    except ValueError:
+        pass
+    raise BadSettings(
+        f"no candidate {text!r}: wanted all, window:DAYS, half-life:DAYS, warm, model:NAME ({', '.join(named())}), "
+        "vectors:FILE or fixed-vectors:FILE, as in all,window:30"
+    )
+
+
+def candidates(chosen: RenormalisationSettings) -> tuple[Candidate, ...]:
+    """Those that the settings name; raises BadSettings for what is none, and for vectors that are not there to begin in.
+
+    An external renormaliser has files of its own.
+    """
+    found = tuple(candidate(text) for text in chosen.candidates)
+    for one in found:
+        if one.vectors is not None and chosen.renormaliser != "external" and not Path(one.vectors).is_file():
+            raise BadSettings(
+                f"the candidate {one.name} wants a file of vectors, and there is none at {Path(one.vectors).absolute()}: "
+                "give a path from where the streamer is started"
+            )
+    return found
+
+
+def named() -> list[str]:
+    """What may stand in the place of NAME: trainers beside the default ones, and models of the field, those that factorise."""
+    return sorted({*FACTORISING, *CLICK_FACTORISING, *(name for names in ALSO_REFITTED_BY.values() for name in names)})
+
+
+@dataclass(frozen=True, slots=True)
+class Retrained:
+    """What a retraining came to: tables that may take the place of the live ones."""
+
+    user_ids: Sequence[str]  # of the rows of user tables
+    item_ids: Sequence[str]  # of the rows of item tables
+    tables: Mapping[str, Mapping[str, Array]]  # learner -> table -> (rows, width); those of the stream have one row
+    churn: Mapping[str, Churn]  # learner -> what the retraining changes
+
+
+def retrained(
+    memory: Memory, events: Events, names: Sequence[str] | None = None, chosen: Candidate = ALL, *,
+    told: Told | None = None,
+) -> Retrained:  # fmt: skip
+    """The learners `names` (default: all that have a trainer), each fitted anew on `events`.
+
+    Reads `memory`, with nothing uncommitted, and changes nothing. Depends on the events, the catalogue and the profiles
+    alone, unless the candidate is `warm`: then on the live rows too, and only learners whose trainers can are fitted. So it
+    is, too, where events are missing that were learned of users who are still there: fitted without them, others would forget.
+    Learners whose trainers are not installed stay as they are, with a warning. One thread; the same memory and events give the same
+    bytes. Raises StreamerError for a learner without a trainer, and for events of items that the memory does not know.
+    """
+    events, learned = _known(memory, events), memory.users.events()
+    if len(events) < COMPLETE * learned and not chosen.warm:
+        LOG.warning(
+            "the history holds %d of the %d events that were learned: only learners that can go on from what they are "
+            "are refitted, the others are carried over",
+            len(events),
+            learned,
+        )
+        chosen = msgspec.structs.replace(chosen, warm=True)
+    names = names or _refitted(memory)
+    if chosen.model in FACTORISING and "als" not in map(REFITTED_BY.get, names):
+        LOG.warning(
+            "the candidate %s is of biased-mf, which is not among %s: add --shadow biased-mf", chosen.name, names
+        )
+    fitting = _trainers(memory, names, chosen)
+    history = whole(memory, events)
+    tables, churn = {}, {}
+    for name, one in fitting.items():
+        warm = bool(getattr(one.parameters, "warm", False))
+        if chosen.warm and not warm:
+            continue
+        copy = begun(memory, memory.learners.by_name[name], events.user_ids)
+        if warm:
+            _with(copy, _rows_of(memory, copy, events.user_ids))
+        if isinstance(one, Informed):
+            one.inform(side_information(memory, events.user_ids))
+        try:
+            one.fit(copy, history, partial(told, name) if told else _unheard)
+        except MissingExtra as error:
+            LOG.warning("%s is carried over as it is: %s", name, error)
+            continue
+        rows = {"user": len(events.user_ids), "item": len(memory.items), "stream": 1}
+        fitted = copy.tables()
+        tables[name] = {called: found[: rows[fitted[called].side]] for called, found in one.export().items()}
+        churn[name] = compared(
+            _live(memory, name, events.user_ids), _with(copy, tables[name]), history, len(memory.items)
+        )
+    return Retrained(events.user_ids, list(memory.items.ids), tables, churn)
+
+
+def _refitted(memory: Memory) -> list[str]:
+    return [name for name in memory.learners.by_name if name in REFITTED_BY]
+
+
+def _trainers(memory: Memory, names: Sequence[str], chosen: Candidate) -> dict[str, Trainer]:
+    """By learner; without those whose library is not installed, which are carried over."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = _trainer(memory, name, chosen)
+        except MissingExtra as error:
+            LOG.warning("%s is carried over as it is: %s", name, error)
+    return found
+
+
+def _trainer(memory: Memory, name: str, chosen: Candidate) -> Trainer:
+    memory.learners.running(name)
+    if name not in REFITTED_BY:
+        raise StreamerError(f"no trainer refits {name!r}; there are some for: {', '.join(sorted(REFITTED_BY))}")
+    given = {key: value for key, value in msgspec.structs.asdict(chosen).items() if value is not None}
+    called = given.pop("model", None)
+    if called in ALSO_REFITTED_BY.get(name, ()):
+        return trainer(str(called), **given)
+    if called in OF_THE_FIELD.get(name, ()):
+        return trainer("click-factors" if called in CLICK_FACTORISING else "factors", model=called, **given)
+    return trainer(REFITTED_BY[name], **given)
+
+
+def put_in(memory: Memory, found: Retrained) -> None:
+    """Put the refitted tables in the place of the live ones, in memory and in its store, in one batch.
+
+    In the engine's thread, with nothing uncommitted. Raises StreamerError for items that the memory does not know.
+    """
+    rows: list[Row | Rows] = []
+    places = _rows(memory, found.item_ids)
+    known = memory.users.known(found.user_ids)
+    user_ids = [user_id for user_id, here in zip(found.user_ids, known.tolist(), strict=True) if here]
+    for name, tables in found.tables.items():
+        learner = memory.learners.by_name[name]
+        live = learner.tables()
+        for called, values in tables.items():
+            table = live[called]
+            if table.side == "user":
+                rows.append(memory.users.replaced(name, user_ids, values[known]))
+            else:
+                into = places if table.side == "item" else np.zeros(1, dtype=np.int32)
+                changed = into[(_bits(table.values[into]) != _bits(values)).any(axis=1)]
+                table.values[into] = values
+                table.touched[changed] = 1
+        if isinstance(learner, Rebuilt):
+            learner.restored()
+    rows.extend(memory.learners.changed())
+    memory.store.commit(rows, memory.ledger.offsets)
+    memory.learners.committed()
+
+
+def begun(memory: Memory, learner: OnlineLearner, user_ids: Sequence[str]) -> OnlineLearner:
+    """The same learner with nothing learned, of the memory's items; users' rows are numbers into `user_ids`."""
+    made: Any = type(learner)
+    copy = cast(OnlineLearner, made(learner.name, learner.parameters, seed=memory.encoder.seed))
+    sides = {"user": user_ids, "item": memory.items.ids}
+    keys: dict[str, list[int]] = {}
+    for table in copy.tables().values():
+        if table.side != "stream":
+            ids = sides[table.side]
+            if table.random and table.side not in keys:
+                keys[table.side] = [id_key(memory.encoder.seed, table.side, one) for one in ids]
+            table.reserve(len(ids))
+            table.begin(np.arange(len(ids), dtype=np.int32), keys.get(table.side) or [0] * len(ids))
+    if isinstance(copy, Categorised):
+        copy.attach(memory.items.categories.words, memory.items.categories.kin)
+    return copy
+
+
+def _live(memory: Memory, name: str, user_ids: Sequence[str]) -> OnlineLearner:
+    """A copy of the live learner; users' rows are numbers into `user_ids`."""
+    copy = begun(memory, memory.learners.by_name[name], user_ids)
+    return _with(copy, _rows_of(memory, copy, user_ids))
+
+
+def _rows_of(memory: Memory, learner: OnlineLearner, user_ids: Sequence[str]) -> dict[str, Array]:
+    live, rows = memory.learners.by_name[learner.name].tables(), {"item": len(memory.items), "stream": 1}
+    return {
+        called: memory.users.learned(learner.name, user_ids)
+        if table.side == "user"
+        else table.values[: rows[table.side]]
+        for called, table in live.items()
+    }
+
+
+def _with(learner: OnlineLearner, tables: Mapping[str, Array]) -> OnlineLearner:
+    """The learner, with these rows in its tables."""
+    for called, values in tables.items():
+        learner.tables()[called].values[: len(values)] = values
+    if isinstance(learner, Rebuilt):
+        learner.restored()
+    return learner
+
+
+def whole(memory: Memory, events: Events) -> Batch:
+    """All events as one batch: rows of items are the memory's, rows of users numbers into `events.user_ids`."""
+    rated = events.kinds == RATING
+    ratings = np.where(rated, events.values, np.nan).astype(np.float64)
+    lows = np.fmin.accumulate(np.concatenate([[np.nan], ratings]))
+    highs = np.fmax.accumulate(np.concatenate([[np.nan], ratings]))
+    likes = (highs[1:] > 0) & (ratings >= memory.encoder.like_share * highs[1:])
+    clicks = np.where(rated, likes, events.values).astype(np.float32)
+    items = _rows(memory, events.item_ids)[events.items]
+    seen_counts, seen = _seen(events.users, items, len(events.user_ids))
+    return Batch(
+        events.kinds, events.users, items, events.values, clicks, events.times_ms, events.keys,
+        np.where(np.isnan(lows), -np.inf, lows)[:-1].astype(np.float32),
+        np.where(np.isnan(highs), np.inf, highs)[:-1].astype(np.float32),
+        seen_counts, seen, profiles=_profiles(memory, events.user_ids),
+    )  # fmt: skip
+
+
+def _known(memory: Memory, events: Events) -> Events:
+    """Without the users who were forgotten."""
+    known = memory.users.known(events.user_ids)
+    if known.all():
+        return events
+    number = np.cumsum(known) - 1
+    kept = events.chosen(known[events.users])
+    user_ids = [user_id for user_id, here in zip(events.user_ids, known.tolist(), strict=True) if here]
+    return Events(
+        user_ids, kept.item_ids, number[kept.users].astype(np.int32), kept.items, kept.kinds, kept.values,
+        kept.times_ms, kept.keys,
+    )  # fmt: skip
+
+
+def _rows(memory: Memory, item_ids: Sequence[str]) -> I32:
+    row_of = memory.items.row_of
+    missing = next((item_id for item_id in item_ids if item_id not in row_of), None)
+    if missing is not None:
+        raise StreamerError(
+            f"the history has events of the item {missing!r}, which this state does not know: give the history of this state, "
+            "up to where it was cut"
+        )
+    return np.array([row_of[item_id] for item_id in item_ids], dtype=np.int32)
+
+
+def _seen(users: I32, items: I32, count: int) -> tuple[I64, Seen]:
+    """How many distinct items each event's user had seen before it, (n,), and which; nothing wraps, as all are kept."""
+    order = np.argsort(users, kind="stable")
+    _, firsts = np.unique(users.astype(np.int64) << 32 | items, return_index=True)
+    first: Bool = np.zeros(len(users), dtype=np.bool_)
+    first[firsts] = True
+    ends = np.cumsum(np.bincount(users, minlength=count))
+    before = np.concatenate([[0], np.cumsum(first[order])])
+    starts = before[np.concatenate([[0], ends[:-1]])] if count else before[:0]
+    seen_counts = np.empty(len(users), dtype=np.int64)
+    seen_counts[order] = before[:-1] - starts[users[order]]
+    counts = np.bincount(users[first], minlength=count).astype(np.int64)
+    pages_of = -(-counts // PAGE_ITEMS)
+    page_starts = np.cumsum(pages_of) - pages_of
+    page_of = np.full((count, max(1, int(pages_of.max(initial=0)))), -1, dtype=np.int32)
+    for page in range(page_of.shape[1]):
+        has = pages_of > page
+        page_of[has, page] = page_starts[has] + page
+    pages = np.full((max(1, int(pages_of.sum())), PAGE_ITEMS), -1, dtype=np.int32)
+    news = np.flatnonzero(first)
+    number = seen_counts[news]
+    pages[page_of[users[news], number // PAGE_ITEMS], number % PAGE_ITEMS] = items[news]
+    return seen_counts, Seen(pages, page_of, counts, SEEN_WINDOW)
+
+
+def _profiles(memory: Memory, user_ids: Sequence[str]) -> Profiles:
+    said = memory.users.profiles.beside()
+    found = False
+    for row, user_id in enumerate(user_ids):
+        profile = memory.users.profile(user_id)
+        if profile is not None:
+            said.put(row, profile)
+            found = True
+    return said.said() if found else NO_PROFILES
+
+
+def _bits(values: Array) -> Array:
+    raw = np.ascontiguousarray(values).view(np.uint8)
+    return raw.reshape(len(values), raw.size // max(1, len(values)))
+
+
+def _unheard(share: float) -> None:
+    """Nobody listens."""

@@ -1,0 +1,73 @@
+"""The process that trains, seen from the one that serves: started, listened to, ended. It talks in files only.
+
+So it may as well be somebody else's: `streamer renormalise --follow` in a container of its own takes up whatever cut it finds.
+"""
+
+import logging
+import os
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from streamer.core.errors import StreamerError
+from streamer.renormalise import generations
+from streamer.renormalise.generations import PROGRESS, Progress
+
+TRIES = 3  # of a training whose process is killed, by somebody or for want of memory
+_LOG = logging.getLogger("streamer.training_process")
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+
+
+class TrainingProcess:
+    """Trains one generation."""
+
+    def __init__(self, folder: Path, generation: str, *, external: bool) -> None:
+        """Start it, unless it is `external`."""
+        self._folder, self._generation = folder, generation
+        self._progress_file = generations.place(folder, generation) / PROGRESS
+        self.progress = Progress()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._left = 0 if external else TRIES
+        if not external:
+            self._start()
+
+    def _start(self) -> None:
+        self._left -= 1
+        self._progress_file.unlink(missing_ok=True)
+        self._process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "streamer", "renormalise"),
+                *("--data", str(self._folder), "--generation", self._generation),
+            ],
+            env={**os.environ, **ONE_THREAD, "OMP_WAIT_POLICY": "PASSIVE"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        )
+
+    def done(self) -> bool:
+        """Whether it is; raises StreamerError with what it said when it failed. One that is killed is begun again."""
+        ended = self._process is not None and self._process.poll() is not None  # before its last words are read
+        with suppress(OSError, msgspec.DecodeError):
+            self.progress = msgspec.json.decode(self._progress_file.read_bytes(), type=Progress)
+        if self.progress.failed:
+            raise StreamerError(self.progress.failed)
+        if ended and not self.progress.done:
+            code = self._process.returncode if self._process else 0
+            if code >= 0:
+                raise StreamerError(f"the process that trains ended with code {code} and said nothing")
+            if not self._left:
+                raise StreamerError(
+                    f"the process that trains was killed {TRIES} times, the last time by signal {-code}"
+                )
+            _LOG.warning("the process that trains was killed by signal %d: it is begun again", -code)
+            self._start()
+        return self.progress.done
+
+    def close(self) -> None:
+        """End it; what it has written stays. Safe to call twice."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait()

@@ -1,0 +1,127 @@
+"""Which files the archive has, and which offsets they reach: a small file that is replaced as a whole.
+
+    data/archive/_archive.json
+    data/archive/topic=ratings/day=2026-11-21/00000012.parquet
+
+What is there is what the manifest lists: files that it does not name are what a crash left.
+"""
+
+import errno
+import os
+import shutil
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from streamer.core.errors import BadState
+
+MANIFEST = "_archive.json"  # tools pass over names that begin with "_"
+FORMAT = 1
+SUFFIX = ".parquet"
+
+
+class File(msgspec.Struct, frozen=True):
+    """A file of the archive."""
+
+    number: int  # files are numbered as they are written, and no number is used twice
+    topic: str
+    day: str  # 2026-11-21
+    rows: int
+    bytes: int
+    newest_ms: int  # when the newest of its rows was appended
+    named: int  # rows with an event_id
+
+    @property
+    def path(self) -> str:
+        """Below the archive's folder."""
+        return f"topic={self.topic}/day={self.day}/{self.number:08d}{SUFFIX}"
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """What the archive holds: replaced as a whole, so that files and offsets change together."""
+
+    format: int = FORMAT
+    next_number: int = 0
+    offsets: dict[str, int] = {}  # "topic/partition" -> the next offset that is not in the files
+    files: tuple[File, ...] = ()
+    forgetting: dict[str, int] = {}  # user id -> rows of this user in files numbered below are as good as gone
+
+    def gone(self, file: File) -> list[str]:
+        """Users whose rows in `file` are as good as gone."""
+        return [user_id for user_id, below in self.forgetting.items() if file.number < below]
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """That of the archive in `folder`, an empty one where there is none; raises BadState."""
+    try:
+        manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
+    except FileNotFoundError:
+        return Manifest()
+    except (OSError, msgspec.DecodeError) as error:
+        raise BadState(f"cannot read the archive's {folder / MANIFEST}: {error}; restore a backup") from None
+    if manifest.format != FORMAT:
+        raise BadState(
+            f"the archive in {folder} has format {manifest.format}, this streamer writes format {FORMAT}: "
+            "use the streamer that made it, or move it away to begin anew from the log"
+        )
+    return manifest
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """The one step that makes a change of the archive visible; durable when it returns. Raises OSError."""
+    new = folder / f"{MANIFEST}.tmp"
+    with new.open("wb") as out:
+        out.write(msgspec.json.encode(manifest))
+        out.flush()
+        os.fsync(out.fileno())
+    new.replace(folder / MANIFEST)
+    sync_folder(folder)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in it (of a file: its bytes) survive a power cut. Raises OSError."""
+    at = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(at)
+    finally:
+        os.close(at)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """The same file under another name, or on another disk a durable copy. Raises OSError."""
+    try:
+        os.link(source, target)
+        return
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK):
+            raise
+    shutil.copyfile(source, target)
+    sync_folder(target)
+
+
+def remove_unlisted(folder: Path, manifest: Manifest) -> int:
+    """Delete what no manifest names, as a crash leaves it behind; returns how many files."""
+    listed = {file.path for file in manifest.files}
+    removed = 0
+    for place in folder.glob("topic=*/day=*"):
+        for path in (*place.glob(f"*{SUFFIX}"), *place.glob(".*.tmp")):
+            if path.relative_to(folder).as_posix() not in listed:
+                path.unlink()
+                removed += 1
+        _remove_empty(place)
+    (folder / f"{MANIFEST}.tmp").unlink(missing_ok=True)
+    return removed
+
+
+def remove(folder: Path, files: Iterable[File]) -> None:
+    """Delete files that the manifest names no more."""
+    for file in files:
+        (folder / file.path).unlink(missing_ok=True)
+        _remove_empty((folder / file.path).parent)
+
+
+def _remove_empty(place: Path) -> None:
+    with suppress(OSError):
+        place.rmdir()

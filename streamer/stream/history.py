@@ -1,0 +1,263 @@
+"""What each user did: the last 512 events, and which of the last 4,096 distinct items were seen, in blocks.
+
+Only a user's newest block of events is in memory; a full one waits to be committed and lies in the store from then on.
+Seen items are wholly in memory while the user is: in pages, so that one event changes one page. The ring of seen items
+is longer than what counts by the largest micro-batch, see `streamer.core.batch.Seen`.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from streamer.core.arrays import F32, I32, I64, U8, Array, Bool
+from streamer.core.batch import Seen
+from streamer.core.kernel import kernel
+from streamer.core.protocols import Row
+
+SEEN_WINDOW = 4096
+PAGE_ITEMS = 128
+PAGES = 48  # (4,096 + the largest micro-batch, 2,000) / 128, rounded up
+RING = PAGES * PAGE_ITEMS
+KEPT_EVENTS = 512
+BLOCK_EVENTS = 32
+BLOCKS = KEPT_EVENTS // BLOCK_EVENTS + 1  # the newest one is being filled
+EVENT = np.dtype(
+    [("item", "<i4"), ("kind", "<i4"), ("value", "<f4"), ("sequence", "<i4"), ("time_ms", "<i8"), ("offset", "<i8")]
+)
+EVENT_WORDS = EVENT.itemsize // 8
+_HEAD = np.dtype("<i8")  # events, seen, clicks, time of the last in ms, latest time in ms
+HEAD_COLUMNS = 5
+
+
+@kernel
+def _remember(
+    users: I32, items: I32, clicks: F32, times_ms: I64, packed: I64,
+    head: I64, counts: I64, tail: I64, pages: I32, page_of: I32, free: I32, free_count: int,
+    touched: U8, touched_pages: U8, seen_counts: I64, again: Bool, sealed: I64, sealed_user: I32, sealed_block: I32, window: int,
+) -> tuple[int, int]:  # fmt: skip
+    page_items, ring = pages.shape[1], pages.shape[1] * page_of.shape[1]
+    sealed_count = 0
+    for k in range(users.shape[0]):
+        u, item = users[k], items[k]
+        count = counts[u]
+        seen_counts[k] = count
+        found = False
+        c = max(0, count - window)
+        while c < count and not found:  # page by page
+            position = c % ring
+            page, start = page_of[u, position // page_items], position % page_items
+            stop = min(page_items, start + count - c)
+            hits = 0
+            for j in range(start, stop):  # no early end: this way the processor compares many at once
+                hits += pages[page, j] == item
+            found = hits > 0
+            c += stop - start
+        if not found:
+            position = count % ring
+            n = position // page_items
+            if page_of[u, n] < 0:
+                free_count -= 1
+                page_of[u, n] = free[free_count]
+                pages[free[free_count], :] = -1
+            pages[page_of[u, n], position % page_items] = item
+            touched_pages[u, n] = 1
+            counts[u] = count + 1
+        slot = head[u, 0] % tail.shape[1]
+        again[k] = found and times_ms[k] < head[u, 4]
+        if found and times_ms[k] == head[u, 4]:
+            for j in range(slot):
+                same_value = (tail[u, j, 1] ^ packed[k, 1]) & 0xFFFFFFFF == 0  # the other half is where it came from
+                again[k] |= same_value and tail[u, j, 0] == packed[k, 0] and tail[u, j, 2] == packed[k, 2]
+        tail[u, slot, :] = packed[k]
+        if slot == tail.shape[1] - 1:
+            sealed[sealed_count] = tail[u]
+            sealed_user[sealed_count] = u
+            sealed_block[sealed_count] = head[u, 0] // tail.shape[1]
+            sealed_count += 1
+            tail[u] = 0  # so that what lies behind the newest event never depends on when it was read back
+        head[u, 4] = max(head[u, 4], times_ms[k]) if head[u, 0] > 0 else times_ms[k]
+        head[u, 0] += 1
+        head[u, 1] = counts[u]
+        if clicks[k] > 0:
+            head[u, 2] += 1
+        head[u, 3] = times_ms[k]
+        touched[u] = 1
+    return free_count, sealed_count
+
+
+class History:
+    """Histories of the users in memory, by user row."""
+
+    def __init__(self) -> None:
+        self.head: I64 = np.zeros((0, HEAD_COLUMNS), dtype=np.int64)
+        self._counts: I64 = np.zeros(0, dtype=np.int64)
+        self._tail: I64 = np.zeros((0, BLOCK_EVENTS, EVENT_WORDS), dtype=np.int64)
+        self._page_of: I32 = np.full((0, PAGES), -1, dtype=np.int32)
+        self._touched: U8 = np.zeros(0, dtype=np.uint8)
+        self._touched_pages: U8 = np.zeros((0, PAGES), dtype=np.uint8)
+        self._pages: I32 = np.full((0, PAGE_ITEMS), -1, dtype=np.int32)
+        self._free: I32 = np.zeros(0, dtype=np.int32)
+        self._free_count = 0
+        self._sealed: dict[tuple[str, int], bytes] = {}
+
+    row_bytes = HEAD_COLUMNS * 8 + 8 + BLOCK_EVENTS * EVENT.itemsize + PAGES * 5 + 1
+    page_bytes = PAGE_ITEMS * 4
+
+    def reserve(self, rows: int) -> None:
+        """Make room for `rows` users, by doubling."""
+        old = len(self.head)
+        if rows <= old:
+            return
+        new = max(rows, 2 * old, 64)
+        self.head = _grown(self.head, new, 0)
+        self._counts = _grown(self._counts, new, 0)
+        self._tail = _grown(self._tail, new, 0)
+        self._page_of = _grown(self._page_of, new, -1)
+        self._touched = _grown(self._touched, new, 0)
+        self._touched_pages = _grown(self._touched_pages, new, 0)
+
+    @property
+    def pages_used(self) -> int:
+        """Pages of seen items in memory."""
+        return len(self._pages) - self._free_count
+
+    def _reserve_pages(self, count: int) -> None:
+        if self._free_count >= count:
+            return
+        old = len(self._pages)
+        new = max(old + count - self._free_count, 2 * old, 64)
+        self._pages = _grown(self._pages, new, 0)  # each is filled when it is taken
+        free = np.zeros(new, dtype=np.int32)
+        free[: self._free_count] = self._free[: self._free_count]
+        free[self._free_count : self._free_count + new - old] = np.arange(old, new)
+        self._free, self._free_count = free, self._free_count + new - old
+
+    def remember(
+        self, users: I32, items: I32, clicks: F32, times_ms: I64, events: Array, ids: list[str]
+    ) -> tuple[I64, Bool]:
+        """Append n events; answers how many distinct items each one's user had seen before it, (n,), and which came before, (n,).
+
+        `events` is (n,) of EVENT, `ids` the ids by user row. Cost: O(n) and a look through the user's seen items each.
+        """
+        n = len(users)
+        self._reserve_pages(n)
+        seen_counts = np.empty(n, dtype=np.int64)
+        again = np.empty(n, dtype=np.bool_)
+        sealed = np.empty((n, BLOCK_EVENTS, EVENT_WORDS), dtype=np.int64)
+        sealed_user, sealed_block = np.empty(n, dtype=np.int32), np.empty(n, dtype=np.int32)
+        packed = np.ascontiguousarray(events).view(np.int64).reshape(n, EVENT_WORDS)
+        self._free_count, sealed_count = _remember(
+            users, items, clicks, times_ms, packed,
+            self.head, self._counts, self._tail, self._pages, self._page_of, self._free, self._free_count,
+            self._touched, self._touched_pages, seen_counts, again, sealed, sealed_user, sealed_block, SEEN_WINDOW,
+        )  # fmt: skip
+        for j in range(sealed_count):
+            self._sealed[ids[sealed_user[j]], int(sealed_block[j]) % BLOCKS] = sealed[j].tobytes()
+        return seen_counts, again
+
+    def seen(self) -> Seen:
+        """As the kernels read it."""
+        return Seen(self._pages, self._page_of, self._counts, SEEN_WINDOW)
+
+    def seen_items(self, row: int) -> I32:
+        """Item rows that count as seen, a copy; from any thread, so what is read last is what grows first."""
+        count = int(self._counts[row])
+        positions = np.arange(max(0, count - SEEN_WINDOW), count) % RING
+        pages = self._page_of[row, positions // PAGE_ITEMS]
+        items: I32 = self._pages[pages, positions % PAGE_ITEMS]
+        return items
+
+    def begin(self, rows: I32) -> None:
+        """Rows of users never seen."""
+        self.head[rows] = 0
+        self._counts[rows] = 0
+        self._tail[rows] = 0
+        self._touched[rows] = 0
+        self._touched_pages[rows] = 0
+
+    def load(self, row: int, head: bytes, pages: list[bytes], block: bytes | None) -> None:
+        """Put a user back: its head, its pages in order, and its newest block where one is begun."""
+        self.begin(np.array([row], dtype=np.int32))
+        stored = np.frombuffer(head, dtype=_HEAD)
+        self.head[row, : len(stored)] = stored
+        if len(stored) < HEAD_COLUMNS:  # of an earlier version: the last was the latest, as far as is known
+            self.head[row, 4] = stored[3]
+        self._counts[row] = self.head[row, 1]
+        self._reserve_pages(len(pages))
+        for n, value in enumerate(pages):
+            self._free_count -= 1
+            page = int(self._free[self._free_count])
+            self._page_of[row, n] = page
+            self._pages[page] = page_items(value)
+        if block is not None:
+            words = np.frombuffer(block, dtype=np.int64).reshape(-1, EVENT_WORDS)
+            self._tail[row, : len(words)] = words
+
+    def forget(self, rows: I32) -> None:
+        """Give the pages of `rows` back; what was not committed of them is gone."""
+        pages = self._page_of[rows]
+        pages = pages[pages >= 0]
+        self._free[self._free_count : self._free_count + len(pages)] = pages
+        self._free_count += len(pages)
+        self._page_of[rows] = -1
+        self._touched[rows] = 0
+        self._touched_pages[rows] = 0
+
+    def drop_sealed(self, user_id: str) -> None:
+        """Forget the user's blocks that wait to be committed."""
+        for key in [key for key in self._sealed if key[0] == user_id]:
+            del self._sealed[key]
+
+    def dirty(self) -> I32:
+        """User rows with changes."""
+        return np.flatnonzero(self._touched).astype(np.int32)
+
+    def changed(self, ids: list[str]) -> Iterator[Row]:
+        """The rows to commit, one block a user and event run."""
+        for (user, block), value in self._sealed.items():
+            yield Row("users/history", block_key(user, block), value)
+        dirty = self.dirty()
+        for row, events in zip(dirty.tolist(), self.head[dirty, 0].tolist(), strict=True):
+            yield Row("users/head", ids[row].encode(), self.head[row].tobytes())
+            used = events % BLOCK_EVENTS
+            if used:
+                block = (events // BLOCK_EVENTS) % BLOCKS
+                yield Row("users/history", block_key(ids[row], block), self._tail[row, :used].tobytes())
+        which, pages = np.nonzero(self._touched_pages[dirty])
+        rows = dirty[which]
+        places, counts = self._page_of[rows, pages], self.head[rows, 1]
+        for row, n, page, seen in zip(rows.tolist(), pages.tolist(), places.tolist(), counts.tolist(), strict=True):
+            filled = PAGE_ITEMS if seen >= RING else max(0, seen - n * PAGE_ITEMS)
+            yield Row("users/seen", block_key(ids[row], n), self._pages[page, :filled].tobytes())
+
+    def committed(self) -> None:
+        """What `changed` gave is on disk."""
+        self._sealed.clear()
+        self._touched[:] = 0
+        self._touched_pages[:] = 0
+
+
+def block_key(user_id: str, block: int) -> bytes:
+    """Ids hold no control characters, so a NUL ends one."""
+    return user_id.encode() + bytes((0, block))
+
+
+def page_items(value: bytes) -> I32:
+    """A stored page, (PAGE_ITEMS,), -1 where it is not filled yet."""
+    page = np.full(PAGE_ITEMS, -1, dtype=np.int32)
+    items = np.frombuffer(value, dtype=np.int32)
+    page[: len(items)] = items
+    return page
+
+
+def pages_of(seen: int) -> int:
+    """Pages that a user who saw `seen` distinct items has."""
+    return min(PAGES, -(-seen // PAGE_ITEMS))
+
+
+def _grown(array: Array, rows: int, fill: int) -> Array:
+    shape = (rows, *array.shape[1:])
+    # Zeros take no memory until they are written: what is doubled in advance must not break the ceiling.
+    grown = np.full(shape, fill, dtype=array.dtype) if fill else np.zeros(shape, dtype=array.dtype)
+    grown[: len(array)] = array
+    return grown

@@ -1,0 +1,125 @@
+"""Everything that learning keeps in memory, in front of the store: built from settings, restored, committed as one."""
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import msgspec
+
+from streamer.core.events import Record
+from streamer.core.protocols import Persistent
+from streamer.core.settings import Settings
+from streamer.monitoring.monitor import Monitor
+from streamer.storage.state import RocksStore
+from streamer.stream.categories import Categories
+from streamer.stream.dead_letters import DeadLetters
+from streamer.stream.dedupe import Dedupe
+from streamer.stream.encoder import Encoder
+from streamer.stream.items import Items
+from streamer.stream.learners import Learners
+from streamer.stream.ledger import Ledger
+from streamer.stream.profiles import Profiles
+from streamer.stream.removals import Receipts
+from streamer.stream.users import Users
+
+LOG = logging.getLogger("streamer.memory")
+
+
+class Memory:
+    """The parts, wired to one another."""
+
+    def __init__(self, learners: Learners, settings: Settings, store: RocksStore) -> None:
+        """Take up what `store` holds; raises BadState when it was made with other settings, or cannot be read."""
+        learning, state = settings.learning, settings.state
+        change = store.open_as(meaning(learners, settings), learners.champions)
+        for name in change.forgotten:
+            LOG.warning("%s is named no more: what it had learned is deleted", name)
+        for name in change.begun:
+            LOG.warning("%s begins now: it has learned nothing of what came before", name)
+        for name in store.promoted().values():
+            learners.promote(name)
+        self.store, self.learners = store, learners
+        self._promoting = threading.Lock()
+        self.ledger = Ledger()
+        self.monitor = Monitor([(name, learner.kind) for name, learner in learners.by_name.items()])
+        self.categories = Categories(learning.category_attributes)
+        self.items = Items(learners.item_tables(), self.categories, learning.seed)
+        learners.attach(self.items)
+        profiles = Profiles(self.categories, learning.group_steps)
+        self.users = Users(learners.user_tables(), store, learning.seed, state.user_cache_bytes, profiles)
+        self.dedupe, self.dead_letters, self.receipts = Dedupe(state.dedupe_events), DeadLetters(), Receipts()
+        self.encoder = Encoder(
+            learning, self.users, self.items, self.dedupe, self.dead_letters, self.monitor, self.receipts
+        )
+        self.ledger.start(store.offsets())
+        for part in self._parts():
+            part.restore(store)
+
+    def _parts(self) -> tuple[Persistent, ...]:
+        return (
+            self.categories,
+            self.items,
+            self.learners,
+            self.users,
+            self.encoder,
+            self.monitor,
+            self.dedupe,
+            self.dead_letters,
+            self.receipts,
+            self.ledger,
+        )
+
+    def promote(self, name: str) -> None:
+        """Let a running learner answer for its kind: from now on, and on the disk when it returns. From any thread.
+
+        Raises StreamerError for one that does not run, and StoreUnavailable, after which nothing has changed.
+        """
+        kind = self.learners.running(name).kind
+        with self._promoting:  # two at once: who is remembered is who answers
+            self.store.promote(kind, None if name == self.learners.champions.get(kind) else name)
+            self.learners.promote(name)
+
+    def learn(self, records: Sequence[Record], commit: Callable[[], None]) -> Iterator[Sequence[Record]]:
+        """Learn from records; answers the part of them that is learned, each time that it is one more.
+
+        `commit` is called before users with uncommitted rows leave the memory.
+        """
+        for part, batch in self.encoder.encode(records, commit):  # one, but for catalogue changes
+            predictions = self.learners.learn(batch)  # one kernel call a learner: for each event predict, then move
+            self.monitor.observe(batch, predictions)
+            self.ledger.advance(part)  # next offsets, to be committed with the rows
+            yield part
+
+    def commit(self) -> None:
+        """All changes and the next offsets in one write batch; raises StoreUnavailable, and then nothing is lost."""
+        parts = self._parts()
+        self.store.commit((row for part in parts for row in part.changed()), self.ledger.offsets)
+        for part in parts:
+            part.committed()
+
+    def become(self, generation: str) -> None:
+        """Commit, as the state of another generation from now on; raises StoreUnavailable."""
+        parts = self._parts()
+        rows = [row for part in parts for row in part.changed()]
+        self.store.commit([*rows, self.store.become(generation)], self.ledger.offsets)
+        for part in parts:
+            part.committed()
+
+
+def meaning(learners: Learners, settings: Settings) -> Mapping[str, object]:
+    """The settings that change what the state means."""
+    learning = settings.learning
+    return {
+        "source": "kafka" if settings.kafka.kafka else "embedded log",
+        "seed": learning.seed,
+        "like_share": learning.like_share,
+        "kinds": learning.kinds,
+        "category_attributes": learning.category_attributes,
+        "group_steps": learning.group_steps,
+        "rating_min": learning.rating_min,
+        "rating_max": learning.rating_max,
+        "event_max_bytes": learning.event_max_bytes,
+        "dedupe_events": settings.state.dedupe_events,
+        "learners": {name: msgspec.to_builtins(learner.parameters) for name, learner in learners.by_name.items()},
+        "experts": learners.experts,  # what they learn hangs on who they are
+    }

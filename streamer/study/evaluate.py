@@ -1,0 +1,293 @@
+"""Prequential evaluation of a stream: every event is scored before it is learned, by what serves.
+
+The stream is read twice through decoder, encoder, learners and store. The first time as the service does it, for speed:
+from reading the file to the committed state, in a temporary folder. The second time click by click, asking for a ranking
+before each. Both must come to the same errors, to the bit, or nothing is reported.
+"""
+
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from math import isnan, sqrt
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from streamer.app import learners
+from streamer.core.arrays import F32, F64
+from streamer.core.batch import RATING, Batch
+from streamer.core.errors import StoreUnavailable, StreamerError
+from streamer.core.events import CLICKS, LOG, RATINGS, Offsets, Record
+from streamer.core.protocols import Source
+from streamer.core.settings import EVALUATED_RECORDS, KafkaSettings, Settings
+from streamer.models import learner
+from streamer.monitoring.monitor import DUPLICATE, LEARNED, Monitor
+from streamer.storage.state import RocksStore
+from streamer.stream.engine import Engine
+from streamer.stream.memory import Memory
+from streamer.study.evaluate_retraining import Renormalised, Trial, renormalised, tenths
+from streamer.study.ranking import Ranking
+
+NEW_RATINGS = 10  # who has fewer earlier ratings is new
+
+Progress = Callable[[int, int], None]  # told how many records are done and how many there are, of both passes
+
+
+class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
+    """What `streamer evaluate --json` prints; None where it does not apply."""
+
+    learner: str
+    rating_learner: str
+    click_learner: str
+    seed: int
+    events: int  # learned: ratings and clicks, without the catalogue, dead letters and duplicates
+    ratings: int
+    clicks: int  # events whose weight as a click is above 0: likes too
+    queries: int | None  # clicks without the repeated ones; None: no ranking was asked for
+    dead_letters: int
+    duplicates: int
+    refed: int  # events learned that had come before, as far as their users' histories tell
+    unpredicted: int  # ratings without a finite prediction; they are in no error
+    users: int
+    items: int  # with an event or in the catalogue
+    rmse: float | None
+    rmse_by_learner: dict[str, float | None]  # of every learner of ratings in the run: champion, shadows, experts
+    rmse_tenths: tuple[float, ...]  # of each tenth of the ratings, by count; empty for fewer than ten
+    rmse_last_half: float | None
+    rmse_new_users: float | None
+    rmse_new_items: float | None
+    oracle_rmse: float | None  # of whoever knows the truth of a simulated world: the least there can be
+    regret: float | None  # RMSE above that; see streamer.monitoring.regret
+    hit_rate_10: float | None
+    hit_rate_20: float | None
+    ndcg_20: float | None
+    events_per_second: float | None  # of CPU: read, learned and committed, without ranking
+    ranking_seconds: float | None  # CPU
+    wall_seconds: float
+    renormalised: Renormalised | None = None  # the same stream with retrainings, where they were asked for
+
+
+@dataclass
+class _Squares:
+    """Squared errors of some of the ratings."""
+
+    total: float = 0.0
+    count: int = 0
+
+    def add(self, squares: F64) -> None:
+        self.total += float(squares.sum())
+        self.count += len(squares)
+
+    @property
+    def rmse(self) -> float | None:
+        return sqrt(self.total / self.count) if self.count else None
+
+
+@dataclass
+class _Errors:
+    """The errors of the champion for ratings, by what was known at the time."""
+
+    half: int  # ratings before the last half
+    ratings: int = 0
+    squares: list[F64] = field(default_factory=list)
+    last_half: _Squares = field(default_factory=_Squares)
+    new_users: _Squares = field(default_factory=_Squares)
+    new_items: _Squares = field(default_factory=_Squares)
+    of_user: Counter[str] = field(default_factory=Counter)
+    of_item: Counter[int] = field(default_factory=Counter)
+
+    def observe(self, batch: Batch, predicted: F32, user_ids: Sequence[str]) -> None:
+        """Take up the ratings of a batch; `user_ids` by user row."""
+        rated = np.flatnonzero(batch.kinds == RATING)
+        if not len(rated):
+            return
+        squares = np.square(predicted[rated].astype(np.float64) - batch.values[rated])
+        finite = np.isfinite(squares)
+        late = np.arange(self.ratings, self.ratings + len(rated)) >= self.half
+        earlier_users, earlier_items = np.empty(len(rated)), np.empty(len(rated))
+        for n, k in enumerate(rated.tolist()):
+            user, item = user_ids[batch.users[k]], int(batch.items[k])
+            earlier_users[n], earlier_items[n] = self.of_user[user], self.of_item[item]
+            self.of_user[user] += 1
+            self.of_item[item] += 1
+        self.ratings += len(rated)
+        self.squares.append(squares[finite])
+        self.last_half.add(squares[finite & late])
+        self.new_users.add(squares[finite & (earlier_users < NEW_RATINGS)])
+        self.new_items.add(squares[finite & (earlier_items < NEW_RATINGS)])
+
+
+class _Nobody:
+    def applied(self, records: Sequence[Record], offsets: Offsets) -> None:
+        """Nobody waits."""
+
+    def committed(self, offsets: Offsets, seconds: float) -> None:
+        """Nobody waits."""
+
+
+def evaluate(
+    name: str, settings: Settings, opened: Callable[[], Source], *, rank: bool, progress: Progress,
+    trial: Trial | None = None,
+) -> Evaluation:  # fmt: skip
+    """Evaluate the learner `name`, in the place of the champion of its kind, on what `opened` reads from its beginning.
+
+    With a `trial` once more, with retrainings beside (streamer.study.evaluate_retraining); all else is reported of the stream without.
+    The state that `settings` name is left alone. Raises BadSettings for an unknown learner, StoreUnavailable when the
+    temporary folder is full, and StreamerError when the two passes differ.
+    """
+    settings = _settings(name, settings)
+    began, cpu = time.perf_counter(), time.process_time()
+    source = opened()
+    try:
+        total = _left(source)
+        with _memory(settings) as memory:
+            _serve(memory, source, settings, lambda: progress(total - _left(source), 2 * total))
+            cpu = time.process_time() - cpu
+            first = memory.monitor
+        source.seek({LOG: 0})
+        with _memory(settings) as memory:
+            memory.monitor.refeeding.silent = True  # the first pass said it
+            predicted = first.errors[settings.learning.rating_learner]
+            errors = _Errors(half=(predicted.ratings + predicted.unpredicted) // 2)
+            ranking = Ranking(memory.learners, memory.users) if rank else None
+            clicks = _ask(
+                memory, source, settings, errors, ranking, lambda: progress(2 * total - _left(source), 2 * total)
+            )
+            _compare(first, memory.monitor)
+            wall = time.perf_counter() - began
+            found = _evaluation(name, settings, memory, errors, clicks, ranking, cpu, wall)
+    finally:
+        source.close()
+    if trial is None:
+        return found
+    return msgspec.structs.replace(found, renormalised=renormalised(settings, opened, trial, progress))
+
+
+def _settings(name: str, settings: Settings) -> Settings:
+    """`settings` with the learner as champion of its kind, and with the embedded log's one sequence."""
+    kind = learner(name, seed=settings.learning.seed).kind
+    champion = "rating_learner" if kind == "ratings" else "click_learner"
+    learning = msgspec.structs.replace(settings.learning, **{champion: name})
+    return msgspec.structs.replace(settings, learning=learning, kafka=KafkaSettings())
+
+
+@contextmanager
+def _memory(settings: Settings) -> Iterator[Memory]:
+    """An empty state in a folder that goes away."""
+    with tempfile.TemporaryDirectory(prefix="streamer-") as folder:
+        store = RocksStore(Path(folder))
+        try:
+            yield Memory(learners(settings), settings, store)
+        finally:
+            store.close()
+
+
+def _left(source: Source) -> int:
+    return sum(count for partitions in source.lag().values() for count in partitions.values())
+
+
+def _serve(memory: Memory, source: Source, settings: Settings, progress: Callable[[], None]) -> None:
+    """As the service learns, to the last commit."""
+    interval_s = settings.state.commit_interval_s
+    engine = Engine(
+        source,
+        memory,
+        _Nobody(),
+        max_records=settings.learning.max_records or EVALUATED_RECORDS,
+        commit_interval_s=interval_s,
+    )
+    engine.stop.set()  # a full disk ends it instead of pausing it
+    due = time.monotonic() + interval_s
+    try:
+        while engine.step(0.0):
+            if time.monotonic() >= due:
+                engine.commit()
+                due = time.monotonic() + interval_s
+            progress()
+        engine.commit()
+    except Exception:
+        if engine.store_trouble:
+            raise StoreUnavailable(engine.store_trouble) from None
+        raise
+
+
+def _ask(
+    memory: Memory, source: Source, settings: Settings, errors: _Errors, ranking: Ranking | None,
+    progress: Callable[[], None],
+) -> int:  # fmt: skip
+    """The same steps, asking before each click and sorting the errors; answers how many clicks there were."""
+    learn = memory.learners.learn if ranking is None else ranking.learn
+    clicks, due = 0, time.monotonic() + settings.state.commit_interval_s
+    memory.monitor.regret.watching = True
+    while records := source.poll(settings.learning.max_records or EVALUATED_RECORDS, 0.0):
+        for part, batch in memory.encoder.encode(records, memory.commit):
+            predictions = learn(batch)
+            memory.monitor.observe(batch, predictions)
+            memory.ledger.advance(part)
+            errors.observe(batch, predictions[settings.learning.rating_learner], memory.users.ids)
+            clicks += int(np.count_nonzero(batch.clicks > 0))
+        if time.monotonic() >= due:
+            memory.commit()
+            due = time.monotonic() + settings.state.commit_interval_s
+        progress()
+    return clicks
+
+
+def _compare(first: Monitor, second: Monitor) -> None:
+    """Raises StreamerError unless the passes came to the same counts and the same errors, to the bit."""
+    passes = [
+        (monitor.events, {name: (errors.ratings, errors.squared) for name, errors in monitor.errors.items()})
+        for monitor in (first, second)
+    ]
+    if passes[0] != passes[1]:
+        raise StreamerError(
+            f"two passes over the same events came to different errors: {passes[0]} and {passes[1]}; a learner predicts "
+            "from more than the events before, so that nothing it claims can be trusted: run streamer.checks.learners on it"
+        )
+
+
+def _evaluation(
+    name: str, settings: Settings, memory: Memory, errors: _Errors, clicks: int, ranking: Ranking | None, cpu: float,
+    wall: float,
+) -> Evaluation:  # fmt: skip
+    learning, counts = settings.learning, memory.monitor.events
+    of_all, regret = memory.monitor.errors[learning.rating_learner], memory.monitor.regret
+    events = sum(counts[topic][LEARNED] for topic in (RATINGS, CLICKS))
+    return Evaluation(
+        learner=name,
+        rating_learner=learning.rating_learner,
+        click_learner=learning.click_learner,
+        seed=learning.seed,
+        events=events,
+        ratings=counts[RATINGS][LEARNED],
+        clicks=clicks,
+        queries=len(ranking.ranks) if ranking else None,
+        dead_letters=sum(memory.monitor.dead_letters.values()),
+        duplicates=sum(outcomes[DUPLICATE] for outcomes in counts.values()),
+        refed=memory.monitor.refeeding.events,
+        unpredicted=of_all.unpredicted,
+        users=memory.users.count,
+        items=len(memory.items),
+        rmse=of_all.rmse() if of_all.ratings else None,
+        rmse_by_learner={one: found.rmse() if found.ratings else None for one, found in memory.monitor.errors.items()},
+        rmse_tenths=tenths(np.concatenate(errors.squares)) if errors.squares else (),
+        rmse_last_half=errors.last_half.rmse,
+        rmse_new_users=errors.new_users.rmse,
+        rmse_new_items=errors.new_items.rmse,
+        oracle_rmse=_known(regret.oracle_rmse()),
+        regret=_known(regret.of(learning.rating_learner)),
+        hit_rate_10=ranking.hit_rate(10) if ranking else None,
+        hit_rate_20=ranking.hit_rate(20) if ranking else None,
+        ndcg_20=ranking.ndcg(20) if ranking else None,
+        events_per_second=events / cpu if events else None,
+        ranking_seconds=ranking.seconds if ranking and ranking.ranks else None,
+        wall_seconds=wall,
+    )
+
+
+def _known(value: float) -> float | None:
+    return None if isnan(value) else value

@@ -1,0 +1,289 @@
+"""What a state holds, for people and programs; opens it read-only, beside a live process too."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+import numpy as np
+
+from streamer.core.errors import BadState
+from streamer.core.events import ItemUpdate, UserUpdate
+from streamer.core.protocols import Kind, OnlineLearner
+from streamer.core.settings import KafkaSettings, LearningSettings, Settings, StateSettings
+from streamer.core.tables import Table
+from streamer.models import learner
+from streamer.serving.posterior import posterior
+from streamer.serving.questions import questions
+from streamer.serving.recommend import POPULARITY, Recommender
+from streamer.storage.state import LEARNED, Digest, Meta, RocksStore
+from streamer.stream.dead_letters import dead_letters
+from streamer.stream.history import BLOCK_EVENTS, BLOCKS, EVENT, KEPT_EVENTS, block_key
+from streamer.stream.learners import Learners
+from streamer.stream.ledger import journal
+from streamer.stream.memory import Memory
+
+SHOWN_EVENTS = 10
+
+Answered = TypeVar("Answered")
+
+
+class Answer(msgspec.Struct):
+    """Sentences and a table for people; the same as objects for programs."""
+
+    sentences: list[str]
+    columns: tuple[str, ...]
+    rows: Sequence[tuple[object, ...]]
+    objects: list[dict[str, object]]
+    closing: Sequence[str] = ()  # sentences below the table
+
+    def json_lines(self) -> Iterator[str]:
+        """One object a line."""
+        for found in self.objects:
+            yield msgspec.json.encode(found).decode()
+
+
+class Inspection:
+    """A read-only look at a state directory."""
+
+    def __init__(self, folder: str) -> None:
+        """Raises BadState where there is no state, or one of another format."""
+        self._store = RocksStore(Path(folder), read_only=True)
+        meta = self._store.meta()
+        if meta is None:
+            raise BadState(f"the state in {folder} is empty: nothing was ever learned into it")
+        self._meta: Meta = meta
+
+    def digest(self) -> Digest:
+        """See RocksStore.digest. Cost: about 1 us a row and its bytes."""
+        return self._store.digest()
+
+    def look(self, what: str, external_id: str) -> Answer:
+        """`what` is one of user, item, offsets, stats, dead-letters."""
+        match what:
+            case "user":
+                return self._user(external_id)
+            case "item":
+                return self._item(external_id)
+            case "offsets":
+                return self._offsets()
+            case "stats":
+                return self._stats()
+            case _:
+                return self._dead_letters()
+
+    def questions(self, user_id: str, limit: int, port: int) -> Answer:
+        """What to ask a user about, see questions.py, and how to answer on `port`; raises StreamerError where that cannot be said."""
+        memory = _memory(self._store, self._meta)
+        found = questions(memory, Recommender(memory, memory.learners.by_name[POPULARITY]), user_id, limit)
+        rows = [
+            (one.item_id, one.title, f"{one.known_to:.0%}", f"{one.narrows:.1%}", f"{one.deviation:.2f}")
+            for one in found.questions
+        ]
+        columns = ("item", "title", "rated by", "narrows by", "then known to") if rows else ()
+        return Answer(found.sentences(), columns, rows, [msgspec.to_builtins(found)], found.closing(port))
+
+    def _learners(self) -> dict[str, dict[str, Table]]:
+        made = self._meta.settings["learners"]
+        assert isinstance(made, dict)
+        return {name: dict(_made(name, 0, given).tables()) for name, given in made.items()}
+
+    def _vectors(self, side: str, external_id: str) -> dict[str, list[float]]:
+        found = {}
+        for name, tables in self._learners().items():
+            for table_name, table in tables.items():
+                if table.side == side:
+                    (value,) = self._store.read(f"{LEARNED}/{name}/{table_name}", [external_id.encode()])
+                    if value is not None:
+                        found[f"{name}/{table_name}"] = table.parse(value).tolist()
+        return found
+
+    def _user(self, user_id: str) -> Answer:
+        key = user_id.encode()
+        head, profile = (self._store.read(table, [key])[0] for table in ("users/head", "users/profile"))
+        known = msgspec.json.decode(profile, type=UserUpdate) if profile else None
+        believed = posterior(_memory(self._store, self._meta), user_id) if head or known else None
+        in_words = [
+            *([f"profile: {msgspec.json.encode(known).decode()}"] if known else []),
+            *(believed.sentences() if believed else []),
+        ]
+        about: dict[str, object] = {"posterior": msgspec.to_builtins(believed)} if believed else {}
+        if head is None:
+            given = "follow from the profile" if believed else "are the popular items"
+            sentences = [f"user {user_id!r} was never seen: recommendations {given}"]
+            about = {"user_id": user_id, "known": False} | about
+            about |= {"profile": msgspec.to_builtins(known)} if known else {}
+            return Answer([*sentences, *in_words], (), [], [about])
+        events, seen, clicks, last_ms = np.frombuffer(head, dtype=np.int64)[:4].tolist()
+        items = self._items_by_row()
+        kinds = ["rating", *sorted(self._kinds())]
+        rows = [
+            (
+                _when(int(e["time_ms"])),
+                kinds[e["kind"]],
+                round(float(e["value"]), 3),
+                items[e["item"]],
+                self._title(items[e["item"]]),
+            )
+            for e in self._history(user_id, events)
+        ]
+        vectors = self._vectors("user", user_id)
+        sentences = [
+            f"user {user_id!r}: {events:,} events, {clicks:,} of them clicks or likes, {seen:,} items seen, last {_when(last_ms)}",
+            *in_words,
+            *(f"{name}: a row of {len(row)} numbers" for name, row in vectors.items()),
+            f"the newest {min(SHOWN_EVENTS, len(rows))} events kept ({len(rows)} are):",
+        ]
+        found: dict[str, object] = {
+            "user_id": user_id, "known": True, "events": events, "clicks": clicks, "seen": seen, "last_ms": last_ms,
+            "profile": msgspec.to_builtins(known) if known else None, "rows": vectors,
+            "history": [dict(zip(("time", "kind", "value", "item_id", "title"), row, strict=True)) for row in rows],
+        } | about  # fmt: skip
+        return Answer(sentences, ("time", "kind", "value", "item", "title"), rows[:SHOWN_EVENTS], [found])
+
+    def _kinds(self) -> list[str]:
+        kinds = self._meta.settings["kinds"]
+        assert isinstance(kinds, dict)
+        return list(kinds)
+
+    def _history(self, user_id: str, events: int) -> list[np.void]:
+        """Those that are kept, the last to arrive first."""
+        last = -(-events // BLOCK_EVENTS)
+        blocks = [block_key(user_id, n % BLOCKS) for n in range(max(0, last - BLOCKS), last)]
+        values = self._store.read("users/history", blocks)
+        found = [event for value in values for event in np.frombuffer(value or b"", dtype=EVENT)]
+        return found[-KEPT_EVENTS:][::-1]
+
+    def _items_by_row(self) -> dict[int, str]:
+        return {int.from_bytes(value, "little"): key.decode() for key, value in self._store.scan("items")}
+
+    def _catalogue(self, item_id: str) -> ItemUpdate | None:
+        (value,) = self._store.read("catalogue", [item_id.encode()])
+        return msgspec.json.decode(value, type=ItemUpdate) if value else None
+
+    def _title(self, item_id: str) -> str:
+        item = self._catalogue(item_id)
+        return item.title if item else ""
+
+    def _item(self, item_id: str) -> Answer:
+        (row,), item = self._store.read("items", [item_id.encode()]), self._catalogue(item_id)
+        if row is None:
+            return Answer([f"item {item_id!r} was never seen"], (), [], [{"item_id": item_id, "known": False}])
+        vectors = self._vectors("item", item_id)
+        sentences = [f"item {item_id!r}, number {int.from_bytes(row, 'little') + 1:,} to arrive"]
+        if item is not None:
+            sentences.append(f"title: {item.title or '(none)'}; categories: {', '.join(item.categories) or '(none)'}")
+            sentences.append("available" if item.available else "not available: never recommended")
+        sentences += [f"{name}: a row of {len(v)} numbers" for name, v in vectors.items()]
+        about = msgspec.to_builtins(item) if item else None
+        return Answer(sentences, (), [], [{"item_id": item_id, "known": True, "catalogue": about, "rows": vectors}])
+
+    def _offsets(self) -> Answer:
+        offsets = sorted(self._store.offsets().items())
+        runs = len(journal(self._store))
+        sentences = [f"the state covers everything before these offsets; the apply journal has {runs:,} runs"]
+        rows: list[tuple[object, ...]] = [(at.topic, at.partition, offset) for at, offset in offsets]
+        found = {f"{at.topic}/{at.partition}": offset for at, offset in offsets}
+        return Answer(
+            sentences, ("topic", "partition", "next offset"), rows, [{"offsets": found, "journal_runs": runs}]
+        )
+
+    def _stats(self) -> Answer:
+        counts: dict[str, int] = {}
+        sizes: dict[str, int] = {}
+        for table, value in self._store.sizes():
+            counts[table] = counts.get(table, 0) + 1
+            sizes[table] = sizes.get(table, 0) + value
+        rows: list[tuple[object, ...]] = [(name, f"{counts[name]:,}", f"{sizes[name]:,}") for name in sorted(counts)]
+        settings = msgspec.json.encode(self._meta.settings).decode()
+        answering = {**self._meta.champions, **self._store.promoted()}
+        sentences = [
+            f"format {self._meta.format}, generation {self._meta.generation}, made with {settings}",
+            *(f"{name} answers for {kind}{self._instead_of(kind, name)}" for kind, name in answering.items()),
+            *(f"{name} began at {msgspec.json.encode(at).decode()}" for name, at in self._meta.since.items()),
+        ]
+        about: dict[str, object] = {
+            "format": self._meta.format, "generation": self._meta.generation,
+            "champions": answering, "promoted": self._store.promoted(), "since": self._meta.since,
+        }  # fmt: skip
+        tables = {name: {"rows": counts[name], "bytes": sizes[name]} for name in sorted(counts)}
+        return Answer(
+            sentences, ("table", "rows", "bytes"), rows, [{**about, "settings": self._meta.settings, "tables": tables}]
+        )
+
+    def _instead_of(self, kind: Kind, name: str) -> str:
+        named = self._meta.champions[kind]
+        return "" if name == named else f": promoted, where the settings name {named}"
+
+    def _dead_letters(self) -> Answer:
+        letters = list(dead_letters(self._store))
+        rows: list[tuple[object, ...]] = [
+            (f"{letter.topic}/{letter.partition}@{letter.offset}", letter.reason, letter.message, letter.value[:60].decode(errors="replace"))
+            for letter in letters
+        ]  # fmt: skip
+        objects = [
+            {**msgspec.structs.asdict(letter), "value": letter.value.decode(errors="replace")} for letter in letters
+        ]
+        return Answer(
+            [f"{len(letters):,} dead letters, the newest first"], ("origin", "reason", "what", "value"), rows, objects
+        )
+
+    def close(self) -> None:
+        """Safe to call twice."""
+        self._store.close()
+
+
+def answered(folder: str, ask: Callable[[Recommender], Answered]) -> Answered:
+    """What a streamer on this state would answer when asked so, as of its last commit; raises BadState."""
+    store = RocksStore(Path(folder), read_only=True)
+    try:
+        memory, _ = remembered(store)
+        return ask(Recommender(memory, memory.learners.by_name[POPULARITY]))
+    finally:
+        store.close()
+
+
+def remembered(store: RocksStore) -> tuple[Memory, Settings]:
+    """What a streamer on this state would hold in memory, and the settings with which it was made; raises BadState for an empty one."""
+    meta = store.meta()
+    if meta is None:
+        raise BadState(f"the state in {store.folder} is empty: nothing was ever learned into it")
+    return _memory(store, meta), _settings(meta)
+
+
+def _memory(store: RocksStore, meta: Meta) -> Memory:
+    """What a streamer on this state would hold in memory."""
+    made = meta.settings["learners"]
+    assert isinstance(made, dict)
+    names = list(made)
+    chosen = [_made(name, _seed(meta), made[name]) for name in names]
+    return Memory(Learners(chosen, meta.champions), _settings(meta), store)
+
+
+def _made(name: str, seed: int, recorded: Mapping[str, int]) -> OnlineLearner:
+    """A learner of the sizes that its state was made with."""
+    return learner(name, seed=seed, dim=recorded.get("dim"), latent_dim=recorded.get("latent_dim"))
+
+
+def _seed(meta: Meta) -> int:
+    return msgspec.convert(meta.settings["seed"], int)
+
+
+def _settings(meta: Meta) -> Settings:
+    """Those with which the state was made."""
+    learning = {field: value for field, value in meta.settings.items() if field in LearningSettings.__struct_fields__}
+    dedupe = msgspec.convert(meta.settings["dedupe_events"], int)
+    kafka = "as recorded" if meta.settings["source"] == "kafka" else ""
+    return Settings(
+        learning=msgspec.convert(learning, LearningSettings),
+        state=StateSettings(dedupe_events=dedupe),
+        kafka=KafkaSettings(kafka=kafka),
+    )
+
+
+def _when(time_ms: int) -> str:
+    try:
+        return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
+    except (OverflowError, ValueError, OSError):
+        return f"{time_ms} ms"

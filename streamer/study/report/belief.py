@@ -1,0 +1,75 @@
+"""What the online learner believes after the training part alone: a private memory that learned it, event by event."""
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from streamer.core.dataset import Dataset
+from streamer.core.events import CATALOGUE_TOPICS, Offsets, Rating, Record, message
+from streamer.core.protocols import Source
+from streamer.core.settings import EVALUATED_RECORDS, KafkaSettings, Settings
+from streamer.models import learner
+from streamer.storage.state import RocksStore
+from streamer.stream.learners import gathered
+from streamer.stream.memory import Memory
+
+
+class Overheard:
+    """protocols.Source that hands on another, and remembers what the catalogue and users' profiles said."""
+
+    def __init__(self, source: Source) -> None:
+        """`catalogue` fills while it is read."""
+        self._source = source
+        self.catalogue: list[Record] = []
+
+    def seek(self, offsets: Offsets) -> None:
+        """See Source."""
+        self._source.seek(offsets)
+
+    def poll(self, max_records: int, timeout_s: float) -> Sequence[Record]:
+        """See Source."""
+        records = self._source.poll(max_records, timeout_s)
+        self.catalogue += [record for record in records if record.topic in CATALOGUE_TOPICS]
+        return records
+
+    def lag(self) -> Mapping[str, Mapping[int, int]]:
+        """See Source."""
+        return self._source.lag()
+
+    def close(self) -> None:
+        """See Source."""
+        self._source.close()
+
+
+@contextmanager
+def learned(catalogue: Sequence[Record], train: Dataset, settings: Settings) -> Iterator[Memory]:
+    """A memory in which the champion for ratings learned `train`, all of the catalogue being there from the start.
+
+    It is gone afterwards. Cost: some 10 us a rating. Raises BadSettings for a learner that there is not.
+    """
+    name, settings = settings.learning.rating_learner, msgspec.structs.replace(settings, kafka=KafkaSettings())
+    sizes = {"dim": settings.learning.dim, "latent_dim": settings.learning.latent_dim}
+    made = gathered([name], {"ratings": name}, lambda one: learner(one, seed=settings.learning.seed, **sizes))
+    records = [*catalogue, *_records(train, len(catalogue))]
+    with tempfile.TemporaryDirectory(prefix="streamer-") as folder:
+        store = RocksStore(Path(folder))
+        try:
+            memory = Memory(made, settings, store)
+            for start in range(0, len(records), EVALUATED_RECORDS):
+                for _ in memory.learn(records[start : start + EVALUATED_RECORDS], memory.commit):
+                    pass
+            memory.commit()
+            yield memory
+        finally:
+            store.close()
+
+
+def _records(train: Dataset, first: int) -> Iterator[Record]:
+    user_ids, item_ids = train.side.user_ids, train.side.item_ids
+    columns = (train.users.tolist(), train.items.tolist(), train.values.tolist(), train.times_ms.tolist())
+    for offset, (user, item, value, time_ms) in enumerate(zip(*columns, strict=True), first):
+        made = message(Rating(user_ids[user], item_ids[item], value, time_ms))
+        yield Record(made.topic, -1, offset, time_ms, made.key, made.value)

@@ -1,0 +1,306 @@
+"""`streamer doctor`: what is right is said to be, what is wrong is said with what to do, and nothing is touched."""
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections import namedtuple
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from broker import USER, Broker
+from learning import digest, events, learn, records, settings
+from process import run
+
+import streamer.doctor
+from streamer.core.errors import BadState
+from streamer.core.events import Rating, message
+from streamer.doctor import Check, examine
+from streamer.producers.kafka import KafkaSink
+from streamer.renormalise import generations, manifest
+from streamer.renormalise.generations import Life
+from streamer.renormalise.manifest import Manifest
+from streamer.renormalise.training import Retrained
+from streamer.storage.rocks import Rocks
+from streamer.storage.state import RocksStore
+
+NAMES = ["python", "packages", "kernels", "data", "generations", "archive", "disk", "port"]
+
+
+def found(data: Path, **flags: object) -> dict[str, Check]:
+    flags = {"port": 0, **flags}
+    return {check.name: check for check in examine(settings(data=str(data), **flags), None)}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def kernels() -> None:
+    run("doctor", "--compile", "--port", "0")
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    learn(tmp_path / "data", records(events(200)))
+    return tmp_path / "data"
+
+
+def test_a_good_installation_is_said_to_be_one_and_nothing_is_made(tmp_path: Path) -> None:
+    said = run("doctor", "--port", "0", cwd=tmp_path)
+    assert [line.split()[:2] for line in said.splitlines()] == [["ok", f"{name}:"] for name in NAMES]
+    answer = json.loads(run("doctor", "--port", "0", "--json", cwd=tmp_path))
+    assert answer["ok"] is True
+    assert [check["name"] for check in answer["checks"]] == NAMES
+    assert list(tmp_path.iterdir()) == []
+
+
+def contents(data: Path) -> dict[str, bytes]:
+    """Of all files but RocksDB's own diary."""
+    return {path.name: path.read_bytes() for path in (data / "state").iterdir() if not path.name.startswith("LOG")}
+
+
+def test_a_state_is_recognised_and_left_as_it_is(state: Path) -> None:
+    before = digest(state)
+    files = contents(state)
+    data = found(state)["data"]
+    assert data.ok
+    assert "format 2" in data.says
+    assert f"{sum(before.offsets.values()):,} events" in data.says
+    assert contents(state) == files
+    assert digest(state) == before
+
+
+def test_a_state_made_with_other_settings_is_wrong(state: Path) -> None:
+    data = found(state, seed=7)["data"]
+    assert not data.ok
+    assert "was made with seed 1, the settings say 7: use 1, or move " in data.says
+
+
+def found_while_another_process_has_it(state: Path) -> Check:
+    program = (
+        "import pathlib, sys; from streamer.storage.state import RocksStore; store = RocksStore(pathlib.Path(sys.argv[1])); "
+        "print('held', flush=True); sys.stdin.read(); store.close()"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", program, str(state)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == b"held\n"
+    try:
+        return found(state)["data"]
+    finally:
+        holder.communicate()
+
+
+def test_a_state_in_use_is_wrong(state: Path) -> None:
+    data = found_while_another_process_has_it(state)
+    assert not data.ok
+    assert "in use by another process: stop it, or use another --data directory" in data.says
+    assert found(state)["data"].ok
+
+
+def test_a_state_of_another_format_is_wrong(tmp_path: Path) -> None:
+    rocks = Rocks(tmp_path / "state")
+    rocks.write([(b"meta\0meta", b'{"format":99,"generation":"g0","settings":{}}')])
+    rocks.close()
+    data = found(tmp_path)["data"]
+    assert not data.ok
+    assert "format 99, this streamer writes format 2" in data.says
+
+
+@pytest.fixture
+def renormalised(state: Path) -> Path:
+    """A directory where g1 answers and g2 is on its way."""
+    store = RocksStore(state)
+    for name in ("g1", "g2"):
+        generations.place(state, name).mkdir(parents=True)
+        store.checkpoint(generations.state_of(state, name))
+        generations.record(state, Life(id=name, parent="g0", cut_events=150).now("cut"))
+    store.close()
+    made = Manifest(
+        generation="g1",
+        parent="g0",
+        cut={},
+        events=150,
+        settings={},
+        trained={"bias": ["b"]},
+        candidate="all",
+        churn={},
+    )
+    tables = {"bias": {"b": np.ones((3, 1), np.float32)}}
+    manifest.write(generations.place(state, "g1"), made, Retrained(["u"], ["i"], tables, {}))
+    generations.record(state, generations.life(state, "g1").now("live"))
+    generations.point(state, "g1")
+    return state
+
+
+def test_the_first_generation_is_named(tmp_path: Path, state: Path) -> None:
+    assert found(tmp_path / "new")["generations"].says == "none yet"
+    assert found(state)["generations"].says == "g0 answers"
+
+
+def test_the_live_generation_is_named_and_looked_at(renormalised: Path) -> None:
+    shutil.rmtree(renormalised / "state")  # as prune does; what answers is not there
+    checks = found(renormalised)
+    assert checks["data"].ok, checks["data"].says
+    assert "holds a state of format 2" in checks["data"].says
+    assert not found_while_another_process_has_it(renormalised).ok
+    assert checks["generations"].ok
+    assert re.fullmatch(
+        r"g1 answers, cut after 150 events, its files are whole \(0\.0 MiB\); serve goes on with g2",
+        checks["generations"].says,
+    )
+
+
+def test_learning_anew_needs_all_generations_moved_away(renormalised: Path) -> None:
+    said = found(renormalised, seed=7)["data"].says
+    there = [renormalised / name for name in ("state", "generations", "generation")]
+    assert f"or move {' and '.join(map(str, there))} away to learn again from the log" in said
+    for part in there:
+        part.rename(renormalised.parent / part.name)
+    assert found(renormalised, seed=7)["data"].says == f"{renormalised} is writable and holds no state yet"
+    (renormalised.parent / "state").rename(there[0])
+    assert f"or move {there[0]} away" in found(renormalised, seed=7)["data"].says
+
+
+def test_a_generation_with_a_damaged_file_is_wrong(renormalised: Path) -> None:
+    file = generations.place(renormalised, "g1") / "bias.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"\1")
+    checks = found(renormalised)
+    assert not checks["generations"].ok
+    assert "bias.safetensors in " in checks["generations"].says
+    assert "is damaged" in checks["generations"].says
+    assert checks["data"].ok, "it answers from its state"
+
+
+def test_a_generation_that_should_answer_and_has_no_state_is_wrong_and_no_empty_one_is_begun(
+    renormalised: Path,
+) -> None:
+    shutil.rmtree(generations.state_of(renormalised, "g1"))
+    for opened in (lambda: RocksStore(renormalised), lambda: RocksStore(renormalised, read_only=True)):
+        with pytest.raises(BadState, match="there is no state of generation g1 in "):
+            opened()
+    assert not found(renormalised)["data"].ok
+    assert not generations.state_of(renormalised, "g1").exists()
+
+
+def test_a_pointer_that_names_nothing_is_wrong(state: Path) -> None:
+    (state / "generation").write_text("the newest")
+    for name in ("data", "generations"):
+        assert not found(state)[name].ok
+        assert "should name a generation, like g1, and says 'the newest'" in found(state)[name].says
+
+
+def test_data_that_cannot_be_a_directory_is_wrong(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for data in (tmp_path / "file", tmp_path / "file" / "below"):
+        checks = found(data)
+        assert not checks["data"].ok
+        assert "is a file: give another --data directory" in checks["data"].says
+
+
+@pytest.mark.skipif(not os.access("/proc/self", os.R_OK), reason="needs /proc, where nobody can write")
+def test_data_that_cannot_be_written_is_wrong() -> None:
+    checks = found(Path("/proc/streamer"))
+    assert not checks["data"].ok
+    assert "cannot write in /proc" in checks["data"].says
+    assert not checks["disk"].ok
+
+
+def test_a_full_disk_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(streamer.doctor.shutil, "disk_usage", lambda at: usage(10 << 30, (10 << 30) - 1000, 1000))
+    disk = found(tmp_path)["disk"]
+    assert not disk.ok
+    assert disk.says.startswith("0.0 GiB free")
+    assert "free some space" in disk.says
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        yield listening.getsockname()[1]
+
+
+def test_a_port_in_use_is_wrong_and_ends_with_exit_code_1(tmp_path: Path, taken: int) -> None:
+    said = run("doctor", "--port", str(taken), code=1, cwd=tmp_path)
+    assert f"wrong port: port {taken} is in use by another process: stop it, or use --port" in said
+    answer = json.loads(run("doctor", "--port", str(taken), "--json", code=1, cwd=tmp_path))
+    assert answer["ok"] is False
+    assert [check["name"] for check in answer["checks"] if not check["ok"]] == ["port"]
+
+
+def test_an_address_for_everybody_without_a_token_is_wrong(tmp_path: Path) -> None:
+    port = found(tmp_path, host="0.0.0.0")["port"]
+    assert not port.ok
+    assert "token" in port.says
+
+
+def test_kafka_that_is_not_there_is_wrong(tmp_path: Path) -> None:
+    with socket.socket() as silent:  # bound, and nobody listens
+        silent.bind(("127.0.0.1", 0))
+        kafka = found(tmp_path, kafka=f"127.0.0.1:{silent.getsockname()[1]}")["kafka"]
+    assert not kafka.ok
+    assert "no Kafka at 127.0.0.1" in kafka.says
+    assert "kafka" not in found(tmp_path)
+
+
+@pytest.mark.kafka
+def test_kafka_is_looked_at_as_serve_would_and_no_topic_is_made(own_broker: Broker, tmp_path: Path) -> None:
+    for _ in range(2):
+        kafka = found(tmp_path, kafka=own_broker.bootstrap)["kafka"]
+        assert kafka.ok
+        assert kafka.says.endswith("topics that it lacks are made at the first start")
+    kafka = found(tmp_path, kafka=own_broker.bootstrap, kafka_create_topics=False)["kafka"]
+    assert not kafka.ok
+    assert "create them, or allow kafka_create_topics" in kafka.says
+    sink = KafkaSink(settings(kafka=own_broker.bootstrap).kafka)
+    sink.publish([message(Rating("u1", "i1", 3.0))])
+    sink.close()
+    assert found(tmp_path, kafka=own_broker.bootstrap)["kafka"].says.endswith("its topics hold 1 events")
+
+
+@pytest.mark.kafka
+def test_a_wrong_password_is_told_from_a_wrong_address(own_broker: Broker, tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("wrong")
+    kafka = found(
+        tmp_path / "data", kafka=own_broker.sasl_bootstrap, kafka_security="SASL_PLAINTEXT", kafka_username=USER,
+        kafka_password_file=str(tmp_path / "password"),
+    )["kafka"]  # fmt: skip
+    assert not kafka.ok
+    assert f"refused '{USER}'" in kafka.says
+
+
+def test_kernels_that_are_not_compiled_are_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streamer.doctor, "compiled", lambda: False)
+    kernels = found(tmp_path)["kernels"]
+    assert not kernels.ok
+    assert "run `streamer doctor --compile`" in kernels.says
+
+
+def test_a_missing_package_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        streamer.doctor, "requires", lambda name: ["numpy>=2.3", "not-there[x]==1", 'torch; extra == "offline"']
+    )
+    packages = found(tmp_path)["packages"]
+    assert not packages.ok
+    assert packages.says == "missing: not-there; run `make setup`"
+
+
+def test_an_archive_that_lacks_a_file_is_wrong(tmp_path: Path) -> None:
+    path = tmp_path / "r.csv"
+    path.write_text("user,item,rating\nu,i,3\n")
+    run("serve", "--data", tmp_path / "d", "--port", "0", "--replay", path, "--until-drained")
+    assert found(tmp_path / "d")["archive"].says.endswith("holds 1 records in 0.0 MiB")
+    (file,) = (tmp_path / "d").rglob("*.parquet")
+    file.write_bytes(file.read_bytes()[:-1])
+    assert "has another size" in found(tmp_path / "d")["archive"].says
+    file.unlink()
+    assert "00000000.parquet is missing: restore a backup" in found(tmp_path / "d")["archive"].says
+    assert not found(tmp_path / "d")["archive"].ok
+    assert "archive" not in found(tmp_path / "d", archive=False)

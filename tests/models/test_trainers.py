@@ -1,0 +1,242 @@
+"""Every trainer of the registry keeps every promise, each check catches one that breaks it, and the kernel has a twin."""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pytest
+
+from streamer.checks.batches import Feed, happenings, rating
+from streamer.checks.learners import CheckFailed, Make
+from streamer.checks.trainers import TRAINER_CHECKS, MakeTrainer
+from streamer.core.arrays import Array
+from streamer.core.batch import RATING, Batch
+from streamer.core.errors import BadSettings, StreamerError
+from streamer.core.protocols import OnlineLearner
+from streamer.models import LEARNERS, REFITTED_BY, TRAINERS, learner, trainer
+from streamer.models.als import AlternatingLeastSquares, AlternatingLeastSquaresParameters, solve_side
+from streamer.models.hybrid.refold import Refold, RefoldParameters
+from streamer.models.replay import Replay, ReplayParameters
+from streamer.models.twins import twins
+
+
+@pytest.mark.parametrize("check", TRAINER_CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("name", REFITTED_BY)
+def test_trainer_keeps_its_promises(name: str, check: Callable[[MakeTrainer, Make], None]) -> None:
+    check(lambda: trainer(REFITTED_BY[name]), lambda seed: learner(name, seed=seed))
+
+
+def test_the_registry_names_what_there_is() -> None:
+    assert set(REFITTED_BY) <= set(LEARNERS)
+    assert set(REFITTED_BY.values()) <= set(TRAINERS)
+    with pytest.raises(
+        BadSettings,
+        match="no trainer 'sgd'; choose one of: als, click-factors, factors, gru4rec, network, refold, replay",
+    ):
+        trainer("sgd")
+
+
+class Toy:
+    """A replay that goes wrong in one named way, or in none."""
+
+    name = "toy"
+    parameters = ReplayParameters()
+
+    def __init__(self, fault: str, calls: list[int]) -> None:
+        self.fault, self.calls = fault, calls
+        self._inner = Replay("toy", ReplayParameters())
+
+    def fit(self, learner: OnlineLearner, history: Batch, told: Callable[[float], None]) -> None:
+        self.calls.append(1)
+        part = history.part(0, min(len(history), 100)) if self.fault == "reads a part" else history
+        self._inner.fit(learner, part, (lambda share: None) if self.fault == "says nothing" else told)
+        if self.fault == "writes into the history" and len(history):
+            history.values[0] += 1
+
+    def export(self) -> Mapping[str, Array]:
+        found = dict(self._inner.export())
+        match self.fault:
+            case "other names":
+                return {f"{name} new": values for name, values in found.items()}
+            case "other types":
+                return {name: values.astype(np.float16) for name, values in found.items()}
+            case "not finite":
+                found["item"][:1] = np.nan
+            case "random":
+                found["item"] = found["item"] + np.float32(0.001 * len(self.calls))
+            case "another scale":
+                found["item"] = found["item"] * np.float32(30)
+            case "nothing":
+                return {}
+        return found
+
+
+FAULTS = {
+    "other names": "fits_the_trainers_seam",
+    "other types": "fits_the_trainers_seam",
+    "nothing": "fits_the_trainers_seam",
+    "not finite": "a_history_of_nothing_is_fitted",
+    "random": "fitting_is_deterministic",
+    "reads a part": "fitting_reads_its_history",
+    "writes into the history": "fitting_reads_its_history",
+    "says nothing": "progress_is_told",
+    "another scale": "the_learner_goes_on",
+}
+
+
+@pytest.mark.parametrize(("fault", "check"), FAULTS.items())
+def test_each_check_catches_a_trainer_that_breaks_it(fault: str, check: str) -> None:
+    (chosen,) = [one for one in TRAINER_CHECKS if one.__name__ == check]
+    calls: list[int] = []
+    with pytest.raises(CheckFailed):
+        chosen(lambda: Toy(fault, calls), lambda seed: learner("biased-mf", seed=seed))
+
+
+@pytest.mark.parametrize("check", TRAINER_CHECKS, ids=lambda check: check.__name__)
+def test_a_sound_toy_passes(check: Callable[[MakeTrainer, Make], None]) -> None:
+    check(lambda: Toy("", []), lambda seed: learner("biased-mf", seed=seed))
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-9), (np.float32, 1e-5)])
+def test_the_kernel_agrees_with_its_twin(dtype: type, tolerance: float) -> None:
+    random = np.random.default_rng(1)
+    users, items, dim, count = 40, 30, 7, 3000
+    other = random.normal(0, 0.3, (items, dim + 2)).astype(dtype)
+    starts = np.sort(random.integers(0, count, users + 1)).astype(np.int64)
+    starts[0], starts[1], starts[-1] = 0, 0, count  # the first has no rating
+    others = random.integers(0, items, count).astype(np.int32)
+    z, weights = random.normal(0, 1, count), random.random(count)
+    weights[starts[2] : starts[3]] = 0.0  # these of one row count nothing
+    first = random.normal(0, 0.3, (users, dim + 2)).astype(dtype)
+    mine, its = first.copy(), first.copy()
+    solve_side(mine, other, starts, others, z, weights, 1.25, 2.0)
+    twins.twin_solve_side(its, other, starts, others, z, weights, 1.25, 2.0)
+    np.testing.assert_allclose(mine, its, rtol=tolerance, atol=tolerance)
+    assert np.array_equal(mine[[0, 2]], first[[0, 2]])
+    assert not np.array_equal(mine[5], first[5])
+    assert np.array_equal(mine[:, -1], first[:, -1])  # counts are not solved for
+
+
+def checkerboard() -> Feed:
+    """Even users love even items, odd users odd ones; nobody has rated all of them."""
+    feed = Feed(learner("biased-mf", seed=1, dim=2))
+    events = [
+        rating(f"u{u}", f"i{i}", 5.0 if (u + i) % 2 == 0 else 1.0)
+        for u in range(8)
+        for i in range(8)
+        if (u * 3 + i * 5) % 7
+    ]
+    feed.learn([])
+    feed.batch(events[:0])
+    vars(feed)["events"] = events
+    return feed
+
+
+def fitted(made: AlternatingLeastSquares) -> float:
+    """RMSE on the ratings of a checkerboard that were left out."""
+    feed = checkerboard()
+    batch = feed.batch(vars(feed)["events"])
+    made.fit(feed.learner, batch, lambda share: None)
+    left = [
+        rating(f"u{u}", f"i{i}", 5.0 if (u + i) % 2 == 0 else 1.0)
+        for u in range(8)
+        for i in range(8)
+        if not (u * 3 + i * 5) % 7
+    ]
+    ahead = feed.batch(left)
+    return float(np.sqrt(np.mean(np.square(feed.learner.predict(ahead).clip(1, 5) - ahead.values))))
+
+
+def test_a_checkerboard_is_completed() -> None:
+    loose = AlternatingLeastSquaresParameters(l2=0.05, bias_l2=0.5, sweeps=10)
+    assert fitted(AlternatingLeastSquares("als", loose)) < 0.5
+    none = AlternatingLeastSquaresParameters(l2=100.0, bias_l2=0.5)
+    assert fitted(AlternatingLeastSquares("als", none)) > 1.5  # means and biases cannot tell
+
+
+@pytest.mark.parametrize("chosen", [{"window_days": 1e-9}, {"half_life_days": 1e-6}])
+def test_a_window_and_a_half_life_listen_to_the_last_events(chosen: dict[str, float]) -> None:
+    """Tastes turn in the middle: who listens to the last half alone knows them better."""
+    turned = [
+        rating(f"u{u}", f"i{i}", 5.0 if (u + i + t) % 2 == 0 else 1.0)
+        for t in (0, 1)
+        for u in range(8)
+        for i in range(8)
+    ]
+    errors = []
+    for parameters in ({}, chosen):
+        feed = Feed(learner("biased-mf", seed=1, dim=2))
+        batch = feed.batch(turned)
+        days = dict.fromkeys(parameters, 64 * 1000 / 86400000)
+        AlternatingLeastSquares("als", AlternatingLeastSquaresParameters(l2=0.05, sweeps=10, **days)).fit(
+            feed.learner, batch, lambda share: None
+        )
+        last = batch.part(64, 128)
+        errors.append(float(np.mean(np.square(feed.learner.predict(last) - last.values))))
+    assert errors[1] < 0.8 * errors[0]
+
+
+def test_trainers_refuse_learners_that_they_cannot_fit() -> None:
+    feed = Feed(learner("bias", seed=1))
+    batch = feed.batch(happenings(10))
+    with pytest.raises(StreamerError, match="fits biased-mf, not bias"):
+        trainer("als").fit(feed.learner, batch, lambda share: None)
+    with pytest.raises(StreamerError, match="fits Bayesian hybrids, not bias"):
+        trainer("refold").fit(feed.learner, batch, lambda share: None)
+
+
+def refolded(parameters: RefoldParameters, count: int = 600) -> tuple[Feed, Feed]:
+    """A hybrid that has learned a small world, and one that was folded again over it, with the folded tables."""
+    feed, again = (Feed(learner("bayesian-hybrid", seed=1)) for _ in range(2))
+    feed.learner.learn(feed.batch(happenings(count)))
+    made = Refold("refold", parameters)
+    made.fit(again.learner, again.batch(happenings(count)), lambda share: None)
+    for name, values in made.export().items():
+        again.learner.tables()[name].values[:] = values
+    return feed, again
+
+
+def test_folding_again_counts_every_event_once() -> None:
+    feed, again = refolded(RefoldParameters(judged_ratings=0))
+    for name, column in (("user", -1), ("item", 18)):
+        counts = [one.learner.tables()[name].values[:, column] for one in (feed, again)]
+        assert np.array_equal(*counts)
+        assert counts[0].max() > 5
+    streams = [one.learner.tables()["stream"].values[0] for one in (feed, again)]
+    assert np.array_equal(streams[0][:4], streams[1][:4])
+    assert not np.array_equal(*streams)
+
+
+def test_a_fold_that_predicts_worse_is_not_taken() -> None:
+    """Then what learning online came to stays, to the bit; a fold that predicts better is taken."""
+    for walk, taken in ((1e9, False), (1.0, True)):
+        feed, again = refolded(RefoldParameters(walks=(walk,)), 900)
+        rows = [one.learner.tables()["user"].values.tobytes() for one in (feed, again)]
+        assert (rows[0] != rows[1]) == taken, walk
+
+
+def test_with_a_window_those_without_late_events_stay_as_the_first_pass_left_them() -> None:
+    early = [rating(f"early{n % 5}", f"old{n % 3}", 1.0 + n % 5) for n in range(50)]
+    late = [rating(f"late{n % 5}", f"new{n % 3}", 1.0 + n % 5) for n in range(50)]
+    feed, once = (Feed(learner("bayesian-hybrid", seed=1)) for _ in range(2))
+    batch, first = feed.batch(early + late), once.batch(early + late)
+    once.learner.learn(first)
+    made = Refold("refold", RefoldParameters(window_days=40_000 / 86_400_000, judged_ratings=0))
+    made.fit(feed.learner, batch, lambda share: None)
+    users = [made.export()["user"], once.learner.tables()["user"].values]
+    assert np.array_equal(users[0][:5], users[1][:5])
+    assert not np.array_equal(users[0][5:10], users[1][5:10])
+
+
+def test_both_sides_grow_alike() -> None:
+    """Steps of descent are as long as the other side's factors: one must not swell at the cost of the other."""
+    feed, descended = (Feed(learner("biased-mf", seed=1, dim=8)) for _ in range(2))
+    batch, again = feed.batch(happenings(900)), descended.batch(happenings(900))
+    descended.learner.learn(again)
+    trainer("als").fit(feed.learner, batch, lambda share: None)
+    rated = batch.kinds == RATING
+    grown = []
+    for name, rows in (("user", np.unique(batch.users[rated])), ("item", np.unique(batch.items[rated]))):
+        lengths = [np.square(one.learner.tables()[name].values[rows, :8]).sum() for one in (feed, descended)]
+        grown.append(lengths[0] / lengths[1])
+    assert grown[0] == pytest.approx(grown[1], rel=1e-4)
+    assert grown[0] != pytest.approx(1.0, rel=0.01)

@@ -1,0 +1,408 @@
+"""Renormalising with real processes: kill -9 at each of its steps, and the stream, the answers and the files are as if nothing had been."""
+
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pyarrow as pa  # type: ignore[import-untyped]  # ships no types
+import pyarrow.parquet as pq  # type: ignore[import-untyped]  # ships no types
+import pytest
+from learning import digest, settings
+from process import Streamer, command, run, stream_file, streamer
+from renormalising import DEADLINE_S, Load, answers, drained, learned, renormalised, stage, wait
+
+from streamer.app import opened
+from streamer.core.errors import StreamerError
+from streamer.core.events import CLICKS, RATINGS, Click, Rating, message
+from streamer.producers.client import Client
+from streamer.producers.http import wire
+from streamer.producers.simulate import World
+from streamer.renormalise import generations, manifest
+from streamer.renormalise.generations import PROGRESS, Life, Progress
+from streamer.renormalise.rebuild import rebuild
+from streamer.renormalise.training_job import archived, retrain
+from streamer.storage.log import EmbeddedLog, LogSource
+from streamer.storage.state import Digest, RocksStore
+from streamer.stream.ledger import journal
+
+ANSWERS = 1000
+STEPS = ("cut", "read", "train", "write", "put in", "catching up", "gate", "swap", "watch")
+_BY_STAGE = {"trained": 5, "catching up": 5, "gate": 6, "live": 8}
+CHILD_STEPS = ("read", "train", "write", "put in")
+
+
+def step(data: Path, generation: str) -> int:
+    """How far a generation is, as a number into STEPS, read from its files; -1 before it is begun, 9 when it is over."""
+    where = generations.place(data, generation)
+    if not where.exists():
+        return -1
+    try:
+        life = generations.life(data, generation)
+    except StreamerError:
+        return 0
+    if life.stage == "gate" and generations.live(data) == generation:
+        return 7
+    if life.stage != "cut":
+        return _BY_STAGE.get(life.stage, 9) if "watch" not in life.seconds else 9
+    try:
+        progress = msgspec.json.decode((where / PROGRESS).read_bytes(), type=Progress)
+    except (OSError, msgspec.DecodeError):
+        progress = Progress()
+    found = {"read": 1, "train": 2, "write": 3, "done": 4}.get(progress.step, 0)
+    return 4 if found == 3 and (where / "manifest.json").exists() else found
+
+
+def children(process: int) -> list[int]:
+    """Processes that it started, from /proc."""
+    found = []
+    for thread in Path(f"/proc/{process}/task").iterdir():
+        found += [int(child) for child in (thread / "children").read_text().split()]
+    return found
+
+
+def wait_for_step(running: Streamer, generation: str, wanted: str) -> None:
+    """Until a generation is there, or past it."""
+    deadline = time.monotonic() + DEADLINE_S
+    while step(running.data, generation) < STEPS.index(wanted):
+        assert running.process.poll() is None, running.output.read_text()
+        assert time.monotonic() < deadline, f"{generation} does not come to {wanted}: {running.output.read_text()}"
+        os.sched_yield()
+
+
+def rebuilt(data: Path, into: Path) -> Digest:
+    """The digest of what the journal of the live state comes to, learned again from the log and the generations' files."""
+    store = RocksStore(data, read_only=True)
+    runs = journal(store)
+    store.close()
+    made, log = opened(settings(data=str(into))), EmbeddedLog(data)
+    rebuild(made.memory, LogSource(log), runs, data)
+    made.close()
+    log.close()
+    return digest(into)
+
+
+def tables_made(data: Path) -> dict[str, str]:
+    """The sums of what was trained, and of the manifests, of all generations."""
+    files = [*data.glob("generations/*/*.safetensors"), *data.glob("generations/*/manifest.json")]
+    return {str(file.relative_to(data)): hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(files)}
+
+
+# Who is killed at which step of which generation: the streamer, or (child) the process that trains for it.
+FEW = [("g1", "read"), ("g1", "train child"), ("g1", "put in"), ("g2", "cut"), ("g2", "catching up"), ("g2", "swap")]
+MANY = [
+    (f"g{number}", at)
+    for number in range(1, 6)
+    for at in ("cut", "read child", "train", "write child", "put in", ("catching up", "gate", "swap")[number % 3])
+]
+
+
+@pytest.mark.parametrize("kills", [FEW, pytest.param(MANY, marks=pytest.mark.soak)], ids=["few", "many"])
+def test_killed_at_any_step_a_replay_ends_as_one_that_was_not(tmp_path: Path, kills: list[tuple[str, str]]) -> None:
+    """With --hold all is deterministic: states, generations and the journal's replay are the same bytes with and without kills."""
+    made = len({generation for generation, _ in kills})
+    path = stream_file(tmp_path, 500 * made + 300)
+    arguments = (
+        "--replay",
+        path,
+        "--until-drained",
+        "--renormalise-every-events",
+        "400",
+        "--hold",
+        "--watch-events",
+        "50",
+    )
+    data, left, landed = tmp_path / "killed", list(kills), 0
+    while left:
+        with streamer(data, *arguments) as process:
+            while left and process.process.poll() is None:
+                generation, what = left.pop(0)
+                wanted, child = what.removesuffix(" child"), what.endswith("child")
+                wait_for_step(process, generation, wanted)
+                for trainer in children(process.process.pid) if child else [process.process.pid]:
+                    os.kill(trainer, signal.SIGKILL)
+                if not child:
+                    process.process.wait(DEADLINE_S)
+                landed += STEPS.index(wanted) <= step(data, generation) < STEPS.index("watch")
+    assert landed >= 0.7 * len(kills), f"only {landed} of {len(kills)} kills landed while a generation was on its way"
+    run("serve", "--data", data, "--port", "0", *arguments)
+    run("serve", "--data", tmp_path / "whole", "--port", "0", *arguments)
+    assert digest(data) == digest(tmp_path / "whole")
+    assert tables_made(data) == tables_made(tmp_path / "whole")
+    assert len({name.split("/")[1] for name in tables_made(data)}) >= made
+    assert rebuilt(data, tmp_path / "again") == digest(data)
+    cuts = [one.cut["log/0"] for one in generations.lives(data) if one.parent]
+    assert [events_before(data, offset) for offset in cuts] == [400 * (n + 1) for n in range(len(cuts))]
+
+
+def events_before(data: Path, offset: int) -> int:
+    """Ratings and clicks in the log, whatever became of them."""
+    log = EmbeddedLog(data)
+    source = LogSource(log)
+    source.seek({})
+    found = 0
+    while records := source.poll(1000, 0.0):
+        found += sum(record.topic in (RATINGS, CLICKS) and record.offset < offset for record in records)
+    log.close()
+    return found
+
+
+def test_who_waits_at_the_gate_is_told_what_for(tmp_path: Path) -> None:
+    path = stream_file(tmp_path, 200)
+    with streamer(tmp_path / "d", "--replay", path, "--gate-max-wait-s", "5") as process, Client(process.url) as client:
+        drained(client, path.read_bytes().count(b"\n"))
+        said = run("renormalise", "--wait", "--url", process.url, code=1)
+    assert "g1: gate, 0 ratings of at least 2,000" in said
+    assert "`streamer promote generation g1`" in said
+
+
+def test_who_waits_for_a_broker_that_is_away_is_told_so(tmp_path: Path) -> None:
+    with streamer(tmp_path / "d", "--kafka", "127.0.0.1:1") as process, Client(process.url) as client:
+        client.renormalise()
+        wait(lambda: "waiting: no Kafka at 127.0.0.1:1" in client.generations().now, "does not say what it waits for")
+
+
+def test_where_nobody_rates_the_rows_alone_decide(tmp_path: Path) -> None:
+    path = tmp_path / "clicks.jsonl"
+    clicks = [Click(f"u{n % 17}", f"i{n * n % 29}", "click", 1000 * n) for n in range(400)]
+    path.write_bytes(b"".join(msgspec.json.encode(click) + b"\n" for click in clicks))
+    with streamer(tmp_path / "d", "--replay", path) as process, Client(process.url) as client:
+        drained(client, len(clicks))
+        assert "nobody rates" in run("renormalise", "--wait", "--url", process.url)
+        assert client.generations().generations[-1].live
+
+
+def test_what_is_not_there_to_be_listed_or_trained_gets_a_sentence(tmp_path: Path) -> None:
+    nothing = tmp_path / "nothing"
+    assert f"no state in {nothing}" in run("generations", "--data", nothing, code=78)
+    assert "no generation 'g9'" in run("renormalise", "--data", nothing, "--generation", "g9", code=1)
+    path = stream_file(tmp_path, 200)
+    run("serve", "--data", tmp_path / "d", "--port", "0", "--replay", path, "--until-drained")
+    assert "g0 is not to be trained: it is live" in run(
+        "renormalise", "--data", tmp_path / "d", "--generation", "g0", code=1
+    )
+
+
+@pytest.mark.parametrize("columns", ["80", "200"])
+def test_the_list_says_why_on_one_line_however_wide_the_terminal(
+    tmp_path: Path, columns: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    why = "retraining reads the archive, and there is none: leave out --no-archive"
+    generations.place(tmp_path, "g1").mkdir(parents=True)
+    generations.record(tmp_path, Life(id="g1", parent="g0", trigger="by hand").now("failed", why))
+    (tmp_path / "state").mkdir()
+    assert why in run("generations", "--data", tmp_path)
+
+
+def test_with_the_stream_held_a_later_candidate_has_no_way_to_be_better(tmp_path: Path) -> None:
+    path, data = stream_file(tmp_path, 600), tmp_path / "d"
+    flags = ("--renormalise-every-events", "300", "--hold", "--until-drained", "--candidates", "all,warm")
+    run("serve", "--data", data, "--port", "0", "--replay", path, *flags)
+    found = {one.id: one for one in generations.lives(data) if one.candidate}
+    assert found["g1"].answered
+    assert found["g2"].stage == "rejected"
+    assert found["g2"].candidate == "warm"
+
+
+def test_no_answer_mixes_two_generations(tmp_path: Path) -> None:
+    """While nothing is published a generation answers the same for ever, so two that differ are told apart by every answer."""
+    path, said = stream_file(tmp_path, 800), dict[tuple[str, str], set[bytes]]()
+    with streamer(tmp_path / "d", "--replay", path) as process, Client(process.url) as client:
+        drained(client, path.read_bytes().count(b"\n"))
+        users = [f"u{number}" for number in range(0, 40, 8)]
+
+        def ask() -> None:
+            for user in users:
+                found = client.recommend(user, 20)
+                said.setdefault((found.generation, user), set()).add(msgspec.json.encode(found.items))
+
+        loads = [Load(ask) for _ in range(2)]
+        for load in loads:
+            load.start()
+        renormalised(client, "g1", loads)
+        for _ in range(2):
+            asked = sum(load.times for load in loads)
+            wait(lambda asked=asked: sum(load.times for load in loads) >= asked + 20, "no answers", loads)
+            client.rollback()
+            answers(client, "g0", loads)
+            wait(lambda: client.generations().now == "", "never settles", loads)
+            client.promote_generation("g1")
+            answers(client, "g1", loads)
+        wait(lambda: sum(load.times for load in loads) * len(users) >= ANSWERS, "too few answers", loads)
+        for load in loads:
+            load.end()
+    assert {generation for generation, _ in said} == {"g0", "g1"}
+    assert all(len(found) == 1 for found in said.values()), {key: len(found) for key, found in said.items()}
+    assert all(said["g0", user] != said["g1", user] for user in users)
+
+
+def test_a_rollback_under_load_loses_no_event_and_no_token(tmp_path: Path) -> None:
+    """Every event is in each answer that is asked for after it, of whichever generation; and the journal replays to the live digest."""
+    path, data = stream_file(tmp_path, 600), tmp_path / "d"
+    flags = ("--replay", path, "--commit-interval-s", "0.05", "--max-records", "7", "--gate-min-events", "8000")
+    with streamer(data, *flags) as process, Client(process.url) as client:
+        before, tokens, rated, included = path.read_bytes().count(b"\n"), list[str](), list[str](), list[str]()
+        drained(client, before)
+        ours = learned(client)
+
+        def publish() -> None:
+            n = len(tokens)
+            at_ms = 1_700_001_000_000 + n
+            mine = Rating("watched", f"new {n}", 4.0, at_ms)
+            clicks = [Click(f"w{n % 50}", f"i{(n + k) * 7 % 401}", "click", at_ms) for k in range(5)]
+            found = client.publish([wire(message(event)) for event in (*clicks, mine)])
+            assert found.accepted == 6
+            rated.append(mine.item_id)
+            tokens.append(found.freshness_token)
+            shown = {item.item_id for item in client.recommend("watched", 1000, tokens[-1]).items}
+            assert not shown & set(rated)
+            included[:] = rated
+
+        def ask() -> None:
+            known = list(included)
+            found = client.recommend("watched", 1000)
+            assert not {item.item_id for item in found.items} & set(known), f"{found.generation} lacks events"
+
+        loads = [Load(publish), Load(ask)]
+        for load in loads:
+            load.start()
+        renormalised(client, "g1", loads)
+        client.rollback()
+        answers(client, "g0", loads)
+        wait(lambda: client.generations().now == "", "never settles", loads)
+        renormalised(client, "g2", loads)
+        for load in loads:
+            load.end()
+        for token in (tokens[0], tokens[len(tokens) // 2], tokens[-1]):
+            assert client.recommend("watched", 10, token).generation == "g2"
+        drained(client, before + 6 * len(tokens))
+        assert learned(client) == ours + 6 * len(tokens)
+        assert stage(client, "g1") == "rolled back"
+        assert process.stop() == 0
+    assert generations.live(data) == "g2"
+    assert digest(data).offsets == {"log/0": before + 6 * len(tokens)}
+    assert rebuilt(data, tmp_path / "again") == digest(data)
+
+
+def external(data: Path, *arguments: str | Path) -> AbstractContextManager[Streamer]:
+    """A streamer that waits for the test to train."""
+    return streamer(data, "--renormaliser", "external", "--gate-min-events", "400", "--watch-events", "0", *arguments)
+
+
+def cut(client: Client, data: Path, generation: str) -> None:
+    """Until a generation is cut, and what it is to be trained on is archived."""
+    client.renormalise()
+    wait(lambda: stage(client, generation) == "cut", f"{generation} is not cut")
+    wait(lambda: archived(data, generations.life(data, generation)), "the archive stays behind")
+
+
+def shuffle(data: Path) -> None:
+    """Every rating that was given is given to another item by another user."""
+    files = sorted((data / "archive").glob("topic=ratings/**/*.parquet"))
+    tables = [pq.read_table(file, partitioning=None) for file in files]
+    every = np.concatenate([table["rating"].to_numpy() for table in tables])
+    every = np.random.default_rng(1).permutation(every)
+    for file, table in zip(files, tables, strict=True):
+        mine, every = every[: len(table)], every[len(table) :]
+        at = table.schema.get_field_index("rating")
+        pq.write_table(table.set_column(at, table.schema.field(at), pa.array(mine)), file)
+
+
+def test_one_trained_on_shuffled_ratings_is_rejected_and_a_good_one_is_not(tmp_path: Path) -> None:
+    """The same cut of the same stream, but for whose rating is whose."""
+    world = World(users=150, items=60, events=110_000, duplicates=0.0, late=0.0, bad=0.0, turn=0.0).stream()
+    sent = [one for one in world.messages(0, len(world)) if one.topic == "ratings"]
+    path, data, first = tmp_path / "first.jsonl", tmp_path / "d", 3500
+    path.write_bytes(b"\n".join(one.value or b"" for one in sent[:first]) + b"\n")
+    flags = ("--replay", path, "--rating-learner", "biased-mf", "--click-learner", "popularity")
+    with external(data, *flags) as process, Client(process.url) as client:
+        drained(client, first)
+        for generation, spoilt, outcome in (("g1", True, "rejected"), ("g2", False, "live")):
+            cut(client, data, generation)
+            if spoilt:
+                kept = {file: file.read_bytes() for file in (data / "archive").glob("topic=ratings/**/*.parquet")}
+                shuffle(data)
+            run("renormalise", "--data", data, "--generation", generation)
+            if spoilt:
+                for file, content in kept.items():
+                    file.write_bytes(content)
+            part = sent[first : first + 1200] if spoilt else sent[first + 1200 :]
+            client.publish([wire(one) for one in part])
+            wait(lambda: stage(client, generation) in ("rejected", "failed", "live"), f"{generation} is never judged")  # noqa: B023
+            assert stage(client, generation) == outcome, client.generations()
+        found = json.loads(run("generations", "--url", process.url, "--json"))["generations"]
+        assert [(one["id"], one["stage"], one["live"]) for one in found] == [
+            ("g0", "kept", False), ("g1", "rejected", False), ("g2", "live", True),
+        ]  # fmt: skip
+        assert re.fullmatch(r"biased-mf RMSE 1?\.?\d+ against .* on the same .* ratings .*", found[1]["why"]), found[1]
+        worse = found[1]["scores"][0]
+        assert worse["difference"] - worse["half_width"] > 0.005 * worse["before_rmse"] ** 2
+
+
+@pytest.mark.parametrize("damage", ["a flipped byte", "a manifest cut off", "a file that is gone"])
+def test_a_good_one_with_damaged_files_is_refused(tmp_path: Path, damage: str) -> None:
+    path, data = stream_file(tmp_path, 400), tmp_path / "d"
+    with external(data, "--replay", path) as process, Client(process.url) as client:
+        drained(client, path.read_bytes().count(b"\n"))
+        before = client.recommend("u1", 20).items
+        cut(client, data, "g1")
+        where = generations.place(data, "g1")
+
+        def killed(progress: Progress) -> None:
+            if (where / "manifest.json").exists():
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            retrain(data, "g1", killed)
+        if damage == "a flipped byte":
+            tables = bytearray((where / "bayesian-hybrid.safetensors").read_bytes())
+            tables[len(tables) // 2] ^= 1
+            (where / "bayesian-hybrid.safetensors").write_bytes(tables)
+        elif damage == "a manifest cut off":
+            (where / "manifest.json").write_bytes((where / "manifest.json").read_bytes()[:-40])
+        else:
+            (where / "ids.safetensors").unlink()
+        run("renormalise", "--data", data, "--generation", "g1", code=1)
+        wait(lambda: stage(client, "g1") not in ("cut", "trained"), "it is never refused")
+        found = client.generations().generations
+        assert [(one.id, one.stage, one.live) for one in found] == [("g0", "live", True), ("g1", "failed", False)]
+        assert "retrain" in found[1].why
+        assert str(where) in found[1].why
+        assert client.recommend("u1", 20).items == before
+        assert not generations.state_of(data, "g1").exists()
+
+
+def test_the_commands_say_with_their_exit_codes_what_became_of_it(tmp_path: Path) -> None:
+    """Trained by a follower, which an archive that is behind the cut keeps waiting."""
+    path, data = stream_file(tmp_path, 400), tmp_path / "d"
+    flags = ("--replay", path, "--gate-max-wait-s", "6", "--archive-interval-s", "3600")
+    with (
+        external(data, *flags) as process,
+        Client(process.url) as client,
+        subprocess.Popen(command("renormalise", "--data", data, "--follow")) as follower,
+    ):
+        try:
+            drained(client, path.read_bytes().count(b"\n"))
+            run("rollback", "--url", process.url, code=1)  # to what?
+            said = run("renormalise", "--url", process.url, "--wait", code=1)
+            assert "g1: rejected, after 6 s too few ratings to tell" in said
+            waiting = subprocess.Popen(command("renormalise", "--url", process.url, "--wait"), stdout=subprocess.PIPE)
+            wait(lambda: stage(client, "g2") == "gate", "g2 does not come to the gate")
+            run("renormalise", "--url", process.url, code=1)  # one is under way
+            client.promote_generation("g2")
+            said = waiting.communicate(timeout=DEADLINE_S)[0].decode()
+            assert (waiting.returncode, said.splitlines()[-1]) == (0, "g2: live, promoted by hand")
+            trained = manifest.read(generations.place(data, "g2"))[0]
+            assert trained.events == generations.life(data, "g2").cut_events  # all of the history
+            assert "g0 answers" in run("rollback", "--url", process.url)
+            assert follower.poll() is None
+        finally:
+            follower.kill()

@@ -1,0 +1,110 @@
+"""How much a retraining changes: alignment finds a rotation that was put in, and the measures say what they are called."""
+
+import numpy as np
+import pytest
+
+from streamer.checks.batches import Feed, click, happenings, rating
+from streamer.models import learner
+from streamer.renormalise.churn import PANEL_USERS, compared, cosine, moved, overlap, residual, rotation, top_rows
+
+RANDOM = np.random.default_rng(1)
+ROWS = RANDOM.normal(size=(50, 4))
+TURN = np.linalg.qr(RANDOM.normal(size=(4, 4)))[0]
+ONES = np.ones(50)
+
+
+def test_a_rotation_is_found_and_undone() -> None:
+    found = rotation(ROWS, ROWS @ TURN, ONES)
+    np.testing.assert_allclose(found, TURN.T, atol=1e-12)
+    np.testing.assert_allclose(ROWS @ TURN @ found, ROWS, atol=1e-12)
+
+
+def test_what_is_found_only_turns() -> None:
+    found = rotation(ROWS, RANDOM.normal(size=(50, 4)), ONES)
+    np.testing.assert_allclose(found @ found.T, np.eye(4), atol=1e-12)
+
+
+def test_rows_with_more_events_decide_about_the_rotation() -> None:
+    new = ROWS @ TURN
+    new[25:] = RANDOM.normal(size=(25, 4))
+    found = rotation(ROWS, new, np.where(np.arange(50) < 25, 1000.0, 1e-6))
+    np.testing.assert_allclose(found, TURN.T, atol=1e-6)
+
+
+def test_measures_of_rows_that_stay_and_that_double() -> None:
+    assert cosine(ROWS, ROWS, ONES) == pytest.approx(1.0)
+    assert residual(ROWS, ROWS, ONES) == 0.0
+    assert cosine(ROWS, 2 * ROWS, ONES) == pytest.approx(1.0)
+    assert residual(ROWS, 2 * ROWS, ONES) == pytest.approx(1.0)
+    np.testing.assert_allclose(moved(ROWS, 1.5 * ROWS), 0.5)
+    assert cosine(ROWS, -ROWS, ONES) == pytest.approx(-1.0)
+
+
+def test_rows_without_events_count_nothing() -> None:
+    new, counts = ROWS.copy(), np.ones(50)
+    new[:10], counts[:10] = -ROWS[:10], 0.0
+    assert cosine(ROWS, new, counts) == pytest.approx(1.0)
+    assert residual(ROWS, new, counts) == 0.0
+
+
+def test_overlap_is_the_share_that_stays() -> None:
+    a, b, none = (np.array(rows, dtype=np.int32) for rows in ([1, 2, 3, 4], [4, 3, 9, 8], []))
+    assert overlap([a, a], [a, b]) == 0.75
+    assert overlap([a], [none]) == 0.0
+    assert overlap([none], [a]) == 1.0  # nothing that could stay
+
+
+def test_top_tens_are_of_what_is_not_seen() -> None:
+    feed = Feed(learner("popularity", seed=1))
+    events = [click("u0", "i0"), *[click(f"u{n}", f"i{n % 3}") for n in range(1, 9)], click("u9", "i3")]
+    batch = feed.batch(events)
+    feed.learner.learn(batch)
+    users, items = np.array([0, 9], dtype=np.int32), np.arange(4, dtype=np.int32)
+    found = top_rows(feed.learner, batch, users, items, 3)
+    assert [rows.tolist() for rows in found] == [[1, 2, 3], [0, 1, 2]]
+
+
+def test_a_learner_and_itself_are_alike_in_everything() -> None:
+    feeds = [Feed(learner("biased-mf", seed=1, dim=4)) for _ in range(2)]
+    batches = [feed.batch(happenings(800)) for feed in feeds]
+    for feed, batch in zip(feeds, batches, strict=True):
+        feed.learner.learn(batch)
+    found = compared(feeds[0].learner, feeds[1].learner, batches[0], len(feeds[0].item_rows))
+    assert (found.top_ten_overlap, found.panel_users) == (1.0, len(feeds[0].user_rows))
+    assert found.panel_users <= PANEL_USERS
+    assert found.item_cosine == pytest.approx(1.0)
+    assert (found.procrustes_residual, found.move_p95) == (pytest.approx(0.0, abs=1e-9), pytest.approx(0.0, abs=1e-9))
+    assert (found.user_norm, found.item_norm) == (1.0, 1.0)
+    assert found.rmse_before == found.rmse_after
+
+
+def test_a_learner_that_knows_less_is_unlike() -> None:
+    feeds = [Feed(learner("biased-mf", seed=1, dim=4)) for _ in range(2)]
+    batches = [feed.batch(happenings(800)) for feed in feeds]
+    feeds[0].learner.learn(batches[0])
+    feeds[1].learner.learn(batches[1].part(0, 200))
+    found = compared(feeds[0].learner, feeds[1].learner, batches[0], len(feeds[0].item_rows))
+    assert found.top_ten_overlap < 0.9
+    assert found.item_cosine is not None
+    assert found.item_cosine < 0.99
+    assert found.rmse_before is not None
+    assert found.rmse_after is not None
+    assert found.rmse_before < found.rmse_after
+
+
+def test_what_has_no_vectors_and_no_ratings_has_no_such_measures() -> None:
+    feed = Feed(learner("popularity", seed=1))
+    batch = feed.batch([rating("u", "i", 5.0), click("u", "j")])
+    found = compared(feed.learner, feed.learner, batch, 2)
+    assert (found.item_cosine, found.rmse_before, found.user_norm) == (None, None, None)
+
+
+def test_rows_that_were_nothing_have_moved_by_no_share() -> None:
+    before, after = (Feed(learner("biased-mf", seed=1)) for _ in range(2))
+    history = after.batch(happenings(100))
+    after.step(history)
+    before.batch(happenings(100))
+    before.learner.tables()["item"].values[:] = 0.0
+    found = compared(before.learner, after.learner, history, len(after.ids("item")))
+    assert found.move_p50 is None
+    assert found.move_p95 is None

@@ -1,0 +1,116 @@
+"""The gate: paired squared errors, an interval of their mean, and a verdict."""
+
+from math import inf, sqrt
+
+import numpy as np
+import pytest
+from learning import settings
+
+from streamer.core.answers import Score
+from streamer.monitoring.monitor import Errors
+from streamer.renormalise import gate
+from streamer.renormalise.gate import BLOCKS, MOST_RATINGS, T_95, interval, scored, verdict, worse
+
+CHOSEN = settings(gate_min_events=100, gate_margin=0.01).renormalisation
+
+
+def observed(squares: list[float], name: str = "biased-mf") -> Errors:
+    errors = Errors(name)
+    errors.observe(np.array(squares))
+    return errors
+
+
+def paired(
+    ratings: int, difference: float, half_width: float | None, *, before: float = 1.0, after: float = 1.0
+) -> Score:
+    return Score(
+        learner="biased-mf",
+        ratings=ratings,
+        before_rmse=before,
+        after_rmse=after,
+        difference=difference,
+        half_width=half_width,
+    )
+
+
+def test_the_interval_is_that_of_the_means_of_forty_blocks() -> None:
+    """Blocks of two: the means are 1 and 3 by turns, their standard deviation is known by hand."""
+    mean, half_width = interval(np.array([0.5, 1.5, 2.0, 4.0] * (BLOCKS // 2)))
+    assert mean == 2.0
+    by_hand = sqrt(40 * 1.0 / 39)  # each of 40 block means is 1 from their mean
+    assert half_width == pytest.approx(T_95 * by_hand / sqrt(40))
+
+
+def test_neighbours_that_are_alike_make_it_wider_and_not_narrower() -> None:
+    """As bursts of one user do: the same values in runs tell less than mixed."""
+    values = np.random.default_rng(1).normal(size=800)
+    assert interval(np.sort(values))[1] > 3 * interval(values)[1]
+
+
+def test_too_few_pairs_have_no_interval() -> None:
+    assert interval(np.ones(2 * BLOCKS - 1)) == (1.0, inf)
+    assert interval(np.ones(2 * BLOCKS)) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("difference", "half_width", "ratings", "better", "expected"),
+    [
+        (0.000, 0.005, 500, False, True),  # below the margin of .01 with all of its interval
+        (0.020, 0.005, 500, False, False),  # above it with all
+        (0.008, 0.005, 500, False, None),  # astride
+        (0.008, 0.005, MOST_RATINGS, False, True),  # astride, and there will never be more: the mean says
+        (0.012, 0.005, MOST_RATINGS, False, False),
+        (0.000, 0.005, 99, False, None),  # too few
+        (0.050, 0.005, 99, False, None),
+        (0.000, None, 500, False, None),  # no interval
+        (0.000, 0.005, 500, True, None),  # to be better there is no margin
+        (-0.006, 0.005, 500, True, True),
+        (0.006, 0.005, 500, True, False),
+    ],
+)
+def test_verdicts(
+    difference: float, half_width: float | None, ratings: int, better: bool, expected: bool | None
+) -> None:
+    assert verdict(paired(ratings, difference, half_width), CHOSEN, better=better) is expected
+
+
+def test_the_margin_is_a_share_of_the_squared_error_of_who_answers() -> None:
+    half = paired(500, 0.004, 0.0, before=0.5)  # of .25: a margin of .0025
+    assert verdict(half, CHOSEN) is False
+    assert verdict(paired(500, 0.004, 0.0), CHOSEN) is True
+
+
+def test_only_ratings_after_the_cut_count_and_the_newest_of_these() -> None:
+    before, after = observed([9.0] * 200 + [4.0] * 300), observed([1.0] * 200 + [1.0] * 300)
+    score = scored(before, after, 200)
+    assert score is not None
+    assert (score.ratings, score.before_rmse, score.after_rmse, score.difference) == (300, 2.0, 1.0, -3.0)
+    many = scored(observed([4.0] * 9000), observed([1.0] * 9000), 0)
+    assert many is not None
+    assert many.ratings == MOST_RATINGS
+
+
+def test_one_that_is_behind_is_compared_on_what_both_have() -> None:
+    score = scored(observed([4.0] * 150 + [100.0] * 30), observed([1.0] * 150), 100)
+    assert score is not None
+    assert (score.ratings, score.before_rmse) == (50, 2.0)
+    assert scored(observed([4.0] * 100), observed([1.0] * 100), 100) is None
+
+
+def test_ratings_that_one_could_not_predict_pair_up_with_nothing() -> None:
+    assert scored(observed([float("nan"), *[4.0] * 200]), observed([1.0] * 201), 0) is None
+
+
+def test_a_stream_that_overtakes_the_look_is_looked_at_again() -> None:
+    """While one is read the other may go on further than its ring keeps."""
+    assert scored(observed([4.0] * 100), observed([1.0] * 30_000), 0) is None
+
+
+def test_who_answers_goes_when_it_is_worse_or_drifts_alone() -> None:
+    bad, equal = paired(500, 0.2, 0.01, after=1.1), paired(500, 0.002, 0.001)
+    assert worse(None, CHOSEN, alarm=True) == ""
+    assert worse(bad, CHOSEN, alarm=False).startswith("worse than the one before: biased-mf RMSE 1.1000 against 1.0000")
+    assert worse(equal, CHOSEN, alarm=False) == ""
+    assert worse(equal, CHOSEN, alarm=True).startswith("a drift alarm: biased-mf RMSE 1.0000 against 1.0000")
+    assert worse(paired(500, 0.001, 0.002), CHOSEN, alarm=True) == ""  # no worse for sure
+    assert gate.said(None) == "no ratings"

@@ -1,0 +1,110 @@
+"""A state is rebuilt from its journal over swaps: partitions in quite another order, and the tables of two generations."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from learning import Nobody, digest, settings
+from partitions import Shuffled, partitioned
+
+from streamer.app import opened
+from streamer.core.arrays import Array
+from streamer.core.errors import BadGeneration, SourceLost
+from streamer.renormalise import generations, manifest
+from streamer.renormalise.rebuild import graft, rebuild
+from streamer.renormalise.training import Retrained
+from streamer.stream.engine import Engine
+from streamer.stream.ledger import SWAP, Run, journal, note
+from streamer.stream.memory import Memory
+
+FLAGS = {"rating_learner": "biased-mf", "click_learner": "skip-gram", "max_records": 50}
+PARTITIONS = partitioned(900)
+
+
+def turned(memory: Memory) -> Retrained:
+    """Tables that differ from those learned: every row of the rating learner, backwards."""
+    user_ids = sorted(memory.users.row_of)
+    learner = memory.learners.by_name["biased-mf"]
+    tables: dict[str, Array] = {}
+    for name, table in learner.tables().items():
+        if table.side == "user":
+            tables[name] = np.ascontiguousarray(memory.users.learned("biased-mf", user_ids)[:, ::-1])
+        elif table.side == "item":
+            tables[name] = np.ascontiguousarray(table.values[: len(memory.items), ::-1])
+    return Retrained(user_ids, list(memory.items.ids), {"biased-mf": tables}, {})
+
+
+@pytest.fixture(scope="module")
+def lived(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A state with two grafts in the middle of its stream."""
+    folder = tmp_path_factory.mktemp("lived")
+    live = opened(settings(data=str(folder), **FLAGS))
+    memory = live.memory
+    engine = Engine(Shuffled(PARTITIONS, seed=1), memory, Nobody(), max_records=50, commit_interval_s=3600.0)
+    steps = idle = 0
+    while idle < 3:
+        idle = 0 if engine.step(0.0) else idle + 1
+        steps += 1
+        if steps in (12, 24):
+            engine.commit()
+            name = "g1" if steps == 12 else "g2"
+            where, found = generations.place(folder, name), turned(memory)
+            where.mkdir(parents=True)
+            manifest.write(
+                where,
+                manifest.Manifest(
+                    generation=name,
+                    parent="g0",
+                    cut={},
+                    events=0,
+                    settings={},
+                    trained={of: sorted(tables) for of, tables in found.tables.items()},
+                    candidate="all",
+                    churn={},
+                ),
+                found,
+            )
+            graft(memory, name, found)
+            memory.ledger.write(note(SWAP, name))
+    engine.commit()
+    assert steps > 30
+    live.close()
+    return folder
+
+
+def runs_of(folder: Path) -> list[Run]:
+    live = opened(settings(data=str(folder), **FLAGS))
+    found = journal(live.memory.store)
+    live.close()
+    return found
+
+
+@pytest.mark.parametrize("max_records", [7, 2000])
+def test_over_two_swaps_it_is_the_live_state_byte_for_byte(lived: Path, tmp_path: Path, max_records: int) -> None:
+    again = opened(settings(data=str(tmp_path / "again"), **FLAGS))
+    rebuild(again.memory, Shuffled(PARTITIONS, seed=3), runs_of(lived), lived, max_records=max_records)
+    again.close()
+    assert digest(tmp_path / "again") == digest(lived)
+
+
+def test_without_the_tables_it_is_another(lived: Path, tmp_path: Path) -> None:
+    """Or the test above shows nothing."""
+    plain = opened(settings(data=str(tmp_path / "plain"), **FLAGS))
+    runs = [run for run in runs_of(lived) if run.first >= 0]
+    rebuild(plain.memory, Shuffled(PARTITIONS, seed=3), runs, lived)
+    plain.close()
+    found, wanted = digest(tmp_path / "plain"), digest(lived)
+    assert found.offsets == wanted.offsets
+    assert found.learners["biased-mf"] != wanted.learners["biased-mf"]
+    assert found.learners["skip-gram"] == wanted.learners["skip-gram"]
+
+
+def test_what_is_gone_is_said(lived: Path, tmp_path: Path) -> None:
+    fewer = opened(settings(data=str(tmp_path / "fewer"), **FLAGS))
+    with pytest.raises(BadGeneration, match="g1"):
+        rebuild(fewer.memory, Shuffled(PARTITIONS, seed=3), runs_of(lived), tmp_path)
+    fewer.close()
+    none = opened(settings(data=str(tmp_path / "none"), **FLAGS))
+    with pytest.raises(SourceLost, match="no more records"):
+        rebuild(none.memory, Shuffled([], seed=3), runs_of(lived), lived)
+    none.close()

@@ -1,0 +1,234 @@
+"""Vectors out of a state and into one: the same neighbours in gensim and here, and a replay comes to the same bytes."""
+
+from collections import Counter
+from pathlib import Path
+
+import click.testing
+import msgspec
+import numpy as np
+import pytest
+from learning import digest, settings
+from process import streamer
+
+from streamer.app import opened
+from streamer.cli import group
+from streamer.core.errors import BadState, StreamerError
+from streamer.models.offline.clicks.vector_file import read, write
+from streamer.renormalise import generations
+from streamer.renormalise.rebuild import rebuild
+from streamer.renormalise.vectors import imported
+from streamer.storage.log import EmbeddedLog, LogSource
+from streamer.storage.state import Digest, RocksStore
+from streamer.stream.ledger import journal
+from streamer.study.inspection import answered
+
+FLAGS = ("--click-learner", "skip-gram", "--rating-learner", "bias", "--dim", "8", "--no-renormalise-on-drift")
+CHOSEN = {"click_learner": "skip-gram", "rating_learner": "bias", "dim": 8}
+
+
+def clicks(path: Path) -> list[list[str]]:
+    """60 users with 12 clicks each, of items of one of 4 genres; a file of them, and what each user clicked, in order."""
+    drawn = np.random.default_rng(5)
+    users = [[f"{'abcd'[u % 4]}{n}" for n in drawn.permutation(15)[:12]] for u in range(60)]
+    lines = [
+        msgspec.json.encode({"user_id": f"u{u}", "item_id": items[n], "kind": "click", "timestamp_ms": 1000 * n})
+        for n in range(12)
+        for u, items in enumerate(users)
+    ]
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    return users
+
+
+@pytest.fixture(scope="module")
+def lived(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[list[str]]]:
+    """A data directory that a streamer learned into, and left."""
+    folder = tmp_path_factory.mktemp("lived")
+    users = clicks(folder / "clicks.jsonl")
+    data = folder / "data"
+    with streamer(data, "--replay", folder / "clicks.jsonl", *FLAGS) as process:
+        process.wait_for('streamer_events_total{outcome="learned",topic="clicks"}', 720)
+        assert process.stop() == 0
+    return data, users
+
+
+@pytest.fixture
+def data(lived: tuple[Path, list[list[str]]], tmp_path: Path) -> Path:
+    """A copy of it, to change."""
+    import shutil
+
+    return Path(shutil.copytree(lived[0], tmp_path / "data"))
+
+
+def run(*arguments: str | Path) -> str:
+    done = click.testing.CliRunner().invoke(group, [str(one) for one in arguments], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def neighbours(data: Path, item_id: str, limit: int) -> list[str]:
+    found = answered(str(data), lambda recommender: recommender.similar_items(item_id, limit))
+    assert all(one.source == "skip-gram" for one in found)
+    return [one.item_id for one in found]
+
+
+def elsewhere(users: list[list[str]], file: Path, *, half: bool = False) -> None:
+    """What gensim makes of the users' clicks, or of those of every other user, in its own space."""
+    from gensim.models import Word2Vec
+
+    sentences = users[: len(users) // 2] if half else users
+    made = Word2Vec(
+        sentences, vector_size=8, sg=1, window=10, min_count=1, sample=0, workers=1, epochs=60, seed=3, ns_exponent=0.75
+    )
+    made.wv.save_word2vec_format(str(file), binary=True)
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_what_is_exported_has_the_same_neighbours_in_gensim(
+    lived: tuple[Path, list[list[str]]], tmp_path: Path, binary: bool
+) -> None:
+    from gensim.models import KeyedVectors
+
+    data, file = lived[0], tmp_path / "vectors"
+    said = run("vectors", "export", file, "--data", data, "--json", *(["--binary"] if binary else []))
+    assert msgspec.json.decode(said) == {
+        "file": str(file), "items": 60, "dim": 8, "format": "binary" if binary else "text",
+    }  # fmt: skip
+    theirs = KeyedVectors.load_word2vec_format(str(file), binary=binary)
+    counts = Counter(item_id for items in lived[1] for item_id in items)
+    listed = [counts[item_id] for item_id in theirs.index_to_key]
+    assert listed == sorted(listed, reverse=True)
+    assert listed[0] > listed[-1]
+    for item_id in ("a0", "b7", "c14", "d3"):
+        assert [one for one, _ in theirs.most_similar(item_id, topn=20)] == neighbours(data, item_id, 20)
+
+
+def test_vectors_trained_elsewhere_answer_at_once(
+    lived: tuple[Path, list[list[str]]], data: Path, tmp_path: Path
+) -> None:
+    """Trained on one half of the users; then what is similar is what is similar there."""
+    from gensim.models import KeyedVectors
+
+    file = tmp_path / "elsewhere.bin"
+    elsewhere(lived[1], file, half=True)
+    theirs = KeyedVectors.load_word2vec_format(str(file), binary=True)
+    before = neighbours(data, "a0", 14)
+    said = run("vectors", "import", file, "--data", data, "--fixed")
+    assert "g1 answers from the next start on: 60 items" in said
+    for item_id in ("a0", "b7", "c14", "d3"):
+        assert neighbours(data, item_id, 14) == [one for one, _ in theirs.most_similar(item_id, topn=14)]
+    assert neighbours(data, "a0", 14) != before
+    assert {one[0] for one in neighbours(data, "a0", 14)} == {"a"}
+
+
+def rebuilt(data: Path, into: Path) -> Digest:
+    store = RocksStore(data, read_only=True)
+    runs = journal(store)
+    store.close()
+    made, log = opened(settings(data=str(into), **CHOSEN)), EmbeddedLog(data)
+    rebuild(made.memory, LogSource(log), runs, data)
+    made.close()
+    log.close()
+    return digest(into)
+
+
+def test_a_replay_of_the_journal_comes_to_the_bytes_with_the_vectors_in_them(
+    lived: tuple[Path, list[list[str]]], data: Path, tmp_path: Path
+) -> None:
+    elsewhere(lived[1], tmp_path / "v.bin")
+    was = digest(data)
+    imported(data, tmp_path / "v.bin", fixed=False)
+    now = digest(data)
+    changed = {name for name in now.learners if now.learners[name] != was.learners[name]}
+    assert changed == {"skip-gram"}
+    trained = {file.stem for file in (data / "generations" / "g1").glob("*.safetensors")}
+    assert trained == {"ids", "skip-gram"}  # what has no vectors is left alone
+    assert now.offsets == was.offsets
+    (tmp_path / "v.bin").unlink()  # the generation has what it needs
+    assert rebuilt(data, tmp_path / "again") == now
+
+
+def test_the_streamer_goes_on_with_them_and_what_was_there_can_come_back(
+    lived: tuple[Path, list[list[str]]], data: Path, tmp_path: Path
+) -> None:
+    elsewhere(lived[1], tmp_path / "v.bin")
+    was = digest(data).learners["skip-gram"]
+    imported(data, tmp_path / "v.bin", fixed=True)
+    with streamer(data, *FLAGS) as process:
+        assert process.call("AdminService/GetStatus")["generation"] == "g1"
+        run("rollback", "--url", process.url)
+        assert process.call("AdminService/GetStatus")["generation"] == "g0"
+        assert process.stop() == 0
+    assert digest(data).learners["skip-gram"] == was
+
+
+def test_only_new_items_train_into_a_space_that_was_exported(
+    lived: tuple[Path, list[list[str]]], data: Path, tmp_path: Path
+) -> None:
+    """Ours, without one item: it comes back among its own, and the rows of all others are what they were, bit for bit."""
+    run("vectors", "export", tmp_path / "all", "--data", data)
+    ids, vectors = read(tmp_path / "all")
+    old = [n for n, item_id in enumerate(ids) if item_id != "b7"]
+    write(tmp_path / "old", [ids[n] for n in old], vectors[old], binary=False)
+    imported(data, tmp_path / "old", fixed=True)
+    run("vectors", "export", tmp_path / "now", "--data", data)
+    now = dict(zip(*read(tmp_path / "now"), strict=True))
+    assert all(now[ids[n]].tobytes() == vectors[n].tobytes() for n in old)
+    assert now["b7"].tobytes() != vectors[ids.index("b7")].tobytes()
+    assert [one[0] for one in neighbours(data, "b7", 10)].count("b") >= 8
+
+
+def test_vectors_of_unknown_items_are_left_out_and_counted(data: Path, tmp_path: Path) -> None:
+    write(tmp_path / "v", ["a0", "nobody", "a b"], np.ones((3, 8), np.float32), binary=True)
+    found = imported(data, tmp_path / "v", fixed=True)
+    assert (found.items, found.unknown) == (1, 2)
+
+
+def test_what_cannot_be_imported_changes_nothing(data: Path, tmp_path: Path) -> None:
+    was, there = digest(data), sorted(path.name for path in (data / "generations").glob("*"))
+    write(tmp_path / "long", ["a0"], np.ones((1, 9), np.float32), binary=True)
+    with pytest.raises(StreamerError, match="have 9 numbers"):
+        imported(data, tmp_path / "long", fixed=False)
+    with pytest.raises(StreamerError, match="no file of vectors"):
+        imported(data, tmp_path / "gone", fixed=False)
+    write(tmp_path / "v", ["a0"], np.ones((1, 8), np.float32), binary=True)
+    with pytest.raises(BadState, match="no state in"):
+        imported(tmp_path / "empty", tmp_path / "v", fixed=False)
+    (data / "archive" / "_archive.json").unlink()
+    with pytest.raises(StreamerError, match=r"the archive in .* ends before the state does"):
+        imported(data, tmp_path / "v", fixed=False)
+    assert digest(data) == was
+    assert generations.live(data) == "g0"
+    assert sorted(path.name for path in (data / "generations").glob("*")) == there
+    assert not (tmp_path / "empty").exists()
+
+
+def test_beside_a_running_streamer_nothing_is_imported(data: Path, tmp_path: Path) -> None:
+    write(tmp_path / "v", ["a0"], np.ones((1, 8), np.float32), binary=True)
+    with streamer(data, *FLAGS), pytest.raises(BadState):
+        imported(data, tmp_path / "v", fixed=False)
+
+
+def test_a_running_streamer_takes_them_at_its_next_retraining(
+    lived: tuple[Path, list[list[str]]], data: Path, tmp_path: Path
+) -> None:
+    """Beside what answers, through gate and swap; and not where rows are far longer than the live ones."""
+    elsewhere(lived[1], tmp_path / "v.bin")
+    ids, vectors = read(tmp_path / "v.bin")
+    write(tmp_path / "long.bin", ids, 9 * vectors, binary=True)
+    before = neighbours(data, "a0", 14)
+    with streamer(data, *FLAGS, "--candidates", f"vectors:{tmp_path / 'v.bin'}") as process:
+        assert "g1: live" in run("renormalise", "--wait", "--url", process.url)
+        assert process.stop() == 0
+    assert neighbours(data, "a0", 14) != before
+    with streamer(data, *FLAGS, "--candidates", f"fixed-vectors:{tmp_path / 'long.bin'}") as process:
+        done = click.testing.CliRunner().invoke(group, ["renormalise", "--wait", "--url", process.url])
+        assert (done.exit_code, "the item rows of skip-gram have a middle length" in done.output) == (1, True)
+        assert process.stop() == 0
+
+
+def test_a_learner_without_vectors_says_so(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    live = opened(settings(data=str(data), click_learner="popularity", rating_learner="bias"))
+    live.close()
+    with pytest.raises(StreamerError, match="popularity, which answers for clicks, has no item vectors"):
+        answered(str(data), lambda recommender: recommender.item_vectors())

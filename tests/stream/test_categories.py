@@ -1,0 +1,126 @@
+"""Categories keep their numbers, attributes can be categories, and there is an end to them."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from learning import learn, records, settings
+
+from streamer.app import learners
+from streamer.core.errors import BadState, UnknownCategory
+from streamer.core.events import Event, ItemRemoval, ItemUpdate, Rating
+from streamer.core.protocols import Row
+from streamer.storage.state import RocksStore
+from streamer.stream.categories import MOST, Categories
+from streamer.stream.memory import Memory
+
+
+def named(categories: Categories, *items: ItemUpdate) -> list[set[str]]:
+    """The names of each item's categories, as its word says."""
+    categories.words.reserve(len(items))
+    categories.kin.sets.reserve(len(items))
+    for row, item in enumerate(items):
+        categories.put(row, item)
+    words = categories.words.values[: len(items), 0].tolist()
+    return [{name for number, name in enumerate(categories.names) if word >> number & 1} for word in words]
+
+
+def test_numbers_are_given_in_order_of_first_appearance() -> None:
+    categories = Categories({})
+    found = named(
+        categories, ItemUpdate("a", categories=("Drama", "War")), ItemUpdate("b", categories=("Comedy", "War"))
+    )
+    assert found == [{"Drama", "War"}, {"Comedy", "War"}]
+    assert categories.number_of == {"Drama": 0, "War": 1, "Comedy": 2}
+
+
+def test_values_that_are_equal_and_read_otherwise_are_categories_of_their_own() -> None:
+    categories = Categories({"tone": 0.0})
+    said: list[str | float | bool] = [0, -0.0, False, "0", 1.0, True]
+    found = named(categories, *[ItemUpdate(f"i{n}", attributes={"tone": value}) for n, value in enumerate(said)])
+    assert found == [{f"tone:{text}"} for text in ("0", "-0.0", "False", "0", "1.0", "True")]
+
+
+def test_attributes_are_categories_in_steps_or_as_they_are() -> None:
+    categories = Categories({"year": 10.0, "language": 0.0, "price": 0.5})
+    found = named(
+        categories,
+        ItemUpdate("a", attributes={"year": 1994.0, "language": "fr", "price": 1.75}),
+        ItemUpdate("b", attributes={"year": -5.0, "language": True}),
+        ItemUpdate("c", attributes={"year": "unknown", "other": 3.0, "language": None}),
+    )
+    assert found == [{"year:1990", "language:fr", "price:1.5"}, {"year:-10", "language:True"}, {"year:unknown"}]
+
+
+def test_what_the_catalogue_says_last_holds() -> None:
+    categories = Categories({})
+    named(categories, ItemUpdate("a", categories=("Drama",)))
+    assert named(categories, ItemUpdate("a", categories=("Comedy",))) == [{"Comedy"}]
+
+
+def test_there_are_64_and_the_others_are_left_out_and_said() -> None:
+    categories = Categories({})
+    found = named(
+        categories,
+        ItemUpdate("a", categories=tuple(f"c{n}" for n in range(MOST + 2))),
+        ItemUpdate("b", categories=("c63", "c64")),
+    )
+    assert len(found[0]) == MOST
+    assert found[1] == {"c63"}
+    assert categories.left_out == {"c64", "c65"}
+
+
+def test_later_ones_are_told_apart_by_the_bits_that_they_share() -> None:
+    categories = Categories({})
+    assert categories.numbers("c70") == ()  # nothing is known of it
+    items = [ItemUpdate(f"i{n}", categories=(f"c{n}",)) for n in range(200)]
+    named(categories, *items)
+    words = {tuple(word) for word in categories.words.values[:200].tolist()}
+    assert len(words) == 200
+    assert categories.numbers("c7") == (7,)
+    assert categories.numbers("c70") == categories.named("C70") != categories.numbers("c71")
+    assert all(MOST <= number < 128 for number in categories.numbers("c70"))
+    with pytest.raises(UnknownCategory, match=r"did you mean 'c70'|there are"):
+        categories.named("x70")
+
+
+CHANGING: list[Event | bytes] = [
+    ItemUpdate("a", categories=("Drama",)),
+    ItemUpdate("b", categories=("Comedy",), attributes={"year": 1994.0}),
+    Rating("u", "a", 4.0, 1),
+    ItemUpdate("a", categories=("Comedy",)),
+    ItemRemoval("b"),
+    Rating("u", "c", 3.0, 2),
+]
+
+
+def opened(folder: Path, look: Callable[[Memory], object], **flags: object) -> object:
+    store, chosen = RocksStore(folder), settings(rating_learner="bayesian-hybrid", **flags)
+    try:
+        return look(Memory(learners(chosen), chosen, store))
+    finally:
+        store.close()
+
+
+def test_numbers_and_words_survive_a_restart_though_the_catalogue_has_changed(tmp_path: Path) -> None:
+    learn(tmp_path, records(CHANGING), rating_learner="bayesian-hybrid", max_records=2, commit_every=1)
+    words = opened(tmp_path, lambda memory: memory.categories.words.values[:3, 0].tolist())
+    assert words == [0b010, 0, 0]
+    names = opened(tmp_path, lambda memory: memory.categories.names)
+    assert names == ["Drama", "Comedy", "year:1990"]  # nothing is a drama any more
+    assert opened(tmp_path, lambda memory: list(memory.categories.changed())) == []
+
+
+def test_other_attributes_are_another_state(tmp_path: Path) -> None:
+    learn(tmp_path, records(CHANGING), rating_learner="bayesian-hybrid")
+    with pytest.raises(BadState, match="category_attributes"):
+        opened(tmp_path, len, category_attributes="year=20")  # type: ignore[arg-type]  # nothing looks
+
+
+def test_a_missing_name_is_a_damaged_state(tmp_path: Path) -> None:
+    learn(tmp_path, records(CHANGING), rating_learner="bayesian-hybrid")
+    store = RocksStore(tmp_path)
+    store.commit([Row("categories", b"Drama", None)], {})
+    store.close()
+    with pytest.raises(BadState, match="2 categories"):
+        opened(tmp_path, len)  # type: ignore[arg-type]  # nothing looks

@@ -1,0 +1,211 @@
+"""Every kind of bad event is said, by reason, and none stops the stream."""
+
+import numpy as np
+import pytest
+
+from streamer.core.errors import BadEvent, Reason
+from streamer.core.events import Click, Event, ItemRemoval, ItemUpdate, Rating, Record, UserRemoval, UserUpdate
+from streamer.core.settings import LearningSettings
+from streamer.stream.decoder import Decoder
+
+DECODER = Decoder(LearningSettings())
+RATING = b'{"user_id": %s, "item_id": "i9", "rating": %s, "timestamp_ms": %s}'
+
+
+def rating(user_id: bytes = b'"u1"', value: bytes = b"4.5", timestamp_ms: bytes = b"1000") -> bytes:
+    return RATING % (user_id, value, timestamp_ms)
+
+
+def decode(topic: str, value: bytes | None, key: bytes | None = None, known: tuple[str, ...] = ()) -> Event | BadEvent:
+    """As the stream is decoded; the careful way, which the endpoint takes, must say the same."""
+    (found,) = DECODER.decode([Record(topic, -1, 0, 0, key, value)], known, known)
+    if isinstance(found, BadEvent):
+        with pytest.raises(BadEvent) as raised:
+            DECODER.parse(topic, key, value)
+        assert (raised.value.reason, str(raised.value)) == (found.reason, str(found))
+    else:
+        assert DECODER.parse(topic, key, value) == found
+    return found
+
+
+GOOD: dict[str, tuple[str, bytes, Event]] = {
+    "a rating": ("ratings", rating(), Rating("u1", "i9", 4.5, 1000)),
+    "a whole number as a rating": ("ratings", rating(value=b"4"), Rating("u1", "i9", 4.0, 1000)),
+    "the highest rating": ("ratings", rating(value=b"100"), Rating("u1", "i9", 100.0, 1000)),
+    "no time": ("ratings", rating(timestamp_ms=b"null"), Rating("u1", "i9", 4.5)),
+    "a negative time": ("ratings", rating(timestamp_ms=b"-5"), Rating("u1", "i9", 4.5, -5)),
+    "a click, by default": ("clicks", b'{"user_id": "u1", "item_id": "i9"}', Click("u1", "i9", "click")),
+    "everything in a click": (
+        "clicks",
+        b'{"user_id": "u1", "item_id": "i9", "kind": "view", "timestamp_ms": 7, "event_id": "e", "session_id": "s",'
+        b' "recommendation_id": "r"}',
+        Click("u1", "i9", "view", 7, "e", "s", "r"),
+    ),
+    "unknown fields": ("ratings", rating()[:-1] + b', "mood": {"a": [1]}, "z": null}', Rating("u1", "i9", 4.5, 1000)),
+    "a key twice": ("ratings", b'{"user_id": "bad\\u0000",' + rating()[1:], Rating("u1", "i9", 4.5, 1000)),
+    "spaces around it": ("ratings", b" \n" + rating() + b"\t", Rating("u1", "i9", 4.5, 1000)),
+    "slashes and spaces in an id": ("ratings", rating(b'"a/b c"'), Rating("a/b c", "i9", 4.5, 1000)),
+    "an id of one space": ("ratings", rating(b'" "'), Rating(" ", "i9", 4.5, 1000)),
+    "an id of 256 bytes": ("ratings", rating(b'"%s"' % (b"x" * 256)), Rating("x" * 256, "i9", 4.5, 1000)),
+    "an id of 128 letters in 256 bytes": (
+        "ratings", rating(b'"%s"' % ("é" * 128).encode()), Rating("é" * 128, "i9", 4.5, 1000),
+    ),
+    "an id beyond the first plane": ("ratings", rating(b'"\\ud83d\\ude00"'), Rating("😀", "i9", 4.5, 1000)),
+    "an item": ("items", b'{"item_id": "i9"}', ItemUpdate("i9")),
+    "everything of an item": (
+        "items",
+        b'{"item_id": "i9", "title": "T", "categories": ["Drama"], "attributes": {"year": 1999, "a": "b", "c": null,'
+        b' "d": true}, "available": false}',
+        ItemUpdate("i9", "T", ("Drama",), {"year": 1999.0, "a": "b", "c": None, "d": True}, False),
+    ),
+    "a user": (
+        "users",
+        b'{"user_id": "u1", "preferences": {"Drama": 5}, "same_as": "anonymous-7"}',
+        UserUpdate("u1", preferences={"Drama": 5.0}, same_as="anonymous-7"),
+    ),
+}  # fmt: skip
+
+BAD: dict[str, tuple[str, bytes, Reason]] = {
+    "nothing": ("ratings", b"", Reason.NOT_JSON),
+    "text": ("ratings", b"u1,i9,4.5", Reason.NOT_JSON),
+    "half of it": ("ratings", rating()[:-3], Reason.NOT_JSON),
+    "more than one": ("ratings", rating() + rating(), Reason.NOT_JSON),
+    "a byte order mark": ("ratings", b"\xef\xbb\xbf" + rating(), Reason.NOT_JSON),
+    "NaN": ("ratings", rating(value=b"NaN"), Reason.NOT_JSON),
+    "Infinity": ("ratings", rating(value=b"-Infinity"), Reason.NOT_JSON),
+    "half of a surrogate pair": ("ratings", rating(b'"\\ud800"'), Reason.NOT_JSON),
+    "an id that is not UTF-8": ("ratings", rating(b'"\xff"'), Reason.NOT_JSON),
+    "a bare control character": ("ratings", rating(b'"a\nb"'), Reason.NOT_JSON),
+    "nested without end": ("ratings", rating()[:-1] + b', "z": ' + b"[" * 7000 + b"]" * 7000 + b"}", Reason.NOT_JSON),
+    "nested objects without end": (
+        "items", b'{"item_id": "i9", "z": ' + b'{"":' * 2000 + b"1" + b"}" * 2001, Reason.NOT_JSON,
+    ),
+    "null": ("ratings", b"null", Reason.WRONG_TYPE),
+    "a list": ("ratings", b"[" + rating() + b"]", Reason.WRONG_TYPE),
+    "no item": ("ratings", b'{"user_id": "u1", "rating": 3}', Reason.WRONG_TYPE),
+    "no rating": ("ratings", b'{"user_id": "u1", "item_id": "i9"}', Reason.WRONG_TYPE),
+    "a rating in quotes": ("ratings", rating(value=b'"4.5"'), Reason.WRONG_TYPE),
+    "true as a rating": ("ratings", rating(value=b"true"), Reason.WRONG_TYPE),
+    "an id that is a number": ("ratings", rating(b"17"), Reason.WRONG_TYPE),
+    "a time in quotes": ("ratings", rating(timestamp_ms=b'"1000"'), Reason.WRONG_TYPE),
+    "a time with a fraction": ("ratings", rating(timestamp_ms=b"1.5"), Reason.WRONG_TYPE),
+    "a list as an attribute": ("items", b'{"item_id": "i9", "attributes": {"a": [1]}}', Reason.WRONG_TYPE),
+    "one category without a list": ("items", b'{"item_id": "i9", "categories": "Drama"}', Reason.WRONG_TYPE),
+    "1e999": ("ratings", rating(value=b"1e999"), Reason.OUT_OF_RANGE),
+    "401 digits": ("ratings", rating(value=b"1" + b"0" * 400), Reason.OUT_OF_RANGE),
+    "above the highest rating": ("ratings", rating(value=b"100.001"), Reason.OUT_OF_RANGE),
+    "below the lowest rating": ("ratings", rating(value=b"-100.001"), Reason.OUT_OF_RANGE),
+    "a time past what JSON carries": ("ratings", rating(timestamp_ms=b"9007199254740993"), Reason.OUT_OF_RANGE),
+    "a time of 20 digits": ("ratings", rating(timestamp_ms=b"-99999999999999999999"), Reason.OUT_OF_RANGE),
+    "an empty id": ("ratings", rating(b'""'), Reason.BAD_ID),
+    "an id of 257 bytes": ("ratings", rating(b'"%s"' % (b"x" * 257)), Reason.BAD_ID),
+    "an id of 129 letters in 257 bytes": ("ratings", rating(b'"x%s"' % ("é" * 128).encode()), Reason.BAD_ID),
+    "NUL in an id": ("ratings", rating(b'"u\\u0000"'), Reason.BAD_ID),
+    "an escaped line break in an id": ("ratings", rating(b'"a\\nb"'), Reason.BAD_ID),
+    "delete in an id": ("ratings", rating(b'"\\u007f"'), Reason.BAD_ID),
+    "a control character past ASCII": ("ratings", rating(b'"\\u0085"'), Reason.BAD_ID),
+    "an empty id of an item": ("items", b'{"item_id": ""}', Reason.BAD_ID),
+    "an empty alias": ("users", b'{"user_id": "u1", "same_as": ""}', Reason.BAD_ID),
+    "a kind without a weight": ("clicks", b'{"user_id": "u1", "item_id": "i9", "kind": "wink"}', Reason.UNKNOWN_KIND),
+    "a topic that is not ours": ("likes", b"{}", Reason.UNKNOWN_TOPIC),
+    "one byte too many": ("ratings", rating() + b" " * (16385 - len(rating())), Reason.TOO_LARGE),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", GOOD)
+def test_good_events_are_decoded(case: str) -> None:
+    topic, value, event = GOOD[case]
+    assert decode(topic, value) == event
+    assert decode(topic, value, known=("u1", "i9")) == event
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_events_are_said_by_reason(case: str) -> None:
+    topic, value, reason = BAD[case]
+    for known in ((), ("u1", "i9")):
+        found = decode(topic, value, known=known)
+        assert isinstance(found, BadEvent)
+        assert (found.reason, bool(str(found))) == (reason, True)
+
+
+def test_an_event_of_exactly_the_largest_size_is_accepted() -> None:
+    value = rating() + b" " * (16384 - len(rating()))
+    assert decode("ratings", value) == Rating("u1", "i9", 4.5, 1000)
+
+
+def test_known_ids_do_not_open_a_way_round_the_other_checks() -> None:
+    """The quick way skips only the checks of ids."""
+    for value in (rating(value=b"101"), rating() + b" " * 20000):
+        assert isinstance(decode("ratings", value, known=("u1", "i9")), BadEvent)
+
+
+@pytest.mark.parametrize("depth", [100, 101, 700, 5000])
+def test_nesting_is_bounded_by_the_event_and_not_by_the_stack(depth: int) -> None:
+    """The same bytes must give the same event wherever they are decoded; brackets in text are no nesting."""
+    nested = rating()[:-1] + b', "z": ' + b"[" * (depth - 1) + b"]" * (depth - 1) + b"}"
+    text = rating()[:-1] + b', "z": "\\"' + b"[" * depth + b'"}'
+
+    def deeper(frames: int) -> tuple[object, object]:
+        return deeper(frames - 1) if frames else (decode("ratings", nested), decode("ratings", text))
+
+    for frames in (0, 500):
+        found, told = deeper(frames)
+        assert isinstance(found, BadEvent) == (depth > 100)
+        assert told == Rating("u1", "i9", 4.5, 1000)
+
+
+@pytest.mark.parametrize(
+    ("topic", "key", "wanted"),
+    [
+        ("items", b"i9", ItemRemoval("i9")),
+        ("users", "ü/1".encode(), UserRemoval("ü/1")),
+        ("items", None, Reason.BAD_ID),
+        ("items", b"", Reason.BAD_ID),
+        ("users", b"\xff", Reason.BAD_ID),
+        ("users", b"a\0", Reason.BAD_ID),
+        ("users", b"x" * 257, Reason.BAD_ID),
+        ("ratings", b"u1", Reason.NOT_JSON),
+        ("clicks", None, Reason.NOT_JSON),
+        ("likes", b"u1", Reason.UNKNOWN_TOPIC),
+    ],
+)
+def test_a_null_value_removes_what_its_key_names(topic: str, key: bytes | None, wanted: Event | Reason) -> None:
+    found = decode(topic, None, key)
+    assert (found.reason if isinstance(found, BadEvent) else found) == wanted
+
+
+def test_a_missing_or_foreign_key_is_accepted() -> None:
+    for key in (None, b"", b"somebody else", b"\xff"):
+        assert decode("ratings", rating(), key) == Rating("u1", "i9", 4.5, 1000)
+        assert decode("items", b'{"item_id": "i9"}', key) == ItemUpdate("i9")
+
+
+def test_kinds_range_and_size_are_settings() -> None:
+    decoder = Decoder(LearningSettings(kinds={"wink": 1.0}, rating_min=1, rating_max=5, event_max_bytes=256))
+    assert decoder.parse("clicks", None, b'{"user_id": "u", "item_id": "i", "kind": "wink"}') == Click("u", "i", "wink")
+    with pytest.raises(BadEvent, match=r"rating 0\.5 is not within 1 to 5"):
+        decoder.parse("ratings", None, rating(value=b"0.5"))
+    with pytest.raises(BadEvent, match="kind 'click' has no weight; there are: wink"):
+        decoder.parse("clicks", None, b'{"user_id": "u", "item_id": "i"}')
+    with pytest.raises(BadEvent, match="has 257 bytes; event_max_bytes is 256"):
+        decoder.parse("ratings", None, rating() + b" " * (257 - len(rating())))
+
+
+def test_no_bytes_stop_the_stream() -> None:
+    """Good events with bytes changed, cut and doubled at random: each is an event or a complaint."""
+    random = np.random.default_rng(1)
+    seeds = [value for _, value, _ in GOOD.values() if len(value) < 300]
+    for n in range(3000):
+        value = bytearray(seeds[n % len(seeds)])
+        for _ in range(random.integers(1, 4)):
+            at = int(random.integers(len(value)))
+            match random.integers(3):
+                case 0:
+                    value[at] = int(random.integers(256))
+                case 1:
+                    del value[at : at + int(random.integers(1, 5))]
+                case _:
+                    value[at:at] = value[at : at + int(random.integers(1, 9))]
+            value = value or bytearray(b"x")
+        for topic in ("ratings", "items"):
+            decode(topic, bytes(value), known=("u1", "i9"))

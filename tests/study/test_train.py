@@ -1,0 +1,170 @@
+"""`streamer train` as people use it: one model, several, bad names, and a file in and no state out."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from process import command, run
+
+SMALL = ("--users", "60", "--items", "30", "--events", "3000", "--days", "10")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("world")
+    run("simulate", "world.jsonl", *SMALL, cwd=folder)
+    return folder / "world.jsonl"
+
+
+def test_one_model_says_its_errors_and_why(world: Path, tmp_path: Path) -> None:
+    found = json.loads(run("train", str(world), "--model", "als", "--seed", "3", "--json", cwd=tmp_path))
+    assert (found["model"], found["split"], found["seed"]) == ("als", "random", 3)
+    assert found["test_rmse"] ** 2 == pytest.approx(found["test_mse"])
+    assert found["epochs"] == len(found["curve"])
+    assert found["seconds"] > 0
+    assert found["validation_mse"] == pytest.approx(min(loss for *_, loss in found["curve"]), rel=1e-5)
+    total = found["train_events"] + found["validation_events"] + found["test_events"]
+    assert found["test_events"] == round(0.2 * total)
+    assert found["diagnosis"]["verdict"] in ("high bias", "high variance", "fine")
+    assert found["diagnosis"]["test_mse"]["mean"] == pytest.approx(found["test_mse"])
+    assert list(tmp_path.iterdir()) == []  # nothing is kept
+
+
+def test_bias_only_is_what_the_others_are_held_against(world: Path, tmp_path: Path) -> None:
+    bias, als = (
+        json.loads(run("train", str(world), "--model", name, "--json", cwd=tmp_path)) for name in ("bias", "als")
+    )
+    assert bias["test_mse"] == bias["bias_only_test_mse"] == als["bias_only_test_mse"]
+
+
+def test_the_split_and_its_shares_are_options(world: Path, tmp_path: Path) -> None:
+    flags = ("--split", "unseen-users", "--test-share", "0.3", "--validation-share", "0.2")
+    found = json.loads(run("train", str(world), "--model", "bias", *flags, "--json", cwd=tmp_path))
+    assert found["split"] == "unseen-users"
+    assert found["diagnosis"]["users_never_seen"]["examples"] == found["test_events"]
+
+
+def test_several_stand_in_one_table_and_one_picture(world: Path, tmp_path: Path) -> None:
+    said = run("train", str(world), "--compare", "bias,als,stochastic-mf,transitions,popularity", cwd=tmp_path)
+    assert [line.split()[0] for line in said.splitlines()[2:5]] != ["bias", "bias", "bias"]
+    for name in ("bias", "als", "stochastic-mf", "transitions", "popularity"):
+        assert name in said
+    assert "well-known course" in said
+    picture = (tmp_path / "comparison.svg").read_text()
+    assert "stochastic-mf" in picture
+    assert "popularity" in (tmp_path / "comparison-next-items.svg").read_text()
+
+
+def test_an_unknown_model_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    failed = subprocess.run(
+        command("train", "nowhere.csv", "--compare", "als,nothing"),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert failed.returncode == 78
+    assert "no model 'nothing'; choose one of: als, " in failed.stderr
+
+
+@pytest.mark.parametrize("flags", [(), ("--model", "als", "--compare", "als,bias")])
+def test_one_or_several_and_not_both(flags: tuple[str, ...], tmp_path: Path) -> None:
+    failed = subprocess.run(
+        command("train", "x.csv", *flags), cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert failed.returncode == 2
+    assert "--compare NAME,NAME,..., and not both" in failed.stderr
+
+
+def test_where_torch_is_missing_it_is_named_with_the_way_to_it() -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from streamer.models.offline import model\n"
+        "from streamer.core.errors import BadSettings\n"
+        "model('als', seed=1)\n"
+        "try: model('stochastic-mf', seed=1)\n"
+        "except BadSettings as error: print(error)\n"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True).stdout
+    assert said.startswith(
+        "the model stochastic-mf needs torch, which is not installed: pip install 'streamer-recs[offline]'"
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "said"),
+    [
+        (("--compare", " , "), 2, "--compare names no model"),
+        (("--model", "als,bias"), 78, "no model 'als,bias'"),
+        (("--model", "bias", "--test-share", "nan"), 78, "wanted shares between 0 and 1"),
+        (("--compare", "bias", "--picture", "nowhere/x.svg"), 78, "give another --picture"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_in_a_sentence_before_anything_is_fitted(
+    world: Path, tmp_path: Path, flags: tuple[str, ...], code: int, said: str
+) -> None:
+    failed = subprocess.run(
+        command("train", str(world), *flags), cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (failed.returncode, failed.stdout) == (code, "")
+    assert said in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
+def test_odd_files_are_compared_like_others(tmp_path: Path) -> None:
+    (tmp_path / "alike.csv").write_text("userId,itemId,rating\n" + "".join(f"{n % 7},{n // 7},4\n" for n in range(70)))
+    said = run("train", "alike.csv", "--compare", "bias,als", cwd=tmp_path)
+    assert "fine" in said
+    (tmp_path / "one.csv").write_text("userId,itemId,rating\n" + "".join(f"1,{n},{1 + n % 5}\n" for n in range(70)))
+    said = run("train", "one.csv", "--compare", "bias,als", cwd=tmp_path)
+    assert "nan" not in said
+
+
+def test_what_is_left_out_of_a_file_is_counted_and_said(tmp_path: Path) -> None:
+    rows = [f"u{n % 7},i{n // 7},{1 + n % 5},{n}" for n in range(70)]
+    rows[3:3] = ["u1,i1,abc,3", ",i2,3,3", "u1,i2,99e999,3"]
+    (tmp_path / "odd.csv").write_text("user_id,item_id,rating,timestamp\n" + "\n".join(rows) + "\n")
+    for asked in (("train", "odd.csv", "--model", "bias"), ("report", "odd.csv", "--models", "bias")):
+        done = subprocess.run(command(*asked), cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
+        assert "3 bad events left out: " in done.stderr
+        assert "bad_id 1" in done.stderr
+    (tmp_path / "one.csv").write_text("user_id,item_id,rating,timestamp\n,i1,3,3\n" + "\n".join(rows[8:]) + "\n")
+    done = subprocess.run(
+        command("train", "one.csv", "--model", "bias"),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert "1 bad event left out: bad_id 1" in done.stderr
+
+
+def test_models_that_a_history_cannot_be_cut_for_are_left_out_of_a_comparison(tmp_path: Path) -> None:
+    clicks = [
+        {"user_id": f"u{n % 9}", "item_id": f"i{7 * n % 23}", "kind": "click", "timestamp_ms": n} for n in range(90)
+    ]
+    (tmp_path / "clicks.jsonl").write_text("".join(json.dumps(one) + "\n" for one in clicks))
+    chosen = ("train", "clicks.jsonl", "--compare", "als,transitions")
+    done = subprocess.run(command(*chosen), cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
+    assert "als was left out: wanted at least 10 ratings" in done.stderr
+    assert "transitions" in done.stdout
+    chosen = ("train", "clicks.jsonl", "--compare", "als,bias")
+    done = subprocess.run(command(*chosen), cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (78, "")
+
+
+def test_a_category_that_looks_like_markup_is_shown_as_it_is(tmp_path: Path) -> None:
+    item = {"topic": "items", "item_id": "0", "title": "T", "categories": ["[/red]", "[red]x[/red]"]}
+    events = [
+        {"topic": "ratings", "user_id": str(n % 9), "item_id": str(n // 9), "rating": 1 + n * n % 5} for n in range(200)
+    ]
+    for event in events:
+        event["item_id"] = str(int(str(event["item_id"])) % 3)
+    (tmp_path / "odd.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [item, *events]))
+    said = run("train", "odd.jsonl", "--model", "bias", cwd=tmp_path)
+    assert "[/red]" in said
+    assert "[red]x[/red]" in said

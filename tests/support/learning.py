@@ -1,0 +1,121 @@
+"""A small stream that does everything, and a way to learn it in this process with crashes as data."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from streamer.app import learners
+from streamer.consumers.memory import Abort, Entry, MemorySource
+from streamer.core.events import Click, Event, ItemUpdate, Offsets, Rating, Record, UserRemoval, UserUpdate, message
+from streamer.core.settings import SERVED_RECORDS, Settings, load
+from streamer.storage.state import Digest, RocksStore
+from streamer.stream.engine import Engine
+from streamer.stream.memory import Memory
+
+USERS, ITEMS = 40, 401
+
+
+class Nobody:
+    """Watches an engine and does nothing."""
+
+    def applied(self, records: Sequence[Record], offsets: Offsets) -> None: ...
+
+    def committed(self, offsets: Offsets, seconds: float) -> None: ...
+
+
+def settings(**flags: object) -> Settings:
+    """Defaults but for `flags`, whatever the environment says."""
+    return load(flags, environ={})
+
+
+def events(count: int) -> list[Event | bytes]:
+    """Ratings, clicks, dislikes, duplicates, catalogue and profile changes, forgotten users and bad events, in a fixed order."""
+    found: list[Event | bytes] = [ItemUpdate(f"i{n}", f"Item {n}", ("Drama",)) for n in range(5)]
+    for n in range(count):
+        user, item, time_ms = f"u{n * 7 % USERS}", f"i{n * n * 13 % ITEMS}", 1_700_000_000_000 + n * 1000
+        match n % 10:
+            case 3:
+                found.append(Click(user, item, "purchase", time_ms))
+            case 5:
+                found.append(Click(user, item, "dislike", time_ms))
+            case 7:
+                found.append(Rating(user, item, 1.0 + n % 5, time_ms, f"e{n // 40}"))  # mostly duplicates
+            case _:
+                found.append(Rating(user, item, 0.5 * (1 + n % 10), time_ms))
+        if n % 97 == 50:
+            found.append(b'{"user_id": "u1", "item_id": "i1", "rating": NaN}')
+        if n % 131 == 60:
+            attributes: dict[str, str | float | bool | None] = {"year": 1950.0 + n % 70}
+            found.append(ItemUpdate(item, f"Item {item} again", ("Comedy",), attributes, available=n % 2 == 0))
+        if n % 41 == 20:  # `Comedy` is not in the catalogue yet when the first of them name it
+            about: dict[str, str | float | bool | None] = {"age": 18.0 + n % 50, "job": f"job {n % 3}"}
+            found.append(UserUpdate(user, about, {"Drama": 1.0 + n % 5, "Comedy": 5.0 - n % 3}))
+        if n % 171 == 90:
+            found.append(UserRemoval(user))
+            found.append(UserUpdate(user, preferences={"Drama": 5.0}))
+    return found
+
+
+def records(chosen: Sequence[Event | bytes], start: int = 0) -> list[Record]:
+    """As the embedded log would hold them."""
+    made = []
+    for n, event in enumerate(chosen, start):
+        if isinstance(event, bytes):
+            made.append(Record("ratings", -1, n, 1_700_000_000_000, b"u1", event))
+        else:
+            sent = message(event)
+            made.append(Record(sent.topic, -1, n, 1_700_000_000_000 + n, sent.key, sent.value))
+    return made
+
+
+Alter = Callable[[Engine], None]
+
+
+def learn(
+    folder: Path,
+    entries: Sequence[Entry],
+    *,
+    commit_every: int = 5,
+    alter: Alter = lambda engine: None,
+    until: int | None = None,
+    **flags: object,
+) -> int:
+    """Learn all of `entries` into `folder`, restarting after each Abort as after a kill: memory is lost, the store is not.
+
+    Commits every `commit_every` steps. Returns how many crashes there were; `alter` may change each new engine.
+    """
+    chosen = settings(**flags)
+    crashes = 0
+    while True:
+        store = RocksStore(folder)
+        try:
+            memory = Memory(learners(chosen), chosen, store)
+            source = MemorySource(entries)
+            source.seek(memory.ledger.offsets)
+            engine = Engine(
+                source,
+                memory,
+                Nobody(),
+                max_records=chosen.learning.max_records or SERVED_RECORDS,
+                commit_interval_s=3600.0,
+            )
+            alter(engine)
+            steps = 0
+            while engine.step(0.0):
+                steps += 1
+                if steps % commit_every == 0:
+                    engine.commit()
+            engine.commit()
+            return crashes
+        except Abort:
+            crashes += 1
+        finally:
+            store.close()
+
+
+def digest(folder: Path) -> Digest:
+    """Of the state in `folder`."""
+    store = RocksStore(folder, read_only=True)
+    try:
+        return store.digest()
+    finally:
+        store.close()

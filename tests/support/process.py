@@ -1,0 +1,123 @@
+"""A real streamer process, as its users run it."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import msgspec
+from learning import events
+
+READY = re.compile(r"answers on (http://\S+)")
+DEADLINE_S = 60.0
+
+
+def command(*arguments: str | Path) -> list[str]:
+    """`streamer ...` with this interpreter."""
+    return [sys.executable, "-m", "streamer", *map(str, arguments)]
+
+
+def run(*arguments: str | Path, code: int = 0, cwd: Path | None = None) -> str:
+    """Run to the end; asserts the exit code and answers stdout and, where it failed as asked, stderr."""
+    done = subprocess.run(command(*arguments), capture_output=True, text=True, timeout=300, cwd=cwd, check=False)
+    assert done.returncode == code, f"{arguments} ended with {done.returncode}: {done.stdout}{done.stderr}"
+    return done.stdout + (done.stderr if code else "")
+
+
+class Streamer:
+    """A `streamer serve` that answers; its output goes to a file beside its data."""
+
+    def __init__(self, data: Path, *arguments: str | Path, env: dict[str, str] | None = None) -> None:
+        self.data = data
+        self.output = data.parent / f"{data.name}.out"
+        with self.output.open("wb") as out:
+            self.process = subprocess.Popen(
+                command("serve", "--data", data, "--port", "0", *arguments),
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})},
+            )
+        try:
+            self.url = self._wait_until_ready()
+        except BaseException:
+            self.kill()  # nobody else will: it would run on, and its Popen warn in whatever test comes later
+            raise
+
+    def _wait_until_ready(self) -> str:
+        deadline = time.monotonic() + DEADLINE_S
+        while time.monotonic() < deadline:
+            found = READY.search(self.output.read_text())
+            if found:
+                return found[1]
+            if self.process.poll() is not None:
+                raise AssertionError(f"streamer ended with {self.process.returncode}: {self.output.read_text()}")
+            self.pause(0.01)
+        raise AssertionError(f"streamer does not answer after {DEADLINE_S} s: {self.output.read_text()}")
+
+    def pause(self, seconds: float) -> bool:
+        """Let it run for `seconds`, at most until it ends; whether it has."""
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def call(self, method: str, **request: object) -> dict[str, object]:
+        """An RPC by JSON: `call("RecommendationService/Recommend", userId="u1")`."""
+        answer = httpx.post(f"{self.url}/streamer.v1.{method}", json=request, timeout=30)
+        answer.raise_for_status()
+        found: dict[str, object] = answer.json()
+        return found
+
+    def metrics(self) -> dict[str, float]:
+        """Every series of /metrics by its name and labels as written."""
+        lines = httpx.get(f"{self.url}/metrics", timeout=30).text.splitlines()
+        return {name: float(value) for name, value in (ln.rsplit(" ", 1) for ln in lines if not ln.startswith("#"))}
+
+    def wait_for(self, series: str, at_least: float) -> None:
+        """Until a series of /metrics has that value."""
+        deadline = time.monotonic() + DEADLINE_S
+        while self.metrics().get(series, 0.0) < at_least:
+            assert time.monotonic() < deadline, f"{series} stays below {at_least}: {self.output.read_text()}"
+            assert not self.pause(0.02), self.output.read_text()
+
+    def kill(self) -> None:
+        """As a power cut would, for the process."""
+        self.process.kill()
+        self.process.wait(DEADLINE_S)
+
+    def stop(self) -> int:
+        """As Ctrl-C or an orchestrator would; answers the exit code."""
+        self.process.terminate()
+        return self.process.wait(DEADLINE_S)
+
+
+@contextmanager
+def streamer(data: Path, *arguments: str | Path, env: dict[str, str] | None = None) -> Iterator[Streamer]:
+    """A running streamer, ended at the end whatever happens."""
+    running = Streamer(data, *arguments, env=env)
+    try:
+        yield running
+    finally:
+        if running.process.poll() is None:
+            running.kill()
+
+
+LEARNED = 'streamer_events_total{outcome="learned",topic="ratings"}'
+
+
+def stream_file(folder: Path, rows: int) -> Path:
+    """The stream as JSON Lines; removals, which have no value, are left out."""
+    path = folder / "events.jsonl"
+    with path.open("wb") as out:
+        for event in events(rows):
+            if isinstance(event, bytes):
+                out.write(event + b"\n")
+            elif type(event).__name__ != "UserRemoval":
+                out.write(msgspec.json.encode(event) + b"\n")
+    return path

@@ -1,0 +1,79 @@
+"""A running streamer that is retrained: loads on it, and waiting until a generation comes somewhere."""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from streamer.producers.client import Client
+
+DEADLINE_S = 120.0
+
+
+PACE_S = 0.1  # between two acts of a load, so that a busy machine has time for who trains, of low priority
+
+
+class Load(threading.Thread):
+    """Does something over and over until it is told to end; what it raises fails the test."""
+
+    def __init__(self, act: Callable[[], None]) -> None:
+        super().__init__(daemon=True)
+        self._act, self._over = act, threading.Event()
+        self.times, self.failure = 0, None  # type: int, BaseException | None
+
+    def run(self) -> None:
+        try:
+            while not self._over.wait(PACE_S):
+                self._act()
+                self.times += 1
+        except BaseException as error:
+            self.failure = error
+
+    def check(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+
+    def end(self) -> None:
+        self._over.set()
+        self.join(DEADLINE_S)
+        self.check()
+
+
+def wait(until: Callable[[], bool], what: str, loads: Sequence[Load] = ()) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not until():
+        for load in loads:
+            load.check()
+        assert time.monotonic() < deadline, what
+        threading.Event().wait(0.01)
+
+
+def stage(client: Client, generation: str) -> str:
+    return next((one.stage for one in client.generations().generations if one.id == generation), "")
+
+
+def answers(client: Client, generation: str, loads: Sequence[Load] = ()) -> None:
+    """Until a generation is live, and nothing else is under way."""
+
+    def there() -> bool:
+        return any(one.live and one.id == generation for one in client.generations().generations)
+
+    wait(there, f"{generation} does not answer: {client.generations()}", loads)
+
+
+def renormalised(client: Client, generation: str, loads: Sequence[Load] = ()) -> None:
+    """Train one and let it answer, whatever the gate says."""
+    client.renormalise()
+    over = ("gate", "failed", "rejected")
+    wait(lambda: stage(client, generation) in over, f"{generation} does not come to the gate", loads)
+    assert stage(client, generation) == "gate", client.generations()
+    client.promote_generation(generation)
+    answers(client, generation, loads)
+
+
+def drained(client: Client, end: int) -> None:
+    """Until so many records of the log are learned."""
+    wait(lambda: any(one.next == end for one in client.status().offsets), f"the log is never learned up to {end}")
+
+
+def learned(client: Client) -> int:
+    return sum(one.count for one in client.status().events if one.outcome == "learned")
