@@ -2,18 +2,14 @@
 
 import numpy as np
 import pytest
+from bad_events import BAD, GOOD, rating
 
 from streamer.core.errors import BadEvent, Reason
-from streamer.core.events import Click, Event, ItemRemoval, ItemUpdate, Rating, Record, UserRemoval, UserUpdate
+from streamer.core.events import Click, Event, ItemRemoval, ItemUpdate, Rating, Record, UserRemoval
 from streamer.core.settings import LearningSettings
 from streamer.stream.decoder import Decoder
 
 DECODER = Decoder(LearningSettings())
-RATING = b'{"user_id": %s, "item_id": "i9", "rating": %s, "timestamp_ms": %s}'
-
-
-def rating(user_id: bytes = b'"u1"', value: bytes = b"4.5", timestamp_ms: bytes = b"1000") -> bytes:
-    return RATING % (user_id, value, timestamp_ms)
 
 
 def decode(topic: str, value: bytes | None, key: bytes | None = None, known: tuple[str, ...] = ()) -> Event | BadEvent:
@@ -26,90 +22,6 @@ def decode(topic: str, value: bytes | None, key: bytes | None = None, known: tup
     else:
         assert DECODER.parse(topic, key, value) == found
     return found
-
-
-GOOD: dict[str, tuple[str, bytes, Event]] = {
-    "a rating": ("ratings", rating(), Rating("u1", "i9", 4.5, 1000)),
-    "a whole number as a rating": ("ratings", rating(value=b"4"), Rating("u1", "i9", 4.0, 1000)),
-    "the highest rating": ("ratings", rating(value=b"100"), Rating("u1", "i9", 100.0, 1000)),
-    "no time": ("ratings", rating(timestamp_ms=b"null"), Rating("u1", "i9", 4.5)),
-    "a negative time": ("ratings", rating(timestamp_ms=b"-5"), Rating("u1", "i9", 4.5, -5)),
-    "a click, by default": ("clicks", b'{"user_id": "u1", "item_id": "i9"}', Click("u1", "i9", "click")),
-    "everything in a click": (
-        "clicks",
-        b'{"user_id": "u1", "item_id": "i9", "kind": "view", "timestamp_ms": 7, "event_id": "e", "session_id": "s",'
-        b' "recommendation_id": "r"}',
-        Click("u1", "i9", "view", 7, "e", "s", "r"),
-    ),
-    "unknown fields": ("ratings", rating()[:-1] + b', "mood": {"a": [1]}, "z": null}', Rating("u1", "i9", 4.5, 1000)),
-    "a key twice": ("ratings", b'{"user_id": "bad\\u0000",' + rating()[1:], Rating("u1", "i9", 4.5, 1000)),
-    "spaces around it": ("ratings", b" \n" + rating() + b"\t", Rating("u1", "i9", 4.5, 1000)),
-    "slashes and spaces in an id": ("ratings", rating(b'"a/b c"'), Rating("a/b c", "i9", 4.5, 1000)),
-    "an id of one space": ("ratings", rating(b'" "'), Rating(" ", "i9", 4.5, 1000)),
-    "an id of 256 bytes": ("ratings", rating(b'"%s"' % (b"x" * 256)), Rating("x" * 256, "i9", 4.5, 1000)),
-    "an id of 128 letters in 256 bytes": (
-        "ratings", rating(b'"%s"' % ("é" * 128).encode()), Rating("é" * 128, "i9", 4.5, 1000),
-    ),
-    "an id beyond the first plane": ("ratings", rating(b'"\\ud83d\\ude00"'), Rating("😀", "i9", 4.5, 1000)),
-    "an item": ("items", b'{"item_id": "i9"}', ItemUpdate("i9")),
-    "everything of an item": (
-        "items",
-        b'{"item_id": "i9", "title": "T", "categories": ["Drama"], "attributes": {"year": 1999, "a": "b", "c": null,'
-        b' "d": true}, "available": false}',
-        ItemUpdate("i9", "T", ("Drama",), {"year": 1999.0, "a": "b", "c": None, "d": True}, False),
-    ),
-    "a user": (
-        "users",
-        b'{"user_id": "u1", "preferences": {"Drama": 5}, "same_as": "anonymous-7"}',
-        UserUpdate("u1", preferences={"Drama": 5.0}, same_as="anonymous-7"),
-    ),
-}  # fmt: skip
-
-BAD: dict[str, tuple[str, bytes, Reason]] = {
-    "nothing": ("ratings", b"", Reason.NOT_JSON),
-    "text": ("ratings", b"u1,i9,4.5", Reason.NOT_JSON),
-    "half of it": ("ratings", rating()[:-3], Reason.NOT_JSON),
-    "more than one": ("ratings", rating() + rating(), Reason.NOT_JSON),
-    "a byte order mark": ("ratings", b"\xef\xbb\xbf" + rating(), Reason.NOT_JSON),
-    "NaN": ("ratings", rating(value=b"NaN"), Reason.NOT_JSON),
-    "Infinity": ("ratings", rating(value=b"-Infinity"), Reason.NOT_JSON),
-    "half of a surrogate pair": ("ratings", rating(b'"\\ud800"'), Reason.NOT_JSON),
-    "an id that is not UTF-8": ("ratings", rating(b'"\xff"'), Reason.NOT_JSON),
-    "a bare control character": ("ratings", rating(b'"a\nb"'), Reason.NOT_JSON),
-    "nested without end": ("ratings", rating()[:-1] + b', "z": ' + b"[" * 7000 + b"]" * 7000 + b"}", Reason.NOT_JSON),
-    "nested objects without end": (
-        "items", b'{"item_id": "i9", "z": ' + b'{"":' * 2000 + b"1" + b"}" * 2001, Reason.NOT_JSON,
-    ),
-    "null": ("ratings", b"null", Reason.WRONG_TYPE),
-    "a list": ("ratings", b"[" + rating() + b"]", Reason.WRONG_TYPE),
-    "no item": ("ratings", b'{"user_id": "u1", "rating": 3}', Reason.WRONG_TYPE),
-    "no rating": ("ratings", b'{"user_id": "u1", "item_id": "i9"}', Reason.WRONG_TYPE),
-    "a rating in quotes": ("ratings", rating(value=b'"4.5"'), Reason.WRONG_TYPE),
-    "true as a rating": ("ratings", rating(value=b"true"), Reason.WRONG_TYPE),
-    "an id that is a number": ("ratings", rating(b"17"), Reason.WRONG_TYPE),
-    "a time in quotes": ("ratings", rating(timestamp_ms=b'"1000"'), Reason.WRONG_TYPE),
-    "a time with a fraction": ("ratings", rating(timestamp_ms=b"1.5"), Reason.WRONG_TYPE),
-    "a list as an attribute": ("items", b'{"item_id": "i9", "attributes": {"a": [1]}}', Reason.WRONG_TYPE),
-    "one category without a list": ("items", b'{"item_id": "i9", "categories": "Drama"}', Reason.WRONG_TYPE),
-    "1e999": ("ratings", rating(value=b"1e999"), Reason.OUT_OF_RANGE),
-    "401 digits": ("ratings", rating(value=b"1" + b"0" * 400), Reason.OUT_OF_RANGE),
-    "above the highest rating": ("ratings", rating(value=b"100.001"), Reason.OUT_OF_RANGE),
-    "below the lowest rating": ("ratings", rating(value=b"-100.001"), Reason.OUT_OF_RANGE),
-    "a time past what JSON carries": ("ratings", rating(timestamp_ms=b"9007199254740993"), Reason.OUT_OF_RANGE),
-    "a time of 20 digits": ("ratings", rating(timestamp_ms=b"-99999999999999999999"), Reason.OUT_OF_RANGE),
-    "an empty id": ("ratings", rating(b'""'), Reason.BAD_ID),
-    "an id of 257 bytes": ("ratings", rating(b'"%s"' % (b"x" * 257)), Reason.BAD_ID),
-    "an id of 129 letters in 257 bytes": ("ratings", rating(b'"x%s"' % ("é" * 128).encode()), Reason.BAD_ID),
-    "NUL in an id": ("ratings", rating(b'"u\\u0000"'), Reason.BAD_ID),
-    "an escaped line break in an id": ("ratings", rating(b'"a\\nb"'), Reason.BAD_ID),
-    "delete in an id": ("ratings", rating(b'"\\u007f"'), Reason.BAD_ID),
-    "a control character past ASCII": ("ratings", rating(b'"\\u0085"'), Reason.BAD_ID),
-    "an empty id of an item": ("items", b'{"item_id": ""}', Reason.BAD_ID),
-    "an empty alias": ("users", b'{"user_id": "u1", "same_as": ""}', Reason.BAD_ID),
-    "a kind without a weight": ("clicks", b'{"user_id": "u1", "item_id": "i9", "kind": "wink"}', Reason.UNKNOWN_KIND),
-    "a topic that is not ours": ("likes", b"{}", Reason.UNKNOWN_TOPIC),
-    "one byte too many": ("ratings", rating() + b" " * (16385 - len(rating())), Reason.TOO_LARGE),
-}  # fmt: skip
 
 
 @pytest.mark.parametrize("case", GOOD)
