@@ -19,7 +19,6 @@ from benchmarks.figures import Clicks, Ratings
 from benchmarks.peers import missing, peer
 from benchmarks.protocols import ClickPeer, RatingPeer, Told
 from benchmarks.stream import Events, batches, memory, read
-from streamer.app import learners
 from streamer.consumers.files import FileSource
 from streamer.core.arrays import F64
 from streamer.core.batch import RATING
@@ -28,6 +27,7 @@ from streamer.core.garbage_collection import collect_seldom
 from streamer.core.protocols import Kind
 from streamer.core.settings import Settings
 from streamer.models import learner
+from streamer.serving.opening import learners
 from streamer.serving.recommend import POPULARITY
 from streamer.stream.learners import Learners
 from streamer.study.evaluate import evaluate

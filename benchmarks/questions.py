@@ -18,13 +18,13 @@ import numpy as np
 
 from benchmarks.stream import memory
 from benchmarks.tables import table
-from streamer.app import learners
 from streamer.consumers.files import FileSource
 from streamer.core.arrays import F64, I32, Array
 from streamer.core.events import RATINGS, Rating, Record
 from streamer.core.settings import Settings
 from streamer.models.hybrid.bayesian_hybrid import BayesianHybrid
 from streamer.models.hybrid.rows import SESSION
+from streamer.serving.opening import learners
 from streamer.serving.questions import RECOMMENDED
 from streamer.serving.recommend import POPULARITY, Recommender
 from streamer.stream.memory import Memory

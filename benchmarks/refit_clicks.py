@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.tables import table
-from streamer.app import learners
 from streamer.consumers.files import FileSource
 from streamer.core.arrays import Bool
 from streamer.core.batch import Batch, Events
 from streamer.core.settings import load
 from streamer.renormalise.training import candidate, put_in, retrained
+from streamer.serving.opening import learners
 from streamer.storage.state import RocksStore
 from streamer.stream.memory import Memory
 from streamer.study.ranking import Ranking

@@ -28,7 +28,6 @@ import numpy as np
 from benchmarks.report import RESULTS
 from benchmarks.tables import table
 from benchmarks.undisturbed import ready
-from streamer.app import learners
 from streamer.consumers.files import FileSource
 from streamer.core.arrays import F32, I32, Array
 from streamer.core.batch import Batch, Events, UserView
@@ -36,6 +35,7 @@ from streamer.core.settings import EVALUATED_RECORDS, Settings, load
 from streamer.models import REFITTED_BY
 from streamer.producers.client import Client
 from streamer.renormalise.training import put_in, retrained
+from streamer.serving.opening import learners
 from streamer.serving.recommend import top
 from streamer.storage.state import RocksStore
 from streamer.stream.memory import Memory

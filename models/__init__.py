@@ -1,6 +1,11 @@
 """Learners and trainers: one a file, equation and paper on top, its kernel beside it.
 
-A new learner is one file and one line of `LEARNERS`; `streamer.checks.learners` runs over every line.
+The settings name learners, and `streamer.serving.opening` makes them by `learner`. A new learner is one file and one line of
+`LEARNERS`; `streamer.checks.learners` runs over every line.
+
+Learners: `popularity`, `bias`, `biased_mf`, `skip_gram` (with `noise` for its negatives), `transitions`, and those made of
+others, `blend` (the stack) and `click_blend`; `hybrid/` and `networks/` are families of their own. Trainers: `als`, `replay`.
+`twins/` holds the kernels in NumPy, `offline/` the models of the field.
 """
 
 import sys

@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
@@ -26,10 +26,10 @@ from streamer.core.answers import (
 from streamer.core.errors import BadSettings, Reason, SourceUnavailable, StreamerError
 from streamer.core.events import LOG, TOPICS, Message, Offsets, Record
 from streamer.core.freshness import Freshness
-from streamer.core.protocols import Hinted, Kind, Sink, Source
+from streamer.core.protocols import Hinted, Sink, Source
 from streamer.core.settings import SERVED_RECORDS, Settings
 from streamer.maintenance import Upkeep
-from streamer.models import LEARNERS, learner
+from streamer.models import LEARNERS
 from streamer.monitoring.drift import DETECTOR
 from streamer.monitoring.metrics import Metrics, Readings
 from streamer.monitoring.monitor import WINDOWS
@@ -39,6 +39,7 @@ from streamer.renormalise.shadow import Live
 from streamer.renormalise.status import standing
 from streamer.renormalise.training import candidates
 from streamer.serving import rerank
+from streamer.serving.opening import learners
 from streamer.serving.recommend import POPULARITY, Recommender
 from streamer.serving.rerank import Reranker
 from streamer.storage.archive.archiver import Archiver
@@ -47,22 +48,10 @@ from streamer.storage.state import RocksStore
 from streamer.stream.dead_letters import Mirror
 from streamer.stream.decoder import Decoder
 from streamer.stream.engine import RETRY_S, Engine
-from streamer.stream.learners import Learners, gathered
 from streamer.stream.memory import Memory
 
 ARCHIVED_S = 600.0  # how long the archive may take to come to a cut
 _LOG = logging.getLogger("streamer.app")
-
-
-def learners(settings: Settings, promoted: Iterable[str] = ()) -> Learners:
-    """The learners that the settings name, and those that were promoted; champions first. Raises BadSettings."""
-    learning = settings.learning
-    champions: dict[Kind, str] = {"ratings": learning.rating_learner, "clicks": learning.click_learner}
-    names = [*champions.values(), POPULARITY, *learning.shadow, *promoted]
-    sizes = {"dim": learning.dim, "latent_dim": learning.latent_dim}
-    made = gathered(names, champions, lambda name: learner(name, seed=learning.seed, **sizes))
-    rerank.check(settings.server, made.by_name)
-    return made
 
 
 def opened(settings: Settings, generation: str | None = None, reranking: Reranker | None = None, *also: str) -> Live:
@@ -171,7 +160,7 @@ class App:
 
     def _readings(self) -> Readings:
         memory = self.memory  # one for all of them: it may be exchanged meanwhile
-        stability = Stability(memory.learners, memory.users, memory.items)
+        stability = Stability(memory.learners.by_name, memory.users.sample, memory.items)
         return Readings(
             generation=memory.store.generation,
             monitor=memory.monitor,

@@ -15,7 +15,6 @@ from typing import cast
 
 import msgspec
 
-from streamer.app import learners
 from streamer.consumers import SOURCES
 from streamer.core.errors import BadSettings, SourceUnavailable
 from streamer.core.events import ITEMS, Message, Offsets, Record
@@ -24,6 +23,7 @@ from streamer.core.settings import SERVED_RECORDS, KafkaSettings, Settings
 from streamer.models import learner
 from streamer.producers import SINKS
 from streamer.producers.simulate import World
+from streamer.serving.opening import learners
 from streamer.storage.log import EmbeddedLog, LogSource
 from streamer.storage.state import RocksStore
 from streamer.stream.engine import Engine

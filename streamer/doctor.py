@@ -20,14 +20,15 @@ import msgspec
 
 from streamer.api.security import admit
 from streamer.api.server import listen
-from streamer.app import learners
 from streamer.compile import compile_kernels, compiled
 from streamer.core.errors import BadState, NotAuthorised, SourceUnavailable, StreamerError
 from streamer.core.kernel import CACHE_FOLDER
 from streamer.core.settings import Settings
 from streamer.models import LEARNERS
-from streamer.renormalise import generations, manifest
+from streamer.renormalise import manifest
 from streamer.renormalise.training import candidates
+from streamer.serving.opening import learners
+from streamer.storage import generations
 from streamer.storage.archive.archive import FOLDER
 from streamer.storage.archive.manifest import read_manifest
 from streamer.storage.state import FORMAT, RocksStore

@@ -15,7 +15,7 @@ from streamer.core.errors import BadSettings, StoreUnavailable, StreamerError
 from streamer.core.events import CLICKS, LOG, RATINGS, Message
 from streamer.core.protocols import Stream
 from streamer.core.settings import Settings
-from streamer.renormalise.generations import lives
+from streamer.storage.generations import lives
 
 CHUNK_EVENTS = 500
 AHEAD_EVENTS = 20_000  # the replay waits when the log is so far ahead of learning

@@ -22,8 +22,9 @@ from ruamel.yaml import YAML
 from streamer.app import App
 from streamer.core.events import Rating, message
 from streamer.renormalise import manifest
-from streamer.renormalise.generations import PROGRESS, Life, Progress, place, record, write_atomically
 from streamer.renormalise.training_process import ONE_THREAD
+from streamer.storage.files import write_atomically
+from streamer.storage.generations import PROGRESS, Life, Progress, place, record
 
 ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"

@@ -1,6 +1,7 @@
 """The models of the field, fitted offline on a whole history: one a file, equation and paper on top.
 
-Those that need torch or gensim come with the extra `offline`; the others with the base install. A new one is one file and
+`factorisation/`, `networks/` and `clicks/` hold them by family; `fitting` (batches, early stopping) and `content` (what is known of
+users and items) are shared. Those that need torch or gensim come with the extra `offline`; the others with the base install. A new one is one file and
 one line of `MODELS`; `streamer.checks.offline` runs over every line.
 """
 

@@ -11,7 +11,6 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from streamer.app import learners
 from streamer.bench import LEARNED_BY, Learned, Speed, append, learn_kafka, learn_log, world_messages
 from streamer.bench_process import Latency, ask_while_learning, compile_s, start_s
 from streamer.cli.options import settings_of, settings_options
@@ -19,6 +18,7 @@ from streamer.compile import compile_kernels
 from streamer.core.garbage_collection import collect_seldom
 from streamer.core.settings import Settings
 from streamer.producers.simulate import World
+from streamer.serving.opening import learners
 from streamer.storage.log import EmbeddedLog
 
 

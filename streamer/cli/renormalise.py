@@ -16,7 +16,8 @@ from streamer.core.answers import Generation, Generations
 from streamer.core.errors import BadState, StreamerError
 from streamer.core.settings import read_secret
 from streamer.producers.client import URL, Client
-from streamer.renormalise.generations import PROGRESS, Progress, life, live, lives, place, told, write_atomically
+from streamer.storage.files import write_atomically
+from streamer.storage.generations import PROGRESS, Progress, life, live, lives, place, told
 
 LOOK_S = 0.5
 ENDED = ("live", "rejected", "failed", "rolled back", "kept")

@@ -11,6 +11,9 @@ import msgspec
 from streamer.core.errors import Reason
 from streamer.core.events import Message, Offsets
 
+# How the re-ranking of an answer ended, as the metrics label it.
+RERANKING_OUTCOMES = ("reranked", "late", "busy", "error", "not_finite")
+
 
 class Recommendation(msgspec.Struct, frozen=True):
     """One item of a list, best first."""

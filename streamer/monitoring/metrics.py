@@ -15,14 +15,13 @@ from prometheus_client.core import GaugeMetricFamily as Gauge
 from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
-from streamer.core.answers import ArchiveStatus
+from streamer.core.answers import RERANKING_OUTCOMES, ArchiveStatus
 from streamer.core.arrays import F64
 from streamer.core.errors import Reason
 from streamer.monitoring.drift import DETECTOR
 from streamer.monitoring.monitor import WINDOWS, Monitor
 from streamer.monitoring.stability import Reading
-from streamer.renormalise.status import STEPS, Standing
-from streamer.serving.rerank import OUTCOMES
+from streamer.storage.generations import Life
 
 # Upper edges, in seconds. A commit is a disk write; an event waits for a micro-batch; most requests take under 2 ms.
 COMMIT = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
@@ -33,6 +32,22 @@ REQUEST = (0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.015, 0.025, 0.05, 0.1, 
 # Outcomes of a request, in Connect's spelling; a rarer one appears with its first request.
 CODES = ("ok", "invalid_argument", "deadline_exceeded", "unauthenticated", "unavailable", "internal")
 OTHER_METHOD = "other"  # label of every method that is not ours, so that a client cannot make labels up
+
+
+STEPS = ("cut", "read", "train", "write", "catch up", "gate", "swap", "watch")  # as the seconds of a life name them
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationReadings:
+    """Of one moment."""
+
+    age_s: float  # of the live one, since its cut; g0 was never cut: since its state was made
+    events: int  # learned since then
+    step: str  # one of STEPS, under way; empty for none
+    outcomes: Mapping[str, int]  # of renormalisations, since the process started
+    shown: Life | None  # the one under way, once it is at the gate; before that the last; None: there was none
+    every_s: float | None  # the schedule
+    min_events: int  # fewer since the cut, and the schedule passes by
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +67,7 @@ class Readings:
     norms: Callable[[], Iterable[Reading]]  # about 1 ms a learner, like the widths
     widths: Callable[[], Iterable[Reading]]
     champions: Callable[[], Iterable[tuple[str, str, bool]]]  # of each learner: its name, kind, and whether it answers
-    standing: Callable[[], Standing]
+    standing: Callable[[], GenerationReadings]
 
 
 class Histogram:
@@ -96,7 +111,7 @@ class Metrics:
         }
         self._methods = frozenset(methods)
         self._rerankings: dict[tuple[str, ...], Histogram] = {
-            (reranker, outcome): Histogram(RERANK) for outcome in OUTCOMES if reranker
+            (reranker, outcome): Histogram(RERANK) for outcome in RERANKING_OUTCOMES if reranker
         }
         self._rejected = dict.fromkeys(Reason, 0)
         self._registry = CollectorRegistry()
@@ -237,7 +252,7 @@ def _stability(readings: Readings) -> Iterator[Metric]:
     yield from (refused, norms, widths)
 
 
-def _renormalisation(found: Standing, generation: str) -> Iterator[Metric]:
+def _renormalisation(found: GenerationReadings, generation: str) -> Iterator[Metric]:
     """Without series of steps, errors and churn until there was a renormalisation."""
     yield _one(Gauge("streamer_generation_info", "The generation that answers.", labels=["generation"]), 1, generation)
     yield Gauge("streamer_generation_age_seconds", "Time since the cut of the one that answers.", found.age_s)

@@ -5,17 +5,14 @@ read from live rows, a sample evenly spaced over the table, from any thread whil
 Cost: 0.3 to 1 ms a learner for 1,000 rows of each side, when somebody asks; nothing where events are learned.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sized
 from typing import NamedTuple
 
 import numpy as np
 
 from streamer.core.arrays import F64, I32
-from streamer.core.protocols import Guarded, Watched
+from streamer.core.protocols import Guarded, OnlineLearner, Watched
 from streamer.core.tables import Side, spaced
-from streamer.stream.items import Items
-from streamer.stream.learners import Learners
-from streamer.stream.users import Users
 
 SAMPLED_ROWS = 1000
 QUANTILES = {"p50": 0.5, "p95": 0.95, "max": 1.0}
@@ -33,12 +30,13 @@ class Reading(NamedTuple):
 class Stability:
     """Looks at the live rows of all learners; from any thread."""
 
-    def __init__(self, learners: Learners, users: Users, items: Items) -> None:
-        self._learners, self._users, self._items = learners, users, items
+    def __init__(self, learners: Mapping[str, OnlineLearner], sample_users: Callable[[int], I32], items: Sized) -> None:
+        """Learners by name; `sample_users` answers rows of at most so many users in memory; `items` has a row for each."""
+        self._learners, self._sample_users, self._items = learners, sample_users, items
 
     def refused(self) -> Mapping[str, int]:
         """Steps refused so far, by learner."""
-        return {name: made.refused for name, made in self._learners.by_name.items() if isinstance(made, Guarded)}
+        return {name: made.refused for name, made in self._learners.items() if isinstance(made, Guarded)}
 
     def norms(self) -> Iterator[Reading]:
         """Quantiles of the rows' lengths; nothing of a side without rows."""
@@ -56,10 +54,10 @@ class Stability:
 
     def _watched(self) -> Iterator[tuple[str, Watched, Side, I32]]:
         sampled: dict[Side, I32] = {
-            "user": self._users.sample(SAMPLED_ROWS),
+            "user": self._sample_users(SAMPLED_ROWS),
             "item": spaced(len(self._items), SAMPLED_ROWS),
         }
-        for name, made in self._learners.by_name.items():
+        for name, made in self._learners.items():
             if isinstance(made, Watched):
                 for side, rows in sampled.items():
                     if len(rows):

@@ -29,7 +29,8 @@ from streamer.core.events import LOG, Message, Offsets, Record, UserRemoval, Use
 from streamer.core.protocols import Row
 from streamer.core.tables import Table
 from streamer.privacy.erasure import Erasure
-from streamer.renormalise import generations, manifest
+from streamer.renormalise import manifest
+from streamer.storage import generations
 from streamer.storage.archive.archive import FOLDER, Archive
 from streamer.storage.archive.archiver import Archiver
 from streamer.storage.log import EmbeddedLog

@@ -20,8 +20,8 @@ from safetensors.numpy import load, save
 from streamer.core.arrays import Array
 from streamer.core.errors import BadGeneration
 from streamer.renormalise.churn import Churn
-from streamer.renormalise.generations import write_atomically
 from streamer.renormalise.training import Retrained
+from streamer.storage.files import write_atomically
 
 FORMAT = 1
 _MANIFEST, _IDS, _SUFFIX = "manifest.json", "ids", ".safetensors"

@@ -11,8 +11,8 @@ from pathlib import Path
 from streamer.core.errors import SourceLost
 from streamer.core.protocols import Source
 from streamer.renormalise import manifest
-from streamer.renormalise.generations import FIRST, place
 from streamer.renormalise.training import Retrained, put_in
+from streamer.storage.generations import FIRST, place
 from streamer.stream.ledger import GRAFT, JournalSource, Run, lineage, note
 from streamer.stream.memory import Memory
 

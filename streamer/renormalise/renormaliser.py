@@ -23,11 +23,12 @@ from streamer.core.answers import Generations
 from streamer.core.errors import BadGeneration, StreamerError
 from streamer.core.events import TopicPartition
 from streamer.core.settings import Settings
-from streamer.renormalise import gate, generations
-from streamer.renormalise.generations import JOB, UNDER_WAY, Life, Progress, Stage, told
+from streamer.renormalise import gate
 from streamer.renormalise.shadow import Lanes, Shadow, Stopped
 from streamer.renormalise.training_process import TrainingProcess
 from streamer.renormalise.triggers import Asked, Occasions
+from streamer.storage import generations
+from streamer.storage.generations import JOB, UNDER_WAY, Life, Progress, Stage, told
 from streamer.stream.memory import Memory
 
 LOG = logging.getLogger("streamer.renormaliser")

@@ -19,8 +19,9 @@ from streamer.core.events import Offsets, sequence_of
 from streamer.core.protocols import Source
 from streamer.core.settings import SERVED_RECORDS, Settings
 from streamer.monitoring.stability import Stability
-from streamer.renormalise import gate, generations
+from streamer.renormalise import gate
 from streamer.serving.recommend import Recommender
+from streamer.storage import generations
 from streamer.stream.engine import Engine
 from streamer.stream.ledger import SWAP, JournalSource, beyond, newest, note
 from streamer.stream.memory import Memory
@@ -233,7 +234,9 @@ class Shadow:
         )
         if live_ratings != our_ratings:  # it was named after the cut
             return f"{champion} was asked {our_ratings:,} times in it, {live_ratings:,} in the live one: they do not pair up"
-        both = [Stability(m.learners, m.users, m.items) for m in (self._lanes.live().memory, self.memory)]
+        both = [
+            Stability(m.learners.by_name, m.users.sample, m.items) for m in (self._lanes.live().memory, self.memory)
+        ]
         live = {(n.learner, n.side, n.of): n.value for n in both[0].norms()}
         for learner, side, of, norm in both[1].norms():
             if not isfinite(norm):

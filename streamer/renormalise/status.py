@@ -2,40 +2,26 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from streamer.core.settings import RenormalisationSettings
-from streamer.renormalise import generations
-from streamer.renormalise.generations import Life, Stage
+from streamer.monitoring.metrics import GenerationReadings
 from streamer.renormalise.renormaliser import Renormaliser
+from streamer.storage import generations
+from streamer.storage.generations import Life, Stage
 from streamer.stream.memory import Memory
 
-STEPS = ("cut", "read", "train", "write", "catch up", "gate", "swap", "watch")  # as the seconds of a life name them
 _TRAINING = ("read", "train", "write")
 _STEP: Mapping[Stage, str] = {"trained": "catch up", "catching up": "catch up", "gate": "gate", "live": "watch"}
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """Of one moment."""
-
-    age_s: float  # of the live one, since its cut; g0 was never cut: since its state was made
-    events: int  # learned since then
-    step: str  # one of STEPS, under way; empty for none
-    outcomes: Mapping[str, int]  # of renormalisations, since the process started
-    shown: Life | None  # the one under way, once it is at the gate; before that the last; None: there was none
-    every_s: float | None  # the schedule
-    min_events: int  # fewer since the cut, and the schedule passes by
-
-
-def standing(renormaliser: Renormaliser, memory: Memory, chosen: RenormalisationSettings) -> Standing:
+def standing(renormaliser: Renormaliser, memory: Memory, chosen: RenormalisationSettings) -> GenerationReadings:
     """As of now, from any thread; `memory` is that of the live one. Cost: some us; a small file is read once a generation."""
     began_ms, cut_events = _cut(memory.store.folder, memory.store.generation)
     current = renormaliser.current
     shown = current if current is not None and current.scores else renormaliser.last
-    return Standing(
+    return GenerationReadings(
         age_s=max(0.0, time.time() - began_ms / 1000),
         events=memory.monitor.learned - cut_events,
         step=step(current, renormaliser.progress.step),

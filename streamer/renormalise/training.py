@@ -25,9 +25,9 @@ from streamer.core.settings import RenormalisationSettings
 from streamer.models import ALSO_REFITTED_BY, REFITTED_BY, trainer
 from streamer.models.offline import CLICK_FACTORISING, FACTORISING
 from streamer.renormalise.churn import Churn, compared
+from streamer.renormalise.side_information import side_information
 from streamer.stream.history import PAGE_ITEMS, SEEN_WINDOW
 from streamer.stream.memory import Memory
-from streamer.study.training_data import side_information
 
 LOG = logging.getLogger("streamer.training")
 COMPLETE = 0.99  # share of the events that a history must hold to begin with nothing

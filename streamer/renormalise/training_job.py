@@ -11,16 +11,16 @@ from pathlib import Path
 
 import msgspec
 
-from streamer.app import learners
 from streamer.core.errors import BadGeneration
 from streamer.core.events import TopicPartition
 from streamer.core.settings import Settings
 from streamer.models import REFITTED_BY
 from streamer.renormalise import manifest
-from streamer.renormalise.generations import JOB, Life, Progress, life, place
 from streamer.renormalise.rebuild import graft
 from streamer.renormalise.training import candidate, retrained
+from streamer.serving.opening import learners
 from streamer.storage.archive.archive import Archive
+from streamer.storage.generations import JOB, Life, Progress, life, place
 from streamer.storage.state import RocksStore
 from streamer.stream.memory import Memory, meaning
 

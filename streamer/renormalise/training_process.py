@@ -13,8 +13,8 @@ from pathlib import Path
 import msgspec
 
 from streamer.core.errors import StreamerError
-from streamer.renormalise import generations
-from streamer.renormalise.generations import PROGRESS, Progress
+from streamer.storage import generations
+from streamer.storage.generations import PROGRESS, Progress
 
 TRIES = 3  # of a training whose process is killed, by somebody or for want of memory
 _LOG = logging.getLogger("streamer.training_process")

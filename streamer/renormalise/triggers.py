@@ -8,7 +8,7 @@ from typing import NamedTuple
 from streamer.core.errors import StreamerError
 from streamer.core.settings import RenormalisationSettings
 from streamer.monitoring.monitor import WINDOWS, Errors
-from streamer.renormalise import generations
+from streamer.storage import generations
 from streamer.stream.memory import Memory
 
 

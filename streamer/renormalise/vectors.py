@@ -14,15 +14,15 @@ import msgspec
 from streamer.core.errors import BadState, StreamerError
 from streamer.models import ALSO_REFITTED_BY
 from streamer.models.offline.clicks.vector_file import read
-from streamer.renormalise import generations
-from streamer.renormalise.generations import UNDER_WAY, Life, Progress
 from streamer.renormalise.renormaliser import WATCHED
 from streamer.renormalise.training import candidate
 from streamer.renormalise.training_job import Report, Told, archived, train
+from streamer.serving.opening import remembered
+from streamer.storage import generations
 from streamer.storage.archive.archive import Archive
+from streamer.storage.generations import UNDER_WAY, Life, Progress
 from streamer.storage.state import RocksStore
 from streamer.stream.ledger import SWAP, note
-from streamer.study.inspection import remembered
 
 TRIGGER = "import"
 

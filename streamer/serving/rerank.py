@@ -14,14 +14,15 @@ from queue import SimpleQueue
 
 import numpy as np
 
+from streamer.core.answers import RERANKING_OUTCOMES
 from streamer.core.arrays import F32, I32
 from streamer.core.batch import UserView
 from streamer.core.errors import BadSettings
 from streamer.core.protocols import OnlineLearner
 from streamer.core.settings import ServerSettings
 
-RERANKED, LATE, BUSY, ERROR, NOT_FINITE = OUTCOMES = ("reranked", "late", "busy", "error", "not_finite")
-Told = Callable[[str, float], None]  # one of OUTCOMES, and for how many seconds the answer waited
+RERANKED, LATE, BUSY, ERROR, NOT_FINITE = RERANKING_OUTCOMES
+Told = Callable[[str, float], None]  # one of RERANKING_OUTCOMES, and for how many seconds the answer waited
 
 
 def reranker(server: ServerSettings, told: Callable[[str, str, float], None]) -> "Reranker | None":

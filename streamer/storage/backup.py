@@ -21,8 +21,8 @@ import msgspec
 from streamer import __version__
 from streamer.core.answers import BackupMade, NextOffset
 from streamer.core.errors import BadState, StoreUnavailable, StreamerError
-from streamer.renormalise import generations
-from streamer.storage.archive.manifest import link_or_copy, sync_folder
+from streamer.storage import generations
+from streamer.storage.files import link_or_copy, sync_folder
 from streamer.storage.log import EmbeddedLog
 from streamer.storage.state import Digest, RocksStore
 

@@ -18,15 +18,15 @@ from streamer.core.errors import BadState
 from streamer.core.events import Offsets, TopicPartition
 from streamer.core.protocols import Kind, Row, Rows
 from streamer.core.settings import LearningSettings
-from streamer.renormalise import generations
+from streamer.storage import generations
 from streamer.storage.rocks import Rocks
-from streamer.stream import removals as receipts
 
 FORMAT = 2
 LEARNED = "learned"  # what the tables of learners begin with
 PROMOTED = "champions"  # kind -> the learner that was promoted for it
+REMOVALS_UNDER_WAY, REMOVALS_DONE = "forgetting", "receipts"  # tables of streamer.stream.removals
 # A promotion changes answers, and nothing that is learned; a receipt is about files.
-OUTSIDE_DIGEST = ("journal", "dead-letters", PROMOTED, receipts.OPEN, receipts.DONE)
+OUTSIDE_DIGEST = ("journal", "dead-letters", PROMOTED, REMOVALS_UNDER_WAY, REMOVALS_DONE)
 _NUL = b"\0"
 
 

@@ -14,7 +14,7 @@ import msgspec
 from streamer.core.errors import BadState
 from streamer.core.events import LOG, Offsets, Record, TopicPartition, sequence_of
 from streamer.core.protocols import Row, Source, StateStore
-from streamer.renormalise.generations import FIRST
+from streamer.storage.generations import FIRST
 
 GRAFT, SWAP = "generation", "swap"  # topics of notes; the partition is the generation's number
 _NO_SEQUENCE = -1  # their `first`

@@ -11,9 +11,9 @@ import msgspec
 
 from streamer.core.events import Record, TopicPartition, sequence_of
 from streamer.core.protocols import Row, StateStore
+from streamer.storage.state import REMOVALS_DONE, REMOVALS_UNDER_WAY
 
-OPEN, DONE = "forgetting", "receipts"  # tables; neither is in the digest
-_NEWEST = b""  # of DONE: the number that was given last
+_NEWEST = b""  # of REMOVALS_DONE: the number that was given last
 
 # pending: to be erased. erased: in no row and no record; files are written anew without it. complete: in no file.
 Stage: TypeAlias = Literal["pending", "erased", "complete"]
@@ -62,7 +62,7 @@ class Receipts:
 
     def changed(self) -> Sequence[Row]:
         """See protocols.Persistent."""
-        given = [Row(DONE, _NEWEST, self._newest.to_bytes(8, "big"))] if self._new else []
+        given = [Row(REMOVALS_DONE, _NEWEST, self._newest.to_bytes(8, "big"))] if self._new else []
         return [*rows(self._new), *given]
 
     def committed(self) -> None:
@@ -77,23 +77,28 @@ def rows(receipts: Sequence[Receipt]) -> list[Row]:
     for receipt in receipts:
         key, value = receipt.number.to_bytes(8, "big"), _ENCODER.encode(receipt)
         done = receipt.stage == "complete"
-        found += [Row(DONE, key, value if done else None), Row(OPEN, key, None if done else value)]
+        found += [
+            Row(REMOVALS_DONE, key, value if done else None),
+            Row(REMOVALS_UNDER_WAY, key, None if done else value),
+        ]
     return found
 
 
 def newest(store: StateStore) -> int:
     """The number that was given last, 0 for none."""
-    (value,) = store.read(DONE, [_NEWEST])
+    (value,) = store.read(REMOVALS_DONE, [_NEWEST])
     return int.from_bytes(value, "big") if value else 0
 
 
 def unfinished(store: StateStore) -> list[Receipt]:
     """Those that are not complete, the oldest first."""
-    return [_DECODER.decode(value) for _, value in store.scan(OPEN)]
+    return [_DECODER.decode(value) for _, value in store.scan(REMOVALS_UNDER_WAY)]
 
 
 def receipt(store: StateStore, number: int) -> Receipt | None:
     """The receipt with a number; None when it was never given."""
     key = number.to_bytes(8, "big")
-    value = store.read(OPEN, [key])[0] or store.read(DONE, [key])[0]  # it moves from the one to the other
+    value = (
+        store.read(REMOVALS_UNDER_WAY, [key])[0] or store.read(REMOVALS_DONE, [key])[0]
+    )  # it moves from the one to the other
     return _DECODER.decode(value) if value else None

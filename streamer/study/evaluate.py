@@ -17,7 +17,6 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from streamer.app import learners
 from streamer.core.arrays import F32, F64
 from streamer.core.batch import RATING, Batch
 from streamer.core.errors import StoreUnavailable, StreamerError
@@ -26,6 +25,7 @@ from streamer.core.protocols import Source
 from streamer.core.settings import EVALUATED_RECORDS, KafkaSettings, Settings
 from streamer.models import learner
 from streamer.monitoring.monitor import DUPLICATE, LEARNED, Monitor
+from streamer.serving.opening import learners
 from streamer.storage.state import RocksStore
 from streamer.stream.engine import Engine
 from streamer.stream.memory import Memory

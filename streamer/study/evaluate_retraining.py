@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from streamer.app import learners
 from streamer.core.answers import Score
 from streamer.core.arrays import F64, I64
 from streamer.core.batch import RATING, Batch, Events
@@ -27,6 +26,7 @@ from streamer.core.settings import EVALUATED_RECORDS, Settings
 from streamer.renormalise import gate
 from streamer.renormalise.churn import Churn
 from streamer.renormalise.training import ALL, Candidate, put_in, retrained
+from streamer.serving.opening import learners
 from streamer.storage.state import RocksStore
 from streamer.stream.memory import Memory
 

@@ -1,6 +1,6 @@
 """What a state holds, for people and programs; opens it read-only, beside a live process too."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
@@ -10,19 +10,16 @@ import numpy as np
 
 from streamer.core.errors import BadState
 from streamer.core.events import ItemUpdate, UserUpdate
-from streamer.core.protocols import Kind, OnlineLearner
-from streamer.core.settings import KafkaSettings, LearningSettings, Settings, StateSettings
+from streamer.core.protocols import Kind
 from streamer.core.tables import Table
-from streamer.models import learner
+from streamer.serving.opening import recorded_learner, recorded_memory, remembered
 from streamer.serving.posterior import posterior
 from streamer.serving.questions import questions
 from streamer.serving.recommend import POPULARITY, Recommender
 from streamer.storage.state import LEARNED, Digest, Meta, RocksStore
 from streamer.stream.dead_letters import dead_letters
 from streamer.stream.history import BLOCK_EVENTS, BLOCKS, EVENT, KEPT_EVENTS, block_key
-from streamer.stream.learners import Learners
 from streamer.stream.ledger import journal
-from streamer.stream.memory import Memory
 
 SHOWN_EVENTS = 10
 
@@ -75,7 +72,7 @@ class Inspection:
 
     def questions(self, user_id: str, limit: int, port: int) -> Answer:
         """What to ask a user about, see questions.py, and how to answer on `port`; raises StreamerError where that cannot be said."""
-        memory = _memory(self._store, self._meta)
+        memory = recorded_memory(self._store, self._meta)
         found = questions(memory, Recommender(memory, memory.learners.by_name[POPULARITY]), user_id, limit)
         rows = [
             (one.item_id, one.title, f"{one.known_to:.0%}", f"{one.narrows:.1%}", f"{one.deviation:.2f}")
@@ -87,7 +84,7 @@ class Inspection:
     def _learners(self) -> dict[str, dict[str, Table]]:
         made = self._meta.settings["learners"]
         assert isinstance(made, dict)
-        return {name: dict(_made(name, 0, given).tables()) for name, given in made.items()}
+        return {name: dict(recorded_learner(name, 0, given).tables()) for name, given in made.items()}
 
     def _vectors(self, side: str, external_id: str) -> dict[str, list[float]]:
         found = {}
@@ -103,7 +100,7 @@ class Inspection:
         key = user_id.encode()
         head, profile = (self._store.read(table, [key])[0] for table in ("users/head", "users/profile"))
         known = msgspec.json.decode(profile, type=UserUpdate) if profile else None
-        believed = posterior(_memory(self._store, self._meta), user_id) if head or known else None
+        believed = posterior(recorded_memory(self._store, self._meta), user_id) if head or known else None
         in_words = [
             *([f"profile: {msgspec.json.encode(known).decode()}"] if known else []),
             *(believed.sentences() if believed else []),
@@ -242,44 +239,6 @@ def answered(folder: str, ask: Callable[[Recommender], Answered]) -> Answered:
         return ask(Recommender(memory, memory.learners.by_name[POPULARITY]))
     finally:
         store.close()
-
-
-def remembered(store: RocksStore) -> tuple[Memory, Settings]:
-    """What a streamer on this state would hold in memory, and the settings with which it was made; raises BadState for an empty one."""
-    meta = store.meta()
-    if meta is None:
-        raise BadState(f"the state in {store.folder} is empty: nothing was ever learned into it")
-    return _memory(store, meta), _settings(meta)
-
-
-def _memory(store: RocksStore, meta: Meta) -> Memory:
-    """What a streamer on this state would hold in memory."""
-    made = meta.settings["learners"]
-    assert isinstance(made, dict)
-    names = list(made)
-    chosen = [_made(name, _seed(meta), made[name]) for name in names]
-    return Memory(Learners(chosen, meta.champions), _settings(meta), store)
-
-
-def _made(name: str, seed: int, recorded: Mapping[str, int]) -> OnlineLearner:
-    """A learner of the sizes that its state was made with."""
-    return learner(name, seed=seed, dim=recorded.get("dim"), latent_dim=recorded.get("latent_dim"))
-
-
-def _seed(meta: Meta) -> int:
-    return msgspec.convert(meta.settings["seed"], int)
-
-
-def _settings(meta: Meta) -> Settings:
-    """Those with which the state was made."""
-    learning = {field: value for field, value in meta.settings.items() if field in LearningSettings.__struct_fields__}
-    dedupe = msgspec.convert(meta.settings["dedupe_events"], int)
-    kafka = "as recorded" if meta.settings["source"] == "kafka" else ""
-    return Settings(
-        learning=msgspec.convert(learning, LearningSettings),
-        state=StateSettings(dedupe_events=dedupe),
-        kafka=KafkaSettings(kafka=kafka),
-    )
 
 
 def _when(time_ms: int) -> str:

@@ -1,7 +1,7 @@
 """A file, a folder or an archive as one `Dataset`: read, decoded and admitted as the service does it, without a learner."""
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,12 +9,13 @@ import msgspec
 import numpy as np
 from numpy.typing import DTypeLike
 
-from streamer.core.arrays import F32, Array
+from streamer.core.arrays import Array
 from streamer.core.batch import Batch
-from streamer.core.dataset import Dataset, SideInformation
+from streamer.core.dataset import Dataset
 from streamer.core.protocols import Source
 from streamer.core.settings import EVALUATED_RECORDS, KafkaSettings, Settings
 from streamer.monitoring.monitor import DUPLICATE
+from streamer.renormalise.side_information import side_information
 from streamer.storage.state import RocksStore
 from streamer.stream.learners import Learners
 from streamer.stream.memory import Memory
@@ -80,26 +81,3 @@ def _read(source: Source, memory: Memory, settings: Settings, progress: Progress
     )  # fmt: skip
     duplicates = sum(outcomes[DUPLICATE] for outcomes in memory.monitor.events.values())
     return History(data, dict(memory.monitor.dead_letters), duplicates)
-
-
-def side_information(memory: Memory, user_ids: Sequence[str]) -> SideInformation:
-    """What the catalogue and profiles say: of all items, by row, and of these users, by place. Cost: a look at each profile."""
-    items, names = memory.items, memory.categories.names
-    years = [
-        items.catalogue[item_id].attributes.get("year") if item_id in items.catalogue else None for item_id in items.ids
-    ]
-    groups: F32 = np.zeros((len(user_ids), len(memory.users.profiles.group_of)), dtype=np.float32)
-    for row, user_id in enumerate(user_ids):
-        _, of = memory.users.profiles.read(memory.users.profile(user_id))
-        groups[row, list(of)] = 1.0
-    bits = np.unpackbits(memory.categories.words.values[: len(items)].view(np.uint8), axis=1, bitorder="little")
-    return SideInformation(
-        user_ids=user_ids,
-        item_ids=list(items.ids),
-        titles=[items.title(item_id) for item_id in items.ids],
-        category_names=list(names),
-        categories=bits[:, : len(names)].astype(np.float32),
-        years=np.array([year if type(year) in (int, float) else np.nan for year in years], dtype=np.float32),
-        group_names=list(memory.users.profiles.group_of),
-        groups=groups,
-    )

@@ -22,10 +22,11 @@ from streamer.core.errors import BadState
 from streamer.core.events import Rating, message
 from streamer.doctor import Check, examine
 from streamer.producers.kafka import KafkaSink
-from streamer.renormalise import generations, manifest
-from streamer.renormalise.generations import Life
+from streamer.renormalise import manifest
 from streamer.renormalise.manifest import Manifest
 from streamer.renormalise.training import Retrained
+from streamer.storage import generations
+from streamer.storage.generations import Life
 from streamer.storage.rocks import Rocks
 from streamer.storage.state import RocksStore
 

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from learning import Nobody, settings
 
-from streamer.app import learners
 from streamer.checks.batches import Feed, Happening, happenings, rating, with_rows
 from streamer.consumers.files import FileSource
 from streamer.core.arrays import F32, F64, I32
 from streamer.core.batch import RATING, Batch
 from streamer.models import learner
 from streamer.models.hybrid.bayesian_hybrid import BayesianHybrid, BayesianHybridParameters
+from streamer.serving.opening import learners
 from streamer.storage.state import RocksStore
 from streamer.stream.engine import Engine
 from streamer.stream.memory import Memory

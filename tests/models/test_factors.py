@@ -20,8 +20,9 @@ from streamer.models.offline import FACTORISING, MODELS, model
 from streamer.models.offline.factorisation import factors
 from streamer.models.offline.factorisation.factors import FactorsParameters, FittedFactors, put, shortened
 from streamer.producers.client import Client
-from streamer.renormalise import generations, manifest
+from streamer.renormalise import manifest
 from streamer.renormalise.training import candidate, retrained
+from streamer.storage import generations
 
 SAME = 1e-4
 

@@ -13,17 +13,17 @@ import pytest
 from streamer.core.answers import ArchiveStatus, Score
 from streamer.core.errors import Reason
 from streamer.core.events import Rating, Record
-from streamer.monitoring.metrics import CODES, Histogram, Metrics, Readings
+from streamer.monitoring.metrics import CODES, STEPS, GenerationReadings, Histogram, Metrics, Readings
 from streamer.monitoring.monitor import OUTCOMES, Monitor
 from streamer.monitoring.stability import Reading
-from streamer.renormalise.generations import Life, Stage
-from streamer.renormalise.status import STEPS, Standing, step
+from streamer.renormalise.status import step
+from streamer.storage.generations import Life, Stage
 
 METHODS = ("Recommend", "Predict", "Publish")
 Series = dict[str, float]
 
 
-STANDING = Standing(
+STANDING = GenerationReadings(
     age_s=600.0,
     events=70,
     step="",
@@ -34,7 +34,7 @@ STANDING = Standing(
 )
 
 
-def made(monitor: Monitor | None = None, standing: Standing = STANDING) -> Metrics:
+def made(monitor: Monitor | None = None, standing: GenerationReadings = STANDING) -> Metrics:
     readings = Readings(
         generation="g1",
         monitor=monitor or Monitor([("bias", "ratings"), ("skip-gram", "clicks")]),

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from learning import Nobody, learn, records, settings
 
-from streamer.app import learners
 from streamer.consumers.files import FileSource
 from streamer.consumers.memory import Abort, Entry, MemorySource
 from streamer.core.events import RATINGS, Click, Event, Rating, Record, UserRemoval
 from streamer.models import LEARNERS
 from streamer.monitoring.repeated_input import WINDOW_EVENTS, Refeeding
+from streamer.serving.opening import learners
 from streamer.storage.state import RocksStore
 from streamer.stream.engine import Engine
 from streamer.stream.memory import Memory

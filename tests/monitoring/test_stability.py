@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from learning import Nobody, records, settings
 
-from streamer.app import learners
 from streamer.consumers.memory import MemorySource
 from streamer.core.events import Event, ItemUpdate, Rating, Record
 from streamer.core.tables import spaced
 from streamer.models import LEARNERS
 from streamer.monitoring.stability import SAMPLED_ROWS, Stability
+from streamer.serving.opening import learners
 from streamer.storage.state import RocksStore
 from streamer.stream.engine import Engine
 from streamer.stream.memory import Memory

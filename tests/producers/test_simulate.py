@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from learning import Nobody, settings
 
-from streamer.app import learners
 from streamer.consumers.memory import MemorySink
 from streamer.consumers.stream import StreamSource
 from streamer.core.arrays import Array
@@ -25,6 +24,7 @@ from streamer.producers.replay import replay
 from streamer.producers.simulate import Simulation, World
 from streamer.producers.titles import CATEGORIES, DISTINCT, title
 from streamer.producers.world import DAY_MS, RATED, START_MS
+from streamer.serving.opening import learners
 from streamer.storage.state import RocksStore
 from streamer.stream.engine import Engine
 from streamer.stream.memory import Memory

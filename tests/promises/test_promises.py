@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from learning import Nobody, digest, events, learn, records, settings
 
-from streamer.app import learners
 from streamer.consumers.memory import Abort, Entry, MemorySource
 from streamer.core.events import LOG, Offsets
 from streamer.core.protocols import Probed, Row
+from streamer.serving.opening import learners
 from streamer.serving.recommend import POPULARITY, Recommender
 from streamer.storage.state import RocksStore
 from streamer.stream.engine import Engine

@@ -13,10 +13,10 @@ from broker import Broker
 from learning import Nobody, digest, settings
 from process import DEADLINE_S, Streamer, run, streamer
 
-from streamer.app import learners
 from streamer.consumers.kafka import KafkaSource
 from streamer.core.events import Click, ItemUpdate, Message, Rating, message
 from streamer.producers.kafka import KafkaSink
+from streamer.serving.opening import learners
 from streamer.storage.state import RocksStore
 from streamer.stream.engine import Engine
 from streamer.stream.ledger import JournalSource, journal

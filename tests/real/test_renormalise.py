@@ -25,10 +25,11 @@ from streamer.core.events import CLICKS, RATINGS, Click, Rating, message
 from streamer.producers.client import Client
 from streamer.producers.http import wire
 from streamer.producers.simulate import World
-from streamer.renormalise import generations, manifest
-from streamer.renormalise.generations import PROGRESS, Life, Progress
+from streamer.renormalise import manifest
 from streamer.renormalise.rebuild import rebuild
 from streamer.renormalise.training_job import archived, retrain
+from streamer.storage import generations
+from streamer.storage.generations import PROGRESS, Life, Progress
 from streamer.storage.log import EmbeddedLog, LogSource
 from streamer.storage.state import Digest, RocksStore
 from streamer.stream.ledger import journal

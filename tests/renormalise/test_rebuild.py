@@ -10,9 +10,10 @@ from partitions import Shuffled, partitioned
 from streamer.app import opened
 from streamer.core.arrays import Array
 from streamer.core.errors import BadGeneration, SourceLost
-from streamer.renormalise import generations, manifest
+from streamer.renormalise import manifest
 from streamer.renormalise.rebuild import graft, rebuild
 from streamer.renormalise.training import Retrained
+from streamer.storage import generations
 from streamer.stream.engine import Engine
 from streamer.stream.ledger import SWAP, Run, journal, note
 from streamer.stream.memory import Memory

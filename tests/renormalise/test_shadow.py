@@ -14,8 +14,8 @@ from streamer.app import opened
 from streamer.consumers.memory import MemorySource
 from streamer.core.events import LOG, Offsets, Record
 from streamer.core.protocols import Source
-from streamer.renormalise import generations
 from streamer.renormalise.shadow import Live, Shadow
+from streamer.storage import generations
 from streamer.storage.state import RocksStore
 from streamer.stream.engine import Engine
 from streamer.stream.ledger import GRAFT, note

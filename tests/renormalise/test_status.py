@@ -5,8 +5,8 @@ from pathlib import Path
 
 from learning import events, learn, records
 
-from streamer.renormalise.generations import FIRST, Life, Moment, began_ms
-from streamer.renormalise.generations import life as life_of
+from streamer.storage.generations import FIRST, Life, Moment, began_ms
+from streamer.storage.generations import life as life_of
 
 
 def test_a_generation_is_as_old_as_its_cut_whatever_came_after_it(tmp_path: Path) -> None:

@@ -9,12 +9,12 @@ import pytest
 from learning import settings
 from training import CHOSEN, Fed
 
-from streamer.app import learners
 from streamer.core.batch import CLICK, RATING, Events
 from streamer.core.errors import BadSettings, StreamerError
 from streamer.core.settings import RenormalisationSettings
 from streamer.models import REFITTED_BY
 from streamer.renormalise.training import Candidate, Retrained, candidate, candidates, put_in, retrained, whole
+from streamer.serving.opening import learners
 from streamer.storage.state import RocksStore
 from streamer.stream.memory import Memory
 

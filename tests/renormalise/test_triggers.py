@@ -10,10 +10,10 @@ from learning import learn, records, settings
 from streamer.app import opened
 from streamer.core.events import Rating
 from streamer.core.settings import RenormalisationSettings
-from streamer.renormalise import generations
-from streamer.renormalise.generations import Life, record
 from streamer.renormalise.shadow import Live
 from streamer.renormalise.triggers import Occasions
+from streamer.storage import generations
+from streamer.storage.generations import Life, record
 from streamer.stream.memory import Memory
 
 

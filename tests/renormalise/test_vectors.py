@@ -14,9 +14,9 @@ from streamer.app import opened
 from streamer.cli import group
 from streamer.core.errors import BadState, StreamerError
 from streamer.models.offline.clicks.vector_file import read, write
-from streamer.renormalise import generations
 from streamer.renormalise.rebuild import rebuild
 from streamer.renormalise.vectors import imported
+from streamer.storage import generations
 from streamer.storage.log import EmbeddedLog, LogSource
 from streamer.storage.state import Digest, RocksStore
 from streamer.stream.ledger import journal

@@ -11,12 +11,12 @@ from recommending import GENRES, Told, genre_of, genres
 
 from streamer.api.memory import MemoryAnswers
 from streamer.api.thread import serving
-from streamer.app import learners
 from streamer.consumers.files import FileSource
 from streamer.core.answers import Recommendation
 from streamer.core.errors import BadEvent, UnknownCategory
 from streamer.core.events import Event, ItemUpdate, Rating, UserRemoval, UserUpdate
 from streamer.core.settings import SecuritySettings, ServerSettings
+from streamer.serving.opening import learners
 from streamer.serving.posterior import posterior
 from streamer.serving.recommend import POPULAR, POPULARITY, Recommender
 from streamer.storage.state import RocksStore

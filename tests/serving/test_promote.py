@@ -12,11 +12,12 @@ from process import Streamer, run, streamer
 from streamer.api import METHODS
 from streamer.api.memory import MemoryAnswers
 from streamer.api.thread import serving
-from streamer.app import App, learners
+from streamer.app import App
 from streamer.core.events import Event, ItemUpdate, Rating, UserUpdate
 from streamer.core.settings import SecuritySettings, ServerSettings
-from streamer.renormalise import generations
+from streamer.serving.opening import learners
 from streamer.serving.recommend import POPULARITY, Recommender
+from streamer.storage import generations
 from streamer.storage.state import RocksStore
 from streamer.stream.memory import Memory
 

@@ -9,12 +9,12 @@ import pytest
 from learning import settings
 from recommending import Told, clicks
 
-from streamer.app import learners
 from streamer.core.arrays import F32, I32
 from streamer.core.batch import UserView
 from streamer.core.errors import BadSettings
 from streamer.core.events import Rating
 from streamer.serving import rerank
+from streamer.serving.opening import learners
 from streamer.serving.recommend import POPULAR, POPULARITY, Recommender
 from streamer.serving.rerank import Reranker
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from learning import learn, records, settings
 
-from streamer.app import learners
 from streamer.core.errors import BadState, UnknownCategory
 from streamer.core.events import Event, ItemRemoval, ItemUpdate, Rating
 from streamer.core.protocols import Row
+from streamer.serving.opening import learners
 from streamer.storage.state import RocksStore
 from streamer.stream.categories import MOST, Categories
 from streamer.stream.memory import Memory

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from learning import Nobody, digest, events, records, settings
 
-from streamer.app import learners
 from streamer.consumers.memory import MemorySource
 from streamer.core.batch import CLICK, RATING, Batch
 from streamer.core.events import (
@@ -24,6 +23,7 @@ from streamer.core.events import (
     message,
 )
 from streamer.core.seed import event_keys, sequence_key
+from streamer.serving.opening import learners
 from streamer.storage.state import RocksStore
 from streamer.stream.encoder import DAY_MS, sequence_code
 from streamer.stream.engine import Engine

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from learning import digest, events, learn, records, settings
 
-from streamer.app import learners
 from streamer.consumers.memory import MemorySource
 from streamer.core.errors import NotAuthorised, SourceLost, SourceUnavailable, StoreUnavailable
 from streamer.core.events import LOG, Offsets, Record
+from streamer.serving.opening import learners
 from streamer.serving.recommend import POPULARITY, Recommender
 from streamer.storage.state import RocksStore
 from streamer.stream.engine import Engine

@@ -7,11 +7,11 @@ import pytest
 from learning import Nobody, digest, settings
 from partitions import Shuffled, partitioned
 
-from streamer.app import learners
 from streamer.consumers.memory import MemorySource
 from streamer.core.errors import BadState
 from streamer.core.events import LOG, Record, TopicPartition
 from streamer.core.protocols import Row, Source
+from streamer.serving.opening import learners
 from streamer.storage.state import RocksStore
 from streamer.stream.engine import Engine
 from streamer.stream.ledger import GRAFT, SWAP, JournalSource, Ledger, Run, beyond, journal, lineage, newest, note

@@ -16,7 +16,6 @@ import pytest
 from learning import records, settings
 from process import command, run
 
-from streamer.app import learners
 from streamer.consumers.files import FileSource
 from streamer.consumers.memory import MemorySource
 from streamer.core.arrays import F32, I32
@@ -27,6 +26,7 @@ from streamer.core.protocols import Kind
 from streamer.core.tables import Table
 from streamer.models import LEARNERS
 from streamer.models.popularity import AllTimeParameters
+from streamer.serving.opening import learners
 from streamer.storage.state import RocksStore
 from streamer.stream.memory import Memory
 from streamer.study.evaluate import Evaluation, evaluate

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from streamer.app import learners
 from streamer.consumers.memory import Abort, Entry, MemorySource
 from streamer.core.events import Click, Event, ItemUpdate, Offsets, Rating, Record, UserRemoval, UserUpdate, message
 from streamer.core.settings import SERVED_RECORDS, Settings, load
+from streamer.serving.opening import learners
 from streamer.storage.state import Digest, RocksStore
 from streamer.stream.engine import Engine
 from streamer.stream.memory import Memory

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 from learning import Nobody, records, settings
 
-from streamer.app import learners
 from streamer.consumers.memory import MemorySource
 from streamer.core.events import Click, Event, ItemUpdate, Rating, Record
+from streamer.serving.opening import learners
 from streamer.serving.recommend import POPULARITY, Recommender
 from streamer.storage.state import RocksStore
 from streamer.stream.engine import Engine

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 from learning import settings
 
-from streamer.app import learners
 from streamer.consumers.stream import StreamSource
 from streamer.core.batch import Batch, Events
 from streamer.core.settings import Settings
 from streamer.producers.simulate import World
+from streamer.serving.opening import learners
 from streamer.storage.state import RocksStore
 from streamer.stream.memory import Memory
 

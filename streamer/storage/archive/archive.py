@@ -21,15 +21,8 @@ from streamer.core.batch import CLICK, RATING, Events
 from streamer.core.events import CATALOGUE_TOPICS, CLICKS, LOG, RATINGS, TOPICS, USERS, Offsets, TopicPartition
 from streamer.core.seed import event_keys, sequence_key
 from streamer.core.settings import LearningSettings
-from streamer.storage.archive.manifest import (
-    File,
-    Manifest,
-    link_or_copy,
-    read_manifest,
-    remove,
-    remove_unlisted,
-    write_manifest,
-)
+from streamer.storage.archive.manifest import File, Manifest, read_manifest, remove, remove_unlisted, write_manifest
+from streamer.storage.files import link_or_copy
 
 FOLDER = "archive"  # in the data directory
 MERGED_FILES = 8  # files of a like size that become one

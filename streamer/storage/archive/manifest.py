@@ -6,9 +6,7 @@
 What is there is what the manifest lists: files that it does not name are what a crash left.
 """
 
-import errno
 import os
-import shutil
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from streamer.core.errors import BadState
+from streamer.storage.files import sync_folder
 
 MANIFEST = "_archive.json"  # tools pass over names that begin with "_"
 FORMAT = 1
@@ -78,27 +77,6 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
         os.fsync(out.fileno())
     new.replace(folder / MANIFEST)
     sync_folder(folder)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in it (of a file: its bytes) survive a power cut. Raises OSError."""
-    at = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(at)
-    finally:
-        os.close(at)
-
-
-def link_or_copy(source: Path, target: Path) -> None:
-    """The same file under another name, or on another disk a durable copy. Raises OSError."""
-    try:
-        os.link(source, target)
-        return
-    except OSError as error:
-        if error.errno not in (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK):
-            raise
-    shutil.copyfile(source, target)
-    sync_folder(target)
 
 
 def remove_unlisted(folder: Path, manifest: Manifest) -> int:

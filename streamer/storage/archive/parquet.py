@@ -22,7 +22,8 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]  # ships no types
 from streamer.core.arrays import I32, I64, Array
 from streamer.core.errors import BadState
 from streamer.core.events import LOG, TOPICS, Offsets, TopicPartition
-from streamer.storage.archive.manifest import File, read_manifest, sync_folder
+from streamer.storage.archive.manifest import File, read_manifest
+from streamer.storage.files import sync_folder
 
 GROUP_ROWS = 1 << 17  # of a row group: what a merge holds in memory at a time
 READ_TRIES = 5

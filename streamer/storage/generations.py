@@ -5,7 +5,6 @@ what it was made from (streamer.renormalise.manifest) and the record of its life
 names the live one; without it that is g0. Each state holds its own offsets, so the swap is that one replacement.
 """
 
-import os
 import re
 import shutil
 import time
@@ -16,6 +15,7 @@ import msgspec
 
 from streamer.core.answers import Generation, Score
 from streamer.core.errors import BadState, StreamerError
+from streamer.storage.files import write_atomically
 
 FIRST = "g0"
 _POINTER, _LIFE = "generation", "life.json"
@@ -135,21 +135,6 @@ def state_of(folder: Path, generation: str) -> Path:
 def point(folder: Path, generation: str) -> None:
     """Make it the live one: on the disk when this returns, and never half."""
     write_atomically(folder / _POINTER, f"{generation}\n".encode())
-
-
-def write_atomically(file: Path, content: bytes) -> None:
-    """Replace a file as a whole; what was there before, or this, survives a crash."""
-    new = file.with_name(f".{file.name}.new")
-    with new.open("wb") as out:
-        out.write(content)
-        out.flush()
-        os.fsync(out.fileno())
-    new.replace(file)
-    descriptor = os.open(file.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def record(folder: Path, life: Life) -> Life:

@@ -7,8 +7,8 @@ from learning import settings
 
 from streamer.app import opened
 from streamer.core.errors import BadState, StreamerError
-from streamer.renormalise import generations
-from streamer.renormalise.generations import Life, following, life, live, lives, mend, point, prune, record, state_of
+from streamer.storage import generations
+from streamer.storage.generations import Life, following, life, live, lives, mend, point, prune, record, state_of
 from streamer.storage.state import RocksStore
 
 

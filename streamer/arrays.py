@@ -1,0 +1,3 @@
+"""Public name of streamer.core.arrays, for plug-ins."""
+
+from streamer.core.arrays import *  # noqa: F403

@@ -1,0 +1,3 @@
+"""Public name of streamer.core.errors, for plug-ins."""
+
+from streamer.core.errors import *  # noqa: F403

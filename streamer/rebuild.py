@@ -1,0 +1,3 @@
+"""Public name of streamer.renormalise.rebuild: a state made again from its journal and archive."""
+
+from streamer.renormalise.rebuild import *  # noqa: F403

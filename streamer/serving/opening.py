@@ -1,0 +1,64 @@
+"""Learners as settings name them, or as a state recorded them: how a state is opened to be learned into or asked."""
+
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from streamer.core.errors import BadState
+from streamer.core.protocols import Kind, OnlineLearner
+from streamer.core.settings import KafkaSettings, LearningSettings, Settings, StateSettings
+from streamer.models import learner
+from streamer.serving import rerank
+from streamer.serving.recommend import POPULARITY
+from streamer.storage.state import Meta, RocksStore
+from streamer.stream.learners import Learners, gathered
+from streamer.stream.memory import Memory
+
+
+def learners(settings: Settings, promoted: Iterable[str] = ()) -> Learners:
+    """The learners that the settings name, and those that were promoted; champions first. Raises BadSettings."""
+    learning = settings.learning
+    champions: dict[Kind, str] = {"ratings": learning.rating_learner, "clicks": learning.click_learner}
+    names = [*champions.values(), POPULARITY, *learning.shadow, *promoted]
+    sizes = {"dim": learning.dim, "latent_dim": learning.latent_dim}
+    made = gathered(names, champions, lambda name: learner(name, seed=learning.seed, **sizes))
+    rerank.check(settings.server, made.by_name)
+    return made
+
+
+def remembered(store: RocksStore) -> tuple[Memory, Settings]:
+    """What a streamer on this state would hold in memory, and the settings with which it was made; raises BadState for an empty one."""
+    meta = store.meta()
+    if meta is None:
+        raise BadState(f"the state in {store.folder} is empty: nothing was ever learned into it")
+    return recorded_memory(store, meta), _settings(meta)
+
+
+def recorded_memory(store: RocksStore, meta: Meta) -> Memory:
+    """What a streamer on this state would hold in memory."""
+    made = meta.settings["learners"]
+    assert isinstance(made, dict)
+    names = list(made)
+    chosen = [recorded_learner(name, _seed(meta), made[name]) for name in names]
+    return Memory(Learners(chosen, meta.champions), _settings(meta), store)
+
+
+def recorded_learner(name: str, seed: int, recorded: Mapping[str, int]) -> OnlineLearner:
+    """A learner of the sizes that its state was made with."""
+    return learner(name, seed=seed, dim=recorded.get("dim"), latent_dim=recorded.get("latent_dim"))
+
+
+def _seed(meta: Meta) -> int:
+    return msgspec.convert(meta.settings["seed"], int)
+
+
+def _settings(meta: Meta) -> Settings:
+    """Those with which the state was made."""
+    learning = {field: value for field, value in meta.settings.items() if field in LearningSettings.__struct_fields__}
+    dedupe = msgspec.convert(meta.settings["dedupe_events"], int)
+    kafka = "as recorded" if meta.settings["source"] == "kafka" else ""
+    return Settings(
+        learning=msgspec.convert(learning, LearningSettings),
+        state=StateSettings(dedupe_events=dedupe),
+        kafka=KafkaSettings(kafka=kafka),
+    )

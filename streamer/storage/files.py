@@ -1,0 +1,42 @@
+"""Files that survive a crash whole: written to the disk before they count, replaced as one, copied by hard links."""
+
+import errno
+import os
+import shutil
+from pathlib import Path
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in it (of a file: its bytes) survive a power cut. Raises OSError."""
+    at = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(at)
+    finally:
+        os.close(at)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """The same file under another name, or on another disk a durable copy. Raises OSError."""
+    try:
+        os.link(source, target)
+        return
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK):
+            raise
+    shutil.copyfile(source, target)
+    sync_folder(target)
+
+
+def write_atomically(file: Path, content: bytes) -> None:
+    """Replace a file as a whole; what was there before, or this, survives a crash."""
+    new = file.with_name(f".{file.name}.new")
+    with new.open("wb") as out:
+        out.write(content)
+        out.flush()
+        os.fsync(out.fileno())
+    new.replace(file)
+    descriptor = os.open(file.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
