@@ -28,7 +28,7 @@ class Running:
         source = MemorySource(self.entries)
         source.seek({})
         self.engine = Engine(source, memory, Nobody(), max_records=500, commit_interval_s=3600.0)
-        self.stability = Stability(memory.learners, memory.users, memory.items)
+        self.stability = Stability(memory.learners.by_name, memory.users.sample, memory.items)
 
     def tell(self, *told: Event) -> None:
         self.entries += records(told, len(self.entries))
