@@ -166,7 +166,7 @@ def test_public_names_are_listed_and_are_what_their_home_has() -> None:
     for public, home in PUBLIC.items():
         assert f"`streamer.{public}`" in said
         there, here = import_module(f"streamer.{home}"), import_module(f"streamer.{public}")
-        names = [one for one in vars(there) if not one.startswith("_")]
+        names = getattr(there, "__all__", [one for one in vars(there) if not one.startswith("_")])
         assert all(getattr(here, one) is getattr(there, one) for one in names)
 
 
