@@ -1,92 +1,15 @@
-"""The seams. Each is a few methods; nothing inherits from them, anything that fits is one."""
+"""A learner, and what else one may offer: each a few methods that the engine, the recommender or the metrics look for."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
 
 from streamer.core.arrays import F32, F64, I32, Array
 from streamer.core.batch import Batch, Opinion, UserView
-from streamer.core.dataset import Dataset, SideInformation
-from streamer.core.events import Message, MessageParts, Offsets, Record
 from streamer.core.tables import Side, Table
 
 Kind: TypeAlias = Literal["ratings", "clicks"]
-
-
-@runtime_checkable
-class Source(Protocol):
-    """Where records are read. One thread, the engine's, calls it."""
-
-    def seek(self, offsets: Offsets) -> None:
-        """Go on from `offsets`: the next offset of each sequence; a sequence not named starts at its beginning.
-
-        Called once before the first `poll`. Raises SourceLost when an offset is no longer (or not yet) there.
-        """
-
-    def poll(self, max_records: int, timeout_s: float) -> Sequence[Record]:
-        """At most `max_records` records, in order within each sequence; empty, never None, when there are none.
-
-        Never blocks past `timeout_s`. Raises SourceUnavailable when the source is away: nothing was consumed, call again.
-        Each record is handed out once, and is not read again unless `seek` says so.
-        """
-
-    def lag(self) -> Mapping[str, Mapping[int, int]]:
-        """Records still to be handed out, by topic and partition, as far as is known without asking anybody. From any thread."""
-
-    def close(self) -> None:
-        """Let go of everything; safe to call twice."""
-
-
-@runtime_checkable
-class Hinted(Protocol):
-    """A source whose tools like to know how far we are; our own offsets are in the store."""
-
-    def hint(self, offsets: Offsets) -> None:
-        """Everything before `offsets` is committed; best effort, never blocks, never raises."""
-
-
-@runtime_checkable
-class Sink(Protocol):
-    """Where events are published; safe from several threads."""
-
-    def publish(self, messages: Sequence[Message]) -> Offsets:
-        """Append them in order; answers when they are durable, with the next offset of each sequence written to.
-
-        Raises SourceUnavailable when they could not be made durable; some may have been.
-        """
-
-    def close(self) -> None:
-        """Let go of everything; safe to call twice."""
-
-
-@runtime_checkable
-class Stream(Protocol):
-    """Events that are all there from the start, numbered from row 0 in the order they are published in: a file, a simulated world."""
-
-    @property
-    def sha256(self) -> str:
-        """Which stream this is: the same text, the same rows in the same order."""
-
-    def __len__(self) -> int:
-        """How many rows."""
-
-    def messages(self, start: int, stop: int) -> list[Message]:
-        """Rows start to stop - 1, fewer at the end. Their time is left to whoever appends them."""
-
-    def parts(self, start: int, stop: int) -> MessageParts:
-        """The parts of the same messages, for who needs no message."""
-
-    def times_ms(self, start: int, stop: int) -> list[int]:
-        """When each of these rows happened, by the stream itself; never the wall clock."""
-
-
-@runtime_checkable
-class Stateful(Protocol):
-    """What the store persists."""
-
-    def tables(self) -> Mapping[str, Table]:
-        """Tables by name; at most one of side "user". Always the same objects."""
 
 
 @runtime_checkable
@@ -114,103 +37,6 @@ class OnlineLearner(Protocol):
 
     def score(self, user: UserView, items: I32) -> F32:
         """(len(items),), higher is better, NaN where it cannot; an item of -1 is one never seen. Changes nothing."""
-
-
-@runtime_checkable
-class Trainer(Protocol):
-    """Fits a learner's tables anew on a whole history. Made by `Class(name, parameters)`; one fits one learner, once.
-
-    Deterministic: the same learner and history give the same bytes. One thread.
-    """
-
-    name: str  # its name in the registry
-
-    @property
-    def parameters(self) -> msgspec.Struct:
-        """What the fit depends on, recorded with it."""
-
-    def fit(self, learner: OnlineLearner, history: Batch, told: Callable[[float], None]) -> None:
-        """`learner` is a private one, begun anew and with nothing learned; where the parameters say `warm`, a copy as of the cut.
-
-        It is attached, `history`'s rows are rows of its tables, and it may be changed. `history` holds all events that
-        there are to learn from, in order, those of the other kind among them. `told` hears the share done, from 0 to 1.
-        Raises StreamerError for a learner that this trainer cannot fit.
-        """
-
-    def export(self) -> Mapping[str, Array]:
-        """The refitted tables, (rows, width) each, by the names that `learner.tables()` has them under. Those left out stay."""
-
-
-class Epoch(NamedTuple):
-    """One pass over the training part, or one sweep."""
-
-    number: int  # from 1
-    of: int  # at most so many
-    train_loss: float  # what was minimised, as the model says; a mean over the pass
-    validation_loss: float  # what the model is stopped by: the mean squared error where it rates
-
-
-class Factors(NamedTuple):
-    """What a model that factorises learned: a rating is `mean + user_biases + item_biases + users . items`, or grows with it."""
-
-    users: F32  # (users, dim)
-    items: F32  # (items, dim)
-    user_biases: F32  # (users,)
-    item_biases: F32  # (items,)
-    mean: float
-
-
-@runtime_checkable
-class Informed(Protocol):
-    """A trainer that uses what is known of users and items beside the events."""
-
-    def inform(self, side: SideInformation) -> None:
-        """What is known of the history's users and items, by row. Called once, before `fit`."""
-
-
-@runtime_checkable
-class OfflineModel(Protocol):
-    """A model of the field, fitted on a whole history. Made by `Class(name, parameters, seed=)`; fitted once.
-
-    One of kind "ratings" has `predict`, one of kind "clicks" is `NextItem`. Deterministic by (data, parameters, seed) on one thread.
-    """
-
-    name: str  # its name in the registry
-    kind: Kind  # what it learns from
-
-    @property
-    def parameters(self) -> msgspec.Struct:
-        """What the fit depends on."""
-
-    def fit(self, train: Dataset, validation: Dataset, told: Callable[[Epoch], None]) -> None:
-        """Learn from `train`, with whatever is chosen (epochs, penalties) chosen on `validation`; the two share side information.
-
-        What `told` hears last need not be the epoch that was kept: it is the one with the lowest validation loss.
-        """
-
-
-@runtime_checkable
-class Rater(Protocol):
-    """An offline model that predicts ratings."""
-
-    def predict(self, users: I32, items: I32) -> F32:
-        """(n,) ratings for pairs of numbers, finite, for users and items that were never trained on too; not clipped."""
-
-
-@runtime_checkable
-class NextItem(Protocol):
-    """An offline model that ranks what is clicked next."""
-
-    def scores(self, users: I32, histories: Sequence[I32]) -> F32:
-        """(n, items): how likely each item is next after these clicks (item numbers, oldest first, none empty); NaN where it cannot tell."""
-
-
-@runtime_checkable
-class Factorised(Protocol):
-    """An offline model whose predictions are products of a user's and an item's vector."""
-
-    def export(self) -> Factors:
-        """The vectors, as plain arrays; rows that were never trained on are 0, or what their content says where a model knows it."""
 
 
 @runtime_checkable
@@ -278,18 +104,18 @@ class Rebuilt(Protocol):
         """Every table was loaded: make it anew, now or when it is next needed. Called once, before the first `learn`."""
 
 
-class Alike(Protocol):
+class ItemSets(Protocol):
     """Which items are of the very same categories, live."""
 
     sets: Table  # (item rows, 1) int32: the item's set, -1 for none; a number means nothing after a restart
-    eldest: I32  # (sets,) the item row that stands for each set; replaced when it grows
+    representatives: I32  # (sets,) the item row that stands for each set; replaced when it grows
 
 
 @runtime_checkable
 class Categorised(Protocol):
     """A learner that uses what the catalogue says its items are."""
 
-    def attach(self, categories: Table, kin: Alike) -> None:
+    def attach(self, categories: Table, category_sets: ItemSets) -> None:
         """`categories`: (item rows, words) uint64, bit n of word m of an item set where it is of category 64 m + n.
 
         Called once, before the first `learn`. Others keep it, live: read it anew for every batch and never write. It may
@@ -351,46 +177,3 @@ class Described(Protocol):
 
     def place(self, row: Array) -> F64:
         """A point (n,) such that alike users lie in one direction from 0, who is like all others; 1 is a deviation between users."""
-
-
-class Row(NamedTuple):
-    """One row to commit; a value of None deletes."""
-
-    table: str
-    key: bytes
-    value: bytes | None
-
-
-class Rows(NamedTuple):
-    """Many rows of one table to put, key by value: as so many `Row`s, for a tenth of their CPU."""
-
-    table: str
-    keys: Sequence[bytes]
-    values: Sequence[bytes]  # one a key
-
-
-class StateStore(Protocol):
-    """Rows by table and key, committed together with the offsets they cover."""
-
-    def read(self, table: str, keys: Sequence[bytes]) -> Sequence[bytes | None]:
-        """The committed values, None where there is none."""
-
-    def scan(self, table: str) -> Iterator[tuple[bytes, bytes]]:
-        """All rows of a table, ascending by key; raises BadState at a damaged one, never ends early in silence."""
-
-    def commit(self, rows: Iterable[Row | Rows], offsets: Offsets) -> None:
-        """One atomic batch; raises StoreUnavailable when nothing was committed."""
-
-
-@runtime_checkable
-class Persistent(Protocol):
-    """A part of the engine with state outside the learners' tables: what it changed goes into the one write batch."""
-
-    def restore(self, store: StateStore) -> None:
-        """Take up what is committed; called once, before the first event. Raises BadState when it cannot be read."""
-
-    def changed(self) -> Sequence[Row | Rows]:
-        """The rows that changed since the last `committed`; calling it again gives them again (a commit may fail)."""
-
-    def committed(self) -> None:
-        """What `changed` gave last is on disk."""
