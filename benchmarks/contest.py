@@ -17,7 +17,7 @@ import numpy as np
 from benchmarks import figures
 from benchmarks.figures import Clicks, Ratings
 from benchmarks.peers import missing, peer
-from benchmarks.protocols import ClickPeer, RatingPeer, Told
+from benchmarks.protocols import ClickPeer, OnProgress, RatingPeer
 from benchmarks.stream import Events, batches, memory, read
 from streamer.consumers.files import FileSource
 from streamer.core.arrays import F64
@@ -116,7 +116,7 @@ def run_settings(
     if begun.skipped:
         return begun
     count = int(np.count_nonzero(events.rated if found.kind == "ratings" else events.clicks > 0))
-    made = found(parameters, Told(events.categories if found.kind == "ratings" else (), count, seed))
+    made = found(parameters, OnProgress(events.categories if found.kind == "ratings" else (), count, seed))
     replaced = msgspec.structs.replace
     if found.kind == "ratings":
         predicted, seconds = predict(events, made, progress)

@@ -15,7 +15,7 @@ from streamer.core.protocols import Kind
 
 
 @dataclass(frozen=True)
-class Told:
+class OnProgress:
     """What a peer knows before the first event, as our learners do: the catalogue."""
 
     categories: Sequence[Sequence[str]]  # by item: genres, and the decade of its release

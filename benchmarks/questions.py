@@ -57,7 +57,7 @@ def errors(path: Path, fold: int) -> dict[str, F64]:
     """By how questions were chosen, a row a user: squared error and ratings of recommended items, of all, and answers; (users, 5)."""
     settings = Settings()
     with memory(learners(settings), settings) as parts:
-        held, learner = learned(parts, path, fold), parts.learners.believer()
+        held, learner = learned(parts, path, fold), parts.learners.rater_with_belief()
         assert isinstance(learner, BayesianHybrid)
         recommender = Recommender(parts, parts.learners.by_name[POPULARITY])
         targets = rows(parts.items.row_of[one.item_id] for one in recommender.recommend("", RECOMMENDED))
@@ -84,10 +84,12 @@ def errors(path: Path, fold: int) -> dict[str, F64]:
             }
             for name, asked in chosen.items():
                 values = np.array([ratings[item] for item in asked.tolist()], dtype=np.float32)
-                told = learner.condition(nobody, {}, rows(asked), values)
-                told[SESSION] = 0.0  # the rest is predicted for another day
+                on_progress = learner.condition(nobody, {}, rows(asked), values)
+                on_progress[SESSION] = 0.0  # the rest is predicted for another day
                 truth = np.array([ratings[item] for item in rest.tolist()])
-                squares = (np.clip(learner.score_row(told, rest), parts.encoder.low, parts.encoder.high) - truth) ** 2
+                squares = (
+                    np.clip(learner.score_row(on_progress, rest), parts.encoder.low, parts.encoder.high) - truth
+                ) ** 2
                 shown = np.isin(rest, targets)
                 found.setdefault(name, []).append(
                     [squares[shown].sum(), shown.sum(), squares.sum(), len(rest), len(asked)]

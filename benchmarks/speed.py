@@ -72,12 +72,12 @@ MEASURED: dict[str, Callable[[Path, Settings], float]] = {
 }
 
 
-def by_turns(path: Path, rounds: int, told: Callable[[str], None]) -> Speed:
+def by_turns(path: Path, rounds: int, on_progress: Callable[[str], None]) -> Speed:
     """Every one of `MEASURED` in a process of its own, `rounds` times by turns. River counts with the faster of its two."""
     found: dict[str, list[float]] = {name: [] for name in MEASURED}
     for n in range(rounds):
         for name in MEASURED:
-            told(f"speed, round {n + 1} of {rounds}: {name}")
+            on_progress(f"speed, round {n + 1} of {rounds}: {name}")
             command = [sys.executable, "-m", "benchmarks.run", str(path), "--speed", name]
             found[name].append(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout))
     return compared(Settings().learning.rating_learner, found)

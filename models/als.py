@@ -109,14 +109,14 @@ class AlternatingLeastSquares:
         self.name, self.parameters = name, parameters
         self._tables: Mapping[str, Array] = {}
 
-    def fit(self, learner: OnlineLearner, history: Batch, told: Callable[[float], None]) -> None:
+    def fit(self, learner: OnlineLearner, history: Batch, on_progress: Callable[[float], None]) -> None:
         """See protocols.Trainer; raises StreamerError for a learner that is not a BiasedMF."""
         if not isinstance(learner, BiasedMF):
             raise StreamerError(
                 f"the trainer {self.name} fits biased-mf, not {learner.name}: name another trainer for it"
             )
         if not self.parameters.warm:
-            learn_whole(learner, history, lambda share: told(FIRST_PASS * share))
+            learn_whole(learner, history, lambda share: on_progress(FIRST_PASS * share))
         p, users, items = self.parameters, learner.user.values, learner.item.values
         chosen = np.flatnonzero((history.kinds == RATING) & np.isfinite(history.values) & (self._weights(history) > 0))
         stream, clip = learner.stream.values, learner.parameters.clip
@@ -132,14 +132,14 @@ class AlternatingLeastSquares:
         for sweep in range(p.sweeps):
             solve_side(users, items, *by_user, p.l2, p.bias_l2)
             solve_side(items, users, *by_item, p.l2, p.bias_l2)
-            told(FIRST_PASS + (1.0 - FIRST_PASS) * (sweep + 1) / (p.sweeps + 1))
+            on_progress(FIRST_PASS + (1.0 - FIRST_PASS) * (sweep + 1) / (p.sweeps + 1))
         solve_side(users, items, *by_user, p.l2, p.bias_l2)
         grown = _length(users[rated[0]]) * before[1], _length(items[rated[1]]) * before[0]
         if min(grown) > 0.0:
             scale = np.sqrt(grown[0] / grown[1])
             users[rated[0], :-2] /= scale
             items[rated[1], :-2] *= scale
-        told(1.0)
+        on_progress(1.0)
         self._tables = {name: table.values for name, table in learner.tables().items()}
 
     def export(self) -> Mapping[str, Array]:

@@ -31,9 +31,9 @@ class Replay:
         self.name, self.parameters = name, parameters
         self._tables: Mapping[str, Array] = {}
 
-    def fit(self, learner: OnlineLearner, history: Batch, told: Callable[[float], None]) -> None:
+    def fit(self, learner: OnlineLearner, history: Batch, on_progress: Callable[[float], None]) -> None:
         """See protocols.Trainer."""
-        learn_whole(learner, history, told)
+        learn_whole(learner, history, on_progress)
         self._tables = {name: table.values for name, table in learner.tables().items()}
 
     def export(self) -> Mapping[str, Array]:
@@ -41,11 +41,11 @@ class Replay:
         return self._tables
 
 
-def learn_whole(learner: OnlineLearner, history: Batch, told: Callable[[float], None]) -> F32:
+def learn_whole(learner: OnlineLearner, history: Batch, on_progress: Callable[[float], None]) -> F32:
     """Let the learner learn `history` as it would have online; what it predicted, (n,). `told` hears the share done."""
     predicted = np.empty(len(history), dtype=np.float32)
     for start in range(0, len(history), PART):
         stop = min(start + PART, len(history))
         predicted[start:stop] = learner.learn(history.part(start, stop))
-        told(stop / len(history))
+        on_progress(stop / len(history))
     return predicted

@@ -28,7 +28,7 @@ from streamer.core.events import LOG, TOPICS, Message, Offsets, Record
 from streamer.core.freshness import Freshness
 from streamer.core.protocols import Hinted, Sink, Source
 from streamer.core.settings import SERVED_RECORDS, Settings
-from streamer.maintenance import Upkeep
+from streamer.maintenance import Maintenance
 from streamer.models import LEARNERS
 from streamer.monitoring.drift import DETECTOR
 from streamer.monitoring.metrics import Metrics, Readings
@@ -100,8 +100,12 @@ class App:
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._started_ms = time.time_ns() // 1_000_000
         self._ended = threading.Event()
-        upkeep = self._upkeep = Upkeep(folder, self.engine, self.log, self.archiver, self._sink)
-        self.backup, self.forget, self.receipt = upkeep.backup, upkeep.forget, upkeep.receipt  # see Answers
+        maintenance = self._maintenance = Maintenance(folder, self.engine, self.log, self.archiver, self._sink)
+        self.backup, self.forget, self.receipt = (
+            maintenance.backup,
+            maintenance.forget,
+            maintenance.receipt,
+        )  # see Answers
         self.rollback, self.generations = self.renormaliser.rollback, self.renormaliser.generations
 
     @property
@@ -202,7 +206,7 @@ class App:
         if self.archiver is not None:
             self.archiver.start()
         self.renormaliser.start()
-        self._upkeep.start()
+        self._maintenance.start()
 
     def _run(self) -> None:
         try:
@@ -237,7 +241,7 @@ class App:
         """See engine.Watcher."""
         self._metrics.commit(seconds)
         self._committed = offsets
-        self._upkeep.committed()
+        self._maintenance.committed()
         if isinstance(self._source, Hinted):
             self._source.hint(offsets)
         if self._mirror is not None:
@@ -268,7 +272,7 @@ class App:
             self._thread.join()
         self.engine.refuse()
         self.renormaliser.close()
-        self._upkeep.close()
+        self._maintenance.close()
         if self.archiver is not None:
             self.archiver.close()
         self._source.close()

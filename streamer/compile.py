@@ -17,7 +17,7 @@ from streamer.serving.recommend import POPULARITY, Recommender
 from streamer.storage.log import EmbeddedLog, LogSource
 from streamer.storage.state import RocksStore
 from streamer.stream.engine import Engine
-from streamer.stream.learners import gathered
+from streamer.stream.learners import assemble
 from streamer.stream.memory import Memory
 
 _DONE = CACHE_FOLDER / "compiled"
@@ -55,7 +55,7 @@ def _exercise(name: str, folder: Path) -> None:
     champions[chosen.kind] = name
     store, log = RocksStore(folder), EmbeddedLog(folder)
     try:
-        made = gathered([*champions.values(), POPULARITY], champions, lambda wanted: learner(wanted, seed=1))
+        made = assemble([*champions.values(), POPULARITY], champions, lambda wanted: learner(wanted, seed=1))
         memory = Memory(made, settings, store)
         log.publish(_events())
         engine = Engine(LogSource(log), memory, _Nobody(), max_records=100, commit_interval_s=1.0)

@@ -144,7 +144,7 @@ def _data(settings: Settings) -> str:
             f"cannot write in {at}: {error.strerror}; make it writable, or give another --data directory"
         ) from None
     live = generations.live(folder)
-    state = generations.state_of(folder, live)
+    state = generations.state_folder(folder, live)
     if live == generations.FIRST and not (state / "CURRENT").exists():
         return f"{folder} is writable and holds no state yet"
     if (state / "LOCK").exists():
@@ -169,15 +169,17 @@ def _generations(settings: Settings) -> str:
     """Which there are; of the live one, that what it was made from is whole: a journal is replayed with it."""
     candidates(settings.renormalisation)
     folder = Path(settings.state.data)
-    name, found = generations.live(folder), generations.lives(folder)
+    name, found = generations.live(folder), generations.read_records(folder)
     if not found:
         return "none yet"
     says = [f"{name} answers"]
     if name != generations.FIRST:
-        cut = generations.life(folder, name).cut_events
-        size = sum(file.size_bytes for file in manifest.read(generations.place(folder, name))[0].files.values())
+        cut = generations.read_record(folder, name).cut_events
+        size = sum(
+            file.size_bytes for file in manifest.read(generations.generation_folder(folder, name))[0].files.values()
+        )
         says[0] += f", cut after {cut:,} events, its files are whole ({size / 2**20:,.1f} MiB)"
-    others = [one for one in found if one.id != name and generations.state_of(folder, one.id).exists()]
+    others = [one for one in found if one.id != name and generations.state_folder(folder, one.id).exists()]
     on_its_way = [one.id for one in others if one.stage in generations.UNDER_WAY]
     kept = [one.id for one in others if one.id not in on_its_way]
     if kept:

@@ -15,7 +15,7 @@ from streamer.stream.engine import Engine
 from streamer.stream.memory import Memory
 
 
-class Upkeep:
+class Maintenance:
     """`start` it when the engine starts, `close` it when the engine has ended."""
 
     def __init__(

@@ -15,7 +15,7 @@ from streamer.core.errors import BadSettings, StoreUnavailable, StreamerError
 from streamer.core.events import CLICKS, LOG, RATINGS, Message
 from streamer.core.protocols import Stream
 from streamer.core.settings import Settings
-from streamer.storage.generations import lives
+from streamer.storage.generations import read_records
 
 CHUNK_EVENTS = 500
 AHEAD_EVENTS = 20_000  # the replay waits when the log is so far ahead of learning
@@ -73,7 +73,7 @@ class Replayer(threading.Thread):
         for first in range(0, self.done, COUNTED_EVENTS):
             self._events += _events(self._replay.stream.messages(first, min(first + COUNTED_EVENTS, self.done)))
         self._wait(lambda: self._app.drained and (self._app.renormaliser.settled or not self._replay.hold))
-        if self._log.end in {one.cut.get(f"{LOG.topic}/{LOG.partition}") for one in lives(self._app.folder)}:
+        if self._log.end in {one.cut.get(f"{LOG.topic}/{LOG.partition}") for one in read_records(self._app.folder)}:
             self._cut = self._events
         self._renormalise()
 

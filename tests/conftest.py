@@ -1,12 +1,50 @@
-"""Fixtures that several files use."""
+"""Fixtures that several files use, and what every test is told: what it needs, and with which others it runs."""
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from broker import broker, own_broker
+from needs import needs, shared_fixtures
 
 __all__ = ["broker", "own_broker"]
+
+started: list[str] = []  # the processes of the running test
+
+
+def _notice(event: str, arguments: tuple[object, ...]) -> None:
+    if event == "subprocess.Popen":
+        started.append(str(arguments[1]))
+
+
+sys.addaudithook(_notice)
+
+
+@pytest.fixture(autouse=True)
+def _processes(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test that starts a process is marked as one: `make test-fast` leaves it out."""
+    yield
+    marked = request.node.get_closest_marker("process")
+    found = list(started)
+    started.clear()
+    assert marked or not found, f"mark this test with @pytest.mark.process: it starts {found[0]}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what each test needs, and keep together on one worker who share something that is made once."""
+    for item in items:
+        if not isinstance(item, pytest.Function):
+            continue
+        for marker in sorted(needs(item)):
+            item.add_marker(marker)
+        if "broker" in item.fixturenames:
+            item.add_marker(pytest.mark.xdist_group("broker"))
+        elif "browser" in item.fixturenames:
+            item.add_marker(pytest.mark.xdist_group("browser"))
+        elif shared_fixtures(item):
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,7 @@ from streamer.core.events import Rating, message
 from streamer.renormalise import manifest
 from streamer.renormalise.training_process import ONE_THREAD
 from streamer.storage.files import write_atomically
-from streamer.storage.generations import PROGRESS, Life, Progress, place, record
+from streamer.storage.generations import PROGRESS, GenerationRecord, Progress, generation_folder, write_record
 
 ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"
@@ -131,7 +131,7 @@ def test_the_renormaliser_trains_a_cut_that_somebody_else_made(
         app.renormaliser.renormalise("by hand", held=True)
         assert until(lambda: app.renormaliser.settled or follower.poll() is not None)
         assert follower.poll() is None
-        assert manifest.read(place(tmp_path, "g1"))[0].events == 500
+        assert manifest.read(generation_folder(tmp_path, "g1"))[0].events == 500
     finally:
         app.close()
 
@@ -139,18 +139,20 @@ def test_the_renormaliser_trains_a_cut_that_somebody_else_made(
 def test_of_two_renormalisers_the_second_leaves_what_the_first_has_done(
     follower: subprocess.Popen[bytes], tmp_path: Path
 ) -> None:
-    where = place(tmp_path, "g1")
+    where = generation_folder(tmp_path, "g1")
     where.mkdir(parents=True)
     done = msgspec.json.encode(Progress("done", 1.0, done=True))
     with (where / "lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # the test is the first
-        record(tmp_path, Life(id="g1", parent="g0").now("cut"))
+        write_record(tmp_path, GenerationRecord(id="g1", parent="g0").now("cut"))
         device = f":{os.fstat(lock.fileno()).st_ino} "
         assert until(lambda: any("->" in one and device in one for one in Path("/proc/locks").read_text().splitlines()))
         write_atomically(where / PROGRESS, done)
-    place(tmp_path, "g2").mkdir()  # and the second comes to the next one, which fails: there is nothing in it
-    record(tmp_path, Life(id="g2", parent="g0").now("cut"))
-    assert until((place(tmp_path, "g2") / PROGRESS).exists)
+    generation_folder(
+        tmp_path, "g2"
+    ).mkdir()  # and the second comes to the next one, which fails: there is nothing in it
+    write_record(tmp_path, GenerationRecord(id="g2", parent="g0").now("cut"))
+    assert until((generation_folder(tmp_path, "g2") / PROGRESS).exists)
     assert (where / PROGRESS).read_bytes() == done
 
 

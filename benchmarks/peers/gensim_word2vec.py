@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 import msgspec
 import numpy as np
 
-from benchmarks.protocols import Told
+from benchmarks.protocols import OnProgress
 from streamer.core.arrays import F32
 from streamer.core.protocols import Kind
 
@@ -53,18 +53,18 @@ class GensimWord2Vec:
         "dim": (32, 64, 100),
     }
 
-    def __init__(self, settings: GensimWord2VecSettings, told: Told) -> None:
+    def __init__(self, settings: GensimWord2VecSettings, on_progress: OnProgress) -> None:
         self._settings = settings
         self._model = import_module("gensim.models").Word2Vec(
             vector_size=settings.dim, sg=int(settings.algorithm == "skip-gram"), window=settings.window,
             negative=settings.negatives, ns_exponent=settings.noise_exponent, alpha=settings.learning_rate,
-            min_alpha=settings.learning_rate, sample=0, min_count=1, workers=1, seed=told.seed,
+            min_alpha=settings.learning_rate, sample=0, min_count=1, workers=1, seed=on_progress.seed,
         )  # fmt: skip
         self._last: defaultdict[int, deque[int]] = defaultdict(lambda: deque(maxlen=settings.last_items))
         self._before: defaultdict[int, deque[int]] = defaultdict(lambda: deque(maxlen=settings.window))
         self._since: defaultdict[int, list[int]] = defaultdict(list)
         self._clicks = 0
-        self._counts: F32 = np.zeros(told.events, dtype=np.float32)
+        self._counts: F32 = np.zeros(on_progress.events, dtype=np.float32)
         self._asked: F32 = np.zeros((0, settings.dim), dtype=np.float32)  # items that were there when it trained
         self._answers: F32 = self._asked
 

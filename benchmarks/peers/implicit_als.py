@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import msgspec
 import numpy as np
 
-from benchmarks.protocols import Told
+from benchmarks.protocols import OnProgress
 from streamer.core.arrays import F32
 from streamer.core.protocols import Kind
 
@@ -42,12 +42,12 @@ class ImplicitALS:
         "iterations": (5, 15),
     }
 
-    def __init__(self, settings: ImplicitALSSettings, told: Told) -> None:
-        self._settings, self._seed, self._every = settings, told.seed, max(1, told.events // FITS)
+    def __init__(self, settings: ImplicitALSSettings, on_progress: OnProgress) -> None:
+        self._settings, self._seed, self._every = settings, on_progress.seed, max(1, on_progress.events // FITS)
         self._library, self._sparse = import_module("implicit.cpu.als"), import_module("scipy.sparse")
         self._clicked: defaultdict[int, list[int]] = defaultdict(list)
         self._clicks, self._known = 0, 0  # items with a click when the model was fitted
-        self._counts: F32 = np.zeros(told.events, dtype=np.float32)
+        self._counts: F32 = np.zeros(on_progress.events, dtype=np.float32)
         self._fitted: Any = None
 
     def score(self, user: int, count: int) -> F32:

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from benchmarks.protocols import Told
+from benchmarks.protocols import OnProgress
 from streamer.core.protocols import Kind
 
 
@@ -27,9 +27,9 @@ class RiverBaseline:
         "l2": (0.0, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5),
     }
 
-    def __init__(self, settings: RiverBaselineSettings, told: Told) -> None:
+    def __init__(self, settings: RiverBaselineSettings, on_progress: OnProgress) -> None:
         reco, optim = import_module("river.reco"), import_module("river.optim")
-        self._model = reco.Baseline(optimizer=optim.SGD(settings.rate), l2=settings.l2, seed=told.seed)
+        self._model = reco.Baseline(optimizer=optim.SGD(settings.rate), l2=settings.l2, seed=on_progress.seed)
 
     def predict_then_learn(self, user: int, item: int, rating: float) -> float:
         predicted: float = self._model.predict_one(user, item)

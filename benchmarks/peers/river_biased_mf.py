@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from benchmarks.protocols import Told
+from benchmarks.protocols import OnProgress
 from streamer.core.protocols import Kind
 
 
@@ -37,7 +37,7 @@ class RiverBiasedMF:
         "factors": (5, 10, 20, 40),
     }
 
-    def __init__(self, settings: RiverBiasedMFSettings, told: Told) -> None:
+    def __init__(self, settings: RiverBiasedMFSettings, on_progress: OnProgress) -> None:
         reco, optim = import_module("river.reco"), import_module("river.optim")
         self._model = reco.BiasedMF(
             n_factors=settings.factors,
@@ -45,7 +45,7 @@ class RiverBiasedMF:
             latent_optimizer=optim.SGD(settings.latent_rate),
             l2_bias=settings.bias_l2,
             l2_latent=settings.latent_l2,
-            latent_initializer=optim.initializers.Normal(sigma=settings.first_deviation, seed=told.seed),
+            latent_initializer=optim.initializers.Normal(sigma=settings.first_deviation, seed=on_progress.seed),
         )
 
     def predict_then_learn(self, user: int, item: int, rating: float) -> float:

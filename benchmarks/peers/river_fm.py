@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from benchmarks.protocols import Told
+from benchmarks.protocols import OnProgress
 from streamer.core.protocols import Kind
 
 
@@ -42,7 +42,7 @@ class RiverFM:
         "factors": (5, 10, 20),
     }
 
-    def __init__(self, settings: RiverFMSettings, told: Told) -> None:
+    def __init__(self, settings: RiverFMSettings, on_progress: OnProgress) -> None:
         facto, optim = import_module("river.facto"), import_module("river.optim")
         self._model = facto.FMRegressor(
             n_factors=settings.factors,
@@ -51,11 +51,11 @@ class RiverFM:
             intercept_lr=settings.intercept_rate,
             l2_weight=settings.weight_l2,
             l2_latent=settings.latent_l2,
-            latent_initializer=optim.initializers.Normal(sigma=settings.first_deviation, seed=told.seed),
+            latent_initializer=optim.initializers.Normal(sigma=settings.first_deviation, seed=on_progress.seed),
         )
         self._of_item: list[dict[str, float]] = [
             dict.fromkeys([f"c_{name}" for name in names], max(1, len(names)) ** -0.5) if settings.categories else {}
-            for names in told.categories
+            for names in on_progress.categories
         ]
 
     def predict_then_learn(self, user: int, item: int, rating: float) -> float:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 
 import msgspec
 
-from benchmarks.protocols import Told
+from benchmarks.protocols import OnProgress
 from streamer.core.protocols import Kind
 
 
@@ -38,10 +38,10 @@ class VowpalWabbit:
         "categories": ("none", "linear", "by user"),
     }
 
-    def __init__(self, settings: VowpalWabbitSettings, told: Told) -> None:
+    def __init__(self, settings: VowpalWabbitSettings, on_progress: OnProgress) -> None:
         asked = [
             "--quiet --no_stdin", f"-b {settings.bits}", f"-l {settings.learning_rate}", f"--power_t {settings.power_t}",
-            f"--l2 {settings.l2}", f"--random_seed {told.seed}", settings.interaction.removeprefix("none"),
+            f"--l2 {settings.l2}", f"--random_seed {on_progress.seed}", settings.interaction.removeprefix("none"),
         ]  # fmt: skip
         if settings.categories == "by user":
             asked.append("-q uc")
@@ -50,7 +50,7 @@ class VowpalWabbit:
             f" |c {' '.join(name.replace(' ', '_').replace(':', '_').replace('|', '_') for name in names)}"
             if settings.categories != "none" and names
             else ""
-            for names in told.categories
+            for names in on_progress.categories
         ]
 
     def predict_then_learn(self, user: int, item: int, rating: float) -> float:

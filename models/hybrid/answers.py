@@ -36,7 +36,7 @@ def score_hybrid(
     alike: Array,
     words: U64,
     sets: I32,
-    eldest: I32,
+    representatives: I32,
     items: I32,
     nothing: Array,
     model: Model,
@@ -60,7 +60,7 @@ def score_hybrid(
     for k in range(len(items)):
         i = item[items[k]] if 0 <= items[k] < len(item) else nothing
         if i[2 * dim + 2] == 0:
-            place(i, items[k], alike, sets, eldest, model, bed)
+            place(i, items[k], alike, sets, representatives, model, bed)
             i = bed
         total, count = 0.0, 0
         for half in range(words.shape[1] if 0 <= items[k] < len(words) else 0):
@@ -86,7 +86,7 @@ def doubt_hybrid(
     alike: Array,
     words: U64,
     sets: I32,
-    eldest: I32,
+    representatives: I32,
     items: I32,
     nothing: Array,
     model: Model,
@@ -97,7 +97,9 @@ def doubt_hybrid(
     x, px, at = np.zeros(most), np.zeros(n), np.zeros(most, dtype=np.int32)
     sigma, i = deviation(stream), np.empty(item.shape[1], item.dtype)
     for k in range(len(items)):
-        place(item[items[k]] if 0 <= items[k] < len(item) else nothing, items[k], alike, sets, eldest, model, i)
+        place(
+            item[items[k]] if 0 <= items[k] < len(item) else nothing, items[k], alike, sets, representatives, model, i
+        )
         count, _ = look(i, words, items[k], stream, model, x, at)
         out[k] = sigma * np.sqrt(spread(user, n, x, at, count, px) + doubt(user, i, model))
 
@@ -110,7 +112,7 @@ def condition_hybrid(
     alike: Array,
     words: U64,
     sets: I32,
-    eldest: I32,
+    representatives: I32,
     numbers: I32,
     liked: F64,
     items: I32,
@@ -133,7 +135,9 @@ def condition_hybrid(
     i = np.empty(item.shape[1], item.dtype)
     for k in range(len(items)):
         fade = model.fade if user[len(user) - 1] > 0 else 0.0
-        place(item[items[k]] if 0 <= items[k] < len(item) else nothing, items[k], alike, sets, eldest, model, i)
+        place(
+            item[items[k]] if 0 <= items[k] < len(item) else nothing, items[k], alike, sets, representatives, model, i
+        )
         count, _ = look(i, words, items[k], stream, model, x, at)
         error = (values[k] - stream[0, MU]) / sigma - expected(user, stream, fade, x, at, count)
         let_pass(user, stream, fade, model)

@@ -33,7 +33,7 @@ import numpy as np
 
 from streamer.core.arrays import F32, F64, I32, Array
 from streamer.core.batch import CATEGORIES, GROUPS, RATING, Batch, Opinion, UserView
-from streamer.core.protocols import Alike, Belief, Kind
+from streamer.core.protocols import Belief, ItemSets, Kind
 from streamer.core.seed import fill_normal, id_key
 from streamer.core.tables import Side, Table
 from streamer.models.hybrid.answers import condition_hybrid, doubt_hybrid, score_hybrid
@@ -122,10 +122,10 @@ class BayesianHybridParameters(msgspec.Struct, frozen=True):
 class _Nobody:
     """Before `attach`: no item is like another."""
 
-    sets, eldest = Table("item", [-1], dtype=np.int32), np.empty(0, dtype=np.int32)
+    sets, representatives = Table("item", [-1], dtype=np.int32), np.empty(0, dtype=np.int32)
 
 
-_NO_KIN: Alike = _Nobody()
+_NO_CATEGORY_SETS: ItemSets = _Nobody()
 _NO_ITEMS, _NO_VALUES = np.empty(0, dtype=np.int32), np.empty(0, dtype=np.float32)
 
 
@@ -151,7 +151,7 @@ class BayesianHybrid:
         self.stream = Table("stream", learned, dtype=np.float64)
         self.crowd = Table("stream", [0.0] * (GROUPS * (2 + dim + categories)))
         self.alike = Table("item", [0.0] * (2 + dim))
-        self.words, self.kin = Table("item", [0, 0], dtype=np.uint64), _NO_KIN  # until `attach`
+        self.words, self.category_sets = Table("item", [0, 0], dtype=np.uint64), _NO_CATEGORY_SETS  # until `attach`
         self.model = Model(
             dim=dim, categories=categories, known=known, noise=p.noise, habit_events=p.habit_events, session=p.session_prior,
             fade=float(np.exp(-1.0 / p.session_events)), gap_ms=1000.0 * p.session_gap_s,
@@ -162,9 +162,9 @@ class BayesianHybrid:
             group_users=p.group_users, alike_items=p.alike_items, clip=p.clip,
         )  # fmt: skip
 
-    def attach(self, categories: Table, kin: Alike) -> None:
+    def attach(self, categories: Table, category_sets: ItemSets) -> None:
         """See Categorised."""
-        self.words, self.kin = categories, kin
+        self.words, self.category_sets = categories, category_sets
 
     def tables(self) -> Mapping[str, Table]:
         """See Stateful."""
@@ -180,8 +180,8 @@ class BayesianHybrid:
         user, item, stream, crowd, said = self.user, self.item, self.stream, self.crowd, batch.profiles
         learn_hybrid(
             user.values, user.touched, item.values, item.touched, stream.values, stream.touched, crowd.values,
-            crowd.touched, self.alike.values, self.alike.touched, self.words.values, self.kin.sets.values,
-            self.kin.eldest, batch.kinds, batch.users, batch.items, batch.values, batch.times_ms, said.slots,
+            crowd.touched, self.alike.values, self.alike.touched, self.words.values, self.category_sets.sets.values,
+            self.category_sets.representatives, batch.kinds, batch.users, batch.items, batch.values, batch.times_ms, said.slots,
             said.preferences, said.groups, probes, self.model, *opinion,
         )  # fmt: skip
         return opinion
@@ -192,7 +192,7 @@ class BayesianHybrid:
         said = batch.profiles
         predict_hybrid(
             self.user.values, self.item.values, self.stream.values, self.crowd.values, self.alike.values,
-            self.words.values, self.kin.sets.values, self.kin.eldest, batch.users, batch.items, batch.times_ms, said.slots, said.preferences, said.groups, self.user.start, self.item.start,
+            self.words.values, self.category_sets.sets.values, self.category_sets.representatives, batch.users, batch.items, batch.times_ms, said.slots, said.preferences, said.groups, self.user.start, self.item.start,
             self.model, out,
         )  # fmt: skip
         out[batch.kinds != RATING] = np.nan
@@ -303,8 +303,15 @@ class BayesianHybrid:
         return np.delete((self._begun(row)[:n].astype(np.float64) - begin[:n]) / np.sqrt(diagonal), SESSION)
 
     def _known(self) -> tuple[Array, Array, Array, Array, Array, Array]:
-        words, kin = self.words.values, self.kin
-        return self.item.values, self.stream.values, self.alike.values, words, kin.sets.values, kin.eldest
+        words, category_sets = self.words.values, self.category_sets
+        return (
+            self.item.values,
+            self.stream.values,
+            self.alike.values,
+            words,
+            category_sets.sets.values,
+            category_sets.representatives,
+        )
 
     def _begun(self, row: Array) -> Array:
         """A copy of a user's row (a read-only one would compile the kernels once more), with the weights that a new user begins with."""

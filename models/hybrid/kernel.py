@@ -173,7 +173,7 @@ def learn_hybrid(
     alike_touched: U8,
     words: U64,
     sets: I32,
-    eldest: I32,
+    representatives: I32,
     kinds: U8,
     users: I32,
     items: I32,
@@ -209,7 +209,7 @@ def learn_hybrid(
         for m in range(asked):
             scores[k, m] = np.nan
             if probes[k, m] >= 0:
-                place(item[probes[k, m]], probes[k, m], alike, sets, eldest, model, bed)
+                place(item[probes[k, m]], probes[k, m], alike, sets, representatives, model, bed)
                 count, total = look(bed, words, probes[k, m], stream, model, x, at)
                 # a session's bias is the same for all items
                 scores[k, m] = mu + sigma * expected(v, stream, 0.0, x, at, count)
@@ -217,7 +217,7 @@ def learn_hybrid(
             continue
         time_ms = min(max(np.float64(times_ms[k]), -LATEST), LATEST)
         fade = model.fade if continues(u, time_ms, model) else 0.0
-        elder = place(i, items[k], alike, sets, eldest, model, bed)
+        representative = place(i, items[k], alike, sets, representatives, model, bed)
         count, total = look(bed, words, items[k], stream, model, x, at)
         predicted = mu + sigma * expected(v, stream, fade, x, at, count)
         out[k] = predicted
@@ -252,9 +252,9 @@ def learn_hybrid(
         if i[2 * model.dim + 2] == 0:
             i[:] = bed
         move_item(v, i, model, error, s)
-        if elder >= 0:
-            move_alike(i, bed, alike[elder], model.dim)
-            alike_touched[elder] = 1
+        if representative >= 0:
+            move_alike(i, bed, alike[representative], model.dim)
+            alike_touched[representative] = 1
         move_stream(v, stream, model, error, x, at, total)
         move_user(u, n, alone, s_alone, px)
         if slot >= 0 and groups[slot, 0] >= 0:
@@ -273,7 +273,7 @@ def predict_hybrid(
     alike: Array,
     words: U64,
     sets: I32,
-    eldest: I32,
+    representatives: I32,
     users: I32,
     items: I32,
     times_ms: I64,
@@ -300,6 +300,6 @@ def predict_hybrid(
             v = mind
         time_ms = min(max(np.float64(times_ms[k]), -LATEST), LATEST)
         fade = model.fade if continues(u, time_ms, model) else 0.0
-        place(i, items[k], alike, sets, eldest, model, bed)
+        place(i, items[k], alike, sets, representatives, model, bed)
         count, _ = look(bed, words, items[k], stream, model, x, at)
         out[k] = stream[0, MU] + deviation(stream) * expected(v, stream, fade, x, at, count)

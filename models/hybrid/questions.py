@@ -77,7 +77,7 @@ def ask_hybrid(
     alike: Array,
     words: U64,
     sets: I32,
-    eldest: I32,
+    representatives: I32,
     items: I32,
     shares: F64,
     targets: I32,
@@ -95,7 +95,7 @@ def ask_hybrid(
         squares[j] = (np.float64(user[j]) + (1.0 if j == CONSENSUS else 0.0)) ** 2
     m, v, part = np.zeros((n, n)), np.zeros(n), 1.0 / max(len(targets), 1)
     for target in targets:
-        place(item[target] if 0 <= target < len(item) else nothing, target, alike, sets, eldest, model, bed)
+        place(item[target] if 0 <= target < len(item) else nothing, target, alike, sets, representatives, model, bed)
         count, _ = look(bed, words, target, stream, model, x, at)
         x[SESSION] = 0.0
         for e in range(count):
@@ -112,7 +112,7 @@ def ask_hybrid(
             if not free[k]:
                 continue
             i = items[k]
-            place(item[i] if 0 <= i < len(item) else nothing, i, alike, sets, eldest, model, bed)
+            place(item[i] if 0 <= i < len(item) else nothing, i, alike, sets, representatives, model, bed)
             count, _ = look(bed, words, i, stream, model, x, at)
             s = noise_of(user, model) + along(p, x, at, count)
             for j in range(CONSENSUS, first):
@@ -123,7 +123,7 @@ def ask_hybrid(
         if best < 0:
             return q
         i = items[best]
-        place(item[i] if 0 <= i < len(item) else nothing, i, alike, sets, eldest, model, bed)
+        place(item[i] if 0 <= i < len(item) else nothing, i, alike, sets, representatives, model, bed)
         count, _ = look(bed, words, i, stream, model, x, at)
         px = np.zeros(n)
         for e in range(count):

@@ -54,7 +54,7 @@ class Refold:
         self.name, self.parameters = name, parameters
         self._tables: dict[str, Array] = {}
 
-    def fit(self, learner: OnlineLearner, history: Batch, told: Callable[[float], None]) -> None:
+    def fit(self, learner: OnlineLearner, history: Batch, on_progress: Callable[[float], None]) -> None:
         """See protocols.Trainer; raises StreamerError for a learner that is not a BayesianHybrid."""
         if not isinstance(learner, BayesianHybrid):
             raise StreamerError(
@@ -63,12 +63,12 @@ class Refold:
         m, parts = learner.model, len(self.parameters.walks) + 1
         begun = _contents(learner)
         last = history.part(self._first(history), len(history))
-        least = self._error(history, learn_whole(learner, history, partial(_after, told, 0, parts)))
+        least = self._error(history, learn_whole(learner, history, partial(_after, on_progress, 0, parts)))
         once = self._tables = _contents(learner)
         for turn, walk in enumerate(self.parameters.walks, 1):
             self._begin(learner, last, begun, once)
             learner.model = m._replace(latent_process=walk * m.latent_process)
-            error = self._error(last, learn_whole(learner, last, partial(_after, told, turn, parts)))
+            error = self._error(last, learn_whole(learner, last, partial(_after, on_progress, turn, parts)))
             learner.model = m
             stream, met = learner.stream.values[0], LEARNED + m.known * (1 + m.dim)
             stream[:AGREEING], stream[met:] = once["stream"][0, :AGREEING], once["stream"][0, met:]  # counted once
@@ -109,5 +109,5 @@ def _contents(learner: BayesianHybrid) -> dict[str, Array]:
     return {name: table.values.copy() for name, table in learner.tables().items()}
 
 
-def _after(told: Callable[[float], None], turn: int, parts: int, share: float) -> None:
-    told((turn + share) / parts)
+def _after(on_progress: Callable[[float], None], turn: int, parts: int, share: float) -> None:
+    on_progress((turn + share) / parts)

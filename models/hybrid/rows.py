@@ -68,22 +68,22 @@ def continues(user: Array, time_ms: float, model: Model) -> bool:
 
 
 @kernel
-def place(item: Array, row: int, alike: Array, sets: I32, eldest: I32, model: Model, bed: Array) -> int:
+def place(item: Array, row: int, alike: Array, sets: I32, representatives: I32, model: Model, bed: Array) -> int:
     """An item's row into `bed`, one without ratings moved to where items of the very same categories are; the row of their eldest, -1: none."""
     for j in range(len(bed)):
         bed[j] = item[j]
-    dim, elder = model.dim, -1
+    dim, representative = model.dim, -1
     if 0 <= row < len(sets) and sets[row, 0] >= 0:
-        elder = eldest[sets[row, 0]]
-    if not 0 <= elder < len(alike):
+        representative = representatives[sets[row, 0]]
+    if not 0 <= representative < len(alike):
         return -1
     if item[2 * dim + 2] == 0:
-        count = model.alike_items + np.float64(alike[elder, 0])
+        count = model.alike_items + np.float64(alike[representative, 0])
         for j in range(dim + 1):
-            mean = np.float64(alike[elder, 1 + j]) / count
+            mean = np.float64(alike[representative, 1 + j]) / count
             if np.isfinite(mean):
                 bed[2 * dim if j == 0 else j - 1] += mean
-    return elder
+    return representative
 
 
 @kernel

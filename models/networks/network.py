@@ -23,7 +23,7 @@ import numpy as np
 
 from streamer.core.arrays import F32, F64, I32, Array
 from streamer.core.batch import RATING, Batch, UserView
-from streamer.core.protocols import Alike, Kind
+from streamer.core.protocols import ItemSets, Kind
 from streamer.core.tables import Side, Table
 from streamer.models.networks.kernel import LENGTHS, Layout, learn_network, predict_network
 
@@ -71,7 +71,7 @@ class Network:
         self.words = Table("item", [0, 0], dtype=np.uint64)  # until `attach`
         self.rates = (p.bias_rate, p.learning_rate, p.step_floor, p.bias_l2, p.l2, p.clip)
 
-    def attach(self, categories: Table, kin: Alike) -> None:
+    def attach(self, categories: Table, category_sets: ItemSets) -> None:
         """See Categorised."""
         self.words = categories
 

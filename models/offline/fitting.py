@@ -70,7 +70,7 @@ def adam(parameters: Iterable[Tensor], learning_rate: float) -> torch.optim.Opti
 
 def descend(
     network: nn.Module, examples: int, loss: Callable[[Tensor], Tensor], validate: Callable[[], float],
-    optimiser: Optimiser, chosen: Descent, told: Callable[[Epoch], None], *, after_step: Callable[[], None] | None = None,
+    optimiser: Optimiser, chosen: Descent, on_progress: Callable[[Epoch], None], *, after_step: Callable[[], None] | None = None,
 ) -> int:  # fmt: skip
     """Minimise `loss`, of numbers of examples (batch,), and leave the weights of the epoch with the lowest `validate`; which one that was.
 
@@ -95,7 +95,7 @@ def descend(
         network.eval()
         with torch.no_grad():
             found = validate()
-        told(Epoch(number, chosen.epochs, float(total) / examples if examples else nan, found))
+        on_progress(Epoch(number, chosen.epochs, float(total) / examples if examples else nan, found))
         if found < best or isnan(found) or number == 1:
             best, kept, weights = found, number, deepcopy(network.state_dict())
         elif number - kept >= chosen.patience:

@@ -115,12 +115,16 @@ def twin_bayesian_hybrid(learner: BayesianHybrid, batch: Batch) -> F64:
             float(item[-3]),
             float(item[-2]),
         )
-        sets, elder = learner.kin.sets.values[batch.items[k], 0], -1
+        sets, representative = learner.category_sets.sets.values[batch.items[k], 0], -1
         if sets >= 0:
-            elder = int(learner.kin.eldest[sets])
-        if elder >= 0 and not item[-1]:
-            b += float(learner.alike.values[elder, 1]) / (m.alike_items + float(learner.alike.values[elder, 0]))
-            q += learner.alike.values[elder, 2:] / (m.alike_items + float(learner.alike.values[elder, 0]))
+            representative = int(learner.category_sets.representatives[sets])
+        if representative >= 0 and not item[-1]:
+            b += float(learner.alike.values[representative, 1]) / (
+                m.alike_items + float(learner.alike.values[representative, 0])
+            )
+            q += learner.alike.values[representative, 2:] / (
+                m.alike_items + float(learner.alike.values[representative, 0])
+            )
         start = np.concatenate([[1, 0], 0 * q]) if not item[-1] else np.concatenate([[0, b], q])
         base = b + beta @ g
         x = np.concatenate([[1, 1, base, np.log1p(item[-1]) / 4 - 0.7], q + g @ gamma, g[:own]])
@@ -132,15 +136,17 @@ def twin_bayesian_hybrid(learner: BayesianHybrid, batch: Batch) -> F64:
         if not user[-1]:
             w[[0, *range(4, n)]] += crowd[groups, 1:].astype(np.float64).sum(axis=0)
         mu, sigma = stream[1], np.sqrt(stream[2] / max(stream[0], 1))
-        told, sure = w, cov
+        on_progress, sure = w, cov
         for number, stated in said.items() if sigma and m.known else ():
             a = np.concatenate([np.zeros(4), gamma[number], np.eye(own, m.known)[:, number]])
             s = (m.preference_noise if number < own else m.noise) + a @ sure @ a
-            told = told + sure @ a * (_stance((stated - mu) / sigma, m.clip) - beta[number] - a @ told) / s
+            on_progress = (
+                on_progress + sure @ a * (_stance((stated - mu) / sigma, m.clip) - beta[number] - a @ on_progress) / s
+            )
             sure = sure - np.outer(sure @ a, sure @ a) / s
-        w, told = ([*one[:1], fade * one[1], *one[2:]] for one in (w, told))
-        w, told = np.array(w), np.array(told)
-        z = base + x @ told
+        w, on_progress = ([*one[:1], fade * one[1], *one[2:]] for one in (w, on_progress))
+        w, on_progress = np.array(w), np.array(on_progress)
+        z = base + x @ on_progress
         out[k] = mu + sigma * z
         stream[0] += 1
         stream[1] += (y - mu) / stream[0]
@@ -149,32 +155,33 @@ def twin_bayesian_hybrid(learner: BayesianHybrid, batch: Batch) -> F64:
         process[p, p] += m.latent_process * np.eye(dim)
         faded = np.eye(n) - (1 - fade) * np.diag(np.eye(n)[1])
         cov, sure = faded @ cov @ faded + process, faded @ sure @ faded + process
-        v_b, c, px = v_b + m.item_process, 1 + told[2], cov @ x
+        v_b, c, px = v_b + m.item_process, 1 + on_progress[2], cov @ x
         habit = (m.habit_events + user[-4]) / (m.habit_events + user[-1])
         sigma = sigma or np.sqrt(stream[2] / stream[0])
         s, s_alone = (
             m.noise * habit + x @ sureness @ x + (1 + own_w[2]) ** 2 * v_b + own_w[p] ** 2 @ v
-            for own_w, sureness in ((told, sure), (w, cov))
+            for own_w, sureness in ((on_progress, sure), (w, cov))
         )
         e, alone = (
-            np.clip((y - mu) / sigma - base - x @ own_w, -m.clip, m.clip) if sigma else 0.0 for own_w in (told, w)
+            np.clip((y - mu) / sigma - base - x @ own_w, -m.clip, m.clip) if sigma else 0.0
+            for own_w in (on_progress, w)
         )
         item[:] = np.concatenate(
             [
-                q + v * told[p] * e / s,
-                v - (v * told[p]) ** 2 / s,
+                q + v * on_progress[p] * e / s,
+                v - (v * on_progress[p]) ** 2 / s,
                 [b + v_b * c * e / s, v_b - (v_b * c) ** 2 / s, item[-1] + 1],
             ]
         )
-        if elder >= 0:
-            learner.alike.values[elder] += np.concatenate([[0, item[-3]], item[:dim]]) + start * np.repeat(
+        if representative >= 0:
+            learner.alike.values[representative] += np.concatenate([[0, item[-3]], item[:dim]]) + start * np.repeat(
                 [1, -1], [1, dim + 1]
             )
         stream[4:6] += np.array([m.consensus_rate, m.popularity_rate]) * e * x[2:4]
         beta += np.maximum(m.category_rate, 1 / (met + m.category_events)) * e * c * g
         met += indicator
         decay = np.where(np.arange(m.known) < own, m.vector_decay, 0.0)
-        gamma += np.outer(g, m.vector_rate * e * told[p]) - (decay * indicator)[:, None] * gamma
+        gamma += np.outer(g, m.vector_rate * e * on_progress[p]) - (decay * indicator)[:, None] * gamma
         crowd[groups, 0] += not user[-1]
         shares = 1 / (m.group_users + crowd[groups, 0].astype(np.float64))
         moves = np.outer(shares / (1 + shares.sum()), px[[0, *range(4, n)]] * alone / s_alone)

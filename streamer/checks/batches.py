@@ -16,7 +16,7 @@ from streamer.core.protocols import Categorised, Composed, Kind, OnlineLearner, 
 from streamer.core.seed import event_keys, id_key, sequence_key
 from streamer.core.tables import Table
 from streamer.models import learner as made
-from streamer.stream.category_sets import Kin
+from streamer.stream.category_sets import CategorySets
 from streamer.stream.learners import Learners
 
 PAGE = 8  # items a page of the seen ring: small, so that rings wrap within a check
@@ -130,14 +130,14 @@ class Feed:
         self.free = iter(range(users - 1, -1, -1) if backwards else range(users))
         self.ring = Ring(users, longest=longest)
         self.offset, self.low, self.high = 0, -np.inf, np.inf
-        self.words, self.kin = Table("item", [0, 0], dtype=np.uint64), Kin()
+        self.words, self.category_sets = Table("item", [0, 0], dtype=np.uint64), CategorySets()
         self.profiles = Profiles(
             np.full(users, -1, dtype=np.int32), np.full((users, CATEGORIES), np.nan, dtype=np.float32),
             np.full((users, MEMBERSHIPS), -1, dtype=np.int32),
         )  # fmt: skip
         for one in self.learners.by_name.values():
             if isinstance(one, Categorised):
-                one.attach(self.words, self.kin)
+                one.attach(self.words, self.category_sets)
 
     def batch(self, events: Sequence[Happening]) -> Batch:
         """The next events, with rows begun for ids never seen."""
@@ -197,10 +197,10 @@ class Feed:
         if side == "item" and new:
             self.words.reserve(int(rows.max()) + 1)
             self.words.values[rows] = [categories_of(one) for one in new]
-            self.kin.sets.reserve(int(rows.max()) + 1)
-            self.kin.sets.values[rows] = -1
+            self.category_sets.sets.reserve(int(rows.max()) + 1)
+            self.category_sets.sets.values[rows] = -1
             for one, row in zip(new, rows.tolist(), strict=True):
-                self.kin.put(row, categories_of(one)[0] & 0b111)  # few enough to have several items each
+                self.category_sets.put(row, categories_of(one)[0] & 0b111)  # few enough to have several items each
         for one, row in zip(new, rows.tolist(), strict=True) if side == "user" else ():
             preferences, groups = profile_of(one)
             self.profiles.slots[row] = row if preferences or groups else -1

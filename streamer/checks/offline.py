@@ -124,10 +124,13 @@ def learns_more_than_noise(make: MakeModel) -> None:
 
 def epochs_are_told(make: MakeModel) -> None:
     """At least one epoch is told; numbers count from 1, and nothing is chosen that was not told."""
-    made, data, told = make(1), world(), list[Epoch]()
+    made, data, on_progress = make(1), world(), list[Epoch]()
     train, validation, _ = _parts(made, data)
-    made.fit(train, validation, told.append)
-    require([epoch.number for epoch in told] == list(range(1, len(told) + 1)) and bool(told), f"epochs told: {told}")
+    made.fit(train, validation, on_progress.append)
+    require(
+        [epoch.number for epoch in on_progress] == list(range(1, len(on_progress) + 1)) and bool(on_progress),
+        f"epochs told: {on_progress}",
+    )
 
 
 def the_data_stays_as_it_is(make: MakeModel) -> None:

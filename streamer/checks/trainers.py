@@ -31,9 +31,9 @@ def _history(learner: OnlineLearner, events: Sequence[Happening]) -> tuple[Feed,
 
 def _fitted(make: MakeTrainer, learn: Make, events: Sequence[Happening]) -> tuple[dict[str, Array], list[float]]:
     feed, history = _history(learn(1), events)
-    trainer, told = make(), list[float]()
-    trainer.fit(feed.learner, history, told.append)
-    return {name: np.array(values) for name, values in trainer.export().items()}, told
+    trainer, on_progress = make(), list[float]()
+    trainer.fit(feed.learner, history, on_progress.append)
+    return {name: np.array(values) for name, values in trainer.export().items()}, on_progress
 
 
 def fits_the_trainers_seam(make: MakeTrainer, learn: Make) -> None:
@@ -81,9 +81,9 @@ def fitting_reads_its_history(make: MakeTrainer, learn: Make) -> None:
 
 def progress_is_told(make: MakeTrainer, learn: Make) -> None:
     """What is told only grows, within 0 and 1, and ends with 1."""
-    _, told = _fitted(make, learn, happenings(EVENTS))
-    require(bool(told) and told[-1] == 1.0, f"the last share told is {told[-1:]}: wanted 1")
-    require(told == sorted(told) and told[0] >= 0, "shares told go back, or begin below 0")
+    _, on_progress = _fitted(make, learn, happenings(EVENTS))
+    require(bool(on_progress) and on_progress[-1] == 1.0, f"the last share told is {on_progress[-1:]}: wanted 1")
+    require(on_progress == sorted(on_progress) and on_progress[0] >= 0, "shares told go back, or begin below 0")
 
 
 def a_history_of_nothing_is_fitted(make: MakeTrainer, learn: Make) -> None:

@@ -17,7 +17,7 @@ from streamer.core.errors import BadState, StreamerError
 from streamer.core.settings import read_secret
 from streamer.producers.client import URL, Client
 from streamer.storage.files import write_atomically
-from streamer.storage.generations import PROGRESS, Progress, life, live, lives, place, told
+from streamer.storage.generations import PROGRESS, Progress, generation_folder, live, read_record, read_records, summary
 
 LOOK_S = 0.5
 ENDED = ("live", "rejected", "failed", "rolled back", "kept")
@@ -89,7 +89,7 @@ def _train(folder: Path, generation: str | None) -> None:
     if not compiled():
         compile_kernels(lambda name: None)
     if generation is not None:
-        of = life(folder, generation)
+        of = read_record(folder, generation)
         if of.stage != "cut":
             raise StreamerError(
                 f"{generation} is not to be trained: it is {of.stage}; `streamer renormalise` cuts another"
@@ -99,7 +99,7 @@ def _train(folder: Path, generation: str | None) -> None:
     from streamer.renormalise.training_job import archived
 
     while True:
-        for one in lives(folder):
+        for one in read_records(folder):
             if one.stage == "cut" and not _ended(folder, one.id) and archived(folder, one):
                 _one(folder, one.id, None)
         time.sleep(LOOK_S)
@@ -107,7 +107,7 @@ def _train(folder: Path, generation: str | None) -> None:
 
 def _ended(folder: Path, generation: str) -> bool:
     try:
-        found = msgspec.json.decode((place(folder, generation) / PROGRESS).read_bytes(), type=Progress)
+        found = msgspec.json.decode((generation_folder(folder, generation) / PROGRESS).read_bytes(), type=Progress)
     except (OSError, msgspec.DecodeError):
         return False
     return found.done or bool(found.failed)
@@ -117,7 +117,7 @@ def _one(folder: Path, generation: str, parent: int | None) -> None:
     """Train one generation; what goes wrong is written for whoever waits for it. Ends when `parent` does."""
     from streamer.renormalise.training_job import retrain
 
-    where = place(folder, generation)
+    where = generation_folder(folder, generation)
 
     def report(progress: Progress) -> None:
         if parent is not None and os.getppid() != parent:
@@ -147,7 +147,7 @@ def generations(url: str, data: str | None, as_json: bool, **options: Any) -> No
     security = settings_of(options).security
     if data is not None:
         answering = live(Path(data))
-        found = Generations(tuple(told(one, answering) for one in lives(Path(data))))
+        found = Generations(tuple(summary(one, answering) for one in read_records(Path(data))))
         if not found.generations:
             raise BadState(f"no state in {data}: give the --data directory of a streamer that has run")
     else:

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from streamer.cli.options import settings_of, settings_options
 from streamer.cli.progress import bar
-from streamer.cli.train import told
+from streamer.cli.train import on_progress
 from streamer.consumers.files import FileSource
 from streamer.core.errors import BadSettings
 from streamer.models.offline import MODELS
@@ -101,7 +101,7 @@ def _made(
     if user_id is not None:
         asked(data, cut(data, "ratings", plan).test, user_id)  # before anything is fitted
     with bar(errors, "fitting", 0) as moved:
-        fitted = contest(names, data, plan, told(moved))
+        fitted = contest(names, data, plan, on_progress(moved))
     tops = lists({one.name: one.model for one in fitted.contenders}, *fitted.parts)
     with learned(source.catalogue, fitted.parts.train, settings) as memory:
         user = user_page(fitted, tops, memory, user_id)

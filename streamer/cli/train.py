@@ -21,7 +21,7 @@ from streamer.study.comparison import drawn_clicks, drawn_ratings, share_over_bi
 from streamer.study.diagnosis import FEW, Diagnosis, diagnose
 from streamer.study.next_item_diagnosis import NextItemDiagnosis, diagnose_next_items
 from streamer.study.splits import SPLITS
-from streamer.study.train import Fit, Plan, Told, Trained
+from streamer.study.train import Fit, OnProgress, Plan, Trained
 from streamer.study.train import train as fit
 from streamer.study.training_data import read
 
@@ -81,7 +81,7 @@ def train(
     for one in names:
         try:
             with bar(errors, f"fitting {one}", 0) as moved:
-                fits.append(fit(one, data, plan, told(moved)))
+                fits.append(fit(one, data, plan, on_progress(moved)))
         except BadSettings as error:
             refused[one] = error
     for one, why in refused.items():
@@ -180,8 +180,8 @@ def _slices(
     for name in ("", *columns):
         table.add_column(name, justify="left" if not name else "right")
     for name, examples, *numbers in rows[:shown]:
-        told = ("-" if isnan(number) else f"{number:.3f}" for number in numbers)
-        table.add_row(plain(name), f"{examples:,}", *told, style="yellow" if examples < FEW else "")
+        on_progress = ("-" if isnan(number) else f"{number:.3f}" for number in numbers)
+        table.add_row(plain(name), f"{examples:,}", *on_progress, style="yellow" if examples < FEW else "")
     if shown and len(rows) > shown:
         table.caption = f"and {len(rows) - shown} more (--json has all)"
     console.print()
@@ -238,7 +238,7 @@ def history(path: str, settings: Any, errors: Console) -> Dataset:
     return found.data
 
 
-def told(moved: Any) -> Told:
+def on_progress(moved: Any) -> OnProgress:
     """Epochs as steps of a bar."""
 
     def heard(name: str, epoch: Epoch) -> None:

@@ -59,7 +59,9 @@ def import_(file: Path, fixed: bool, as_json: bool, **options: Any) -> None:
     if not compiled():
         compile_kernels(lambda name: None)
     with bar(Console(stderr=True), "training", 100) as moved:
-        found = imported(Path(folder), file, fixed=fixed, told=lambda progress: moved(int(100 * progress.share), 100))
+        found = imported(
+            Path(folder), file, fixed=fixed, on_progress=lambda progress: moved(int(100 * progress.share), 100)
+        )
     if as_json:
         click.echo(msgspec.json.encode(found._asdict()))
         return

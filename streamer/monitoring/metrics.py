@@ -21,7 +21,7 @@ from streamer.core.errors import Reason
 from streamer.monitoring.drift import DETECTOR
 from streamer.monitoring.monitor import WINDOWS, Monitor
 from streamer.monitoring.stability import Reading
-from streamer.storage.generations import Life
+from streamer.storage.generations import GenerationRecord
 
 # Upper edges, in seconds. A commit is a disk write; an event waits for a micro-batch; most requests take under 2 ms.
 COMMIT = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
@@ -45,7 +45,9 @@ class GenerationReadings:
     events: int  # learned since then
     step: str  # one of STEPS, under way; empty for none
     outcomes: Mapping[str, int]  # of renormalisations, since the process started
-    shown: Life | None  # the one under way, once it is at the gate; before that the last; None: there was none
+    shown: (
+        GenerationRecord | None
+    )  # the one under way, once it is at the gate; before that the last; None: there was none
     every_s: float | None  # the schedule
     min_events: int  # fewer since the cut, and the schedule passes by
 

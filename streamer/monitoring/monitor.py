@@ -22,7 +22,7 @@ from streamer.core.events import CLICKS, RATINGS, TOPICS
 from streamer.core.protocols import Kind, Row, StateStore
 from streamer.monitoring.drift import Drift
 from streamer.monitoring.regret import Regret
-from streamer.monitoring.repeated_input import Refeeding
+from streamer.monitoring.repeated_input import RepeatedInput
 
 TABLE = "monitor"
 WINDOWS = (1_000, 10_000)  # ratings
@@ -161,7 +161,7 @@ class Monitor:
         self.events = {topic: dict.fromkeys(OUTCOMES, 0) for topic in (*TOPICS, OTHER_TOPIC)}
         self.dead_letters = {str(reason): 0 for reason in Reason}
         self.regret = Regret()  # in memory alone: it begins anew with the process
-        self.refeeding = Refeeding()
+        self.refeeding = RepeatedInput()
         self._given = self._committed = self._counts()
 
     def observe(self, batch: Batch, predictions: Mapping[str, F32]) -> None:

@@ -19,7 +19,7 @@ LOUD, OVER = 0.9, 0.5  # shares of the window: where the log speaks, and where i
 _log = logging.getLogger(__name__)
 
 
-class Refeeding:
+class RepeatedInput:
     """Counts events that came before; the engine's thread writes, `events` may be read from any."""
 
     def __init__(self) -> None:

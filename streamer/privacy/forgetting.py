@@ -38,7 +38,7 @@ from streamer.storage.state import RocksStore
 from streamer.stream.dead_letters import dead_letters, deleted
 from streamer.stream.decoder import check_id
 from streamer.stream.memory import Memory
-from streamer.stream.removals import Receipt, newest, receipt, rows, unfinished
+from streamer.stream.removals import Removal, newest, receipt, rows, unfinished
 
 APPLIED_S = 30.0  # how long whoever asks waits for the removal to be learned and committed
 LOOK_S = 0.02
@@ -60,11 +60,11 @@ class Forgetting:
         log: EmbeddedLog | None,
         archiver: Archiver | None,
         between: Callable[[Callable[[], Any]], "Future[Any]"],
-        upkeep: threading.Lock,
+        maintenance: threading.Lock,
     ) -> None:
         """Of the data directory `folder`; `between`: see Engine.between; `upkeep` is held while files are worked on."""
         self._folder, self._archiver = folder, archiver
-        self._memories, self._log, self._between, self._upkeep = memories, log, between, upkeep
+        self._memories, self._log, self._between, self._maintenance = memories, log, between, maintenance
         self._woken, self._stop = threading.Event(), threading.Event()
         self._span: tuple[int, int] | None = None  # runs of the log written anew, of the receipts that are erased
         self._spanned: set[int] = set()  # receipts whose runs `_span` covers
@@ -79,7 +79,7 @@ class Forgetting:
 
     def committed(self) -> None:
         """The engine committed: there may be receipts."""
-        if any(memory.receipts.waiting for memory in self._memories()):
+        if any(memory.removals.waiting for memory in self._memories()):
             self._woken.set()
 
     def close(self) -> None:
@@ -145,14 +145,17 @@ class Forgetting:
         counts = (found.records, found.dead_letters, found.event_ids)
         return ReceiptShown(number, found.stage, *counts, tuple(self._waits(found)))
 
-    def _waits(self, found: Receipt) -> list[str]:
+    def _waits(self, found: Removal) -> list[str]:
         waits = []
         if found.stage == "pending":
             waits.append("rows and answers are gone; records, dead letters and event ids are being erased")
         if found.stage != "complete":
             waits.append("files are written anew, until none holds bytes of what was deleted")
             waits += [self.trouble] if self.trouble else []
-        if generations.life(self._folder, generations.live(self._folder)).cut.get(_name(found), 0) <= found.offset:
+        if (
+            generations.read_record(self._folder, generations.live(self._folder)).cut.get(_name(found), 0)
+            <= found.offset
+        ):
             waits.append("the next renormalisation: what the user's events left in the vectors of items")
         if self._log is None:
             waits.append(
@@ -176,14 +179,14 @@ class Forgetting:
             except CancelledError:  # the engine ended; the next start goes on
                 waiting = True
 
-    def _work(self) -> list[Receipt]:
+    def _work(self) -> list[Removal]:
         """One round; answers what is left."""
         for memory in self._memories():
-            memory.receipts.waiting = False
+            memory.removals.waiting = False
         live = self._memories()[0].store
         if not unfinished(live):
             return []
-        with self._upkeep:
+        with self._maintenance:
             pending = [found for found in unfinished(live) if found.stage == "pending"]
             if pending and not self._stop.is_set():
                 self._erase(pending)
@@ -194,7 +197,7 @@ class Forgetting:
         self.trouble = ""
         return left
 
-    def _erase(self, pending: Sequence[Receipt]) -> None:
+    def _erase(self, pending: Sequence[Removal]) -> None:
         memories = self._memories()
         self._check_none_is_made()
         for memory in memories:
@@ -229,8 +232,8 @@ class Forgetting:
                 )
             )
         tables = {name: learner.tables() for name, learner in memories[0].learners.by_name.items()}
-        for life in generations.lives(self._folder):
-            place = generations.place(self._folder, life.id)
+        for generation in generations.read_records(self._folder):
+            place = generations.generation_folder(self._folder, generation.id)
             manifest.erase(place, erasure.records, lambda learner, name: _of_users(tables, learner, name))
         for store in self._kept():
             _clean_kept(store, memories[0], erasure, list(erasure.records), done)
@@ -240,22 +243,24 @@ class Forgetting:
     def _check_none_is_made(self) -> None:
         """Raises StreamerError while a generation is: it began with what the user had left at its cut."""
         mine = {memory.store.generation for memory in self._memories()}
-        for life in generations.lives(self._folder):
-            if life.stage in generations.UNDER_WAY and life.id not in mine:
-                raise StreamerError(f"generation {life.id} is being made of what there was before: when it is done")
+        for generation in generations.read_records(self._folder):
+            if generation.stage in generations.UNDER_WAY and generation.id not in mine:
+                raise StreamerError(
+                    f"generation {generation.id} is being made of what there was before: when it is done"
+                )
 
     def _kept(self) -> Iterator[RocksStore]:
         """States of other generations, which nobody has open, one open at a time."""
         mine = {memory.store.generation for memory in self._memories()}
-        for life in generations.lives(self._folder):
-            if life.id not in mine and generations.state_of(self._folder, life.id).exists():
-                store = RocksStore(self._folder, generation=life.id)
+        for generation in generations.read_records(self._folder):
+            if generation.id not in mine and generations.state_folder(self._folder, generation.id).exists():
+                store = RocksStore(self._folder, generation=generation.id)
                 try:
                     yield store
                 finally:
                     store.close()
 
-    def _unarchive(self, pending: Sequence[Receipt]) -> None:
+    def _unarchive(self, pending: Sequence[Removal]) -> None:
         """Take them out of the archive, which has to come to their removals first: it reads the log for itself."""
         if self._archiver is not None:
             removals = {found.at: found.offset + 1 for found in sorted(pending, key=lambda found: found.offset)}
@@ -287,7 +292,7 @@ class Forgetting:
             self._span = min(self._span[0], span[0]), max(self._span[1], span[1])
         self._spanned |= numbers
 
-    def _sweep(self, swept: Sequence[Receipt]) -> bool:
+    def _sweep(self, swept: Sequence[Removal]) -> bool:
         """Whether no file holds anything of them any more."""
         self._check_none_is_made()
         memories, numbers = self._memories(), {found.number for found in swept}
@@ -316,7 +321,7 @@ def _of_users(tables: Mapping[str, Mapping[str, Table]], learner: str, name: str
     return learner in tables and name in tables[learner] and tables[learner][name].side == "user"
 
 
-def _name(found: Receipt) -> str:
+def _name(found: Removal) -> str:
     return f"{found.topic}/{found.partition}"
 
 
@@ -341,10 +346,10 @@ def _clean(memory: Memory, erasure: Erasure, naming: Sequence[tuple[str, str]]) 
 
 
 def _clean_kept(
-    store: RocksStore, like: Memory, erasure: Erasure, user_ids: Sequence[str], done: Sequence[Receipt]
+    store: RocksStore, like: Memory, erasure: Erasure, user_ids: Sequence[str], done: Sequence[Removal]
 ) -> None:
     """Take them out of a state that nobody learns into, which has the tables of `like`, and leave their receipts in it."""
-    changed = [row for user_id in user_ids for row in like.users.gone(user_id)]
+    changed = [row for user_id in user_ids for row in like.users.stored.gone(user_id)]
     known = store.read("users/head", [user_id.encode() for user_id in user_ids])
     (count,) = store.read("users", [b"count"])
     if count is not None:

@@ -12,7 +12,7 @@ from streamer.core.errors import SourceLost
 from streamer.core.protocols import Source
 from streamer.renormalise import manifest
 from streamer.renormalise.training import Retrained, put_in
-from streamer.storage.generations import FIRST, place
+from streamer.storage.generations import FIRST, generation_folder
 from streamer.stream.ledger import GRAFT, JournalSource, Run, lineage, note
 from streamer.stream.memory import Memory
 
@@ -36,7 +36,7 @@ def rebuild(memory: Memory, source: Source, runs: Iterable[Run], folder: Path, *
     replay.seek({})
     for generation, learned in lineage(runs):
         if generation != FIRST:
-            graft(memory, generation, manifest.read(place(folder, generation))[1])
+            graft(memory, generation, manifest.read(generation_folder(folder, generation))[1])
         replay.follow(learned)
         while not replay.finished:
             records = replay.poll(max_records, WAIT_S)

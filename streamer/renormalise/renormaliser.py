@@ -26,9 +26,9 @@ from streamer.core.settings import Settings
 from streamer.renormalise import gate
 from streamer.renormalise.shadow import Lanes, Shadow, Stopped
 from streamer.renormalise.training_process import TrainingProcess
-from streamer.renormalise.triggers import Asked, Occasions
+from streamer.renormalise.triggers import Asked, Triggers
 from streamer.storage import generations
-from streamer.storage.generations import JOB, UNDER_WAY, Life, Progress, Stage, told
+from streamer.storage.generations import JOB, UNDER_WAY, GenerationRecord, Progress, Stage, summary
 from streamer.stream.memory import Memory
 
 LOG = logging.getLogger("streamer.renormaliser")
@@ -43,8 +43,10 @@ class Renormaliser:
     def __init__(self, settings: Settings, lanes: Lanes) -> None:
         self._settings, self._chosen, self._lanes = settings, settings.renormalisation, lanes
         self._folder = Path(settings.state.data)
-        self.current: Life | None = None  # on its way, or watched
-        self.last: Life | None = None  # the newest whose way came to an end; after a start, the newest there is
+        self.current: GenerationRecord | None = None  # on its way, or watched
+        self.last: GenerationRecord | None = (
+            None  # the newest whose way came to an end; after a start, the newest there is
+        )
         self.progress = Progress()
         self.outcomes: dict[str, int] = {"promoted": 0, "rejected": 0, "rolled back": 0, "failed": 0}
         self._stop, self._wake, self._lock = threading.Event(), threading.Event(), threading.Lock()
@@ -53,7 +55,7 @@ class Renormaliser:
         self._forced = self._back = self._working = False
         self._resumed = False  # whether what a crash left is known
         self._thread = threading.Thread(target=self._run, name="renormaliser", daemon=True)
-        self._occasions = Occasions(self._chosen, self._folder, self._memory)
+        self._occasions = Triggers(self._chosen, self._folder, self._memory)
 
     # From any thread.
 
@@ -100,15 +102,15 @@ class Renormaliser:
                 self._back = True
             else:
                 self._refuse_busy()
-                found = generations.life(self._folder, generation)
-                if not generations.state_of(self._folder, found.id).exists():
+                found = generations.read_record(self._folder, generation)
+                if not generations.state_folder(self._folder, found.id).exists():
                     raise StreamerError(f"the state of {found.id} is not kept any more: it cannot answer again")
                 self._asked.append(Asked("promote", generation))
         self._wake.set()
 
     def rollback(self) -> str:
         """Let the generation before answer again; answers its id. Raises StreamerError when there is none."""
-        live = generations.life(self._folder, self._live)
+        live = generations.read_record(self._folder, self._live)
         if not live.parent:
             raise StreamerError(f"{live.id} has no generation before it")
         self.promote(live.parent)
@@ -135,8 +137,10 @@ class Renormaliser:
     def generations(self) -> Generations:
         """What became of all of them."""
         current, live = self.current, self._live
-        lives = [current if current and one.id == current.id else one for one in generations.lives(self._folder)]
-        return Generations(tuple(told(one, live) for one in lives), self.says())
+        records = [
+            current if current and one.id == current.id else one for one in generations.read_records(self._folder)
+        ]
+        return Generations(tuple(summary(one, live) for one in records), self.says())
 
     def _refuse_busy(self) -> None:
         if self._asked or self._working:
@@ -197,11 +201,11 @@ class Renormaliser:
 
     def _resume(self) -> None:
         """What a crash, or a stop, left: the generation on its way goes on, or who answers is watched again."""
-        generations.mend(self._folder)
-        lives = generations.lives(self._folder)
-        self.last = lives[-1]
-        left = next((found for found in lives if found.stage in UNDER_WAY), None)
-        self.current = left or next(found for found in lives if found.id == self._live)
+        generations.repair(self._folder)
+        records = generations.read_records(self._folder)
+        self.last = records[-1]
+        left = next((found for found in records if found.stage in UNDER_WAY), None)
+        self.current = left or next(found for found in records if found.id == self._live)
         self._working, self._resumed = left is not None, True
         if left is None:
             self._watch_again()
@@ -214,12 +218,12 @@ class Renormaliser:
             self._go_on()
 
     def _watch_again(self) -> None:
-        life = self._now()
-        if not life.parent or WATCHED in life.seconds:
+        record = self._now()
+        if not record.parent or WATCHED in record.seconds:
             self.current = None
-        elif generations.state_of(self._folder, life.parent).exists():
-            self.shadow.bring_up(life.parent)
-            self._watch(by_hand=life.why == BY_HAND)
+        elif generations.state_folder(self._folder, record.parent).exists():
+            self.shadow.bring_up(record.parent)
+            self._watch(by_hand=record.why == BY_HAND)
         else:
             self._seen()
 
@@ -231,14 +235,14 @@ class Renormaliser:
         self._took("cut", began)
         self._go_on()
 
-    def _cut(self, asked: Asked) -> Life:
+    def _cut(self, asked: Asked) -> GenerationRecord:
         """In the engine's thread, everything committed: a snapshot of the state with its offsets."""
-        memory, name = self._memory, generations.following(self._folder)
-        where = generations.place(self._folder, name)
+        memory, name = self._memory, generations.next_id(self._folder)
+        where = generations.generation_folder(self._folder, name)
         where.mkdir(parents=True)
         (where / JOB).write_bytes(msgspec.json.encode(self._settings))
         memory.store.checkpoint(where / "state")
-        life = Life(
+        record = GenerationRecord(
             id=name,
             parent=memory.store.generation,
             trigger=asked.of,
@@ -249,42 +253,44 @@ class Renormaliser:
             cut_events=memory.monitor.learned,
             cut_ratings={learner: errors.ratings for learner, errors in memory.monitor.errors.items()},
         )
-        return generations.record(self._folder, life.now("cut"))
+        return generations.write_record(self._folder, record.now("cut"))
 
     def _go_on(self) -> None:
         """From wherever the current one is."""
-        life = self._now()
-        if life.stage == "cut":
-            self._train(life)
-            life = self._at("trained")
+        record = self._now()
+        if record.stage == "cut":
+            self._train(record)
+            record = self._at("trained")
         began = time.monotonic()
         self._at("catching up")
-        self.shadow.bring_up(life.id)
+        self.shadow.bring_up(record.id)
         self._took("catch up", began)
         began = time.monotonic()
         self._at("gate")
-        passed, why = self._gate(life)
+        passed, why = self._gate(record)
         self._took("gate", began)
         if passed:
             self._swap(why)
             self._watch(by_hand=self._forced)
         else:
-            LOG.warning("generation %s is rejected: %s", life.id, why)
+            LOG.warning("generation %s is rejected: %s", record.id, why)
             self.shadow.leave()
             self._end("rejected", why)
 
     def _promote(self, generation: str) -> None:
-        self.current = generations.life(self._folder, generation)
+        self.current = generations.read_record(self._folder, generation)
         self._at("catching up", "by hand")
         self.shadow.bring_up(generation)
         self._swap(BY_HAND)
         self._watch(by_hand=True)
 
-    def _train(self, life: Life) -> None:
+    def _train(self, record: GenerationRecord) -> None:
         """Until the generation is written and in its state; raises StreamerError with what the process said."""
-        cut = {TopicPartition(name.rpartition("/")[0], int(name.rpartition("/")[2])): n for name, n in life.cut.items()}
+        cut = {
+            TopicPartition(name.rpartition("/")[0], int(name.rpartition("/")[2])): n for name, n in record.cut.items()
+        }
         self._lanes.archived(cut, self._stop)
-        process = TrainingProcess(self._folder, life.id, external=self._chosen.renormaliser == "external")
+        process = TrainingProcess(self._folder, record.id, external=self._chosen.renormaliser == "external")
         try:
             while not process.done():
                 self.progress = process.progress
@@ -294,20 +300,22 @@ class Renormaliser:
         found = self.progress = process.progress
         self._change(seconds={**self._now().seconds, **found.seconds}, churn=found.churn)
 
-    def _gate(self, life: Life) -> tuple[bool, str]:
+    def _gate(self, record: GenerationRecord) -> tuple[bool, str]:
         """Wait until both have predicted enough; whether the candidate may answer, and why."""
         chosen, until = self._chosen, time.monotonic() + self._chosen.gate_max_wait_s
         unsound = self.shadow.unsound()
         rated = self._memory.monitor.errors[self._champion].ratings
-        if unsound or life.held or not rated:  # clicks have no prequential measure
+        if unsound or record.held or not rated:  # clicks have no prequential measure
             said = f"{'the stream waits' if rated else 'nobody rates'}: there is nothing to compare on"
-            return not (unsound or life.better), unsound or said + (", and it had to be better" if life.better else "")
+            return not (unsound or record.better), unsound or said + (
+                ", and it had to be better" if record.better else ""
+            )
         while True:
             self.shadow.check()
             scores = self.shadow.scores(self._now().id, self._now().cut_ratings)
             self._change(scores=tuple(scores.values()))
             of = scores.get(self._champion)
-            passed = gate.verdict(of, chosen, better=life.better) if of is not None else None
+            passed = gate.verdict(of, chosen, better=record.better) if of is not None else None
             if self._forced:
                 return True, BY_HAND
             if passed is not None:
@@ -321,9 +329,11 @@ class Renormaliser:
         began = time.monotonic()
         self.shadow.exchange()
         self._took("swap", began)
-        life, old = self._at("live", why), self.shadow.generation
-        generations.record(self._folder, generations.life(self._folder, old).now("kept", f"{life.id} answers"))
-        LOG.warning("generation %s answers: %s", life.id, why)
+        record, old = self._at("live", why), self.shadow.generation
+        generations.write_record(
+            self._folder, generations.read_record(self._folder, old).now("kept", f"{record.id} answers")
+        )
+        LOG.warning("generation %s answers: %s", record.id, why)
         self._working = False
         self.outcomes["promoted"] += 1
 
@@ -351,19 +361,19 @@ class Renormaliser:
 
     def _roll_back(self, why: str) -> None:
         self.shadow.exchange()
-        life = self._now()
-        LOG.warning("generation %s is rolled back: %s", life.id, why)
-        back = generations.life(self._folder, self._live)
-        generations.record(self._folder, back.now("live", f"{life.id} is rolled back"))
+        record = self._now()
+        LOG.warning("generation %s is rolled back: %s", record.id, why)
+        back = generations.read_record(self._folder, self._live)
+        generations.write_record(self._folder, back.now("live", f"{record.id} is rolled back"))
         self.shadow.leave()
         self._end("rolled back", why)
 
     def _seen(self) -> None:
         """The watch is over."""
         self.shadow.leave()
-        life = self._now()
-        self.last = generations.record(
-            self._folder, msgspec.structs.replace(life, seconds={WATCHED: 0.0, **life.seconds})
+        record = self._now()
+        self.last = generations.write_record(
+            self._folder, msgspec.structs.replace(record, seconds={WATCHED: 0.0, **record.seconds})
         )
         self.current = None
         generations.prune(self._folder, self._chosen.generations_kept)
@@ -378,15 +388,15 @@ class Renormaliser:
         self.current = None
         generations.prune(self._folder, self._chosen.generations_kept)
 
-    def _now(self) -> Life:
+    def _now(self) -> GenerationRecord:
         assert self.current is not None
         return self.current
 
     def _change(self, **fields: Any) -> None:
         self.current = msgspec.structs.replace(self._now(), **fields)
 
-    def _at(self, stage: Stage, why: str = "") -> Life:
-        self.current = generations.record(self._folder, self._now().now(stage, why))
+    def _at(self, stage: Stage, why: str = "") -> GenerationRecord:
+        self.current = generations.write_record(self._folder, self._now().now(stage, why))
         return self.current
 
     def _took(self, step: str, began: float) -> None:

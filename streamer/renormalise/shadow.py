@@ -189,7 +189,7 @@ class Shadow:
         memory.ledger.write(note(SWAP, memory.store.generation))
         memory.commit()
         memory.store.sync()
-        generations.point(self._folder, memory.store.generation)
+        generations.set_live(self._folder, memory.store.generation)
         engine.memory, engine.shadow = memory, old.memory
         self._lanes.answer_with(new)
         self.other = old

@@ -9,7 +9,7 @@ from streamer.core.settings import RenormalisationSettings
 from streamer.monitoring.metrics import GenerationReadings
 from streamer.renormalise.renormaliser import Renormaliser
 from streamer.storage import generations
-from streamer.storage.generations import Life, Stage
+from streamer.storage.generations import GenerationRecord, Stage
 from streamer.stream.memory import Memory
 
 _TRAINING = ("read", "train", "write")
@@ -35,11 +35,11 @@ def standing(renormaliser: Renormaliser, memory: Memory, chosen: Renormalisation
 @lru_cache(maxsize=8)  # it never changes, and a scrape needs no file
 def _cut(folder: Path, generation: str) -> tuple[int, int]:
     """When it was cut, in milliseconds since 1970, and after how many events."""
-    life = generations.life(folder, generation)
-    return generations.began_ms(folder, life), life.cut_events
+    record = generations.read_record(folder, generation)
+    return generations.made_at_ms(folder, record), record.cut_events
 
 
-def step(current: Life | None, training: str) -> str:
+def step(current: GenerationRecord | None, training: str) -> str:
     """What is done with a generation; `training` is what the process that trains says."""
     if current is None:
         return ""

@@ -33,7 +33,7 @@ LOG = logging.getLogger("streamer.training")
 COMPLETE = 0.99  # share of the events that a history must hold to begin with nothing
 # Learners whose rows a candidate may have fitted by a model of the field; those named like one are fitted by that.
 OF_THE_FIELD = {"biased-mf": FACTORISING, "skip-gram": CLICK_FACTORISING}
-Told = Callable[[str, float], None]  # a learner's name and the share of its training that is done
+OnProgress = Callable[[str, float], None]  # a learner's name and the share of its training that is done
 
 
 class Candidate(msgspec.Struct, frozen=True):
@@ -117,7 +117,7 @@ class Retrained:
 
 def retrained(
     memory: Memory, events: Events, names: Sequence[str] | None = None, chosen: Candidate = ALL, *,
-    told: Told | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Retrained:  # fmt: skip
     """The learners `names` (default: all that have a trainer), each fitted anew on `events`.
 
@@ -127,7 +127,7 @@ def retrained(
     Learners whose trainers are not installed stay as they are, with a warning. One thread; the same memory and events give the same
     bytes. Raises StreamerError for a learner without a trainer, and for events of items that the memory does not know.
     """
-    events, learned = _known(memory, events), memory.users.events()
+    events, learned = _known(memory, events), memory.users.stored.events()
     if len(events) < COMPLETE * learned and not chosen.warm:
         LOG.warning(
             "the history holds %d of the %d events that were learned: only learners that can go on from what they are "
@@ -154,7 +154,7 @@ def retrained(
         if isinstance(one, Informed):
             one.inform(side_information(memory, events.user_ids))
         try:
-            one.fit(copy, history, partial(told, name) if told else _unheard)
+            one.fit(copy, history, partial(on_progress, name) if on_progress else _unheard)
         except MissingExtra as error:
             LOG.warning("%s is carried over as it is: %s", name, error)
             continue
@@ -237,7 +237,7 @@ def begun(memory: Memory, learner: OnlineLearner, user_ids: Sequence[str]) -> On
             table.reserve(len(ids))
             table.begin(np.arange(len(ids), dtype=np.int32), keys.get(table.side) or [0] * len(ids))
     if isinstance(copy, Categorised):
-        copy.attach(memory.items.categories.words, memory.items.categories.kin)
+        copy.attach(memory.items.categories.words, memory.items.categories.category_sets)
     return copy
 
 

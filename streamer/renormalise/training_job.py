@@ -20,7 +20,7 @@ from streamer.renormalise.rebuild import graft
 from streamer.renormalise.training import candidate, retrained
 from streamer.serving.opening import learners
 from streamer.storage.archive.archive import Archive
-from streamer.storage.generations import JOB, Life, Progress, life, place
+from streamer.storage.generations import JOB, GenerationRecord, Progress, generation_folder, read_record
 from streamer.storage.state import RocksStore
 from streamer.stream.memory import Memory, meaning
 
@@ -28,32 +28,37 @@ TOLD_S = 0.5
 _NO_CHURN = ("panel_users",)  # of the measures
 
 
-Told = Callable[[Progress], None]
+OnProgress = Callable[[Progress], None]
 
 
-def archived(folder: Path, of: Life) -> bool:
+def archived(folder: Path, of: GenerationRecord) -> bool:
     """Whether the archive has come to the cut of a generation: before that nobody may read it."""
     offsets = Archive(folder).offsets
     return all(offsets.get(TopicPartition(*_place(name)), 0) >= offset for name, offset in of.cut.items())
 
 
-def retrain(folder: Path, generation: str, told: Told) -> None:
+def retrain(folder: Path, generation: str, on_progress: OnProgress) -> None:
     """Do what is left to do for `generation`; raises BadState, BadGeneration, StreamerError."""
-    where = place(folder, generation)
+    where = generation_folder(folder, generation)
     settings = msgspec.json.decode((where / JOB).read_bytes(), type=Settings)
-    report = Report(told)
+    report = Report(on_progress)
     store = RocksStore(folder, generation=generation)
     try:
         if store.generation != generation:
             memory = Memory(learners(settings, store.promoted().values()), settings, store)
-            train(where, memory, settings, life(folder, generation), report)
+            train(where, memory, settings, read_record(folder, generation), report)
     finally:
         store.close()
     report.done()  # the state is let go of, and may be opened
 
 
 def train(
-    where: Path, memory: Memory, settings: Settings, of: Life, report: "Report", names: Sequence[str] | None = None
+    where: Path,
+    memory: Memory,
+    settings: Settings,
+    of: GenerationRecord,
+    report: "Report",
+    names: Sequence[str] | None = None,
 ) -> None:
     """Train what is left to train of a generation on the archive and put it into `memory`, a copy of its parent's as of the cut.
 
@@ -67,10 +72,10 @@ def train(
         report.step("train")
         names = names or [name for name in memory.learners.by_name if name in REFITTED_BY]
 
-        def told(name: str, share: float) -> None:
+        def on_progress(name: str, share: float) -> None:
             report.share((names.index(name) + share) / len(names))
 
-        found = retrained(memory, events, names, candidate(of.candidate), told=told)
+        found = retrained(memory, events, names, candidate(of.candidate), on_progress=on_progress)
         report.step("write")
         manifest.write(
             where,
@@ -108,9 +113,9 @@ def _place(name: str) -> tuple[str, int]:
 class Report:
     """Counts the seconds of each step and says so, not too often."""
 
-    def __init__(self, told: Told) -> None:
+    def __init__(self, on_progress: OnProgress) -> None:
         """`told` hears of each step, and now and then of its share."""
-        self._told, self._step, self._seconds = told, "", dict[str, float]()
+        self._told, self._step, self._seconds = on_progress, "", dict[str, float]()
         self.churn: dict[str, float] = {}
         self._began = self._due = time.monotonic()
 

@@ -27,7 +27,7 @@ class TrainingProcess:
     def __init__(self, folder: Path, generation: str, *, external: bool) -> None:
         """Start it, unless it is `external`."""
         self._folder, self._generation = folder, generation
-        self._progress_file = generations.place(folder, generation) / PROGRESS
+        self._progress_file = generations.generation_folder(folder, generation) / PROGRESS
         self.progress = Progress()
         self._process: subprocess.Popen[bytes] | None = None
         self._left = 0 if external else TRIES

@@ -22,7 +22,7 @@ class Asked(NamedTuple):
     better: bool = False  # of the candidates of one occasion the first must not be worse, the others better
 
 
-class Occasions:
+class Triggers:
     """Says when it is time. The renormaliser's thread alone calls it."""
 
     def __init__(self, chosen: RenormalisationSettings, folder: Path, memory: Memory) -> None:
@@ -34,7 +34,7 @@ class Occasions:
         self._since_s, self._drifts, self._worse = time.monotonic(), _champion(memory).drift.detections, False
         self._cut_events = 0
         with suppress(StreamerError):  # a record that nobody can read
-            self._cut_events = generations.life(self._folder, memory.store.generation).cut_events
+            self._cut_events = generations.read_record(self._folder, memory.store.generation).cut_events
 
     def due(self, memory: Memory) -> str:
         """Why it is time for a retraining; empty if it is not. Cost: some us."""

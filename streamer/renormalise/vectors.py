@@ -16,11 +16,11 @@ from streamer.models import ALSO_REFITTED_BY
 from streamer.models.offline.clicks.vector_file import read
 from streamer.renormalise.renormaliser import WATCHED
 from streamer.renormalise.training import candidate
-from streamer.renormalise.training_job import Report, Told, archived, train
+from streamer.renormalise.training_job import OnProgress, Report, archived, train
 from streamer.serving.opening import remembered
 from streamer.storage import generations
 from streamer.storage.archive.archive import Archive
-from streamer.storage.generations import UNDER_WAY, Life, Progress
+from streamer.storage.generations import UNDER_WAY, GenerationRecord, Progress
 from streamer.storage.state import RocksStore
 from streamer.stream.ledger import SWAP, note
 
@@ -35,7 +35,7 @@ class Imported(NamedTuple):
     unknown: int  # vectors of the file whose items the state does not know
 
 
-def imported(folder: Path, file: Path, *, fixed: bool, told: Told = lambda progress: None) -> Imported:
+def imported(folder: Path, file: Path, *, fixed: bool, on_progress: OnProgress = lambda progress: None) -> Imported:
     """Refit the item vectors of the state in `folder` from those of `file`; no streamer may run on it.
 
     `fixed`: items of the file keep its vectors to the bit, and only the others train. Raises BadState, BadSettings,
@@ -43,36 +43,41 @@ def imported(folder: Path, file: Path, *, fixed: bool, told: Told = lambda progr
     """
     ids, _ = read(file)
     chosen = candidate(f"{'fixed-vectors' if fixed else 'vectors'}:{file.resolve()}")
-    if not (generations.state_of(folder, generations.live(folder)) / "CURRENT").exists():
+    if not (generations.state_folder(folder, generations.live(folder)) / "CURRENT").exists():
         raise BadState(f"no state in {folder}: give the --data directory of a streamer that has run")
-    left = next((one.id for one in generations.lives(folder) if one.stage in UNDER_WAY), None)
+    left = next((one.id for one in generations.read_records(folder) if one.stage in UNDER_WAY), None)
     if left is not None:
         raise StreamerError(f"{left} is on its way: start the streamer, and let it come to its end first")
     parent = RocksStore(folder)  # nobody else may open it meanwhile
-    generation = generations.following(folder)
-    where = generations.place(folder, generation)
+    generation = generations.next_id(folder)
+    where = generations.generation_folder(folder, generation)
     try:
         where.mkdir(parents=True)
         parent.checkpoint(where / "state")
-        life, known = _trained(
-            folder, Life(id=generation, parent=parent.generation, trigger=TRIGGER, candidate=chosen.name), ids, told
+        record, known = _trained(
+            folder,
+            GenerationRecord(id=generation, parent=parent.generation, trigger=TRIGGER, candidate=chosen.name),
+            ids,
+            on_progress,
         )
-        life = generations.record(folder, life.now("live", f"vectors of {file.name}"))
-        generations.point(folder, generation)
+        record = generations.write_record(folder, record.now("live", f"vectors of {file.name}"))
+        generations.set_live(folder, generation)
     except BaseException:
         if generations.live(folder) != generation:
             shutil.rmtree(where, ignore_errors=True)
         raise
     finally:
         parent.close()
-    before = generations.life(folder, life.parent)
-    generations.record(folder, before.now("kept", f"{generation} answers"))
+    before = generations.read_record(folder, record.parent)
+    generations.write_record(folder, before.now("kept", f"{generation} answers"))
     return Imported(generation, known, len(ids) - known)
 
 
-def _trained(folder: Path, life: Life, ids: list[str], told: Told) -> tuple[Life, int]:
+def _trained(
+    folder: Path, record: GenerationRecord, ids: list[str], on_progress: OnProgress
+) -> tuple[GenerationRecord, int]:
     """The generation's life after its state took the vectors, and how many items of the file it knows."""
-    store = RocksStore(folder, generation=life.id)
+    store = RocksStore(folder, generation=record.id)
     try:
         memory, settings = remembered(store)
         names = [name for name in memory.learners.by_name if "word2vec" in ALSO_REFITTED_BY.get(name, ())]
@@ -81,13 +86,13 @@ def _trained(folder: Path, life: Life, ids: list[str], told: Told) -> tuple[Life
                 f"no learner in {folder} takes item vectors; there are: {', '.join(memory.learners.by_name)}; "
                 f"{', '.join(sorted(ALSO_REFITTED_BY))} would"
             )
-        life = msgspec.structs.replace(
-            life,
+        record = msgspec.structs.replace(
+            record,
             cut={f"{at.topic}/{at.partition}": offset for at, offset in memory.ledger.offsets.items()},
             cut_events=memory.monitor.learned,
             cut_ratings={learner: errors.ratings for learner, errors in memory.monitor.errors.items()},
         ).now("cut")
-        if not archived(folder, life):
+        if not archived(folder, record):
             raise StreamerError(
                 f"the archive in {folder} ends before the state does ({Archive(folder).rows} records): vectors are fitted "
                 "on it; start the streamer with its archive, and stop it when it has caught up"
@@ -97,16 +102,16 @@ def _trained(folder: Path, life: Life, ids: list[str], told: Told) -> tuple[Life
         def hear(progress: Progress) -> None:
             nonlocal last
             last = progress
-            told(progress)
+            on_progress(progress)
 
         report = Report(hear)
-        train(generations.place(folder, life.id), memory, settings, life, report, names)
+        train(generations.generation_folder(folder, record.id), memory, settings, record, report, names)
         report.done()
-        memory.ledger.write(note(SWAP, life.id))
+        memory.ledger.write(note(SWAP, record.id))
         memory.commit()
         store.sync()
         known = sum(item_id in memory.items.row_of for item_id in ids)
     finally:
         store.close()
-    life = life.now("trained")
-    return msgspec.structs.replace(life, seconds={WATCHED: 0.0, **last.seconds}, churn=last.churn), known
+    record = record.now("trained")
+    return msgspec.structs.replace(record, seconds={WATCHED: 0.0, **last.seconds}, churn=last.churn), known

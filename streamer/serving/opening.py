@@ -11,7 +11,7 @@ from streamer.models import learner
 from streamer.serving import rerank
 from streamer.serving.recommend import POPULARITY
 from streamer.storage.state import Meta, RocksStore
-from streamer.stream.learners import Learners, gathered
+from streamer.stream.learners import Learners, assemble
 from streamer.stream.memory import Memory
 
 
@@ -21,7 +21,7 @@ def learners(settings: Settings, promoted: Iterable[str] = ()) -> Learners:
     champions: dict[Kind, str] = {"ratings": learning.rating_learner, "clicks": learning.click_learner}
     names = [*champions.values(), POPULARITY, *learning.shadow, *promoted]
     sizes = {"dim": learning.dim, "latent_dim": learning.latent_dim}
-    made = gathered(names, champions, lambda name: learner(name, seed=learning.seed, **sizes))
+    made = assemble(names, champions, lambda name: learner(name, seed=learning.seed, **sizes))
     rerank.check(settings.server, made.by_name)
     return made
 

@@ -81,7 +81,7 @@ def posterior(memory: Memory, user_id: str) -> Posterior | None:
 
     Cost: all items once for `doubt`; some 10 us a stored user for the closest ones, of whom 100,000 are looked at.
     """
-    learner = memory.learners.believer()
+    learner = memory.learners.rater_with_belief()
     user = memory.users.view(user_id)
     if not (isinstance(learner, Conditioned) and isinstance(learner, Described)) or not (
         user.known or user.preferences
@@ -119,7 +119,7 @@ def nearest(memory: Memory, user_id: str, most: int) -> list[tuple[float, str]]:
 
     Nobody where the learner cannot say, as `posterior`. Cost: some 10 us a stored user, of whom 100,000 are looked at.
     """
-    learner = memory.learners.believer()
+    learner = memory.learners.rater_with_belief()
     if not (isinstance(learner, Conditioned) and isinstance(learner, Described)):
         return []
     place = learner.place(learner.belief(memory.users.view(user_id)))

@@ -74,7 +74,7 @@ def questions(memory: Memory, recommender: Recommender, user_id: str, limit: int
     Raises StreamerError where neither the ratings champion nor an expert of it can say, or no ratings that differ have come.
     Cost: that of `recommend`, and 0.4 us an item and question.
     """
-    learner = memory.learners.believer()
+    learner = memory.learners.rater_with_belief()
     if not (isinstance(learner, Conditioned) and isinstance(learner, Asking)):
         raise StreamerError(
             f"nothing can be asked: {learner.name!r}, which answers for ratings here, does not know how sure it is of a user; "

@@ -77,10 +77,12 @@ class Recommender:
         if user.clicked:
             learner = learners.champion("clicks")
             return learner.score(user, items), learner.name
-        learner, believer = learners.champion("ratings"), learners.believer()
-        if isinstance(believer, Conditioned) and (user.preferences or user.known):
-            unmoved = believer.belief(replace(user, rows={believer.name: self._fresh(believer)}, preferences={}))
-            if not np.array_equal(believer.belief(user), unmoved):
+        learner, rater_with_belief = learners.champion("ratings"), learners.rater_with_belief()
+        if isinstance(rater_with_belief, Conditioned) and (user.preferences or user.known):
+            unmoved = rater_with_belief.belief(
+                replace(user, rows={rater_with_belief.name: self._fresh(rater_with_belief)}, preferences={})
+            )
+            if not np.array_equal(rater_with_belief.belief(user), unmoved):
                 return learner.score(user, items), learner.name
         return self._popularity.score(user, items), POPULAR
 
@@ -109,7 +111,7 @@ class Recommender:
         items = self._items()
         shown = self._available(len(items))
         shown[rows[(rows >= 0) & (rows < len(items))]] = False
-        learner = memory.learners.believer()
+        learner = memory.learners.rater_with_belief()
         if (said or ratings) and isinstance(learner, Conditioned):
             fresh = self._fresh(learner)
             told = learner.condition(fresh, said, rows, values)

@@ -110,9 +110,13 @@ def back_up_closed(data: Path, destination: Path) -> Backup:
 
 def _under_way(data: Path) -> list[str]:
     """Folders of generations that are being made: they are made again."""
-    found = [life.id for life in generations.lives(data) if life.stage in generations.UNDER_WAY]
+    found = [
+        generation.id for generation in generations.read_records(data) if generation.stage in generations.UNDER_WAY
+    ]
     return [
-        generations.place(data, name).relative_to(data).as_posix() for name in found if name != generations.live(data)
+        generations.generation_folder(data, name).relative_to(data).as_posix()
+        for name in found
+        if name != generations.live(data)
     ]
 
 

@@ -18,7 +18,7 @@ from streamer.core.errors import BadState, StreamerError
 from streamer.storage.files import write_atomically
 
 FIRST = "g0"
-_POINTER, _LIFE = "generation", "life.json"
+_POINTER, _RECORD = "generation", "life.json"
 JOB, PROGRESS = "job.json", "progress.json"  # what the training process is told, and what it tells
 _NAME = re.compile(r"g(0|[1-9][0-9]{0,8})")
 
@@ -27,7 +27,7 @@ Stage: TypeAlias = Literal["cut", "trained", "catching up", "gate", "live", "kep
 UNDER_WAY: tuple[Stage, ...] = ("cut", "trained", "catching up", "gate")
 
 
-class Moment(msgspec.Struct, frozen=True):
+class StageChange(msgspec.Struct, frozen=True):
     """When a generation came to a stage."""
 
     stage: Stage
@@ -35,7 +35,7 @@ class Moment(msgspec.Struct, frozen=True):
     why: str = ""
 
 
-class Life(msgspec.Struct, frozen=True, kw_only=True):
+class GenerationRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of a generation beside its state; `life.json`."""
 
     id: str
@@ -47,7 +47,7 @@ class Life(msgspec.Struct, frozen=True, kw_only=True):
     cut: dict[str, int] = {}  # topic/partition -> the next offset at which the snapshot was taken
     cut_events: int = 0  # learned before the cut
     cut_ratings: dict[str, int] = {}  # learner -> ratings it had predicted at the cut
-    moments: tuple[Moment, ...] = ()
+    moments: tuple[StageChange, ...] = ()
     seconds: dict[str, float] = {}  # by step
     scores: tuple[Score, ...] = ()  # at the gate, against the one that was live
     watched: tuple[Score, ...] = ()  # since the swap, against the one that it replaced
@@ -68,13 +68,13 @@ class Life(msgspec.Struct, frozen=True, kw_only=True):
         """Whether it was live once: then it stays ready to be so again."""
         return self.id == FIRST or any(moment.stage == "live" for moment in self.moments)
 
-    def now(self, stage: Stage, why: str = "") -> "Life":
+    def now(self, stage: Stage, why: str = "") -> "GenerationRecord":
         """The life with one more moment."""
         at_ms = time.time_ns() // 1_000_000
-        return msgspec.structs.replace(self, moments=(*self.moments, Moment(stage, at_ms, why)))
+        return msgspec.structs.replace(self, moments=(*self.moments, StageChange(stage, at_ms, why)))
 
 
-def told(one: Life, live: str) -> Generation:
+def summary(one: GenerationRecord, live: str) -> Generation:
     """A life as others are told of it; `live` is the id of the one that answers."""
     first, last = (one.moments[0], one.moments[-1]) if one.moments else (None, None)
     return Generation(
@@ -84,7 +84,7 @@ def told(one: Life, live: str) -> Generation:
     )  # fmt: skip
 
 
-def learned(folder: Path) -> str:
+def state_paths(folder: Path) -> str:
     """What of a data directory is to be moved away so that everything is learned again from the log, in words."""
     there = [folder / name for name in ("state", "generations", _POINTER) if (folder / name).exists()]
     return " and ".join(map(str, there)) or str(folder / "state")
@@ -122,86 +122,86 @@ def live(folder: Path) -> str:
     return name
 
 
-def place(folder: Path, generation: str) -> Path:
+def generation_folder(folder: Path, generation: str) -> Path:
     """The folder of a generation, whether it is there or not."""
     return folder / "generations" / generation
 
 
-def state_of(folder: Path, generation: str) -> Path:
+def state_folder(folder: Path, generation: str) -> Path:
     """The RocksDB of a generation."""
-    return folder / "state" if generation == FIRST else place(folder, generation) / "state"
+    return folder / "state" if generation == FIRST else generation_folder(folder, generation) / "state"
 
 
-def point(folder: Path, generation: str) -> None:
+def set_live(folder: Path, generation: str) -> None:
     """Make it the live one: on the disk when this returns, and never half."""
     write_atomically(folder / _POINTER, f"{generation}\n".encode())
 
 
-def record(folder: Path, life: Life) -> Life:
+def write_record(folder: Path, record: GenerationRecord) -> GenerationRecord:
     """Write what is known of a generation; answers it."""
-    where = place(folder, life.id)
+    where = generation_folder(folder, record.id)
     where.mkdir(parents=True, exist_ok=True)
-    write_atomically(where / _LIFE, msgspec.json.format(msgspec.json.encode(life)))
-    return life
+    write_atomically(where / _RECORD, msgspec.json.format(msgspec.json.encode(record)))
+    return record
 
 
-def life(folder: Path, generation: str) -> Life:
+def read_record(folder: Path, generation: str) -> GenerationRecord:
     """What is known of a generation; raises StreamerError for one that is not there, BadState for a record nobody can read."""
-    file = place(folder, generation) / _LIFE
+    file = generation_folder(folder, generation) / _RECORD
     try:
-        return msgspec.json.decode(file.read_bytes(), type=Life)
+        return msgspec.json.decode(file.read_bytes(), type=GenerationRecord)
     except FileNotFoundError:
         if generation == FIRST and (folder / "state").exists():
-            return Life(id=FIRST)
-        there = ", ".join(found.id for found in lives(folder)) or "none"
+            return GenerationRecord(id=FIRST)
+        there = ", ".join(found.id for found in read_records(folder)) or "none"
         raise StreamerError(f"no generation {generation!r} in {folder}; there are: {there}") from None
     except (OSError, msgspec.DecodeError) as error:
         raise BadState(f"the record of generation {generation} in {file} cannot be read: {error}") from None
 
 
-def began_ms(folder: Path, one: Life) -> int:
+def made_at_ms(folder: Path, one: GenerationRecord) -> int:
     """When it was cut, since 1970; of g0, which never was, when its state was made. Now, where nobody knows."""
     if one.id != FIRST and one.moments:
         return one.moments[0].at_ms
     try:  # RocksDB writes this file once
-        return (state_of(folder, one.id) / "IDENTITY").stat().st_mtime_ns // 1_000_000
+        return (state_folder(folder, one.id) / "IDENTITY").stat().st_mtime_ns // 1_000_000
     except OSError:
         return time.time_ns() // 1_000_000
 
 
-def lives(folder: Path) -> list[Life]:
+def read_records(folder: Path) -> list[GenerationRecord]:
     """All generations, the oldest first; of those whose record a crash cut off, or a disk lost, not much is left to say."""
     found = [path.name for path in (folder / "generations").glob("g*") if _NAME.fullmatch(path.name)]
-    names = {name for name in found if (place(folder, name) / _LIFE).exists()}
+    names = {name for name in found if (generation_folder(folder, name) / _RECORD).exists()}
     if (folder / "state").exists():
         names.add(FIRST)
     return [_said(folder, name) for name in sorted(names, key=_number)]
 
 
-def _said(folder: Path, name: str) -> Life:
+def _said(folder: Path, name: str) -> GenerationRecord:
     try:
-        return life(folder, name)
+        return read_record(folder, name)
     except BadState as error:
-        return Life(id=name, moments=(Moment("failed", 0, str(error)),))
+        return GenerationRecord(id=name, moments=(StageChange("failed", 0, str(error)),))
 
 
-def mend(folder: Path) -> None:
+def repair(folder: Path) -> None:
     """After a crash: make the records say what the pointer says, and delete what has none."""
     answering = live(folder)
     for path in (folder / "generations").glob("g*"):
-        if _NAME.fullmatch(path.name) and not (path / _LIFE).exists() and path.name != answering:
+        if _NAME.fullmatch(path.name) and not (path / _RECORD).exists() and path.name != answering:
             shutil.rmtree(path, ignore_errors=True)
-    if answering != FIRST and not (place(folder, answering) / _LIFE).exists():
-        record(folder, Life(id=answering))
-    for one in lives(folder):
+    if answering != FIRST and not (generation_folder(folder, answering) / _RECORD).exists():
+        write_record(folder, GenerationRecord(id=answering))
+    for one in read_records(folder):
         if one.id == answering and one.stage != "live":
-            record(folder, one.now("live", "swapped before a stop"))
+            write_record(folder, one.now("live", "swapped before a stop"))
         elif one.id != answering and one.stage == "live":
             back = one.parent == answering
-            record(folder, one.now("rolled back" if back else "kept", f"{answering} answers since before a stop"))
+            write_record(folder, one.now("rolled back" if back else "kept", f"{answering} answers since before a stop"))
 
 
-def following(folder: Path) -> str:
+def next_id(folder: Path) -> str:
     """The id for a new generation: never one that was there before."""
     found = [_number(path.name) for path in (folder / "generations").glob("g*") if _NAME.fullmatch(path.name)]
     return f"g{max([0, *found]) + 1}"
@@ -209,12 +209,14 @@ def following(folder: Path) -> str:
 
 def drop_state(folder: Path, generation: str) -> None:
     """Delete the state of a generation; its record, and what it was made from, stay."""
-    shutil.rmtree(state_of(folder, generation), ignore_errors=True)
+    shutil.rmtree(state_folder(folder, generation), ignore_errors=True)
 
 
 def prune(folder: Path, kept: int) -> None:
     """Delete the states that are not among `kept`: the live one and the newest others. Records and manifests stay."""
-    others = [one.id for one in lives(folder) if one.id != live(folder) and state_of(folder, one.id).exists()]
+    others = [
+        one.id for one in read_records(folder) if one.id != live(folder) and state_folder(folder, one.id).exists()
+    ]
     for old in others[: max(0, len(others) - kept + 1)]:
         drop_state(folder, old)
 

@@ -65,7 +65,7 @@ class RocksStore:
     def __init__(self, folder: Path, *, read_only: bool = False, generation: str | None = None) -> None:
         """Open the state of a generation in `folder`, by default of the live one; raises BadState. Only g0's is created."""
         wanted = generation or generations.live(folder)
-        self.path = generations.state_of(folder, wanted)
+        self.path = generations.state_folder(folder, wanted)
         if wanted != generations.FIRST and not (self.path / "CURRENT").exists():
             raise BadState(
                 f"there is no state of generation {wanted} in {self.path}: make {folder / 'generation'} name one that is "
@@ -120,7 +120,7 @@ class RocksStore:
         if meta.format != FORMAT:
             raise BadState(
                 f"the state in {self.folder} has format {meta.format}, this streamer writes format {FORMAT}: "
-                f"use the streamer that made it, or move {generations.learned(self.folder)} away to learn again from the log"
+                f"use the streamer that made it, or move {generations.state_paths(self.folder)} away to learn again from the log"
             )
         return meta
 
@@ -140,7 +140,7 @@ class RocksStore:
         for name, ours, theirs in _differences("", _only(meta.settings, common), _only(wanted, common)):
             raise BadState(
                 f"the state in {self.folder} was made with {name} {ours}, the settings say {theirs}: "
-                f"{_advice(name, ours, theirs)}, or move {generations.learned(self.folder)} away to learn again from the log"
+                f"{_advice(name, ours, theirs)}, or move {generations.state_paths(self.folder)} away to learn again from the log"
             )
         for kind, name in {**meta.champions, **self.promoted()}.items():
             if name in found and name not in given:

@@ -18,7 +18,7 @@ from streamer.core.errors import BadState, UnknownCategory
 from streamer.core.events import ItemUpdate
 from streamer.core.protocols import Row, StateStore
 from streamer.core.tables import Table
-from streamer.stream.category_sets import Kin
+from streamer.stream.category_sets import CategorySets
 
 MOST = 64  # categories with a bit of their own: the first word
 KEPT = 4096  # sets of categories whose bits, and values whose names are remembered: the same come again and again
@@ -33,7 +33,7 @@ class Categories:
         """`attributes` that are categories too: name -> width of a step, 0 for taking the value as it is."""
         self._attributes = dict(attributes)
         self.words = Table("item", [0, 0], dtype=np.uint64)  # bit n: the item is of category n
-        self.kin = Kin()
+        self.category_sets = CategorySets()
         self.names: list[str] = []
         self.number_of: dict[str, int] = {}
         self.left_out: set[str] = set()  # names beyond the 64th in what the catalogue said since the start
@@ -51,7 +51,7 @@ class Categories:
             bits = self._bits[names] = self._bits_of(names)
         words = self.words.values
         words[row, 0], words[row, 1] = bits & (1 << MOST) - 1, bits >> MOST
-        self.kin.put(row, bits)
+        self.category_sets.put(row, bits)
 
     def _bits_of(self, names: Sequence[str]) -> int:
         """Of categories, which are known from now on: what this answers for them never changes."""

@@ -8,12 +8,12 @@ from streamer.core.arrays import I32
 from streamer.core.tables import Table
 
 
-class Kin:
+class CategorySets:
     """Sets of items by their categories' bits; each keeps what is known of it with its eldest, the item with the lowest row."""
 
     def __init__(self) -> None:
         self.sets = Table("item", [-1], dtype=np.int32)  # the item's set, -1: of no category
-        self.eldest: I32 = np.full(64, -1, dtype=np.int32)  # (sets,) item rows
+        self.representatives: I32 = np.full(64, -1, dtype=np.int32)  # (sets,) item rows
         self._bits: dict[int, int] = {}  # item row -> its bits
         self._set_of: dict[int, int] = {}  # bits -> set
         self._members: list[list[int]] = []  # heaps of item rows, with some that have left
@@ -32,16 +32,16 @@ class Kin:
         number = self._set_of.setdefault(bits, len(self._members))
         if number == len(self._members):
             self._members.append([])
-            if number == len(self.eldest):
-                self.eldest = np.concatenate([self.eldest, np.full(number, -1, dtype=np.int32)])
+            if number == len(self.representatives):
+                self.representatives = np.concatenate([self.representatives, np.full(number, -1, dtype=np.int32)])
         members = self._members[number]
         heapq.heappush(members, row)
         if members[0] == row:  # the first of them is of this set, as it was settled last
-            self.eldest[number] = row
+            self.representatives[number] = row
         return number
 
     def _settle(self, number: int, bits: int) -> None:
         members = self._members[number]
         while members and self._bits[members[0]] != bits:
             heapq.heappop(members)
-        self.eldest[number] = members[0] if members else -1
+        self.representatives[number] = members[0] if members else -1

@@ -38,7 +38,7 @@ from streamer.stream.decoder import Decoder
 from streamer.stream.dedupe import Dedupe
 from streamer.stream.history import EVENT
 from streamer.stream.items import Items
-from streamer.stream.removals import Receipts
+from streamer.stream.removals import Removals
 from streamer.stream.users import Users
 
 _CHANGES = (ItemUpdate, UserUpdate, ItemRemoval, UserRemoval)
@@ -55,12 +55,12 @@ class Encoder:
 
     def __init__(
         self, settings: LearningSettings, users: Users, items: Items, dedupe: Dedupe, dead_letters: DeadLetters,
-        monitor: Monitor, receipts: Receipts,
+        monitor: Monitor, removals: Removals,
     ) -> None:  # fmt: skip
         self._decoder = Decoder(settings)
         self.check_rating = self._decoder.check_rating
         self._users, self._items, self._dedupe = users, items, dedupe
-        self._dead_letters, self._monitor, self._receipts = dead_letters, monitor, receipts
+        self._dead_letters, self._monitor, self._receipts = dead_letters, monitor, removals
         self.like_share, self.seed = settings.like_share, settings.seed
         self._weights = settings.kinds
         self._kind_codes = {kind: 1 + n for n, kind in enumerate(sorted(settings.kinds))}

@@ -28,7 +28,11 @@ class Items:
 
     def __init__(self, tables: Sequence[Table], categories: Categories, seed: int) -> None:
         """`tables` are all learners' item tables: they grow with the vocabulary, as do the categories' words."""
-        self._tables, self.categories, self._seed = [*tables, categories.words, categories.kin.sets], categories, seed
+        self._tables, self.categories, self._seed = (
+            [*tables, categories.words, categories.category_sets.sets],
+            categories,
+            seed,
+        )
         self.ids: list[str] = []
         self.row_of: dict[str, int] = {}
         self.catalogue: dict[str, ItemUpdate] = {}

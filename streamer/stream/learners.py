@@ -67,7 +67,7 @@ class Learners:
             left += self.experts.get(name, {}).values()
         return found
 
-    def believer(self) -> OnlineLearner:
+    def rater_with_belief(self) -> OnlineLearner:
         """The champion for ratings; or, where it cannot be told things (Conditioned), the first of its experts that can."""
         champion = self.champion("ratings")
         named = [self.by_name[name] for name in self.experts.get(champion.name, {}).values()]
@@ -154,7 +154,7 @@ class Learners:
         self._items = items
         for learner in self.by_name.values():
             if isinstance(learner, Categorised):
-                learner.attach(items.categories.words, items.categories.kin)
+                learner.attach(items.categories.words, items.categories.category_sets)
 
     def restore(self, store: StateStore) -> None:
         """See protocols.Persistent; after the items, before the users."""
@@ -199,7 +199,7 @@ class Learners:
                 table.clean(table.dirty())
 
 
-def gathered(names: Sequence[str], champions: Mapping[Kind, str], make: Callable[[str], OnlineLearner]) -> Learners:
+def assemble(names: Sequence[str], champions: Mapping[Kind, str], make: Callable[[str], OnlineLearner]) -> Learners:
     """The learners `names`, made by `make` in this order, each after the experts that it is made of."""
     made: dict[str, OnlineLearner] = {}
 

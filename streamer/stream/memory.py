@@ -19,7 +19,7 @@ from streamer.stream.items import Items
 from streamer.stream.learners import Learners
 from streamer.stream.ledger import Ledger
 from streamer.stream.profiles import Profiles
-from streamer.stream.removals import Receipts
+from streamer.stream.removals import Removals
 from streamer.stream.users import Users
 
 LOG = logging.getLogger("streamer.memory")
@@ -47,9 +47,9 @@ class Memory:
         learners.attach(self.items)
         profiles = Profiles(self.categories, learning.group_steps)
         self.users = Users(learners.user_tables(), store, learning.seed, state.user_cache_bytes, profiles)
-        self.dedupe, self.dead_letters, self.receipts = Dedupe(state.dedupe_events), DeadLetters(), Receipts()
+        self.dedupe, self.dead_letters, self.removals = Dedupe(state.dedupe_events), DeadLetters(), Removals()
         self.encoder = Encoder(
-            learning, self.users, self.items, self.dedupe, self.dead_letters, self.monitor, self.receipts
+            learning, self.users, self.items, self.dedupe, self.dead_letters, self.monitor, self.removals
         )
         self.ledger.start(store.offsets())
         for part in self._parts():
@@ -65,7 +65,7 @@ class Memory:
             self.monitor,
             self.dedupe,
             self.dead_letters,
-            self.receipts,
+            self.removals,
             self.ledger,
         )
 

@@ -19,7 +19,7 @@ _NEWEST = b""  # of REMOVALS_DONE: the number that was given last
 Stage: TypeAlias = Literal["pending", "erased", "complete"]
 
 
-class Receipt(msgspec.Struct, frozen=True, omit_defaults=True):
+class Removal(msgspec.Struct, frozen=True, omit_defaults=True):
     """Of one removal."""
 
     number: int
@@ -39,22 +39,22 @@ class Receipt(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 _ENCODER = msgspec.msgpack.Encoder()
-_DECODER = msgspec.msgpack.Decoder(Receipt)
+_DECODER = msgspec.msgpack.Decoder(Removal)
 
 
-class Receipts:
+class Removals:
     """Opens them; protocols.Persistent. The engine's thread calls it."""
 
     def __init__(self) -> None:
         self._newest = 0
-        self._new: list[Receipt] = []
+        self._new: list[Removal] = []
         self.waiting = False  # some are committed and nobody has looked yet
 
     def put(self, removal: Record, user_id: str) -> None:
         """The user is removed by this record."""
         at = sequence_of(removal)
         self._newest += 1
-        self._new.append(Receipt(self._newest, at.topic, at.partition, removal.offset, user_id=user_id))
+        self._new.append(Removal(self._newest, at.topic, at.partition, removal.offset, user_id=user_id))
 
     def restore(self, store: StateStore) -> None:
         """See protocols.Persistent."""
@@ -71,10 +71,10 @@ class Receipts:
         self._new.clear()
 
 
-def rows(receipts: Sequence[Receipt]) -> list[Row]:
+def rows(removals: Sequence[Removal]) -> list[Row]:
     """The rows that say what these are now."""
     found = []
-    for receipt in receipts:
+    for receipt in removals:
         key, value = receipt.number.to_bytes(8, "big"), _ENCODER.encode(receipt)
         done = receipt.stage == "complete"
         found += [
@@ -90,12 +90,12 @@ def newest(store: StateStore) -> int:
     return int.from_bytes(value, "big") if value else 0
 
 
-def unfinished(store: StateStore) -> list[Receipt]:
+def unfinished(store: StateStore) -> list[Removal]:
     """Those that are not complete, the oldest first."""
     return [_DECODER.decode(value) for _, value in store.scan(REMOVALS_UNDER_WAY)]
 
 
-def receipt(store: StateStore, number: int) -> Receipt | None:
+def receipt(store: StateStore, number: int) -> Removal | None:
     """The receipt with a number; None when it was never given."""
     key = number.to_bytes(8, "big")
     value = (

@@ -13,23 +13,15 @@ import numpy as np
 
 from streamer.core.arrays import I32, I64, Array, Bool
 from streamer.core.batch import UserView
-from streamer.core.errors import BadState
 from streamer.core.events import UserUpdate
 from streamer.core.protocols import Row, Rows, StateStore
 from streamer.core.seed import id_key
 from streamer.core.tables import Table, spaced
 from streamer.stream.history import (
-    BLOCK_EVENTS,
-    BLOCKS,
-    PAGES,
-    RING,
-    SEEN_WINDOW,
     History,
-    block_key,
-    page_items,
-    pages_of,
 )
 from streamer.stream.profiles import Profiles
+from streamer.stream.stored_users import StoredUsers
 
 EVICTED_SHARE = 8  # of the cache at a time: finding the least recently used costs a look at all
 ROW_OVERHEAD_BYTES = 300  # ids, look-ups and the bookkeeping of a row in Python
@@ -52,7 +44,8 @@ class Users:
         profiles: Profiles,
     ) -> None:
         """`tables`: learner name -> (store table, its user table)."""
-        self._tables, self._store, self._seed, self.profiles = tables, store, seed, profiles
+        self._tables, self._seed, self.profiles = tables, seed, profiles
+        self.stored = StoredUsers(tables, store, seed)
         self.history = History()
         self._cache_bytes = cache_bytes
         self._row_bytes = History.row_bytes + ROW_OVERHEAD_BYTES + sum(t.row_bytes + 1 for _, t in tables.values())
@@ -116,7 +109,7 @@ class Users:
         if excess > 0 and self.row_of:
             commit()
             self._evict(excess)
-        heads = self._store.read("users/head", [user.encode() for user in user_ids])
+        heads = self.stored.heads(user_ids)
         self._grow(len(user_ids) - len(self._free))
         rows = [self._free.pop() for _ in user_ids]
         new = []
@@ -124,7 +117,7 @@ class Users:
             if head is None or user_id in self._removed:
                 new.append((row, user_id))
             else:
-                self._load(row, user_id, head)
+                self.stored.load(row, user_id, head, self.history)
         self._begin(np.array([row for row, _ in new], dtype=np.int32), [user_id for _, user_id in new])
         with self._moving:  # from here on a query may read the rows
             for row, user_id in zip(rows, user_ids, strict=True):
@@ -154,31 +147,6 @@ class Users:
         self.history.begin(rows)
         for _, table in self._tables.values():
             table.begin(rows, keys)
-
-    def _load(self, row: int, user_id: str, head: bytes) -> None:
-        events, seen = np.frombuffer(head, dtype=np.int64)[:2].tolist()
-        key = id_key(self._seed, "user", user_id)
-        for name, table in self._tables.values():
-            (value,) = self._store.read(name, [user_id.encode()])
-            if value is None:
-                table.begin(np.array([row], dtype=np.int32), [key])
-            else:
-                try:
-                    table.load(row, value)
-                except ValueError as error:
-                    raise BadState(f"row {user_id!r} of {name} cannot be read ({error}): restore a backup") from None
-        pages = self._pages(user_id, seen)
-        block = None
-        if events % BLOCK_EVENTS:
-            (block,) = self._store.read("users/history", [block_key(user_id, (events // BLOCK_EVENTS) % BLOCKS)])
-        if len(pages) < pages_of(seen) or (block is None and events % BLOCK_EVENTS):
-            raise BadState(f"the history of user {user_id!r} is not all in the state: restore a backup")
-        self.history.load(row, head, pages, block)
-
-    def _pages(self, user_id: str, seen: int) -> list[bytes]:
-        """Those that are there: all, unless the user was forgotten while we read."""
-        values = self._store.read("users/seen", [block_key(user_id, n) for n in range(pages_of(seen))])
-        return [value for value in values if value is not None]
 
     def _evict(self, at_least: int) -> None:
         free_to_go = np.flatnonzero((self._used >= 0) & (self._used < self._batch))
@@ -223,7 +191,7 @@ class Users:
         """What is known of the user beside events."""
         value = self._profiles.get(user_id)
         if value is None and self._profiled and user_id not in self._profiles:
-            (value,) = self._store.read("users/profile", [user_id.encode()])
+            (value,) = self.stored.store.read("users/profile", [user_id.encode()])
         return None if value is None else _PROFILE.decode(value)
 
     def forget(self, user_id: str) -> None:
@@ -235,28 +203,15 @@ class Users:
                 self._release(np.array([self.row_of[user_id]], dtype=np.int32))
         self.history.drop_sealed(user_id)
         self._profiles[user_id] = None
-        self._removed[user_id] = self.gone(user_id)
-
-    def gone(self, user_id: str) -> list[Row]:
-        """The rows that delete all that a state has under the user's name."""
-        key = user_id.encode()
-        gone = [Row("users/profile", key, None), Row("users/head", key, None)]
-        gone.extend(Row(name, key, None) for name, _ in self._tables.values())
-        gone.extend(Row("users/history", block_key(user_id, n), None) for n in range(BLOCKS))
-        gone.extend(Row("users/seen", block_key(user_id, n), None) for n in range(PAGES))
-        return gone
+        self._removed[user_id] = self.stored.gone(user_id)
 
     def unknown(self, learner: str) -> Array:
         """The learner's row of somebody never seen, (width,), with nothing of anybody's id in it."""
         return self._tables[learner][1].start.copy()
 
-    def events(self) -> int:
-        """Events learned of all users who are not forgotten, as committed. Cost: a scan of all users."""
-        return sum(int.from_bytes(head[:8], "little") for _, head in self._store.scan("users/head"))
-
     def known(self, user_ids: Sequence[str]) -> Bool:
         """Which of them have learned events and are not forgotten, (n,). Reads the store; changes nothing."""
-        heads = self._store.read("users/head", [user_id.encode() for user_id in user_ids])
+        heads = self.stored.heads(user_ids)
         return np.array(
             [
                 bool(self.history.head[self.row_of[user_id], 0])
@@ -270,7 +225,7 @@ class Users:
     def learned(self, learner: str, user_ids: Sequence[str]) -> Array:
         """The learner's rows of these users, (n, width), from memory or the store, as a new one's where there is none."""
         stored, table = self._tables[learner]
-        found = self._store.read(stored, [user_id.encode() for user_id in user_ids])
+        found = self.stored.store.read(stored, [user_id.encode() for user_id in user_ids])
         rows = np.empty((len(user_ids), table.width), dtype=table.dtype)
         for n, (user_id, value) in enumerate(zip(user_ids, found, strict=True)):
             row = self.row_of.get(user_id)
@@ -319,27 +274,7 @@ class Users:
                     *self.profiles.of(row),
                 )
             forgotten = user_id in self._removed
-        return self._stored_view(user_id, forgotten, now_ms)
-
-    def _stored_view(self, user_id: str, forgotten: bool, now_ms: int | None) -> UserView:
-        rows, key = {}, id_key(self._seed, "user", user_id)
-        said = self.profiles.read(self.profile(user_id))
-        (value,) = [None] if forgotten else self._store.read("users/head", [user_id.encode()])
-        for name, (stored, table) in self._tables.items():
-            (found,) = [None] if value is None else self._store.read(stored, [user_id.encode()])
-            rows[name] = table.initial(key) if found is None else table.parse(found)
-        if value is None:
-            return UserView(user_id, False, rows, np.empty(0, dtype=np.int32), False, now_ms, *said)
-        head = np.frombuffer(value, dtype=np.int64)
-        count = int(head[1])
-        pages = self._pages(user_id, count)
-        if len(pages) < pages_of(count):
-            return self._stored_view(user_id, True, now_ms)
-        items = np.concatenate([page_items(page) for page in pages])
-        positions = np.arange(max(0, count - SEEN_WINDOW), count) % RING
-        seen: I32 = items[positions]
-        seen = seen[seen >= 0]  # shorter than the head says when the user was forgotten, and came back, while we read
-        return UserView(user_id, True, rows, seen, bool(head[2]), now_ms, *said)
+        return self.stored.view(user_id, lambda: self.profiles.read(self.profile(user_id)), now_ms, forgotten=forgotten)
 
     def restore(self, store: StateStore) -> None:
         """See protocols.Persistent."""

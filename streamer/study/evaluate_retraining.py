@@ -156,7 +156,7 @@ def renormalised(
 
     Cost: that of learning the stream once for each state there is at a time, and of the trainings.
     """
-    source, told = opened(), _Told()
+    source, on_progress = opened(), _Told()
     total = sum(count for partitions in source.lag().values() for count in partitions.values())
     with ExitStack() as stack:
         stack.callback(source.close)
@@ -165,17 +165,17 @@ def renormalised(
         stack.callback(states.close)
         done, due = 0, trial.every_events
         while records := source.poll(
-            min(settings.learning.max_records or EVALUATED_RECORDS, due - len(told.users)), 0.0
+            min(settings.learning.max_records or EVALUATED_RECORDS, due - len(on_progress.users)), 0.0
         ):
-            states.learn(records, told)
+            states.learn(records, on_progress)
             done += len(records)
             progress(done, total)
-            if len(told.users) >= due and done < total:
-                states.cut(told)
+            if len(on_progress.users) >= due and done < total:
+                states.cut(on_progress)
                 due += trial.every_events
             states.decide()
         states.end("undecided")
-        return _reported(trial, states.generations, told)
+        return _reported(trial, states.generations, on_progress)
 
 
 class _States:
@@ -189,19 +189,19 @@ class _States:
         self.generations: list[Generation] = []
         self._made = 0
 
-    def learn(self, records: Sequence[Record], told: _Told) -> None:
+    def learn(self, records: Sequence[Record], on_progress: _Told) -> None:
         """All of them learn; what online and live predicted is told."""
         lines = dict.fromkeys([self._online, self._live, *self._competing, *filter(None, [self._before])])
         found = {line: line.learn(records) for line in lines}
         for learned in found[self._online]:
-            told.note(learned)
+            on_progress.note(learned)
         for name, line in ((ONLINE, self._online), ("live", self._live)):
-            told.predicted[name] += [one.predicted[one.batch.kinds == RATING] for one in found[line]]
+            on_progress.predicted[name] += [one.predicted[one.batch.kinds == RATING] for one in found[line]]
 
-    def cut(self, told: _Told) -> None:
+    def cut(self, on_progress: _Told) -> None:
         """Train the candidates on all that was told; those of the last cut had their chance."""
         self.end("undecided")
-        events = told.events(self._online.memory.items.ids)
+        events = on_progress.events(self._online.memory.items.ids)
         for candidate in self._candidates:
             self._made += 1
             line = self._live.copied(candidate.name, self._settings, self._folder / f"g{self._made}")
@@ -272,9 +272,11 @@ def _settled(generation: Generation, outcome: str, score: Score | None) -> Gener
     return msgspec.structs.replace(generation, outcome=outcome, ratings=0 if score is None else score.ratings, **found)
 
 
-def _reported(trial: Trial, generations: Sequence[Generation], told: _Told) -> Renormalised:
-    values, expected, times = (_joined(parts) for parts in (told.values, told.expected, told.times))
-    online, live = (_joined(told.predicted[name]) for name in (ONLINE, "live"))
+def _reported(trial: Trial, generations: Sequence[Generation], on_progress: _Told) -> Renormalised:
+    values, expected, times = (
+        _joined(parts) for parts in (on_progress.values, on_progress.expected, on_progress.times)
+    )
+    online, live = (_joined(on_progress.predicted[name]) for name in (ONLINE, "live"))
     there = np.isfinite(online) & np.isfinite(live)
     squares = [np.square(predicted[there] - values[there]) for predicted in (online, live)]
     told_of: dict[str, Any] = {

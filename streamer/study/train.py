@@ -27,7 +27,7 @@ RESAMPLES = 10_000  # of the users, for an interval
 COVERED = 0.95  # share of the resamples that an interval holds
 BASELINES: dict[Kind, str] = {"ratings": "bias", "clicks": "popularity"}
 
-Told = Callable[[str, Epoch], None]  # a model's name, and how far its fit has come
+OnProgress = Callable[[str, Epoch], None]  # a model's name, and how far its fit has come
 
 
 class Trained(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,7 +81,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     seed: int = 1
 
 
-def train(name: str, data: Dataset, plan: Plan, told: Told, **chosen: object) -> Fit:
+def train(name: str, data: Dataset, plan: Plan, on_progress: OnProgress, **chosen: object) -> Fit:
     """Fit the model `name` on `data` and measure it; `chosen` are parameters of the model.
 
     Raises BadSettings for an unknown model, or a history that cannot be cut so, and StreamerError for what is not finite.
@@ -92,7 +92,7 @@ def train(name: str, data: Dataset, plan: Plan, told: Told, **chosen: object) ->
 
     def heard(epoch: Epoch) -> None:
         curve.append(epoch)
-        told(name, epoch)
+        on_progress(name, epoch)
 
     began = time.perf_counter()
     made.fit(parts.train, parts.validation, heard)

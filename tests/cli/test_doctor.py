@@ -26,7 +26,7 @@ from streamer.renormalise import manifest
 from streamer.renormalise.manifest import Manifest
 from streamer.renormalise.training import Retrained
 from streamer.storage import generations
-from streamer.storage.generations import Life
+from streamer.storage.generations import GenerationRecord
 from streamer.storage.rocks import Rocks
 from streamer.storage.state import RocksStore
 
@@ -117,9 +117,9 @@ def renormalised(state: Path) -> Path:
     """A directory where g1 answers and g2 is on its way."""
     store = RocksStore(state)
     for name in ("g1", "g2"):
-        generations.place(state, name).mkdir(parents=True)
-        store.checkpoint(generations.state_of(state, name))
-        generations.record(state, Life(id=name, parent="g0", cut_events=150).now("cut"))
+        generations.generation_folder(state, name).mkdir(parents=True)
+        store.checkpoint(generations.state_folder(state, name))
+        generations.write_record(state, GenerationRecord(id=name, parent="g0", cut_events=150).now("cut"))
     store.close()
     made = Manifest(
         generation="g1",
@@ -132,9 +132,9 @@ def renormalised(state: Path) -> Path:
         churn={},
     )
     tables = {"bias": {"b": np.ones((3, 1), np.float32)}}
-    manifest.write(generations.place(state, "g1"), made, Retrained(["u"], ["i"], tables, {}))
-    generations.record(state, generations.life(state, "g1").now("live"))
-    generations.point(state, "g1")
+    manifest.write(generations.generation_folder(state, "g1"), made, Retrained(["u"], ["i"], tables, {}))
+    generations.write_record(state, generations.read_record(state, "g1").now("live"))
+    generations.set_live(state, "g1")
     return state
 
 
@@ -168,7 +168,7 @@ def test_learning_anew_needs_all_generations_moved_away(renormalised: Path) -> N
 
 
 def test_a_generation_with_a_damaged_file_is_wrong(renormalised: Path) -> None:
-    file = generations.place(renormalised, "g1") / "bias.safetensors"
+    file = generations.generation_folder(renormalised, "g1") / "bias.safetensors"
     file.write_bytes(file.read_bytes()[:-1] + b"\1")
     checks = found(renormalised)
     assert not checks["generations"].ok
@@ -180,12 +180,12 @@ def test_a_generation_with_a_damaged_file_is_wrong(renormalised: Path) -> None:
 def test_a_generation_that_should_answer_and_has_no_state_is_wrong_and_no_empty_one_is_begun(
     renormalised: Path,
 ) -> None:
-    shutil.rmtree(generations.state_of(renormalised, "g1"))
+    shutil.rmtree(generations.state_folder(renormalised, "g1"))
     for opened in (lambda: RocksStore(renormalised), lambda: RocksStore(renormalised, read_only=True)):
         with pytest.raises(BadState, match="there is no state of generation g1 in "):
             opened()
     assert not found(renormalised)["data"].ok
-    assert not generations.state_of(renormalised, "g1").exists()
+    assert not generations.state_folder(renormalised, "g1").exists()
 
 
 def test_a_pointer_that_names_nothing_is_wrong(state: Path) -> None:

@@ -227,9 +227,9 @@ def test_three_ratings_are_answered_as_if_they_had_been_learned() -> None:
     feed = fed(learner, genres(2000))
     rated = [("i0", 5.0), ("i3", 5.0), ("i1", 2.0)]
     rows = np.array([feed.item_rows[item] for item, _ in rated], dtype=np.int32)
-    told = learner.condition(feed.view("new").rows["hybrid"], {}, rows, np.array([5, 5, 2], dtype=np.float32))
+    on_progress = learner.condition(feed.view("new").rows["hybrid"], {}, rows, np.array([5, 5, 2], dtype=np.float32))
     items = np.arange(len(feed.item_rows), dtype=np.int32)
-    scores = learner.score_row(told, items)
+    scores = learner.score_row(on_progress, items)
     feed.learn([rating("new", item, value) for item, value in rated])
     np.testing.assert_allclose(scores, learner.score(feed.view("new"), items), atol=0.15)  # the items learned too
     assert float(np.abs(scores - learner.score(feed.view("nobody"), items)).max()) > 0.3

@@ -208,8 +208,8 @@ def test_challengers_of_the_field_are_retrained_swapped_promoted_and_asked_to_re
     with streamer(data, "--replay", path, *flags) as process, Client(process.url) as client:
         drained(client, path.read_bytes().count(b"\n"))
         answers(client, "g1")
-        assert generations.life(data, "g1").candidate == "model:stochastic-mf"
-        trained = manifest.read(generations.place(data, "g1"))[0].trained
+        assert generations.read_record(data, "g1").candidate == "model:stochastic-mf"
+        trained = manifest.read(generations.generation_folder(data, "g1"))[0].trained
         assert {"biased-mf", "stochastic-mf", "deep-fm", "gru4rec"} <= trained.keys(), process.output.read_text()
         assert "deep-fm" in client.recommend("u1", 5).items[0].source
         for name in ("stochastic-mf", "gru4rec"):

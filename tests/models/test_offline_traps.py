@@ -26,10 +26,10 @@ def unheard(*_: object) -> None:
 
 def fitted(name: str, data: Dataset) -> tuple[Rater, list[Epoch], tuple[Dataset, Dataset, Dataset]]:
     """A model of ratings, what it told, and the parts it was fitted on."""
-    made, told, parts = model(name, seed=1), list[Epoch](), split("random", data.ratings(), 0.2, 0.1, 1)
-    made.fit(parts.train, parts.validation, told.append)
+    made, on_progress, parts = model(name, seed=1), list[Epoch](), split("random", data.ratings(), 0.2, 0.1, 1)
+    made.fit(parts.train, parts.validation, on_progress.append)
     assert isinstance(made, Rater)
-    return made, told, parts
+    return made, on_progress, parts
 
 
 def error(said: F32, part: Dataset) -> float:
@@ -193,8 +193,8 @@ def test_nothing_is_chosen_on_the_test_part(name: str) -> None:
 
 @pytest.mark.parametrize("name", RATERS)
 def test_the_epoch_that_is_kept_is_the_best_on_the_validation_part(name: str) -> None:
-    made, told, (_, validation, _) = fitted(name, world(1500))
-    losses = [epoch.validation_loss for epoch in told]
+    made, on_progress, (_, validation, _) = fitted(name, world(1500))
+    losses = [epoch.validation_loss for epoch in on_progress]
     kept = error(made.predict(validation.users, validation.items), validation)
     assert kept == pytest.approx(min(losses), rel=1e-5)
 

@@ -45,10 +45,10 @@ class Toy:
         self.fault, self.calls = fault, calls
         self._inner = Replay("toy", ReplayParameters())
 
-    def fit(self, learner: OnlineLearner, history: Batch, told: Callable[[float], None]) -> None:
+    def fit(self, learner: OnlineLearner, history: Batch, on_progress: Callable[[float], None]) -> None:
         self.calls.append(1)
         part = history.part(0, min(len(history), 100)) if self.fault == "reads a part" else history
-        self._inner.fit(learner, part, (lambda share: None) if self.fault == "says nothing" else told)
+        self._inner.fit(learner, part, (lambda share: None) if self.fault == "says nothing" else on_progress)
         if self.fault == "writes into the history" and len(history):
             history.values[0] += 1
 

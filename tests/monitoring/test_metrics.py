@@ -17,7 +17,7 @@ from streamer.monitoring.metrics import CODES, STEPS, GenerationReadings, Histog
 from streamer.monitoring.monitor import OUTCOMES, Monitor
 from streamer.monitoring.stability import Reading
 from streamer.renormalise.status import step
-from streamer.storage.generations import Life, Stage
+from streamer.storage.generations import GenerationRecord, Stage
 
 METHODS = ("Recommend", "Predict", "Publish")
 Series = dict[str, float]
@@ -161,7 +161,7 @@ def test_the_live_generation_is_shown_and_rates_of_outcomes_are_0_before_the_fir
 
 def test_what_a_renormalisation_did_is_shown_by_step_learner_and_measure() -> None:
     score = Score(learner="bias", ratings=2000, before_rmse=0.9, after_rmse=0.8, difference=-0.17)
-    life = Life(
+    record = GenerationRecord(
         id="g2",
         parent="g1",
         seconds={"train": 12.5, "catch up": 3.0},
@@ -170,7 +170,7 @@ def test_what_a_renormalisation_did_is_shown_by_step_learner_and_measure() -> No
         churn={"bias top_ten_overlap": 0.75},
     )
     outcomes = {**STANDING.outcomes, "rolled back": 2}
-    series = page(made(standing=replace(STANDING, step="catch up", outcomes=outcomes, shown=life)))
+    series = page(made(standing=replace(STANDING, step="catch up", outcomes=outcomes, shown=record)))
     assert [
         stage for stage in STEPS if series[f'streamer_renormalisation_stage{{stage="{stage.replace(" ", "_")}"}}']
     ] == ["catch up"]
@@ -190,7 +190,7 @@ def test_what_a_renormalisation_did_is_shown_by_step_learner_and_measure() -> No
     ],
 )  # fmt: skip
 def test_every_stage_has_a_step_that_says_what_is_done(stage: Stage, training: str, shown: str) -> None:
-    assert step(Life(id="g1").now(stage), training) == shown
+    assert step(GenerationRecord(id="g1").now(stage), training) == shown
     assert step(None, training) == ""
 
 

@@ -13,7 +13,7 @@ from streamer.consumers.files import FileSource
 from streamer.consumers.memory import Abort, Entry, MemorySource
 from streamer.core.events import RATINGS, Click, Event, Rating, Record, UserRemoval
 from streamer.models import LEARNERS
-from streamer.monitoring.repeated_input import WINDOW_EVENTS, Refeeding
+from streamer.monitoring.repeated_input import WINDOW_EVENTS, RepeatedInput
 from streamer.serving.opening import learners
 from streamer.storage.state import RocksStore
 from streamer.stream.engine import Engine
@@ -95,7 +95,7 @@ def test_a_forgotten_user_who_comes_back_is_new(tmp_path: Path, caplog: pytest.L
 
 
 def test_it_is_said_again_when_it_begins_again(caplog: pytest.LogCaptureFixture) -> None:
-    refeeding = Refeeding()
+    refeeding = RepeatedInput()
     fine, again = np.zeros(WINDOW_EVENTS, dtype=np.bool_), np.ones(WINDOW_EVENTS, dtype=np.bool_)
     for marks in (again[:-1], fine, again, again, fine, again):
         refeeding.observe(marks)

@@ -29,7 +29,7 @@ from streamer.renormalise import manifest
 from streamer.renormalise.rebuild import rebuild
 from streamer.renormalise.training_job import archived, retrain
 from streamer.storage import generations
-from streamer.storage.generations import PROGRESS, Life, Progress
+from streamer.storage.generations import PROGRESS, GenerationRecord, Progress
 from streamer.storage.log import EmbeddedLog, LogSource
 from streamer.storage.state import Digest, RocksStore
 from streamer.stream.ledger import journal
@@ -42,17 +42,17 @@ CHILD_STEPS = ("read", "train", "write", "put in")
 
 def step(data: Path, generation: str) -> int:
     """How far a generation is, as a number into STEPS, read from its files; -1 before it is begun, 9 when it is over."""
-    where = generations.place(data, generation)
+    where = generations.generation_folder(data, generation)
     if not where.exists():
         return -1
     try:
-        life = generations.life(data, generation)
+        record = generations.read_record(data, generation)
     except StreamerError:
         return 0
-    if life.stage == "gate" and generations.live(data) == generation:
+    if record.stage == "gate" and generations.live(data) == generation:
         return 7
-    if life.stage != "cut":
-        return _BY_STAGE.get(life.stage, 9) if "watch" not in life.seconds else 9
+    if record.stage != "cut":
+        return _BY_STAGE.get(record.stage, 9) if "watch" not in record.seconds else 9
     try:
         progress = msgspec.json.decode((where / PROGRESS).read_bytes(), type=Progress)
     except (OSError, msgspec.DecodeError):
@@ -139,7 +139,7 @@ def test_killed_at_any_step_a_replay_ends_as_one_that_was_not(tmp_path: Path, ki
     assert tables_made(data) == tables_made(tmp_path / "whole")
     assert len({name.split("/")[1] for name in tables_made(data)}) >= made
     assert rebuilt(data, tmp_path / "again") == digest(data)
-    cuts = [one.cut["log/0"] for one in generations.lives(data) if one.parent]
+    cuts = [one.cut["log/0"] for one in generations.read_records(data) if one.parent]
     assert [events_before(data, offset) for offset in cuts] == [400 * (n + 1) for n in range(len(cuts))]
 
 
@@ -197,8 +197,8 @@ def test_the_list_says_why_on_one_line_however_wide_the_terminal(
 ) -> None:
     monkeypatch.setenv("COLUMNS", columns)
     why = "retraining reads the archive, and there is none: leave out --no-archive"
-    generations.place(tmp_path, "g1").mkdir(parents=True)
-    generations.record(tmp_path, Life(id="g1", parent="g0", trigger="by hand").now("failed", why))
+    generations.generation_folder(tmp_path, "g1").mkdir(parents=True)
+    generations.write_record(tmp_path, GenerationRecord(id="g1", parent="g0", trigger="by hand").now("failed", why))
     (tmp_path / "state").mkdir()
     assert why in run("generations", "--data", tmp_path)
 
@@ -207,7 +207,7 @@ def test_with_the_stream_held_a_later_candidate_has_no_way_to_be_better(tmp_path
     path, data = stream_file(tmp_path, 600), tmp_path / "d"
     flags = ("--renormalise-every-events", "300", "--hold", "--until-drained", "--candidates", "all,warm")
     run("serve", "--data", data, "--port", "0", "--replay", path, *flags)
-    found = {one.id: one for one in generations.lives(data) if one.candidate}
+    found = {one.id: one for one in generations.read_records(data) if one.candidate}
     assert found["g1"].answered
     assert found["g2"].stage == "rejected"
     assert found["g2"].candidate == "warm"
@@ -302,7 +302,7 @@ def cut(client: Client, data: Path, generation: str) -> None:
     """Until a generation is cut, and what it is to be trained on is archived."""
     client.renormalise()
     wait(lambda: stage(client, generation) == "cut", f"{generation} is not cut")
-    wait(lambda: archived(data, generations.life(data, generation)), "the archive stays behind")
+    wait(lambda: archived(data, generations.read_record(data, generation)), "the archive stays behind")
 
 
 def shuffle(data: Path) -> None:
@@ -355,7 +355,7 @@ def test_a_good_one_with_damaged_files_is_refused(tmp_path: Path, damage: str) -
         drained(client, path.read_bytes().count(b"\n"))
         before = client.recommend("u1", 20).items
         cut(client, data, "g1")
-        where = generations.place(data, "g1")
+        where = generations.generation_folder(data, "g1")
 
         def killed(progress: Progress) -> None:
             if (where / "manifest.json").exists():
@@ -378,7 +378,7 @@ def test_a_good_one_with_damaged_files_is_refused(tmp_path: Path, damage: str) -
         assert "retrain" in found[1].why
         assert str(where) in found[1].why
         assert client.recommend("u1", 20).items == before
-        assert not generations.state_of(data, "g1").exists()
+        assert not generations.state_folder(data, "g1").exists()
 
 
 def test_the_commands_say_with_their_exit_codes_what_became_of_it(tmp_path: Path) -> None:
@@ -401,8 +401,8 @@ def test_the_commands_say_with_their_exit_codes_what_became_of_it(tmp_path: Path
             client.promote_generation("g2")
             said = waiting.communicate(timeout=DEADLINE_S)[0].decode()
             assert (waiting.returncode, said.splitlines()[-1]) == (0, "g2: live, promoted by hand")
-            trained = manifest.read(generations.place(data, "g2"))[0]
-            assert trained.events == generations.life(data, "g2").cut_events  # all of the history
+            trained = manifest.read(generations.generation_folder(data, "g2"))[0]
+            assert trained.events == generations.read_record(data, "g2").cut_events  # all of the history
             assert "g0 answers" in run("rollback", "--url", process.url)
             assert follower.poll() is None
         finally:

@@ -49,7 +49,7 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if steps in (12, 24):
             engine.commit()
             name = "g1" if steps == 12 else "g2"
-            where, found = generations.place(folder, name), turned(memory)
+            where, found = generations.generation_folder(folder, name), turned(memory)
             where.mkdir(parents=True)
             manifest.write(
                 where,

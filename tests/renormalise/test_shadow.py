@@ -108,7 +108,7 @@ class Running:
 
     def cut(self, generation: str = "g1") -> None:
         """A generation that is as it was at the cut: nothing retrained, so that it must learn on to the same bytes."""
-        where = generations.state_of(Path(self.settings.state.data), generation)
+        where = generations.state_folder(Path(self.settings.state.data), generation)
         self.shadow.in_engine(lambda: self._live.memory.store.checkpoint(where))
         made = self.open(generation)
         made.memory.ledger.write(note(GRAFT, generation))

@@ -11,9 +11,9 @@ from streamer.app import opened
 from streamer.core.events import Rating
 from streamer.core.settings import RenormalisationSettings
 from streamer.renormalise.shadow import Live
-from streamer.renormalise.triggers import Occasions
+from streamer.renormalise.triggers import Triggers
 from streamer.storage import generations
-from streamer.storage.generations import Life, record
+from streamer.storage.generations import GenerationRecord, write_record
 from streamer.stream.memory import Memory
 
 
@@ -25,11 +25,11 @@ def live(tmp_path: Path) -> Live:
     return opened(settings(data=str(tmp_path), **flags))
 
 
-def occasions(live: Live, **flags: object) -> Occasions:
+def occasions(live: Live, **flags: object) -> Triggers:
     chosen: RenormalisationSettings = settings(
         **{"renormalise_every_s": 1e-6, "renormalise_min_interval_s": 0.0, "renormalise_min_events": 0, **flags}
     ).renormalisation
-    return Occasions(chosen, live.memory.store.folder, live.memory)
+    return Triggers(chosen, live.memory.store.folder, live.memory)
 
 
 def drift(memory: Memory) -> None:
@@ -87,14 +87,14 @@ def test_events_since_the_cut_of_the_live_one_must_be_worth_it(live: Live) -> No
     folder = live.memory.store.folder
     assert occasions(live, renormalise_min_events=51).due(live.memory) == ""
     assert occasions(live, renormalise_min_events=50).due(live.memory) == "schedule"
-    record(folder, Life(id=generations.FIRST, cut_events=20).now("live"))
+    write_record(folder, GenerationRecord(id=generations.FIRST, cut_events=20).now("live"))
     assert occasions(live, renormalise_min_events=31).due(live.memory) == ""
     assert occasions(live, renormalise_min_events=30).due(live.memory) == "schedule"
     live.close()
 
 
 def test_a_record_that_nobody_can_read_stops_nothing(live: Live) -> None:
-    where = generations.place(live.memory.store.folder, generations.FIRST)
+    where = generations.generation_folder(live.memory.store.folder, generations.FIRST)
     where.mkdir(parents=True)
     (where / "life.json").write_bytes(b"{")
     assert occasions(live).due(live.memory) == "schedule"

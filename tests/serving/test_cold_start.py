@@ -20,7 +20,7 @@ from streamer.serving.opening import learners
 from streamer.serving.posterior import posterior
 from streamer.serving.recommend import POPULAR, POPULARITY, Recommender
 from streamer.storage.state import RocksStore
-from streamer.stream.category_sets import Kin
+from streamer.stream.category_sets import CategorySets
 from streamer.stream.engine import Engine
 from streamer.stream.memory import Memory
 
@@ -450,23 +450,23 @@ def test_a_new_item_begins_where_items_of_the_very_same_categories_are(make: Cal
 
 
 def test_the_eldest_of_a_set_is_the_same_however_the_catalogue_came_about() -> None:
-    live, random = Kin(), np.random.default_rng(1)
+    live, random = CategorySets(), np.random.default_rng(1)
     live.sets.reserve(50)
     live.sets.values[:] = -1
     bits = np.zeros(50, dtype=int)
     for row, word in zip(random.integers(0, 50, 1000).tolist(), random.integers(0, 5, 1000).tolist(), strict=True):
         live.put(row, word)
         bits[row] = word
-    again = Kin()
+    again = CategorySets()
     again.sets.reserve(50)
     again.sets.values[:] = -1
     for row in random.permutation(50).tolist():
         again.put(row, int(bits[row]))
-    for kin in (live, again):
+    for category_sets in (live, again):
         for row in range(50):
-            number = kin.sets.values[row, 0]
-            eldest = int(kin.eldest[number]) if number >= 0 else -1
-            assert eldest == (int(np.flatnonzero(bits == bits[row])[0]) if bits[row] else -1)
+            number = category_sets.sets.values[row, 0]
+            representatives = int(category_sets.representatives[number]) if number >= 0 else -1
+            assert representatives == (int(np.flatnonzero(bits == bits[row])[0]) if bits[row] else -1)
 
 
 def test_attributes_gain_where_they_say_something_and_cost_nothing_where_they_do_not(make: Callable[..., Told]) -> None:

@@ -219,7 +219,7 @@ def test_beyond_loopback_only_who_bears_the_token_promotes(tmp_path: Path) -> No
 def test_who_was_promoted_runs_in_the_other_generations_too_whatever_the_settings_name_now(tmp_path: Path) -> None:
     """A kept generation from before the promotion is opened with it, or it could never be watched or brought back."""
     app = App(settings(data=str(tmp_path), shadow=("bias",)))
-    kept = generations.place(tmp_path, "g1") / "state"
+    kept = generations.generation_folder(tmp_path, "g1") / "state"
     kept.parent.mkdir(parents=True)
     app.memory.store.checkpoint(kept)
     app.memory.promote("bias")

@@ -41,7 +41,7 @@ def asked(told: Told, user_id: str, limit: int = 5) -> Questions:
 
 
 def hybrid(told: Told) -> BayesianHybrid:
-    learner = told.memory.learners.believer()
+    learner = told.memory.learners.rater_with_belief()
     assert isinstance(learner, BayesianHybrid)
     return learner
 

@@ -8,30 +8,41 @@ from learning import settings
 from streamer.app import opened
 from streamer.core.errors import BadState, StreamerError
 from streamer.storage import generations
-from streamer.storage.generations import Life, following, life, live, lives, mend, point, prune, record, state_of
+from streamer.storage.generations import (
+    GenerationRecord,
+    live,
+    next_id,
+    prune,
+    read_record,
+    read_records,
+    repair,
+    set_live,
+    state_folder,
+    write_record,
+)
 from streamer.storage.state import RocksStore
 
 
-def made(folder: Path, name: str, *stages: generations.Stage, parent: str = "g0") -> Life:
+def made(folder: Path, name: str, *stages: generations.Stage, parent: str = "g0") -> GenerationRecord:
     """A generation with a state and a record of what it went through."""
-    state_of(folder, name).mkdir(parents=True)
-    one = Life(id=name, parent="" if name == "g0" else parent)
+    state_folder(folder, name).mkdir(parents=True)
+    one = GenerationRecord(id=name, parent="" if name == "g0" else parent)
     for stage in stages:
         one = one.now(stage)
-    return record(folder, one) if name != "g0" or stages else one
+    return write_record(folder, one) if name != "g0" or stages else one
 
 
 def stages(folder: Path) -> dict[str, str]:
-    return {one.id: one.stage for one in lives(folder)}
+    return {one.id: one.stage for one in read_records(folder)}
 
 
 def states(folder: Path) -> list[str]:
-    return [one.id for one in lives(folder) if state_of(folder, one.id).exists()]
+    return [one.id for one in read_records(folder) if state_folder(folder, one.id).exists()]
 
 
 def test_without_a_pointer_the_first_answers(tmp_path: Path) -> None:
     assert live(tmp_path) == live(tmp_path / "nothing") == "g0"
-    point(tmp_path, "g12")
+    set_live(tmp_path, "g12")
     assert live(tmp_path) == "g12"
     assert (tmp_path / "generation").read_text() == "g12\n"
     assert [path.name for path in tmp_path.iterdir()] == ["generation"]
@@ -52,28 +63,28 @@ def test_a_pointer_that_is_lost_or_names_nothing_begins_no_new_state(tmp_path: P
     made(tmp_path, "g3", "live")
     with pytest.raises(BadState, match="is gone"):
         live(tmp_path)
-    point(tmp_path, "g4")
+    set_live(tmp_path, "g4")
     with pytest.raises(BadState, match="no state of generation g4"):
         opened(settings(data=str(tmp_path)))
-    assert not state_of(tmp_path, "g4").exists()
+    assert not state_folder(tmp_path, "g4").exists()
 
 
 def test_ids_are_never_used_twice(tmp_path: Path) -> None:
-    assert following(tmp_path) == "g1"
+    assert next_id(tmp_path) == "g1"
     for name in ("g1", "g2", "g10"):
         made(tmp_path, name, "rejected")
     (tmp_path / "generations" / "notes").mkdir()
-    assert following(tmp_path) == "g11"
+    assert next_id(tmp_path) == "g11"
     generations.drop_state(tmp_path, "g10")
-    assert following(tmp_path) == "g11"
-    assert [one.id for one in lives(tmp_path)] == ["g1", "g2", "g10"]
+    assert next_id(tmp_path) == "g11"
+    assert [one.id for one in read_records(tmp_path)] == ["g1", "g2", "g10"]
 
 
 def test_one_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path) -> None:
     made(tmp_path, "g0")
     made(tmp_path, "g1", "live")
     with pytest.raises(StreamerError, match="there are: g0, g1"):
-        life(tmp_path, "g7")
+        read_record(tmp_path, "g7")
 
 
 def test_a_damaged_record_hides_no_other(tmp_path: Path) -> None:
@@ -81,41 +92,41 @@ def test_a_damaged_record_hides_no_other(tmp_path: Path) -> None:
     made(tmp_path, "g1", "live")
     (tmp_path / "generations" / "g1" / "life.json").write_bytes(b'{"id":"g1","mom')
     with pytest.raises(BadState, match="g1"):
-        life(tmp_path, "g1")
+        read_record(tmp_path, "g1")
     assert stages(tmp_path) == {"g0": "live", "g1": "failed"}
-    assert "cannot be read" in lives(tmp_path)[1].why
+    assert "cannot be read" in read_records(tmp_path)[1].why
 
 
 @pytest.mark.parametrize(("kept", "left"), [(1, ["g2"]), (2, ["g2", "g4"]), (3, ["g2", "g3", "g4"]), (9, ["g0", "g1", "g2", "g3", "g4"])])  # fmt: skip
 def test_states_are_kept_of_the_live_one_and_the_newest_others(tmp_path: Path, kept: int, left: list[str]) -> None:
     for name in ("g0", "g1", "g2", "g3", "g4"):
         made(tmp_path, name, "kept")
-    point(tmp_path, "g2")
+    set_live(tmp_path, "g2")
     prune(tmp_path, kept)
     assert states(tmp_path) == left
-    assert len(lives(tmp_path)) == 5  # records stay
+    assert len(read_records(tmp_path)) == 5  # records stay
 
 
 def test_after_a_crash_records_say_what_the_pointer_says(tmp_path: Path) -> None:
     """The swap is the pointer alone; whoever was to write it down afterwards may be gone."""
     made(tmp_path, "g0")
     made(tmp_path, "g1", "cut", "trained", "catching up", "gate")
-    point(tmp_path, "g1")
+    set_live(tmp_path, "g1")
     (tmp_path / "generations" / "g2" / "state").mkdir(parents=True)  # a cut without a record
-    mend(tmp_path)
+    repair(tmp_path)
     assert stages(tmp_path) == {"g0": "kept", "g1": "live"}
     assert not (tmp_path / "generations" / "g2").exists()
-    point(tmp_path, "g0")  # a rollback
-    mend(tmp_path)
+    set_live(tmp_path, "g0")  # a rollback
+    repair(tmp_path)
     assert stages(tmp_path) == {"g0": "live", "g1": "rolled back"}
-    before = lives(tmp_path)
-    mend(tmp_path)
-    assert lives(tmp_path) == before
+    before = read_records(tmp_path)
+    repair(tmp_path)
+    assert read_records(tmp_path) == before
 
 
 def test_a_live_one_whose_record_is_lost_is_no_crash_of_a_cut(tmp_path: Path) -> None:
-    state_of(tmp_path, "g1").mkdir(parents=True)
-    point(tmp_path, "g1")
-    mend(tmp_path)
+    state_folder(tmp_path, "g1").mkdir(parents=True)
+    set_live(tmp_path, "g1")
+    repair(tmp_path)
     assert stages(tmp_path) == {"g1": "live"}
     assert states(tmp_path) == ["g1"]

@@ -18,7 +18,7 @@ from streamer.stream.memory import Memory
 def named(categories: Categories, *items: ItemUpdate) -> list[set[str]]:
     """The names of each item's categories, as its word says."""
     categories.words.reserve(len(items))
-    categories.kin.sets.reserve(len(items))
+    categories.category_sets.sets.reserve(len(items))
     for row, item in enumerate(items):
         categories.put(row, item)
     words = categories.words.values[: len(items), 0].tolist()

@@ -29,7 +29,7 @@ class Crowd:
 
     def reading(self, store: StateStore) -> None:
         """Read from `store` from now on."""
-        self.users._store = store
+        self.users.stored.store = store
 
     def happen(self, user_ids: Sequence[str], items: Sequence[int], clicks: Sequence[float] | None = None) -> I64:
         """One batch of events; answers how many distinct items each one's user had seen before."""

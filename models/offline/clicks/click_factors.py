@@ -56,7 +56,7 @@ class ClickFactors:
         """See protocols.Informed."""
         self._side = side
 
-    def fit(self, learner: OnlineLearner, history: Batch, told: Callable[[float], None]) -> None:
+    def fit(self, learner: OnlineLearner, history: Batch, on_progress: Callable[[float], None]) -> None:
         """See protocols.Trainer; raises StreamerError for another learner, BadSettings for a model that does not factorise clicks."""
         if not isinstance(learner, SkipGram):
             raise StreamerError(f"the trainer {self.name} fits learners like skip-gram, not {learner.name}")
@@ -64,20 +64,20 @@ class ClickFactors:
         made = model(name, seed=self.parameters.seed, candidates=0)  # without its second stage, which has no vectors
         if not isinstance(made, Factorised) or made.kind != "clicks":
             raise BadSettings(f"the model {name} does not factorise clicks: its rows cannot be those of {learner.name}")
-        learn_whole(learner, history, lambda share: told(FIRST_PASS * share))
+        learn_whole(learner, history, lambda share: on_progress(FIRST_PASS * share))
         side = self._side or nothing_known(len(learner.user.values), len(learner.item.values))
         clicks = of_batch(history, side).clicked()
         last = _last(clicks)
         if np.count_nonzero(last) >= FEWEST_USERS:
 
             def heard(epoch: Epoch) -> None:
-                told(FIRST_PASS + (FITTED - FIRST_PASS) * min(1.0, epoch.number / epoch.of))
+                on_progress(FIRST_PASS + (FITTED - FIRST_PASS) * min(1.0, epoch.number / epoch.of))
 
             made.fit(clicks.chosen(~last), clicks.chosen(last), heard)
             self._put(learner, made, clicks.chosen(~last))
-            told(FITTED)
-            learn_users(learner, history, lambda share: told(FITTED + (1.0 - FITTED) * share))
-        told(1.0)
+            on_progress(FITTED)
+            learn_users(learner, history, lambda share: on_progress(FITTED + (1.0 - FITTED) * share))
+        on_progress(1.0)
         self._tables = {called: table.values for called, table in learner.tables().items()}
 
     def export(self) -> Mapping[str, Array]:

@@ -107,7 +107,7 @@ class GRU4Rec:
         self.places: Places
         self.network: Network
 
-    def fit(self, train: Dataset, validation: Dataset, told: Callable[[Epoch], None]) -> None:
+    def fit(self, train: Dataset, validation: Dataset, on_progress: Callable[[Epoch], None]) -> None:
         """See protocols.OfflineModel; the validation loss is the full softmax's of each user's click after the training ones."""
         p, clicks = self.parameters, train.clicked()
         fitting.seeded(self._seed)
@@ -135,7 +135,7 @@ class GRU4Rec:
 
         fitting.descend(
             averaged, len(rows), loss, places.loss(self._scored, clicks, validation.clicked()),
-            fitting.adam(network.parameters(), p.learning_rate), p, told, after_step=averaged.after_step,
+            fitting.adam(network.parameters(), p.learning_rate), p, on_progress, after_step=averaged.after_step,
         )  # fmt: skip
 
     def scores(self, users: I32, histories: Sequence[I32]) -> F32:

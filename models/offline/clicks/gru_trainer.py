@@ -42,7 +42,7 @@ class GRUTrainer:
         self.name, self.parameters = name, parameters
         self._tables: Mapping[str, Array] = {}
 
-    def fit(self, learner: OnlineLearner, history: Batch, told: Callable[[float], None]) -> None:
+    def fit(self, learner: OnlineLearner, history: Batch, on_progress: Callable[[float], None]) -> None:
         """See protocols.Trainer; raises StreamerError for a learner that is not a GRU."""
         if not isinstance(learner, GRU):
             raise StreamerError(f"the trainer {self.name} fits the online GRU, not {learner.name}: name another for it")
@@ -52,16 +52,16 @@ class GRUTrainer:
         if len(clicks) >= FEWEST:
 
             def heard(epoch: Epoch) -> None:
-                told(FITTED * epoch.number / (epoch.of + 1))
+                on_progress(FITTED * epoch.number / (epoch.of + 1))
 
             last = _last(clicks)
             chosen = GRU4RecParameters(dim=learner.parameters.dim)
             model = GRU4Rec(self.name, chosen, seed=self.parameters.seed)
             model.fit(clicks.chosen(~last), clicks.chosen(last), heard)
             put(learner, model)
-        learn_whole(learner, history, lambda share: told(FITTED + (1.0 - FITTED) * share))
+        learn_whole(learner, history, lambda share: on_progress(FITTED + (1.0 - FITTED) * share))
         _normalise(learner)
-        told(1.0)
+        on_progress(1.0)
         self._tables = {called: table.values for called, table in learner.tables().items()}
 
     def export(self) -> Mapping[str, Array]:

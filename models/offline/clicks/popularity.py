@@ -31,11 +31,11 @@ class Popularity:
         self.name, self.parameters = name, parameters
         self._counts: F32 = np.empty(0, dtype=np.float32)
 
-    def fit(self, train: Dataset, validation: Dataset, told: Callable[[Epoch], None]) -> None:
+    def fit(self, train: Dataset, validation: Dataset, on_progress: Callable[[Epoch], None]) -> None:
         """See protocols.OfflineModel."""
         clicks = train.clicked()
         self._counts = np.bincount(clicks.items, clicks.clicks, train.item_count).astype(np.float32)
-        told(Epoch(1, 1, nan, nan))
+        on_progress(Epoch(1, 1, nan, nan))
 
     def scores(self, users: I32, histories: Sequence[I32]) -> F32:
         """See protocols.NextItem."""

@@ -28,7 +28,7 @@ class Transitions:
         self._learner = Learner(name, parameters, seed=seed)
         self._items = 0
 
-    def fit(self, train: Dataset, validation: Dataset, told: Callable[[Epoch], None]) -> None:
+    def fit(self, train: Dataset, validation: Dataset, on_progress: Callable[[Epoch], None]) -> None:
         """See protocols.OfflineModel."""
         clicks, learner = train.clicked(), self._learner
         for table, count in (
@@ -40,7 +40,7 @@ class Transitions:
             table.begin(np.arange(count, dtype=np.int32), [0] * count)
         learner.learn(as_batch(clicks))
         self._items = train.item_count
-        told(Epoch(1, 1, nan, nan))
+        on_progress(Epoch(1, 1, nan, nan))
 
     def scores(self, users: I32, histories: Sequence[I32]) -> F32:
         """See protocols.NextItem."""

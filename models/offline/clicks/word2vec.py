@@ -76,7 +76,7 @@ class Word2Vec:
         """See protocols.Informed: files name items by their ids."""
         self._item_ids = side.item_ids
 
-    def fit(self, learner: OnlineLearner, history: Batch, told: Callable[[float], None]) -> None:
+    def fit(self, learner: OnlineLearner, history: Batch, on_progress: Callable[[float], None]) -> None:
         """See protocols.Trainer; raises StreamerError for a learner that is not a SkipGram, or a file that does not suit it."""
         if not isinstance(learner, SkipGram):
             raise StreamerError(
@@ -86,7 +86,7 @@ class Word2Vec:
         rows, given = self._given(learner)
         first = items[:, :dim].copy()
         if not p.warm:
-            learn_whole(learner, history, lambda share: told(PASS * share))
+            learn_whole(learner, history, lambda share: on_progress(PASS * share))
         v, x = items[:, :dim].copy(), items[:, dim:].copy()
         clicked = np.unique(history.items[history.clicks > 0])
         before = v[clicked], x[clicked]
@@ -94,16 +94,16 @@ class Word2Vec:
         if p.vectors:
             v, x = first, np.zeros_like(x)
             v[rows], held[rows] = given, True
-        told(PASS)
-        self._train(learner, history, v, x, held, lambda share: told(PASS + (1.0 - 2 * PASS) * share))
+        on_progress(PASS)
+        self._train(learner, history, v, x, held, lambda share: on_progress(PASS + (1.0 - 2 * PASS) * share))
         if not p.fixed:
             scales = suited(before, (v[clicked], x[clicked]))
             v, x = v * scales[0], x * scales[1]
         items[:, :dim], items[:, dim:] = v, x
-        told(1.0 - PASS)
+        on_progress(1.0 - PASS)
         if p.vectors:
-            learn_users(learner, history, lambda share: told(1.0 - PASS + PASS * share))
-        told(1.0)
+            learn_users(learner, history, lambda share: on_progress(1.0 - PASS + PASS * share))
+        on_progress(1.0)
         self._tables = {name: table.values for name, table in learner.tables().items()}
 
     def export(self) -> Mapping[str, Array]:
@@ -131,7 +131,7 @@ class Word2Vec:
         return np.array([row_of[named[n]] for n in known], dtype=np.int32), vectors[known]
 
     def _train(
-        self, learner: SkipGram, history: Batch, v: F32, x: F32, held: Bool, told: Callable[[float], None]
+        self, learner: SkipGram, history: Batch, v: F32, x: F32, held: Bool, on_progress: Callable[[float], None]
     ) -> None:
         """Move the rows of `v` and `x` (rows, dim) of items that were clicked, but those of v that are `held`."""
         p, of = self.parameters, learner.parameters
@@ -155,7 +155,7 @@ class Word2Vec:
                 start, end = (p.learning_rate * (1.0 - 0.9 * (epoch + n) / p.epochs) for n in (0, 1))
                 model.train(sentences, total_examples=len(sentences), epochs=1, start_alpha=start, end_alpha=end)
                 done += 1
-                told(done / all_epochs)
+                on_progress(done / all_epochs)
         v[rows], x[rows] = model.wv.vectors, model.syn1neg
 
 
@@ -185,7 +185,7 @@ def _sentences(history: Batch, items: int) -> tuple[list[list[str]], I64]:
     return sentences, np.bincount(clicked, minlength=items)
 
 
-def learn_users(learner: SkipGram, history: Batch, told: Callable[[float], None]) -> None:
+def learn_users(learner: SkipGram, history: Batch, on_progress: Callable[[float], None]) -> None:
     """Learn users' vectors anew to suit the items as they are; nothing else changes."""
     dim, user, item = learner.parameters.dim, learner.user, learner.item
     tables = [table for name, table in learner.tables().items() if name != "item"]
@@ -199,7 +199,7 @@ def learn_users(learner: SkipGram, history: Batch, told: Callable[[float], None]
         moved = item.dirty()
         item.values[moved] = items[moved]
         item.clean(moved)
-        told(min(1.0, (start + PUT_BACK_EVENTS) / len(history)))
+        on_progress(min(1.0, (start + PUT_BACK_EVENTS) / len(history)))
     learned = user.values[:, :dim].copy()
     for table, values in zip(tables, kept, strict=True):
         table.values[:] = values

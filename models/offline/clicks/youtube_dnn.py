@@ -174,7 +174,7 @@ class YouTubeDNN:
         self._ranking: nn.Module | None = None
         self._factors: Factors
 
-    def fit(self, train: Dataset, validation: Dataset, told: Callable[[Epoch], None]) -> None:
+    def fit(self, train: Dataset, validation: Dataset, on_progress: Callable[[Epoch], None]) -> None:
         """See protocols.OfflineModel. Epochs are those of retrieval; then of ranking, whose validation loss is among the
         candidates alone and so is lower; then of retrieval on all, with none."""
         p, clicks, checked = self.parameters, train.clicked(), validation.clicked()
@@ -186,7 +186,7 @@ class YouTubeDNN:
         def heard(epoch: Epoch) -> None:
             nonlocal count
             count += 1
-            told(epoch._replace(number=count, of=3 * p.epochs))
+            on_progress(epoch._replace(number=count, of=3 * p.epochs))
 
         items, events, left = windows(clicks, p.watched)
         rows, wanted = fitting.tensor(places.of(items)), fitting.tensor(places.of(clicks.items[events]))
@@ -201,7 +201,7 @@ class YouTubeDNN:
 
     def _retrieve(
         self, rows: Tensor, wanted: Tensor, validate: Callable[[], float], p: YouTubeDNNParameters,
-        told: Callable[[Epoch], None],
+        on_progress: Callable[[Epoch], None],
     ) -> int:  # fmt: skip
         """Fit retrieval on histories (n, watched) and what came next (n,); which epoch was kept."""
         places = self._places
@@ -220,7 +220,7 @@ class YouTubeDNN:
             return sampled_softmax(own, y, others, drawn, noise).mean()
 
         return fitting.descend(
-            averaged, len(rows), loss, validate, fitting.adam(network.parameters(), p.learning_rate), p, told,
+            averaged, len(rows), loss, validate, fitting.adam(network.parameters(), p.learning_rate), p, on_progress,
             after_step=averaged.after_step,
         )  # fmt: skip
 
@@ -233,7 +233,7 @@ class YouTubeDNN:
         return fitting.tensor(self._places.of(items[mine])), fitting.tensor(wanted[mine])
 
     def _rank(
-        self, rows: Tensor, wanted: Tensor, checked: tuple[Tensor, Tensor], told: Callable[[Epoch], None]
+        self, rows: Tensor, wanted: Tensor, checked: tuple[Tensor, Tensor], on_progress: Callable[[Epoch], None]
     ) -> None:
         """Fit the ranking network on clicks that retrieval has not seen, where they are among the candidates."""
         p = self.parameters
@@ -255,7 +255,7 @@ class YouTubeDNN:
             validate,
             fitting.adam(network.parameters(), p.ranking_learning_rate),
             chosen,
-            told,
+            on_progress,
         )
         self._ranking = network
 

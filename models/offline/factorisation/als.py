@@ -53,7 +53,7 @@ class AlternatingLeastSquares:
         )  # factors, bias, and a place that the kernel keeps a count in
         self._items: Array = np.empty((0, 0), dtype=np.float32)
 
-    def fit(self, train: Dataset, validation: Dataset, told: Callable[[Epoch], None]) -> None:
+    def fit(self, train: Dataset, validation: Dataset, on_progress: Callable[[Epoch], None]) -> None:
         """See protocols.OfflineModel."""
         p, drawn = self.parameters, np.random.default_rng(self._seed)
         values = train.values.astype(np.float64)
@@ -70,7 +70,7 @@ class AlternatingLeastSquares:
             solve_side(users, items, user_starts, train.items[user_order], z[user_order], weights, p.l2, p.bias_l2)
             solve_side(items, users, item_starts, train.users[item_order], z[item_order], weights, p.l2, p.bias_l2)
             losses = [self._loss(users, items, part) for part in (train, validation)]
-            told(Epoch(sweep, p.epochs, *losses))
+            on_progress(Epoch(sweep, p.epochs, *losses))
             waited += 1
             if losses[1] < best or sweep == 1:
                 best, waited, self._users, self._items = losses[1], 0, users.copy(), items.copy()

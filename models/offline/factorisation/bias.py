@@ -40,7 +40,7 @@ class BiasOnly:
         self.name, self.parameters = name, parameters
         self.mean, self.users, self.items = 0.0, np.empty(0), np.empty(0)
 
-    def fit(self, train: Dataset, validation: Dataset, told: Callable[[Epoch], None]) -> None:
+    def fit(self, train: Dataset, validation: Dataset, on_progress: Callable[[Epoch], None]) -> None:
         """See protocols.OfflineModel; an epoch is a pair of penalties."""
         best, pairs = np.inf, list(product(self.parameters.penalties, repeat=2))
         for number, (of_users, of_items) in enumerate(pairs, 1):
@@ -51,7 +51,7 @@ class BiasOnly:
                 else np.nan
                 for part in (train, validation)
             ]
-            told(Epoch(number, len(pairs), *losses))
+            on_progress(Epoch(number, len(pairs), *losses))
             if losses[1] < best or number == 1:
                 best, (self.mean, self.users, self.items) = losses[1], found
 

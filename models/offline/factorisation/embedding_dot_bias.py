@@ -65,7 +65,7 @@ class EmbeddingDotBias:
         self.name, self.parameters, self._seed = name, parameters, seed
         self._network: product.Product
 
-    def fit(self, train: Dataset, validation: Dataset, told: Callable[[Epoch], None]) -> None:
+    def fit(self, train: Dataset, validation: Dataset, on_progress: Callable[[Epoch], None]) -> None:
         """See protocols.OfflineModel."""
         p = self.parameters
         p = msgspec.structs.replace(p, batch=max(1, min(p.batch, len(train) // LEAST_STEPS)))
@@ -84,7 +84,7 @@ class EmbeddingDotBias:
         )
         fitting.descend(
             network, len(train), product.penalised(network, train, 0.0, 0.0),
-            fitting.mean_squared_error(network, validation), optimiser, p, told, after_step=cycle.step,
+            fitting.mean_squared_error(network, validation), optimiser, p, on_progress, after_step=cycle.step,
         )  # fmt: skip
 
     def predict(self, users: I32, items: I32) -> F32:

@@ -57,14 +57,14 @@ class EmbeddingMF:
         self.name, self.parameters, self._seed = name, parameters, seed
         self._network: product.Product
 
-    def fit(self, train: Dataset, validation: Dataset, told: Callable[[Epoch], None]) -> None:
+    def fit(self, train: Dataset, validation: Dataset, on_progress: Callable[[Epoch], None]) -> None:
         """See protocols.OfflineModel."""
         p = self.parameters
         fitting.seeded(self._seed)
         network = self._network = product.Product(train, product.within(train, p.margin), p.dim, p.noise)
         fitting.descend(
             network, len(train), product.penalised(network, train, p.l2, p.bias_l2),
-            fitting.mean_squared_error(network, validation), fitting.adam(network.parameters(), p.learning_rate), p, told,
+            fitting.mean_squared_error(network, validation), fitting.adam(network.parameters(), p.learning_rate), p, on_progress,
         )  # fmt: skip
 
     def predict(self, users: I32, items: I32) -> F32:

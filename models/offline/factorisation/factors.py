@@ -61,7 +61,7 @@ class FittedFactors:
         """See protocols.Informed."""
         self._side = side
 
-    def fit(self, learner: OnlineLearner, history: Batch, told: Callable[[float], None]) -> None:
+    def fit(self, learner: OnlineLearner, history: Batch, on_progress: Callable[[float], None]) -> None:
         """See protocols.Trainer; raises StreamerError for another learner, BadSettings for a model that does not factorise."""
         if not isinstance(learner, BiasedMF):
             raise StreamerError(f"the trainer {self.name} fits learners like biased-mf, not {learner.name}")
@@ -71,7 +71,7 @@ class FittedFactors:
             raise BadSettings(
                 f"the model {name} does not factorise ratings: its rows cannot be those of {learner.name}"
             )
-        learn_whole(learner, history, lambda share: told(FIRST_PASS * share))
+        learn_whole(learner, history, lambda share: on_progress(FIRST_PASS * share))
         data = self._chosen(history, learner)
         if len(data) >= FEWEST:
             held = np.zeros(len(data), dtype=np.bool_)
@@ -80,11 +80,11 @@ class FittedFactors:
             train = data.chosen(~held)
 
             def heard(epoch: Epoch) -> None:
-                told(FIRST_PASS + (FITTED - FIRST_PASS) * epoch.number / epoch.of)
+                on_progress(FIRST_PASS + (FITTED - FIRST_PASS) * epoch.number / epoch.of)
 
             made.fit(train, data.chosen(held), heard)
             put(learner, made.export(), train)
-        told(1.0)
+        on_progress(1.0)
         self._tables = {called: table.values for called, table in learner.tables().items()}
 
     def export(self) -> Mapping[str, Array]:

@@ -59,7 +59,7 @@ class FunkSVD:
         self.name, self.parameters, self._seed = name, parameters, seed
         self._network: product.Product
 
-    def fit(self, train: Dataset, validation: Dataset, told: Callable[[Epoch], None]) -> None:
+    def fit(self, train: Dataset, validation: Dataset, on_progress: Callable[[Epoch], None]) -> None:
         """See protocols.OfflineModel."""
         p = self.parameters
         fitting.seeded(self._seed)
@@ -70,7 +70,7 @@ class FunkSVD:
 
         def tell(epoch: Epoch) -> None:
             heard.append(epoch.validation_loss)
-            told(Epoch(len(heard), p.epochs * (1 + p.dim), epoch.train_loss, epoch.validation_loss))
+            on_progress(Epoch(len(heard), p.epochs * (1 + p.dim), epoch.train_loss, epoch.validation_loss))
 
         def stage(of: product.Product) -> float:
             """Fit the parameters of `of` that may move to what is left; the best validation error."""

@@ -102,7 +102,7 @@ class AutoRec:
         self._bias: Factors
         self._users, self._items = torch.empty(0), torch.empty(0)  # (rows, dim + 1) each: h and 1, W and c
 
-    def fit(self, train: Dataset, validation: Dataset, told: Callable[[Epoch], None]) -> None:
+    def fit(self, train: Dataset, validation: Dataset, on_progress: Callable[[Epoch], None]) -> None:
         """See protocols.OfflineModel."""
         p = self.parameters
         fitting.seeded(self._seed)
@@ -151,7 +151,13 @@ class AutoRec:
         steps = -(-len(trained) // p.batch)  # of a pass
         patient = msgspec.structs.replace(p, patience=max(p.patience, p.patience * fitting.STEPS // max(1, steps)))
         fitting.descend(
-            network, len(trained), loss, validate, fitting.adam(network.parameters(), p.learning_rate), patient, told
+            network,
+            len(trained),
+            loss,
+            validate,
+            fitting.adam(network.parameters(), p.learning_rate),
+            patient,
+            on_progress,
         )
         with torch.no_grad():
             fill()

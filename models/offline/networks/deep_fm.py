@@ -31,10 +31,10 @@ class DeepFM:
         self.name, self.parameters, self._seed = name, parameters, seed
         self._rating: Rating | None = None
 
-    def fit(self, train: Dataset, validation: Dataset, told: Callable[[Epoch], None]) -> None:
+    def fit(self, train: Dataset, validation: Dataset, on_progress: Callable[[Epoch], None]) -> None:
         """See protocols.OfflineModel."""
         self._rating = Rating(train, self.parameters, products=True, seed=self._seed)
-        self._rating.fit(train, validation, self.parameters, told)
+        self._rating.fit(train, validation, self.parameters, on_progress)
 
     def predict(self, users: I32, items: I32) -> F32:
         """See protocols.Rater."""

@@ -90,7 +90,7 @@ class Fields(nn.Module):
 
 
 def fitted(
-    network: Fields, train: Dataset, z: F32, shape: FieldsParameters, validate: Callable[[], float], told: Callable[[Epoch], None],
+    network: Fields, train: Dataset, z: F32, shape: FieldsParameters, validate: Callable[[], float], on_progress: Callable[[Epoch], None],
 ) -> int:  # fmt: skip
     """Fit on `z` (n,), the ratings of `train` at mean 0 and deviation 1; which epoch `validate` kept."""
     network.to(fitting.device())
@@ -103,7 +103,7 @@ def fitted(
         return torch.mean(errors + weights)
 
     kept = fitting.descend(
-        network, len(train), loss, validate, fitting.adam(network.parameters(), shape.learning_rate), shape, told
+        network, len(train), loss, validate, fitting.adam(network.parameters(), shape.learning_rate), shape, on_progress
     )
     fitting.clear_unseen(network.users, train.users)
     fitting.clear_unseen(network.items, train.items)
@@ -122,10 +122,12 @@ class Rating:
             fitting.device()
         )
 
-    def fit(self, train: Dataset, validation: Dataset, shape: FieldsParameters, told: Callable[[Epoch], None]) -> None:
+    def fit(
+        self, train: Dataset, validation: Dataset, shape: FieldsParameters, on_progress: Callable[[Epoch], None]
+    ) -> None:
         """See protocols.OfflineModel."""
         z = ((train.values - self.mean) / self.deviation).astype(np.float32)
-        fitted(self.network, train, z, shape, fitting.mean_squared_error(self.predicted, validation), told)
+        fitted(self.network, train, z, shape, fitting.mean_squared_error(self.predicted, validation), on_progress)
 
     def predicted(self, users: Tensor, items: Tensor) -> Tensor:
         """Ratings of pairs, (n,)."""

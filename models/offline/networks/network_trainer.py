@@ -52,7 +52,7 @@ class NetworkTrainer:
         self.name, self.parameters = name, parameters
         self._tables: Mapping[str, Array] = {}
 
-    def fit(self, learner: OnlineLearner, history: Batch, told: Callable[[float], None]) -> None:
+    def fit(self, learner: OnlineLearner, history: Batch, on_progress: Callable[[float], None]) -> None:
         """See protocols.Trainer; raises StreamerError for a learner that is not a Network."""
         if not isinstance(learner, Network):
             raise StreamerError(
@@ -60,13 +60,13 @@ class NetworkTrainer:
             )
         cut = len(history) - round(self.parameters.judged_share * len(history))
         first, last = history.part(0, cut), history.part(cut, len(history))
-        learn_whole(learner, first, lambda share: told(FIRST_PASS * share))
+        learn_whole(learner, first, lambda share: on_progress(FIRST_PASS * share))
         descended = _contents(learner)
         least = _error(last, learner.learn(last))
         self._tables = _contents(learner)
         rated = np.flatnonzero((first.kinds == RATING) & np.isfinite(first.values))
         if len(rated) < FEWEST or np.isnan(least):
-            told(1.0)
+            on_progress(1.0)
             return
         p, products = learner.parameters, learner.layout.products
         chosen = FieldsParameters()
@@ -82,12 +82,12 @@ class NetworkTrainer:
             return _error(last, learner.learn(last))
 
         def heard(epoch: Epoch) -> None:
-            told(FIRST_PASS + (1.0 - FIRST_PASS) * epoch.number / (epoch.of + 1))
+            on_progress(FIRST_PASS + (1.0 - FIRST_PASS) * epoch.number / (epoch.of + 1))
 
         fitted(network, data, z.astype(np.float32), shape, judged, heard)
         if judged() < least:
             self._tables = _contents(learner)
-        told(1.0)
+        on_progress(1.0)
 
     def export(self) -> Mapping[str, Array]:
         """See protocols.Trainer."""

@@ -98,7 +98,7 @@ class TwoTower:
         self._mean, self._deviation = 0.0, 1.0
         self._users, self._items = torch.empty(0), torch.empty(0)  # (rows, dim + 1) each, the bias at the end
 
-    def fit(self, train: Dataset, validation: Dataset, told: Callable[[Epoch], None]) -> None:
+    def fit(self, train: Dataset, validation: Dataset, on_progress: Callable[[Epoch], None]) -> None:
         """See protocols.OfflineModel."""
         p = self.parameters
         fitting.seeded(self._seed)
@@ -131,7 +131,9 @@ class TwoTower:
             self._users, self._items = user_tower.all(), item_tower.all()
             return measured()
 
-        fitting.descend(towers, len(train), loss, validate, fitting.adam(towers.parameters(), p.learning_rate), p, told)
+        fitting.descend(
+            towers, len(train), loss, validate, fitting.adam(towers.parameters(), p.learning_rate), p, on_progress
+        )
         with torch.no_grad():
             self._users, self._items = user_tower.all(), item_tower.all()
 

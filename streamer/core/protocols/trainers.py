@@ -24,11 +24,11 @@ class Trainer(Protocol):
     def parameters(self) -> msgspec.Struct:
         """What the fit depends on, recorded with it."""
 
-    def fit(self, learner: OnlineLearner, history: Batch, told: Callable[[float], None]) -> None:
+    def fit(self, learner: OnlineLearner, history: Batch, on_progress: Callable[[float], None]) -> None:
         """`learner` is a private one, begun anew and with nothing learned; where the parameters say `warm`, a copy as of the cut.
 
         It is attached, `history`'s rows are rows of its tables, and it may be changed. `history` holds all events that
-        there are to learn from, in order, those of the other kind among them. `told` hears the share done, from 0 to 1.
+        there are to learn from, in order, those of the other kind among them. `on_progress` hears the share done, from 0 to 1.
         Raises StreamerError for a learner that this trainer cannot fit.
         """
 
@@ -77,10 +77,10 @@ class OfflineModel(Protocol):
     def parameters(self) -> msgspec.Struct:
         """What the fit depends on."""
 
-    def fit(self, train: Dataset, validation: Dataset, told: Callable[[Epoch], None]) -> None:
+    def fit(self, train: Dataset, validation: Dataset, on_progress: Callable[[Epoch], None]) -> None:
         """Learn from `train`, with whatever is chosen (epochs, penalties) chosen on `validation`; the two share side information.
 
-        What `told` hears last need not be the epoch that was kept: it is the one with the lowest validation loss.
+        What `on_progress` hears last need not be the epoch that was kept: it is the one with the lowest validation loss.
         """
 
 

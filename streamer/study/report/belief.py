@@ -13,7 +13,7 @@ from streamer.core.protocols import Source
 from streamer.core.settings import EVALUATED_RECORDS, KafkaSettings, Settings
 from streamer.models import learner
 from streamer.storage.state import RocksStore
-from streamer.stream.learners import gathered
+from streamer.stream.learners import assemble
 from streamer.stream.memory import Memory
 
 
@@ -52,7 +52,7 @@ def learned(catalogue: Sequence[Record], train: Dataset, settings: Settings) -> 
     """
     name, settings = settings.learning.rating_learner, msgspec.structs.replace(settings, kafka=KafkaSettings())
     sizes = {"dim": settings.learning.dim, "latent_dim": settings.learning.latent_dim}
-    made = gathered([name], {"ratings": name}, lambda one: learner(one, seed=settings.learning.seed, **sizes))
+    made = assemble([name], {"ratings": name}, lambda one: learner(one, seed=settings.learning.seed, **sizes))
     records = [*catalogue, *_records(train, len(catalogue))]
     with tempfile.TemporaryDirectory(prefix="streamer-") as folder:
         store = RocksStore(Path(folder))

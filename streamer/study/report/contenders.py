@@ -17,7 +17,7 @@ from streamer.core.protocols import Epoch, Kind, OfflineModel
 from streamer.models.offline import MODELS, model
 from streamer.study.diagnosis import Diagnosis, diagnose
 from streamer.study.splits import Split
-from streamer.study.train import Plan, Told, cut, train
+from streamer.study.train import OnProgress, Plan, cut, train
 
 PREFERRED = ("als", "stochastic-mf", "bias", "transitions", "popularity")
 SHOWN, MOST = 4, 8
@@ -63,7 +63,7 @@ class Contest(msgspec.Struct, frozen=True, kw_only=True):
         return min(self.raters, key=lambda one: one.mse[1] if one.mse else 0.0)
 
 
-def contest(names: Sequence[str], data: Dataset, plan: Plan, told: Told) -> Contest:
+def contest(names: Sequence[str], data: Dataset, plan: Plan, on_progress: OnProgress) -> Contest:
     """Fit the models `names`, or, where none is named, four that can be had here.
 
     Raises BadSettings for an unknown model, one whose library is missing, more than eight, none of ratings, or too little to
@@ -76,9 +76,9 @@ def contest(names: Sequence[str], data: Dataset, plan: Plan, told: Told) -> Cont
     for name in chosen:
         made = model(name, seed=plan.seed)
         if made.kind == "clicks":
-            found.append(_clicks(made, parts, told))
+            found.append(_clicks(made, parts, on_progress))
             continue
-        fit = train(name, data, plan, told)
+        fit = train(name, data, plan, on_progress)
         said = fit.trained
         assert said.train_mse is not None
         assert said.validation_mse is not None
@@ -132,12 +132,12 @@ def _available(seed: int) -> tuple[list[str], list[str]]:
     return found[:SHOWN], missing
 
 
-def _clicks(made: OfflineModel, parts: Split, told: Told) -> Contender:
+def _clicks(made: OfflineModel, parts: Split, on_progress: OnProgress) -> Contender:
     curve: list[Epoch] = []
 
     def heard(epoch: Epoch) -> None:
         curve.append(epoch)
-        told(made.name, epoch)
+        on_progress(made.name, epoch)
 
     began = time.perf_counter()
     made.fit(parts.train, parts.validation, heard)

@@ -161,7 +161,7 @@ def _own(contest: Contest, user: int, item: int) -> tuple[tuple[str, float, int]
 
 
 def _online(memory: Memory, user_id: str, item_id: str) -> tuple[float, float] | None:
-    learner, row = memory.learners.believer(), memory.items.row_of.get(item_id)
+    learner, row = memory.learners.rater_with_belief(), memory.items.row_of.get(item_id)
     if row is None or not isinstance(learner, Conditioned):
         return None
     belief, items = learner.belief(memory.users.view(user_id)), np.array([row], dtype=np.int32)

@@ -122,7 +122,7 @@ def _interval(mse: Estimate) -> tuple[float, float]:
 
 def diagnoses(contest: Contest) -> Section:
     """What `streamer train` says of each model of ratings, and its errors by category."""
-    told = []
+    on_progress = []
     for one in contest.raters:
         if one.diagnosis is not None:
             rows = [
@@ -133,8 +133,10 @@ def diagnoses(contest: Contest) -> Section:
                 for found in one.diagnosis.by_category
             ]  # fmt: skip
             columns = ("category", "ratings", "squared error", "give or take", "of bias only", "given", "predicted")
-            told.append(Picture("", one.diagnosis.sentences, columns, rows, f"{one.name}: {one.diagnosis.verdict}"))
-    return Section("diagnosis", "Diagnosis", ["The numbers are errors by category, the worst first."], told)
+            on_progress.append(
+                Picture("", one.diagnosis.sentences, columns, rows, f"{one.name}: {one.diagnosis.verdict}")
+            )
+    return Section("diagnosis", "Diagnosis", ["The numbers are errors by category, the worst first."], on_progress)
 
 
 def curves(contest: Contest, pictures: Pictures) -> Section:

@@ -27,7 +27,7 @@ class Seen(NamedTuple):
     when: str
 
 
-class Alike(NamedTuple):
+class ItemSets(NamedTuple):
     """Another user, by the belief of the online learner; ratings of the training part."""
 
     user_id: str
@@ -58,7 +58,7 @@ class UserPage(msgspec.Struct, frozen=True, kw_only=True):
     liked: tuple[Seen, ...]
     disliked: tuple[Seen, ...]
     believed: Posterior | None
-    alike: tuple[Alike, ...]
+    alike: tuple[ItemSets, ...]
     suggested: tuple[Suggestion, ...]
     misses: tuple[Miss, ...]
 
@@ -144,7 +144,7 @@ def _ratings_of(train: Dataset, user: int) -> dict[int, float]:
     return dict(zip(train.items[mine].tolist(), train.values[mine].tolist(), strict=True))
 
 
-def _alike(contest: Contest, user: int, near: Sequence[tuple[float, str]]) -> tuple[Alike, ...]:
+def _alike(contest: Contest, user: int, near: Sequence[tuple[float, str]]) -> tuple[ItemSets, ...]:
     train, side = contest.parts.train, contest.data.side
     number = {user_id: n for n, user_id in enumerate(side.user_ids)}
     own, found = _ratings_of(train, user), []
@@ -155,7 +155,7 @@ def _alike(contest: Contest, user: int, near: Sequence[tuple[float, str]]) -> tu
         varied = len(common) >= COMMON and bool((pairs.std(axis=0) > 0).all())
         best = sorted(theirs, key=lambda item: (-theirs[item], item))[:3]
         found.append(
-            Alike(
+            ItemSets(
                 other, likeness, len(theirs), len(common),
                 float(np.corrcoef(pairs.T)[0, 1]) if varied else np.nan, tuple(side.titles[item] for item in best),
             )
