@@ -16,7 +16,7 @@ from streamer.core.protocols import Categorised, Composed, Kind, OnlineLearner, 
 from streamer.core.seed import event_keys, id_key, sequence_key
 from streamer.core.tables import Table
 from streamer.models import learner as made
-from streamer.stream.category_sets import CategorySets
+from streamer.stream.catalogue.category_sets import CategorySets
 from streamer.stream.learners import Learners
 
 PAGE = 8  # items a page of the seen ring: small, so that rings wrap within a check

@@ -5,7 +5,7 @@ change usually adds a kind of event (`decoder`, `encoder`) or something to remem
 
 `engine` (read, learn, commit), `decoder` (bytes to events, or a reason why not), `encoder` (events to a batch of rows),
 `ledger` (offsets and the apply journal), `dedupe` (event ids), `dead_letters` (bad events), `learners` (all learners, champions
-first), `memory` (everything that is committed together), `users` (the cache of user rows), `stored_users` (those in the store), `items` (item rows and the
-catalogue), `history` (what each user did and has seen), `profiles` (what users say of themselves), `categories` (names to
-numbers and bits), `category_sets` (items of the very same categories), `removals` (users whose removal was learned).
+first), `memory` (everything that is committed together), `users` (the cache of user rows), `stored_users` (those in the store),
+`history` (what each user did and has seen), `profiles` (what users say of themselves), `removals` (users whose removal was
+learned). The items have a room of their own below this one, `catalogue`.
 """

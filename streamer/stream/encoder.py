@@ -33,11 +33,11 @@ from streamer.core.protocols import Row, StateStore
 from streamer.core.seed import event_keys, sequence_key
 from streamer.core.settings import LearningSettings
 from streamer.monitoring.monitor import DUPLICATE, LEARNED, Monitor
+from streamer.stream.catalogue.items import Items
 from streamer.stream.dead_letters import DeadLetters
 from streamer.stream.decoder import Decoder
 from streamer.stream.dedupe import Dedupe
 from streamer.stream.history import EVENT
-from streamer.stream.items import Items
 from streamer.stream.removals import Removals
 from streamer.stream.users import Users
 

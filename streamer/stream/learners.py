@@ -22,7 +22,7 @@ from streamer.core.protocols import (
 )
 from streamer.core.tables import Table
 from streamer.storage.state import LEARNED
-from streamer.stream.items import Items
+from streamer.stream.catalogue.items import Items
 from streamer.stream.users import table_rows
 
 _STREAM = b"stream"

@@ -11,11 +11,11 @@ from streamer.core.protocols import Persistent
 from streamer.core.settings import Settings
 from streamer.monitoring.monitor import Monitor
 from streamer.storage.state import RocksStore
-from streamer.stream.categories import Categories
+from streamer.stream.catalogue.categories import Categories
+from streamer.stream.catalogue.items import Items
 from streamer.stream.dead_letters import DeadLetters
 from streamer.stream.dedupe import Dedupe
 from streamer.stream.encoder import Encoder
-from streamer.stream.items import Items
 from streamer.stream.learners import Learners
 from streamer.stream.ledger import Ledger
 from streamer.stream.profiles import Profiles

@@ -17,7 +17,7 @@ from streamer.core.batch import Profiles as Said
 from streamer.core.errors import BadState
 from streamer.core.events import UserUpdate
 from streamer.core.protocols import Row, StateStore
-from streamer.stream.categories import Categories, stepped
+from streamer.stream.catalogue.categories import Categories, stepped
 
 VALUES = 64  # groups of one attribute
 _ENCODER, _DECODER = msgspec.json.Encoder(), msgspec.json.Decoder(tuple[str, str])

@@ -20,7 +20,7 @@ from streamer.serving.opening import learners
 from streamer.serving.posterior import posterior
 from streamer.serving.recommend import POPULAR, POPULARITY, Recommender
 from streamer.storage.state import RocksStore
-from streamer.stream.category_sets import CategorySets
+from streamer.stream.catalogue.category_sets import CategorySets
 from streamer.stream.engine import Engine
 from streamer.stream.memory import Memory
 

@@ -11,7 +11,7 @@ from streamer.core.events import Event, ItemRemoval, ItemUpdate, Rating
 from streamer.core.protocols import Row
 from streamer.serving.opening import learners
 from streamer.storage.state import RocksStore
-from streamer.stream.categories import MOST, Categories
+from streamer.stream.catalogue.categories import MOST, Categories
 from streamer.stream.memory import Memory
 
 

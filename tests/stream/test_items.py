@@ -11,8 +11,8 @@ from streamer.core.protocols import Row
 from streamer.core.seed import id_key
 from streamer.core.tables import Table
 from streamer.storage.state import RocksStore
-from streamer.stream.categories import Categories
-from streamer.stream.items import Items
+from streamer.stream.catalogue.categories import Categories
+from streamer.stream.catalogue.items import Items
 
 
 def made() -> tuple[Items, Table]:

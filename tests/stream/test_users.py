@@ -14,7 +14,7 @@ from streamer.core.errors import BadState
 from streamer.core.events import UserUpdate
 from streamer.core.protocols import Row, StateStore
 from streamer.core.seed import id_key
-from streamer.stream.categories import Categories
+from streamer.stream.catalogue.categories import Categories
 from streamer.stream.history import History
 from streamer.stream.profiles import SLOT_BYTES, Profiles
 from streamer.stream.users import Users

@@ -9,7 +9,7 @@ from streamer.core.arrays import I64
 from streamer.core.protocols import StateStore
 from streamer.core.tables import Table
 from streamer.storage.state import RocksStore
-from streamer.stream.categories import Categories
+from streamer.stream.catalogue.categories import Categories
 from streamer.stream.history import EVENT
 from streamer.stream.profiles import Profiles
 from streamer.stream.users import Users

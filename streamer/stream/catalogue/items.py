@@ -14,7 +14,7 @@ from streamer.core.events import ItemUpdate
 from streamer.core.protocols import Rows, StateStore
 from streamer.core.seed import id_key
 from streamer.core.tables import Table
-from streamer.stream.categories import Categories
+from streamer.stream.catalogue.categories import Categories
 
 _DECODER = msgspec.json.Decoder(ItemUpdate)
 _ENCODER = msgspec.json.Encoder(order="deterministic")

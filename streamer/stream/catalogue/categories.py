@@ -18,7 +18,7 @@ from streamer.core.errors import BadState, UnknownCategory
 from streamer.core.events import ItemUpdate
 from streamer.core.protocols import Row, StateStore
 from streamer.core.tables import Table
-from streamer.stream.category_sets import CategorySets
+from streamer.stream.catalogue.category_sets import CategorySets
 
 MOST = 64  # categories with a bit of their own: the first word
 KEPT = 4096  # sets of categories whose bits, and values whose names are remembered: the same come again and again

@@ -1,0 +1,97 @@
+"""Users as the store has them, by id: a row of each learner's table, a head, pages of seen items, and blocks of events."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
+
+import numpy as np
+
+from streamer.core.arrays import I32
+from streamer.core.batch import UserView
+from streamer.core.errors import BadState
+from streamer.core.protocols import Row, StateStore
+from streamer.core.seed import id_key
+from streamer.core.tables import Table
+from streamer.stream.history import (
+    BLOCK_EVENTS,
+    BLOCKS,
+    PAGES,
+    RING,
+    SEEN_WINDOW,
+    History,
+    block_key,
+    page_items,
+    pages_of,
+)
+
+Said: TypeAlias = tuple[dict[int, float], tuple[int, ...]]  # as Profiles.read gives it
+
+
+class StoredUsers:
+    """Reads users, and says which rows are theirs; writes nothing."""
+
+    def __init__(self, tables: Mapping[str, tuple[str, Table]], store: StateStore, seed: int) -> None:
+        """`tables`: learner name -> (store table, its user table)."""
+        self._tables, self.store, self._seed = tables, store, seed
+
+    def heads(self, user_ids: Sequence[str]) -> Sequence[bytes | None]:
+        """What says of each user how many events there are, and how many items seen; None for one who is not stored."""
+        return self.store.read("users/head", [user_id.encode() for user_id in user_ids])
+
+    def load(self, row: int, user_id: str, head: bytes, history: History) -> None:
+        """Put a user back into `row` of the tables and of `history`, whose head there was `head`; raises BadState."""
+        events, seen = np.frombuffer(head, dtype=np.int64)[:2].tolist()
+        key = id_key(self._seed, "user", user_id)
+        for name, table in self._tables.values():
+            (value,) = self.store.read(name, [user_id.encode()])
+            if value is None:
+                table.begin(np.array([row], dtype=np.int32), [key])
+            else:
+                try:
+                    table.load(row, value)
+                except ValueError as error:
+                    raise BadState(f"row {user_id!r} of {name} cannot be read ({error}): restore a backup") from None
+        pages = self._pages(user_id, seen)
+        block = None
+        if events % BLOCK_EVENTS:
+            (block,) = self.store.read("users/history", [block_key(user_id, (events // BLOCK_EVENTS) % BLOCKS)])
+        if len(pages) < pages_of(seen) or (block is None and events % BLOCK_EVENTS):
+            raise BadState(f"the history of user {user_id!r} is not all in the state: restore a backup")
+        history.load(row, head, pages, block)
+
+    def _pages(self, user_id: str, seen: int) -> list[bytes]:
+        """Those that are there: all, unless the user was forgotten while we read."""
+        values = self.store.read("users/seen", [block_key(user_id, n) for n in range(pages_of(seen))])
+        return [value for value in values if value is not None]
+
+    def view(self, user_id: str, said: Callable[[], Said], now_ms: int | None, *, forgotten: bool) -> UserView:
+        """One user for a query, or as an unknown one would begin; `said` reads what the profile says."""
+        rows, key, stated = {}, id_key(self._seed, "user", user_id), said()
+        (value,) = [None] if forgotten else self.heads([user_id])
+        for name, (stored, table) in self._tables.items():
+            (found,) = [None] if value is None else self.store.read(stored, [user_id.encode()])
+            rows[name] = table.initial(key) if found is None else table.parse(found)
+        if value is None:
+            return UserView(user_id, False, rows, np.empty(0, dtype=np.int32), False, now_ms, *stated)
+        head = np.frombuffer(value, dtype=np.int64)
+        count = int(head[1])
+        pages = self._pages(user_id, count)
+        if len(pages) < pages_of(count):
+            return self.view(user_id, said, now_ms, forgotten=True)
+        items = np.concatenate([page_items(page) for page in pages])
+        positions = np.arange(max(0, count - SEEN_WINDOW), count) % RING
+        seen: I32 = items[positions]
+        seen = seen[seen >= 0]  # shorter than the head says when the user was forgotten, and came back, while we read
+        return UserView(user_id, True, rows, seen, bool(head[2]), now_ms, *stated)
+
+    def gone(self, user_id: str) -> list[Row]:
+        """The rows that delete all that a state has under the user's name."""
+        key = user_id.encode()
+        gone = [Row("users/profile", key, None), Row("users/head", key, None)]
+        gone.extend(Row(name, key, None) for name, _ in self._tables.values())
+        gone.extend(Row("users/history", block_key(user_id, n), None) for n in range(BLOCKS))
+        gone.extend(Row("users/seen", block_key(user_id, n), None) for n in range(PAGES))
+        return gone
+
+    def events(self) -> int:
+        """Events learned of all users who are not forgotten, as committed. Cost: a scan of all users."""
+        return sum(int.from_bytes(head[:8], "little") for _, head in self.store.scan("users/head"))
