@@ -11,11 +11,13 @@ from needs import needs, shared_fixtures
 
 __all__ = ["broker", "own_broker"]
 
+OF_LIBRARIES = ("uname", "ldconfig", "gcc", "ld")  # what they ask the machine once, when they are imported
+
 started: list[str] = []  # the processes of the running test
 
 
 def _notice(event: str, arguments: tuple[object, ...]) -> None:
-    if event == "subprocess.Popen":
+    if event == "subprocess.Popen" and Path(str(arguments[0])).name not in OF_LIBRARIES:
         started.append(str(arguments[1]))
 
 

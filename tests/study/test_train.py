@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from process import command, run
+from commands import invoke, run
 
 SMALL = ("--users", "60", "--items", "30", "--events", "3000", "--days", "10")
 
@@ -58,24 +58,13 @@ def test_several_stand_in_one_table_and_one_picture(world: Path, tmp_path: Path)
 
 
 def test_an_unknown_model_is_refused_before_anything_is_read(tmp_path: Path) -> None:
-    failed = subprocess.run(
-        command("train", "nowhere.csv", "--compare", "als,nothing"),
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert failed.returncode == 78
+    failed = invoke("train", "nowhere.csv", "--compare", "als,nothing", code=78, cwd=tmp_path)
     assert "no model 'nothing'; choose one of: als, " in failed.stderr
 
 
 @pytest.mark.parametrize("flags", [(), ("--model", "als", "--compare", "als,bias")])
 def test_one_or_several_and_not_both(flags: tuple[str, ...], tmp_path: Path) -> None:
-    failed = subprocess.run(
-        command("train", "x.csv", *flags), cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
-    )
-    assert failed.returncode == 2
+    failed = invoke("train", "x.csv", *flags, code=2, cwd=tmp_path)
     assert "--compare NAME,NAME,..., and not both" in failed.stderr
 
 
@@ -106,10 +95,8 @@ def test_where_torch_is_missing_it_is_named_with_the_way_to_it() -> None:
 def test_what_cannot_be_done_is_refused_in_a_sentence_before_anything_is_fitted(
     world: Path, tmp_path: Path, flags: tuple[str, ...], code: int, said: str
 ) -> None:
-    failed = subprocess.run(
-        command("train", str(world), *flags), cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
-    )
-    assert (failed.returncode, failed.stdout) == (code, "")
+    failed = invoke("train", str(world), *flags, code=code, cwd=tmp_path)
+    assert failed.stdout == ""
     assert said in failed.stderr
     assert "Traceback" not in failed.stderr
 
@@ -128,18 +115,11 @@ def test_what_is_left_out_of_a_file_is_counted_and_said(tmp_path: Path) -> None:
     rows[3:3] = ["u1,i1,abc,3", ",i2,3,3", "u1,i2,99e999,3"]
     (tmp_path / "odd.csv").write_text("user_id,item_id,rating,timestamp\n" + "\n".join(rows) + "\n")
     for asked in (("train", "odd.csv", "--model", "bias"), ("report", "odd.csv", "--models", "bias")):
-        done = subprocess.run(command(*asked), cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
+        done = invoke(*asked, cwd=tmp_path)
         assert "3 bad events left out: " in done.stderr
         assert "bad_id 1" in done.stderr
     (tmp_path / "one.csv").write_text("user_id,item_id,rating,timestamp\n,i1,3,3\n" + "\n".join(rows[8:]) + "\n")
-    done = subprocess.run(
-        command("train", "one.csv", "--model", "bias"),
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
+    done = invoke("train", "one.csv", "--model", "bias", cwd=tmp_path)
     assert "1 bad event left out: bad_id 1" in done.stderr
 
 
@@ -149,12 +129,11 @@ def test_models_that_a_history_cannot_be_cut_for_are_left_out_of_a_comparison(tm
     ]
     (tmp_path / "clicks.jsonl").write_text("".join(json.dumps(one) + "\n" for one in clicks))
     chosen = ("train", "clicks.jsonl", "--compare", "als,transitions")
-    done = subprocess.run(command(*chosen), cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
+    done = invoke(*chosen, cwd=tmp_path)
     assert "als was left out: wanted at least 10 ratings" in done.stderr
     assert "transitions" in done.stdout
     chosen = ("train", "clicks.jsonl", "--compare", "als,bias")
-    done = subprocess.run(command(*chosen), cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
-    assert (done.returncode, done.stdout) == (78, "")
+    assert invoke(*chosen, code=78, cwd=tmp_path).stdout == ""
 
 
 def test_a_category_that_looks_like_markup_is_shown_as_it_is(tmp_path: Path) -> None:
