@@ -66,6 +66,21 @@ def test_every_command_is_documented_and_its_help_shows_an_example(name: str) ->
     assert all(p.help for p in command.params if isinstance(p, click.Option))
 
 
+@pytest.mark.parametrize("page", ["ARCHITECTURE.md", "CONTRIBUTING.md", "docs/decisions.md"])
+def test_files_that_a_page_names_are_there(page: str) -> None:
+    named = set(re.findall(r"[`(]((?:[\w.-]+/)+[\w.-]+\.(?:py|md|toml))[`)#]", (ROOT / page).read_text()))
+    below = (ROOT, ROOT / "streamer", (ROOT / page).parent)
+    assert named
+    assert [name for name in sorted(named) if not any((folder / name).exists() for folder in below)] == []
+
+
+def test_the_page_on_architecture_shows_every_room() -> None:
+    picture = (ROOT / "ARCHITECTURE.md").read_text().split("```")[1]
+    rooms = {path.parent.name for path in (ROOT / "streamer").glob("*/__init__.py") if not path.parent.is_symlink()}
+    unseen = {"_gen", "checks", "schemas"}  # generated, shipped for plug-ins, data
+    assert {room for room in rooms - unseen if f"{room}/" not in picture} == set()
+
+
 def test_every_error_and_reason_is_documented() -> None:
     kinds = [
         kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.StreamerError)
