@@ -16,7 +16,7 @@ from streamer.models import LEARNERS, REFITTED_BY, TRAINERS, learner, trainer
 from streamer.models.als import AlternatingLeastSquares, AlternatingLeastSquaresParameters, solve_side
 from streamer.models.hybrid.refold import Refold, RefoldParameters
 from streamer.models.replay import Replay, ReplayParameters
-from streamer.models.twins import twins
+from streamer.models.twins.ratings import twin_solve_side
 
 
 @pytest.mark.parametrize("check", TRAINER_CHECKS, ids=lambda check: check.__name__)
@@ -109,7 +109,7 @@ def test_the_kernel_agrees_with_its_twin(dtype: type, tolerance: float) -> None:
     first = random.normal(0, 0.3, (users, dim + 2)).astype(dtype)
     mine, its = first.copy(), first.copy()
     solve_side(mine, other, starts, others, z, weights, 1.25, 2.0)
-    twins.twin_solve_side(its, other, starts, others, z, weights, 1.25, 2.0)
+    twin_solve_side(its, other, starts, others, z, weights, 1.25, 2.0)
     np.testing.assert_allclose(mine, its, rtol=tolerance, atol=tolerance)
     assert np.array_equal(mine[[0, 2]], first[[0, 2]])
     assert not np.array_equal(mine[5], first[5])

@@ -14,26 +14,26 @@ from streamer.models import LEARNERS, REFITTED_BY, learner
 from streamer.models.networks.gru import GRU, WEIGHTS
 from streamer.models.networks.kernel import LENGTHS
 from streamer.models.networks.network import Network
-from streamer.models.twins import twins
+from streamer.models.twins import clicks, ratings
 from streamer.models.twins.gru import twin_gru
 from streamer.models.twins.network import twin_network
 
 TWINS: dict[str, Callable[[Any, Batch], F64]] = {
-    "popularity": twins.twin_popularity,
-    "popularity-recent": twins.twin_recent_popularity,
-    "bias": twins.twin_bias,
-    "biased-mf": twins.twin_biased_mf,
+    "popularity": clicks.twin_popularity,
+    "popularity-recent": clicks.twin_recent_popularity,
+    "bias": ratings.twin_bias,
+    "biased-mf": ratings.twin_biased_mf,
     "deep-fm": twin_network,
     "embedding-network": twin_network,
-    "bayesian-hybrid": twins.twin_bayesian_hybrid,
-    "bayesian-hybrid-latent": twins.twin_bayesian_hybrid,
-    "bayesian-hybrid-categories": twins.twin_bayesian_hybrid,
-    "bayesian-hybrid-plain": twins.twin_bayesian_hybrid,
-    "stack": twins.twin_stack,
-    "transitions": twins.twin_transitions,
-    "skip-gram": twins.twin_skip_gram,
+    "bayesian-hybrid": ratings.twin_bayesian_hybrid,
+    "bayesian-hybrid-latent": ratings.twin_bayesian_hybrid,
+    "bayesian-hybrid-categories": ratings.twin_bayesian_hybrid,
+    "bayesian-hybrid-plain": ratings.twin_bayesian_hybrid,
+    "stack": ratings.twin_stack,
+    "transitions": clicks.twin_transitions,
+    "skip-gram": clicks.twin_skip_gram,
     "gru4rec": twin_gru,
-    "click-blend": twins.twin_click_blend,
+    "click-blend": clicks.twin_click_blend,
 }
 
 

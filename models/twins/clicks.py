@@ -1,0 +1,168 @@
+"""The kernels of the learners of clicks, in plain NumPy."""
+
+import numpy as np
+
+from streamer.core.arrays import F64
+from streamer.core.batch import Batch, Seen
+from streamer.core.seed import mix64
+from streamer.models.click_blend import ClickBlend
+from streamer.models.noise import UNIT
+from streamer.models.popularity import Popularity, RecentPopularity
+from streamer.models.skip_gram import REDRAWS, SkipGram
+from streamer.models.transitions import LEAST, Transitions
+from streamer.models.transitions import UNIT as CLICK
+
+
+def twin_popularity(learner: Popularity, batch: Batch) -> F64:
+    """See popularity.py."""
+    out = np.full(len(batch), np.nan)
+    counts, stream = learner.item.values[:, 0], learner.stream.values[0]
+    for k in np.flatnonzero(batch.clicks > 0):
+        out[k] = counts[batch.items[k]] / max(stream[0], 1e-300)
+        counts[batch.items[k]] += batch.clicks[k]
+        stream[0] += batch.clicks[k]
+    return out
+
+
+def twin_recent_popularity(learner: RecentPopularity, batch: Batch) -> F64:
+    """See popularity.py; without the laziness: every item's count decays at every click."""
+    out = np.full(len(batch), np.nan)
+    item, stream, decay = learner.item.values, learner.stream.values[0], 0.5 ** (1 / learner.parameters.half_life)
+    counts = item[:, 0] * decay ** (stream[2] - item[:, 1])
+    for k in np.flatnonzero(batch.clicks > 0):
+        i = batch.items[k]
+        out[k] = counts[i] / max(stream[0], 1e-300)
+        counts[i] += batch.clicks[k]
+        item[i] = counts[i], stream[2]
+        counts *= decay
+        stream[0], stream[2] = (stream[0] + batch.clicks[k]) * decay, stream[2] + 1
+    return out
+
+
+def twin_transitions(learner: Transitions, batch: Batch) -> F64:
+    """See transitions.py; without the laziness, and without halving, which takes a million clicks."""
+    out = np.full(len(batch), np.nan)
+    p, stream = learner.parameters, learner.stream.values[0]
+    for k in np.flatnonzero(batch.clicks != 0):
+        weight, i = float(batch.clicks[k]), int(batch.items[k])
+        user, popularity = learner.user.values[batch.users[k]], learner.popularity.values
+        context = user[user >= 0]
+        weights = p.decay ** np.arange(len(context))
+        if weight > 0:
+            recent = popularity[i, 0] * 0.5 ** ((stream[1] - popularity[i, 1]) / p.half_life)
+            share = max(recent, LEAST) / max(stream[0], LEAST)
+            lists = learner.lists.values[context]
+            counts = lists[:, 1 + p.successors :].sum(axis=1, where=lists[:, 1 : 1 + p.successors] == i) / CLICK
+            each = (counts + p.pseudo_counts * share) / (lists[:, 0] / CLICK + p.pseudo_counts)
+            out[k] = min(weights @ each / weights.sum() if len(context) else share, 1.0)
+            popularity[i] = recent + weight, stream[1]
+            stream[:2] = (stream[0] + weight) * 0.5 ** (1 / p.half_life), stream[1] + 1
+        for c, share in zip(context.tolist(), weight * weights, strict=True):
+            if c != i:
+                _count(learner, c, i, share)
+                _count(learner, i, c, p.backwards * share)
+        rest = [c for c in context.tolist() if c != i]
+        last = ([i, *rest] if weight > 0 else rest)[: p.window]
+        user[:] = last + [-1] * (p.window - len(last))
+    return out
+
+
+def _count(learner: Transitions, of: int, i: int, clicks: float) -> None:
+    row, size, units = learner.lists.values[of], learner.parameters.successors, int(np.floor(CLICK * clicks + 0.5))
+    items, counts = row[1 : 1 + size], row[1 + size :]
+    if i not in items:
+        if units <= 0:
+            return
+        items[np.flatnonzero(counts == counts.min())[-1]] = i
+    place = int(np.flatnonzero(items == i)[0])
+    units = max(units, -int(counts[place]))
+    counts[place] += units
+    row[0] += units
+
+
+def twin_skip_gram(learner: SkipGram, batch: Batch) -> F64:
+    """See skip_gram.py; the noise is summed anew for every click."""
+    out = np.full(len(batch), np.nan)
+    parameters, noise, stream = learner.parameters, learner.noise.values, learner.stream.values[0]
+    dim, items = parameters.dim, learner.item.values
+    for k in np.flatnonzero(batch.clicks != 0):
+        weight, i = float(batch.clicks[k]), int(batch.items[k])
+        user = learner.user.values[batch.users[k]]
+        context = user[dim:][user[dim:] >= 0].astype(int)
+        shares = parameters.decay ** np.arange(len(context))
+        shares /= np.linalg.norm(shares)
+        h = user[:dim] + shares @ items[context, dim:].astype(np.float64)
+        rate = min(parameters.learning_rate * abs(weight), parameters.step_largest)
+        targets = [(i, 0.0)]
+        if weight > 0:
+            out[k] = _sigmoid(h @ items[i, :dim].astype(np.float64)) if noise[i, 0] else 0.5
+            targets = [(i, 1.0)] + [(j, 0.0) for j in _negatives(learner, batch, int(k))]
+        move = np.zeros(dim)
+        for j, label in targets:
+            v = items[j, :dim].astype(np.float64)
+            g = rate * (label - _sigmoid(h @ v))
+            move += g * v
+            items[j, :dim] = v + g * h
+        user[:dim] = user[:dim] + move
+        items[context, dim:] = items[context, dim:] + np.outer(shares, move)
+        rest = [c for c in context.tolist() if c != i]
+        last = ([i, *rest] if weight > 0 else rest)[: parameters.window]
+        user[dim:] = last + [-1] * (parameters.window - len(last))
+        if weight > 0:
+            noise[i, 0] += int(np.floor(UNIT * weight + 0.5))
+            noise[i, 1] = int(np.floor(UNIT * (noise[i, 0] / UNIT) ** parameters.noise_exponent + 0.5))
+            stream[0] += 1
+    return out
+
+
+def twin_click_blend(learner: ClickBlend, batch: Batch) -> F64:
+    """See click_blend.py; the ring is counted anew for every click, and what is asked of the experts is drawn as there."""
+    p, stream, ring = learner.parameters, learner.stream.values[0], learner.ring.values[0]
+    probes, n, rated = batch.probes, len(p.weights), np.array([name == "ratings" for name in p.experts])
+    said = [batch.opinions[name] for name in p.experts]
+    for k in np.flatnonzero(batch.clicks > 0):
+        if np.isfinite(batch.highs[k] - batch.lows[k]):
+            stream[1] = batch.highs[k] - batch.lows[k]
+        held = min(stream[0], len(ring))
+        chosen = [m for m, j in enumerate(probes[k].tolist()) if j >= 0]
+        if len(chosen) > 1 and probes[k, 0] >= 0 and batch.items[k] in ring:
+            shares = np.array([((ring == probes[k, m]).sum() + 0.5) / (held + 1) for m in chosen])
+            f = np.array([o.scores[k, chosen] if o.scores.size else np.zeros(len(chosen)) for o in said], np.float64)
+            f[rated] *= 4 / stream[1] if stream[1] > 0 else 0.0
+            f -= np.outer(p.popularity, np.log(shares))
+            d = np.clip(f - f[:, :1], -20, 20)
+            w, h = stream[3 : 3 + n], stream[3 + n :].reshape(n, n)
+            e = np.exp(w @ d) / (p.probes * shares)
+            e[0] = 1.0
+            pi = e / e.sum()
+            sure, g = pi[0] / (pi[0] + 1e-3), d @ pi
+            h *= p.forgetting
+            h += sure * ((d * pi) @ d.T - np.outer(g, g)) + (1 - p.forgetting) * p.prior * np.eye(n)
+            w -= sure * np.linalg.solve(h, g)
+        ring[int(stream[0]) % len(ring)] = batch.items[k]
+        stream[0] += 1
+    chances = [said[at].predicted for at, kind in enumerate(rated) if not kind]
+    odds = [np.log(c / (1 - c)) for c in np.clip(np.array(chances, dtype=np.float64), 1e-9, 1 - 1e-9)]
+    return np.asarray(1 / (1 + np.exp(-np.mean(odds, axis=0))), dtype=np.float64)
+
+
+def _negatives(learner: SkipGram, batch: Batch, k: int) -> list[int]:
+    sums = np.cumsum(learner.noise.values[:, 1])
+    if sums[-1] == 0:
+        return []
+    wanted = learner.parameters.negatives
+    bits = [int(mix64(batch.keys[k], draw)) for draw in range(REDRAWS * wanted)]
+    drawn = np.searchsorted(sums, [b % int(sums[-1]) for b in bits], side="right").tolist()
+    barred = _seen(batch.seen, int(batch.users[k]), int(batch.seen_counts[k])) | {int(batch.items[k])}
+    return [int(j) for j in drawn if j not in barred][:wanted]
+
+
+def _seen(seen: Seen, user: int, count: int) -> set[int]:
+    numbers = np.arange(max(0, count - seen.window), count)
+    page = seen.pages.shape[1]
+    places = (numbers % (page * seen.page_of.shape[1])) // page
+    return set(seen.pages[seen.page_of[user, places], numbers % page].tolist())
+
+
+def _sigmoid(x: float) -> float:
+    return float(1 / (1 + np.exp(-x)))
