@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from broker import USER, Broker
+from commands import run
 from learning import digest, events, learn, records, settings
-from process import run
 
 import streamer.doctor
 from streamer.core.errors import BadState

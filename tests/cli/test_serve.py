@@ -6,8 +6,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from commands import run
 from learning import digest
-from process import run, streamer
+from process import streamer
 
 CSV = "user,item,rating,timestamp\n" + "".join(
     f"u{n % 9},i{n % 23},{1 + n % 5},{1_600_000_000 + n}\n" for n in range(2000)

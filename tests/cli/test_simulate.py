@@ -7,7 +7,8 @@ import stat
 import subprocess
 from pathlib import Path
 
-from process import command, run
+from commands import run
+from process import command
 
 SMALL = ("--users", "50", "--items", "20", "--events", "2000", "--days", "10")
 

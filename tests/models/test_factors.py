@@ -6,8 +6,9 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from commands import run
 from learning import settings
-from process import run, streamer
+from process import streamer
 from renormalising import answers, drained
 from training import CHOSEN, Fed
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from commands import run
 from learning import digest, events, learn, records, settings
-from process import run, streamer
+from process import streamer
 
 from streamer.consumers.files import FileSource
 from streamer.consumers.memory import MemorySource
@@ -42,46 +43,46 @@ def rated(*expected: object) -> tuple[list[Record], list[Event]]:
 
 def test_figures_of_three_ratings_by_hand() -> None:
     regret = Regret()
-    regret.expect(*rated(3.5, 2.0, 4.0))
+    regret.note_expected(*rated(3.5, 2.0, 4.0))
     values = np.array([4.0, 2.0, 3.0])  # errors of the oracle: .5, 0, -1
     regret.observe(values, {"oracle": np.array([3.5, 2.0, 4.0]), "flat": np.array([3.0, 3.0, 3.0])})
     oracle = sqrt(1.25 / 3)
     assert regret.oracle_rmse() == regret.oracle_rmse(1000) == pytest.approx(oracle)
-    assert regret.of("oracle") == 0
-    assert regret.of("flat", 1000) == pytest.approx(sqrt(oracle**2 + (0.25 + 1 + 1) / 3) - oracle)
+    assert regret.above_oracle("oracle") == 0
+    assert regret.above_oracle("flat", 1000) == pytest.approx(sqrt(oracle**2 + (0.25 + 1 + 1) / 3) - oracle)
     assert regret.oracle_rmse(1) == 1
-    assert regret.of("flat", 1) == pytest.approx(sqrt(2) - 1)
+    assert regret.above_oracle("flat", 1) == pytest.approx(sqrt(2) - 1)
 
 
 def test_before_the_first_rating_and_where_nothing_is_simulated_there_is_no_figure() -> None:
     regret = Regret()
-    regret.expect(*rated(None, None))
+    regret.note_expected(*rated(None, None))
     regret.observe(np.array([3.0, 3.0]), {"flat": np.array([3.0, 3.0])})
     assert regret.ratings == 0
     assert not regret.watching
     assert isnan(regret.oracle_rmse())
-    assert isnan(regret.of("flat"))
+    assert isnan(regret.above_oracle("flat"))
 
 
 @pytest.mark.parametrize("said", ['"much"', "null", "[1]", "1e400", "1e308", "-1e300", None, "{"])
 def test_whatever_stands_there_is_no_fault_of_the_event(said: object) -> None:
     regret = Regret()
     regret.watching = True
-    regret.expect(*rated(said, 3.5))
+    regret.note_expected(*rated(said, 3.5))
     regret.observe(np.array([3.0, 4.0]), {"flat": np.array([3.0, nan])})
     assert regret.ratings == 1
     assert regret.oracle_rmse() == 0.5
-    assert isnan(regret.of("flat"))  # it predicted nothing where something was to be expected
+    assert isnan(regret.above_oracle("flat"))  # it predicted nothing where something was to be expected
 
 
 def test_windows_go_round_the_ring() -> None:
     regret, ones = Regret(), np.ones(1)
     for n in range(10_400):
-        regret.expect(*rated(2.0))
+        regret.note_expected(*rated(2.0))
         regret.observe(ones * (3.0 if n >= 10_300 else 2.0), {"flat": ones * (4.0 if n >= 10_300 else 2.0)})
     assert regret.ratings == 10_400
     assert regret.oracle_rmse(100) == 1
-    assert regret.of("flat", 100) == pytest.approx(sqrt(5) - 1)
+    assert regret.above_oracle("flat", 100) == pytest.approx(sqrt(5) - 1)
     assert regret.oracle_rmse(1_000) == pytest.approx(sqrt(0.1))
     assert regret.oracle_rmse(10_000) == pytest.approx(0.1)
 

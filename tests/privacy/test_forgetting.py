@@ -8,8 +8,9 @@ from pathlib import Path
 import httpx
 import msgspec
 import pytest
+from commands import run
 from learning import digest, learn, records
-from process import DEADLINE_S, Streamer, run, streamer
+from process import DEADLINE_S, Streamer, streamer
 
 from streamer.api.memory import MemoryAnswers
 from streamer.api.thread import serving

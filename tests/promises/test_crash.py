@@ -5,8 +5,9 @@ import random
 from pathlib import Path
 
 import pytest
+from commands import run
 from learning import digest
-from process import LEARNED, run, stream_file, streamer
+from process import LEARNED, stream_file, streamer
 
 from streamer.storage.log import EmbeddedLog
 from streamer.storage.state import RocksStore

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from commands import run
 from learning import digest
-from process import DEADLINE_S, Streamer, run, streamer
+from process import DEADLINE_S, Streamer, streamer
 
 from streamer.core.errors import BadState
 from streamer.storage.rocks import Rocks

@@ -10,8 +10,9 @@ from pathlib import Path
 import httpx
 import pytest
 from broker import Broker
+from commands import run
 from learning import Nobody, digest, settings
-from process import DEADLINE_S, Streamer, run, streamer
+from process import DEADLINE_S, Streamer, streamer
 
 from streamer.consumers.kafka import KafkaSource
 from streamer.core.events import Click, ItemUpdate, Message, Rating, message

@@ -15,8 +15,9 @@ import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped]  # ships no types
 import pyarrow.parquet as pq  # type: ignore[import-untyped]  # ships no types
 import pytest
+from commands import run
 from learning import digest, settings
-from process import Streamer, command, run, stream_file, streamer
+from process import Streamer, command, stream_file, streamer
 from renormalising import DEADLINE_S, Load, answers, drained, learned, renormalised, stage, wait
 
 from streamer.app import opened

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from commands import run
 from learning import learn, records, settings
-from process import Streamer, run, streamer
+from process import Streamer, streamer
 
 from streamer.api import METHODS
 from streamer.api.memory import MemoryAnswers

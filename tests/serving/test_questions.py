@@ -9,7 +9,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from process import DEADLINE_S, run, streamer
+from commands import run
+from process import DEADLINE_S, streamer
 from recommending import GENRES, Told, genre_of, genres
 
 from streamer.core.arrays import F32, I32
@@ -17,7 +18,7 @@ from streamer.core.errors import StreamerError
 from streamer.core.events import Click, ItemRemoval, ItemUpdate, Rating, UserUpdate
 from streamer.models.hybrid.bayesian_hybrid import BayesianHybrid
 from streamer.models.hybrid.kernel import noise_of
-from streamer.models.hybrid.rows import AGREEING, SESSION, deviation
+from streamer.models.hybrid.rows import START_CONSENSUS, SESSION, deviation
 from streamer.serving.questions import Questions, questions
 
 NOW_MS, LONG_AGO_MS = 1_700_000_000_000, 1_600_000_000_000  # now: when records arrive
@@ -111,7 +112,7 @@ def test_the_fall_that_is_promised_is_the_one_that_answers_bring_on_average(know
 
 def test_a_row_as_it_is_stored_is_asked_as_the_belief_it_stands_for(known: Told) -> None:
     learner, user = hybrid(known), known.memory.users.view("nobody")
-    learner.stream.values[0, AGREEING] = 0.5  # where new users' weight on consensus begins
+    learner.stream.values[0, START_CONSENSUS] = 0.5  # where new users' weight on consensus begins
     found = [
         learner.questions(row, rows(3), np.ones(1), TARGETS, 1)[1]
         for row in (user.rows[learner.name], learner.belief(user))

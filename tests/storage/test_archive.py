@@ -14,10 +14,11 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 from broker import Broker
+from commands import run
 from learning import events as stream_of
 from learning import learn, settings
 from learning import records as records_of
-from process import run, streamer
+from process import streamer
 
 from streamer.consumers.files import read
 from streamer.consumers.memory import MemorySource

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from commands import run
 from learning import digest
-from process import LEARNED, Streamer, run, stream_file, streamer
+from process import LEARNED, Streamer, stream_file, streamer
 
 ROWS = 6000
 COMMITS = ("--commit-interval-s", "0.1")

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from commands import run
 from learning import records, settings
-from process import command, run
+from process import command
 
 from streamer.consumers.files import FileSource
 from streamer.consumers.memory import MemorySource

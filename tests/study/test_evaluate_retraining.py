@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import run
 from learning import settings
-from process import run
 
 from streamer.consumers.files import FileSource
 from streamer.consumers.stream import StreamSource
