@@ -14,24 +14,34 @@ COMPILE := $(UV) pip compile -q --universal --python-version 3.11 --generate-has
 DATA ?=
 PORT ?= 8080
 STATE ?= ./streamer-data$(if $(DATA),-$(notdir $(patsubst %/,%,$(DATA))))
+WORKERS ?= 3
+PYTEST = $(BIN)/pytest -ra -n $(WORKERS) --dist loadgroup
 export UV_PYTHON_DOWNLOADS := never
+unexport PYTHONDONTWRITEBYTECODE # the tests start hundreds of interpreters: each would compile its imports anew
 
-.PHONY: help setup run test soak lint types bench speed generate lock secrets clean
+.PHONY: help setup run test test-fast soak lint types bench speed generate lock secrets clean
 
 help: ## these lines
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
 
-setup: .venv/.everything .venv/.kernels .test-libs/kafka/.done ## everything: all extras, development tools, the broker and tools of the tests
+setup: ## everything: all extras, development tools, the broker and tools of the tests
+	@$(MAKE) -s -j3 .venv/.everything .venv/.kernels .test-libs/kafka/.done
 	@deploy/machine.sh
 
 run: .venv/.base .venv/.kernels ## learn and answer on 127.0.0.1:8080: a simulated world, or DATA=path/to/ml-latest-small (PORT=, STATE=)
 	@exec $(BIN)/streamer serve --data "$(STATE)" --port "$(PORT)" $(if $(DATA),--replay "$(DATA)",--simulate --rate 2000)
 
-test: setup lint types ## lint, types and all tests but the long crash runs
-	@$(BIN)/pytest -ra -m "not soak"
+test: setup lint ## lint, types and all tests but the long crash runs, WORKERS=3 at a time
+	@$(BIN)/mypy >.venv/types.out & types=$$!; \
+	failed=0; $(PYTEST) -m "not soak" || failed=1; \
+	wait $$types || { cat .venv/types.out; failed=1; }; \
+	exit $$failed
+
+test-fast: .venv/.everything .venv/.kernels ## what needs no broker, no browser and no other process: while one writes
+	@$(PYTEST) -m "not soak and not kafka and not browser and not process"
 
 soak: setup ## the crash runs in full
-	@$(BIN)/pytest -ra -m soak
+	@$(PYTEST) -m soak
 
 lint: .venv/.everything ## ruff: rules and format
 	@$(BIN)/ruff check .
