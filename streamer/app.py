@@ -179,7 +179,7 @@ class App:
             norms=stability.norms,
             widths=stability.widths,
             champions=self._champions,
-            standing=lambda: standing(self.renormaliser, memory, self.settings.renormalisation),
+            standing=lambda: standing(self.renormaliser.stages, memory, self.settings.renormalisation),
         )
 
     def _champions(self) -> list[tuple[str, str, bool]]:
@@ -188,7 +188,7 @@ class App:
 
     def _covered(self, committed: Offsets) -> Offsets:
         """What nobody needs from the log any more: the one in the shadow, or on its way, may be behind."""
-        cuts = [self.renormaliser.current.cut] if self.renormaliser.current is not None else []
+        cuts = [self.renormaliser.stages.current.cut] if self.renormaliser.stages.current is not None else []
         return {
             at: min([offset, *(cut.get(f"{at.topic}/{at.partition}", 0) for cut in cuts)])
             for at, offset in committed.items()
@@ -325,7 +325,7 @@ class App:
         """See Answers."""
         if name not in LEARNERS:
             raise StreamerError(f"no learner {name!r}; these run here: {', '.join(self.memory.learners.by_name)}")
-        self.renormaliser.shadow.promote(name)
+        self.renormaliser.stages.shadow.promote(name)
 
     def renormalise(self) -> None:
         """See Answers."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from streamer.core.settings import RenormalisationSettings
 from streamer.monitoring.metrics import GenerationReadings
-from streamer.renormalise.renormaliser import Renormaliser
+from streamer.renormalise.stages import Stages
 from streamer.storage import generations
 from streamer.storage.generations import GenerationRecord, Stage
 from streamer.stream.memory import Memory
@@ -16,16 +16,16 @@ _TRAINING = ("read", "train", "write")
 _STEP: Mapping[Stage, str] = {"trained": "catch up", "catching up": "catch up", "gate": "gate", "live": "watch"}
 
 
-def standing(renormaliser: Renormaliser, memory: Memory, chosen: RenormalisationSettings) -> GenerationReadings:
+def standing(stages: Stages, memory: Memory, chosen: RenormalisationSettings) -> GenerationReadings:
     """As of now, from any thread; `memory` is that of the live one. Cost: some us; a small file is read once a generation."""
     began_ms, cut_events = _cut(memory.store.folder, memory.store.generation)
-    current = renormaliser.current
-    shown = current if current is not None and current.scores else renormaliser.last
+    current = stages.current
+    shown = current if current is not None and current.scores else stages.last
     return GenerationReadings(
         age_s=max(0.0, time.time() - began_ms / 1000),
         events=memory.monitor.learned - cut_events,
-        step=step(current, renormaliser.progress.step),
-        outcomes=dict(renormaliser.outcomes),
+        step=step(current, stages.progress.step),
+        outcomes=dict(stages.outcomes),
         shown=shown if shown is not None and shown.parent else None,
         every_s=chosen.renormalise_every_s,
         min_events=chosen.renormalise_min_events,

@@ -14,7 +14,7 @@ import msgspec
 from streamer.core.errors import BadState, StreamerError
 from streamer.models import ALSO_REFITTED_BY
 from streamer.models.offline.clicks.vector_file import read
-from streamer.renormalise.renormaliser import WATCHED
+from streamer.renormalise.stages import WATCHED
 from streamer.renormalise.training import candidate
 from streamer.renormalise.training_job import OnProgress, Report, archived, train
 from streamer.serving.opening import remembered
