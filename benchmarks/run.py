@@ -26,7 +26,7 @@ from benchmarks.stream import read
 from benchmarks.world import write
 from streamer import __version__
 from streamer.cli.progress import bar
-from streamer.compile import compile_kernels
+from streamer.compile import compile_everything
 from streamer.core.settings import load
 from streamer.models import LEARNERS
 
@@ -72,7 +72,7 @@ def one(path: Path, name: str, variant: str, title: str) -> Outcome:
     settings = load({}, environ={})
     with bar(Console(stderr=True), title, 0) as moved:
         if name in LEARNERS:
-            compile_kernels(lambda kernel: None)
+            compile_everything(lambda kernel: None)
             return run_ours(name, path, settings, moved)
         return run_peer(name, variant, read(path, settings), settings.learning.seed, moved)
 
@@ -123,7 +123,7 @@ def main() -> None:
         print(msgspec.json.encode(one(asked.paths[0], asked.one, asked.variant, asked.title or asked.one)).decode())
         return
     if asked.speed:
-        compile_kernels(lambda kernel: None)
+        compile_everything(lambda kernel: None)
         print(MEASURED[asked.speed](asked.paths[0], load({}, environ={})))
         return
     from benchmarks import plots, tables  # only here: plots need matplotlib, and competitors are timed without it

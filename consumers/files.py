@@ -28,12 +28,21 @@ def read(path: str | Path, seed: int = 1) -> Stream:
     try:
         return _read(path, seed)
     except FileNotFoundError as error:
-        missing = error.filename or path
-        raise BadSettings(
-            f"there is no {missing}: give a MovieLens folder, a CSV or TSV file with a header, or a JSON Lines file"
-        ) from None
+        raise _missing(error.filename or path) from None
     except OSError as error:
         raise BadSettings(f"cannot read {error.filename or path}: {error.strerror or error}") from None
+
+
+def check_path(path: str | Path) -> None:
+    """Raises BadSettings for a path that is not there. What it holds is seen when it is read."""
+    if not Path(path).exists():
+        raise _missing(path)
+
+
+def _missing(path: str | Path) -> BadSettings:
+    return BadSettings(
+        f"there is no {path}: give a MovieLens folder, a CSV or TSV file with a header, or a JSON Lines file"
+    )
 
 
 def _read(path: Path, seed: int) -> Stream:

@@ -9,7 +9,7 @@ others, `blend` (the stack) and `click_blend`; `hybrid/` and `networks/` are fam
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import import_module
 from types import ModuleType
 from typing import Any, cast
@@ -143,6 +143,13 @@ def registered(where: Mapping[str, str], what: str, name: str, chosen: Mapping[s
     return made, made.Parameters(**{key: value for key, value in chosen.items() if key in fields})
 
 
+def check_names(names: Iterable[str]) -> None:
+    """Raises BadSettings for a name that is no learner's. Imports no learner, so that a command can refuse one at once."""
+    for name in names:
+        if name not in LEARNERS:
+            raise BadSettings(f"no learner {name!r}; choose one of: {', '.join(sorted(LEARNERS))}")
+
+
 def learner(name: str, *, seed: int, dim: int | None = None, latent_dim: int | None = None) -> OnlineLearner:
     """A new learner of the registry; raises BadSettings for a name that is not in it.
 
@@ -150,8 +157,7 @@ def learner(name: str, *, seed: int, dim: int | None = None, latent_dim: int | N
     user's covariance grows with its square (bayesian-hybrid). A learner that has no such parameter, or whose name says
     another value, ignores it.
     """
-    if name not in LEARNERS:
-        raise BadSettings(f"no learner {name!r}; choose one of: {', '.join(sorted(LEARNERS))}")
+    check_names([name])
     module, _, attribute = LEARNERS[name].partition(":")
     made: Any = getattr(import_module(module), attribute)
     sizes = {"dim": dim, "latent_dim": latent_dim}

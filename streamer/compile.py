@@ -1,18 +1,24 @@
-"""Compiles every kernel once, visibly: a few made-up events through the whole path, with every learner there is."""
+"""Compiles kernels before they are needed, visibly: a few made-up events through the whole path, for each learner.
+
+A start compiles what its own learners need to learn and to answer. `python -m streamer.compile`, which `make setup` and the
+image run, compiles everything: every learner, and what only `streamer inspect` and a retraining ask of one. Whatever is left
+out is compiled on its first use, see `streamer.core.kernel`.
+"""
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from streamer.core.batch import CLICK, RATING, Events
 from streamer.core.events import LOG, Click, Message, Offsets, Rating, Record, message
-from streamer.core.kernel import CACHE_FOLDER
+from streamer.core.kernel import CACHE_FOLDER, unannounced
 from streamer.core.protocols import Asking, Conditioned, Kind
 from streamer.core.settings import Settings
 from streamer.models import LEARNERS, REFITTED_BY, TRAINERS, learner
 from streamer.renormalise.training import retrained
+from streamer.serving.opening import learners
 from streamer.serving.recommend import POPULARITY, Recommender
 from streamer.storage.log import EmbeddedLog, LogSource
 from streamer.storage.state import RocksStore
@@ -20,12 +26,23 @@ from streamer.stream.engine import Engine
 from streamer.stream.learners import assemble
 from streamer.stream.memory import Memory
 
-_DONE = CACHE_FOLDER / "compiled"
+Told = Callable[[str], None]
 
 
-def compiled() -> bool:
-    """Whether the kernels of this source are compiled on this machine."""
-    return _DONE.exists()
+def compiled(name: str) -> bool:
+    """Whether this machine has compiled what the learner `name` needs to learn and to answer."""
+    return _marker(name).exists()
+
+
+def _marker(name: str) -> Path:
+    """One a class, since names that share a class share its kernels."""
+    return CACHE_FOLDER / "compiled" / LEARNERS[name].removeprefix("streamer.models.").replace(":", ".")
+
+
+def names_of(settings: Settings) -> list[str]:
+    """The learners that a start with these settings makes, experts before those made of them. Raises BadSettings."""
+    with unannounced():  # to make one, a few numbers are drawn by a kernel
+        return list(learners(settings).by_name)
 
 
 class _Nobody:
@@ -36,19 +53,39 @@ class _Nobody:
         """Nobody waits."""
 
 
-def compile_kernels(progress: Callable[[str], None]) -> None:
-    """Compile, telling `progress` which learner is next. Cost: some 30 s of CPU the first time, a second afterwards."""
+def compile_kernels(names: Iterable[str], told: Told) -> None:
+    """Compile what these learners need to learn and to answer; `told` hears of each one that has to be compiled."""
+    for name in names:
+        if not compiled(name):
+            told(name)
+            _run(name)
+
+
+def load_kernels(names: Iterable[str], told: Told) -> None:
+    """As `compile_kernels`, and what is compiled already is read from the disk, so that nothing is left to do later."""
+    for name in names:
+        if not compiled(name):
+            told(name)
+        _run(name)
+
+
+def compile_everything(told: Told) -> None:
+    """Compile all kernels there are. Cost: under a minute of CPU the first time, a second afterwards."""
     for name in LEARNERS:
         if REFITTED_BY.get(name) in ("factors", "click-factors"):  # biased-mf's and skip-gram's kernels
             continue
-        progress(name)
-        with tempfile.TemporaryDirectory() as folder:
-            _exercise(name, Path(folder))
-    _DONE.parent.mkdir(parents=True, exist_ok=True)
-    _DONE.touch()
+        told(name)
+        _run(name, everything=True)
 
 
-def _exercise(name: str, folder: Path) -> None:
+def _run(name: str, *, everything: bool = False) -> None:
+    with tempfile.TemporaryDirectory() as folder, unannounced():
+        _exercise(name, Path(folder), everything=everything)
+    _marker(name).parent.mkdir(parents=True, exist_ok=True)
+    _marker(name).touch()
+
+
+def _exercise(name: str, folder: Path, *, everything: bool) -> None:
     settings = Settings()
     chosen = learner(name, seed=1)
     champions: dict[Kind, str] = {"ratings": "bias", "clicks": "popularity"}
@@ -69,18 +106,25 @@ def _exercise(name: str, folder: Path) -> None:
             recommender.predict(user, "i1")
         recommender.similar_items("i1", 3)
         recommender.recommend_for_preferences({}, {"i1": 5.0}, 3)
-        if isinstance(chosen, Conditioned):
-            item, nobody = np.zeros(1, dtype=np.int32), memory.users.view("nobody").rows[name]
-            row = chosen.condition(nobody, {0: 1.0}, item, np.ones(1, dtype=np.float32))
-            chosen.uncertainty(row, item)
-            if isinstance(chosen, Asking):
-                chosen.questions(row, item, chosen.ratings_of(item), item, 1)
-        by = TRAINERS.get(REFITTED_BY.get(name, ""), "")
-        if by and not by.startswith("streamer.models.offline"):  # those have no kernels of their own, and need torch
-            retrained(memory, _history(), [name])
+        if everything:
+            _exercise_the_rest(name, memory)
     finally:
         log.close()
         store.close()
+
+
+def _exercise_the_rest(name: str, memory: Memory) -> None:
+    """What `streamer inspect` and a retraining ask of a learner."""
+    chosen = memory.learners.by_name[name]
+    if isinstance(chosen, Conditioned):
+        item, nobody = np.zeros(1, dtype=np.int32), memory.users.view("nobody").rows[name]
+        row = chosen.condition(nobody, {0: 1.0}, item, np.ones(1, dtype=np.float32))
+        chosen.uncertainty(row, item)
+        if isinstance(chosen, Asking):
+            chosen.questions(row, item, chosen.ratings_of(item), item, 1)
+    by = TRAINERS.get(REFITTED_BY.get(name, ""), "")
+    if by and not by.startswith("streamer.models.offline"):  # those have no kernels of their own, and need torch
+        retrained(memory, _history(), [name])
 
 
 def _events() -> list[Message]:
@@ -101,4 +145,4 @@ def _history() -> Events:
 
 
 if __name__ == "__main__":  # `make setup` and the image do it once, where people see it
-    compile_kernels(lambda name: print(f"compiling the kernels, once: {name} ...", flush=True))
+    compile_everything(lambda name: print(f"compiling the kernels of {name}, once ...", flush=True))

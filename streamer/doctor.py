@@ -20,11 +20,10 @@ import msgspec
 
 from streamer.api.security import admit
 from streamer.api.server import listen
-from streamer.compile import compile_kernels, compiled
+from streamer.compile import compile_kernels, compiled, names_of
 from streamer.core.errors import BadState, NotAuthorised, SourceUnavailable, StreamerError
 from streamer.core.kernel import CACHE_FOLDER
 from streamer.core.settings import Settings
-from streamer.models import LEARNERS
 from streamer.renormalise import manifest
 from streamer.renormalise.training import candidates
 from streamer.serving.opening import learners
@@ -60,7 +59,7 @@ def examine(settings: Settings, compiling: Progress | None) -> Iterator[Check]:
     """Every check, as it is made. `compiling` is told how the kernels come along; None: they are not compiled here."""
     yield _python()
     yield _packages()
-    yield _kernels(compiling)
+    yield _checked("kernels", lambda: _kernels(settings, compiling))
     yield _checked("data", lambda: _data(settings))
     yield _checked("generations", lambda: _generations(settings))
     if settings.archive.archive:
@@ -114,17 +113,21 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _kernels(compiling: Progress | None) -> Check:
+def _kernels(settings: Settings, compiling: Progress | None) -> str:
+    """Of the learners that the settings name."""
+    names = names_of(settings)
+    missing = [name for name in names if not compiled(name)]
     if compiling is not None:
-        began, names, before = time.perf_counter(), iter(range(len(LEARNERS))), compiled()
-        compile_kernels(lambda name: compiling(next(names), len(LEARNERS), name))
-        took_s = time.perf_counter() - began
-        return Check("kernels", True, f"{'loaded' if before else 'compiled'} in {took_s:.1f} s, in {CACHE_FOLDER}")
-    if compiled():
-        return Check("kernels", True, f"compiled, in {CACHE_FOLDER}")
-    return Check(
-        "kernels", False, "not compiled: run `streamer doctor --compile`, or the first start takes a minute longer"
-    )
+        began, numbers = time.perf_counter(), iter(range(len(missing)))
+        compile_kernels(missing, lambda name: compiling(next(numbers), len(missing), name))
+        took = f"compiled in {time.perf_counter() - began:.1f} s" if missing else "compiled before"
+        return f"{took}: those of {', '.join(names)}, in {CACHE_FOLDER}"
+    if missing:
+        raise BadState(
+            f"those of {', '.join(missing)} are not compiled: run `streamer doctor --compile`, or the first start takes "
+            "half a minute longer"
+        )
+    return f"compiled, in {CACHE_FOLDER}"
 
 
 def _existing(folder: Path) -> Path:

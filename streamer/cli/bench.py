@@ -14,7 +14,7 @@ from rich.table import Table
 from streamer.bench import LEARNED_BY, Learned, Speed, append, learn_kafka, learn_log, world_messages
 from streamer.bench_process import Latency, ask_while_learning, compile_s, start_s
 from streamer.cli.options import settings_of, settings_options
-from streamer.compile import compile_kernels
+from streamer.compile import load_kernels, names_of
 from streamer.core.garbage_collection import collect_seldom
 from streamer.core.settings import Settings
 from streamer.producers.simulate import World
@@ -92,7 +92,7 @@ def bench(
     settings = settings_of(options)
     said = Console(stderr=True, quiet=as_json)
     said.print("loading kernels ...")
-    compile_kernels(lambda name: None)
+    load_kernels(names_of(settings), lambda name: None)
     collect_seldom()
     report = Report(
         processors=os.cpu_count() or 0, machine=platform.machine(), python=platform.python_version(), events=events,

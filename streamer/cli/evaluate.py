@@ -1,7 +1,7 @@
 """`streamer evaluate`."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
@@ -10,16 +10,17 @@ from rich.table import Table
 
 from streamer.cli.options import settings_of, settings_options
 from streamer.cli.progress import bar
-from streamer.compile import compile_kernels, compiled
-from streamer.consumers.files import FileSource
+from streamer.cli.serve import compiling
+from streamer.consumers.files import FileSource, check_path
 from streamer.consumers.stream import StreamSource
 from streamer.core.garbage_collection import collect_seldom
 from streamer.core.protocols import Source
+from streamer.models import check_names
 from streamer.producers.simulate import World
-from streamer.renormalise.training import candidates
-from streamer.study.evaluate import NEW_RATINGS, Evaluation
-from streamer.study.evaluate import evaluate as run
-from streamer.study.evaluate_retraining import Renormalised, Trial
+
+if TYPE_CHECKING:  # they bring in what takes most of a second, and a bad argument is refused before that
+    from streamer.study.evaluate import Evaluation
+    from streamer.study.evaluate_retraining import Renormalised
 
 
 @click.command(epilog="Example:  streamer evaluate path/to/ml-latest-small --learner bias")
@@ -49,20 +50,31 @@ def evaluate(
     reported. Nothing is kept: the state lies in a temporary folder.
     """
     settings = settings_of(options)
+    learning = settings.learning
+    if simulate == bool(path):
+        raise click.UsageError("give a PATH or --simulate, and not both")
+    name = learner or learning.rating_learner
+    check_names([name, learning.rating_learner, learning.click_learner, *learning.shadow])
+    if path:
+        check_path(path)
+
+    from streamer.compile import load_kernels, names_of
+    from streamer.renormalise.training import candidates
+    from streamer.study.evaluate import evaluate as run
+    from streamer.study.evaluate import with_champion
+    from streamer.study.evaluate_retraining import Trial
+
     trial = None
     if renormalise_every_events is not None:
         trial = Trial(renormalise_every_events, candidates(settings.renormalisation))
-    if simulate == bool(path):
-        raise click.UsageError("give a PATH or --simulate, and not both")
     errors = Console(stderr=True)
-    if not compiled():
-        errors.print("compiling the kernels, once (under a minute) ...", soft_wrap=True)
     what = Path(path).name if path else "a simulated world"
     with bar(errors, f"evaluating {what}", 0) as moved:
-        compile_kernels(lambda name: None)  # or load them, so that the speed reported is that of learning
+        # Now, so that the speed reported is that of learning.
+        load_kernels(names_of(with_champion(name, settings)), compiling(errors))
         collect_seldom()
         found = run(
-            learner or settings.learning.rating_learner,
+            name,
             settings,
             lambda: _source(path, settings.learning.seed),
             rank=ranking,
@@ -81,7 +93,9 @@ def _source(path: str | None, seed: int) -> Source:
     return StreamSource(World(seed=seed).stream(catalogue_first=True))
 
 
-def _table(found: Evaluation) -> Table:
+def _table(found: "Evaluation") -> Table:
+    from streamer.study.evaluate import NEW_RATINGS
+
     table = Table(box=None, show_header=False, pad_edge=False)
     speed = found.events_per_second
     for name, value, what in (
@@ -115,7 +129,7 @@ def _table(found: Evaluation) -> Table:
     return table
 
 
-def _beside(found: Evaluation) -> list[tuple[str, str, str]]:
+def _beside(found: "Evaluation") -> list[tuple[str, str, str]]:
     """The other learners of ratings in the run."""
     rows = []
     for name, rmse in found.rmse_by_learner.items():
@@ -125,7 +139,7 @@ def _beside(found: Evaluation) -> list[tuple[str, str, str]]:
     return rows
 
 
-def _with_retrainings(found: Renormalised | None) -> list[tuple[str, str, str]]:
+def _with_retrainings(found: "Renormalised | None") -> list[tuple[str, str, str]]:
     if found is None or found.rmse is None or found.online_rmse is None:
         return []
     worst = max((b / a - 1 for a, b in zip(found.online_rmse_tenths, found.rmse_tenths, strict=True)), default=0.0)
@@ -148,7 +162,7 @@ def _with_retrainings(found: Renormalised | None) -> list[tuple[str, str, str]]:
     return rows
 
 
-def _over_oracle(found: Evaluation) -> list[tuple[str, str, str]]:
+def _over_oracle(found: "Evaluation") -> list[tuple[str, str, str]]:
     if found.oracle_rmse is None:
         return []
     return [

@@ -83,11 +83,7 @@ def _awaited(client: Client, before: set[str], silent: bool) -> Generation:
 
 
 def _train(folder: Path, generation: str | None) -> None:
-    from streamer.compile import compile_kernels, compiled
-
     os.nice(NICE)
-    if not compiled():
-        compile_kernels(lambda name: None)
     if generation is not None:
         of = read_record(folder, generation)
         if of.stage != "cut":

@@ -1,23 +1,25 @@
 """`streamer serve`."""
 
 import logging
+import math
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-import numpy as np
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from streamer.app import App
 from streamer.cli.options import settings_of, settings_options
-from streamer.compile import compile_kernels, compiled
 from streamer.core.errors import BadSettings
 from streamer.core.garbage_collection import collect_seldom
-from streamer.serve import Replay, Replayer, run
+
+if TYPE_CHECKING:  # they bring in what takes most of a second, and a bad argument is refused before that
+    from streamer.app import App
+    from streamer.serve import Replayer
 
 EVERY_S = 5.0  # between progress lines where the output is no terminal
 
@@ -50,6 +52,9 @@ def serve(
 
     Without --kafka, events come from the embedded log in --data, which `streamer publish` and the Publish RPC append to.
     """
+    from streamer.consumers.files import check_path, read
+    from streamer.models import check_names
+
     settings = settings_of(options)
     logging.basicConfig(level=logging.WARNING, format="streamer: %(message)s")
     logging.getLogger("kafka").propagate = False  # what is wrong is said once, in a sentence of ours
@@ -65,16 +70,22 @@ def serve(
         raise click.UsageError("--renormalise-every-events needs --replay or --simulate")
     if hold and renormalise_every_events is None:
         raise click.UsageError("--hold needs --renormalise-every-events")
-    ensure_compiled(Console(stderr=True))
+    learning = settings.learning
+    check_names([learning.rating_learner, learning.click_learner, *learning.shadow])
+    if replay:
+        check_path(replay)
+
+    from streamer.compile import compile_kernels, names_of
+    from streamer.serve import Replay, run
+
+    compile_kernels(names_of(settings), compiling(Console(stderr=True)))
     stream = None
     if replay:
-        from streamer.consumers.files import read
-
-        stream = read(Path(replay), settings.learning.seed)
+        stream = read(Path(replay), learning.seed)
     elif simulate:
         from streamer.producers.simulate import World
 
-        stream = World(seed=settings.learning.seed).stream()
+        stream = World(seed=learning.seed).stream()
     collect_seldom()
     line = ProgressLine()
     try:
@@ -84,12 +95,9 @@ def serve(
         line.ended()
 
 
-def ensure_compiled(console: Console) -> None:
-    """Compile the kernels where that was not done yet, saying so."""
-    if compiled():
-        return
-    console.print("compiling the kernels, once (under a minute) ...", soft_wrap=True)
-    compile_kernels(lambda name: None)
+def compiling(console: Console) -> Callable[[str], None]:
+    """Says whose kernels are compiled now."""
+    return lambda name: console.print(f"compiling the kernels of {name}, once on this machine ...", soft_wrap=True)
 
 
 class ProgressLine:
@@ -104,7 +112,7 @@ class ProgressLine:
         self._shown = Text("")
         self._printed = ""
 
-    def started(self, url: str, app: App) -> None:
+    def started(self, url: str, app: "App") -> None:
         """The endpoint answers."""
         events = f"events from Kafka at {app.settings.kafka.kafka}, " if app.settings.kafka.kafka else ""
         where = f"{events}data in {app.settings.state.data}"
@@ -114,7 +122,7 @@ class ProgressLine:
             self._live = Live(Text(""), console=self._console, refresh_per_second=8)
             self._live.start()
 
-    def update(self, app: App, replayer: Replayer | None) -> None:
+    def update(self, app: "App", replayer: "Replayer | None") -> None:
         """Show where it is."""
         now, learned = time.monotonic(), _learned(app)
         self._last = self._last or (now, learned)
@@ -142,11 +150,11 @@ class ProgressLine:
             sys.stdout.flush()
 
 
-def _learned(app: App) -> int:
+def _learned(app: "App") -> int:
     return sum(counts["learned"] for counts in app.memory.monitor.events.values())
 
 
-def _line(app: App, replayer: Replayer | None, learned: int, speed: float) -> Text:
+def _line(app: "App", replayer: "Replayer | None", learned: int, speed: float) -> Text:
     ready, sentence = app.ready()
     if not ready:
         return Text(f"paused: {sentence}", style="yellow")
@@ -158,7 +166,7 @@ def _line(app: App, replayer: Replayer | None, learned: int, speed: float) -> Te
     if speed >= 1:
         words.append(f"{speed:,.0f} events/s")
     for name, errors in app.memory.monitor.errors.items():
-        if not np.isnan(errors.rmse(10_000)):
+        if not math.isnan(errors.rmse(10_000)):
             words.append(f"{name} RMSE {errors.rmse(10_000):.4f} over the last {min(10_000, errors.ratings):,}")
     if app.memory.monitor.regret.ratings:
         words.append(f"oracle {app.memory.monitor.regret.oracle_rmse(10_000):.4f}")

@@ -52,12 +52,9 @@ def import_(file: Path, fixed: bool, as_json: bool, **options: Any) -> None:
     `offline`. `streamer promote generation` brings back what was there. A running streamer does the same at its next
     retraining with --candidates vectors:FILE, or fixed-vectors:FILE.
     """
-    from streamer.compile import compile_kernels, compiled
     from streamer.renormalise.vectors import imported
 
     folder = settings_of(options).state.data
-    if not compiled():
-        compile_kernels(lambda name: None)
     with bar(Console(stderr=True), "training", 100) as moved:
         found = imported(
             Path(folder), file, fixed=fixed, on_progress=lambda progress: moved(int(100 * progress.share), 100)

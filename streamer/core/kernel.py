@@ -3,29 +3,36 @@
 `nogil` lets the endpoint answer while a kernel learns; no `fastmath` and no `parallel`, so that the same log gives the
 same bytes. Numba's cache does not see changes in kernels imported from other files, so the cache folder is named by a
 hash of every kernel source: a changed kernel compiles all of them anew, once.
+
+A kernel is compiled when it is first called. `streamer.compile` calls those that a start needs; whatever else has to be
+compiled says so in the log, one line a family of kernels, because it may take seconds.
 """
 
 import hashlib
+import logging
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
 import numba
 import numpy as np
+from numba.core import event
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 _PACKAGE = Path(__file__).parents[1]
+_LOG = logging.getLogger("streamer.kernels")
 
 
 def _cache_folder() -> Path:
     digest = hashlib.sha256(f"{numba.__version__} {np.__version__} {platform.python_version()}".encode())
     for source in sorted({*_PACKAGE.glob("*/*.py"), *(_PACKAGE / "models").rglob("*.py")}):
         text = source.read_bytes()
-        if b"@kernel" in text:  # with path and time, because Numba's own index goes by them: "compiled" must mean it
+        if b"@kernel" in text:  # hashed with path and time, by which Numba's own index decides whether to compile
             digest.update(f"{source} {source.stat().st_mtime}".encode() + text)
     parent = os.environ.get("STREAMER_CACHE") or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(parent) / "streamer" / f"kernels-{digest.hexdigest()[:16]}"
@@ -35,7 +42,43 @@ CACHE_FOLDER = _cache_folder()
 vars(numba.config)["CACHE_DIR"] = str(CACHE_FOLDER)
 
 
+class _Announcer(event.Listener):
+    """Hears of every kernel that is compiled, not of those that are read from the cache."""
+
+    def __init__(self) -> None:
+        self._families = set[str]()
+        self._depth = 0  # a kernel compiles those that it calls while it is compiled
+        self.quiet = False
+
+    def on_start(self, compiling: Any) -> None:
+        """Say it, once a family."""
+        self._depth += 1
+        package, _, rest = compiling.data["dispatcher"].py_func.__module__.partition(".")
+        family = ".".join(rest.split(".")[:2])
+        if package == "streamer" and self._depth == 1 and not self.quiet and family not in self._families:
+            self._families.add(family)
+            _LOG.warning("compiling the kernels of %s, once on this machine ...", family)
+
+    def on_end(self, compiling: Any) -> None:
+        """The kernel is compiled."""
+        self._depth -= 1
+
+
+_ANNOUNCER = _Announcer()
+event.register("numba:compile", _ANNOUNCER)  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def unannounced() -> Iterator[None]:
+    """Whoever compiles in here has said so."""
+    before, _ANNOUNCER.quiet = _ANNOUNCER.quiet, True
+    try:
+        yield
+    finally:
+        _ANNOUNCER.quiet = before
+
+
 def kernel(function: Callable[P, R]) -> Callable[P, R]:
-    """Compile `function` on its first call, without the GIL, kept on disk between processes."""
+    """Compile `function` on its first call, to run without the GIL; the result is cached on disk for later processes."""
     compiled = numba.njit(nogil=True, cache=True, error_model="numpy")(function)
     return cast(Callable[P, R], compiled)

@@ -139,7 +139,7 @@ def evaluate(
     The state that `settings` name is left alone. Raises BadSettings for an unknown learner, StoreUnavailable when the
     temporary folder is full, and StreamerError when the two passes differ.
     """
-    settings = _settings(name, settings)
+    settings = with_champion(name, settings)
     began, cpu = time.perf_counter(), time.process_time()
     source = opened()
     try:
@@ -167,7 +167,7 @@ def evaluate(
     return msgspec.structs.replace(found, renormalised=renormalised(settings, opened, trial, progress))
 
 
-def _settings(name: str, settings: Settings) -> Settings:
+def with_champion(name: str, settings: Settings) -> Settings:
     """`settings` with the learner as champion of its kind, and with the embedded log's one sequence."""
     kind = learner(name, seed=settings.learning.seed).kind
     champion = "rating_learner" if kind == "ratings" else "click_learner"

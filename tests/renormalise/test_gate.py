@@ -9,7 +9,7 @@ from learning import settings
 from streamer.core.answers import Score
 from streamer.monitoring.monitor import Errors
 from streamer.renormalise import gate
-from streamer.renormalise.gate import BLOCKS, MOST_RATINGS, T_95, interval, scored, verdict, worse
+from streamer.renormalise.gate import BLOCKS, MOST_RATINGS, interval, scored, verdict, worse
 
 CHOSEN = settings(gate_min_events=100, gate_margin=0.01).renormalisation
 
@@ -38,7 +38,8 @@ def test_the_interval_is_that_of_the_means_of_forty_blocks() -> None:
     mean, half_width = interval(np.array([0.5, 1.5, 2.0, 4.0] * (BLOCKS // 2)))
     assert mean == 2.0
     by_hand = sqrt(40 * 1.0 / 39)  # each of 40 block means is 1 from their mean
-    assert half_width == pytest.approx(T_95 * by_hand / sqrt(40))
+    students_t = 2.0227  # as tables have it: 39 degrees of freedom, two-sided 95%
+    assert half_width == pytest.approx(students_t * by_hand / sqrt(40), rel=1e-3)
 
 
 def test_neighbours_that_are_alike_make_it_wider_and_not_narrower() -> None:
@@ -85,9 +86,13 @@ def test_only_ratings_after_the_cut_count_and_the_newest_of_these() -> None:
     score = scored(before, after, 200)
     assert score is not None
     assert (score.ratings, score.before_rmse, score.after_rmse, score.difference) == (300, 2.0, 1.0, -3.0)
-    many = scored(observed([4.0] * 9000), observed([1.0] * 9000), 0)
-    assert many is not None
-    assert many.ratings == MOST_RATINGS
+
+
+def test_of_more_ratings_than_are_compared_the_newest_are() -> None:
+    """A thousand old ones at which both were far off, and 8,000 new ones."""
+    score = scored(observed([9.0] * 1000 + [4.0] * 8000), observed([25.0] * 1000 + [1.0] * 8000), 0)
+    assert score is not None
+    assert (score.ratings, score.before_rmse, score.after_rmse) == (MOST_RATINGS, 2.0, 1.0)
 
 
 def test_one_that_is_behind_is_compared_on_what_both_have() -> None:

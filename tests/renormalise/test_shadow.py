@@ -18,7 +18,7 @@ from streamer.renormalise.shadow import Live, Shadow
 from streamer.storage import generations
 from streamer.storage.state import RocksStore
 from streamer.stream.engine import Engine
-from streamer.stream.ledger import GRAFT, note
+from streamer.stream.ledger import GRAFT, SWAP, Run, journal, note
 
 STREAM = records(events(600))
 CUT = 200
@@ -184,6 +184,20 @@ def test_it_learns_on_and_changes_places_and_back(tmp_path: Path) -> None:
         assert running.live().memory.store.generation == "g0" == generations.live(tmp_path / "d")
         running.come(600)
     learned_alike(tmp_path / "d")
+
+
+def test_the_journal_says_where_a_generation_began_to_answer(tmp_path: Path) -> None:
+    with process(tmp_path / "d") as running:
+        running.cut()
+        running.come(250)
+        running.shadow.bring_up("g1")
+        running.come(300)
+        running.shadow.exchange()
+        running.come(400)
+    store = RocksStore(tmp_path / "d", read_only=True, generation="g1")
+    runs = journal(store)
+    store.close()
+    assert runs[-3:] == [Run("log", 0, CUT, 300), note(SWAP, "g1"), Run("log", 0, 300, 400)]
 
 
 @pytest.mark.parametrize("seen", [CUT, 440])  # users must be read; all users are in memory, and only commits fail

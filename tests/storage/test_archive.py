@@ -1,5 +1,6 @@
 """The archive: exactly what was accepted, once, in order, as Parquet that any tool reads; and nothing of who was forgotten."""
 
+import os
 import random
 import threading
 import time
@@ -44,7 +45,7 @@ from streamer.producers.kafka import KafkaSink
 from streamer.storage.archive import parquet
 from streamer.storage.archive.archive import MERGED_FILES, Archive
 from streamer.storage.archive.archiver import Archiver
-from streamer.storage.archive.manifest import read_manifest
+from streamer.storage.archive.manifest import MANIFEST, read_manifest
 from streamer.storage.archive.rows import Rows
 from streamer.storage.log import EmbeddedLog, LogSource
 from streamer.stream.engine import Engine
@@ -134,6 +135,24 @@ def test_what_was_accepted_is_there_for_any_tool(tmp_path: Path) -> None:
     assert user["user_id"] == "u2"
     compression = {pq.ParquetFile(path).metadata.row_group(0).column(1).compression for path in tmp_path.rglob("*.parquet")}  # fmt: skip
     assert compression == {"ZSTD"}
+
+
+def test_a_file_is_on_the_disk_before_it_is_listed_and_the_list_before_it_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced, sync = list[int](), os.fsync
+
+    def noted(descriptor: int) -> None:
+        synced.append(os.fstat(descriptor).st_ino)
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    archive = archived(tmp_path, logged([Rating("u1", "i1", 4.0)]))
+    (file,) = tmp_path.rglob("*.parquet")
+    listed = archive.folder / MANIFEST
+    moments = [synced.index(path.stat().st_ino) for path in (file, file.parent, listed)]
+    assert moments == sorted(moments)
+    assert synced[-1] == archive.folder.stat().st_ino  # the new name of the list comes last
 
 
 def test_events_come_back_in_the_order_learned_in(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Generations on the disk: the pointer, the records, and what a crash between two of them leaves."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,20 @@ def test_without_a_pointer_the_first_answers(tmp_path: Path) -> None:
     assert live(tmp_path) == "g12"
     assert (tmp_path / "generation").read_text() == "g12\n"
     assert [path.name for path in tmp_path.iterdir()] == ["generation"]
+
+
+def test_a_pointer_is_on_the_disk_before_it_takes_the_place_of_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced, sync = list[int](), os.fsync
+
+    def noted(descriptor: int) -> None:
+        synced.append(os.fstat(descriptor).st_ino)
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    set_live(tmp_path, "g1")
+    assert synced == [(tmp_path / "generation").stat().st_ino, tmp_path.stat().st_ino]
 
 
 @pytest.mark.parametrize("content", [b"", b"g", b"g01", b"g-1", b"../state", b"g1 g2", b"\xff\xfe", b"g1\0"])

@@ -129,6 +129,20 @@ def test_publishers_at_the_same_time_lose_and_reorder_nothing(log: EmbeddedLog) 
         assert mine == sorted(mine)
 
 
+def test_a_record_is_on_the_disk_before_anybody_reads_it_or_is_told(log: EmbeddedLog) -> None:
+    live: Any = log
+    write, seen = live._rocks.write, []
+
+    def noted(rows: list[tuple[bytes, bytes]], *, sync: bool = False) -> None:
+        write(rows, sync=sync)
+        seen.append((sync, log.end))
+
+    live._rocks.write = noted
+    assert log.publish(messages("a", "b")) == {LOG: 2}
+    assert seen == [(True, 0)]  # one write with an fsync, after which the log still ended where it did
+    assert log.end == 2
+
+
 def test_publishers_at_the_same_time_share_an_fsync(log: EmbeddedLog) -> None:
     writes, entered, go_on = list[int](), threading.Event(), threading.Event()
     live: Any = log

@@ -1,13 +1,15 @@
 """A learner, and what else one may offer: each a few methods that the engine, the recommender or the metrics look for."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
 
 from streamer.core.arrays import F32, F64, I32, Array
 from streamer.core.batch import Batch, Opinion, UserView
-from streamer.core.tables import Side, Table
+
+if TYPE_CHECKING:  # their kernel would bring Numba in
+    from streamer.core.tables import Side, Table
 
 Kind: TypeAlias = Literal["ratings", "clicks"]
 
@@ -23,7 +25,7 @@ class OnlineLearner(Protocol):
     def parameters(self) -> msgspec.Struct:
         """What its state depends on, recorded with it. A property, so that a learner may say its own class."""
 
-    def tables(self) -> Mapping[str, Table]:
+    def tables(self) -> "Mapping[str, Table]":
         """See Stateful."""
 
     def learn(self, batch: Batch) -> F32:
@@ -81,10 +83,10 @@ class Guarded(Protocol):
 class Watched(Protocol):
     """A learner whose rows can be looked at as a whole, from any thread while it learns: how long they are, how sure it is. Changes nothing."""
 
-    def norms(self, side: Side, rows: I32) -> F64:
+    def norms(self, side: "Side", rows: I32) -> F64:
         """Lengths of what was learned of `rows` (n,), (n,); (0,) for a side that has no such rows."""
 
-    def widths(self, side: Side, rows: I32) -> Mapping[str, F64]:
+    def widths(self, side: "Side", rows: I32) -> Mapping[str, F64]:
         """Standard deviations of the beliefs about `rows` (n,), (n,) each, by what they are about; 1 is that of the ratings."""
 
 
@@ -107,7 +109,7 @@ class Rebuilt(Protocol):
 class ItemSets(Protocol):
     """Which items are of the very same categories, live."""
 
-    sets: Table  # (item rows, 1) int32: the item's set, -1 for none; a number means nothing after a restart
+    sets: "Table"  # (item rows, 1) int32: the item's set, -1 for none; a number means nothing after a restart
     representatives: I32  # (sets,) the item row that stands for each set; replaced when it grows
 
 
@@ -115,7 +117,7 @@ class ItemSets(Protocol):
 class Categorised(Protocol):
     """A learner that uses what the catalogue says its items are."""
 
-    def attach(self, categories: Table, category_sets: ItemSets) -> None:
+    def attach(self, categories: "Table", category_sets: ItemSets) -> None:
         """`categories`: (item rows, words) uint64, bit n of word m of an item set where it is of category 64 m + n.
 
         Called once, before the first `learn`. Others keep it, live: read it anew for every batch and never write. It may

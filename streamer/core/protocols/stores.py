@@ -1,17 +1,19 @@
 """What a state keeps: rows by table and key, committed with the offsets that they cover."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 from streamer.core.events import Offsets
-from streamer.core.tables import Table
+
+if TYPE_CHECKING:  # its kernel would bring Numba in
+    from streamer.core.tables import Table
 
 
 @runtime_checkable
 class Stateful(Protocol):
     """What the store persists."""
 
-    def tables(self) -> Mapping[str, Table]:
+    def tables(self) -> "Mapping[str, Table]":
         """Tables by name; at most one of side "user". Always the same objects."""
 
 
