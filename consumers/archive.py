@@ -95,7 +95,7 @@ def read_archive(folder: Path) -> ArchiveStream:
         digest.update(array.tobytes())
     for text in (*user_ids, *item_ids, *kind_names, *map(repr, catalogue)):
         digest.update(text.encode() + b"\0")
-    rest = [parquet.chosen(rows, name, order) for name in _COLUMNS[5:]]
+    rest = [parquet.select(rows, name, order) for name in _COLUMNS[5:]]
     return ArchiveStream(
         catalogue, topics[order], users, items, kinds, ratings, times, (user_ids, item_ids, kind_names), rest,
         digest.hexdigest(),
@@ -104,5 +104,5 @@ def read_archive(folder: Path) -> ArchiveStream:
 
 def _catalogue(folder: Path) -> list[tuple[str, Any, Any, str | None]]:
     rows, order, topics = parquet.in_order(folder, CATALOGUE_TOPICS, ("user_id", "item_id", "value"), None)
-    columns = [parquet.chosen(rows, name, order).to_pylist() for name in ("user_id", "item_id", "value")]
+    columns = [parquet.select(rows, name, order).to_pylist() for name in ("user_id", "item_id", "value")]
     return list(zip([TOPICS[topic] for topic in topics[order].tolist()], *columns, strict=True))

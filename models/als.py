@@ -2,19 +2,19 @@
 
     minimise  sum w (z - b_u - b_i - p_u . q_i)^2 + sum_rows n^.5 (l2 |p or q|^2 + bias_l2 b^2),   z = (y - mu) / sigma
 
-over all ratings, n being the sum of a row's weights w: one side's factors and biases are solved for together while the
-other side stands still, users, items, and so on; users last, so that they fit the items that they are put in with. It
-begins where one pass of the learner's own descent over the same history ends (or, `warm`, in the live rows), so that few
-sweeps are enough and the space stays the one that the rows' first values span: retrained on the same history without some
-events, it is what it would be had they never been. A weight is 1, or halves with every `half_life_days` that a rating is
-older than the last; ratings older than `window_days` have none, and rows without any stay as descent left them. In the end
-one side is shortened and the other lengthened, which no prediction shows, until both are as many times as long as descent
-left them: a step of descent is as long as the other side, so this is what suits the learner (RMSE of what follows .3% lower
-on ml-latest-small). Counts, from which it takes its steps, mu and sigma are those of the whole history.
-Cost: O(dim^2) a rating and sweep side, O(dim^3) a row: 2.6 s of CPU a million ratings for 3 sweeps of 32 factors.
+over all ratings, where n is the sum of a row's weights w. One side's factors and biases are solved for together while the
+other side is fixed, alternating between users and items; users come last, so that they fit the final items. The start is the
+result of one pass of the learner's own descent over the same history (or, with `warm`, the live rows), so that few
+sweeps are enough and the space stays the one that the rows' initial values span: a refit without some events gives what
+would have been learned had they never existed. A weight is 1, or halves for every `half_life_days` that a rating is
+older than the last one; ratings older than `window_days` have weight 0, and rows without weight stay as descent left them. At
+the end one side is scaled down and the other up, which changes no prediction, so that both have grown by the same factor
+since descent: the length of a gradient step is that of the other side, so this suits the learner (RMSE afterwards .3% lower
+on ml-latest-small). The counts, which determine the learner's steps, mu and sigma are those of the whole history.
+Cost: O(dim^2) a rating and half-sweep, O(dim^3) a row: 2.6 s of CPU a million ratings for 3 sweeps of 32 factors.
 
 Zhou, Wilkinson, Schreiber, Pan (2008), Large-scale parallel collaborative filtering for the Netflix prize, AAIM.
-Deviation: the penalty grows with the root of a row's count, not with the count (ALS-WR): what is known well is held back less.
+Deviation: the penalty grows with the root of a row's count, not with the count (ALS-WR): rows with many ratings are shrunk less.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,40 +25,40 @@ import numpy as np
 
 from streamer.core.arrays import F64, I32, I64, Array
 from streamer.core.batch import RATING, Batch
-from streamer.core.dataset import grouped
+from streamer.core.dataset import group_rows
 from streamer.core.errors import StreamerError
 from streamer.core.kernel import kernel
 from streamer.core.protocols import OnlineLearner
 from streamer.models.biased_mf import BiasedMF, deviation
 from streamer.models.replay import DAY_MS, learn_whole
 
-FIRST_PASS = 0.2  # share of the progress that descent is
+FIRST_PASS = 0.2  # the share of progress that the pass of descent accounts for
 
 
 class AlternatingLeastSquaresParameters(msgspec.Struct, frozen=True):
     """Sweeps, penalties and which events count, for ratings of mean 0 and deviation 1."""
 
     sweeps: int = 3
-    """Times that both sides are solved for. From a warm start 3 equal 10 cold ones (the design's measurement)."""
+    """How often both sides are solved for. 3 from a warm start equal 10 from a cold one (the design's measurement)."""
     l2: float = 1.25
-    """Penalty of the factors. Between 1 and 1.5 all gain alike, on MovieLens and in simulated worlds; from 2 nothing is left of the factors."""
+    """Penalty of the factors. 1 to 1.5 gain alike, on MovieLens and in simulated worlds; from 2 on the factors vanish."""
     bias_l2: float = 2.0
     """Penalty of the biases. 1 to 3 gain alike."""
     window_days: float | None = None
-    """Age up to which ratings count; none: all do."""
+    """Largest age of ratings that count; None: all of them."""
     half_life_days: float | None = None
-    """Age at which a rating counts half; none: all count alike."""
+    """Age at which a rating counts half; None: all count the same."""
     warm: bool = False
-    """Begin in the live rows and not with a pass over the history: for histories that do not go back to the beginning."""
+    """Start from the live rows and not with a pass over the history: for histories that do not go back to the first event."""
 
 
 @kernel
 def solve_side(
     own: Array, other: Array, starts: I64, others: I32, z: F64, weights: F64, l2: float, bias_l2: float
 ) -> None:
-    """Solve for the rows of one side: `own` and `other` are [factors, b, n].
+    """Solve for the rows `own` of one side, in place; rows of `own` and `other` are [factors, b, n].
 
-    Ratings `starts[r]` to `starts[r + 1]` are row r's; `others`, `z`, `weights` (ratings,). A row without weight stays.
+    Row r has ratings `starts[r]` to `starts[r + 1]` of `others`, `z` and `weights` (ratings,). A row without weight stays as it is.
     """
     n = own.shape[1] - 1  # factors and b
     a, x, y = np.empty((n, n)), np.ones(n), np.empty(n)
@@ -101,7 +101,7 @@ def solve_side(
 
 
 class AlternatingLeastSquares:
-    """protocols.Trainer for biased-mf."""
+    """The protocols.Trainer of biased-mf."""
 
     Parameters = AlternatingLeastSquaresParameters
 
@@ -123,8 +123,8 @@ class AlternatingLeastSquares:
         z = (history.values[chosen].astype(np.float64) - stream[0, 1]) / deviation(stream)
         z, weights = z.clip(-clip, clip), self._weights(history)[chosen]
         of_users, of_items = history.users[chosen], history.items[chosen]
-        user_order, user_starts = grouped(of_users, len(users))
-        item_order, item_starts = grouped(of_items, len(items))
+        user_order, user_starts = group_rows(of_users, len(users))
+        item_order, item_starts = group_rows(of_items, len(items))
         by_user = user_starts, of_items[user_order], z[user_order], weights[user_order]
         by_item = item_starts, of_users[item_order], z[item_order], weights[item_order]
         rated = np.unique(of_users), np.unique(of_items)
@@ -147,7 +147,7 @@ class AlternatingLeastSquares:
         return self._tables
 
     def _weights(self, history: Batch) -> F64:
-        """(n,), by age from the latest event."""
+        """Weights of the events, (n,), by their age at the latest event."""
         p, times = self.parameters, history.times_ms
         days = (times.max(initial=times[0]) - times) / DAY_MS if len(times) else np.empty(0)
         weights = np.ones(len(times)) if p.half_life_days is None else 0.5 ** (days / p.half_life_days)
@@ -157,5 +157,5 @@ class AlternatingLeastSquares:
 
 
 def _length(rows: Array) -> float:
-    """Root of the mean square of the factors' lengths; 0 for no rows."""
+    """Root mean square of the factors' lengths; 0 without rows."""
     return float(np.sqrt(np.square(rows[:, :-2].astype(np.float64)).sum() / max(len(rows), 1)))

@@ -3,8 +3,8 @@
 Every other room imports from here, and this room imports from none, so a change here reaches everything. A change usually
 adds a field to `settings`, a reason to `errors`, a message to `answers` or a method to `protocols`.
 
-`events` (what arrives, and offsets), `batch` (events as arrays of rows), `dataset` (a whole history as arrays), `protocols` (the
-seams), `answers` (what the endpoint asks and is answered), `errors`, `settings`, `tables` (embedding tables), `arrays` (their
-dtypes), `kernel` (how kernels are compiled), `seed` (randomness as a function), `freshness` (waiting for an offset),
-`garbage_collection` (when Python looks for reference cycles).
+`events` (the events of each topic, and offsets), `batch` (events as arrays of rows), `dataset` (a whole history as arrays),
+`protocols` (the interfaces between rooms, and those of plug-ins), `answers` (the interface behind the endpoint), `errors`,
+`settings`, `tables` (embedding tables), `arrays` (array types), `kernel` (how kernels are compiled), `seed` (reproducible
+randomness), `freshness` (waiting for an offset), `garbage_collection` (how often Python looks for reference cycles).
 """

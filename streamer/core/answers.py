@@ -1,6 +1,7 @@
-"""What the endpoint asks of the process behind it: one seam, so that it can be served from anything that answers.
+"""The interface between the endpoint and the process behind it: `Answers`, `View`, and the structs that they return.
 
-Everything but `publish` is quick (no disk but a cold user's row) and is called in the thread that serves.
+A method that says "Blocks" is called in a worker thread. All others are quick (at most one user's row is read from disk)
+and are called in the thread that serves.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ import msgspec
 from streamer.core.errors import Reason
 from streamer.core.events import Message, Offsets
 
-# How the re-ranking of an answer ended, as the metrics label it.
+# How the re-ranking of an answer can end: the values of a metric's label.
 RERANKING_OUTCOMES = ("reranked", "late", "busy", "error", "not_finite")
 
 
@@ -19,45 +20,45 @@ class Recommendation(msgspec.Struct, frozen=True):
     """One item of a list, best first."""
 
     item_id: str
-    title: str = ""  # empty where the catalogue names none
+    title: str = ""  # empty where the catalogue has none
     score: float = 0.0  # higher is better; comparable within one list only
-    source: str = ""  # what the score comes from: a learner, or popularity
+    source: str = ""  # where the score comes from: a learner, or popularity
 
 
 class Prediction(msgspec.Struct, frozen=True):
-    """The rating that a user would give an item."""
+    """The rating that a user is expected to give an item."""
 
     value: float = 0.0
     source: str = ""
 
 
 class RollingRmse(msgspec.Struct, frozen=True):
-    """Prequential error over the last `window` ratings at most."""
+    """Prequential error over at most the last `window` ratings."""
 
     window: int = 0
     rmse: float | None = None  # None before the first rating
 
 
 class DriftDetections(msgspec.Struct, frozen=True):
-    """How often a detector found that the error had changed."""
+    """How often a drift detector found that the error had changed."""
 
     detector: str = ""
     count: int = 0
 
 
 class LearnerStatus(msgspec.Struct, frozen=True):
-    """One learner."""
+    """A running learner, champion or shadow."""
 
     name: str = ""
     kind: str = ""  # ratings or clicks
     champion: bool = False
     rmse: tuple[RollingRmse, ...] = ()
     drift_detections: tuple[DriftDetections, ...] = ()
-    promoted: bool = False  # champion by promotion, whoever the settings name
+    promoted: bool = False  # champion because it was promoted, not because the settings name it
 
 
 class EventCount(msgspec.Struct, frozen=True):
-    """Events ever, by what became of them."""
+    """How many events of a topic ever had one outcome."""
 
     topic: str = ""
     outcome: str = ""
@@ -65,14 +66,14 @@ class EventCount(msgspec.Struct, frozen=True):
 
 
 class DeadLetterCount(msgspec.Struct, frozen=True):
-    """Dead letters ever."""
+    """How many dead letters there ever were for one reason."""
 
     reason: str = ""
     count: int = 0
 
 
 class PartitionLag(msgspec.Struct, frozen=True):
-    """Events not yet learned."""
+    """How many events of one partition are not yet learned."""
 
     topic: str = ""
     partition: int = 0
@@ -80,7 +81,7 @@ class PartitionLag(msgspec.Struct, frozen=True):
 
 
 class NextOffset(msgspec.Struct, frozen=True):
-    """The next offset to read of one sequence."""
+    """The next offset to read from one sequence."""
 
     topic: str = ""
     partition: int = 0
@@ -91,9 +92,9 @@ class ArchiveStatus(msgspec.Struct, frozen=True):
     """The archive of accepted events."""
 
     bytes: int = 0  # on disk
-    records: int = 0  # in it, those of the catalogue too
-    behind: int = 0  # records not yet in it
-    trouble: str = ""  # a sentence while nothing can be archived
+    records: int = 0  # archived, records of the catalogue included
+    behind: int = 0  # records not yet archived
+    trouble: str = ""  # a sentence that says why nothing can be archived now; empty while all is well
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,23 +115,23 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     items: int = 0
     state_bytes: int = 0
     log_bytes: int = 0
-    archive: ArchiveStatus | None = None  # None: none is kept
-    renormalisation: str = ""  # what goes on, in words; empty for nothing
+    archive: ArchiveStatus | None = None  # None: no archive is kept
+    renormalisation: str = ""  # what the renormalisation is doing, in words; empty for nothing
 
 
 class Score(msgspec.Struct, frozen=True, kw_only=True):
-    """Two generations on the same ratings, each predicted before it was learned; of one learner."""
+    """One learner's error in two generations, on the same ratings, each predicted before it was learned."""
 
     learner: str = ""
     ratings: int = 0
-    before_rmse: float = 0.0  # of the one that is, or was, live
-    after_rmse: float = 0.0  # of this one
-    difference: float = 0.0  # mean of this one's squared errors less the other's: below 0 is better
-    half_width: float | None = None  # of the 95% interval around `difference`; None: too few to say
+    before_rmse: float = 0.0  # of the generation that is, or was, live
+    after_rmse: float = 0.0  # of this generation
+    difference: float = 0.0  # this generation's mean squared error minus the other's: below 0 is better
+    half_width: float | None = None  # of the 95% interval around `difference`; None: too few ratings to say
 
 
 class Generation(msgspec.Struct, frozen=True, kw_only=True):
-    """One complete set of what was learned, and what became of it."""
+    """One complete learned state, and what became of it."""
 
     id: str = ""
     parent: str = ""
@@ -142,7 +143,7 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
     cut_ms: int = 0
     changed_ms: int = 0
     scores: tuple[Score, ...] = ()  # at the gate
-    watched: tuple[Score, ...] = ()  # since it answers
+    watched: tuple[Score, ...] = ()  # since it went live
     seconds: dict[str, float] = {}  # by step
     churn: dict[str, float] = {}
 
@@ -151,11 +152,11 @@ class Generations(msgspec.Struct, frozen=True):
     """All generations, the oldest first."""
 
     generations: tuple[Generation, ...] = ()
-    now: str = ""  # what goes on, in words
+    now: str = ""  # what the renormalisation is doing, in words
 
 
 class BackupMade(msgspec.Struct, frozen=True):
-    """A backup that is complete."""
+    """A complete backup."""
 
     directory: str = ""
     files: int = 0
@@ -165,7 +166,7 @@ class BackupMade(msgspec.Struct, frozen=True):
 
 
 class ReceiptShown(msgspec.Struct, frozen=True):
-    """How far the forgetting of a user is."""
+    """How far the removal of one user has come."""
 
     number: int = 0
     stage: str = ""
@@ -182,41 +183,41 @@ Code = Literal[
 
 
 class View(Protocol):
-    """What one generation answers, live: a question is put to one view from its beginning to its end."""
+    """The answers of one generation, live. A request uses one view from its beginning to its end."""
 
     @property
     def generation(self) -> str:
-        """Its id."""
+        """The id of the generation."""
 
     def recommend(self, user_id: str, limit: int) -> Sequence[Recommendation]:
-        """At most `limit` items, best first; popular ones for a user never seen."""
+        """At most `limit` items, best first; popular items for a user never seen."""
 
     def recommend_for_preferences(
         self, preferences: Mapping[str, float], ratings: Mapping[str, float], limit: int
     ) -> Sequence[Recommendation]:
-        """The same for somebody who only says this: ratings by category and by item; popular ones for who says nothing.
+        """The same for a visitor known only by these ratings, by category and by item; popular items if both are empty.
 
         Raises UnknownCategory, and BadEvent for a value that no rating can have.
         """
 
     def predict(self, user_id: str, item_id: str) -> Prediction:
-        """An answer for ids never seen too."""
+        """The expected rating; ids never seen get one too."""
 
     def similar_items(self, item_id: str, limit: int) -> Sequence[Recommendation]:
-        """The items nearest to `item_id`, best first, without itself."""
+        """The items nearest to `item_id`, best first, without `item_id` itself."""
 
 
 class Answers(Protocol):
-    """What the endpoint serves."""
+    """Everything that the endpoint asks of the process."""
 
     def view(self) -> View:
-        """The newest."""
+        """The newest view."""
 
     def validate(self, message: Message) -> None:
-        """Raises BadEvent for a message that would end as a dead letter."""
+        """Raise BadEvent for a message that would end as a dead letter."""
 
     def publish(self, messages: Sequence[Message]) -> Offsets:
-        """See `protocols.Sink.publish`. Blocks (an fsync, or Kafka's acks) and is called in a thread.
+        """See `protocols.Sink.publish`. Blocks (an fsync, or Kafka's acks).
 
         Raises SourceUnavailable or StoreUnavailable.
         """
@@ -224,57 +225,56 @@ class Answers(Protocol):
     async def fresh(self, offsets: Offsets, timeout_s: float) -> bool:
         """Whether the newest view includes the events before `offsets`, waiting for it up to `timeout_s`.
 
-        Raises ValueError, with a sentence, for a sequence that is not read here: waiting would be in vain.
+        Raises ValueError, with a sentence, for a sequence that this process does not read.
         """
 
     def offsets(self) -> Offsets:
-        """Of the newest view."""
+        """The next offset of each sequence, as of the newest view."""
 
     def status(self) -> Status:
-        """For GetStatus and the page."""
+        """What GetStatus and the web page show."""
 
     def ready(self) -> tuple[bool, str]:
-        """Whether events arrive, and a sentence when they do not: the health of "ingestion"."""
+        """Whether events arrive, and if not, a sentence that says why: the health of "ingestion"."""
 
     def observe_rejected(self, reason: Reason) -> None:
-        """Publish refused an event."""
+        """Count an event that Publish refused."""
 
     def promote(self, name: str) -> None:
-        """Let a running learner answer for its kind from now on, across restarts. Blocks (an fsync) and is called in a thread.
+        """Make a running learner the champion of its kind, also after a restart. Blocks (an fsync).
 
-        Raises StreamerError for one that does not run, and StoreUnavailable.
+        Raises StreamerError for a learner that does not run, and StoreUnavailable.
         """
 
     def renormalise(self) -> None:
         """Begin a retraining. Raises StreamerError while one is under way."""
 
     def promote_generation(self, generation: str) -> None:
-        """Let a generation answer as soon as it has caught up. Raises StreamerError."""
+        """Make a generation live as soon as it has caught up. Raises StreamerError if that is not possible."""
 
     def rollback(self) -> str:
-        """Let the generation before answer again; its id. Raises StreamerError when there is none."""
+        """Make the previous generation live again and return its id. Raises StreamerError when there is none."""
 
     def generations(self) -> Generations:
-        """What became of every generation."""
+        """All generations and what became of them."""
 
     def backup(self, directory: str) -> BackupMade:
-        """Copy all that there is into an absolute path, which is absent or empty. Takes a while, and is called in a thread.
+        """Copy the whole data directory to an absolute path, which must be absent or empty. Blocks for a while.
 
         Raises StreamerError, BadState for damage, StoreUnavailable.
         """
 
     def forget(self, user_id: str) -> Sequence[ReceiptShown]:
-        """Answer for the user as for somebody never seen, from before this returns, and begin to erase; of aliases too.
+        """Forget the user and all aliases at once, and begin to erase their data; one receipt for each id.
 
-        Blocks until the removal is learned and committed, and is called in a thread. Raises BadEvent for no id, SourceUnavailable,
-        StoreUnavailable.
+        Blocks until the removal is learned and committed. Raises BadEvent for an invalid id, SourceUnavailable, StoreUnavailable.
         """
 
     def receipt(self, number: int) -> ReceiptShown:
-        """How far it is; raises StreamerError for a number that was never given."""
+        """How far a removal has come; raises StreamerError for a number that was never given."""
 
     def observe_request(self, method: str, code: Code, seconds: float) -> None:
-        """For `streamer_request_seconds`; `method` is one of `streamer.api.METHODS`."""
+        """Record a request in `streamer_request_seconds`; `method` is one of `streamer.api.METHODS`."""
 
     def metrics(self) -> tuple[bytes, str]:
         """The body and the content type of /metrics."""

@@ -1,4 +1,4 @@
-"""The array types that every signature of this project is written in. Shapes stand in the docstrings."""
+"""Array types for signatures, one a dtype. Docstrings and comments give the shapes."""
 
 from typing import Any, TypeAlias
 

@@ -1,4 +1,4 @@
-"""A whole history as arrays, with what is known of users and items beside it: what the models of the field are fitted on."""
+"""A whole history as arrays, with side information on users and items: what offline models are fitted on."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from streamer.core.batch import RATING, Batch, Seen
 
 @dataclass(frozen=True, slots=True)
 class SideInformation:
-    """What is known of users and items apart from events; numbers of users and items are places in the sequences of ids."""
+    """What is known of users and items apart from events. User and item numbers are indices into `user_ids` and `item_ids`."""
 
     user_ids: Sequence[str]
     item_ids: Sequence[str]
@@ -25,7 +25,7 @@ class SideInformation:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """n events in the order in which they happened. Parts of a history share its side information, so numbers mean the same in all."""
+    """n events in the order in which they happened. Parts of a history share its side information, and so its numbers."""
 
     side: SideInformation
     kinds: U8  # (n,) RATING or CLICK
@@ -40,43 +40,43 @@ class Dataset:
 
     @property
     def user_count(self) -> int:
-        """Of the whole history, whichever part this is."""
+        """Users of the whole history, also those without an event in this part."""
         return len(self.side.user_ids)
 
     @property
     def item_count(self) -> int:
-        """Of the whole history, whichever part this is."""
+        """Items of the whole history, also those without an event in this part."""
         return len(self.side.item_ids)
 
-    def chosen(self, which: Array) -> "Dataset":
-        """The events `which`, a mask or numbers."""
+    def select(self, which: Array) -> "Dataset":
+        """The events that `which` selects, a mask or indices."""
         return Dataset(
             self.side, self.kinds[which], self.users[which], self.items[which], self.values[which], self.clicks[which],
             self.times_ms[which],
         )  # fmt: skip
 
     def ratings(self) -> "Dataset":
-        """The events that rate."""
-        return self.chosen(self.kinds == RATING)
+        """The events that are ratings."""
+        return self.select(self.kinds == RATING)
 
     def clicked(self) -> "Dataset":
         """The events that count as clicks: clicks, and ratings that are likes."""
-        return self.chosen(self.clicks > 0)
+        return self.select(self.clicks > 0)
 
     def by_user(self) -> tuple[I64, I64]:
-        """The order that puts each user's events together, in time, and where each user begins in it, (users + 1,)."""
-        return grouped(self.users, self.user_count)
+        """A permutation that sorts events by user, then by time, and where each user begins in it, (users + 1,)."""
+        return group_rows(self.users, self.user_count)
 
 
-def grouped(rows: I32, count: int) -> tuple[I64, I64]:
-    """The order that puts `rows` (n,) together, and where each of `count` rows begins in it, (count + 1,)."""
+def group_rows(rows: I32, count: int) -> tuple[I64, I64]:
+    """A stable permutation that sorts `rows` (n,), and where each of `count` rows begins in it, (count + 1,)."""
     starts = np.zeros(count + 1, dtype=np.int64)
     np.cumsum(np.bincount(rows, minlength=count), out=starts[1:])
     return np.argsort(rows, kind="stable"), starts
 
 
 def as_batch(data: Dataset) -> Batch:
-    """The events as an online learner reads them, all at once; who had seen what is left out, and nobody has a profile."""
+    """All events as one batch for an online learner; without seen items and profiles."""
     ratings = np.where(data.kinds == RATING, data.values, np.nan).astype(np.float64)
     lows = np.fmin.accumulate(np.concatenate([[np.nan], ratings]))[:-1]
     highs = np.fmax.accumulate(np.concatenate([[np.nan], ratings]))[:-1]
@@ -91,13 +91,13 @@ def as_batch(data: Dataset) -> Batch:
     )  # fmt: skip
 
 
-def of_batch(history: Batch, side: SideInformation) -> Dataset:
-    """A history as trainers get it, as one dataset; rows of the batch are numbers of `side`."""
+def dataset_from_batch(history: Batch, side: SideInformation) -> Dataset:
+    """A trainer's history as a dataset; rows of the batch are numbers of `side`."""
     return Dataset(side, history.kinds, history.users, history.items, history.values, history.clicks, history.times_ms)
 
 
-def nothing_known(users: int, items: int) -> SideInformation:
-    """Of so many users and items, whatever they are called."""
+def empty_side_information(users: int, items: int) -> SideInformation:
+    """Side information without content, for so many users and items."""
     return SideInformation(
         user_ids=[""] * users, item_ids=[""] * items, titles=[""] * items, category_names=[],
         categories=np.empty((items, 0), dtype=np.float32), years=np.full(items, np.nan, dtype=np.float32), group_names=[],

@@ -1,16 +1,16 @@
 """Every error that streamer raises on purpose.
 
     StreamerError                  exit code 1
-    ├── BadSettings                exit code 78: a setting, a flag, a file named by one
-    │   └── MissingExtra           what was asked for comes with an extra that is not installed
+    ├── BadSettings                exit code 78: a setting, an option, or a file that one of them names
+    │   └── MissingExtra           an optional dependency is not installed
     ├── BadState                   exit code 78: the state cannot be opened as asked
-    ├── SourceLost                 events that were there are gone: a stop with instructions
-    ├── SourceUnavailable          passing: the source cannot be reached now, try again
-    │   └── NotAuthorised          reached, and refused: credentials or rights are wrong
-    ├── StoreUnavailable           passing: the store cannot be written now (a full disk)
+    ├── SourceLost                 events that were not yet read are gone: learning stops, the message says what to do
+    ├── SourceUnavailable          temporary: the source cannot be reached now
+    │   └── NotAuthorised          the source was reached and refused the credentials or lacks a permission
+    ├── StoreUnavailable           temporary: the store cannot be written now (a full disk)
     ├── BadGeneration              a generation's files are damaged or incomplete: it is not used
-    ├── UnknownCategory            a query names a category that no item is of
-    └── BadEvent                   one event; counted, dead-lettered, and the stream goes on
+    ├── UnknownCategory            a query names a category that no item has
+    └── BadEvent                   one event: it is counted and dead-lettered, and the stream goes on
 
 A message says what was wanted, what was found, where, and what to do.
 """
@@ -19,7 +19,7 @@ from enum import StrEnum
 
 
 class StreamerError(Exception):
-    """What streamer raises on purpose; the message is for people."""
+    """The base of all errors that streamer raises on purpose; its message is written for users."""
 
     exit_code = 1
 
@@ -31,17 +31,17 @@ class BadSettings(StreamerError):
 
 
 class MissingExtra(BadSettings):
-    """What was asked for needs a library of the extra `offline`, which is not installed here."""
+    """A library of the extra `offline` is needed and not installed."""
 
 
 class BadState(StreamerError):
-    """A state directory that cannot be opened as asked: another seed, another owner, damaged."""
+    """A state directory that cannot be opened as asked: it is damaged, in use, or was made with another seed."""
 
     exit_code = 78
 
 
 class SourceLost(StreamerError):
-    """Events after the stored offset are no longer there (retention, a topic made anew): never skipped silently."""
+    """Events after the stored offset are gone (retention, a recreated topic). They are never skipped silently."""
 
 
 class SourceUnavailable(StreamerError):
@@ -49,19 +49,19 @@ class SourceUnavailable(StreamerError):
 
 
 class NotAuthorised(SourceUnavailable):
-    """The source was reached and refused us: credentials, TLS or rights, not the address."""
+    """The source was reached and refused the connection: credentials, TLS or permissions, not the address."""
 
 
 class StoreUnavailable(StreamerError):
-    """The store cannot be written now, for one because the disk is full; nothing was committed, try again."""
+    """The store cannot be written now, for instance because the disk is full; nothing was committed, try again."""
 
 
 class BadGeneration(StreamerError):
-    """What a retraining wrote is damaged or incomplete: it is refused, and what answers goes on."""
+    """A generation's files are damaged or incomplete: it is refused, and the live generation stays."""
 
 
 class UnknownCategory(StreamerError):
-    """A query names a category that no item of the catalogue is of; the message names near ones."""
+    """A query names a category that no item of the catalogue has; the message names similar ones."""
 
 
 class Reason(StrEnum):

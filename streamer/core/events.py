@@ -1,6 +1,6 @@
-"""What travels on the topics, and where a record came from.
+"""Events and their topics, records, messages and offsets.
 
-Events are JSON objects in snake_case, one a record; fields that are not named here are ignored.
+An event is one record, a JSON object in snake_case; fields that are not named here are ignored.
 """
 
 from collections.abc import Mapping, Sequence
@@ -8,15 +8,15 @@ from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import msgspec
 
-BLANK = ""  # topic of a record of the embedded log that was erased: it keeps its offset and counts as none
+BLANK = ""  # topic of an erased record of the embedded log: it keeps its offset and is skipped
 RATINGS, CLICKS, ITEMS, USERS = "ratings", "clicks", "items", "users"
 TOPICS = (RATINGS, CLICKS, ITEMS, USERS)
 CATALOGUE_TOPICS = (ITEMS, USERS)
 
-Time: TypeAlias = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]  # ms since 1970; what JSON carries exactly
+Time: TypeAlias = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]  # ms since 1970, within what JSON carries exactly
 Id: TypeAlias = Annotated[
     str,
-    msgspec.Meta(  # for the schemas; the decoder checks ids itself, as it counts bytes and says what is wrong
+    msgspec.Meta(  # for the schemas; the decoder checks ids itself, because it counts bytes and says what is wrong
         description="1 to 256 bytes of UTF-8 without control characters",
         extra_json_schema={"minLength": 1, "maxLength": 256, "not": {"pattern": "[\\u0000-\\u001f\\u007f-\\u009f]"}},
     ),
@@ -46,7 +46,7 @@ class Click(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 class ItemUpdate(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What the catalogue says of an item, replacing what it said before; topic `items`, null removes the item."""
+    """The catalogue's entry of an item, which replaces the one before; topic `items`, null removes the item."""
 
     item_id: Id
     title: str = ""
@@ -56,7 +56,7 @@ class ItemUpdate(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class UserUpdate(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What is known of a user beside events, replacing what was; topic `users`, null forgets the user."""
+    """A user's profile, which replaces the one before; topic `users`, null forgets the user."""
 
     user_id: Id
     attributes: dict[str, str | float | bool | None] = {}
@@ -80,12 +80,12 @@ Event: TypeAlias = Rating | Click | ItemUpdate | UserUpdate | ItemRemoval | User
 
 
 class Record(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """An event as bytes, with where it came from. A `partition` below 0 means the embedded log: one sequence over all topics."""
+    """An event as bytes, and where it came from. A `partition` below 0 means the embedded log: one sequence for all topics."""
 
     topic: str
     partition: int
     offset: int
-    timestamp_ms: int  # when it was appended, by the log's or the broker's clock
+    timestamp_ms: int  # when it was appended, by the clock of the log or the broker
     key: bytes | None
     value: bytes | None
 
@@ -97,18 +97,18 @@ class TopicPartition(NamedTuple):
     partition: int
 
 
-LOG = TopicPartition("log", 0)  # the embedded log's one sequence
+LOG = TopicPartition("log", 0)  # the one sequence of the embedded log
 
 Offsets: TypeAlias = Mapping[TopicPartition, int]  # the NEXT offset to read of each sequence
 
 
 def sequence_of(record: Record) -> TopicPartition:
-    """The sequence that the record's offset counts in."""
+    """The sequence to which the record's offset belongs."""
     return LOG if record.partition < 0 else TopicPartition(record.topic, record.partition)
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
-    """What is published: an event before it has an offset."""
+    """An event to publish, before it has an offset."""
 
     topic: str
     key: bytes | None
@@ -117,7 +117,7 @@ class Message(msgspec.Struct, frozen=True, gc=False):
 
 
 class MessageParts(NamedTuple):
-    """n messages, each part by itself."""
+    """n messages, as one sequence for each field."""
 
     topics: Sequence[str]
     keys: Sequence[bytes | None]
@@ -125,7 +125,7 @@ class MessageParts(NamedTuple):
 
 
 def parts(messages: Sequence[Message]) -> MessageParts:
-    """Of these messages."""
+    """The topics, keys and values of `messages`."""
     return MessageParts([m.topic for m in messages], [m.key for m in messages], [m.value for m in messages])
 
 
@@ -133,9 +133,9 @@ _ENCODER = msgspec.json.Encoder()
 
 
 def message(event: Event) -> Message:
-    """The event as it goes on its topic: keyed by user (by item for the catalogue), JSON without defaults.
+    """The event as a message of its topic: JSON without defaults, keyed by user (catalogue: by item).
 
-    The record's time is left to whoever appends it: an event's own time may be years ago, its append is now.
+    The record's time is set when it is appended: an event's own time may be years ago.
     """
     match event:
         case Rating():
@@ -153,6 +153,6 @@ def message(event: Event) -> Message:
 
 
 def json_schema(topic: str) -> dict[str, Any]:
-    """The JSON Schema of a topic's values; raises KeyError for a topic that is not ours."""
+    """The JSON Schema of a topic's values; raises KeyError for an unknown topic."""
     kinds: dict[str, type] = {RATINGS: Rating, CLICKS: Click, ITEMS: ItemUpdate, USERS: UserUpdate}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **msgspec.json.schema(kinds[topic])}

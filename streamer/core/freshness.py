@@ -1,6 +1,7 @@
-"""Freshness tokens: which events an answer must include, as text.
+"""Freshness tokens: they say which events an answer must include.
 
-A token names the next offset of each sequence, `log/0:1234` or `clicks/0:5,ratings/3:17`, ascending; empty: nothing to wait for.
+A token names the next offset of each sequence in ascending order, as in `log/0:1234` or `clicks/0:5,ratings/3:17`.
+An empty token asks for nothing.
 """
 
 import asyncio
@@ -26,8 +27,8 @@ def parse(text: str) -> Offsets:
         if found is None:
             shown = part if len(part) <= 60 else part[:60] + "..."
             raise ValueError(
-                f"{shown!r} is no part of a freshness token: one looks like log/0:1234; "
-                "pass on what Publish answered, unchanged"
+                f"{shown!r} is not part of a freshness token, which looks like log/0:1234: "
+                "pass on the token that Publish answered, unchanged"
             )
         sequence = TopicPartition(found[1], int(found[2]))
         offsets[sequence] = max(int(found[3]), offsets.get(sequence, 0))
@@ -35,7 +36,10 @@ def parse(text: str) -> Offsets:
 
 
 class Freshness:
-    """What the newest view includes, and who waits for more. The engine's thread advances, the endpoint's loop waits."""
+    """The offsets that the newest view includes, and the requests that wait for later ones.
+
+    The engine's thread calls `advance`; requests in the endpoint's event loop call `wait`.
+    """
 
     def __init__(self) -> None:
         self.offsets: Offsets = {}
@@ -43,7 +47,7 @@ class Freshness:
         self._waiting: list[tuple[Offsets, asyncio.AbstractEventLoop, asyncio.Event]] = []
 
     def advance(self, offsets: Offsets) -> None:
-        """The view includes everything before `offsets` (never changed afterwards)."""
+        """Say that the view includes everything before `offsets`, a mapping that must not be changed afterwards."""
         with self._lock:
             self.offsets = offsets
             if not self._waiting:
@@ -51,7 +55,7 @@ class Freshness:
             ready = [entry for entry in self._waiting if self._includes(entry[0])]
             self._waiting = [entry for entry in self._waiting if entry not in ready]
         for _, loop, event in ready:
-            with suppress(RuntimeError):  # the endpoint is closed: nobody waits any more
+            with suppress(RuntimeError):  # the event loop is closed: the request is gone
                 loop.call_soon_threadsafe(event.set)
 
     def _includes(self, wanted: Offsets) -> bool:

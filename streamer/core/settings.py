@@ -1,7 +1,7 @@
-"""Settings: one frozen class a part. Flags go over `STREAMER_*` variables, these over `streamer.toml`.
+"""Settings: one frozen class a part. Flags override `STREAMER_*` variables, and these override `streamer.toml`.
 
 Every field is a flag (`user_cache_bytes` is `--user-cache-bytes`), a variable (`STREAMER_USER_CACHE_BYTES`) and a key of
-the part's table in `streamer.toml` (`[state]`). Secrets are read from files or variables and never shown.
+its part's table in `streamer.toml` (`[state]`). Secrets are read from files or variables and never shown.
 """
 
 import os
@@ -19,10 +19,10 @@ from streamer.core.errors import BadSettings
 Part = TypeVar("Part", bound=msgspec.Struct)
 
 
-NUMBER_MAX = 1e30  # of what is learned from: its square must not leave float64, itself not float32
+NUMBER_MAX = 1e30  # largest rating or weight: it must fit float32, and its square float64
 CATEGORY_ATTRIBUTES = {"year": 10.0}
 GROUP_STEPS = {"age": 10.0}
-SERVED_RECORDS, EVALUATED_RECORDS = 1_000, 2_000  # a micro-batch, unless max_records says another
+SERVED_RECORDS, EVALUATED_RECORDS = 1_000, 2_000  # largest micro-batch when `max_records` is not set
 KINDS = {"view": 0.2, "click": 1.0, "cart": 2.0, "purchase": 4.0, "dislike": -1.0}
 
 
@@ -33,9 +33,7 @@ def _doc(text: str, **limits: Any) -> Meta:
 class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The endpoint."""
 
-    host: Annotated[str, _doc("address to listen on; other than loopback needs a token file or --insecure")] = (
-        "127.0.0.1"
-    )
+    host: Annotated[str, _doc("address to listen on; any but loopback needs a token file or --insecure")] = "127.0.0.1"
     port: Annotated[int, _doc("port to listen on; 0 takes a free one", ge=0, le=65535)] = 8080
     request_max_bytes: Annotated[int, _doc("largest request read, before and after decompression", ge=1024)] = 262144
     deadline_s: Annotated[float, _doc("how long a request may wait for freshness when it names no deadline", gt=0)] = (
@@ -43,20 +41,18 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     )
     shutdown_timeout_s: Annotated[float, _doc("how long requests under way may take at shutdown", gt=0)] = 2.0
     reranker: Annotated[
-        str, _doc("running learner that orders the first candidates of Recommend anew, champion or shadow; empty: none")
+        str, _doc("running learner, champion or shadow, that re-ranks the first items of Recommend; empty: none")
     ] = ""
-    rerank_candidates: Annotated[
-        int, _doc("how many of the first items the re-ranker orders anew", ge=1, le=10_000)
-    ] = 200
+    rerank_candidates: Annotated[int, _doc("how many of the first items are re-ranked", ge=1, le=10_000)] = 200
     rerank_deadline_ms: Annotated[
-        float, _doc("how long an answer waits for the re-ranker; later, the order stays as it is", gt=0, le=10_000)
+        float, _doc("how long an answer waits for the re-ranker before it keeps its own order", gt=0, le=10_000)
     ] = 20.0
 
 
 class SecuritySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Who may ask."""
+    """Access to the endpoint."""
 
-    token_file: Annotated[str, _doc("file with the token that requests must bear (Authorization: Bearer ...)")] = ""
+    token_file: Annotated[str, _doc("file with the token that requests must carry (Authorization: Bearer ...)")] = ""
     insecure: Annotated[bool, _doc("listen beyond loopback without a token")] = False
 
 
@@ -72,21 +68,21 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     kafka_username: Annotated[str, _doc("SASL user")] = ""
     kafka_password_file: Annotated[str, _doc("file with the SASL password")] = ""
     kafka_ca_file: Annotated[str, _doc("PEM file of the authority that signed the broker's certificate")] = ""
-    kafka_cert_file: Annotated[str, _doc("PEM file of our own certificate")] = ""
-    kafka_key_file: Annotated[str, _doc("PEM file of our own key")] = ""
+    kafka_cert_file: Annotated[str, _doc("PEM file of the client's certificate")] = ""
+    kafka_key_file: Annotated[str, _doc("PEM file of the client's private key")] = ""
 
 
 class LearningSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is learned, and how; the state depends on most of it."""
+    """What is learned, and how. The state depends on most of these settings."""
 
     rating_learner: Annotated[str, _doc("champion for ratings")] = "bayesian-hybrid"
     click_learner: Annotated[str, _doc("champion for clicks")] = "click-blend"
     shadow: Annotated[tuple[str, ...], _doc("learners that learn beside the champions, NAME,...")] = ()
-    seed: Annotated[int, _doc("seed of every first value and every negative", ge=0, le=2**63 - 1)] = 1
+    seed: Annotated[int, _doc("seed of all initial values and negative samples", ge=0, le=2**63 - 1)] = 1
     dim: Annotated[
         Annotated[int, Meta(ge=1, le=1024)] | None,
         _doc(
-            "factors of learners that descend, biased-mf, skip-gram, deep-fm, gru4rec and their like; default: their own, 32 or 64"
+            "factors of learners fitted by gradient descent (biased-mf, skip-gram, deep-fm, gru4rec, ...); default: the learner's own, 32 or 64"
         ),
     ] = None
     latent_dim: Annotated[
@@ -96,93 +92,96 @@ class LearningSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         ),
     ] = None
     like_share: Annotated[
-        float, _doc("a rating of this share of the highest so far, or more, is a click too", gt=0, le=1)
+        float, _doc("a rating of at least this share of the highest so far counts as a click too", gt=0, le=1)
     ] = 0.8
     kinds: Annotated[dict[str, float], _doc("weight of each kind of click, name=weight,...; dislikes below 0")] = (
         msgspec.field(default_factory=lambda: dict(KINDS))
     )
     category_attributes: Annotated[
         dict[str, Annotated[float, Meta(ge=0)]],
-        _doc("attributes of items that are categories too, name=step,...; a step of 0 takes the value as it is"),
+        _doc("item attributes used as categories too, name=step,...; a step of 0 takes the value as it is"),
     ] = msgspec.field(default_factory=lambda: dict(CATEGORY_ATTRIBUTES))
     group_steps: Annotated[
         dict[str, Annotated[float, Meta(gt=0)]],
-        _doc("width of a step, name=step,..., of users' attributes that are numbers; others are groups as they are"),
+        _doc("bin width of numeric user attributes, name=step,...; each value of any other attribute is a group"),
     ] = msgspec.field(default_factory=lambda: dict(GROUP_STEPS))
     rating_min: Annotated[float, _doc("lowest rating accepted")] = -100.0
     rating_max: Annotated[float, _doc("highest rating accepted")] = 100.0
     event_max_bytes: Annotated[int, _doc("largest event accepted", ge=256, le=60000)] = 16384
     max_records: Annotated[
         Annotated[int, Meta(ge=1, le=2000)] | None,
-        _doc("largest micro-batch; default: 1,000 where answers wait for the interpreter, 2,000 in evaluate"),
+        _doc("largest micro-batch; default: 1,000 while the endpoint answers, 2,000 in evaluate"),
     ] = None
 
 
 class StateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is kept, and where."""
+    """The data directory: what is kept, and where."""
 
     data: Annotated[str, _doc("directory of the state and the embedded log", min_length=1)] = "./streamer-data"
     commit_interval_s: Annotated[float, _doc("time between commits of the state", gt=0, le=3600)] = 1.0
     user_cache_bytes: Annotated[
-        int, _doc("memory for users in front of RocksDB; the rest is read when needed", ge=0)
+        int, _doc("memory for cached users; all others are read from RocksDB when needed", ge=0)
     ] = 1 << 30
-    log_retention_bytes: Annotated[Annotated[int, Meta(ge=1)] | None, _doc("largest embedded log; none: keep all")] = (
-        None
-    )
-    log_retention_days: Annotated[
-        Annotated[float, Meta(gt=0, le=36500)] | None, _doc("oldest event kept in the log; none: keep all")
+    log_retention_bytes: Annotated[
+        Annotated[int, Meta(ge=1)] | None, _doc("largest size of the embedded log; none: keep all")
     ] = None
-    dedupe_events: Annotated[int, _doc("newest event_ids remembered a partition", ge=0, le=10**9)] = 1_000_000
+    log_retention_days: Annotated[
+        Annotated[float, Meta(gt=0, le=36500)] | None, _doc("how long the log keeps events; none: keep all")
+    ] = None
+    dedupe_events: Annotated[
+        int, _doc("how many of the newest event_ids are remembered for each partition", ge=0, le=10**9)
+    ] = 1_000_000
 
 
 class ArchiveSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Every accepted event as Parquet, below the data directory."""
+    """The archive of every accepted event, Parquet files in the data directory."""
 
     archive: Annotated[bool, _doc("keep the archive, which retraining reads")] = True
     archive_interval_s: Annotated[float, _doc("time between writes of the archive", gt=0, le=3600)] = 5.0
     archive_days: Annotated[
         Annotated[float, Meta(gt=0, le=36500)] | None,
-        _doc("how long ratings and clicks are archived, from when they were appended; none: keep all"),
+        _doc("how long ratings and clicks stay in the archive after they were appended; none: keep all"),
     ] = None
 
 
 class RenormalisationSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """When everything is retrained, and what the result must show before it answers."""
+    """When the learners are retrained, and what a retrained generation must show before it goes live."""
 
     renormalise_every_s: Annotated[
-        Annotated[float, Meta(gt=0, le=366 * 86400)] | None, _doc("time between retrainings; none: only when asked")
+        Annotated[float, Meta(gt=0, le=366 * 86400)] | None, _doc("time between retrainings; none: only on request")
     ] = 86400.0
     renormalise_on_drift: Annotated[bool, _doc("retrain when the champion's errors drift upwards")] = True
     renormalise_min_interval_s: Annotated[
-        float, _doc("least time from one retraining's end to the next by drift", ge=0)
+        float, _doc("least time between the end of a retraining and the next one caused by drift", ge=0)
     ] = 3600.0
     renormalise_min_events: Annotated[
-        int, _doc("events learned before a retraining on schedule or drift is worth it", ge=0)
+        int, _doc("events that must have been learned before a retraining on schedule or drift", ge=0)
     ] = 10_000
     candidates: Annotated[
         tuple[str, ...],
         _doc(
-            "retrainings that stand at the gate one after the other, all,window:DAYS,half-life:DAYS,warm,model:NAME,vectors:FILE,fixed-vectors:FILE"
+            "kinds of retraining to try at the gate in turn, all,window:DAYS,half-life:DAYS,warm,model:NAME,vectors:FILE,fixed-vectors:FILE"
         ),
     ] = ("all",)
     renormaliser: Annotated[
         Literal["child", "external"],
         _doc(
-            "who trains: child, a process of its own that serve starts; external, `streamer renormalise --follow` elsewhere"
+            "where retraining runs: child, in a process that serve starts; external, in `streamer renormalise --follow` elsewhere"
         ),
     ] = "child"
     gate_min_events: Annotated[
-        int, _doc("ratings after the cut that both must have predicted before the gate decides", ge=0, le=8_000)
+        int,
+        _doc("ratings after the cut that both generations must have predicted before the gate decides", ge=0, le=8_000),
     ] = 2_000
-    gate_max_wait_s: Annotated[float, _doc("how long a candidate may wait for them before it is rejected", gt=0)] = (
-        21_600.0
-    )
+    gate_max_wait_s: Annotated[
+        float, _doc("how long a candidate may wait for these ratings before it is rejected", gt=0)
+    ] = 21_600.0
     gate_margin: Annotated[
-        float, _doc("share by which a candidate's squared error may be above the live one's", ge=0, le=1)
+        float, _doc("share by which a candidate's squared error may exceed the live generation's", ge=0, le=1)
     ] = 0.005
     watch_events: Annotated[
         int,
-        _doc("ratings for which the generation before learns on in the shadow, ready to come back", ge=0, le=10_000),
+        _doc("for how many ratings the previous generation keeps learning, ready for a rollback", ge=0, le=10_000),
     ] = 10_000
     generations_kept: Annotated[
         int, _doc("generations whose states are kept, the live one among them", ge=1, le=100)
@@ -190,7 +189,7 @@ class RenormalisationSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """All parts."""
+    """All settings, by part."""
 
     server: ServerSettings = ServerSettings()
     security: SecuritySettings = SecuritySettings()
@@ -213,16 +212,16 @@ PARTS: dict[str, type[msgspec.Struct]] = {
 
 
 def load(flags: Mapping[str, Any], environ: Mapping[str, str] = os.environ, file: Path | None = None) -> Settings:
-    """Settings from flags (those that were given), variables and a file; raises BadSettings naming the culprit.
+    """Settings from the flags that were given, variables and a file; raises BadSettings, which names the wrong setting.
 
-    `file` defaults to `streamer.toml` in the working directory, which need not be there; a named one must be.
+    `file` defaults to `streamer.toml` in the working directory, which may be missing; a file given by name must exist.
     """
     where = file or Path("streamer.toml")
     tables = _read(where, must_exist=file is not None)
     for name, table in tables.items():
         if name not in PARTS or not isinstance(table, dict):
             found = f"a table [{name}]" if isinstance(table, dict) else f"{name!r} outside of the tables"
-            raise BadSettings(f"{where} has {found}; settings stand in: {', '.join(f'[{part}]' for part in PARTS)}")
+            raise BadSettings(f"{where} has {found}; settings belong in: {', '.join(f'[{part}]' for part in PARTS)}")
     _refuse_misspelt(environ)
     parts = {name: _part(name, kind, tables.get(name, {}), flags, environ, str(where)) for name, kind in PARTS.items()}
     settings = msgspec.convert(parts, Settings, from_attributes=True)
@@ -231,7 +230,10 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str] = os.environ, file
 
 
 def _refuse_misspelt(environ: Mapping[str, str]) -> None:
-    """Variables that are nearly ours; others may be somebody else's (an orchestrator names some after the service)."""
+    """Raise BadSettings for a variable that nearly names a setting.
+
+    Other STREAMER_ variables are ignored: an orchestrator may name its own after the service.
+    """
     names = [field.name for kind in PARTS.values() for field in msgspec.structs.fields(kind)]
     for variable in sorted(environ):
         name = variable.removeprefix("STREAMER_").lower()
@@ -242,16 +244,16 @@ def _refuse_misspelt(environ: Mapping[str, str]) -> None:
 
 
 def _check(learning: LearningSettings) -> None:
-    """What one field alone cannot say; numbers must fit the float32 that they are learned in."""
+    """Check what a single field's limits cannot express; numbers are learned as float32 and must fit it."""
     for kind, weight in learning.kinds.items():
-        if not abs(weight) <= NUMBER_MAX:  # NaN is not below either
+        if not abs(weight) <= NUMBER_MAX:  # true for NaN too
             raise BadSettings(
                 f"setting kinds gives {kind!r} the weight {weight}: give a number of at most {NUMBER_MAX:g}"
             )
     if not -NUMBER_MAX <= learning.rating_min < learning.rating_max <= NUMBER_MAX:
         raise BadSettings(
-            f"settings rating_min = {learning.rating_min} and rating_max = {learning.rating_max} leave no ratings: "
-            f"give a lowest and a highest one, both within {NUMBER_MAX:g} of 0"
+            f"settings rating_min = {learning.rating_min} and rating_max = {learning.rating_max} allow no ratings: "
+            f"give a minimum below the maximum, both between {-NUMBER_MAX:g} and {NUMBER_MAX:g}"
         )
 
 
@@ -260,7 +262,7 @@ def _read(file: Path, must_exist: bool) -> dict[str, Any]:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         if must_exist:
-            raise BadSettings(f"no settings file {file}: give another --config, or leave it out") from None
+            raise BadSettings(f"no settings file {file}: give another --config, or leave the option out") from None
         return {}
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise BadSettings(f"cannot read settings from {file}: {error}") from None
@@ -278,7 +280,7 @@ def _part(
     fields = [field.name for field in msgspec.structs.fields(kind)]
     unknown = next((key for key in table if key not in fields), None)
     if unknown is not None:
-        raise BadSettings(f"no setting {unknown!r} for [{name}] in {file}; there are: {', '.join(fields)}")
+        raise BadSettings(f"no setting {unknown!r} for [{name}] in {file}; choose one of: {', '.join(fields)}")
     for field in msgspec.structs.fields(kind):
         variable = f"STREAMER_{field.name.upper()}"
         if variable in environ:
@@ -303,7 +305,7 @@ def _weights(text: str) -> dict[str, str]:
 
 
 def read_secret(file: str, what: str) -> str:
-    """The secret in `file`, without the line's end; raises BadSettings, which never shows it."""
+    """The secret in `file`, without its trailing newline; raises BadSettings, which never shows the secret."""
     try:
         secret = Path(file).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:

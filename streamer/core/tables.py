@@ -1,7 +1,7 @@
-"""Embedding tables: growable (rows, width) arrays of one side, embeddings with their biases and per-row statistics.
+"""Embedding tables: growable (rows, width) arrays of one side, which hold embeddings, biases and per-row statistics.
 
-One row holds everything that a learner keeps of one user or item, so that an update touches one run of memory and a
-row is stored by itself. Rows begin as a function of (seed, side, id) and are stored only once they were touched.
+One row holds everything that a learner keeps for one user or item, so that an update touches contiguous memory and a
+row can be stored by itself. A row's initial values are a function of (seed, side, id); it is stored once it has changed.
 """
 
 from collections.abc import Sequence
@@ -14,15 +14,18 @@ from streamer.core.arrays import F64, I32, I64, U8, U32, Array
 from streamer.core.kernel import kernel
 from streamer.core.seed import fill_normal
 
-Side: TypeAlias = Literal["user", "item", "stream"]  # "stream": one row, what a learner knows of the whole stream
+Side: TypeAlias = Literal["user", "item", "stream"]  # "stream": one row, for what a learner knows of the whole stream
 
 
-LONG = 64  # numbers; a shorter row is always stored whole
+LONG = 64  # columns; a narrower row is always stored whole
 
 
 @kernel
 def _trim(rows: I32, words: U32, octets: U8, start: U32, kept: U8, ends: I64) -> None:
-    """Row by row as `Table.stored` says, one behind the other; `octets` are the bytes of `words`."""
+    """Write `rows` to `kept` one after the other, in the format of `Table.serialise`; row n ends at `ends[n]`.
+
+    `words` (capacity, width) and `octets` (capacity, 4 width) are two views of the table.
+    """
     width = start.shape[0]
     head, at = (width + 7) // 8, 0
     for n in range(rows.shape[0]):
@@ -32,7 +35,7 @@ def _trim(rows: I32, words: U32, octets: U8, start: U32, kept: U8, ends: I64) ->
         at += head
         for k in range(width):
             if words[row, k] != start[k]:
-                if at + 4 >= most:  # no shorter than the whole row
+                if at + 4 >= most:  # would not be shorter than the whole row
                     at = most
                     break
                 kept[begin + k // 8] |= np.uint8(128 >> (k % 8))
@@ -47,8 +50,8 @@ def _trim(rows: I32, words: U32, octets: U8, start: U32, kept: U8, ends: I64) ->
 class Table:
     """Rows of one side.
 
-    `values` is (capacity, width), C-contiguous; `touched` is (capacity,), set to 1 by whoever changes a row and cleared
-    when the row is committed. Both are replaced when the table grows: take them anew for every batch.
+    `values` is (capacity, width), C-contiguous. `touched` is (capacity,): code that changes a row sets it to 1, and a
+    commit clears it. Both arrays are replaced when the table grows: read the attributes anew for every batch.
     """
 
     def __init__(
@@ -60,7 +63,7 @@ class Table:
         scale: float = 0.0,
         dtype: DTypeLike = np.float32,
     ) -> None:
-        """A row begins as `start` (width,), plus N(0, scale) from (seed, side, id) in its first `random` columns."""
+        """A row begins as `start` (width,), plus N(0, scale) drawn by (seed, side, id) in its first `random` columns."""
         self.side: Side = side
         self.dtype = np.dtype(dtype)
         self.start: Array = np.asarray(start, dtype=self.dtype)
@@ -80,7 +83,7 @@ class Table:
         return self.width * self.dtype.itemsize
 
     def reserve(self, rows: int) -> None:
-        """Make room for `rows` rows, by doubling; rows not yet begun hold zeros."""
+        """Make room for `rows` rows, by doubling. New rows hold zeros until `begin`."""
         capacity = len(self.values)
         if rows <= capacity:
             return
@@ -92,12 +95,12 @@ class Table:
         self.values, self.touched = values, touched
 
     def initial(self, key: int) -> Array:
-        """What a row begins as, (width,), from its id's key (`streamer.core.seed.id_key`). Pure."""
+        """The initial values of a row, (width,), from its id's key (`streamer.core.seed.id_key`). Changes nothing."""
         row: Array = self._initial([key])[0]
         return row
 
     def begin(self, rows: I32, keys: Sequence[int]) -> None:
-        """Give `rows` their first values. Not a touch: what can be made again need not be stored."""
+        """Give `rows` their initial values. They do not count as touched: they can be recomputed and need not be stored."""
         self.values[rows] = self._initial(keys) if self.random else self.start
         self.touched[rows] = 0
 
@@ -109,11 +112,11 @@ class Table:
             rows[:, : self.random] += (self.scale * noise).astype(self.dtype)
         return rows
 
-    def stored(self, rows: I32) -> list[bytes]:
-        """`rows` (n,) as the store keeps them, to the bit: whole, or without what is as `start` says, where that is shorter.
+    def serialise(self, rows: I32) -> list[bytes]:
+        """`rows` (n,) as bytes for the store, lossless: whole rows, or only the words that differ from `start` if that is shorter.
 
-        Such a row is a bit for each of its words of 32 bits, 1 where it differs from `start`, and those words: most of
-        a user's covariance is about categories never met. Cost: about 1 ns a word.
+        A shortened row is a bit for each 32-bit word, 1 where it differs from `start`, followed by those words. It pays because
+        most of a user's covariance is about categories that the user never met. Cost: about 1 ns a word.
         """
         size = self.row_bytes
         if self.width < LONG:
@@ -127,19 +130,19 @@ class Table:
         return [packed[start:stop] for start, stop in zip([0, *stops[:-1]], stops, strict=bool(stops))]
 
     def load(self, row: int, value: bytes) -> None:
-        """Put a stored row back; raises ValueError when it is not a row of this table."""
+        """Put a stored row back; raises ValueError when the bytes are not a row of this table."""
         self.values[row] = self.parse(value)
         self.touched[row] = 0
 
     def parse(self, value: bytes) -> Array:
-        """A stored row as an array, (width,), without putting it anywhere; raises ValueError when it is not one of this table."""
+        """A stored row as an array, (width,); raises ValueError when the bytes are not a row of this table."""
         if len(value) == self.row_bytes:
             return np.frombuffer(value, dtype=self.dtype)
         words = self.start.view(np.uint32).copy()
         head = -(-len(words) // 8)
         differs = np.unpackbits(np.frombuffer(value[:head], dtype=np.uint8), count=len(words)).view(np.bool_)
         if self.width < LONG or len(value) != head + 4 * np.count_nonzero(differs):
-            raise ValueError(f"{len(value)} bytes are no row of {self.width} numbers")
+            raise ValueError(f"{len(value)} bytes are not a stored row of {self.width} numbers")
         words[differs] = np.frombuffer(value, dtype=np.uint32, offset=head)
         row: Array = words.view(self.dtype)
         return row
@@ -149,16 +152,16 @@ class Table:
         return np.flatnonzero(self.touched).astype(np.int32)
 
     def clean(self, rows: I32) -> None:
-        """Say that `rows` are committed."""
+        """Mark `rows` as committed."""
         self.touched[rows] = 0
 
 
-def spaced(count: int, most: int) -> I32:
+def evenly_spaced(count: int, most: int) -> I32:
     """At most `most` of `count` rows, evenly spaced, the first and the last among them."""
     return np.linspace(0, max(count - 1, 0), min(count, most)).astype(np.int32)
 
 
 def rotation(old: Array, new: Array, weights: Array) -> F64:
-    """The orthogonal R (dim, dim) that takes `new` (n, dim) nearest to `old` as new R, rows weighted by `weights` (n,)."""
+    """The orthogonal R (dim, dim) that brings `new` R nearest to `old`, both (n, dim), with rows weighted by `weights` (n,)."""
     a, _, b = np.linalg.svd(new.T.astype(np.float64) @ (old * np.asarray(weights, dtype=np.float64)[:, None]))
     return np.asarray(a @ b, dtype=np.float64)

@@ -19,7 +19,7 @@ import numpy as np
 from streamer.core.arrays import F64, I32, Array
 from streamer.core.batch import RATING, Batch, UserView
 from streamer.core.protocols import ItemVectors, OnlineLearner, Watched
-from streamer.core.tables import Side, rotation, spaced
+from streamer.core.tables import Side, evenly_spaced, rotation
 from streamer.serving.recommend import top
 
 PANEL_USERS = 500  # whose top tens are compared
@@ -51,7 +51,7 @@ def compared(before: OnlineLearner, after: OnlineLearner, history: Batch, items:
     Cost: two scans of all items for each of `PANEL_USERS` users, and a prediction for each of the last events.
     """
     users = int(history.users.max(initial=-1)) + 1
-    panel = spaced(users, PANEL_USERS)
+    panel = evenly_spaced(users, PANEL_USERS)
     counts = np.bincount(history.items, minlength=items)[:items]
     tops = [top_rows(learner, history, panel, np.flatnonzero(counts).astype(np.int32)) for learner in (before, after)]
     found: dict[str, float] = {}
@@ -66,7 +66,7 @@ def compared(before: OnlineLearner, after: OnlineLearner, history: Batch, items:
     if isinstance(before, Watched) and isinstance(after, Watched):
         sides: dict[Side, int] = {"user": users, "item": items}
         for side, count in sides.items():
-            rows = spaced(count, NORMED_ROWS)
+            rows = evenly_spaced(count, NORMED_ROWS)
             medians = [float(np.median(made.norms(side, rows))) for made in (before, after)] if len(rows) else [0.0]
             if medians[0] > 0:
                 found[f"{side}_norm"] = medians[1] / medians[0]

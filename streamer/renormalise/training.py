@@ -290,7 +290,7 @@ def _known(memory: Memory, events: Events) -> Events:
     if known.all():
         return events
     number = np.cumsum(known) - 1
-    kept = events.chosen(known[events.users])
+    kept = events.select(known[events.users])
     user_ids = [user_id for user_id, here in zip(events.user_ids, known.tolist(), strict=True) if here]
     return Events(
         user_ids, kept.item_ids, number[kept.users].astype(np.int32), kept.items, kept.kinds, kept.values,

@@ -16,7 +16,7 @@ from streamer.core.batch import UserView
 from streamer.core.events import UserUpdate
 from streamer.core.protocols import Row, Rows, StateStore
 from streamer.core.seed import id_key
-from streamer.core.tables import Table, spaced
+from streamer.core.tables import Table, evenly_spaced
 from streamer.stream.history import (
     History,
 )
@@ -80,7 +80,7 @@ class Users:
     def sample(self, most: int) -> I32:
         """Rows of users in memory, at most `most`, evenly spaced; from any thread. Cost: O(most)."""
         used = self._used  # as long as the tables at most: rows are begun before they are used
-        rows = spaced(min(len(self.ids), len(used)), most)
+        rows = evenly_spaced(min(len(self.ids), len(used)), most)
         return rows[used[rows] >= 0]
 
     def rows(self, user_ids: Sequence[str], commit: Callable[[], None]) -> I32:
@@ -252,7 +252,7 @@ class Users:
                 row = self.row_of.get(user_ids[n])
                 if row is not None:
                     table.values[row] = beside.values[n]
-        return Rows(stored, [user_ids[n].encode() for n in differ.tolist()], beside.stored(differ))
+        return Rows(stored, [user_ids[n].encode() for n in differ.tolist()], beside.serialise(differ))
 
     def view(self, user_id: str, now_ms: int | None = None) -> UserView:
         """One user for a query: from memory, from the store, or as an unknown one would begin. Changes nothing. Cost: some 10 us, 100 us from the store.
@@ -307,6 +307,6 @@ class Users:
 
 
 def table_rows(name: str, table: Table, ids: Sequence[str]) -> list[Row | Rows]:
-    """The touched rows of a table as rows of the store. Cost: about 0.3 us a row, and see Table.stored."""
+    """The touched rows of a table as rows of the store. Cost: about 0.3 us a row, and see Table.serialise."""
     dirty = table.dirty()
-    return [Rows(name, [ids[row].encode() for row in dirty.tolist()], table.stored(dirty))] if len(dirty) else []
+    return [Rows(name, [ids[row].encode() for row in dirty.tolist()], table.serialise(dirty))] if len(dirty) else []

@@ -119,7 +119,7 @@ def diagnose_next_items(fit: Fit) -> NextItemDiagnosis:
 def _listed(asked: Dataset) -> Dataset:
     if len(asked) <= RANKED:
         return asked
-    return asked.chosen(np.linspace(0, len(asked) - 1, RANKED).astype(np.int64))
+    return asked.select(np.linspace(0, len(asked) - 1, RANKED).astype(np.int64))
 
 
 def _pairs(part: Dataset) -> I64:
@@ -128,7 +128,7 @@ def _pairs(part: Dataset) -> I64:
 
 def _new(before: Dataset, asked: Dataset) -> Dataset:
     """The clicks on what their user had not clicked before: nobody is recommended what they know."""
-    return asked.chosen(~np.isin(_pairs(asked), _pairs(before)))
+    return asked.select(~np.isin(_pairs(asked), _pairs(before)))
 
 
 def _last_new(train: Dataset) -> tuple[Dataset, Dataset]:
@@ -138,8 +138,8 @@ def _last_new(train: Dataset) -> tuple[Dataset, Dataset]:
     last = order[starts[1:][counts >= 2] - 1]
     rest = np.ones(len(train), dtype=np.bool_)
     rest[last] = False
-    earlier = train.chosen(rest)
-    return earlier, _new(earlier, train.chosen(np.sort(last)))
+    earlier = train.select(rest)
+    return earlier, _new(earlier, train.select(np.sort(last)))
 
 
 def _verdict(

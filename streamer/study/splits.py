@@ -43,7 +43,7 @@ def _cut(name: str, data: Dataset, share: float, drawn: np.random.Generator) -> 
             f"the split {name} cannot put {share:g} of {len(data):,} events by {len(np.unique(data.users)):,} users "
             "aside: give another share, or more events"
         )
-    return data.chosen(~held), data.chosen(held)
+    return data.select(~held), data.select(held)
 
 
 def _random(data: Dataset, share: float, drawn: np.random.Generator) -> Bool:
@@ -92,7 +92,7 @@ def leave_last_out(data: Dataset) -> Split:
     new: Bool = np.zeros(len(clicks), dtype=np.bool_)
     new[firsts] = True
     return Split(
-        clicks.chosen(~enough | (left > 2)),
-        clicks.chosen(enough & (left == 2)),
-        clicks.chosen(enough & (left == 1) & new),
+        clicks.select(~enough | (left > 2)),
+        clicks.select(enough & (left == 2)),
+        clicks.select(enough & (left == 1) & new),
     )

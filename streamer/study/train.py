@@ -220,7 +220,7 @@ def _before(parts: Sequence[Dataset], asked: Dataset) -> dict[int, I32]:
     """The clicks in `parts` of each user of `asked`, oldest first."""
     wanted: Bool = np.zeros(asked.user_count, dtype=np.bool_)
     wanted[asked.users] = True
-    theirs = [one.chosen(wanted[one.users]) for one in parts]
+    theirs = [one.select(wanted[one.users]) for one in parts]
     users, items, times = (
         np.concatenate([getattr(one, of) for one in theirs]) for of in ("users", "items", "times_ms")
     )

@@ -170,7 +170,7 @@ def test_the_servers_own_sentence_is_passed_on(answers: MemoryAnswers, url: str)
     with Client(url) as client:
         with pytest.raises(StreamerError, match="userId is empty"):
             client.recommend("")
-        with pytest.raises(StreamerError, match="no part of a freshness token"):
+        with pytest.raises(StreamerError, match="not part of a freshness token"):
             client.predict("u", "i", freshness_token="soon")
         answers.failure = KeyError("secret detail")
         with pytest.raises(StreamerError, match="see its log"):

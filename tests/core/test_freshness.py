@@ -28,7 +28,7 @@ def test_a_sequence_named_twice_means_the_later_offset() -> None:
              "log/0:1\n", "log/0:" + "9" * 19, "é/0:1", "log/0:\u0661", "/0:1", "x" * 5000],
 )  # fmt: skip
 def test_what_is_no_token_is_refused_in_a_sentence(text: str) -> None:
-    with pytest.raises(ValueError, match="is no part of a freshness token: one looks like log/0:1234") as raised:
+    with pytest.raises(ValueError, match="is not part of a freshness token, which looks like log/0:1234") as raised:
         parse(text)
     assert len(str(raised.value)) < 300
 

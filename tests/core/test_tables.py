@@ -63,7 +63,7 @@ def test_a_row_is_stored_and_loaded_as_it_stands() -> None:
     table.load(1, stored)
     assert table.values[1].tobytes() == table.parse(stored).tobytes() == stored
     assert table.dirty().tolist() == []
-    with pytest.raises(ValueError, match="15 bytes are no row of 2 numbers"):
+    with pytest.raises(ValueError, match="15 bytes are not a stored row of 2 numbers"):
         table.load(1, stored[:-1])
 
 
@@ -76,7 +76,7 @@ def test_a_long_row_is_stored_without_what_is_as_it_began(dtype: type) -> None:
     table.values[2] = (~table.start.view(np.uint32)).view(dtype)
     table.values[3, 98] = np.nan if dtype is not np.int64 else -1
     words = table.row_bytes // 4
-    stored = table.stored(rows(0, 1, 2, 3))
+    stored = table.serialise(rows(0, 1, 2, 3))
     assert [len(value) for value in stored[:1]] == [-(-words // 8)]
     assert len(stored[1]) <= -(-words // 8) + 3 * dtype().itemsize  # type: ignore[attr-defined]
     assert stored[2] == table.values[2].tobytes()  # nothing is as it began: whole
@@ -89,9 +89,9 @@ def test_a_long_row_is_stored_without_what_is_as_it_began(dtype: type) -> None:
     other.load(0, table.values[1].tobytes())  # as earlier versions stored it
     assert other.values[0].tobytes() == table.values[1].tobytes()
     for broken in (stored[1][:-1], stored[1] + b"\0\0\0\0", b"", b"\xff" * len(stored[1])):
-        with pytest.raises(ValueError, match="bytes are no row of 100 numbers"):
+        with pytest.raises(ValueError, match="bytes are not a stored row of 100 numbers"):
             other.load(0, broken)
-    assert table.stored(rows()) == []
+    assert table.serialise(rows()) == []
 
 
 def test_the_stream_has_one_row_from_the_start() -> None:

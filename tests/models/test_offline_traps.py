@@ -8,7 +8,7 @@ import torch
 from streamer.checks.offline import world
 from streamer.core.arrays import F32, Array
 from streamer.core.batch import RATING
-from streamer.core.dataset import Dataset, nothing_known
+from streamer.core.dataset import Dataset, empty_side_information
 from streamer.core.protocols import Epoch, Rater
 from streamer.models.offline import MODELS, fitting, model
 from streamer.models.offline.factorisation import product
@@ -143,7 +143,7 @@ def scarce() -> Dataset:
     liking = 3.2 + drawn.normal(0.0, 0.6, users)[user] + drawn.normal(0.0, 0.8, 3000)
     values = (np.round(2 * liking) / 2).clip(0.5, 5.0).astype(np.float32)
     return Dataset(
-        nothing_known(users, items), np.full(3000, RATING, dtype=np.uint8), user, item, values,
+        empty_side_information(users, items), np.full(3000, RATING, dtype=np.uint8), user, item, values,
         np.ones(3000, dtype=np.float32), np.arange(3000, dtype=np.int64),
     )  # fmt: skip
 

@@ -14,7 +14,7 @@ from streamer.checks.batches import Feed, Happening, click, happenings
 from streamer.checks.learners import Make
 from streamer.checks.trainers import TRAINER_CHECKS, MakeTrainer
 from streamer.core.arrays import Array
-from streamer.core.dataset import nothing_known
+from streamer.core.dataset import empty_side_information
 from streamer.core.errors import StreamerError
 from streamer.models import ALSO_REFITTED_BY, REFITTED_BY, TRAINERS, learner, trainer
 from streamer.models.offline.clicks.vector_file import write
@@ -57,7 +57,7 @@ def fitted(events: Sequence[Happening], **chosen: object) -> tuple[Feed, Array]:
     parameters = {"epochs": 20, "learning_rate": 0.1, **chosen}
     made = Word2Vec("word2vec", Word2VecParameters(**parameters))  # type: ignore[arg-type] # what the case says
     ids = list(feed.ids("item"))
-    made.inform(replace(nothing_known(0, len(ids)), item_ids=ids))
+    made.inform(replace(empty_side_information(0, len(ids)), item_ids=ids))
     made.fit(feed.learner, history, lambda share: None)
     return feed, made.export()["item"][: len(feed.ids("item")), :DIM]
 

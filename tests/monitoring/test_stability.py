@@ -9,7 +9,7 @@ from learning import Nobody, records, settings
 
 from streamer.consumers.memory import MemorySource
 from streamer.core.events import Event, ItemUpdate, Rating, Record
-from streamer.core.tables import spaced
+from streamer.core.tables import evenly_spaced
 from streamer.models import LEARNERS
 from streamer.monitoring.stability import SAMPLED_ROWS, Stability
 from streamer.serving.opening import learners
@@ -109,9 +109,9 @@ def test_a_row_that_runs_away_is_seen(tmp_path: Path, name: str) -> None:
 
 
 def test_a_sample_is_bounded_even_and_of_users_in_memory_alone(tmp_path: Path) -> None:
-    assert spaced(0, 10).tolist() == []
-    assert spaced(3, 10).tolist() == [0, 1, 2]
-    assert spaced(1001, 5).tolist() == [0, 250, 500, 750, 1000]
+    assert evenly_spaced(0, 10).tolist() == []
+    assert evenly_spaced(3, 10).tolist() == [0, 1, 2]
+    assert evenly_spaced(1001, 5).tolist() == [0, 250, 500, 750, 1000]
     running = Running(tmp_path, rating_learner="bias", user_cache_bytes=400_000)
     running.tell(*ratings(5000, users=1500))
     users = running.memory.users

@@ -75,7 +75,7 @@ def bits(found: Retrained) -> dict[tuple[str, str], bytes]:
 def test_what_learned_events_left_goes_with_them(all_of_them: Fed) -> None:
     fed, gone = all_of_them, "u7"
     events = fed.events()
-    without = events.chosen(events.users != events.user_ids.index(gone))
+    without = events.select(events.users != events.user_ids.index(gone))
     fed.memory.users.forget(gone)
     fed.memory.commit()
     assert bits(retrained(fed.memory, events)) == bits(retrained(fed.memory, without))
@@ -210,8 +210,8 @@ def test_a_history_with_holes_makes_nobody_forget(all_of_them: Fed, caplog: pyte
     """What came before it is not in it: only who can go on from the live rows is refitted."""
     fed = all_of_them
     events = fed.events()
-    assert len(retrained(fed.memory, events.chosen(np.arange(20, len(events)))).tables) > 5
+    assert len(retrained(fed.memory, events.select(np.arange(20, len(events)))).tables) > 5
     assert not caplog.records
-    late = retrained(fed.memory, events.chosen(np.arange(1000, len(events))))
+    late = retrained(fed.memory, events.select(np.arange(1000, len(events))))
     assert set(late.tables) == {"biased-mf"}
     assert "of the 3000 events that were learned" in caplog.text

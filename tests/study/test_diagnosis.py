@@ -86,7 +86,7 @@ def test_a_small_category_that_goes_wrong_is_seen_with_its_number_of_examples(pa
     test = parts.test
     small = np.flatnonzero(test.items % 3 == 2)[13:]  # of the third category 13 ratings are left
     keep = np.setdiff1d(np.arange(len(test)), small)
-    parts = Split(parts.train, parts.validation, test.chosen(keep))
+    parts = Split(parts.train, parts.validation, test.select(keep))
     predicted = [part.values.copy() for part in parts]
     predicted[2][parts.test.items % 3 == 2] -= 2.0
     found = diagnose(fit(parts, (predicted[0], predicted[1], predicted[2])))
@@ -115,7 +115,7 @@ def test_ratings_of_many_values_are_told_in_tenths_that_lose_none(parts: Split) 
 
 
 def test_users_and_items_never_seen_are_told_apart(parts: Split) -> None:
-    cold = Split(parts.train.chosen(parts.train.users >= 10), parts.validation, parts.test)
+    cold = Split(parts.train.select(parts.train.users >= 10), parts.validation, parts.test)
     found = diagnose(fit(cold, tuple(part.values + np.float32(part is cold.test) for part in cold)))  # type: ignore[arg-type]
     assert found.users_never_seen is not None
     assert found.users_never_seen.examples == np.count_nonzero(parts.test.users < 10)
@@ -210,7 +210,7 @@ def test_fine_on_the_validation_part_alone_is_said_to_be_that(parts: Split) -> N
 
 
 def test_a_verdict_on_a_handful_of_ratings_is_said_to_hang_on_them(parts: Split) -> None:
-    few = parts._replace(validation=parts.validation.chosen(np.arange(len(parts.validation)) < 7))
+    few = parts._replace(validation=parts.validation.select(np.arange(len(parts.validation)) < 7))
     assert "the validation part is 7 ratings by" in " ".join(said(few, 0.3, 0.3, 0.3).sentences)
     assert "Too little to be sure" not in " ".join(said(parts, 0.3, 0.3, 0.3).sentences)
 

@@ -8,7 +8,7 @@ import pytest
 
 from streamer.core.arrays import F32, I32
 from streamer.core.batch import CLICK
-from streamer.core.dataset import Dataset, nothing_known
+from streamer.core.dataset import Dataset, empty_side_information
 from streamer.core.protocols import Epoch
 from streamer.study.next_item_diagnosis import NextItemDiagnosis, diagnose_next_items
 from streamer.study.splits import leave_last_out
@@ -25,7 +25,7 @@ def around(users: int = USERS) -> Dataset:
     items = ((starts[:, None] + np.arange(CLICKS)) % ITEMS).ravel().astype(np.int32)
     n = len(items)
     side = replace(
-        nothing_known(users, ITEMS), category_names=["even", "odd"],
+        empty_side_information(users, ITEMS), category_names=["even", "odd"],
         categories=np.eye(2, dtype=np.float32)[np.arange(ITEMS) % 2],
     )  # fmt: skip
     return Dataset(
@@ -124,7 +124,7 @@ def test_items_that_nobody_had_clicked_are_counted_as_nobodys_fault() -> None:
     data = around()
     last = np.flatnonzero(data.times_ms == CLICKS - 1)
     data.items[last[:7]] = ITEMS - np.arange(1, 8)
-    kept = data.chosen((data.items < ITEMS - 7) | np.isin(np.arange(len(data)), last[:7]))
+    kept = data.select((data.items < ITEMS - 7) | np.isin(np.arange(len(data)), last[:7]))
     found = said(lambda user, history: following(int(history[-1])), kept)
     assert found.items_never_clicked == 7
     assert any("7 of " in line and "nobody had clicked" in line for line in found.sentences)
@@ -135,7 +135,7 @@ def chain(users: int, clicks: int, items: int) -> Dataset:
     every, n = np.tile(np.arange(users, dtype=np.int32), clicks), users * clicks
     times = np.repeat(np.arange(clicks), users)
     side = replace(
-        nothing_known(users, ITEMS), category_names=["all"], categories=np.ones((ITEMS, 1), dtype=np.float32)
+        empty_side_information(users, ITEMS), category_names=["all"], categories=np.ones((ITEMS, 1), dtype=np.float32)
     )
     ones = np.ones(n, dtype=np.float32)
     return Dataset(

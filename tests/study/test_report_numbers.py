@@ -63,7 +63,7 @@ class Repeating:
 
 def contest(train: Dataset, test: Dataset, predicted: Sequence[float]) -> Contest:
     said = np.array(predicted, dtype=np.float32)
-    parts = Split(train, train.chosen(np.zeros(len(train), dtype=bool)), test)
+    parts = Split(train, train.select(np.zeros(len(train), dtype=bool)), test)
     one = Contender(
         name="numbered", kind="ratings", model=Numbered(), curve=(), seconds=0.0, mse=(0.0, 0.0, 0.0),
         predicted=(train.values, train.values[:0], said),

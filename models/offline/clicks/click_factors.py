@@ -18,7 +18,7 @@ import numpy as np
 
 from streamer.core.arrays import Array, Bool
 from streamer.core.batch import Batch
-from streamer.core.dataset import Dataset, SideInformation, nothing_known, of_batch
+from streamer.core.dataset import Dataset, SideInformation, dataset_from_batch, empty_side_information
 from streamer.core.errors import BadSettings, StreamerError
 from streamer.core.protocols import Epoch, Factorised, OnlineLearner
 from streamer.core.tables import rotation
@@ -65,16 +65,16 @@ class ClickFactors:
         if not isinstance(made, Factorised) or made.kind != "clicks":
             raise BadSettings(f"the model {name} does not factorise clicks: its rows cannot be those of {learner.name}")
         learn_whole(learner, history, lambda share: on_progress(FIRST_PASS * share))
-        side = self._side or nothing_known(len(learner.user.values), len(learner.item.values))
-        clicks = of_batch(history, side).clicked()
+        side = self._side or empty_side_information(len(learner.user.values), len(learner.item.values))
+        clicks = dataset_from_batch(history, side).clicked()
         last = _last(clicks)
         if np.count_nonzero(last) >= FEWEST_USERS:
 
             def heard(epoch: Epoch) -> None:
                 on_progress(FIRST_PASS + (FITTED - FIRST_PASS) * min(1.0, epoch.number / epoch.of))
 
-            made.fit(clicks.chosen(~last), clicks.chosen(last), heard)
-            self._put(learner, made, clicks.chosen(~last))
+            made.fit(clicks.select(~last), clicks.select(last), heard)
+            self._put(learner, made, clicks.select(~last))
             on_progress(FITTED)
             learn_users(learner, history, lambda share: on_progress(FITTED + (1.0 - FITTED) * share))
         on_progress(1.0)

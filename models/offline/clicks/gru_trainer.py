@@ -12,7 +12,7 @@ import numpy as np
 
 from streamer.core.arrays import Array, Bool
 from streamer.core.batch import Batch
-from streamer.core.dataset import Dataset, nothing_known, of_batch
+from streamer.core.dataset import Dataset, dataset_from_batch, empty_side_information
 from streamer.core.errors import StreamerError
 from streamer.core.protocols import Epoch, OnlineLearner
 from streamer.models.networks.gru import CONSTANT, GRU, OFFSET, TRAINED, WEIGHTS
@@ -47,8 +47,8 @@ class GRUTrainer:
         if not isinstance(learner, GRU):
             raise StreamerError(f"the trainer {self.name} fits the online GRU, not {learner.name}: name another for it")
         clicked = (history.clicks > 0) & np.isfinite(history.clicks)
-        side = nothing_known(len(learner.user.values), len(learner.item.values))
-        clicks = of_batch(history, side).chosen(clicked)
+        side = empty_side_information(len(learner.user.values), len(learner.item.values))
+        clicks = dataset_from_batch(history, side).select(clicked)
         if len(clicks) >= FEWEST:
 
             def heard(epoch: Epoch) -> None:
@@ -57,7 +57,7 @@ class GRUTrainer:
             last = _last(clicks)
             chosen = GRU4RecParameters(dim=learner.parameters.dim)
             model = GRU4Rec(self.name, chosen, seed=self.parameters.seed)
-            model.fit(clicks.chosen(~last), clicks.chosen(last), heard)
+            model.fit(clicks.select(~last), clicks.select(last), heard)
             put(learner, model)
         learn_whole(learner, history, lambda share: on_progress(FITTED + (1.0 - FITTED) * share))
         _normalise(learner)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from streamer.core.arrays import F32, I32, I64, Array, Bool
-from streamer.core.dataset import Dataset, grouped
+from streamer.core.dataset import Dataset, group_rows
 from streamer.models.offline import fitting
 
 NOBODY = -1  # where there is no item
@@ -67,7 +67,7 @@ class Places:
         """What `fitting.descend` validates with: the mean over validation clicks of the full softmax's loss, each after its user's
         training clicks. Clicks on what was not trained on are left out; NaN where there is no other."""
         clicks, starts = in_order(train)
-        part = validation.chosen(self.of(validation.items) >= 0)
+        part = validation.select(self.of(validation.items) >= 0)
         histories = [self.of(clicks.items[starts[user] : starts[user + 1]]) for user in part.users.tolist()]
         wanted = fitting.tensor(self.of(part.items))
 
@@ -83,9 +83,9 @@ class Places:
 
 def in_order(clicks: Dataset) -> tuple[Dataset, I64]:
     """The clicks with each user's together, in time, and where each of `user_count` users begins, (users + 1,)."""
-    by_time = clicks.chosen(np.argsort(clicks.times_ms, kind="stable"))
-    order, starts = grouped(by_time.users, by_time.user_count)
-    return by_time.chosen(order), starts
+    by_time = clicks.select(np.argsort(clicks.times_ms, kind="stable"))
+    order, starts = group_rows(by_time.users, by_time.user_count)
+    return by_time.select(order), starts
 
 
 def sessions(clicks: Dataset, gap_s: float, longest: int) -> tuple[I32, I64]:
@@ -116,7 +116,7 @@ def windows(clicks: Dataset, longest: int) -> tuple[I32, I64, I64]:
     """What each click came after: the last `longest` items of its user, (n, longest), oldest first, NOBODY filling up; which
     click it is, (n,), a number into `clicks`; and how many of its user's come after it, (n,). First clicks came after nothing.
     """
-    order, starts = grouped(clicks.users[by_time := np.argsort(clicks.times_ms, kind="stable")], clicks.user_count)
+    order, starts = group_rows(clicks.users[by_time := np.argsort(clicks.times_ms, kind="stable")], clicks.user_count)
     order = by_time[order]
     users = clicks.users[order]
     place = np.arange(len(order)) - starts[users]

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from streamer.core.arrays import F32, I32, Array
-from streamer.core.dataset import Dataset, grouped
+from streamer.core.dataset import Dataset, group_rows
 from streamer.core.protocols import Epoch, Factors, Kind
 from streamer.models.als import solve_side
 
@@ -64,7 +64,7 @@ class AlternatingLeastSquares:
         items[rated, : p.dim] = drawn.normal(0.0, p.noise, (len(rated), p.dim))
         z, weights = (values - self._mean) / self._deviation, np.ones(len(values))
         user_order, user_starts = train.by_user()
-        item_order, item_starts = grouped(train.items, train.item_count)
+        item_order, item_starts = group_rows(train.items, train.item_count)
         best, waited = np.inf, 0
         for sweep in range(1, p.epochs + 1):
             solve_side(users, items, user_starts, train.items[user_order], z[user_order], weights, p.l2, p.bias_l2)

@@ -22,7 +22,7 @@ import numpy as np
 
 from streamer.core.arrays import F32, F64, Array
 from streamer.core.batch import RATING, Batch
-from streamer.core.dataset import Dataset, SideInformation, nothing_known, of_batch
+from streamer.core.dataset import Dataset, SideInformation, dataset_from_batch, empty_side_information
 from streamer.core.errors import BadSettings, StreamerError
 from streamer.core.protocols import Epoch, Factorised, Factors, OnlineLearner
 from streamer.core.tables import rotation
@@ -77,12 +77,12 @@ class FittedFactors:
             held = np.zeros(len(data), dtype=np.bool_)
             drawn = np.random.default_rng(self.parameters.seed).permutation(len(data))
             held[drawn[: max(1, round(self.parameters.validation_share * len(data)))]] = True
-            train = data.chosen(~held)
+            train = data.select(~held)
 
             def heard(epoch: Epoch) -> None:
                 on_progress(FIRST_PASS + (FITTED - FIRST_PASS) * epoch.number / epoch.of)
 
-            made.fit(train, data.chosen(held), heard)
+            made.fit(train, data.select(held), heard)
             put(learner, made.export(), train)
         on_progress(1.0)
         self._tables = {called: table.values for called, table in learner.tables().items()}
@@ -92,12 +92,12 @@ class FittedFactors:
         return self._tables
 
     def _chosen(self, history: Batch, learner: BiasedMF) -> Dataset:
-        side = self._side or nothing_known(len(learner.user.values), len(learner.item.values))
+        side = self._side or empty_side_information(len(learner.user.values), len(learner.item.values))
         chosen = (history.kinds == RATING) & np.isfinite(history.values)
         if self.parameters.window_days is not None and len(history):
             days = (history.times_ms.max() - history.times_ms) / DAY_MS
             chosen &= days <= self.parameters.window_days
-        return of_batch(history, side).chosen(chosen)
+        return dataset_from_batch(history, side).select(chosen)
 
 
 def put(learner: BiasedMF, factors: Factors, train: Dataset) -> None:

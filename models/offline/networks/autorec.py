@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from streamer.core.arrays import F32, F64, I32
-from streamer.core.dataset import Dataset, grouped
+from streamer.core.dataset import Dataset, group_rows
 from streamer.core.protocols import Epoch, Factors, Kind
 from streamer.models.offline import fitting
 from streamer.models.offline.factorisation.bias import BiasOnly
@@ -75,7 +75,7 @@ class _Rows:
     """The ratings of a part, row by row."""
 
     def __init__(self, rows: I32, columns: I32, residuals: F64, count: int) -> None:
-        order, starts = grouped(rows, count)
+        order, starts = group_rows(rows, count)
         self.columns = fitting.tensor(columns[order])
         self.residuals = fitting.tensor(residuals[order].astype(np.float32))
         self.starts, self.counts = fitting.tensor(starts[:-1]), fitting.tensor(np.diff(starts))

@@ -141,7 +141,7 @@ class TwoTower:
         """What each tower's `known` is; `drawn` (n,) are the folds of the ratings."""
         z = (train.values.astype(np.float64) - self._mean) / self._deviation
         kept = [drawn != fold for fold in range(self.parameters.folds + 1)]  # nothing is drawn into the last
-        users, items = zip(*(features(train.chosen(rows), z[rows]) for rows in kept), strict=True)
+        users, items = zip(*(features(train.select(rows), z[rows]) for rows in kept), strict=True)
         return np.stack(users), np.stack(items)
 
     def _rating(self, users: Tensor, items: Tensor) -> Tensor:

@@ -209,7 +209,7 @@ def texts(rows: Rows, name: str, order: I64) -> tuple[list[str], I32]:
     return found.dictionary.take(pa.array(ranked)).to_pylist(), renumbered[chosen]
 
 
-def chosen(rows: Rows, name: str, order: I64) -> Any:
+def select(rows: Rows, name: str, order: I64) -> Any:
     """A column at `order`, to be sliced and asked `to_pylist`."""
     return rows[name].take(pa.array(order)).combine_chunks()
 

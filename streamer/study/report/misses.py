@@ -101,7 +101,7 @@ def misses(
     hated = _hated(contest, lists, user)
     shown = [int(item) in hated for item in test.items[tested]]
     order = sorted((n for n in range(len(tested)) if high[n] or shown[n]), key=lambda n: (not shown[n], -over[n], n))
-    likes = train.chosen(train.users == user).clicked().items
+    likes = train.select(train.users == user).clicked().items
     scores = {
         one.name: scored(one.model, np.array([user], dtype=np.int32), [likes], contest.data.item_count)[0]
         for one in contest.contenders
@@ -151,7 +151,7 @@ def _categories(data: Dataset, item: int) -> tuple[str, ...]:
 
 def _own(contest: Contest, user: int, item: int) -> tuple[tuple[str, float, int], ...]:
     train, side = contest.parts.train, contest.data.side
-    mine = train.chosen(train.users == user)
+    mine = train.select(train.users == user)
     found = []
     for category in np.flatnonzero(side.categories[item]).tolist():
         values: Array = mine.values[side.categories[mine.items, category] > 0]

@@ -87,7 +87,7 @@ def user_page(contest: Contest, lists: Lists, memory: Memory, user_id: str | Non
     else:
         user, chosen = asked(data, parts.test, user_id), "the user who was asked for"
     tested = np.flatnonzero(parts.test.users == user)
-    known = [part.chosen(part.users == user) for part in (parts.train, parts.validation)]
+    known = [part.select(part.users == user) for part in (parts.train, parts.validation)]
     near = nearest(memory, user_id, LOOKED_AT)
     worst_ones = misses(contest, lists, memory, user, tested, near)
     missed = {int(tested[n]) for n, _ in worst_ones}
