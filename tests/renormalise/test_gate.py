@@ -59,6 +59,7 @@ def test_too_few_pairs_have_no_interval() -> None:
         (0.000, 0.005, 500, False, True),  # below the margin of .01 with all of its interval
         (0.020, 0.005, 500, False, False),  # above it with all
         (0.008, 0.005, 500, False, None),  # astride
+        (0.012, 0.005, 500, False, None),  # astride, with the mean above
         (0.008, 0.005, MOST_RATINGS, False, True),  # astride, and there will never be more: the mean says
         (0.012, 0.005, MOST_RATINGS, False, False),
         (0.000, 0.005, 99, False, None),  # too few

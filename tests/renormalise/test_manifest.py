@@ -138,7 +138,8 @@ def test_tables_that_are_not_those_it_names_are_refused(folder: Path) -> None:
         read(folder)
 
 
-def test_another_format_is_refused(folder: Path) -> None:
-    changed(folder, format=2)
-    with pytest.raises(BadGeneration, match="format 2, this streamer reads 1"):
+@pytest.mark.parametrize("other", [0, 2])
+def test_another_format_is_refused(folder: Path, other: int) -> None:
+    changed(folder, format=other)
+    with pytest.raises(BadGeneration, match=f"format {other}, this streamer reads 1"):
         read(folder)

@@ -109,3 +109,17 @@ def test_one_event_rewrites_one_block() -> None:
     dedupe.fresh(LOG, ["new"])
     assert len(dedupe.changed()) == 2  # the count and the block
     assert dedupe.changed() == dedupe.changed()
+
+
+def test_what_is_forgotten_is_forgotten_after_a_restart_too(tmp_path: Path) -> None:
+    """Nothing was added since the last commit: the block is stored again all the same."""
+    store, dedupe = RocksStore(tmp_path), Dedupe(3)
+    dedupe.fresh(LOG, ["a", "b", "c"])
+    store.commit(dedupe.changed(), {})
+    dedupe.committed()
+    assert dedupe.forget(LOG, ["b"]) == 1
+    store.commit(dedupe.changed(), {})
+    again = Dedupe(3)
+    again.restore(store)
+    store.close()
+    assert again.fresh(LOG, ["a", "b", "c"]).tolist() == [False, True, False]
