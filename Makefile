@@ -19,7 +19,7 @@ PYTEST = $(BIN)/pytest -ra -n $(WORKERS) --dist loadgroup
 export UV_PYTHON_DOWNLOADS := never
 unexport PYTHONDONTWRITEBYTECODE # the tests start hundreds of interpreters: each would compile its imports anew
 
-.PHONY: help setup run test test-fast soak lint types bench speed generate lock secrets clean
+.PHONY: help setup run test test-fast soak mutants lint types bench speed generate lock secrets clean
 
 help: ## these lines
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
@@ -42,6 +42,9 @@ test-fast: .venv/.everything .venv/.kernels ## what needs no broker, no browser 
 
 soak: setup ## the crash runs in full
 	@$(PYTEST) -m soak
+
+mutants: .venv/.everything ## break core places by one line each, in a copy, and say which breaks no test notices (ONLY="gate 7")
+	@$(BIN)/python tests/mutants/run.py $(ONLY)
 
 lint: .venv/.everything ## ruff: rules and format
 	@$(BIN)/ruff check .
