@@ -1,0 +1,49 @@
+"""Removals of users: each has a number of its own, and is found again after a restart until its work is done."""
+
+from pathlib import Path
+
+import msgspec
+
+from streamer.core.events import USERS, Record
+from streamer.storage.state import RocksStore
+from streamer.stream.removals import Removals, receipt, rows, unfinished
+
+
+def removal(offset: int) -> Record:
+    return Record(USERS, -1, offset, 0, b"u", None)
+
+
+def commit(removals: Removals, store: RocksStore) -> None:
+    store.commit(removals.changed(), {})
+    removals.committed()
+
+
+def test_numbers_go_on_after_a_restart_and_one_that_waits_is_found_again(tmp_path: Path) -> None:
+    store, removals = RocksStore(tmp_path), Removals()
+    removals.put(removal(3), "ann")
+    assert not removals.waiting  # before it is committed nobody may look
+    commit(removals, store)
+    assert removals.waiting
+    again = Removals()
+    again.restore(store)
+    assert again.waiting
+    again.put(removal(7), "bob")
+    commit(again, store)
+    assert [(one.number, one.offset, one.user_id) for one in unfinished(store)] == [(1, 3, "ann"), (2, 7, "bob")]
+    store.close()
+
+
+def test_one_that_is_complete_waits_no_more_and_is_still_shown(tmp_path: Path) -> None:
+    store, removals = RocksStore(tmp_path), Removals()
+    removals.put(removal(3), "ann")
+    commit(removals, store)
+    (found,) = unfinished(store)
+    done = msgspec.structs.replace(found, stage="complete", user_id="")
+    store.commit(rows([done]), {})
+    assert unfinished(store) == []
+    assert receipt(store, 1) == done
+    assert receipt(store, 2) is None
+    again = Removals()
+    again.restore(store)
+    assert not again.waiting
+    store.close()
