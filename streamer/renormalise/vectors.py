@@ -17,7 +17,7 @@ from streamer.models.offline.clicks.vector_file import read
 from streamer.renormalise.stages import WATCHED
 from streamer.renormalise.training import candidate
 from streamer.renormalise.training_job import OnProgress, Report, archived, train
-from streamer.serving.opening import remembered
+from streamer.serving.opening import load_memory
 from streamer.storage import generations
 from streamer.storage.archive.archive import Archive
 from streamer.storage.generations import UNDER_WAY, GenerationRecord, Progress
@@ -60,7 +60,7 @@ def imported(folder: Path, file: Path, *, fixed: bool, on_progress: OnProgress =
             ids,
             on_progress,
         )
-        record = generations.write_record(folder, record.now("live", f"vectors of {file.name}"))
+        record = generations.write_record(folder, record.at_stage("live", f"vectors of {file.name}"))
         generations.set_live(folder, generation)
     except BaseException:
         if generations.live(folder) != generation:
@@ -69,7 +69,7 @@ def imported(folder: Path, file: Path, *, fixed: bool, on_progress: OnProgress =
     finally:
         parent.close()
     before = generations.read_record(folder, record.parent)
-    generations.write_record(folder, before.now("kept", f"{generation} answers"))
+    generations.write_record(folder, before.at_stage("kept", f"{generation} answers"))
     return Imported(generation, known, len(ids) - known)
 
 
@@ -79,7 +79,7 @@ def _trained(
     """The generation's life after its state took the vectors, and how many items of the file it knows."""
     store = RocksStore(folder, generation=record.id)
     try:
-        memory, settings = remembered(store)
+        memory, settings = load_memory(store)
         names = [name for name in memory.learners.by_name if "word2vec" in ALSO_REFITTED_BY.get(name, ())]
         if not names:
             raise StreamerError(
@@ -91,7 +91,7 @@ def _trained(
             cut={f"{at.topic}/{at.partition}": offset for at, offset in memory.ledger.offsets.items()},
             cut_events=memory.monitor.learned,
             cut_ratings={learner: errors.ratings for learner, errors in memory.monitor.errors.items()},
-        ).now("cut")
+        ).at_stage("cut")
         if not archived(folder, record):
             raise StreamerError(
                 f"the archive in {folder} ends before the state does ({Archive(folder).rows} records): vectors are fitted "
@@ -113,5 +113,5 @@ def _trained(
         known = sum(item_id in memory.items.row_of for item_id in ids)
     finally:
         store.close()
-    record = record.now("trained")
+    record = record.at_stage("trained")
     return msgspec.structs.replace(record, seconds={WATCHED: 0.0, **last.seconds}, churn=last.churn), known

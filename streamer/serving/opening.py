@@ -1,4 +1,4 @@
-"""Learners as settings name them, or as a state recorded them: how a state is opened to be learned into or asked."""
+"""Learners as the settings name them, or as a state recorded them: opening a state to learn into it or to query it."""
 
 from collections.abc import Iterable, Mapping
 
@@ -16,7 +16,7 @@ from streamer.stream.memory import Memory
 
 
 def learners(settings: Settings, promoted: Iterable[str] = ()) -> Learners:
-    """The learners that the settings name, and those that were promoted; champions first. Raises BadSettings."""
+    """The learners that the settings name, and the `promoted` ones; champions first. Raises BadSettings."""
     learning = settings.learning
     champions: dict[Kind, str] = {"ratings": learning.rating_learner, "clicks": learning.click_learner}
     names = [*champions.values(), POPULARITY, *learning.shadow, *promoted]
@@ -26,8 +26,8 @@ def learners(settings: Settings, promoted: Iterable[str] = ()) -> Learners:
     return made
 
 
-def remembered(store: RocksStore) -> tuple[Memory, Settings]:
-    """What a streamer on this state would hold in memory, and the settings with which it was made; raises BadState for an empty one."""
+def load_memory(store: RocksStore) -> tuple[Memory, Settings]:
+    """What a streamer on this state would hold in memory, and the settings it was made with; raises BadState if it is empty."""
     meta = store.meta()
     if meta is None:
         raise BadState(f"the state in {store.folder} is empty: nothing was ever learned into it")
@@ -36,15 +36,14 @@ def remembered(store: RocksStore) -> tuple[Memory, Settings]:
 
 def recorded_memory(store: RocksStore, meta: Meta) -> Memory:
     """What a streamer on this state would hold in memory."""
-    made = meta.settings["learners"]
-    assert isinstance(made, dict)
-    names = list(made)
-    chosen = [recorded_learner(name, _seed(meta), made[name]) for name in names]
+    recorded = meta.settings["learners"]
+    assert isinstance(recorded, dict)
+    chosen = [recorded_learner(name, _seed(meta), sizes) for name, sizes in recorded.items()]
     return Memory(Learners(chosen, meta.champions), _settings(meta), store)
 
 
 def recorded_learner(name: str, seed: int, recorded: Mapping[str, int]) -> OnlineLearner:
-    """A learner of the sizes that its state was made with."""
+    """A learner with the sizes (`dim`, `latent_dim`) that its state was made with."""
     return learner(name, seed=seed, dim=recorded.get("dim"), latent_dim=recorded.get("latent_dim"))
 
 
@@ -53,7 +52,7 @@ def _seed(meta: Meta) -> int:
 
 
 def _settings(meta: Meta) -> Settings:
-    """Those with which the state was made."""
+    """The settings that the state was made with, as far as it depends on them."""
     learning = {field: value for field, value in meta.settings.items() if field in LearningSettings.__struct_fields__}
     dedupe = msgspec.convert(meta.settings["dedupe_events"], int)
     kafka = "as recorded" if meta.settings["source"] == "kafka" else ""

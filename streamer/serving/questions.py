@@ -1,4 +1,4 @@
-"""What to ask a user about: the items whose rating would teach most about what would be recommended."""
+"""Which items to ask a user about: those whose ratings would teach most about what to recommend."""
 
 import shlex
 
@@ -10,7 +10,7 @@ from streamer.core.protocols import Asking, Conditioned
 from streamer.serving.recommend import Recommender
 from streamer.stream.memory import Memory
 
-RECOMMENDED = 100  # first items of `Recommend` that are to be known better
+RECOMMENDED = 100  # the questions are to reduce the uncertainty about so many first items of `Recommend`
 PUBLISH = "http://127.0.0.1:{port}/streamer.v1.EventService/Publish"
 
 
@@ -19,21 +19,20 @@ class Question(msgspec.Struct, frozen=True):
 
     item_id: str
     title: str
-    known_to: float  # share of the users who have rated it: about how likely somebody can answer
-    narrows: float  # share of today's variance that is expected to go with this answer, given those before it
-    deviation: float  # how surely the recommended items are known then, in ratings
+    known_to: float  # share of the users who have rated it: roughly the probability that somebody can answer
+    narrows: float  # share of today's variance that this answer is expected to remove, given the answers before it
+    deviation: float  # `Questions.deviation` that is expected after this answer
 
 
 class Questions(msgspec.Struct, frozen=True):
-    """What would teach the learner most about a user, the first question first."""
+    """The questions whose answers would teach the learner most about a user, the most useful first."""
 
     user_id: str
     known: bool  # False: no event of this user was ever learned
     learner: str
-    recommended: int  # items that count: the first ones of `Recommend`
-    deviation: (
-        float  # how surely these are known now, in ratings: root of the mean variance of what is expected of them
-    )
+    recommended: int  # how many first items of `Recommend` count
+    # Uncertainty about these items now, in ratings: root of the mean variance of their expected ratings
+    deviation: float
     questions: list[Question]
 
     def sentences(self) -> list[str]:
@@ -43,53 +42,53 @@ class Questions(msgspec.Struct, frozen=True):
             return [
                 f"{who}: nothing to ask about, as no item that others have rated and this user has not seen would teach more"
             ]
-        narrowed, goes = self.questions[-1].deviation, sum(question.narrows for question in self.questions)
+        narrowed, removed = self.questions[-1].deviation, sum(question.narrows for question in self.questions)
         return [
-            f"{who}: what they would rate the first {self.recommended} recommended items is known to about {self.deviation:.2f} ({self.learner})",
-            f"answers to these questions are expected to narrow that to about {narrowed:.2f}: {goes:.0%} of the variance goes",
+            f"{who}: the ratings of the first {self.recommended} recommended items are known to about {self.deviation:.2f} ({self.learner})",
+            f"answers to these questions are expected to narrow that to about {narrowed:.2f}: {removed:.0%} of the variance goes",
         ]
 
-    def closing(self, port: int) -> list[str]:
-        """For people: how to answer a streamer that listens on `port`."""
+    def how_to_answer(self, port: int) -> list[str]:
+        """For people: how to send answers to a streamer that listens on `port`."""
         if not self.questions:
             return []
         answer = {"userId": self.user_id, "itemId": self.questions[0].item_id, "rating": None}
         event = msgspec.json.encode({"events": [{"rating": answer}]}).decode().removesuffix("null}}]}") + "RATING}}]}"
         return [
-            "they count from the moment they are published, in any order; leave out what is not known. The first one, with a number for RATING:",
+            "publish the answers as ratings, in any order; leave out unknown items. For the first, put a number in place of RATING:",
             f"curl -s {PUBLISH.format(port=port)} -H 'Content-Type: application/json' -d {shlex.quote(event)}",
         ]
 
 
 def questions(memory: Memory, recommender: Recommender, user_id: str, limit: int) -> Questions:
-    """At most `limit` questions to a user, who may never have been seen; as of the last commit.
+    """At most `limit` questions to a user, who may be unknown; as of the last commit.
 
-    Each is the available item, not seen by the user, with the largest
+    Each question is the available item, not seen by the user, with the largest
 
         share of the users who have rated it  x  expected fall of the variance over the first 100 items of `Recommend`
 
-    after answers to those before, so that not all of them are about the same thing. The share is how likely it is that somebody
-    can answer: without it people would be asked about what hardly anybody knows. What nobody has rated is never asked about.
+    given answers to the questions before it, so that they are not all about the same thing. The share estimates the probability that
+    somebody can answer: without it, people would be asked about items that hardly anybody knows. An item without ratings is never asked about.
 
-    Raises StreamerError where neither the ratings champion nor an expert of it can say, or no ratings that differ have come.
+    Raises StreamerError where neither the ratings champion nor one of its experts keeps beliefs, or where all ratings so far are equal.
     Cost: that of `recommend`, and 0.4 us an item and question.
     """
     learner = memory.learners.rater_with_belief()
     if not (isinstance(learner, Conditioned) and isinstance(learner, Asking)):
         raise StreamerError(
-            f"nothing can be asked: {learner.name!r}, which answers for ratings here, does not know how sure it is of a user; "
+            f"nothing can be asked: the ratings champion, {learner.name!r}, keeps no uncertainty about a user; "
             "bayesian-hybrid does, see --rating-learner"
         )
     user = memory.users.view(user_id)
     row_of, items = memory.items.row_of, np.arange(len(memory.items), dtype=np.int32)
     targets = np.array([row_of[one.item_id] for one in recommender.recommend(user_id, RECOMMENDED)], dtype=np.int32)
     shares = np.minimum(learner.ratings_of(items) / max(memory.users.count, 1), 1.0)
-    free = memory.items.available[: len(items)] != 0
-    free[user.seen[user.seen < len(items)]] = False
-    asked, variances = learner.questions(learner.belief(user), items[free], shares[free], targets, limit)
+    askable = memory.items.available[: len(items)] != 0
+    askable[user.seen[user.seen < len(items)]] = False
+    asked, variances = learner.questions(learner.belief(user), items[askable], shares[askable], targets, limit)
     if len(targets) and not variances[0] > 0:  # 0 or not a number
         raise StreamerError(
-            "nothing can be asked: no two ratings that differ have come yet, so there is no scale to measure doubt by"
+            "nothing can be asked: all ratings so far are equal, so there is no scale to measure uncertainty by"
         )
     deviations = np.sqrt(variances)
     found = [

@@ -12,7 +12,7 @@ from streamer.core.errors import BadState
 from streamer.core.events import ItemUpdate, UserUpdate
 from streamer.core.protocols import Kind
 from streamer.core.tables import Table
-from streamer.serving.opening import recorded_learner, recorded_memory, remembered
+from streamer.serving.opening import recorded_learner, recorded_memory, load_memory
 from streamer.serving.posterior import posterior
 from streamer.serving.questions import questions
 from streamer.serving.recommend import POPULARITY, Recommender
@@ -79,7 +79,7 @@ class Inspection:
             for one in found.questions
         ]
         columns = ("item", "title", "rated by", "narrows by", "then known to") if rows else ()
-        return Answer(found.sentences(), columns, rows, [msgspec.to_builtins(found)], found.closing(port))
+        return Answer(found.sentences(), columns, rows, [msgspec.to_builtins(found)], found.how_to_answer(port))
 
     def _learners(self) -> dict[str, dict[str, Table]]:
         made = self._meta.settings["learners"]
@@ -235,7 +235,7 @@ def answered(folder: str, ask: Callable[[Recommender], Answered]) -> Answered:
     """What a streamer on this state would answer when asked so, as of its last commit; raises BadState."""
     store = RocksStore(Path(folder), read_only=True)
     try:
-        memory, _ = remembered(store)
+        memory, _ = load_memory(store)
         return ask(Recommender(memory, memory.learners.by_name[POPULARITY]))
     finally:
         store.close()

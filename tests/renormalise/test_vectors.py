@@ -230,5 +230,5 @@ def test_a_learner_without_vectors_says_so(tmp_path: Path) -> None:
     data = tmp_path / "data"
     live = opened(settings(data=str(data), click_learner="popularity", rating_learner="bias"))
     live.close()
-    with pytest.raises(StreamerError, match="popularity, which answers for clicks, has no item vectors"):
+    with pytest.raises(StreamerError, match="the click champion, popularity, has no item vectors"):
         answered(str(data), lambda recommender: recommender.item_vectors())

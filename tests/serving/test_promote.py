@@ -1,4 +1,4 @@
-"""Promotion: another learner answers at once, and goes on answering after a kill."""
+"""Promotion: another learner becomes champion at once, and still is after the process is killed."""
 
 import json
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ CSV = "user,item,rating,timestamp\n" + "".join(
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """A state of 1,000 ratings with bias and popularity in the shadow."""
+    """A state of 1,000 ratings with bias and popularity as shadows."""
     (tmp_path / "ratings.csv").write_text(CSV)
     run("serve", "--data", tmp_path / "d", "--port", "0", "--replay", tmp_path / "ratings.csv", "--until-drained",
         "--shadow", "bias, popularity")  # fmt: skip
@@ -38,19 +38,19 @@ def data(tmp_path: Path) -> Path:
 
 
 def rated_by(process: Streamer) -> str:
-    """Who predicts ratings."""
+    """The learner that predicts ratings."""
     return str(process.call("RecommendationService/Predict", userId="u1", itemId="i1")["source"])
 
 
 def answering(process: Streamer) -> dict[str, bool]:
-    """Champion to whether it was promoted."""
+    """Each champion, and whether it was promoted."""
     learners = process.call("AdminService/GetStatus")["learners"]
     assert isinstance(learners, list)
     return {one["name"]: one.get("promoted", False) for one in learners if one.get("champion")}
 
 
 def champions(process: Streamer) -> set[str]:
-    """By the metrics."""
+    """The champions according to the metrics."""
     prefix = "streamer_champion{"
     return {
         name.split('learner="')[1].rstrip('"}')
@@ -86,7 +86,7 @@ def test_a_promoted_learner_answers_at_once_and_after_a_kill(data: Path) -> None
         assert "popularity begins now" in process.output.read_text()
 
 
-def test_a_state_that_is_read_answers_as_the_promoted_one_would(data: Path) -> None:
+def test_commands_on_a_state_answer_with_the_promoted_learner(data: Path) -> None:
     with streamer(data, "--shadow", "bias,popularity") as process:
         run("promote", "learner", "popularity", "--url", process.url)
         event = {"click": {"userId": "u1", "itemId": "i1"}}
@@ -99,7 +99,7 @@ def test_a_state_that_is_read_answers_as_the_promoted_one_would(data: Path) -> N
     assert {item["source"] for item in answer["items"]} == {"popularity"}
 
 
-def test_a_promotion_changes_nothing_that_is_learned(data: Path) -> None:
+def test_a_promotion_does_not_change_what_is_learned(data: Path) -> None:
     def digest() -> str:
         return run("inspect", "--digest", "--data", data).splitlines()[-1]
 
@@ -109,7 +109,7 @@ def test_a_promotion_changes_nothing_that_is_learned(data: Path) -> None:
     assert digest() == before
 
 
-def test_the_settings_may_name_another_while_a_promoted_one_answers(tmp_path: Path) -> None:
+def test_a_promoted_learner_stays_champion_when_the_settings_name_another(tmp_path: Path) -> None:
     clicks = ("--click-learner", "skip-gram")  # no expert of it is the champion for ratings
     with streamer(tmp_path / "d", "--shadow", "bias,bayesian-hybrid", *clicks) as process:
         run("promote", "learner", "bias", "--url", process.url)
@@ -120,13 +120,13 @@ def test_the_settings_may_name_another_while_a_promoted_one_answers(tmp_path: Pa
         assert rated_by(process).startswith("biased-mf ")
 
 
-def test_the_expert_of_a_learner_that_runs_is_not_exchanged(data: Path) -> None:
+def test_promotion_does_not_replace_an_expert_of_a_running_learner(data: Path) -> None:
     said = run("serve", "--data", str(data), "--port", "0", "--rating-learner", "bias", code=78)
     assert 'was made with experts click-blend ratings "bayesian-hybrid", the settings say "bias"' in said
     assert 'use "bayesian-hybrid", add --shadow bias and promote it' in said
 
 
-def test_who_does_not_run_is_not_promoted(data: Path) -> None:
+def test_a_learner_that_does_not_run_is_not_promoted(data: Path) -> None:
     with streamer(data, "--shadow", "bias,popularity") as process:
         said = run("promote", "learner", "stack", "--url", process.url, code=1)
         assert (
@@ -137,7 +137,7 @@ def test_who_does_not_run_is_not_promoted(data: Path) -> None:
         assert rated_by(process) == "bayesian-hybrid"
 
 
-def test_a_champion_that_cannot_be_told_things_has_an_expert_that_can(tmp_path: Path) -> None:
+def test_a_champion_without_beliefs_uses_its_expert_that_has_them(tmp_path: Path) -> None:
     chosen = settings(rating_learner="stack", shadow="biased-mf")
     catalogue: list[Event | bytes] = [
         ItemUpdate(f"{genre}{n}", genre, (genre,)) for genre in ("Drama", "Comedy") for n in range(5)
@@ -173,7 +173,7 @@ def client() -> Iterator[httpx.Client]:
         yield made
 
 
-def test_promoting_answers_with_all_learners(client: httpx.Client) -> None:
+def test_promote_answers_with_all_learners(client: httpx.Client) -> None:
     learners = client.post(PROMOTE, json={"learner": "skip-gram"}).json()["learners"]
     assert [(one["name"], one.get("promoted", False)) for one in learners] == [
         ("biased-mf", False),
@@ -191,7 +191,7 @@ def test_promoting_answers_with_all_learners(client: httpx.Client) -> None:
         ({"learner": "bias", "generationId": "g1"}, "invalid_argument", "leave one out"),
     ],
 )
-def test_what_cannot_be_promoted_is_said(
+def test_promote_says_why_a_learner_cannot_be_promoted(
     client: httpx.Client, request_: dict[str, str], code: str, sentence: str
 ) -> None:
     answer = client.post(PROMOTE, json=request_).json()
@@ -199,7 +199,7 @@ def test_what_cannot_be_promoted_is_said(
     assert sentence in answer["message"]
 
 
-def test_beyond_loopback_only_who_bears_the_token_promotes(tmp_path: Path) -> None:
+def test_beyond_loopback_promotion_requires_the_token(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("secret")
     open_to_all = ServerSettings(port=0, host="0.0.0.0")
     with serving(MemoryAnswers(), open_to_all, SecuritySettings(insecure=True)) as url:
@@ -217,8 +217,8 @@ def test_beyond_loopback_only_who_bears_the_token_promotes(tmp_path: Path) -> No
         assert httpx.post(local + PROMOTE, json={"learner": "skip-gram"}, headers=bearer).status_code == 200
 
 
-def test_who_was_promoted_runs_in_the_other_generations_too_whatever_the_settings_name_now(tmp_path: Path) -> None:
-    """A kept generation from before the promotion is opened with it, or it could never be watched or brought back."""
+def test_a_promoted_learner_runs_in_other_generations_too_even_if_the_settings_name_another_now(tmp_path: Path) -> None:
+    """A generation kept from before the promotion is opened with the promoted learner, so that it can still be rolled back to."""
     app = App(settings(data=str(tmp_path), shadow=("bias",)))
     kept = generations.generation_folder(tmp_path, "g1") / "state"
     kept.parent.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""A re-ranker orders the first candidates anew, and whatever it does, an answer comes in time and in some order."""
+"""A re-ranker reorders the first candidates; whatever it does, an answer comes in time."""
 
 import threading
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from learning import settings
-from recommending import Told, clicks
+from recommending import LiveRecommender, clicks
 
 from streamer.core.arrays import F32, I32
 from streamer.core.batch import UserView
@@ -22,26 +22,26 @@ FLAGS: dict[str, object] = {"rating_learner": "bias", "click_learner": "populari
 
 
 @pytest.fixture
-def told(tmp_path: Path) -> Iterator[Told]:
-    """Clicked most: a, then b, then c. Rated best: c, then b, then a. `u` has seen none of them, and clicked z."""
-    made = Told(tmp_path, **FLAGS)
+def live(tmp_path: Path) -> Iterator[LiveRecommender]:
+    """Clicked most: a, then b, then c. Rated best: c, then b, then a. User u has seen none of them and clicked z."""
+    made = LiveRecommender(tmp_path, **FLAGS)
     for number, item in enumerate(["a", "b", "c"]):
-        made.tell(*[event for n in range(9 - 3 * number) for event in clicks(f"x{n}", item)])
-        made.tell(Rating("x9", "z", 5.0), *[Rating(f"y{n}", item, 1.0 + number) for n in range(5)])
-    made.tell(*clicks("u", "z"))
+        made.learn(*[event for n in range(9 - 3 * number) for event in clicks(f"x{n}", item)])
+        made.learn(Rating("x9", "z", 5.0), *[Rating(f"y{n}", item, 1.0 + number) for n in range(5)])
+    made.learn(*clicks("u", "z"))
     yield made
     made.store.close()
 
 
 class Asked:
-    """A recommender with a re-ranker, and what was said of each question."""
+    """A recommender with a re-ranker, and the outcome of each re-ranking."""
 
-    def __init__(self, told: Told, candidates: int = 200, deadline_s: float = 60.0) -> None:
+    def __init__(self, live: LiveRecommender, candidates: int = 200, deadline_s: float = 60.0) -> None:
         self.outcomes: list[str] = []
         self.waits: list[float] = []
         made = Reranker("bias", candidates, deadline_s, self._note)
-        popularity = told.memory.learners.by_name[POPULARITY]
-        self.recommender = Recommender(told.memory, popularity, reranker=made)
+        popularity = live.memory.learners.by_name[POPULARITY]
+        self.recommender = Recommender(live.memory, popularity, reranker=made)
 
     def _note(self, outcome: str, seconds: float) -> None:
         self.outcomes.append(outcome)
@@ -51,10 +51,10 @@ class Asked:
         return [found.item_id for found in self.recommender.recommend("u", limit)]
 
 
-def test_the_first_candidates_are_in_the_rerankers_order_and_the_others_behind_them(told: Told) -> None:
-    assert told.ids("u") == ["a", "b", "c"]
-    assert Asked(told).ids() == ["c", "b", "a"]
-    two = Asked(told, candidates=2)
+def test_the_first_candidates_come_in_the_rerankers_order_and_the_others_after_them(live: LiveRecommender) -> None:
+    assert live.ids("u") == ["a", "b", "c"]
+    assert Asked(live).ids() == ["c", "b", "a"]
+    two = Asked(live, candidates=2)
     found = two.recommender.recommend("u", 10)
     assert [one.item_id for one in found] == ["b", "a", "c"]
     assert [one.source for one in found] == ["bias (re-ranked popularity)"] * 2 + ["popularity"]
@@ -64,15 +64,15 @@ def test_the_first_candidates_are_in_the_rerankers_order_and_the_others_behind_t
     assert all(0 <= waited < 60 for waited in two.waits)
 
 
-def test_popular_items_for_who_is_unknown_stay_as_they_are(told: Told) -> None:
-    asked = Asked(told)
+def test_popular_items_for_unknown_users_are_not_reranked(live: LiveRecommender) -> None:
+    asked = Asked(live)
     found = asked.recommender.recommend("nobody", 10)
     assert {one.source for one in found} == {POPULAR}
     assert asked.outcomes == []
 
 
 class Stuck:
-    """A learner that answers when it is let go."""
+    """A learner whose scoring blocks until it is released."""
 
     def __init__(self) -> None:
         self.free = threading.Event()
@@ -82,9 +82,9 @@ class Stuck:
         return -np.arange(len(items), dtype=np.float32)[::-1]
 
 
-def test_who_is_late_is_not_waited_for_nor_is_anybody_behind_them(told: Told) -> None:
-    asked, stuck = Asked(told, deadline_s=0.01), Stuck()
-    told.memory.learners.by_name["bias"] = stuck  # type: ignore[assignment]  # all that is asked of it
+def test_no_answer_waits_for_a_late_reranker_nor_for_one_still_busy(live: LiveRecommender) -> None:
+    asked, stuck = Asked(live, deadline_s=0.01), Stuck()
+    live.memory.learners.by_name["bias"] = stuck  # type: ignore[assignment]  # all that is asked of it
     assert asked.ids() == ["a", "b", "c"]
     assert asked.ids() == ["a", "b", "c"]
     assert asked.outcomes == ["late", "busy"]
@@ -100,7 +100,7 @@ def test_who_is_late_is_not_waited_for_nor_is_anybody_behind_them(told: Told) ->
 
 
 class Wrong:
-    """A learner that raises, or says what is no number."""
+    """A learner that raises, or whose scores are not finite."""
 
     def __init__(self, says: float | None) -> None:
         self.says = says
@@ -114,15 +114,15 @@ class Wrong:
 
 
 @pytest.mark.parametrize(("says", "outcome"), [(None, "error"), (np.nan, "not_finite"), (np.inf, "not_finite")])
-def test_what_goes_wrong_leaves_the_order_as_it_was(told: Told, says: float | None, outcome: str) -> None:
-    asked = Asked(told)
-    sound = told.memory.learners.by_name["bias"]
-    told.memory.learners.by_name["bias"] = Wrong(says)  # type: ignore[assignment]  # all that is asked of it
+def test_a_failing_reranker_leaves_the_order_as_it_was(live: LiveRecommender, says: float | None, outcome: str) -> None:
+    asked = Asked(live)
+    sound = live.memory.learners.by_name["bias"]
+    live.memory.learners.by_name["bias"] = Wrong(says)  # type: ignore[assignment]  # all that is asked of it
     found = asked.recommender.recommend("u", 10)
     assert [one.item_id for one in found] == ["a", "b", "c"]
     assert {one.source for one in found} == {"popularity"}
     assert asked.outcomes == [outcome]
-    told.memory.learners.by_name["bias"] = sound
+    live.memory.learners.by_name["bias"] = sound
     assert asked.ids() == ["c", "b", "a"]  # and is asked again
 
 

@@ -165,7 +165,7 @@ def test_questions_to_a_user_are_shown_with_a_way_to_answer(run: Run, tmp_path: 
     assert all(c == "\n" or c.isprintable() for c in out)
     (now, then, columns, first, *_) = lines = out.splitlines()
     assert now.startswith(
-        'user "o\'neil A", never seen: what they would rate the first 10 recommended items is known to about 0.'
+        'user "o\'neil A", never seen: the ratings of the first 10 recommended items are known to about 0.'
     )
     assert "expected to narrow that to about 0." in then
     assert columns.startswith("item")
@@ -196,7 +196,7 @@ def test_questions_that_nobody_can_say_end_with_a_sentence(run: Run, tmp_path: P
     learn(tmp_path, records([Rating("u1", "a", 4.0), Rating("u2", "a", 2.0)]), rating_learner="bias")
     code, out, err = run("inspect", "user", "u3", "--questions", "--data", tmp_path)
     assert (code, out) == (1, "")
-    assert "nothing can be asked: 'bias', which answers for ratings here" in err
+    assert "nothing can be asked: the ratings champion, 'bias', keeps no uncertainty" in err
 
 
 def test_dead_letters_are_shown_the_newest_first(run: Run, state: Path) -> None:

@@ -14,7 +14,7 @@ from streamer.stream.engine import Engine
 from streamer.stream.memory import Memory
 
 
-class Told:
+class LiveRecommender:
     """A recommender that is told events."""
 
     def __init__(self, folder: Path, **flags: object) -> None:
@@ -27,8 +27,8 @@ class Told:
         self.engine = Engine(source, self.memory, Nobody(), max_records=100, commit_interval_s=3600.0)
         self.recommender = Recommender(self.memory, self.memory.learners.by_name[POPULARITY])
 
-    def tell(self, *told: Event) -> None:
-        self.entries += records(told, len(self.entries))
+    def learn(self, *live: Event) -> None:
+        self.entries += records(live, len(self.entries))
         while self.engine.step(0.0):
             pass
 
