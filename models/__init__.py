@@ -1,11 +1,11 @@
-"""Learners and trainers: one a file, equation and paper on top, its kernel beside it.
+"""Learners and trainers: one file each, with equation and paper at the top and the kernel in the same file.
 
 The settings name learners, and `streamer.serving.opening` makes them by `learner`. A new learner is one file and one line of
 `LEARNERS`; `streamer.checks.learners` runs over every line.
 
 Learners: `popularity`, `bias`, `biased_mf`, `skip_gram` (with `noise` for its negatives), `transitions`, and those made of
 others, `blend` (the stack) and `click_blend`; `hybrid/` and `networks/` are families of their own. Trainers: `als`, `replay`.
-`twins/` holds the kernels in NumPy, `offline/` the models of the field.
+`twins/` holds the kernels in NumPy, `offline/` well-known models that are fitted on a whole history.
 """
 
 import sys
@@ -20,7 +20,7 @@ from streamer.core.protocols import OnlineLearner, Trainer
 if __name__ == "models":
     raise ImportError("import streamer.models, not models")
 
-EXTRA = ("torch", "gensim")  # what the extra `offline` brings
+EXTRA = ("torch", "gensim")  # the libraries of the extra `offline`
 
 # Name to "module:Class", imported when it is first asked for.
 LEARNERS = {
@@ -48,19 +48,19 @@ LEARNERS = {
     "click-blend": "streamer.models.click_blend:ClickBlend",
 }
 
-# Parameters of those that are another learner with other settings. These are experts of the stack, so unlike one another
-# that their errors differ: alone each is a little worse than the default.
+# Parameters of learners that are another one with other settings. The variants of the hybrid are experts of the stack, so
+# different that their errors differ: each alone is a little worse than the default.
 _VARIANTS: dict[str, dict[str, float]] = {
     "embedding-network": {"products": False},
-    # Believes that tastes are latent: twice the factors, free from the start; categories count for little.
+    # Assumes that tastes are latent: twice the factors, with wide priors; categories count for little.
     "bayesian-hybrid-latent": {
         "latent_dim": 16, "latent_prior": 1.2, "vector_noise": 0.03, "category_prior": 0.02,
     },
-    # Believes that tastes are categories, and that a session is a day.
+    # Assumes that tastes are categories, and that a session lasts a day.
     "bayesian-hybrid-categories": {
         "latent_dim": 2, "category_prior": 0.2, "session_prior": 0.15, "session_events": 100.0, "session_gap_s": 43200.0,
     },
-    # Knows no categories and follows whatever moves. A user is 124 bytes.
+    # Ignores categories and follows changes quickly. A user takes 124 bytes.
     "bayesian-hybrid-plain": {
         "latent_dim": 2, "categories": 0, "bias_process": 3e-3, "latent_process": 1e-4, "item_process": 2e-3,
         "consensus_process": 1e-3,
@@ -68,7 +68,7 @@ _VARIANTS: dict[str, dict[str, float]] = {
 }  # fmt: skip
 
 
-# Trainers; a new one is one file and one line, `streamer.checks.trainers` runs over every line.
+# Name to "module:Class". A new trainer is one file and one line here; `streamer.checks.trainers` runs over every line.
 TRAINERS = {
     "replay": "streamer.models.replay:Replay",
     "als": "streamer.models.als:AlternatingLeastSquares",
@@ -80,13 +80,14 @@ TRAINERS = {
     "gru4rec": "streamer.models.offline.clicks.gru_trainer:GRUTrainer",
 }
 
-# Who refits whom. A learner that is not named (made of others: few weights, about experts as they are) is carried over as it is.
+# The trainer that refits each learner. A learner without one is carried over unchanged: those composed of others have few
+# weights, which are about their experts as they are.
 REFITTED_BY = {
     "popularity": "replay",
     "popularity-recent": "replay",
     "bias": "replay",
     "biased-mf": "als",
-    # By the model of its name in streamer.models.offline.
+    # "factors" and "click-factors" fit the model of the learner's name in streamer.models.offline.
     "stochastic-mf": "factors",
     "embedding-mf": "factors",
     "embedding-dot-bias": "factors",
@@ -101,11 +102,11 @@ REFITTED_BY = {
     "bayesian-hybrid-plain": "replay",  # without categories there are hardly priors to begin with
     "transitions": "replay",
     "skip-gram": "replay",
-    "youtube-dnn": "click-factors",  # by the model of its name in streamer.models.offline
+    "youtube-dnn": "click-factors",
     "gru4rec": "gru4rec",
 }
 
-# Who can refit it as well, where a candidate names that trainer (`streamer.renormalise.training.Candidate.model`).
+# Further trainers of a learner, for candidates that name one (`streamer.renormalise.training.Candidate.model`).
 ALSO_REFITTED_BY = {
     "skip-gram": ("word2vec",),
 }
@@ -114,14 +115,14 @@ ALSO_REFITTED_BY = {
 def trainer(name: str, **chosen: object) -> Trainer:
     """A new trainer of the registry; raises BadSettings for a name that is not in it, MissingExtra where its library is missing.
 
-    `chosen` are parameters (`window_days`, `half_life_days`, `warm`, `vectors`, `fixed`); a trainer that has no such parameter ignores it.
+    `chosen` are parameters (`window_days`, `half_life_days`, `warm`, `vectors`, `fixed`); a trainer ignores those it does not have.
     """
-    made, given = registered(TRAINERS, "trainer", name, chosen)
-    return cast(Trainer, made(name, given))
+    cls, parameters = registered(TRAINERS, "trainer", name, chosen)
+    return cast(Trainer, cls(name, parameters))
 
 
 def registered(where: Mapping[str, str], what: str, name: str, chosen: Mapping[str, object]) -> tuple[Any, Any]:
-    """The class that a registry has under `name`, imported now, and its parameters with those of `chosen` that it has.
+    """The class registered under `name`, imported now, and its parameters, set from those of `chosen` that it has.
 
     Raises BadSettings for a name that is not in it, MissingExtra where a library of the extra is missing.
     """
@@ -129,22 +130,22 @@ def registered(where: Mapping[str, str], what: str, name: str, chosen: Mapping[s
         raise BadSettings(f"no {what} {name!r}; choose one of: {', '.join(sorted(where))}")
     module, _, attribute = where[name].partition(":")
     if module.startswith("streamer.models.offline"):
-        # torch takes up triton where it finds it: nothing here compiles for a GPU, and at the end of a process it complains of its own leaks.
+        # Keeps torch from importing triton: nothing here compiles for a GPU, and triton reports leaks of its own at exit.
         sys.modules.setdefault("triton", cast(ModuleType, None))
     try:
-        made: Any = getattr(import_module(module), attribute)
+        cls: Any = getattr(import_module(module), attribute)
     except ModuleNotFoundError as error:
         if error.name not in EXTRA:
             raise
         raise MissingExtra(
             f"the {what} {name} needs {error.name}, which is not installed: pip install 'streamer-recs[offline]', or make setup"
         ) from None
-    fields = made.Parameters.__struct_fields__
-    return made, made.Parameters(**{key: value for key, value in chosen.items() if key in fields})
+    fields = cls.Parameters.__struct_fields__
+    return cls, cls.Parameters(**{key: value for key, value in chosen.items() if key in fields})
 
 
 def check_names(names: Iterable[str]) -> None:
-    """Raises BadSettings for a name that is no learner's. Imports no learner, so that a command can refuse one at once."""
+    """Raises BadSettings for a name that is not a learner's. Imports no learner, so that a command can refuse a bad name at once."""
     for name in names:
         if name not in LEARNERS:
             raise BadSettings(f"no learner {name!r}; choose one of: {', '.join(sorted(LEARNERS))}")
@@ -153,13 +154,13 @@ def check_names(names: Iterable[str]) -> None:
 def learner(name: str, *, seed: int, dim: int | None = None, latent_dim: int | None = None) -> OnlineLearner:
     """A new learner of the registry; raises BadSettings for a name that is not in it.
 
-    `dim` is the length of vectors that are descended (biased-mf, skip-gram), `latent_dim` that of filtered ones, where a
-    user's covariance grows with its square (bayesian-hybrid). A learner that has no such parameter, or whose name says
-    another value, ignores it.
+    `dim` is the length of vectors learned by gradient descent (biased-mf, skip-gram), `latent_dim` that of filtered ones, where
+    a user's covariance grows with its square (bayesian-hybrid). A learner without such a parameter, or a variant that sets
+    it itself, ignores it.
     """
     check_names([name])
     module, _, attribute = LEARNERS[name].partition(":")
-    made: Any = getattr(import_module(module), attribute)
+    cls: Any = getattr(import_module(module), attribute)
     sizes = {"dim": dim, "latent_dim": latent_dim}
-    chosen = {size: n for size, n in sizes.items() if n is not None and size in made.Parameters.__struct_fields__}
-    return cast(OnlineLearner, made(name, made.Parameters(**(chosen | _VARIANTS.get(name, {}))), seed=seed))
+    chosen = {size: n for size, n in sizes.items() if n is not None and size in cls.Parameters.__struct_fields__}
+    return cast(OnlineLearner, cls(name, cls.Parameters(**(chosen | _VARIANTS.get(name, {}))), seed=seed))

@@ -1,14 +1,14 @@
 """Damped user and item bias, filtered.
 
-    y = mu + b_u + b_i + noise,    b_u and b_i walk at random a little with each event of theirs
+    y = mu + b_u + b_i + noise,    b_u and b_i take a small random step with each of their events
 
-Each bias is a Gaussian with a variance P. For each event, with the row's process noise added to its P first,
+Each bias is a Gaussian with a variance P. For each event, after the row's process noise is added to its P,
 
     e = y - mu - b_u - b_i,   S = R + P_u + P_i,   b <- b + P e / S,   P <- P - P^2 / S
 
-so that a new row moves by the damped mean of its errors and an old one still follows a change of taste. All variances
-are shares of the ratings' own variance: it cancels in P / S, so any scale of ratings is learned alike.
-An unseen user or item answers with what is known: mu, and the other side's bias.
+so that a new row moves by the damped mean of its errors, and an old one still follows a change of taste. All variances
+are shares of the ratings' variance, which cancels in P / S: any scale of ratings gives the same results.
+For an unseen user or item the prediction is mu plus the other side's bias.
 Cost: O(1) an event. State: b, P float32 (rows, 2); events, mu, steps refused.
 
 Kalman (1960), A new approach to linear filtering and prediction problems, J. Basic Engineering 82(1).
@@ -35,11 +35,11 @@ class BiasParameters(msgspec.Struct, frozen=True):
     noise: float = 0.684
     """Variance of a rating around its user's and item's biases (design: .743)."""
     user_prior: float = 0.23
-    """Variance between users: the biases of MovieLens users, .138 + .11 with what the design books as sessions."""
+    """Variance between users, on MovieLens: .138 for the users plus .11 for what the design models as sessions."""
     item_prior: float = 0.174
     """Variance between items (design: .189)."""
     user_process: float = 3e-3
-    """What an event adds to its user's variance. Five times the design's (6.5e-4), which tracks sessions beside it."""
+    """What an event adds to its user's variance. Five times the design's (6.5e-4), which models sessions separately."""
     item_process: float = 3.4e-4
     """What an event adds to its item's variance (design: 3.7e-4)."""
 
@@ -73,7 +73,7 @@ def learn_bias(
         out[k] = predicted
         step = (y - predicted) / (noise + p_u + p_i)
         stream_touched[0] = 1
-        if not (abs(b_u + p_u * step) < LARGEST and abs(b_i + p_i * step) < LARGEST):  # NaN is not below either
+        if not (abs(b_u + p_u * step) < LARGEST and abs(b_i + p_i * step) < LARGEST):  # also refuses NaN
             stream[0, 2] += 1
             continue
         s = noise + p_u + p_i
@@ -86,7 +86,7 @@ def learn_bias(
 
 
 def known_bias(values: Array, rows: I32) -> F64:
-    """The biases of `rows` in a table's `values`, (n,) float64, 0 for rows never seen. Pure."""
+    """The biases of `rows` in a table's `values`, (n,) float64; 0 for unseen rows. Pure."""
     biases = np.zeros(len(rows))
     known = (rows >= 0) & (rows < len(values))
     biases[known] = values[rows[known], 0]
@@ -94,13 +94,13 @@ def known_bias(values: Array, rows: I32) -> F64:
 
 
 class Bias:
-    """The fast tier, and the reference line of every chart of ratings."""
+    """The fastest learner of ratings, and the baseline in every chart of them."""
 
     kind: Kind = "ratings"
     Parameters = BiasParameters
 
     def __init__(self, name: str, parameters: BiasParameters, *, seed: int) -> None:
-        """The seed changes nothing: there is nothing random here."""
+        """The seed is unused: nothing here is random."""
         self.name, self.parameters = name, parameters
         self.user = Table("user", [0.0, parameters.user_prior])  # b, P
         self.item = Table("item", [0.0, parameters.item_prior])  # b, P
@@ -135,7 +135,7 @@ class Bias:
         return int(self.stream.values[0, 2])
 
     def norms(self, side: Side, rows: I32) -> F64:
-        """See Watched: how far biases are from 0, in ratings."""
+        """See Watched: the distance of biases from 0, in ratings."""
         return np.abs(self._rows(side, rows)[:, 0])
 
     def widths(self, side: Side, rows: I32) -> Mapping[str, F64]:

@@ -5,14 +5,15 @@
     b <- b + s (z - l2 b),   p_u <- p_u + s (z q_i - l2 p_u),   q_i <- q_i + s (z p_u - l2 q_i)
     s = rate max(floor, (n + 1)^-1/2)
 
-with n the row's events so far, and mu and sigma the running mean and deviation of all ratings, so that any scale of
-ratings is learned alike. Users begin at 0 and items in small noise, which tells the factors apart.
-An unseen user or item answers with what is known: mu, and the other side's bias.
+where n is the row's number of events so far, and mu and sigma are the running mean and deviation of all ratings, so that any
+scale of ratings gives the same results. Users start at 0 and items in small noise, so that the factors differ.
+For an unseen user or item the prediction is mu plus the other side's bias.
 Cost: O(dim) an event. State: p or q, b, n float32 (rows, dim + 2); events, mu, squares, steps refused.
 
 Koren, Bell, Volinsky (2009), Matrix factorization techniques for recommender systems, IEEE Computer 42(8), eq. 5.
-Deviations: the steps decay by row, which is safer untuned, but not to 0, as tastes go on moving; z is clipped; a step from a row that is not finite, or has
-grown out of all bounds, is refused and counted (descent diverges from latent steps of .3 upward, clipped or not).
+Deviations: the steps decay by row, which is safer without tuning, but not to 0, as tastes keep changing; z is clipped; a step
+from a row that is not finite or exceeds LARGEST is refused and counted (descent diverges from latent steps of .3 upward,
+clipped or not).
 """
 
 from collections.abc import Mapping
@@ -26,7 +27,7 @@ from streamer.core.kernel import kernel
 from streamer.core.protocols import Kind
 from streamer.core.tables import Side, Table
 
-LARGEST = 1e12  # squared length of a row that is still moved
+LARGEST = 1e12  # from this squared length on a row is no longer moved
 
 
 class BiasedMFParameters(msgspec.Struct, frozen=True):
@@ -39,7 +40,7 @@ class BiasedMFParameters(msgspec.Struct, frozen=True):
     learning_rate: float = 0.2
     """First step of the factors, a share of the error. Below the .3 from which the design saw descent diverge."""
     step_floor: float = 0.2
-    """Where the decay of the steps ends, a share of the first: the bias learner's filter comes to rest at about that."""
+    """Smallest step, a share of the first. The steps of the bias learner's filter settle at about that."""
     bias_l2: float = 0.02
     """Pull of a bias towards 0, a share of itself a step. Koren et al.'s lambda on Netflix."""
     l2: float = 0.05
@@ -47,12 +48,12 @@ class BiasedMFParameters(msgspec.Struct, frozen=True):
     noise: float = 0.1
     """Standard deviation of an item's first factors. The paper's authors start at .1 and below."""
     clip: float = 4.0
-    """Largest error learned from, in deviations of the ratings. No rating of a five-star scale is further off."""
+    """Larger errors are clipped to this, in deviations of the ratings. No rating of a five-star scale is further off."""
 
 
 @kernel
 def latent(p: Array, q: Array, dim: int) -> tuple[float, float]:
-    """p . q and |p|^2 + |q|^2 over the first `dim` columns, in float64; four sums at once, which the processor overlaps."""
+    """p . q and |p|^2 + |q|^2 over the first `dim` columns, in float64, as four partial sums that the processor computes at once."""
     a = b = c = d = 0.0
     e = f = g = h = 0.0
     whole = dim - dim % 4
@@ -75,7 +76,7 @@ def latent(p: Array, q: Array, dim: int) -> tuple[float, float]:
 
 @kernel
 def deviation(stream: F64) -> float:
-    """sigma of the ratings so far, as if one had been 1 off before all of them: never 0."""
+    """sigma of the ratings so far, starting from one imaginary rating with an error of 1, so that it is never 0."""
     return float(np.sqrt((1.0 + stream[0, 2]) / (1.0 + stream[0, 0])))
 
 
@@ -105,11 +106,11 @@ def learn_biased_mf(
         mu, sigma = stream[0, 1], deviation(stream)
         dot, size = latent(p, q, dim)
         b_u, b_i, n_u, n_i = np.float64(p[dim]), np.float64(q[dim]), np.float64(p[dim + 1]), np.float64(q[dim + 1])
-        predicted = mu + sigma * (b_u + b_i + (dot if n_i > 0 else 0.0))  # a new item's noise is no opinion
+        predicted = mu + sigma * (b_u + b_i + (dot if n_i > 0 else 0.0))  # a new item's factors are only noise
         out[k] = predicted
         z = min(max((y - predicted) / sigma, -clip), clip)
         stream_touched[0] = 1
-        if not (np.isfinite(y) and size + b_u * b_u + b_i * b_i + n_u + n_i < LARGEST):  # NaN is not below
+        if not (np.isfinite(y) and size + b_u * b_u + b_i * b_i + n_u + n_i < LARGEST):  # also refuses NaN
             stream[0, 3] += 1
             continue
         s_u, s_i = max(step_floor, 1.0 / np.sqrt(n_u + 1.0)), max(step_floor, 1.0 / np.sqrt(n_i + 1.0))
@@ -131,7 +132,7 @@ def learn_biased_mf(
 
 @kernel
 def predict_biased_mf(user: Array, item: Array, stream: F64, users: I32, items: I32, out: F32) -> None:
-    """Predictions for pairs of rows into `out` (n,); a row outside its table is one never seen."""
+    """Predictions for pairs of rows into `out` (n,); a row outside its table is an unseen one."""
     dim = user.shape[1] - 2
     sigma = deviation(stream)
     for k in range(len(items)):
@@ -147,13 +148,13 @@ def predict_biased_mf(user: Array, item: Array, stream: F64, users: I32, items: 
 
 
 class BiasedMF:
-    """What most recommenders of ratings are measured against."""
+    """The usual baseline of rating prediction; also the learner behind several refitted models (`models.REFITTED_BY`)."""
 
     kind: Kind = "ratings"
     Parameters = BiasedMFParameters
 
     def __init__(self, name: str, parameters: BiasedMFParameters, *, seed: int) -> None:
-        """The seed reaches items through their rows' keys."""
+        """The seed acts through the keys of item rows only."""
         self.name, self.parameters = name, parameters
         p, zeros = parameters, [0.0] * (parameters.dim + 2)
         self.user = Table("user", zeros)  # p, b, n
@@ -185,7 +186,7 @@ class BiasedMF:
     def score(self, user: UserView, items: I32) -> F32:
         """The predicted ratings, (len(items),), not clipped."""
         out = np.empty(len(items), dtype=np.float32)
-        one = np.array(user.rows[self.name], ndmin=2)  # a copy: a read-only row would compile the kernel once more
+        one = np.array(user.rows[self.name], ndmin=2)  # a copy: a read-only row would compile the kernel again
         predict_biased_mf(one, self.item.values, self.stream.values, np.zeros(len(items), dtype=np.int32), items, out)
         return out
 
@@ -195,12 +196,12 @@ class BiasedMF:
         return int(self.stream.values[0, 3])
 
     def norms(self, side: Side, rows: I32) -> F64:
-        """See Watched: factors and bias, in deviations of the ratings. Items begin at noise sqrt(dim)."""
+        """See Watched: factors and bias, in deviations of the ratings. Items start at noise sqrt(dim)."""
         table = self.user if side == "user" else self.item
         return np.asarray(np.linalg.norm(table.values[rows, :-1].astype(np.float64), axis=1))
 
     def widths(self, side: Side, rows: I32) -> Mapping[str, F64]:
-        """See Watched: descent has no posterior."""
+        """See Watched: none, as gradient descent has no posterior."""
         return {}
 
     def vectors(self) -> Array:

@@ -1,20 +1,20 @@
-"""The stack: ratings learners, its experts, blended by weights that are learned with the stream.
+"""The stack: learners of ratings, its experts, blended by weights that are learned online.
 
     y = p_0 + sigma w.x + noise,   x = [d_1, .., d_k, (p_0 - mu) / sigma, 1],   d_j = (p_j - p_0) / sigma
 
-p_j is what expert j predicted before it learned the event, mu and sigma are the running mean and deviation of all
-ratings: so y is linear in 1, p_0, .., p_k, on any scale. With e = (y - prediction) / sigma and lambda the forgetting,
+p_j is the prediction of expert j before it learned the event, mu and sigma are the running mean and deviation of all
+ratings, so y is linear in 1, p_0, .., p_k, on any scale. With e = (y - prediction) / sigma and the forgetting factor lambda,
 
     S = lambda R + x'Px,   w <- w + P x e / S,   P <- (P - P x x'P / S) / lambda
 
-w begins at 0 with a small P: the stack begins as its first expert and leaves it as evidence comes. P never grows beyond
-where it began (forgetting would wind it up in directions that no event is about). An expert without a finite answer
-sides with the first. The experts' states are their own; what the stack itself keeps is one row.
-Cost: O(k^2) an event, .1 us with five experts, and theirs. State: 4 + n + n (n + 1) / 2 float64, n = k + 2.
+w starts at 0 with a small P: the stack starts as its first expert and departs from it as evidence comes. P never exceeds its
+initial value, since forgetting would make it grow without bound in directions without events. An expert without a finite
+prediction counts as agreeing with the first. The experts keep their own states; the stack itself keeps one row.
+Cost: O(k^2) an event, .1 us with five experts, plus theirs. State: 4 + n + n (n + 1) / 2 float64, n = k + 2.
 
 Haykin (2002), Adaptive filter theory, ch. 9: recursive least squares with exponential forgetting. Breiman (1996), Stacked
-regressions, Machine Learning 24. Deviations: differences from the first expert are what is weighed, so that the prior is
-that expert; d, e are clipped; P is bounded.
+regressions, Machine Learning 24. Deviations: the inputs are differences from the first expert, so that the prior is
+that expert; d and e are clipped; P is bounded.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,12 +28,12 @@ from streamer.core.kernel import kernel
 from streamer.core.protocols import Kind, OnlineLearner
 from streamer.core.tables import Table
 
-EVENTS, MU, SQUARES, REFUSED, WEIGHTS = range(5)  # columns of the stream; WEIGHTS: where w begins, and P after it
-SMALLEST = 1e-12  # variance that a weight keeps, whatever rounding took
+EVENTS, MU, SQUARES, REFUSED, WEIGHTS = range(5)  # columns of the stream; WEIGHTS: where w begins, followed by P
+SMALLEST = 1e-12  # the smallest variance of a weight, whatever the rounding
 
 
 class StackParameters(msgspec.Struct, frozen=True):
-    """For ratings of deviation 1. The experts and values are those that gained on halves of MovieLens and on simulated worlds alike."""
+    """For ratings of deviation 1. Experts and values are those that gained both on halves of MovieLens and on simulated worlds."""
 
     experts: tuple[str, ...] = (
         "bayesian-hybrid",
@@ -42,22 +42,22 @@ class StackParameters(msgspec.Struct, frozen=True):
         "bayesian-hybrid-plain",
         "bias",
     )
-    """Learners of ratings. The first is what the stack is before it knows better."""
+    """Learners of ratings. Before any evidence the stack predicts what the first one does."""
     forgetting: float = 0.9999
-    """lambda: what an event counts for after another one. The design's value: 10,000 events back count 1/e."""
+    """lambda: the factor by which each event reduces the weight of those before. The design's value: after 10,000 events, 1/e."""
     noise: float = 0.7
-    """R: variance of a rating around the blend. That of the hybrid around its own expectation."""
+    """R: variance of a rating around the blend. About that of the hybrid around its own prediction."""
     weight_prior: float = 0.01
-    """Variance of a weight, at the beginning and at most. .02 gains as much; with less the first events change nothing."""
+    """Initial and largest variance of a weight. .02 gains as much; with less the first events change nothing."""
     constant_prior: float = 0.001
-    """Variance of the constant, in ratings of deviation 1: the experts have a mean already."""
+    """Variance of the constant, in ratings of deviation 1; small, as the experts already know the mean."""
     clip: float = 4.0
-    """Largest difference and error learned from, in deviations of the ratings. No rating of a five-star scale is further off."""
+    """Larger differences and errors are clipped to this, in deviations of the ratings. No rating of a five-star scale is further off."""
 
 
 @kernel
-def look(opinions: F32, stream: F64, clip: float, x: F64) -> tuple[float, float]:
-    """What the experts say of one event, (k,), as x (k + 1,); answers p_0 and sigma, 0 while all ratings were alike."""
+def differences(opinions: F32, stream: F64, clip: float, x: F64) -> tuple[float, float]:
+    """Write x (k + 1,) for one event from the experts' predictions (k,); return p_0 and sigma, which is 0 while all ratings are equal."""
     mu, last = stream[0, MU], len(opinions)
     sigma = np.sqrt(stream[0, SQUARES] / max(stream[0, EVENTS], 1.0))
     base = np.float64(opinions[0]) if np.isfinite(opinions[0]) else mu
@@ -72,7 +72,7 @@ def look(opinions: F32, stream: F64, clip: float, x: F64) -> tuple[float, float]
 
 
 @kernel
-def blended(stream: F64, x: F64) -> float:
+def weighted_sum(stream: F64, x: F64) -> float:
     """w.x"""
     z = 0.0
     for j in range(len(x)):
@@ -85,17 +85,17 @@ def learn_stack(
     stream: F64, touched: U8, opinions: F32, kinds: U8, values: F32, priors: F64, model: tuple[float, float, float],
     out: F32,
 ) -> None:  # fmt: skip
-    """`opinions` (n, k); `priors` (k + 1,) are the variances that P begins with; `model` is forgetting, noise, clip."""
+    """Learn from the predictions `opinions` (n, k); `priors` (k + 1,) are the initial variances in P; `model` is forgetting, noise, clip."""
     forgetting, noise, clip = model
-    n, p = len(priors), WEIGHTS + len(priors)  # p: where P begins, its lower triangle row after row
-    x, px, keep = np.empty(n), np.empty(n), np.empty(n)
+    n, p = len(priors), WEIGHTS + len(priors)  # p: where P begins, its lower triangle row by row
+    x, px, shrink = np.empty(n), np.empty(n), np.empty(n)
     for k in range(len(kinds)):
         out[k] = np.nan
         if kinds[k] != RATING:
             continue
         y = np.float64(values[k])
-        base, sigma = look(opinions[k], stream, clip, x)
-        z = blended(stream, x)
+        base, sigma = differences(opinions[k], stream, clip, x)
+        z = weighted_sum(stream, x)
         out[k] = base + sigma * z
         touched[0] = 1
         if not np.isfinite(y):
@@ -114,12 +114,12 @@ def learn_stack(
                 stream[0, WEIGHTS + i] += px[i] * e / s
                 at = p + i * (i + 3) // 2
                 grown = max((stream[0, at] - px[i] * px[i] / s) / forgetting, SMALLEST)
-                keep[i] = np.sqrt(min(1.0, priors[i] / grown))
+                shrink[i] = np.sqrt(min(1.0, priors[i] / grown))
             for i in range(n):
                 for j in range(i + 1):
                     at = p + i * (i + 1) // 2 + j
                     moved = (stream[0, at] - px[i] * px[j] / s) / forgetting
-                    stream[0, at] = keep[i] * keep[j] * (max(moved, SMALLEST) if i == j else moved)
+                    stream[0, at] = shrink[i] * shrink[j] * (max(moved, SMALLEST) if i == j else moved)
         stream[0, EVENTS] += 1.0
         mu = stream[0, MU]
         stream[0, MU] += (y - mu) / stream[0, EVENTS]
@@ -131,26 +131,26 @@ def predict_stack(stream: F64, opinions: F32, clip: float, out: F32) -> None:
     """The blend of `opinions` (n, k) into `out` (n,)."""
     x = np.empty(opinions.shape[1] + 1)
     for k in range(len(out)):
-        base, sigma = look(opinions[k], stream, clip, x)
-        out[k] = base + sigma * blended(stream, x)
+        base, sigma = differences(opinions[k], stream, clip, x)
+        out[k] = base + sigma * weighted_sum(stream, x)
 
 
 class Stack:
-    """Lower errors than any of its experts, at the cost of all of them."""
+    """More accurate than any of its experts, at the cost of all of them."""
 
     kind: Kind = "ratings"
     Parameters = StackParameters
 
     def __init__(self, name: str, parameters: StackParameters, *, seed: int) -> None:
-        """The seed changes nothing: there is nothing random here but in its experts."""
+        """The seed is unused: only the experts are random."""
         self.name, self.parameters = name, parameters
-        p, differences = parameters, len(parameters.experts)  # k - 1 of them, and that of the first from the mean
+        p, differences = parameters, len(parameters.experts)  # k - 1 from the first expert, and its own from the mean
         self.priors = np.array([p.weight_prior] * differences + [p.constant_prior])
         n = len(self.priors)
         covariance = np.diag(self.priors)[np.tril_indices(n)]
         self.stream = Table("stream", [0.0] * (WEIGHTS + n) + covariance.tolist(), dtype=np.float64)
         self.model = (p.forgetting, p.noise, p.clip)
-        self._made: Sequence[OnlineLearner] = ()
+        self._experts: Sequence[OnlineLearner] = ()
 
     @property
     def experts(self) -> Sequence[str]:
@@ -159,7 +159,7 @@ class Stack:
 
     def compose(self, experts: Mapping[str, OnlineLearner]) -> None:
         """See Composed."""
-        self._made = [experts[name] for name in self.experts]
+        self._experts = [experts[name] for name in self.experts]
 
     def probes(self, batch: Batch) -> I32:
         """See Composed; none."""
@@ -177,7 +177,7 @@ class Stack:
     def learn(self, batch: Batch) -> F32:
         """See OnlineLearner; predictions are not clipped."""
         out = np.empty(len(batch), dtype=np.float32)
-        opinions = _side_by_side([batch.opinions[name].predicted for name in self.experts])
+        opinions = _as_columns([batch.opinions[name].predicted for name in self.experts])
         learn_stack(
             self.stream.values, self.stream.touched, opinions, batch.kinds, batch.values, self.priors, self.model, out
         )
@@ -185,20 +185,20 @@ class Stack:
 
     def predict(self, batch: Batch) -> F32:
         """See OnlineLearner; predictions are not clipped."""
-        out = self._blend([expert.predict(batch) for expert in self._made])
+        out = self._blend([expert.predict(batch) for expert in self._experts])
         out[batch.kinds != RATING] = np.nan
         return out
 
     def score(self, user: UserView, items: I32) -> F32:
-        """The predicted ratings, (len(items),), not clipped. Cost: the experts', and 20 ns an item."""
-        return self._blend([expert.score(user, items) for expert in self._made])
+        """The predicted ratings, (len(items),), not clipped. Cost: the experts', plus 20 ns an item."""
+        return self._blend([expert.score(user, items) for expert in self._experts])
 
-    def _blend(self, said: Sequence[F32]) -> F32:
-        out = np.empty(len(said[0]), dtype=np.float32)
-        predict_stack(self.stream.values, _side_by_side(said), self.parameters.clip, out)
+    def _blend(self, predictions: Sequence[F32]) -> F32:
+        out = np.empty(len(predictions[0]), dtype=np.float32)
+        predict_stack(self.stream.values, _as_columns(predictions), self.parameters.clip, out)
         return out
 
 
-def _side_by_side(said: Sequence[F32]) -> F32:
+def _as_columns(predictions: Sequence[F32]) -> F32:
     """(n, k)"""
-    return np.ascontiguousarray(np.array(said, dtype=np.float32).T)
+    return np.ascontiguousarray(np.array(predictions, dtype=np.float32).T)

@@ -1,18 +1,18 @@
 """A blend of click learners with the predicted rating, whose weights are learned from the clicks.
 
-    score of i = w . f(i)                       f_e: what expert e scores, without popularity where it holds some
+    score of i = w . f(i)                       f_e: the score of expert e, minus the popularity in it where it has some
     a click on i, against m items j drawn from the last 4,096 clicks, each with its share q_j of them:
     e_j = exp(w . (f(j) - f(i))) / (m q_j),   pi = 1 / (1 + sum_j e_j),   r = pi / (pi + .001)
     g = pi sum_j e_j (f(j) - f(i)),   H <- l H + (1 - l) H_0 + r (the covariance of f under pi, pi e_j),   w <- w - r H^-1 g
 
-pi estimates the probability of the click among all items by importance sampling; r leaves out clicks that nothing could
-have told: likelihood alone spends the weights on them, and ranks 10% worse. f are the experts' scores just before the
-click (protocols.Probed); an expert that cannot say them keeps the weight that it begins with. Items that the user has
-seen are in none of it. Cost: what m + 1 scores cost each expert for one click in `every`, 2 a click. State: a row of 15
+pi estimates the probability of the click among all items by importance sampling. r discounts clicks that nothing could have
+predicted: pure likelihood would fit the weights to them, and ranks 10% worse. f are the experts' scores just before the
+click (protocols.Probed); an expert that cannot report them keeps its initial weight. Items that the user has already
+seen are left out. Cost: m + 1 scores of each expert for one click in `every`, which is 2 scores a click. State: a row of 15
 numbers and one of 4,096 items.
 
 Bengio, Senecal (2003), Quick training of probabilistic neural nets by importance sampling, AISTATS. Deviation: a Newton
-step with forgetting instead of a gradient's, so that there is no rate to tune and no scale of an expert that matters.
+step with forgetting instead of a gradient step, so that there is no rate to tune and the experts' scales do not matter.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,11 +28,11 @@ from streamer.core.seed import mix64
 from streamer.core.tables import Table
 from streamer.models.skip_gram import has_seen
 
-RING = 4096  # last clicks that others are drawn from
+RING = 4096  # number of last clicks from which the items to compare with are drawn
 RATINGS = "ratings"  # the expert whose scores are ratings
-CLICKED, RANGE, REFUSED, FIRST = range(4)  # columns of the stream; FIRST: where w begins
-FARTHEST = 20.0  # a feature further than this from the clicked item's counts as this far: no click says more
-HOPELESS = 1e-3  # a click of this probability counts half
+CLICKED, RANGE, REFUSED, WEIGHTS = range(4)  # columns of the stream; WEIGHTS: where w begins
+FEATURE_CLIP = 20.0  # differences from the clicked item's features are clipped to this
+HALF_COUNTED = 1e-3  # a click with this probability counts half
 
 
 class ClickBlendParameters(msgspec.Struct, frozen=True):
@@ -41,17 +41,17 @@ class ClickBlendParameters(msgspec.Struct, frozen=True):
     experts: tuple[str, ...] = ("transitions", "skip-gram", RATINGS)
     """Names of learners; `ratings` is the champion for ratings."""
     weights: tuple[float, ...] = (1.0, 0.3, 0.5)
-    """What the experts begin with. The design's measurement."""
+    """Initial weights of the experts. The design's measurement."""
     popularity: tuple[float, ...] = (0.0, 0.75, 0.0)
-    """How much of the log of popularity is in an expert's scores and left out here; that of transitions is enough."""
+    """The factor of log popularity in each expert's scores, which is subtracted: transitions has enough of it."""
     probes: int = 64
-    """m: items that a click is compared with. 16 are too few: the estimate of pi leans on the rarest of them."""
+    """m: items that a click is compared with. 16 are too few: the rarest of them dominate the estimate of pi."""
     every: int = 32
-    """Of how many clicks one is learned from, drawn by the event's key."""
+    """One click in this many is learned from, chosen by the event's key."""
     prior: float = 3000.0
-    """H_0, on its diagonal: what the first weights are worth in evidence, some 300,000 clicks. 1,000 loses 1% on ml-latest-small."""
+    """Diagonal of H_0: the initial weights count as much as the evidence of some 300,000 clicks. 1,000 loses 1% on ml-latest-small."""
     forgetting: float = 0.9999
-    """l: what H keeps at each click that is learned from."""
+    """l: the factor that H keeps at each click that is learned from."""
 
 
 @kernel
@@ -59,9 +59,9 @@ def draw_probes(
     ring: I32, stream: F64, users: I32, items: I32, clicks: F32, keys: U64, every: int, seen_counts: I64, pages: I32,
     page_of: I32, window: int, probes: I32,
 ) -> None:  # fmt: skip
-    """Into `probes` (n, 1 + m): a new item to its user, then items of the ring that are new too; -1 where there is none.
+    """Write to `probes` (n, 1 + m) the clicked item, if it is new to the user, then items of the ring that also are; -1 elsewhere.
 
-    `ring` is a copy, (RING,), and moves on.
+    `ring` is a copy, (RING,), and is advanced.
     """
     clicked = int(stream[0, CLICKED])
     for k in range(len(clicks)):
@@ -81,15 +81,15 @@ def draw_probes(
 
 
 @kernel
-def share_of(met: I32, stream: F64, i: int) -> float:
-    """q_i; an item that is not in the ring counts as half a click. `met` (item rows,): how often an item is in the ring."""
-    count = float(met[i]) if 0 <= i < len(met) else 0.0
+def share_of(in_ring: I32, stream: F64, i: int) -> float:
+    """q_i; an item that is not in the ring counts as half a click. `in_ring` (item rows,): how often an item is in the ring."""
+    count = float(in_ring[i]) if 0 <= i < len(in_ring) else 0.0
     return float((count + 0.5) / (min(stream[0, CLICKED], float(RING)) + 1.0))
 
 
 @kernel
 def solve(h: F64, g: F64) -> F64:
-    """H^-1 g of a symmetric positive H, (n, n), by elimination; both are used up."""
+    """H^-1 g for a symmetric positive definite H, (n, n), by elimination; overwrites both."""
     n = len(g)
     for a in range(n):
         for b in range(a + 1, n):
@@ -106,7 +106,7 @@ def solve(h: F64, g: F64) -> F64:
 
 @kernel
 def feature(score: float, e: int, share: float, ratings: I32, popularity: F64, stream: F64) -> float:
-    """f_e of an item: ratings count in quarters of their range, about a deviation."""
+    """f_e of an item; ratings are divided by a quarter of their range, about a deviation."""
     if ratings[e] == 1:
         return score * 4.0 / stream[0, RANGE] if stream[0, RANGE] > 0.0 else 0.0
     return score - popularity[e] * np.log(share) if popularity[e] != 0.0 else score
@@ -114,12 +114,12 @@ def feature(score: float, e: int, share: float, ratings: I32, popularity: F64, s
 
 @kernel
 def move_weights(stream: F64, d: F64, e: F64, count: int, prior: float, forgetting: float) -> None:
-    """One click: `d` (count, n) are f(j) - f(i), the first of zeros, and `e` (count,) their weights, the first 1."""
+    """One Newton step: `d` (count, n) are f(j) - f(i), with a first row of zeros; `e` (count,) are their weights, the first 1."""
     n = d.shape[1]
-    w, h = stream[0, FIRST : FIRST + n], stream[0, FIRST + n :].reshape(n, n)
+    w, h = stream[0, WEIGHTS : WEIGHTS + n], stream[0, WEIGHTS + n :].reshape(n, n)
     total = e[:count].sum()
     pi = 1.0 / total
-    sure = pi / (pi + HOPELESS)
+    reliability = pi / (pi + HALF_COUNTED)
     g = np.zeros(n)
     for m in range(count):
         for a in range(n):
@@ -129,23 +129,23 @@ def move_weights(stream: F64, d: F64, e: F64, count: int, prior: float, forgetti
             second = 0.0
             for m in range(count):
                 second += e[m] / total * d[m, a] * d[m, b]
-            h[a, b] = forgetting * h[a, b] + sure * (second - g[a] * g[b])
+            h[a, b] = forgetting * h[a, b] + reliability * (second - g[a] * g[b])
         h[a, a] += (1.0 - forgetting) * prior
     move = solve(h.copy(), g)
     if np.isfinite(move.sum()):
         for a in range(n):
-            w[a] -= sure * move[a]
+            w[a] -= reliability * move[a]
     else:
         stream[0, REFUSED] += 1.0
 
 
 @kernel
 def learn_click_blend(
-    stream: F64, stream_touched: U8, ring: I32, ring_touched: U8, met: I32, items: I32, clicks: F32, lows: F32,
+    stream: F64, stream_touched: U8, ring: I32, ring_touched: U8, in_ring: I32, items: I32, clicks: F32, lows: F32,
     highs: F32, probes: I32, scores: F32, ratings: I32, popularity: F64, prior: float, forgetting: float,
 ) -> None:  # fmt: skip
-    """The stream's row is [clicks, range of ratings, refused, w (n,), H (n, n)]; scores (n, events asked about, 1 + m)."""
-    n, at = len(scores), -1
+    """The stream's row is [clicks, range of ratings, refused, w (n,), H (n, n)]; scores (n, events with probes, 1 + m)."""
+    n, asked = len(scores), -1
     d, e = np.empty((probes.shape[1], n)), np.empty(probes.shape[1])
     for k in range(len(clicks)):
         if not np.isfinite(clicks[k]):
@@ -156,56 +156,58 @@ def learn_click_blend(
         width = np.float64(highs[k]) - np.float64(lows[k])
         if np.isfinite(width):
             stream[0, RANGE] = width
-        count, own = 0, share_of(met, stream, items[k])
-        at += probes[k, 0] >= 0
-        for m in range(probes.shape[1] if probes[k, 0] >= 0 and met[items[k]] > 0 else 0):
+        count, own = 0, share_of(in_ring, stream, items[k])
+        asked += probes[k, 0] >= 0
+        for m in range(probes.shape[1] if probes[k, 0] >= 0 and in_ring[items[k]] > 0 else 0):
             j = probes[k, m]
             if j < 0:
                 continue
-            share, z = share_of(met, stream, j), 0.0
+            share, z = share_of(in_ring, stream, j), 0.0
             for a in range(n):
-                there = feature(np.float64(scores[a, at, m]), a, share, ratings, popularity, stream)
-                here = feature(np.float64(scores[a, at, 0]), a, own, ratings, popularity, stream)
-                d[count, a] = min(max(there - here, -FARTHEST), FARTHEST)
-                z += stream[0, FIRST + a] * d[count, a]
+                there = feature(np.float64(scores[a, asked, m]), a, share, ratings, popularity, stream)
+                here = feature(np.float64(scores[a, asked, 0]), a, own, ratings, popularity, stream)
+                d[count, a] = min(max(there - here, -FEATURE_CLIP), FEATURE_CLIP)
+                z += stream[0, WEIGHTS + a] * d[count, a]
             e[count] = np.exp(min(max(z, -50.0), 50.0)) / ((probes.shape[1] - 1) * share) if m > 0 else 1.0
             count += np.isfinite(z)
         if count > 1:
             move_weights(stream, d, e, count, prior, forgetting)
         place = int(stream[0, CLICKED]) % ring.shape[1]
         if ring[0, place] >= 0:
-            met[ring[0, place]] -= 1
+            in_ring[ring[0, place]] -= 1
         ring[0, place] = items[k]
-        met[items[k]] += 1
+        in_ring[items[k]] += 1
         stream[0, CLICKED] += 1.0
         stream_touched[0] = ring_touched[0] = 1
 
 
 @kernel
-def score_click_blend(stream: F64, met: I32, items: I32, scores: F32, ratings: I32, popularity: F64, out: F32) -> None:
-    """w . f of `items` (n,) from the experts' `scores` (experts, n) into `out` (n,); what is no number counts 0."""
+def score_click_blend(
+    stream: F64, in_ring: I32, items: I32, scores: F32, ratings: I32, popularity: F64, out: F32
+) -> None:
+    """w . f of `items` (n,) from the experts' `scores` (experts, n) into `out` (n,); features that are not finite count 0."""
     for k in range(len(items)):
-        share, total = share_of(met, stream, items[k]), 0.0
+        share, total = share_of(in_ring, stream, items[k]), 0.0
         for e in range(len(scores)):
             f = feature(np.float64(scores[e, k]), e, share, ratings, popularity, stream)
-            total += stream[0, FIRST + e] * f if np.isfinite(f) else 0.0
+            total += stream[0, WEIGHTS + e] * f if np.isfinite(f) else 0.0
         out[k] = total
 
 
 class ClickBlend:
-    """The default for clicks."""
+    """The default learner of clicks."""
 
     kind: Kind = "clicks"
     Parameters = ClickBlendParameters
 
     def __init__(self, name: str, parameters: ClickBlendParameters, *, seed: int) -> None:
-        """The seed reaches it through the events' keys."""
+        """The seed acts through the events' keys only."""
         self.name, self.parameters = name, parameters
         n = len(parameters.weights)
         start = [0.0, 0.0, 0.0, *parameters.weights, *(parameters.prior * np.eye(n)).ravel().tolist()]
         self.stream = Table("stream", start, dtype=np.float64)
         self.ring = Table("stream", [-1] * RING, dtype=np.int32)
-        self._met: I32 = np.zeros(0, dtype=np.int32)
+        self._in_ring: I32 = np.zeros(0, dtype=np.int32)
         self._experts: list[OnlineLearner] = []
         self._popularity: F64 = np.array(parameters.popularity)
         self._ratings: I32 = np.array([name == RATINGS for name in parameters.experts], dtype=np.int32)
@@ -224,9 +226,9 @@ class ClickBlend:
         return {"stream": self.stream, "ring": self.ring}
 
     def restored(self) -> None:
-        """See Rebuilt: how often an item is in the ring is counted anew."""
+        """See Rebuilt: counts how often each item is in the ring."""
         ring = self.ring.values[0]
-        self._met = np.bincount(ring[ring >= 0]).astype(np.int32)
+        self._in_ring = np.bincount(ring[ring >= 0]).astype(np.int32)
 
     @property
     def refused(self) -> int:
@@ -234,7 +236,7 @@ class ClickBlend:
         return int(self.stream.values[0, REFUSED])
 
     def probes(self, batch: Batch) -> I32:
-        """See Composed: (n, 1 + m), the item of each event that is learned from and what it is compared with, else -1."""
+        """See Composed: (n, 1 + m), for each event that is learned from its item and those it is compared with, else -1."""
         probes = np.empty((len(batch), 1 + self.parameters.probes), dtype=np.int32)
         seen = batch.seen
         draw_probes(
@@ -247,37 +249,37 @@ class ClickBlend:
         """See OnlineLearner and Composed."""
         self._reserve(int(batch.items.max(initial=-1)) + 1)
         probes = batch.probes
-        said = [batch.opinions[name].scores for name in self.parameters.experts]
+        opinions = [batch.opinions[name].scores for name in self.parameters.experts]
         rows = np.flatnonzero(probes[:, 0] >= 0)  # few
-        scores = np.zeros((len(said), len(rows), probes.shape[1]), dtype=np.float32)
-        for e, one in enumerate(said):
-            if one.shape == probes.shape:
-                scores[e] = one[rows]
+        scores = np.zeros((len(opinions), len(rows), probes.shape[1]), dtype=np.float32)
+        for e, probed in enumerate(opinions):
+            if probed.shape == probes.shape:
+                scores[e] = probed[rows]
         learn_click_blend(
-            self.stream.values, self.stream.touched, self.ring.values, self.ring.touched, self._met, batch.items,
+            self.stream.values, self.stream.touched, self.ring.values, self.ring.touched, self._in_ring, batch.items,
             batch.clicks, batch.lows, batch.highs, probes, scores, self._ratings, self._popularity,
             self.parameters.prior, self.parameters.forgetting,
         )  # fmt: skip
         return self._pooled({name: batch.opinions[name].predicted for name in self.parameters.experts})
 
     def predict(self, batch: Batch) -> F32:
-        """See OnlineLearner; the experts' pooled answer."""
+        """See OnlineLearner; the experts' pooled prediction."""
         return self._pooled({n: e.predict(batch) for n, e in zip(self.experts, self._experts, strict=True)})
 
     def score(self, user: UserView, items: I32) -> F32:
-        """The weighted scores, (len(items),). Cost: what the experts' scores cost."""
+        """The weighted scores, (len(items),). Cost: that of the experts' scores."""
         scores = np.stack([expert.score(user, items) for expert in self._experts])
         out = np.empty(len(items), dtype=np.float32)
-        score_click_blend(self.stream.values, self._met, items, scores, self._ratings, self._popularity, out)
+        score_click_blend(self.stream.values, self._in_ring, items, scores, self._ratings, self._popularity, out)
         return out
 
     def vectors(self) -> Array:
-        """See ItemVectors: those of the first expert that has any; (rows, 0) where none has."""
+        """See ItemVectors: those of the first expert that has vectors, else (rows, 0)."""
         found = [expert.vectors() for expert in self._experts if isinstance(expert, ItemVectors)]
-        return found[0] if found else np.empty((len(self._met), 0), dtype=np.float32)
+        return found[0] if found else np.empty((len(self._in_ring), 0), dtype=np.float32)
 
     def _pooled(self, predicted: Mapping[str, F32]) -> F32:
-        """The click experts' predictions as one: a logarithmic opinion pool of equal shares, (n,)."""
+        """The click experts' predictions in a logarithmic opinion pool with equal shares, (n,)."""
         kinds = [expert.kind for expert in self._experts]
         chosen = [p.astype(np.float64) for p, kind in zip(predicted.values(), kinds, strict=True) if kind == "clicks"]
         odds = [np.log(p / (1.0 - p)) for p in (np.clip(one, 1e-9, 1.0 - 1e-9) for one in chosen)]
@@ -285,7 +287,7 @@ class ClickBlend:
         return pooled
 
     def _reserve(self, rows: int) -> None:
-        if rows > len(self._met):
-            grown = np.zeros(max(rows, 2 * len(self._met)), dtype=np.int32)
-            grown[: len(self._met)] = self._met
-            self._met = grown
+        if rows > len(self._in_ring):
+            grown = np.zeros(max(rows, 2 * len(self._in_ring)), dtype=np.int32)
+            grown[: len(self._in_ring)] = self._in_ring
+            self._in_ring = grown

@@ -1,8 +1,8 @@
-"""The running noise distribution: rows drawn by a weight that moves with every event.
+"""The noise distribution of negative sampling: item rows drawn with weights that change with every event.
 
-A Fenwick tree over item rows: drawing a row and moving a weight cost O(log rows), growing by doubling O(1) an item.
-Weights are integers, so the tree holds exact sums: it is the same whether it grew event by event or was built from the
-stored weights after a restart, and nothing of it needs to be stored.
+A Fenwick tree over item rows: drawing a row and changing a weight cost O(log rows), growth by doubling O(1) an item.
+Weights are integers, so the tree holds exact sums: it is the same whether it was updated event by event or built from the
+stored weights after a restart, so the tree itself is not stored.
 
 Fenwick (1994), A new data structure for cumulative frequency tables, Software: Practice and Experience 24(3).
 """
@@ -12,7 +12,7 @@ import numpy as np
 from streamer.core.arrays import I64, Array
 from streamer.core.kernel import kernel
 
-UNIT = 65536.0  # counts and weights are kept in 1/65,536: 2^63 holds the noise of 10 million items with a million clicks each
+UNIT = 65536.0  # counts and weights are in 1/65,536: 2^63 is enough for 10 million items with a million clicks each
 
 
 @kernel
@@ -23,7 +23,7 @@ def noise_weight(count: int, exponent: float) -> int:
 
 @kernel
 def build_noise(weights: Array) -> I64:
-    """The tree (size + 1,) over weights (rows,), size being the power of two that holds the rows. Cost: O(size)."""
+    """The tree (size + 1,) over weights (rows,); size is the next power of two. Cost: O(size)."""
     size = 1
     while size < len(weights):
         size *= 2
@@ -47,7 +47,7 @@ def add_noise(tree: I64, row: int, weight: int) -> None:
 
 @kernel
 def draw_noise(tree: I64, bits: np.uint64) -> int:
-    """The row that 64 random bits fall on, -1 when all weights are 0. Does not depend on the tree's size."""
+    """The row that 64 random bits select, -1 when all weights are 0. Does not depend on the tree's size."""
     step = len(tree) - 1
     if tree[step] <= 0:
         return -1

@@ -1,13 +1,13 @@
-"""Popularity: how often an item was clicked, of all time or of late.
+"""Popularity: how often an item was clicked, over all time or recently.
 
-    of all time   n_i <- n_i + w
-    of late       n_i <- n_i 2^(-(t - t_i) / h) + w,  t_i <- t      (t: clicks so far, h: half-life in clicks)
-    predicted     n_i / sum_j n_j, the item's share of the clicks before this one
+    all time     n_i <- n_i + w
+    recent       n_i <- n_i 2^(-(t - t_i) / h) + w,  t_i <- t      (t: clicks so far, h: half-life in clicks)
+    prediction   n_i / sum_j n_j, the item's share of the clicks before this one
 
-Only clicks with a weight w above 0 count; whose they were does not matter. A row decays when it is touched or read.
+Only clicks with a weight w above 0 count, whoever made them. A row decays when it is touched or read.
 Cost: O(1) a click. State: one or two float64 an item, the sum, clicks refused.
 
-Popularity is the floor that every other learner of clicks is compared with, and the answer for users without clicks.
+Popularity is the baseline for every other learner of clicks, and the fallback for users without clicks.
 """
 
 from collections.abc import Mapping
@@ -23,19 +23,19 @@ from streamer.core.tables import Table
 
 
 class AllTimeParameters(msgspec.Struct, frozen=True):
-    """Counting has none."""
+    """No parameters."""
 
 
 class RecentParameters(msgspec.Struct, frozen=True):
-    """What recent popularity depends on."""
+    """The decay of recent popularity."""
 
     half_life: float = 5000.0
-    """After how many clicks (of anybody, on anything) a click counts half, in clicks. From the design's measurements."""
+    """Number of clicks, by any user on any item, after which a click counts half. From the design's measurements."""
 
 
 @kernel
 def refuses(item: F64, stream: F64, i: int, weight: float) -> bool:
-    """Whether a click would leave a number that is not finite: its weight, its item's row or the sum is not one."""
+    """Whether to refuse a click because its weight, its item's row or the sum is not finite."""
     if weight == 0.0:
         return False
     return not np.isfinite(weight) or (weight > 0.0 and not np.isfinite(item[i, 0] + item[i, -1] + stream[0, 0]))
@@ -64,7 +64,7 @@ def learn_all_time(
 def learn_recent(
     item: F64, item_touched: U8, stream: F64, stream_touched: U8, items: I32, clicks: F32, half_life: float, out: F32
 ) -> None:
-    """Item rows are [n, t_i]; stream is [sum, refused, t], the sum as it stands at t."""
+    """Item rows are [n, t_i]; stream is [sum, refused, t], with the sum decayed to t."""
     for k in range(len(items)):
         out[k] = np.nan
         i, t = items[k], stream[0, 2]
@@ -92,20 +92,20 @@ def count_recent(item: F64, stream: F64, items: I32, half_life: float, out: F64)
 
 
 def share(counts: F64, total: float, clicks: F32) -> F32:
-    """The counts (n,) as shares of `total`, NaN for what is not a click. Pure."""
+    """The counts (n,) as shares of `total`; NaN for events that are not clicks. Pure."""
     counted = (clicks > 0) & np.isfinite(clicks)
     shares = counts / total if total > 0 else np.zeros(len(counts))
     return np.where(counted, shares, np.nan).astype(np.float32)
 
 
 class Popularity:
-    """Clicks of all time."""
+    """Counts clicks over all time."""
 
     kind: Kind = "clicks"
     Parameters = AllTimeParameters
 
     def __init__(self, name: str, parameters: AllTimeParameters, *, seed: int) -> None:
-        """The seed changes nothing: there is nothing random here."""
+        """The seed is unused: nothing here is random."""
         self.name, self.parameters = name, parameters
         self.item = Table("item", [0.0], dtype=np.float64)  # n
         self.stream = Table("stream", [0.0, 0.0], dtype=np.float64)  # sum, refused
@@ -115,7 +115,7 @@ class Popularity:
         return {"item": self.item, "stream": self.stream}
 
     def learn(self, batch: Batch) -> F32:
-        """See OnlineLearner; each click's item's share before it."""
+        """See OnlineLearner; the item's share of the clicks before this one."""
         out = np.empty(len(batch), dtype=np.float32)
         item, stream = self.item, self.stream
         learn_all_time(item.values, item.touched, stream.values, stream.touched, batch.items, batch.clicks, out)
@@ -131,7 +131,7 @@ class Popularity:
         return int(self.stream.values[0, 1])
 
     def score(self, user: UserView, items: I32) -> F32:
-        """Clicks of each item, (len(items),); the user does not matter."""
+        """Clicks of each item, (len(items),), the same for every user."""
         return self._counts(items).astype(np.float32)
 
     def _counts(self, items: I32) -> F64:
@@ -143,13 +143,13 @@ class Popularity:
 
 
 class RecentPopularity:
-    """Clicks of late."""
+    """Counts clicks with a half-life."""
 
     kind: Kind = "clicks"
     Parameters = RecentParameters
 
     def __init__(self, name: str, parameters: RecentParameters, *, seed: int) -> None:
-        """The seed changes nothing: there is nothing random here."""
+        """The seed is unused: nothing here is random."""
         self.name, self.parameters = name, parameters
         self.item = Table("item", [0.0, 0.0], dtype=np.float64)  # n, t_i
         self.stream = Table("stream", [0.0, 0.0, 0.0], dtype=np.float64)  # sum, refused, t
@@ -159,7 +159,7 @@ class RecentPopularity:
         return {"item": self.item, "stream": self.stream}
 
     def learn(self, batch: Batch) -> F32:
-        """See OnlineLearner; each click's item's share before it."""
+        """See OnlineLearner; the item's share of the clicks before this one."""
         out = np.empty(len(batch), dtype=np.float32)
         item, stream, half_life = self.item, self.stream, self.parameters.half_life
         learn_recent(
@@ -177,7 +177,7 @@ class RecentPopularity:
         return int(self.stream.values[0, 1])
 
     def score(self, user: UserView, items: I32) -> F32:
-        """Decayed clicks of each item, (len(items),); the user does not matter."""
+        """Decayed clicks of each item, (len(items),), the same for every user."""
         return self._counts(items).astype(np.float32)
 
     def _counts(self, items: I32) -> F64:

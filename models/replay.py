@@ -1,8 +1,8 @@
-"""Refits a learner by letting it learn its whole history again, in order, from nothing.
+"""Refits a learner by letting it learn its whole history again, in order, from an empty state.
 
-What comes out is a function of the history alone: whatever is in it no more, of forgotten users among the rest, has left
-no trace; and where nothing is missing it is what there was, to the bit. For counts (popularity, transitions) and filters
-(bias) that is the best fit there is. Cost: what learning costs.
+The result depends on the history alone: events that are no longer in it, such as those of forgotten users, leave no
+trace, and with an unchanged history the result is bit by bit what was there before. For counts (popularity, transitions) and
+filters (bias) no fit is better. Cost: that of learning.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,16 +14,16 @@ from streamer.core.arrays import F32, Array
 from streamer.core.batch import Batch
 from streamer.core.protocols import OnlineLearner
 
-PART = 10_000  # events between two words about progress
+PART = 10_000  # events between two reports of progress
 DAY_MS = 86_400_000.0
 
 
 class ReplayParameters(msgspec.Struct, frozen=True):
-    """None."""
+    """No parameters."""
 
 
 class Replay:
-    """protocols.Trainer for every learner that is not made of others."""
+    """The protocols.Trainer of any learner that is not composed of others."""
 
     Parameters = ReplayParameters
 
@@ -42,7 +42,7 @@ class Replay:
 
 
 def learn_whole(learner: OnlineLearner, history: Batch, on_progress: Callable[[float], None]) -> F32:
-    """Let the learner learn `history` as it would have online; what it predicted, (n,). `told` hears the share done."""
+    """Let the learner learn `history` as it would online; return its predictions (n,). `on_progress` gets the share done."""
     predicted = np.empty(len(history), dtype=np.float32)
     for start in range(0, len(history), PART):
         stop = min(start + PART, len(history))

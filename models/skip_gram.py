@@ -1,19 +1,19 @@
-"""Skip-gram with negative sampling on clicks: a user and its last items against item vectors, one step a click.
+"""Skip-gram with negative sampling on clicks: a user and their last items against item vectors, one step a click.
 
-    h = u + sum_t d^t x_(c_t) / sqrt(sum_t d^2t)                c_0, c_1, ...: what u clicked last, newest first
+    h = u + sum_t d^t x_(c_t) / sqrt(sum_t d^2t)                c_0, c_1, ...: the last clicks of u, newest first
     maximise  log s(h . v_i) + sum_{k negatives j} log s(-h . v_j),    j ~ n_j^.75 / sum n^.75,    s(z) = 1 / (1 + e^-z)
 
-where n is an item's weighted clicks so far. Negatives are never items that the user has seen. The logit h . v_i
-estimates how much likelier i is than under the noise: .75 ln n_i is added to score with it, and the vectors of a user
+where n is an item's weighted clicks so far. Negatives are never items that the user has seen. The logit h . v_i estimates
+the log ratio of the item's probability to that under the noise, so a score adds .75 ln n_i to it. The vectors of a user
 without clicks are 0, which leaves popularity. A dislike (a weight below 0) is one negative step on its item.
 Cost: O((k + window) dim + k (log items + items seen)) a click. State: u float32 (rows, dim) and the last items; v and x
 float32 (rows, 2 dim); n and n^.75 int64 (items, 2); clicks, steps refused.
 
 Mikolov, Sutskever, Chen, Corrado, Dean (2013), Distributed representations of words and phrases and their
 compositionality, NIPS, eq. 4; Le, Mikolov (2014), Distributed representations of sentences and documents, ICML, sec. 2.3
-(a vector of its own beside those of the context); Barkan, Koenigstein (2016), Item2vec, MLSP.
+(a user vector in addition to the context's); Barkan, Koenigstein (2016), Item2vec, MLSP.
 Deviations: the noise follows the counts event by event (see noise.py); the step is constant, as the stream has no end;
-the context is divided by the length of its weights, so that it weighs alike for few and many clicks: without that, steps
+the context is divided by the norm of its weights, so that it counts the same for few and many clicks: without that, steps
 of .15 diverge.
 """
 
@@ -30,10 +30,10 @@ from streamer.core.seed import mix64
 from streamer.core.tables import Side, Table
 from streamer.models.noise import UNIT, add_noise, build_noise, draw_noise, noise_weight
 
-REDRAWS = 4  # draws for each negative wanted, at most
-LARGEST = 1e6  # a longer step, or a logit further out, is refused
-ROWS = 1 << 24  # float32 holds no higher row exactly: later items are no context
-WEIGHT_LARGEST = 1e6  # a click's largest weight in the counts
+REDRAWS = 4  # at most this many draws for each negative wanted
+LARGEST = 1e6  # steps with a logit beyond this are refused
+ROWS = 1 << 24  # float32 holds no higher row number exactly: items from there on are left out of the context
+WEIGHT_LARGEST = 1e6  # larger weights of a click count as this
 
 
 class SkipGramParameters(msgspec.Struct, frozen=True):
@@ -44,22 +44,22 @@ class SkipGramParameters(msgspec.Struct, frozen=True):
     learning_rate: float = 0.15
     """Step of a click of weight 1. The design's measurement; the paper's .025 is for many passes."""
     step_largest: float = 0.6
-    """Step of a click of any weight, at most: that of a purchase, which weighs four clicks."""
+    """Largest step of a click, whatever its weight: that of a purchase, which weighs as much as four clicks."""
     negatives: int = 5
-    """Negatives a click. The paper's 5 to 20 for small data."""
+    """Negatives for each click. The paper uses 5 to 20 for small data."""
     noise_exponent: float = 0.75
-    """Power of the counts that negatives are drawn by, and popularity's weight in a score. The paper's."""
+    """Negatives are drawn in proportion to counts to this power, which is also popularity's weight in a score. The paper's."""
     window: int = 10
-    """A user's last clicks that are context. The design's 20 gain nothing over 10."""
+    """Number of a user's last clicks in the context. The design's 20 gain nothing over 10."""
     decay: float = 0.85
-    """d: what an older click counts of the next newer one. The design's .92 for 20."""
+    """d: the weight of a click relative to the next newer one. The design has .92 for a window of 20."""
     noise: float = 0.1
-    """Standard deviation of an item's first vector: small beside what a few clicks learn."""
+    """Standard deviation of an item's initial vector: small compared with what a few clicks teach."""
 
 
 @kernel
 def has_seen(pages: I32, page_of: I32, u: int, seen: int, window: int, i: int) -> bool:
-    """Whether item i is among the last `window` of the `seen` items that user u had seen: see `batch.Seen`."""
+    """Whether item i is among the last `window` of the `seen` items of user u; see `batch.Seen`."""
     size = pages.shape[1]
     ring = size * page_of.shape[1]
     c = max(0, seen - window)
@@ -68,7 +68,7 @@ def has_seen(pages: I32, page_of: I32, u: int, seen: int, window: int, i: int) -
         last = min(size, first + seen - c)
         page = pages[page_of[u, (c % ring) // size]]
         hits = 0
-        for slot in range(first, last):  # no early end: this way the processor compares many at once
+        for slot in range(first, last):  # no early exit, so that the processor compares many at once
             hits += page[slot] == i
         if hits > 0:
             return True
@@ -78,7 +78,7 @@ def has_seen(pages: I32, page_of: I32, u: int, seen: int, window: int, i: int) -
 
 @kernel
 def logit(h: Array, v: Array) -> float:
-    """h . v in float64 over the first len(h) entries of v; four sums at once, which the processor overlaps."""
+    """h . v in float64 over the first len(h) entries of v, as four partial sums that the processor computes at once."""
     a = b = c = d = 0.0
     whole = len(h) - len(h) % 4
     for j in range(0, whole, 4):
@@ -92,10 +92,10 @@ def logit(h: Array, v: Array) -> float:
 
 
 @kernel
-def look_at(u: Array, item: Array, decay: float, h: F64, context: I32, shares: F64) -> int:
-    """h, the user's vector and its context's; the context's item rows and their shares; how many there are.
+def hidden_vector(u: Array, item: Array, decay: float, h: F64, context: I32, shares: F64) -> int:
+    """Write h, the context's item rows and their weights to `h`, `context` and `shares`; return the number of context items.
 
-    A user's row is u and the last items, newest first, -1 where there is none: float32 holds rows up to 2^24 exactly.
+    A user's row is [u, the last item rows, newest first, -1 where there is none]: float32 holds them exactly up to 2^24.
     """
     dim, count, squares, weight = len(h), 0, 0.0, 1.0
     for t in range(len(u) - dim):
@@ -116,8 +116,8 @@ def look_at(u: Array, item: Array, decay: float, h: F64, context: I32, shares: F
 
 
 @kernel
-def note_item(u: Array, dim: int, i: int, weight: float) -> None:
-    """Put i first among the user's last items, or take a disliked one out."""
+def record_item(u: Array, dim: int, i: int, weight: float) -> None:
+    """Move or insert i at the front of the user's last items; for a dislike, remove it."""
     place = len(u) - 1
     for t in range(dim, len(u)):
         if u[t] == i:
@@ -135,10 +135,10 @@ def note_item(u: Array, dim: int, i: int, weight: float) -> None:
 
 @kernel
 def step_item(h: Array, v: Array, label: float, rate: float, move: F64) -> bool:
-    """One logistic step of item vector v towards `label`; adds what h's parts are to move by to `move`. False: refused."""
+    """One logistic step of item vector v towards `label`; adds the step of h's parts to `move`. Returns False for a refused step."""
     x = logit(h, v)
     g = rate * (label - 1.0 / (1.0 + np.exp(-x)))
-    if not abs(x) < LARGEST:  # NaN is not below
+    if not abs(x) < LARGEST:  # also refuses NaN
         return False
     for j in range(len(h)):
         move[j] += g * np.float64(v[j])
@@ -148,7 +148,7 @@ def step_item(h: Array, v: Array, label: float, rate: float, move: F64) -> bool:
 
 @kernel
 def score_item(h: F64, item: Array, noise: I64, i: int, exponent: float) -> float:
-    """Logit plus exponent times the log of the clicks; an item without clicks counts the least click."""
+    """Logit plus exponent times the log of the clicks; an item without clicks counts as 1/UNIT of a click."""
     z, n = 0.0, 1.0
     if 0 <= i < min(len(item), len(noise)) and noise[i, 0] > 0:
         z, n = logit(h, item[i]), float(noise[i, 0])
@@ -179,7 +179,7 @@ def learn_skip_gram(
     out: F32,
     scores: F32,
 ) -> None:
-    """Noise rows are [n, n^.75] in 1 / UNIT; stream is [clicks, refused]; rates as in `SkipGram.rates`."""
+    """Noise rows are [n, n^.75] in 1 / UNIT; stream is [clicks, refused]; `rates` as in `SkipGram.rates`, `probes` as in protocols.Probed."""
     learning_rate, step_largest, negatives, exponent, decay, dim = rates
     move, h = np.empty(dim, dtype=np.float64), np.empty(dim, dtype=np.float64)
     context = np.empty(user.shape[1] - dim, dtype=np.int32)
@@ -187,24 +187,24 @@ def learn_skip_gram(
     for k in range(len(clicks)):
         out[k] = np.nan
         weight = np.float64(clicks[k])
-        mine = weight != 0.0 and np.isfinite(weight)
+        is_click = weight != 0.0 and np.isfinite(weight)
         if not np.isfinite(weight):
             stream[0, 1] += 1.0
             stream_touched[0] = 1
         asked = probes.shape[1] > 0 and probes[k, 0] >= 0
-        if not mine and not asked:
+        if not is_click and not asked:
             continue
         u, i = users[k], items[k]
-        last = look_at(user[u], item, decay, h, context, shares)
+        last = hidden_vector(user[u], item, decay, h, context, shares)
         for m in range(probes.shape[1] if asked else 0):
             j = probes[k, m]
             scores[k, m] = np.nan if j < 0 else score_item(h, item, noise, j, exponent)
-        if not mine:
+        if not is_click:
             continue
         rate = min(learning_rate * abs(weight), step_largest)
         stream_touched[0] = 1
         if weight > 0:
-            z = logit(h, item[i]) if noise[i, 0] > 0 else 0.0  # a new item's first vector is no opinion
+            z = logit(h, item[i]) if noise[i, 0] > 0 else 0.0  # a new item's vector is only noise
             out[k] = 1.0 / (1.0 + np.exp(-z))
         move[:] = 0.0
         if step_item(h, item[i], 1.0 if weight > 0 else 0.0, rate, move):
@@ -230,7 +230,7 @@ def learn_skip_gram(
             for j in range(dim):
                 x[j] = np.float64(x[j]) + share * move[j]
             item_touched[context[t]] = 1
-        note_item(user[u], dim, i, weight)
+        record_item(user[u], dim, i, weight)
         user_touched[u] = 1
         if weight > 0:
             noise[i, 0] += np.int64(np.floor(UNIT * min(weight, WEIGHT_LARGEST) + 0.5))
@@ -246,7 +246,7 @@ def predict_skip_gram(
     user: Array, item: Array, noise: I64, users: I32, items: I32, clicks: F32,
     rates: tuple[float, float, int, float, float, int], out: F32,
 ) -> None:  # fmt: skip
-    """s(h . v) of pairs of rows into `out` (n,), .5 where a side is unknown, NaN where the event is not a click."""
+    """s(h . v) of pairs of rows into `out` (n,); .5 where a side is unseen, NaN for events that are not clicks."""
     decay, dim = rates[4], rates[5]
     h = np.empty(dim, dtype=np.float64)
     context = np.empty(user.shape[1] - dim, dtype=np.int32)
@@ -254,7 +254,7 @@ def predict_skip_gram(
     for k in range(len(items)):
         u, i, z = users[k], items[k], 0.0
         if 0 <= u < len(user) and 0 <= i < min(len(item), len(noise)) and noise[i, 0] > 0:
-            look_at(user[u], item, decay, h, context, shares)
+            hidden_vector(user[u], item, decay, h, context, shares)
             z = logit(h, item[i])
         out[k] = 1.0 / (1.0 + np.exp(-z)) if clicks[k] > 0 and np.isfinite(clicks[k]) else np.nan
 
@@ -263,23 +263,23 @@ def predict_skip_gram(
 def score_skip_gram(
     u: Array, item: Array, noise: I64, items: I32, rates: tuple[float, float, int, float, float, int], out: F32
 ) -> None:
-    """Logit plus exponent times the log of the clicks into `out` (n,); an item without clicks counts the least click."""
+    """`score_item` of `items` (n,) into `out` (n,), for the user with row u."""
     exponent, decay, dim = rates[3], rates[4], rates[5]
     h = np.empty(dim, dtype=np.float64)
     context = np.empty(len(u) - dim, dtype=np.int32)
-    look_at(u, item, decay, h, context, np.empty(len(context), dtype=np.float64))
+    hidden_vector(u, item, decay, h, context, np.empty(len(context), dtype=np.float64))
     for k in range(len(items)):
         out[k] = score_item(h, item, noise, items[k], exponent)
 
 
 class SkipGram:
-    """The learner of clicks that the rest is built around."""
+    """Learns user and item vectors from clicks."""
 
     kind: Kind = "clicks"
     Parameters = SkipGramParameters
 
     def __init__(self, name: str, parameters: SkipGramParameters, *, seed: int) -> None:
-        """The seed reaches items through their rows' keys, and negatives through the events' keys."""
+        """The seed acts through the keys of item rows (initial vectors) and of events (negatives)."""
         self.name, self.parameters = name, parameters
         p, zeros = parameters, [0.0] * parameters.dim
         self.user = Table("user", zeros + [-1.0] * p.window)  # u, the last items
@@ -299,7 +299,7 @@ class SkipGram:
         return {"user": self.user, "item": self.item, "noise": self.noise, "stream": self.stream}
 
     def restored(self) -> None:
-        """See Rebuilt: the tree is built anew from the stored weights when it is next needed."""
+        """See Rebuilt: the tree is rebuilt from the stored weights when it is next needed."""
         self._tree = np.zeros(1, dtype=np.int64)
 
     def learn(self, batch: Batch) -> F32:
@@ -310,17 +310,17 @@ class SkipGram:
         """See Probed."""
         if len(self._tree) <= len(self.noise.values):
             self._tree = build_noise(self.noise.values[:, 1])
-        said = Opinion(np.empty(len(batch), dtype=np.float32), np.empty(probes.shape, dtype=np.float32))
+        opinion = Opinion(np.empty(len(batch), dtype=np.float32), np.empty(probes.shape, dtype=np.float32))
         user, item, noise, stream, seen = self.user, self.item, self.noise, self.stream, batch.seen
         learn_skip_gram(
             user.values, user.touched, item.values, item.touched, noise.values, noise.touched, self._tree,
             stream.values, stream.touched, batch.users, batch.items, batch.clicks, batch.keys, batch.seen_counts,
-            seen.pages, seen.page_of, seen.window, probes, self.rates, *said,
+            seen.pages, seen.page_of, seen.window, probes, self.rates, *opinion,
         )  # fmt: skip
-        return said
+        return opinion
 
     def predict(self, batch: Batch) -> F32:
-        """See OnlineLearner; .5 where nothing is known."""
+        """See OnlineLearner; .5 where a side is unseen."""
         out = np.empty(len(batch), dtype=np.float32)
         user, item, noise = self.user.values, self.item.values, self.noise.values
         predict_skip_gram(user, item, noise, batch.users, batch.items, batch.clicks, self.rates, out)
@@ -329,19 +329,19 @@ class SkipGram:
     def score(self, user: UserView, items: I32) -> F32:
         """Log odds against the noise plus the log of the noise, (len(items),)."""
         out = np.empty(len(items), dtype=np.float32)
-        u = np.array(user.rows[self.name])  # a copy: a read-only row would compile the kernel once more
+        u = np.array(user.rows[self.name])  # a copy: a read-only row would compile the kernel again
         score_skip_gram(u, self.item.values, self.noise.values, items, self.rates, out)
         return out
 
     def norms(self, side: Side, rows: I32) -> F64:
-        """See Watched: of users u, of items v and x together. Items begin at noise sqrt(dim)."""
+        """See Watched: of users u, of items v and x together. Items start at noise sqrt(dim)."""
         values = self.user.values[:, : self.parameters.dim] if side == "user" else self.item.values
         return np.asarray(np.linalg.norm(values[rows].astype(np.float64), axis=1))
 
     def widths(self, side: Side, rows: I32) -> Mapping[str, F64]:
-        """See Watched: descent has no posterior."""
+        """See Watched: none, as gradient descent has no posterior."""
         return {}
 
     def vectors(self) -> Array:
-        """See ItemVectors: v, which is near for items that are clicked by the same users."""
+        """See ItemVectors: v, which is similar for items that the same users click."""
         return self.item.values[:, : self.parameters.dim]

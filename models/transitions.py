@@ -1,18 +1,18 @@
-"""Transitions: what people click after what, counted.
+"""Transitions: counts of which items people click after which.
 
-    P(i | c)  = (n_ci + m s_i) / (n_c + m)                      s_i: the item's share of the clicks of late
-    P(i | u)  = sum_t d^t P(i | c_t) / sum_t d^t                c_0, c_1, ...: what u clicked last, newest first
+    P(i | c)  = (n_ci + m s_i) / (n_c + m)                      s_i: the item's share of recent clicks
+    P(i | u)  = sum_t d^t P(i | c_t) / sum_t d^t                c_0, c_1, ...: the last clicks of u, newest first
     learning  n_(c_t)i += w d^t,  n_i(c_t) += b w d^t           for a click of weight w, b backwards
 
-and n_c is the sum of n_c. A user without clicks gets s. Each item keeps the `successors` that count most, by Space-Saving:
-an item that is not in a full list takes the place and the count of the least, so that what came lately stays in. A
-dislike (a weight below 0) takes its weight from the same counts, down to 0. Counts are whole numbers of 1/1,024, so that
-the processor compares eight at once; a list whose sum passes 2^19 clicks is halved.
+where n_c is the sum of n_ci over i. For a user without clicks the prediction is s. Each item keeps a list of its most frequent
+`successors` by Space-Saving: an item that is not in a full list replaces the one with the smallest count and takes over that
+count, so that recent items stay. A dislike (a weight below 0) subtracts its weight from the same counts, down to 0. Counts are
+integers in 1/1,024, so that the processor compares eight at once; a list whose sum passes 2^19 clicks is halved.
 Cost: O(window successors) a click, about 1 us. State: 4 (2 successors + 1) bytes an item, 1 KB, and 16 of popularity;
 4 window bytes a user.
 
 Metwally, Agrawal, El Abbadi (2005), Efficient computation of frequent and top-k elements in data streams, ICDT. Deviation:
-weights instead of ones. On ml-latest-small lists of 128 rank better than unbounded ones, as they forget.
+weights instead of counts of 1. On ml-latest-small lists of 128 rank better than unbounded ones, because they forget.
 """
 
 from collections.abc import Mapping
@@ -27,61 +27,61 @@ from streamer.core.protocols import Kind
 from streamer.core.tables import Table
 
 UNIT = 1024  # counts are kept in 1/1,024
-FULL = 524288.0  # clicks: a larger sum is halved, so that sums stay below 2^31
+SUM_LARGEST = 524288.0  # clicks: a list with a larger sum is halved, so that sums stay below 2^31
 REFUSED = 2  # column of the stream
-LEAST = 1e-3  # clicks that an item without any counts as, so that every score is a number
+COUNT_SMALLEST = 1e-3  # clicks that an item without any counts as, so that every score is finite
 
 
 class TransitionsParameters(msgspec.Struct, frozen=True):
-    """Lists and decays."""
+    """Sizes of lists, and decays."""
 
     successors: int = 128
-    """Items in an item's list. 96 to 256 all rank alike on ml-latest-small; 64 loses 3%."""
+    """Length of an item's list. 96 to 256 rank alike on ml-latest-small; 64 loses 3%."""
     window: int = 10
-    """A user's last clicks that count. The design's measurement."""
+    """Number of a user's last clicks that are used. The design's measurement."""
     decay: float = 0.85
-    """What an older click counts of the next newer one. Between .8 and .9 all gain alike."""
+    """d: the weight of a click relative to the next newer one. .8 to .9 gain alike."""
     backwards: float = 0.5
-    """What the way back counts. The design's measurement."""
+    """b: the weight of a transition in the reverse direction. The design's measurement."""
     pseudo_counts: float = 20.0
-    """m: clicks that popularity counts for in a list. The design's measurement."""
+    """m: the weight of popularity in a list, in clicks. The design's measurement."""
     half_life: float = 5000.0
-    """After how many clicks (of anybody, on anything) a click counts half in popularity. As for popularity-recent."""
+    """Number of clicks, by any user on any item, after which a click counts half in popularity. As for popularity-recent."""
 
 
 @kernel
-def place_of(row: I32, i: int) -> int:
-    """Where i stands last in a row, -1: nowhere."""
-    place = -1
-    for n in range(len(row)):  # no early end: this way the processor compares many at once
-        place = max(place, n if row[n] == i else -1)
-    return place
+def position_of(row: I32, i: int) -> int:
+    """The last position of i in a row, -1 where it is absent."""
+    position = -1
+    for n in range(len(row)):  # no early exit, so that the processor compares many at once
+        position = max(position, n if row[n] == i else -1)
+    return position
 
 
 @kernel
-def count_of(row: I32, place: int) -> float:
-    """The clicks that a list has at a place, 0 for -1."""
-    return row[1 + (len(row) >> 1) + place] / UNIT if place >= 0 else 0.0
+def count_of(row: I32, position: int) -> float:
+    """The clicks at a position of a list, 0 for position -1."""
+    return row[1 + (len(row) >> 1) + position] / UNIT if position >= 0 else 0.0
 
 
 @kernel
-def add_successor(row: I32, place: int, i: int, clicks: float) -> None:
-    """Count i, which stands at `place`, in a list: [sum, item, ..., count, ...]. Clicks below 0 take away what is there."""
+def add_successor(row: I32, position: int, i: int, clicks: float) -> None:
+    """Add `clicks` to item i, which is at `position` (-1: absent) of a list [sum, item, ..., count, ...]. No count falls below 0."""
     size = len(row) >> 1
     items, counts = row[1 : 1 + size], row[1 + size :]
     units = int(np.floor(UNIT * clicks + 0.5))
-    if place < 0:
+    if position < 0:
         if units <= 0:
             return
         least = counts[0]
         for n in range(size):
             least = min(least, counts[n])
-        place = place_of(counts, least)
-        items[place] = i
-    units = max(units, -counts[place])
-    counts[place] += units
+        position = position_of(counts, least)
+        items[position] = i
+    units = max(units, -counts[position])
+    counts[position] += units
     row[0] += units
-    if row[0] > UNIT * FULL:
+    if row[0] > UNIT * SUM_LARGEST:
         row[0] = 0
         for n in range(size):
             counts[n] >>= 1
@@ -90,45 +90,47 @@ def add_successor(row: I32, place: int, i: int, clicks: float) -> None:
 
 @kernel
 def share_of(popularity: F64, stream: F64, i: int, half_life: float) -> float:
-    """s_i; popularity rows are [n, t], as of click t; the stream's is [sum, clicks, refused]."""
+    """s_i; popularity rows are [n, t], n decayed to click t; the stream's row is [sum, clicks, refused]."""
     n = 0.0
     if 0 <= i < len(popularity):
         n = popularity[i, 0] * 2.0 ** ((popularity[i, 1] - stream[0, 1]) / half_life)
-    return float((n if n > LEAST else LEAST) / max(stream[0, 0], LEAST))  # NaN is not above
+    return float((n if n > COUNT_SMALLEST else COUNT_SMALLEST) / max(stream[0, 0], COUNT_SMALLEST))  # also replaces NaN
 
 
 @kernel
 def probability(
-    context: I32, lists: I32, share: float, i: int, decay: float, pseudo_counts: float, places: I32
+    context: I32, lists: I32, share: float, i: int, decay: float, pseudo_counts: float, positions: I32
 ) -> float:
-    """P(i | u); into `places` (window,) goes where i stands in the context's lists."""
+    """P(i | u); writes the positions of i in the context's lists to `positions` (window,)."""
     total, weights, weight = 0.0, 0.0, 1.0
     half = lists.shape[1] >> 1
     for t in range(len(context)):
         c = context[t]
         if c < 0:
             break
-        places[t] = place_of(lists[c, 1 : 1 + half], i)
-        total += weight * (count_of(lists[c], places[t]) + pseudo_counts * share) / (lists[c, 0] / UNIT + pseudo_counts)
+        positions[t] = position_of(lists[c, 1 : 1 + half], i)
+        total += (
+            weight * (count_of(lists[c], positions[t]) + pseudo_counts * share) / (lists[c, 0] / UNIT + pseudo_counts)
+        )
         weights += weight
         weight *= decay
     return total / weights if weights > 0.0 else share
 
 
 @kernel
-def note_click(context: I32, i: int, weight: float) -> None:
-    """Put i first among the last clicks, or take a disliked one out."""
-    place = len(context) - 1
+def record_click(context: I32, i: int, weight: float) -> None:
+    """Move or insert i at the front of the last clicks; for a dislike, remove it."""
+    position = len(context) - 1
     for t in range(len(context)):
         if context[t] == i:
-            place = t
+            position = t
             break
     if weight > 0.0:
-        for t in range(place, 0, -1):
+        for t in range(position, 0, -1):
             context[t] = context[t - 1]
         context[0] = i
-    elif context[place] == i:
-        for t in range(place, len(context) - 1):
+    elif context[position] == i:
+        for t in range(position, len(context) - 1):
             context[t] = context[t + 1]
         context[len(context) - 1] = -1
 
@@ -151,9 +153,9 @@ def learn_transitions(
     out: F32,
     scores: F32,
 ) -> None:
-    """Predict, then count, click by click; `constants` as in `Transitions.constants`, probes as in protocols.Probed."""
+    """Predict, then count, click by click; `constants` as in `Transitions.constants`, `probes` as in protocols.Probed."""
     decay, backwards, pseudo_counts, half_life = constants
-    half, places = lists.shape[1] >> 1, np.empty(user.shape[1], dtype=np.int32)
+    half, positions = lists.shape[1] >> 1, np.empty(user.shape[1], dtype=np.int32)
     for k in range(len(clicks)):
         u, i, weight, context = users[k], items[k], float(clicks[k]), user[users[k]]
         for m in range(probes.shape[1] if probes.shape[1] and probes[k, 0] >= 0 else 0):
@@ -161,7 +163,7 @@ def learn_transitions(
             scores[k, m] = np.nan
             if j >= 0:
                 share = share_of(popularity, stream, j, half_life)
-                scores[k, m] = np.log(probability(context, lists, share, j, decay, pseudo_counts, places))
+                scores[k, m] = np.log(probability(context, lists, share, j, decay, pseudo_counts, positions))
         out[k] = np.nan
         if not np.isfinite(weight) or not np.isfinite(popularity[i, 0]):
             stream[0, REFUSED] += 1.0
@@ -169,19 +171,19 @@ def learn_transitions(
         if weight == 0.0 or not np.isfinite(weight):
             continue
         share = share_of(popularity, stream, i, half_life)
-        p = probability(context, lists, share, i, decay, pseudo_counts, places)
+        p = probability(context, lists, share, i, decay, pseudo_counts, positions)
         out[k] = min(p, 1.0) if weight > 0.0 else np.nan
-        step = weight = min(max(weight, -FULL), FULL)
+        step = weight = min(max(weight, -SUM_LARGEST), SUM_LARGEST)
         for t in range(len(context)):
             c = context[t]
             if c < 0:
                 break
             if c != i:
-                add_successor(lists[c], places[t], i, step)
-                add_successor(lists[i], place_of(lists[i, 1 : 1 + half], c), c, backwards * step)
+                add_successor(lists[c], positions[t], i, step)
+                add_successor(lists[i], position_of(lists[i, 1 : 1 + half], c), c, backwards * step)
                 lists_touched[c] = lists_touched[i] = 1
             step *= decay
-        note_click(context, i, weight)
+        record_click(context, i, weight)
         user_touched[u] = 1
         if weight > 0.0 and np.isfinite(popularity[i, 0]):
             t = stream[0, 1]
@@ -204,13 +206,13 @@ def predict_transitions(
     constants: tuple[float, float, float, float],
     out: F32,
 ) -> None:
-    """P(i | u) of pairs of rows into `out` (n,), s_i where the user is unknown, NaN where the event is not a click."""
+    """P(i | u) of pairs of rows into `out` (n,); s_i for an unseen user, NaN for events that are not clicks."""
     decay, _, pseudo_counts, half_life = constants
-    nobody, places = np.full(user.shape[1], -1, dtype=np.int32), np.empty(user.shape[1], dtype=np.int32)
+    new_user, positions = np.full(user.shape[1], -1, dtype=np.int32), np.empty(user.shape[1], dtype=np.int32)
     for k in range(len(items)):
-        context = user[users[k]] if 0 <= users[k] < len(user) else nobody
+        context = user[users[k]] if 0 <= users[k] < len(user) else new_user
         share = share_of(popularity, stream, items[k], half_life)
-        p = probability(context, lists, share, items[k], decay, pseudo_counts, places)
+        p = probability(context, lists, share, items[k], decay, pseudo_counts, positions)
         out[k] = min(p, 1.0) if clicks[k] > 0 and np.isfinite(clicks[k]) else np.nan
 
 
@@ -224,7 +226,7 @@ def score_transitions(
     constants: tuple[float, float, float, float],
     out: F32,
 ) -> None:
-    """ln P(i | u) into `out` (n,): the lists of the last clicks are added up once for all items."""
+    """ln P(i | u) into `out` (n,); the lists of the last clicks are summed once for all items."""
     decay, _, pseudo_counts, half_life = constants
     counted, half = np.zeros(len(lists)), lists.shape[1] >> 1
     rest, weights, weight = 0.0, 0.0, 1.0
@@ -250,13 +252,13 @@ def score_transitions(
 
 
 class Transitions:
-    """What is clicked after what."""
+    """Scores items by what users clicked just before."""
 
     kind: Kind = "clicks"
     Parameters = TransitionsParameters
 
     def __init__(self, name: str, parameters: TransitionsParameters, *, seed: int) -> None:
-        """The seed changes nothing: there is nothing random here."""
+        """The seed is unused: nothing here is random."""
         self.name, self.parameters = name, parameters
         p = parameters
         self.user = Table("user", [-1] * p.window, dtype=np.int32)  # item rows, newest first
@@ -280,28 +282,28 @@ class Transitions:
 
     def learn_probed(self, batch: Batch, probes: I32) -> Opinion:
         """See Probed."""
-        said = Opinion(np.empty(len(batch), dtype=np.float32), np.empty(probes.shape, dtype=np.float32))
+        opinion = Opinion(np.empty(len(batch), dtype=np.float32), np.empty(probes.shape, dtype=np.float32))
         user, lists, popularity, stream = self.user, self.lists, self.popularity, self.stream
         learn_transitions(
             user.values, user.touched, lists.values, lists.touched, popularity.values, popularity.touched,
-            stream.values, stream.touched, batch.users, batch.items, batch.clicks, probes, self.constants, *said,
+            stream.values, stream.touched, batch.users, batch.items, batch.clicks, probes, self.constants, *opinion,
         )  # fmt: skip
-        return said
+        return opinion
 
     def predict(self, batch: Batch) -> F32:
-        """See OnlineLearner; popularity where the user is unknown."""
+        """See OnlineLearner; recent popularity for an unseen user."""
         out = np.empty(len(batch), dtype=np.float32)
         predict_transitions(
-            self.user.values, *self._known(), batch.users, batch.items, batch.clicks, self.constants, out
+            self.user.values, *self._kernel_tables(), batch.users, batch.items, batch.clicks, self.constants, out
         )  # fmt: skip
         return out
 
     def score(self, user: UserView, items: I32) -> F32:
         """ln P(i | u), (len(items),). Cost: O(len(items) + window successors)."""
         out = np.empty(len(items), dtype=np.float32)
-        context = np.array(user.rows[self.name])  # a copy: a read-only row would compile the kernel once more
-        score_transitions(context, *self._known(), items, self.constants, out)
+        context = np.array(user.rows[self.name])  # a copy: a read-only row would compile the kernel again
+        score_transitions(context, *self._kernel_tables(), items, self.constants, out)
         return out
 
-    def _known(self) -> tuple[I32, F64, F64]:
+    def _kernel_tables(self) -> tuple[I32, F64, F64]:
         return self.lists.values, self.popularity.values, self.stream.values

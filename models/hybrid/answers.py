@@ -1,6 +1,6 @@
-"""The kernels with which the Bayesian hybrid answers about one user; the rows stand in bayesian_hybrid_rows.py.
+"""The kernels that score, condition and estimate uncertainty for one user of the Bayesian hybrid; rows.py describes the rows.
 
-The user's row is a copy that was begun: one without events has the weights that a new user begins with.
+The user's row is a copy. One without events already holds the weights that a new user starts with.
 """
 
 import numpy as np
@@ -8,23 +8,23 @@ import numpy as np
 from streamer.core.arrays import F32, F64, I32, U64, Array
 from streamer.core.batch import CATEGORIES
 from streamer.core.kernel import kernel
-from streamer.models.hybrid.kernel import doubt, expected, let_pass, move_user, noise_of
+from streamer.models.hybrid.kernel import advance_time, expected, item_variance, move_user, noise_of
 from streamer.models.hybrid.rows import (
+    BETA,
     BIAS,
     CONSENSUS,
     FIXED,
-    LEARNED,
     MU,
     POPULARITY,
     SESSION,
     Model,
     deviation,
-    look,
-    place,
-    ponder,
-    spread,
-    stance,
-    vagueness,
+    effective_item,
+    look_at_category,
+    look_at_item,
+    preference_deviations,
+    preference_variance,
+    user_variance,
 )
 
 
@@ -33,41 +33,41 @@ def score_hybrid(
     user: Array,
     item: Array,
     stream: F64,
-    alike: Array,
-    words: U64,
+    set_sums: Array,
+    category_words: U64,
     sets: I32,
     representatives: I32,
     items: I32,
-    nothing: Array,
+    new_item: Array,
     model: Model,
     out: F32,
 ) -> None:
-    """What a user would rate `items`, within the last session, into `out` (n,): all of w but q is summed up beforehand."""
+    """Predict a user's ratings of `items` within the last session, into `out` (n,). Categories are summed up once for all items."""
     dim, first = model.dim, FIXED + model.dim
     fade = model.fade if user[len(user) - 1] > 0 else 0.0
     consensus, popularity = 1.0 + np.float64(user[CONSENSUS]), np.float64(user[POPULARITY])
     own = np.float64(user[BIAS]) + fade * np.float64(user[SESSION])
-    liking = np.empty(model.known)
+    category_scores = np.empty(model.known)
     for number in range(model.known):
-        liking[number] = consensus * stream[0, LEARNED + number]
+        category_scores[number] = consensus * stream[0, BETA + number]
         if number < model.categories:
-            liking[number] += np.float64(user[first + number])
-        row = LEARNED + model.known + number * dim
+            category_scores[number] += np.float64(user[first + number])
+        row = BETA + model.known + number * dim
         for j in range(dim):
-            liking[number] += np.float64(user[FIXED + j]) * stream[0, row + j]
+            category_scores[number] += np.float64(user[FIXED + j]) * stream[0, row + j]
     mu, sigma = stream[0, MU], deviation(stream)
-    bed = np.empty(item.shape[1], item.dtype)
+    effective = np.empty(item.shape[1], item.dtype)
     for k in range(len(items)):
-        i = item[items[k]] if 0 <= items[k] < len(item) else nothing
+        i = item[items[k]] if 0 <= items[k] < len(item) else new_item
         if i[2 * dim + 2] == 0:
-            place(i, items[k], alike, sets, representatives, model, bed)
-            i = bed
+            effective_item(i, items[k], set_sums, sets, representatives, model, effective)
+            i = effective
         total, count = 0.0, 0
-        for half in range(words.shape[1] if 0 <= items[k] < len(words) else 0):
-            rest, number = words[items[k], half], 64 * half
+        for word in range(category_words.shape[1] if 0 <= items[k] < len(category_words) else 0):
+            rest, number = category_words[items[k], word], 64 * word
             while rest != np.uint64(0) and number < model.known:
                 if rest & np.uint64(1):
-                    total += liking[number]
+                    total += category_scores[number]
                     count += 1
                 rest >>= np.uint64(1)
                 number += 1
@@ -79,29 +79,35 @@ def score_hybrid(
 
 
 @kernel
-def doubt_hybrid(
+def uncertainty_hybrid(
     user: Array,
     item: Array,
     stream: F64,
-    alike: Array,
-    words: U64,
+    set_sums: Array,
+    category_words: U64,
     sets: I32,
     representatives: I32,
     items: I32,
-    nothing: Array,
+    new_item: Array,
     model: Model,
     out: F32,
 ) -> None:
-    """The standard deviation of what `score_hybrid` answers, into `out` (n,)."""
+    """Write the standard deviations of the predictions of `score_hybrid` to `out` (n,)."""
     n, most = FIXED + model.dim + model.categories, FIXED + model.dim + CATEGORIES
     x, px, at = np.zeros(most), np.zeros(n), np.zeros(most, dtype=np.int32)
     sigma, i = deviation(stream), np.empty(item.shape[1], item.dtype)
     for k in range(len(items)):
-        place(
-            item[items[k]] if 0 <= items[k] < len(item) else nothing, items[k], alike, sets, representatives, model, i
+        effective_item(
+            item[items[k]] if 0 <= items[k] < len(item) else new_item,
+            items[k],
+            set_sums,
+            sets,
+            representatives,
+            model,
+            i,
         )
-        count, _ = look(i, words, items[k], stream, model, x, at)
-        out[k] = sigma * np.sqrt(spread(user, n, x, at, count, px) + doubt(user, i, model))
+        count, _ = look_at_item(i, category_words, items[k], stream, model, x, at)
+        out[k] = sigma * np.sqrt(user_variance(user, n, x, at, count, px) + item_variance(user, i, model))
 
 
 @kernel
@@ -109,38 +115,44 @@ def condition_hybrid(
     user: Array,
     item: Array,
     stream: F64,
-    alike: Array,
-    words: U64,
+    set_sums: Array,
+    category_words: U64,
     sets: I32,
     representatives: I32,
     numbers: I32,
-    liked: F64,
+    stated_ratings: F64,
     items: I32,
     values: F64,
-    nothing: Array,
+    new_item: Array,
     model: Model,
 ) -> None:
-    """Move a user's row and nothing else: by what is said of categories, then by ratings of items as of one session."""
+    """Update a user's row, and nothing else: first with stated preferences, then with ratings of items as in one session."""
     n, most, sigma = FIXED + model.dim + model.categories, FIXED + model.dim + CATEGORIES, deviation(stream)
     if sigma == 0.0:
         return
     x, px, at = np.zeros(most), np.zeros(n), np.zeros(most, dtype=np.int32)
     for k in range(len(numbers)):
-        count = ponder(numbers[k], stream, model, x, at)
-        s = vagueness(numbers[k], model) + spread(user, n, x, at, count, px)
-        error = stance(liked[k], stream, model) - stream[0, LEARNED + numbers[k]]
+        count = look_at_category(numbers[k], stream, model, x, at)
+        s = preference_variance(numbers[k], model) + user_variance(user, n, x, at, count, px)
+        error = preference_deviations(stated_ratings[k], stream, model) - stream[0, BETA + numbers[k]]
         for e in range(count):
             error -= x[e] * np.float64(user[at[e]])
         move_user(user, n, error, s, px)
     i = np.empty(item.shape[1], item.dtype)
     for k in range(len(items)):
         fade = model.fade if user[len(user) - 1] > 0 else 0.0
-        place(
-            item[items[k]] if 0 <= items[k] < len(item) else nothing, items[k], alike, sets, representatives, model, i
+        effective_item(
+            item[items[k]] if 0 <= items[k] < len(item) else new_item,
+            items[k],
+            set_sums,
+            sets,
+            representatives,
+            model,
+            i,
         )
-        count, _ = look(i, words, items[k], stream, model, x, at)
+        count, _ = look_at_item(i, category_words, items[k], stream, model, x, at)
         error = (values[k] - stream[0, MU]) / sigma - expected(user, stream, fade, x, at, count)
-        let_pass(user, stream, fade, model)
-        s = noise_of(user, model) + spread(user, n, x, at, count, px) + doubt(user, i, model)
+        advance_time(user, stream, fade, model)
+        s = noise_of(user, model) + user_variance(user, n, x, at, count, px) + item_variance(user, i, model)
         move_user(user, n, min(max(error, -model.clip), model.clip), s, px)
         user[len(user) - 1] += 1.0

@@ -2,28 +2,29 @@
 
     y = mu + sigma (b_i + beta.g + x.w + noise),   x = [1, 1, b_i + beta.g, ln(1 + n_i) / 4 - .7, q_i + Gamma g, g]
 
-Each user is a Gaussian over a small w, mean and full covariance P: a bias, a bias of the session, a weight on what all
-think of the item, one on its popularity, p on the latent factors, and one for each category. g is the item's category
-indicator over the root of its number of categories, b_i and q_i have a variance v each, n_i counts. For each event P is
-moved on in time (process noise; the session fades by exp(-1 / tau) an event and begins anew after a gap), then, with
+Each user is a Gaussian over a small w, with mean and full covariance P: a bias, a bias of the session, a weight on consensus
+(what all think of the item), one on its popularity, p on the latent factors, and one for each category. g is the item's category
+indicator over the root of its number of categories, b_i and q_i have a variance v each, n_i is the item's number of ratings.
+Each event begins with a time update of P (process noise; the session fades by exp(-1 / tau) an event and begins anew after a gap).
+Then, with
 
     e = (y - prediction) / sigma,   c = 1 + w_consensus,   S = R + x'Px + c^2 v_b + sum p_j^2 v_j
 
     w <- w + P x e / S,   P <- P - P x x'P / S,   b_i <- b_i + v_b c e / S,   q_j <- q_j + v_j p_j e / S,   their v likewise
     beta <- beta + rate e c g,   Gamma <- Gamma + rate e g p' - decay Gamma
 
-Preferences that a user states are further evidence of the same kind (bayesian_hybrid_profile.py), groups of users have means
-that new ones begin with, and an item without ratings begins with the mean b and q of those of the very same categories,
-shrunk. R is each user's own: the common one times the mean of e^2 / S, damped. The weights of a new user on consensus and
-popularity begin where those of all users tend to, learned like beta. mu and sigma are the running mean and deviation of
-all ratings, so that any scale is learned alike. Cost: O(n (nonzero + n / 2)) an event, n = 4 + dim + categories, about
-1.5 us. State: 4 (n + n (n + 1) / 2 + 4) bytes a user, 5.7 KB; 4 (2 dim + 3) an item; one row of what all share.
+Preferences that a user states are further evidence of the same kind (profile.py). A new user starts from the means of their
+groups, and an item without ratings from the shrunk mean b and q of items with exactly the same categories. R is each user's
+own: the common one times the damped mean of e^2 / S. A new user's weights on consensus and popularity start from values that
+are learned over all users, like beta. mu and sigma are the running mean and deviation of all ratings, so that any scale of
+ratings gives the same results. Cost: O(n (nonzero + n / 2)) an event, n = 4 + dim + categories, about
+1.5 us. State: 4 (n + n (n + 1) / 2 + 4) bytes a user, 5.7 KB; 4 (2 dim + 3) an item; one row of shared parameters.
 
 Kalman (1960), A new approach to linear filtering and prediction problems, J. Basic Engineering 82(1). Stern, Herbrich,
 Graepel (2009), Matchbox: large scale online Bayesian recommendations, WWW. Deviations: items' covariances are diagonal
-and that between users and items is dropped; beta and Gamma descend, as they are shared by all. Left out: replayed events,
-which gain .001 (the design's figure) only with the rows of users long evicted, and cost .001 with copies of their weights;
-full covariances of items, which gain nothing.
+and those between users and items are dropped; beta and Gamma, which all share, are learned by gradient descent. Left out:
+replayed events, which gain .001 (the design's figure) only with the rows of users long evicted, and cost .001 with copies of
+their weights; full covariances of items, which gain nothing.
 """
 
 from collections.abc import Mapping
@@ -36,20 +37,20 @@ from streamer.core.batch import CATEGORIES, GROUPS, RATING, Batch, Opinion, User
 from streamer.core.protocols import Belief, ItemSets, Kind
 from streamer.core.seed import fill_normal, id_key
 from streamer.core.tables import Side, Table
-from streamer.models.hybrid.answers import condition_hybrid, doubt_hybrid, score_hybrid
+from streamer.models.hybrid.answers import condition_hybrid, score_hybrid, uncertainty_hybrid
 from streamer.models.hybrid.kernel import learn_hybrid, predict_hybrid
-from streamer.models.hybrid.profile import welcome
+from streamer.models.hybrid.profile import start_in_groups
 from streamer.models.hybrid.questions import ask_hybrid
 from streamer.models.hybrid.rows import (
-    AGREEING,
+    BETA,
     BIAS,
     CONSENSUS,
     FIXED,
-    LEARNED,
-    POPULAR,
     POPULARITY,
     REFUSED,
     SESSION,
+    START_CONSENSUS,
+    START_POPULARITY,
     Model,
     continues,
     deviation,
@@ -57,22 +58,22 @@ from streamer.models.hybrid.rows import (
 
 
 class BayesianHybridParameters(msgspec.Struct, frozen=True):
-    """Variances and rates for ratings of deviation 1: the design's values over 1.087, the variance of the ratings they were found on."""
+    """Variances and rates for ratings of deviation 1: the design's values divided by 1.087, the variance of the ratings they were tuned on."""
 
     latent_dim: int = 8
     """Latent factors. The design's choice up to some 300k events, and 16 from there; a user's row grows with its square."""
     categories: int = 40
-    """Categories that each user has a weight for, by number. Enough for genres and decades. Later ones share the latent weights; 0: none are used."""
+    """Users have a weight for each of the first this many categories: enough for genres and decades. Later ones act through the latent weights; 0: no categories are used."""
     noise: float = 0.684
-    """R: variance of a rating around what is expected (design: .743)."""
+    """R: variance of a rating around its prediction (design: .743)."""
     bias_prior: float = 0.127
     """Variance between users' biases (design: .138)."""
     habit_events: float = 250.0
-    """Events that the common noise counts for in a user's own. Between 100 and 250 all gain alike where users differ; 250 costs least where not."""
+    """Weight of the common R in a user's own, in events. 100 to 250 gain alike where users differ; 250 costs least where they do not."""
     session_prior: float = 0.101
     """Variance between sessions of a user (design: .11)."""
     consensus_prior: float = 0.265
-    """Variance of the weight on what all think of an item; without a unit."""
+    """Variance of the weight on consensus; without a unit."""
     popularity_prior: float = 0.184
     """Variance of the weight on popularity (design: .2)."""
     category_prior: float = 0.0607
@@ -84,11 +85,11 @@ class BayesianHybridParameters(msgspec.Struct, frozen=True):
     vector_prior: float = 0.058
     """Variance of an item's factor; without a unit."""
     vector_noise: float = 0.0128
-    """Standard deviation of an item's first factors, which tells them apart."""
+    """Standard deviation of an item's initial factors, which makes them differ from one another."""
     session_events: float = 17.0
     """tau: events after which a session's bias has faded to 1/e."""
     session_gap_s: float = 100.0
-    """Seconds without an event after which another session begins."""
+    """Seconds without an event after which a new session begins."""
     bias_process: float = 6e-4
     """What an event adds to the variance of its user's bias (design: 6.5e-4)."""
     latent_process: float = 1.5e-6
@@ -98,45 +99,45 @@ class BayesianHybridParameters(msgspec.Struct, frozen=True):
     consensus_process: float = 1e-4
     """What an event adds to the variance of its user's weight on consensus. Between 1e-4 and 3e-4 all gain alike."""
     consensus_rate: float = 1e-3
-    """Step of the consensus weight that new users begin with. About the design's for popularity."""
+    """Step of the consensus weight of new users. About the design's for popularity."""
     popularity_rate: float = 0.0012
-    """Step of the popularity weight that new users begin with."""
+    """Step of the popularity weight of new users."""
     category_rate: float = 0.0047
-    """Last step of beta."""
+    """Smallest step of beta."""
     category_events: float = 20.0
-    """The first steps of beta are 1 / (events of the category + this). Between 10 and 50 all gain alike."""
+    """The first steps of beta are 1 / (events of the category + this). 10 to 50 gain alike."""
     vector_rate: float = 0.0084
     """Step of Gamma (design: .0077)."""
     vector_decay: float = 5e-5
     """Pull of Gamma towards 0 with each event of its category."""
     preference_noise: float = 0.05
-    """Variance of a stated preference around what the user thinks of a category: surer than a rating, as it is of all its items; said of one without a weight it is worth a rating."""
+    """Variance of a stated preference around the user's opinion of the category: smaller than a rating's, as it is about all its items. For a category without a weight, `noise` is used."""
     group_users: float = 20.0
-    """Users that the mean of a group, nothing more than of all, counts for when users of it come. Between 3 and 30 all gain alike."""
+    """Shrinkage of a group's mean towards that of all users, in users. 3 to 30 gain alike."""
     alike_items: float = 5.0
-    """Items that the mean of those of the very same categories, nothing more than these say, counts for. Between 5 and 20 all gain alike."""
+    """Shrinkage of the mean of items with exactly the same categories, in items. 5 to 20 gain alike."""
     clip: float = 4.0
-    """Largest error learned from, in deviations of the ratings. No rating of a five-star scale is further off."""
+    """Larger errors are clipped to this, in deviations of the ratings. No rating of a five-star scale is further off."""
 
 
-class _Nobody:
-    """Before `attach`: no item is like another."""
+class _NoCategories:
+    """Stands in until `attach`: no item has categories."""
 
     sets, representatives = Table("item", [-1], dtype=np.int32), np.empty(0, dtype=np.int32)
 
 
-_NO_CATEGORY_SETS: ItemSets = _Nobody()
+_NO_CATEGORY_SETS: ItemSets = _NoCategories()
 _NO_ITEMS, _NO_VALUES = np.empty(0, dtype=np.int32), np.empty(0, dtype=np.float32)
 
 
 class BayesianHybrid:
-    """The default for ratings."""
+    """The default learner of ratings, on any scale."""
 
     kind: Kind = "ratings"
     Parameters = BayesianHybridParameters
 
     def __init__(self, name: str, parameters: BayesianHybridParameters, *, seed: int) -> None:
-        """The seed reaches items through their rows' keys."""
+        """The seed acts through the keys of item rows only."""
         self.name, self.parameters = name, parameters
         p, dim, categories = parameters, parameters.latent_dim, parameters.categories
         priors = [p.bias_prior, p.session_prior, p.consensus_prior, p.popularity_prior]
@@ -147,11 +148,14 @@ class BayesianHybrid:
         item = [0.0] * dim + [p.vector_prior] * dim + [0.0, p.item_prior, 0.0]
         self.item = Table("item", item, random=dim, scale=p.vector_noise)
         known = CATEGORIES if categories else 0
-        learned = [0.0] * (LEARNED + known) + _apart(p, known).tolist() + [0.0] * known
+        learned = [0.0] * (BETA + known) + _initial_gamma(p, known).tolist() + [0.0] * known
         self.stream = Table("stream", learned, dtype=np.float64)
-        self.crowd = Table("stream", [0.0] * (GROUPS * (2 + dim + categories)))
-        self.alike = Table("item", [0.0] * (2 + dim))
-        self.words, self.category_sets = Table("item", [0, 0], dtype=np.uint64), _NO_CATEGORY_SETS  # until `attach`
+        self.group_means = Table("stream", [0.0] * (GROUPS * (2 + dim + categories)))
+        self.set_sums = Table("item", [0.0] * (2 + dim))
+        self.category_words, self.category_sets = (
+            Table("item", [0, 0], dtype=np.uint64),
+            _NO_CATEGORY_SETS,
+        )  # until `attach`
         self.model = Model(
             dim=dim, categories=categories, known=known, noise=p.noise, habit_events=p.habit_events, session=p.session_prior,
             fade=float(np.exp(-1.0 / p.session_events)), gap_ms=1000.0 * p.session_gap_s,
@@ -164,11 +168,17 @@ class BayesianHybrid:
 
     def attach(self, categories: Table, category_sets: ItemSets) -> None:
         """See Categorised."""
-        self.words, self.category_sets = categories, category_sets
+        self.category_words, self.category_sets = categories, category_sets
 
     def tables(self) -> Mapping[str, Table]:
         """See Stateful."""
-        return {"user": self.user, "item": self.item, "alike": self.alike, "stream": self.stream, "groups": self.crowd}
+        return {
+            "user": self.user,
+            "item": self.item,
+            "alike": self.set_sums,
+            "stream": self.stream,
+            "groups": self.group_means,
+        }
 
     def learn(self, batch: Batch) -> F32:
         """See OnlineLearner; predictions are not clipped."""
@@ -177,51 +187,53 @@ class BayesianHybrid:
     def learn_probed(self, batch: Batch, probes: I32) -> Opinion:
         """See Probed."""
         opinion = Opinion(np.empty(len(batch), dtype=np.float32), np.empty(probes.shape, dtype=np.float32))
-        user, item, stream, crowd, said = self.user, self.item, self.stream, self.crowd, batch.profiles
+        user, item, stream, group_means, profiles = self.user, self.item, self.stream, self.group_means, batch.profiles
         learn_hybrid(
-            user.values, user.touched, item.values, item.touched, stream.values, stream.touched, crowd.values,
-            crowd.touched, self.alike.values, self.alike.touched, self.words.values, self.category_sets.sets.values,
-            self.category_sets.representatives, batch.kinds, batch.users, batch.items, batch.values, batch.times_ms, said.slots,
-            said.preferences, said.groups, probes, self.model, *opinion,
+            user.values, user.touched, item.values, item.touched, stream.values, stream.touched, group_means.values,
+            group_means.touched, self.set_sums.values, self.set_sums.touched, self.category_words.values, self.category_sets.sets.values,
+            self.category_sets.representatives, batch.kinds, batch.users, batch.items, batch.values, batch.times_ms, profiles.slots,
+            profiles.preferences, profiles.groups, probes, self.model, *opinion,
         )  # fmt: skip
         return opinion
 
     def predict(self, batch: Batch) -> F32:
         """See OnlineLearner; predictions are not clipped."""
         out = np.empty(len(batch), dtype=np.float32)
-        said = batch.profiles
+        profiles = batch.profiles
         predict_hybrid(
-            self.user.values, self.item.values, self.stream.values, self.crowd.values, self.alike.values,
-            self.words.values, self.category_sets.sets.values, self.category_sets.representatives, batch.users, batch.items, batch.times_ms, said.slots, said.preferences, said.groups, self.user.start, self.item.start,
+            self.user.values, self.item.values, self.stream.values, self.group_means.values, self.set_sums.values,
+            self.category_words.values, self.category_sets.sets.values, self.category_sets.representatives, batch.users, batch.items, batch.times_ms, profiles.slots, profiles.preferences, profiles.groups, self.user.start, self.item.start,
             self.model, out,
         )  # fmt: skip
         out[batch.kinds != RATING] = np.nan
         return out
 
     def score(self, user: UserView, items: I32) -> F32:
-        """The predicted ratings, (len(items),), not clipped; the last session's bias only while it lasts. Cost: O(dim) an item."""
+        """The predicted ratings, (len(items),), not clipped; with the last session's bias while that session lasts. Cost: O(dim) an item."""
         row = self.belief(user)
         if user.now_ms is not None and not continues(row, float(user.now_ms), self.model):
             row[SESSION] = 0.0
         return self.score_row(row, items)
 
     def belief(self, user: UserView) -> Array:
-        """See Conditioned: the user's row, begun where their groups are, and told what their profile says."""
-        row = self._begun(user.rows[self.name])
+        """See Conditioned: a new user starts from the means of their groups; stated preferences are added."""
+        row = self._with_start_weights(user.rows[self.name])
         if row[-1] == 0 and user.groups:
-            welcome(row, np.array(user.groups, dtype=np.int32), self.crowd.values, self.model)
+            start_in_groups(row, np.array(user.groups, dtype=np.int32), self.group_means.values, self.model)
         return self.condition(row, user.preferences, _NO_ITEMS, _NO_VALUES) if user.preferences else row
 
     def score_row(self, row: Array, items: I32) -> F32:
-        """`score` within the last session, for a user's row that need not be anybody's: what `condition` returned."""
+        """`score` within the last session, for any user's row, such as one that `condition` returned."""
         out = np.empty(len(items), dtype=np.float32)
-        score_hybrid(self._begun(row), *self._known(), items, self.item.start, self.model, out)
+        score_hybrid(self._with_start_weights(row), *self._kernel_tables(), items, self.item.start, self.model, out)
         return out
 
     def uncertainty(self, row: Array, items: I32) -> F32:
-        """Standard deviations of what `score_row` answers, (len(items),), in ratings and without their noise. Cost: O(n) an item."""
+        """Standard deviations of the predictions of `score_row`, (len(items),), in ratings, without the ratings' own noise. Cost: O(n) an item."""
         out = np.empty(len(items), dtype=np.float32)
-        doubt_hybrid(self._begun(row), *self._known(), items, self.item.start, self.model, out)
+        uncertainty_hybrid(
+            self._with_start_weights(row), *self._kernel_tables(), items, self.item.start, self.model, out
+        )
         return out
 
     @property
@@ -230,14 +242,14 @@ class BayesianHybrid:
         return int(self.stream.values[0, REFUSED])
 
     def norms(self, side: Side, rows: I32) -> F64:
-        """See Watched: a user's weights w, an item's q and b; in deviations of the ratings but for those without a unit."""
+        """See Watched: of a user's w, of an item's q and b; in deviations of the ratings, except those without a unit."""
         columns = np.arange(self.size) if side == "user" else np.append(np.arange(self.model.dim), 2 * self.model.dim)
         return np.asarray(np.linalg.norm(self._cells(side, rows, columns), axis=1))
 
     def widths(self, side: Side, rows: I32) -> Mapping[str, F64]:
-        """See Watched: of users the bias, and the mean over the categories that any event was of; of items the bias, and the mean over q."""
-        dim, met = self.model.dim, LEARNED + self.model.known * (1 + self.model.dim)
-        known = self.stream.values[0, met : met + min(self.model.categories, self.model.known)] > 0
+        """See Watched: of users the bias, and the mean over categories that had any event; of items the bias, and the mean over q."""
+        dim, counts_at = self.model.dim, BETA + self.model.known * (1 + self.model.dim)
+        known = self.stream.values[0, counts_at : counts_at + min(self.model.categories, self.model.known)] > 0
         if side == "user":
             weights = np.append(BIAS, FIXED + dim + np.flatnonzero(known))
             found = np.sqrt(self._cells(side, rows, self.size + weights * (weights + 3) // 2))
@@ -246,24 +258,27 @@ class BayesianHybrid:
         return {"bias": found[:, 0], "latent": found[:, 1:].mean(axis=1)}
 
     def vectors(self) -> Array:
-        """See ItemVectors: q, what an item is beside its categories."""
+        """See ItemVectors: q, which leaves out what the item's categories explain."""
         return self.item.values[:, : self.model.dim]
 
     def _cells(self, side: Side, rows: I32, columns: Array) -> F64:
-        """(rows, columns), a copy: a whole row of a user is 6 KB."""
+        """A copy of these cells only, (rows, columns): a user's whole row takes 6 KB."""
         return (self.user if side == "user" else self.item).values[rows[:, None], columns].astype(np.float64)
 
     def condition(self, row: Array, preferences: Mapping[int, float], items: I32, values: F32) -> Array:
-        """The row of a user who also said this; changes nothing.
+        """The row of a user with further preferences and ratings; changes nothing.
 
-        `preferences`: category number -> the rating that its items deserve, taken as ratings of items that are nothing
-        but of this category. `items`, `values`: ratings (n,) of item rows, -1 for one never seen.
+        `preferences`: category number -> the rating that its items deserve, taken as a rating of an item with this category
+        and nothing else. `items`, `values`: ratings (n,) of item rows, -1 for an item never seen.
         """
-        said = {number: value for number, value in sorted(preferences.items()) if 0 <= number < self.model.known}
-        numbers, liked = np.array(list(said), dtype=np.int32), np.array(list(said.values()), dtype=np.float64)
-        moved = self._begun(row)
+        stated = {number: value for number, value in sorted(preferences.items()) if 0 <= number < self.model.known}
+        numbers, stated_ratings = (
+            np.array(list(stated), dtype=np.int32),
+            np.array(list(stated.values()), dtype=np.float64),
+        )
+        moved = self._with_start_weights(row)
         condition_hybrid(
-            moved, *self._known(), numbers, liked, items, values.astype(np.float64), self.item.start, self.model,
+            moved, *self._kernel_tables(), numbers, stated_ratings, items, values.astype(np.float64), self.item.start, self.model,
         )  # fmt: skip
         return moved
 
@@ -273,58 +288,78 @@ class BayesianHybrid:
         return rows[np.where((items >= 0) & (items < len(rows) - 1), items, len(rows) - 1)]
 
     def questions(self, row: Array, items: I32, shares: F64, targets: I32, limit: int) -> tuple[I32, F64]:
-        """See Asking. Cost: some us a target, and 0.4 us an item and question."""
+        """See Asking. Cost: some us for each target, and 0.4 us for each item and question."""
         asked, variances = np.empty(limit, dtype=np.int32), np.empty(limit + 1)
         count = ask_hybrid(
-            self._begun(row), *self._known(), items, shares, targets, self.item.start, self.model, asked, variances
+            self._with_start_weights(row),
+            *self._kernel_tables(),
+            items,
+            shares,
+            targets,
+            self.item.start,
+            self.model,
+            asked,
+            variances,
         )
         return items[asked[:count]], variances[: count + 1]
 
     def describe(self, row: Array) -> Belief:
-        """See Described: categories with what their users' latent weights say of them."""
-        m, n, own, stream = self.model, self.size, self._begun(row).astype(np.float64), self.stream.values[0]
+        """See Described: a category includes what the user's latent weights say about it."""
+        m, n, own, stream = (
+            self.model,
+            self.size,
+            self._with_start_weights(row).astype(np.float64),
+            self.stream.values[0],
+        )
         p, sigma = np.zeros((n, n)), deviation(self.stream.values)
         p[np.tril_indices(n)] = own[n:-4]
         p += np.tril(p, -1).T
-        gamma = stream[LEARNED + m.known : LEARNED + m.known * (1 + m.dim)].reshape(m.known, m.dim)
+        gamma = stream[BETA + m.known : BETA + m.known * (1 + m.dim)].reshape(m.known, m.dim)
         a = np.hstack([np.zeros((m.known, FIXED)), gamma, np.eye(m.known, m.categories)])
-        doubts = np.sqrt(np.maximum(((a @ p) * a).sum(axis=1), 0.0))
+        deviations = np.sqrt(np.maximum(((a @ p) * a).sum(axis=1), 0.0))
         bias = sigma * own[BIAS], sigma * np.sqrt(p[BIAS, BIAS])
-        return Belief(int(own[-1]), (float(bias[0]), float(bias[1])), sigma * np.column_stack([a @ own[:n], doubts]))
+        return Belief(
+            int(own[-1]), (float(bias[0]), float(bias[1])), sigma * np.column_stack([a @ own[:n], deviations])
+        )
 
     def describes(self, row: Array) -> bool:
         """See Described."""
         return bool(row[-1] > 0)
 
     def place(self, row: Array) -> F64:
-        """See Described: w but the session, from where new users begin, over the deviations of its prior."""
-        n, begin = self.size, self._begun(self.user.start)
+        """See Described: w without the session, minus that of a new user, divided by the deviations of its prior."""
+        n, begin = self.size, self._with_start_weights(self.user.start)
         diagonal = self.user.start[n + np.arange(n) * (np.arange(n) + 3) // 2].astype(np.float64)
-        return np.delete((self._begun(row)[:n].astype(np.float64) - begin[:n]) / np.sqrt(diagonal), SESSION)
+        return np.delete(
+            (self._with_start_weights(row)[:n].astype(np.float64) - begin[:n]) / np.sqrt(diagonal), SESSION
+        )
 
-    def _known(self) -> tuple[Array, Array, Array, Array, Array, Array]:
-        words, category_sets = self.words.values, self.category_sets
+    def _kernel_tables(self) -> tuple[Array, Array, Array, Array, Array, Array]:
+        category_words, category_sets = self.category_words.values, self.category_sets
         return (
             self.item.values,
             self.stream.values,
-            self.alike.values,
-            words,
+            self.set_sums.values,
+            category_words,
             category_sets.sets.values,
             category_sets.representatives,
         )
 
-    def _begun(self, row: Array) -> Array:
-        """A copy of a user's row (a read-only one would compile the kernels once more), with the weights that a new user begins with."""
+    def _with_start_weights(self, row: Array) -> Array:
+        """A copy of a user's row (a read-only one would compile the kernels again); a new user's has the weights on consensus and popularity."""
         own = np.array(row)
         if own[-1] == 0:
-            own[CONSENSUS], own[POPULARITY] = self.stream.values[0, AGREEING], self.stream.values[0, POPULAR]
+            own[CONSENSUS], own[POPULARITY] = (
+                self.stream.values[0, START_CONSENSUS],
+                self.stream.values[0, START_POPULARITY],
+            )
         return own
 
 
-def _apart(p: BayesianHybridParameters, known: int) -> F64:
-    """Gamma to begin with, (known * latent_dim,): 0 where users have weights, elsewhere a direction of its own for each.
+def _initial_gamma(p: BayesianHybridParameters, known: int) -> F64:
+    """The initial Gamma, (known * latent_dim,): 0 for categories with a weight, a random direction for each of the others.
 
-    So long that a taste for such a category may be about as strong as one for a category with a weight.
+    Its length lets a taste for such a category be about as strong as one for a category with a weight.
     """
     gamma = np.zeros((known, p.latent_dim))
     keys = np.array([id_key(0, "category", str(number)) for number in range(p.categories, known)], dtype=np.uint64)

@@ -1,42 +1,42 @@
-"""The kernels with which the Bayesian hybrid learns; its rows stand in bayesian_hybrid_rows.py."""
+"""The kernels with which the Bayesian hybrid learns and predicts; rows.py describes the rows."""
 
 import numpy as np
 
 from streamer.core.arrays import F32, F64, I32, I64, U8, U64, Array
 from streamer.core.batch import CATEGORIES, RATING
 from streamer.core.kernel import kernel
-from streamer.models.hybrid.profile import certainty, listen, move_groups, welcome
+from streamer.models.hybrid.profile import apply_profile, move_groups, start_in_groups, variance_removed
 from streamer.models.hybrid.rows import (
-    AGREEING,
+    BETA,
     BIAS,
     CONSENSUS,
     EVENTS,
     FIXED,
     LATEST,
-    LEARNED,
     MU,
-    POPULAR,
     POPULARITY,
     REFUSED,
     SESSION,
     SMALLEST,
     SQUARES,
-    WORD,
+    START_CONSENSUS,
+    START_POPULARITY,
+    TIME_WORD,
     Model,
     continues,
     deviation,
-    look,
-    place,
-    spread,
+    effective_item,
+    look_at_item,
+    user_variance,
 )
 
 
 @kernel
 def expected(user: Array, stream: F64, fade: float, x: F64, at: I32, count: int) -> float:
-    """The rating around mu, in deviations; `fade` is what is left of the session bias."""
+    """The predicted rating minus mu, in deviations; `fade` is the share of the session bias that is left."""
     new = user[len(user) - 1] == 0
-    consensus = stream[0, AGREEING] if new else np.float64(user[CONSENSUS])
-    popularity = stream[0, POPULAR] if new else np.float64(user[POPULARITY])
+    consensus = stream[0, START_CONSENSUS] if new else np.float64(user[CONSENSUS])
+    popularity = stream[0, START_POPULARITY] if new else np.float64(user[POPULARITY])
     z = x[CONSENSUS] + np.float64(user[BIAS]) + fade * np.float64(user[SESSION])
     z += x[CONSENSUS] * consensus + x[POPULARITY] * popularity
     for s in range(FIXED, count):
@@ -45,11 +45,11 @@ def expected(user: Array, stream: F64, fade: float, x: F64, at: I32, count: int)
 
 
 @kernel
-def let_pass(user: Array, stream: F64, fade: float, model: Model) -> None:
-    """What the time since the user's last event does to w and P: a session that fades, tastes that walk."""
+def advance_time(user: Array, stream: F64, fade: float, model: Model) -> None:
+    """The filter's time update of w and P: the session fades, and tastes gain process noise."""
     dim, n = model.dim, FIXED + model.dim + model.categories
     if user[len(user) - 1] == 0:
-        user[CONSENSUS], user[POPULARITY] = stream[0, AGREEING], stream[0, POPULAR]
+        user[CONSENSUS], user[POPULARITY] = stream[0, START_CONSENSUS], stream[0, START_POPULARITY]
     user[SESSION] = fade * np.float64(user[SESSION])
     user[n] += model.bias_process
     start = n + 1  # of row i
@@ -68,14 +68,14 @@ def let_pass(user: Array, stream: F64, fade: float, model: Model) -> None:
 
 @kernel
 def noise_of(user: Array, model: Model) -> float:
-    """R of this user: more for those whose ratings surprised more than they should have."""
+    """R of this user: larger where past errors were larger than their predicted variance."""
     surprise, events = np.float64(user[len(user) - 4]), np.float64(user[len(user) - 1])
     return float(model.noise * (model.habit_events + surprise) / (model.habit_events + events))
 
 
 @kernel
-def doubt(user: Array, item: Array, model: Model) -> float:
-    """The variance of the item's part of an answer."""
+def item_variance(user: Array, item: Array, model: Model) -> float:
+    """The item's share of a prediction's variance."""
     dim, c = model.dim, 1.0 + np.float64(user[CONSENSUS])
     total = c * c * (np.float64(item[2 * dim + 1]) + model.item_process)
     for j in range(dim):
@@ -86,7 +86,7 @@ def doubt(user: Array, item: Array, model: Model) -> float:
 
 @kernel
 def move_item(user: Array, item: Array, model: Model, error: float, s: float) -> None:
-    """What an error of variance `s` says of the item, by w as it was before the error."""
+    """Update the item with an error of variance `s`, using w from before the user's own update."""
     dim, c = model.dim, 1.0 + np.float64(user[CONSENSUS])
     variance = np.float64(item[2 * dim + 1]) + model.item_process
     item[2 * dim] += variance * c * error / s
@@ -101,20 +101,19 @@ def move_item(user: Array, item: Array, model: Model, error: float, s: float) ->
 
 @kernel
 def move_stream(user: Array, stream: F64, model: Model, error: float, x: F64, at: I32, total: int) -> None:
-    """A small step of what all users and items share, by w as it was before the error."""
+    """A small step of the parameters that all users and items share, using w from before the user's own update."""
     dim, first, c = model.dim, FIXED + model.dim, 1.0 + np.float64(user[CONSENSUS])
-    stream[0, AGREEING] += model.consensus_rate * error * x[CONSENSUS]
-    stream[0, POPULAR] += model.popularity_rate * error * x[POPULARITY]
+    stream[0, START_CONSENSUS] += model.consensus_rate * error * x[CONSENSUS]
+    stream[0, START_POPULARITY] += model.popularity_rate * error * x[POPULARITY]
     for s in range(first, total):
         number = at[s] - first
-        met = LEARNED + model.known * (1 + dim) + number
-        rate = max(model.category_rate, 1.0 / (stream[0, met] + model.category_events))
-        stream[0, met] += 1.0
-        stream[0, LEARNED + number] += rate * error * c * x[s]
-        row = LEARNED + model.known + number * dim
-        decay = (
-            model.vector_decay if number < model.categories else 0.0
-        )  # these begin apart from one another, and stay so
+        counts_at = BETA + model.known * (1 + dim) + number
+        rate = max(model.category_rate, 1.0 / (stream[0, counts_at] + model.category_events))
+        stream[0, counts_at] += 1.0
+        stream[0, BETA + number] += rate * error * c * x[s]
+        row = BETA + model.known + number * dim
+        # without a weight of its own a category starts in a direction of its own, which must not decay
+        decay = model.vector_decay if number < model.categories else 0.0
         p, gamma = user[FIXED : FIXED + dim], stream[0, row : row + dim]
         for j in range(dim):
             slope = error * np.float64(p[j]) * x[s]
@@ -123,7 +122,7 @@ def move_stream(user: Array, stream: F64, model: Model, error: float, x: F64, at
 
 @kernel
 def move_user(user: Array, n: int, error: float, s: float, px: F64) -> None:
-    """What an error of variance `s` says of the user."""
+    """Update the user's w and P with an error of variance `s`."""
     start = n
     for i in range(n):
         if px[i] != 0.0:
@@ -138,25 +137,25 @@ def move_user(user: Array, n: int, error: float, s: float, px: F64) -> None:
 
 
 @kernel
-def note_time(user: Array, time_ms: float) -> None:
-    """One more event; the time is that of the latest."""
+def record_event(user: Array, time_ms: float) -> None:
+    """Count one more event, and keep the latest time."""
     high = len(user) - 3
-    last = np.float64(user[high]) * WORD + np.float64(user[high + 1])
+    last = np.float64(user[high]) * TIME_WORD + np.float64(user[high + 1])
     if user[high + 2] == 0 or time_ms > last:
-        user[high] = np.floor(time_ms / WORD)
-        user[high + 1] = time_ms - np.floor(time_ms / WORD) * WORD
+        user[high] = np.floor(time_ms / TIME_WORD)
+        user[high + 1] = time_ms - np.floor(time_ms / TIME_WORD) * TIME_WORD
     user[high + 2] += 1.0
 
 
 @kernel
-def move_alike(item: Array, bed: Array, alike: Array, dim: int) -> None:
-    """What the items of a set are known for, after one of them has moved away from `bed`; one without ratings was not among them."""
-    new = bed[2 * dim + 2] == 0
+def move_set_sums(item: Array, effective: Array, set_sums: Array, dim: int) -> None:
+    """Update a set's sums after one of its items has moved away from `effective`; an item counts from its first rating."""
+    new = effective[2 * dim + 2] == 0
     if new:
-        alike[0] += 1.0
-    alike[1] += np.float64(item[2 * dim]) - (0.0 if new else np.float64(bed[2 * dim]))
+        set_sums[0] += 1.0
+    set_sums[1] += np.float64(item[2 * dim]) - (0.0 if new else np.float64(effective[2 * dim]))
     for j in range(dim):
-        alike[2 + j] += np.float64(item[j]) - (0.0 if new else np.float64(bed[j]))
+        set_sums[2 + j] += np.float64(item[j]) - (0.0 if new else np.float64(effective[j]))
 
 
 @kernel
@@ -167,11 +166,11 @@ def learn_hybrid(
     item_touched: U8,
     stream: F64,
     stream_touched: U8,
-    crowd: Array,
-    crowd_touched: U8,
-    alike: Array,
-    alike_touched: U8,
-    words: U64,
+    group_means: Array,
+    group_means_touched: U8,
+    set_sums: Array,
+    set_sums_touched: U8,
+    category_words: U64,
     sets: I32,
     representatives: I32,
     kinds: U8,
@@ -187,14 +186,14 @@ def learn_hybrid(
     out: F32,
     scores: F32,
 ) -> None:
-    """Predict, then move, event by event.
+    """Predict, then update, event by event.
 
-    `words` to `eldest` are what was attached, `slots` to `groups` are a batch.Profiles, probes as in protocols.Probed.
+    `category_words` to `representatives` come from `attach`, `slots` to `groups` from batch.Profiles, `probes` as in protocols.Probed.
     """
     n, most = FIXED + model.dim + model.categories, FIXED + model.dim + CATEGORIES
     x, px, at = np.zeros(most), np.zeros(n), np.zeros(most, dtype=np.int32)
-    mind, gains, doubts = np.empty(user.shape[1], user.dtype), np.empty((CATEGORIES, n)), np.empty(CATEGORIES)
-    bed = np.empty(item.shape[1], item.dtype)
+    informed, gains, variances = np.empty(user.shape[1], user.dtype), np.empty((CATEGORIES, n)), np.empty(CATEGORIES)
+    effective = np.empty(item.shape[1], item.dtype)
     for k in range(len(kinds)):
         out[k] = np.nan
         asked = probes.shape[1] if probes.shape[1] and probes[k, 0] >= 0 else 0
@@ -202,65 +201,67 @@ def learn_hybrid(
             continue
         u, i, y, mu, sigma = user[users[k]], item[items[k]], np.float64(values[k]), stream[0, MU], deviation(stream)
         slot = slots[users[k]] if users[k] < len(slots) else -1
-        v, heard = u, 0  # v: what the user is taken to think
+        v, stated = u, 0  # v: the row with the user's profile
         if slot >= 0:
-            heard = listen(u, preferences[slot], groups[slot], crowd, stream, model, mind, x, at, gains, doubts)
-            v = mind
+            stated = apply_profile(
+                u, preferences[slot], groups[slot], group_means, stream, model, informed, x, at, gains, variances
+            )
+            v = informed
         for m in range(asked):
             scores[k, m] = np.nan
             if probes[k, m] >= 0:
-                place(item[probes[k, m]], probes[k, m], alike, sets, representatives, model, bed)
-                count, total = look(bed, words, probes[k, m], stream, model, x, at)
-                # a session's bias is the same for all items
+                effective_item(item[probes[k, m]], probes[k, m], set_sums, sets, representatives, model, effective)
+                count, total = look_at_item(effective, category_words, probes[k, m], stream, model, x, at)
+                # without the session's bias, which is the same for all items
                 scores[k, m] = mu + sigma * expected(v, stream, 0.0, x, at, count)
         if kinds[k] != RATING:
             continue
         time_ms = min(max(np.float64(times_ms[k]), -LATEST), LATEST)
         fade = model.fade if continues(u, time_ms, model) else 0.0
-        representative = place(i, items[k], alike, sets, representatives, model, bed)
-        count, total = look(bed, words, items[k], stream, model, x, at)
+        representative = effective_item(i, items[k], set_sums, sets, representatives, model, effective)
+        count, total = look_at_item(effective, category_words, items[k], stream, model, x, at)
         predicted = mu + sigma * expected(v, stream, fade, x, at, count)
         out[k] = predicted
         stream_touched[0] = 1
         if not np.isfinite(y + predicted):
             stream[0, REFUSED] += 1.0
             continue
-        let_pass(u, stream, fade, model)
+        advance_time(u, stream, fade, model)
         user_touched[users[k]] = 1
         noise = noise_of(u, model)
-        own = spread(u, n, x, at, count, px)
-        certain = certainty(fade, x, at, count, gains, doubts, heard)
-        s = noise + (0.0 if certain > own else own - certain) + doubt(v, bed, model)
-        if not np.isfinite(s):  # a variance is not: time has passed for the user, and nothing else
+        own = user_variance(u, n, x, at, count, px)
+        removed = variance_removed(fade, x, at, count, gains, variances, stated)
+        s = noise + (0.0 if removed > own else own - removed) + item_variance(v, effective, model)
+        if not np.isfinite(s):  # because a variance is not: the user has had the time update and nothing more
             stream[0, REFUSED] += 1.0
             continue
         stream[0, EVENTS] += 1.0
         stream[0, MU] += (y - mu) / stream[0, EVENTS]
         stream[0, SQUARES] += (y - mu) * (y - stream[0, MU])
-        sigma = sigma if sigma > 0.0 else deviation(stream)  # the first rating that differs is its own measure
+        sigma = sigma if sigma > 0.0 else deviation(stream)  # the first rating that differs sets the scale itself
         new = u[-1] == 0
         if new and slot >= 0:
-            welcome(u, groups[slot], crowd, model)
-        error = 0.0  # while all ratings were alike there is nothing to measure an error by
+            start_in_groups(u, groups[slot], group_means, model)
+        error = 0.0  # while all ratings are equal there is no scale for an error
         if sigma > 0.0:
             error = min(max((y - predicted) / sigma, -model.clip), model.clip)
         u[-4] += noise / model.noise * error * error / s
-        alone, s_alone = error, s  # of the row without what was heard
-        if heard > 0:
-            s_alone = noise + own + doubt(u, bed, model)
-            alone = min(max((y - mu) / sigma - expected(u, stream, 1.0, x, at, count), -model.clip), model.clip)
+        own_error, own_s = error, s  # of the row without the profile
+        if stated > 0:
+            own_s = noise + own + item_variance(u, effective, model)
+            own_error = min(max((y - mu) / sigma - expected(u, stream, 1.0, x, at, count), -model.clip), model.clip)
         if i[2 * model.dim + 2] == 0:
-            i[:] = bed
+            i[:] = effective
         move_item(v, i, model, error, s)
         if representative >= 0:
-            move_alike(i, bed, alike[representative], model.dim)
-            alike_touched[representative] = 1
+            move_set_sums(i, effective, set_sums[representative], model.dim)
+            set_sums_touched[representative] = 1
         move_stream(v, stream, model, error, x, at, total)
-        move_user(u, n, alone, s_alone, px)
+        move_user(u, n, own_error, own_s, px)
         if slot >= 0 and groups[slot, 0] >= 0:
-            move_groups(groups[slot], crowd, model, alone / s_alone, px, new)
-            crowd_touched[0] = 1
-        note_time(u, time_ms)
+            move_groups(groups[slot], group_means, model, own_error / own_s, px, new)
+            group_means_touched[0] = 1
+        record_event(u, time_ms)
         item_touched[items[k]] = 1
 
 
@@ -269,9 +270,9 @@ def predict_hybrid(
     user: Array,
     item: Array,
     stream: F64,
-    crowd: Array,
-    alike: Array,
-    words: U64,
+    group_means: Array,
+    set_sums: Array,
+    category_words: U64,
     sets: I32,
     representatives: I32,
     users: I32,
@@ -280,26 +281,28 @@ def predict_hybrid(
     slots: I32,
     preferences: F32,
     groups: I32,
-    nobody: Array,
-    nothing: Array,
+    new_user: Array,
+    new_item: Array,
     model: Model,
     out: F32,
 ) -> None:
-    """Predictions for pairs of rows into `out` (n,); a row outside its table is `nobody` or `nothing`."""
+    """Predictions for pairs of rows into `out` (n,); for rows outside the tables, `new_user` and `new_item` are used."""
     n, most = FIXED + model.dim + model.categories, FIXED + model.dim + CATEGORIES
     x, at = np.zeros(most), np.zeros(most, dtype=np.int32)
-    mind, gains, doubts = np.empty(user.shape[1], user.dtype), np.empty((CATEGORIES, n)), np.empty(CATEGORIES)
-    bed = np.empty(item.shape[1], item.dtype)
+    informed, gains, variances = np.empty(user.shape[1], user.dtype), np.empty((CATEGORIES, n)), np.empty(CATEGORIES)
+    effective = np.empty(item.shape[1], item.dtype)
     for k in range(len(items)):
-        u = user[users[k]] if 0 <= users[k] < len(user) else nobody
-        i = item[items[k]] if 0 <= items[k] < len(item) else nothing
+        u = user[users[k]] if 0 <= users[k] < len(user) else new_user
+        i = item[items[k]] if 0 <= items[k] < len(item) else new_item
         slot = slots[users[k]] if 0 <= users[k] < len(slots) else -1
         v = u
         if slot >= 0:
-            listen(u, preferences[slot], groups[slot], crowd, stream, model, mind, x, at, gains, doubts)
-            v = mind
+            apply_profile(
+                u, preferences[slot], groups[slot], group_means, stream, model, informed, x, at, gains, variances
+            )
+            v = informed
         time_ms = min(max(np.float64(times_ms[k]), -LATEST), LATEST)
         fade = model.fade if continues(u, time_ms, model) else 0.0
-        place(i, items[k], alike, sets, representatives, model, bed)
-        count, _ = look(bed, words, items[k], stream, model, x, at)
+        effective_item(i, items[k], set_sums, sets, representatives, model, effective)
+        count, _ = look_at_item(effective, category_words, items[k], stream, model, x, at)
         out[k] = stream[0, MU] + deviation(stream) * expected(v, stream, fade, x, at, count)

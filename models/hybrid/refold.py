@@ -1,20 +1,21 @@
-"""Refits a Bayesian hybrid: everybody's posterior folded once more, in order, from priors that know the whole history.
+"""Refits a Bayesian hybrid: filters the whole history once more, with shared parameters that were learned from all of it.
 
-A user's filter is recursive least squares: given the items and what all share, folding a history in order is the closed form,
-and no other fit of it is better. What an early event suffers from is what nobody knew yet: what categories say of items
-(beta, Gamma), how much a new user leans on consensus and popularity, the mean and scale of all ratings. So a fold begins
-with these as the learner's own life over again ended with them, and with nothing else: items and users, their variances,
-groups and sets of alike items begin at their priors, and each event counts once. (Items that begin with what they learned from
-the very events that come again make everybody too sure: RMSE .7% worse on ml-latest-small after one such fold, 4% after two.)
+A user's filter is recursive least squares: given the items and the shared parameters, filtering a history in order is the
+closed form, and no other fit is better. Early events suffer from what was not known yet: what categories say about items
+(beta, Gamma), the weights on consensus and popularity of a new user, and the mean and scale of all ratings. So the learner
+first replays its history as it would have learned it online, and each further pass (a fold) starts from the shared parameters
+at the end of that replay. Everything else, items and users with their variances, groups and sets of items, starts at its
+priors, so that each event counts once. (Items that keep what they learned from the same events make the filter too
+certain: RMSE .7% worse on ml-latest-small after one such fold, 4% after two.)
 
-Whether that is better depends on how fast tastes turn: who knew more from the start is surer of what has changed since. So
-there are several folds, with tastes that walk more or less, and each is judged as it goes, by what it predicted of the
-last ratings just before it learned them; and so is the life over again, which is what learning online alone comes to.
-The best one stays. Nothing comes from anywhere but the history. With `window_days` folds are over the last events
-alone, and those who have none stay as they were. Cost: 1 + len(walks) times what learning costs.
+Whether a fold is better depends on how fast tastes change: a filter that knew more from the start is slower to follow. So
+there are several folds, with different process noise, and each is judged by its predictions of the last ratings, each made
+just before it was learned. The replay itself, equal to learning online, is judged alike, and the best of all stays. Nothing
+but the history is used. With `window_days` a fold covers the last events only, and users and items without any
+of them keep their rows from the replay. Cost: 1 + len(walks) times the cost of learning.
 
 Kalman (1960), as in bayesian_hybrid.py; priors from a first pass: Efron, Morris (1973), Stein's estimation rule and its
-competitors, an empirical Bayes approach, JASA 68; judged one step ahead: Dawid (1984), Statistical theory: the prequential
+competitors, an empirical Bayes approach, JASA 68; prequential choice: Dawid (1984), Statistical theory: the prequential
 approach, JRSS A 147.
 """
 
@@ -30,19 +31,19 @@ from streamer.core.batch import RATING, Batch
 from streamer.core.errors import StreamerError
 from streamer.core.protocols import OnlineLearner
 from streamer.models.hybrid.bayesian_hybrid import BayesianHybrid
-from streamer.models.hybrid.rows import AGREEING, LEARNED
+from streamer.models.hybrid.rows import BETA, START_CONSENSUS
 from streamer.models.replay import DAY_MS, learn_whole
 
 
 class RefoldParameters(msgspec.Struct, frozen=True):
-    """Which folds there are, and how they are judged."""
+    """The folds, and how they are judged."""
 
     walks: tuple[float, ...] = (1.0, 1000.0)
-    """Factors of latent_process, what an event adds to the variance of its user's latent weights. 1,000 gains where tastes turn by .05 rad a day."""
+    """One fold each, with latent_process (process noise of latent weights) times this. 1,000 gains where tastes turn by .05 rad a day."""
     judged_ratings: int = 10_000
-    """Last ratings that folds are judged by. 5,000 choose alike. 0: the last fold is taken as it is."""
+    """Number of last ratings that folds are judged by. 5,000 lead to the same choice. 0: the last fold is taken without judgement."""
     window_days: float | None = None
-    """Age up to which events are folded again; none: all are."""
+    """Largest age of events that are filtered again; None: all of them."""
 
 
 class Refold:
@@ -61,51 +62,55 @@ class Refold:
                 f"the trainer {self.name} fits Bayesian hybrids, not {learner.name}: name another trainer for it"
             )
         m, parts = learner.model, len(self.parameters.walks) + 1
-        begun = _contents(learner)
+        initial = _copies(learner)
         last = history.part(self._first(history), len(history))
         least = self._error(history, learn_whole(learner, history, partial(_after, on_progress, 0, parts)))
-        once = self._tables = _contents(learner)
+        replayed = self._tables = _copies(learner)
         for turn, walk in enumerate(self.parameters.walks, 1):
-            self._begin(learner, last, begun, once)
+            self._reset(learner, last, initial, replayed)
             learner.model = m._replace(latent_process=walk * m.latent_process)
             error = self._error(last, learn_whole(learner, last, partial(_after, on_progress, turn, parts)))
             learner.model = m
-            stream, met = learner.stream.values[0], LEARNED + m.known * (1 + m.dim)
-            stream[:AGREEING], stream[met:] = once["stream"][0, :AGREEING], once["stream"][0, met:]  # counted once
+            stream, counts_at = learner.stream.values[0], BETA + m.known * (1 + m.dim)
+            # each event counts once: counts, mean and scale are those of the replay
+            stream[:START_CONSENSUS] = replayed["stream"][0, :START_CONSENSUS]
+            stream[counts_at:] = replayed["stream"][0, counts_at:]
             if error < least or not self.parameters.judged_ratings:
-                least, self._tables = error, _contents(learner)
+                least, self._tables = error, _copies(learner)
 
     def export(self) -> Mapping[str, Array]:
         """See protocols.Trainer."""
         return self._tables
 
-    def _begin(self, learner: BayesianHybrid, last: Batch, begun: dict[str, Array], once: dict[str, Array]) -> None:
-        """What all share as it was learned, what is of the events' users and items anew, others as they were."""
-        everybody = np.arange(len(begun["user"])), np.arange(len(begun["item"]))
+    def _reset(
+        self, learner: BayesianHybrid, last: Batch, initial: dict[str, Array], replayed: dict[str, Array]
+    ) -> None:
+        """Keep shared parameters as the replay left them, and put the rows of the events' users and items back to their start."""
+        everybody = np.arange(len(initial["user"])), np.arange(len(initial["item"]))
         whole = self.parameters.window_days is None
         users, items = everybody if whole else (np.unique(last.users), np.unique(last.items))
         for name, table in learner.tables().items():
-            table.values[:] = once[name]
-        learner.user.values[users] = begun["user"][users]
-        learner.item.values[items] = begun["item"][items]
-        learner.alike.values[:], learner.crowd.values[:] = begun["alike"], begun["groups"]
+            table.values[:] = replayed[name]
+        learner.user.values[users] = initial["user"][users]
+        learner.item.values[items] = initial["item"][items]
+        learner.set_sums.values[:], learner.group_means.values[:] = initial["alike"], initial["groups"]
 
     def _first(self, history: Batch) -> int:
-        """The first event of the window."""
+        """Index of the first event in the window."""
         days = self.parameters.window_days
         if days is None or not len(history):
             return 0
         return int(np.argmax(history.times_ms >= history.times_ms.max() - days * DAY_MS))
 
     def _error(self, history: Batch, predicted: F32) -> float:
-        """Mean squared error of the last ratings, each predicted before it was learned; infinite where there are none."""
+        """Mean squared error of the last ratings, each predicted before it was learned; infinite without ratings."""
         rated = np.flatnonzero(history.kinds == RATING)
         rated = rated[max(0, len(rated) - self.parameters.judged_ratings) :]
         errors = predicted[rated].clip(history.lows[rated], history.highs[rated]) - history.values[rated].astype(float)
         return float(np.mean(np.square(errors))) if len(rated) else inf
 
 
-def _contents(learner: BayesianHybrid) -> dict[str, Array]:
+def _copies(learner: BayesianHybrid) -> dict[str, Array]:
     return {name: table.values.copy() for name, table in learner.tables().items()}
 
 

@@ -1,15 +1,19 @@
-"""The rows of the Bayesian hybrid as its kernels read them; the model stands in bayesian_hybrid.py.
+"""The layout of the Bayesian hybrid's rows, and how its kernels read them. The model is described in bayesian_hybrid.py.
 
-Rows, in deviations of the ratings: a user's is [w (n,), the lower triangle of P row after row (n (n + 1) / 2,), surprise,
-time, time, events], with w = [bias, session, consensus, popularity, p (dim,), category weights (categories,)]; an item's
-is [q (dim,), its variances (dim,), b, its variance, events]; the stream's is [events, mu, squares, refused, consensus,
-popularity, beta (known,), Gamma (known, dim), events of categories (known,)], `known` being all categories that there can
-be; that of a group of users is [users, what their bias, p and category weights begin with more (1 + dim + categories,)].
-What is known of items of the very same categories is [items, sum of b, sum of q (dim,)], in the row of the eldest of them.
-An item's categories are the bits of its words. Those without a weight of the user's own are known by beta and Gamma alone.
+All values are in standard deviations of the ratings.
 
-x is kept as its entries that may differ from 0: entry s of `x` belongs to weight `at[s]`. What a user never met has
-covariances of exactly 0 and is left out.
+user     [w (n,), lower triangle of P row by row (n (n + 1) / 2,), surprise, time, time, events], where
+         w = [bias, session, consensus, popularity, p (dim,), category weights (categories,)]
+item     [q (dim,), variances of q (dim,), b, variance of b, events]
+stream   [events, mu, squares, refused, consensus, popularity, beta (known,), Gamma (known, dim), events by category (known,)],
+         where `known` is the number of all possible categories
+group    [users, what is added to bias, p and category weights of a new user of the group (1 + dim + categories,)]
+set of items with exactly the same categories   [items, sum of b, sum of q (dim,)], in the row of the set's representative
+
+An item's categories are the bits of its category words. Categories in which users have no weight act through beta and Gamma alone.
+
+x is sparse: entry s of `x` belongs to weight `at[s]`. Categories that a user has never met have covariances of exactly 0
+and are skipped.
 """
 
 from typing import NamedTuple
@@ -19,15 +23,17 @@ import numpy as np
 from streamer.core.arrays import F64, I32, U64, Array
 from streamer.core.kernel import kernel
 
-BIAS, SESSION, CONSENSUS, POPULARITY, FIXED = 0, 1, 2, 3, 4  # weights; FIXED: how many before p
-EVENTS, MU, SQUARES, REFUSED, AGREEING, POPULAR, LEARNED = range(7)  # columns of the stream; LEARNED: where beta begins
-WORD = 4194304.0  # a time in ms as two numbers that float32 holds exactly
-LATEST = 2.0**45  # ms, the year 3084: later times, and those as long before 1970, count as this one
-SMALLEST = 1e-9  # variance that a weight keeps, whatever rounding took
+BIAS, SESSION, CONSENSUS, POPULARITY, FIXED = 0, 1, 2, 3, 4  # positions in w; FIXED: where p begins
+EVENTS, MU, SQUARES, REFUSED, START_CONSENSUS, START_POPULARITY, BETA = range(
+    7
+)  # columns of the stream; BETA: where beta begins
+TIME_WORD = 4194304.0  # a time in ms as two numbers that float32 holds exactly
+LATEST = 2.0**45  # ms, the year 3084: later times are set to it, and times that far before 1970 to its negative
+SMALLEST = 1e-9  # the smallest variance of a weight, whatever the rounding
 
 
 class Model(NamedTuple):
-    """The constants, as kernels take them; see bayesian_hybrid.py for what they are."""
+    """The constants as kernels take them; `BayesianHybridParameters` explains them."""
 
     dim: int
     categories: int
@@ -35,7 +41,7 @@ class Model(NamedTuple):
     noise: float
     habit_events: float
     session: float
-    fade: float  # of the session bias, an event
+    fade: float  # factor of the session bias for each event
     gap_ms: float
     bias_process: float
     latent_process: float
@@ -55,44 +61,51 @@ class Model(NamedTuple):
 
 @kernel
 def deviation(stream: F64) -> float:
-    """sigma of the ratings so far, 0 while all were alike."""
+    """sigma of the ratings so far; 0 while all of them are equal."""
     return float(np.sqrt(stream[0, SQUARES] / max(stream[0, EVENTS], 1.0)))
 
 
 @kernel
 def continues(user: Array, time_ms: float, model: Model) -> bool:
-    """Whether an event of this time is of the user's last session; a step backwards is."""
+    """Whether an event at this time belongs to the user's last session. One that goes back in time does."""
     high = len(user) - 3
-    since = time_ms - (np.float64(user[high]) * WORD + np.float64(user[high + 1]))
+    since = time_ms - (np.float64(user[high]) * TIME_WORD + np.float64(user[high + 1]))
     return bool(user[high + 2] > 0 and since <= model.gap_ms)
 
 
 @kernel
-def place(item: Array, row: int, alike: Array, sets: I32, representatives: I32, model: Model, bed: Array) -> int:
-    """An item's row into `bed`, one without ratings moved to where items of the very same categories are; the row of their eldest, -1: none."""
-    for j in range(len(bed)):
-        bed[j] = item[j]
+def effective_item(
+    item: Array, row: int, set_sums: Array, sets: I32, representatives: I32, model: Model, effective: Array
+) -> int:
+    """Write an item's row to `effective`; one without ratings gets the shrunk mean of items with the same categories added.
+
+    Returns the representative's row, -1 where there is none.
+    """
+    for j in range(len(effective)):
+        effective[j] = item[j]
     dim, representative = model.dim, -1
     if 0 <= row < len(sets) and sets[row, 0] >= 0:
         representative = representatives[sets[row, 0]]
-    if not 0 <= representative < len(alike):
+    if not 0 <= representative < len(set_sums):
         return -1
     if item[2 * dim + 2] == 0:
-        count = model.alike_items + np.float64(alike[representative, 0])
+        count = model.alike_items + np.float64(set_sums[representative, 0])
         for j in range(dim + 1):
-            mean = np.float64(alike[representative, 1 + j]) / count
+            mean = np.float64(set_sums[representative, 1 + j]) / count
             if np.isfinite(mean):
-                bed[2 * dim if j == 0 else j - 1] += mean
+                effective[2 * dim if j == 0 else j - 1] += mean
     return representative
 
 
 @kernel
-def look(item: Array, words: U64, row: int, stream: F64, model: Model, x: F64, at: I32) -> tuple[int, int]:
-    """The item as its users' weights see it: x and at, how many entries they have, and how many with the categories without a weight."""
+def look_at_item(
+    item: Array, category_words: U64, row: int, stream: F64, model: Model, x: F64, at: I32
+) -> tuple[int, int]:
+    """Write the item's features to `x` and `at`; return how many there are, without and with categories in which users have no weight."""
     dim, first = model.dim, FIXED + model.dim
     count = total = first
-    for half in range(words.shape[1] if 0 <= row < len(words) else 0):
-        rest, number = words[row, half], 64 * half
+    for word in range(category_words.shape[1] if 0 <= row < len(category_words) else 0):
+        rest, number = category_words[row, word], 64 * word
         while rest != np.uint64(0) and number < model.known:
             if rest & np.uint64(1):
                 at[total] = first + number
@@ -107,8 +120,8 @@ def look(item: Array, words: U64, row: int, stream: F64, model: Model, x: F64, a
     for s in range(first, total):
         x[s] = g
         number = at[s] - first
-        base += g * stream[0, LEARNED + number]
-        place = LEARNED + model.known + number * dim
+        base += g * stream[0, BETA + number]
+        place = BETA + model.known + number * dim
         q, gamma = x[FIXED:first], stream[0, place : place + dim]
         for j in range(dim):
             q[j] += g * gamma[j]
@@ -121,9 +134,9 @@ def look(item: Array, words: U64, row: int, stream: F64, model: Model, x: F64, a
 
 
 @kernel
-def ponder(number: int, stream: F64, model: Model, x: F64, at: I32) -> int:
-    """An item that is nothing but of this category, as `look` sees items, without what all think of it; how many entries."""
-    place = LEARNED + model.known + number * model.dim
+def look_at_category(number: int, stream: F64, model: Model, x: F64, at: I32) -> int:
+    """As `look_at_item`, for an item that has this category and nothing else, without consensus; return the number of entries."""
+    place = BETA + model.known + number * model.dim
     for j in range(model.dim):
         x[j], at[j] = stream[0, place + j], FIXED + j
     if number >= model.categories:
@@ -133,14 +146,14 @@ def ponder(number: int, stream: F64, model: Model, x: F64, at: I32) -> int:
 
 
 @kernel
-def vagueness(number: int, model: Model) -> float:
-    """r, the variance of a stated preference: where users have no weight it says as little as one rating."""
+def preference_variance(number: int, model: Model) -> float:
+    """r, the variance of a stated preference; where users have no weight, that of one rating."""
     return model.preference_noise if number < model.categories else model.noise
 
 
 @kernel
-def stance(value: float, stream: F64, model: Model) -> float:
-    """A stated preference in deviations of the ratings; what is off their scale counts by its logarithm, as it means no more than that."""
+def preference_deviations(value: float, stream: F64, model: Model) -> float:
+    """A stated preference in deviations of the ratings; beyond `clip` it grows with its logarithm only."""
     z = (value - stream[0, MU]) / deviation(stream)
     if abs(z) > model.clip:
         z = np.sign(z) * model.clip * (1.0 + np.log(abs(z) / model.clip))
@@ -148,9 +161,11 @@ def stance(value: float, stream: F64, model: Model) -> float:
 
 
 @kernel
-def spread(user: Array, n: int, x: F64, at: I32, count: int, px: F64) -> float:
-    """P x into px (n,); x'Px, the variance of the user's part of an answer. x begins with the weights that every item has, in their order."""
-    first = min(count, n)  # weights 0 to first - 1 have an entry each: their part is read row by row, as it lies
+def user_variance(user: Array, n: int, x: F64, at: I32, count: int, px: F64) -> float:
+    """Write P x to `px` (n,) and return x'Px, the user's share of a prediction's variance. x begins with the weights that every item has."""
+    first = min(
+        count, n
+    )  # weights 0 to first - 1 have an entry each, so their part is read row by row, as it is stored
     while first > 0 and at[first - 1] != first - 1:
         first -= 1
     start = n
@@ -186,4 +201,4 @@ def spread(user: Array, n: int, x: F64, at: I32, count: int, px: F64) -> float:
     total = 0.0
     for s in range(count):
         total += x[s] * px[at[s]]
-    return 0.0 if total < 0.0 else total  # NaN stays what it is
+    return 0.0 if total < 0.0 else total  # NaN stays NaN

@@ -1,17 +1,17 @@
-"""GRU4Rec online: each user's clicks move the state of a recurrent network, event by event, without torch.
+"""GRU4Rec online: each click advances the user's state in a recurrent network, event by event, without torch.
 
     h_u <- GRU(e_i, h_u)    at each click of u on i,    s_j = h_u . e_j + b_j,    P(j | u) = exp(s_j - c)
 
-The network, the items' vectors e and biases b are fitted by a retraining (models/offline/clicks/gru_trainer.py) and stand still between
-two; c is the mean of ln sum_j exp s_j then. What moves online is h_u, and n_j, how often an item was clicked: an item that
-came after the retraining has e = 0, moves no state, and b_j = o + ln n_j, o being the median of b - ln n over the trained ones.
-Before the first retraining all items are such, with o = 0, so that it is popularity: P is the item's share of the clicks.
-A dislike teaches nothing.
+The network, the items' vectors e and biases b are fitted by a retraining (models/offline/clicks/gru_trainer.py) and fixed between
+retrainings; c is the mean of ln sum_j exp s_j at that time. Online only h_u and n_j change, the item's number of clicks. An item
+that came after the retraining has e = 0, does not change any state, and has b_j = o + ln n_j, where o is the median of b - ln n
+over the trained items. Before the first retraining this holds for all items, with o = 0, so that P is the item's share of the
+clicks: popularity. A dislike is ignored.
 Cost: O(dim^2) a click, some 10 us at 64; a score O(dim) an item. State: float32 (users, dim), (items, dim + 2), the network 100 KB
 at 64, which only a retraining writes; n float64.
 
 Cho et al. (2014), Learning phrase representations using RNN encoder-decoder, EMNLP (the unit); Hidasi et al. (2016), ICLR,
-as in models/offline/clicks/gru4rec.py. Deviation: P is right on average over users, and not for each, as its sum is not taken anew.
+as in models/offline/clicks/gru4rec.py. Deviation: P is normalised on average over users and not for each, as c is a constant.
 """
 
 from collections.abc import Mapping
@@ -26,25 +26,25 @@ from streamer.core.protocols import Kind
 from streamer.core.tables import Table
 from streamer.models.skip_gram import logit
 
-TRAINED, OFFSET, CONSTANT, WEIGHTS = 0, 1, 2, 3  # columns of the network: 1 once it is fitted, o, c, and then weights
-LEAST = 0.5  # clicks that an item without any counts as
+TRAINED, OFFSET, CONSTANT, WEIGHTS = 0, 1, 2, 3  # columns of the network: 1 once it is fitted, o, c, weights
+COUNT_SMALLEST = 0.5  # clicks that an item without any counts as
 
 
 class GRUParameters(msgspec.Struct, frozen=True):
-    """Size."""
+    """The size of the network."""
 
     dim: int = 64
     """Length of an item's vector and of a user's state."""
 
 
 def width(dim: int) -> int:
-    """Columns of a network: WEIGHTS, W_i (dim, 3 dim), W_h (dim, 3 dim), c_i (3 dim,), c_h (3 dim,), gates r, z, n side by side."""
+    """Number of columns of a network: WEIGHTS, W_i (dim, 3 dim), W_h (dim, 3 dim), c_i (3 dim,), c_h (3 dim,), each with gates r, z, n in order."""
     return WEIGHTS + 6 * dim * dim + 6 * dim
 
 
 @kernel
-def through(x: Array, rows: F64, out: F64) -> None:
-    """Add x W to `out`, W being `rows`, (len(x), len(out)); input by input, so that the inner loop is vectorised."""
+def add_product(x: Array, rows: F64, out: F64) -> None:
+    """Add x W to `out`, where W is `rows`, (len(x), len(out)); input by input, so that the inner loop is vectorised."""
     for j in range(len(x)):
         share, row = np.float64(x[j]), rows[j]
         for k in range(len(out)):
@@ -53,12 +53,12 @@ def through(x: Array, rows: F64, out: F64) -> None:
 
 @kernel
 def advance(h: Array, e: Array, weights: F64, moved: F64) -> bool:
-    """The state after reading e, into `moved` (dim,); whether all of it is finite. `weights` as `width` says, from WEIGHTS on."""
+    """Write the state after input e to `moved` (dim,); return whether all of it is finite. `weights` is the network from column WEIGHTS on."""
     dim = len(h)
     size, gates = 3 * dim * dim, 3 * dim
     a, b = weights[2 * size : 2 * size + gates].copy(), weights[2 * size + gates :].copy()
-    through(e, weights[:size].reshape((dim, gates)), a)
-    through(h, weights[size : 2 * size].reshape((dim, gates)), b)
+    add_product(e, weights[:size].reshape((dim, gates)), a)
+    add_product(h, weights[size : 2 * size].reshape((dim, gates)), b)
     total = 0.0
     for j in range(dim):
         r = 1.0 / (1.0 + np.exp(-(a[j] + b[j])))
@@ -71,17 +71,17 @@ def advance(h: Array, e: Array, weights: F64, moved: F64) -> bool:
 
 @kernel
 def score_of(h: Array, item: Array, counts: F64, network: Array, i: int) -> float:
-    """s_i; an item of -1 is one never clicked."""
+    """s_i; -1 is an item that was never clicked."""
     dim = len(h)
     if 0 <= i < len(item) and item[i, dim + 1] > 0.0:
         return logit(h, item[i]) + np.float64(item[i, dim])
     n = counts[i, 0] if 0 <= i < len(counts) else 0.0
-    return float(np.float64(network[0, OFFSET]) + np.log(n if n > LEAST else LEAST))
+    return float(np.float64(network[0, OFFSET]) + np.log(n if n > COUNT_SMALLEST else COUNT_SMALLEST))
 
 
 @kernel
 def probability_of(s: float, network: Array, stream: F64) -> float:
-    """P of a score; before the first training c is the log of all clicks."""
+    """P for a score; before the first training c is the log of the number of clicks."""
     trained = network[0, TRAINED] > 0.0
     c = np.float64(network[0, CONSTANT]) if trained else np.log(max(stream[0, 0], 1.0))
     p = np.exp(min(s - c, 0.0))
@@ -93,7 +93,7 @@ def learn_gru(
     user: Array, user_touched: U8, item: Array, counts: F64, counts_touched: U8, network: Array, stream: F64,
     stream_touched: U8, users: I32, items: I32, clicks: F32, out: F32,
 ) -> None:  # fmt: skip
-    """Predict, count and read, click by click; `stream` is [sum of n, refused]."""
+    """Predict, count and advance the state, click by click; `stream` is [sum of n, refused]."""
     dim = user.shape[1]
     weights, moved = network[0, WEIGHTS:].astype(np.float64), np.empty(dim)
     trained = network[0, TRAINED] > 0.0
@@ -105,14 +105,14 @@ def learn_gru(
         h, known = user[u], item[i, dim + 1] > 0.0
         if weight > 0.0 and np.isfinite(weight):
             out[k] = probability_of(score_of(h, item, counts, network, i), network, stream)
-        sound = np.isfinite(weight + counts[i, 0] + stream[0, 0])
+        finite = np.isfinite(weight + counts[i, 0] + stream[0, 0])
         for j in range(dim):
-            sound = sound and np.isfinite(h[j]) and np.isfinite(item[i, j])
-        sound = sound and np.isfinite(item[i, dim] + item[i, dim + 1])
-        if sound and trained and known:
-            sound = advance(h, item[i, :dim], weights, moved)
+            finite = finite and np.isfinite(h[j]) and np.isfinite(item[i, j])
+        finite = finite and np.isfinite(item[i, dim] + item[i, dim + 1])
+        if finite and trained and known:
+            finite = advance(h, item[i, :dim], weights, moved)
         stream_touched[0] = 1
-        if not sound:
+        if not finite:
             stream[0, 1] += 1.0
             continue
         if trained and known:
@@ -128,29 +128,29 @@ def learn_gru(
 def predict_gru(
     user: Array, item: Array, counts: F64, network: Array, stream: F64, users: I32, items: I32, clicks: F32, out: F32
 ) -> None:
-    """P of pairs of rows into `out` (n,), NaN where the event is not a click."""
-    nobody = np.zeros(user.shape[1], dtype=user.dtype)
+    """P of pairs of rows into `out` (n,); NaN for events that are not clicks."""
+    new_user = np.zeros(user.shape[1], dtype=user.dtype)
     for k in range(len(items)):
-        h = user[users[k]] if 0 <= users[k] < len(user) else nobody
+        h = user[users[k]] if 0 <= users[k] < len(user) else new_user
         p = probability_of(score_of(h, item, counts, network, items[k]), network, stream)
         out[k] = p if clicks[k] > 0.0 and np.isfinite(clicks[k]) else np.nan
 
 
 @kernel
 def score_gru(h: Array, item: Array, counts: F64, network: Array, items: I32, out: F32) -> None:
-    """s of `items` (n,) for one user's state into `out` (n,)."""
+    """s of `items` (n,) for one user's state h, into `out` (n,)."""
     for k in range(len(items)):
         out[k] = score_of(h, item, counts, network, items[k])
 
 
 class GRU:
-    """Serves what GRU4Rec was fitted to, without torch."""
+    """Popularity until it is trained; then the fitted GRU4Rec, served without torch."""
 
     kind: Kind = "clicks"
     Parameters = GRUParameters
 
     def __init__(self, name: str, parameters: GRUParameters, *, seed: int) -> None:
-        """The seed changes nothing: there is nothing random here."""
+        """The seed is unused: nothing here is random."""
         self.name, self.parameters = name, parameters
         dim = parameters.dim
         self.user = Table("user", [0.0] * dim)  # h
@@ -180,17 +180,19 @@ class GRU:
         return out
 
     def predict(self, batch: Batch) -> F32:
-        """See OnlineLearner; somebody unknown has a state of 0."""
+        """See OnlineLearner; the state of an unseen user is 0."""
         out = np.empty(len(batch), dtype=np.float32)
-        predict_gru(self.user.values, *self._known(), self.stream.values, batch.users, batch.items, batch.clicks, out)
+        predict_gru(
+            self.user.values, *self._kernel_tables(), self.stream.values, batch.users, batch.items, batch.clicks, out
+        )
         return out
 
     def score(self, user: UserView, items: I32) -> F32:
         """s of each item, (len(items),)."""
         out = np.empty(len(items), dtype=np.float32)
-        state = np.array(user.rows[self.name])  # a copy: a read-only row would compile the kernel once more
-        score_gru(state, *self._known(), items, out)
+        state = np.array(user.rows[self.name])  # a copy: a read-only row would compile the kernel again
+        score_gru(state, *self._kernel_tables(), items, out)
         return out
 
-    def _known(self) -> tuple[Array, F64, Array]:
+    def _kernel_tables(self) -> tuple[Array, F64, Array]:
         return self.item.values, self.counts.values, self.network.values

@@ -1,7 +1,7 @@
-"""The kernels of the online networks: a forward pass, and a step of the two rows that a rating is of.
+"""The kernels of the online networks: a forward pass, and a gradient step of a rating's user and item rows.
 
-`network` is one row, as `Layout` says; hidden layers, categories and groups stand in it, and only a retraining moves them.
-Loops go over units inside and inputs outside, a += x_j w_j, so that they are vectorised with sums in the order written.
+`network` is one row, laid out as in `Layout`, with hidden layers, categories and groups, which only a retraining changes.
+Inner loops run over units and outer ones over inputs, a += x_j w_j, so that they are vectorised with a fixed order of sums.
 """
 
 from typing import NamedTuple
@@ -14,28 +14,27 @@ from streamer.core.kernel import kernel
 from streamer.models.biased_mf import LARGEST, deviation
 
 FIELDS = 4  # user, item, the item's categories, the user's groups
-LENGTHS = (
-    2  # first columns of a network: of users' and items' rows after its training, over those that descent had left
-)
+# The first two columns of a network: the norms of users' and items' rows after its training, divided by those before it.
+NORM_RATIOS = 2
 
 
 class Layout(NamedTuple):
-    """Sizes of a network: behind the lengths come CATEGORIES and then GROUPS rows of [vector, bias], W1, c1, W2, c2, w."""
+    """Sizes of a network. Its row is the norm ratios, CATEGORIES and then GROUPS rows of [vector, bias], W1, c1, W2, c2, w."""
 
     dim: int
     first: int
     second: int
-    products: bool  # whether fields are multiplied two by two, too
+    products: bool  # whether pairwise products of fields are added
 
     @property
     def width(self) -> int:
-        """Columns of a network."""
+        """Number of columns of a network."""
         fields = (CATEGORIES + GROUPS) * (self.dim + 1)
-        return LENGTHS + fields + (FIELDS * self.dim + 1) * self.first + (self.first + 2) * self.second
+        return NORM_RATIOS + fields + (FIELDS * self.dim + 1) * self.first + (self.first + 2) * self.second
 
 
 class Layers(NamedTuple):
-    """A network taken apart, in float64; `known` is False for one that was never trained: all of it is 0."""
+    """The parts of a network, in float64; `known` is False for one that was never trained, which is all 0."""
 
     categories: F64  # (CATEGORIES, dim + 1)
     groups: F64  # (GROUPS, dim + 1)
@@ -44,16 +43,16 @@ class Layers(NamedTuple):
     w2: F64  # (first, second)
     c2: F64  # (second,)
     w3: F64  # (second,)
-    back1: F64  # (first, 2 dim): w1 of user and item, turned
-    back2: F64  # (second, first): w2, turned
+    back1: F64  # (first, 2 dim): w1 of user and item, transposed
+    back2: F64  # (second, first): w2, transposed
     known: bool
 
 
 @kernel
 def layers(network: Array, layout: Layout) -> Layers:
-    """See Layers. Cost: some 10 us at 32 factors and 16, 16 units."""
+    """Split a network's row into `Layers`. Cost: some 10 us at 32 factors and 16, 16 units."""
     row, dim, first, second = network[0].astype(np.float64), layout.dim, layout.first, layout.second
-    inputs, at = FIELDS * dim, LENGTHS
+    inputs, at = FIELDS * dim, NORM_RATIOS
     categories = row[at : at + CATEGORIES * (dim + 1)].reshape((CATEGORIES, dim + 1))
     at += CATEGORIES * (dim + 1)
     groups = row[at : at + GROUPS * (dim + 1)].reshape((GROUPS, dim + 1))
@@ -67,12 +66,14 @@ def layers(network: Array, layout: Layout) -> Layers:
     c2 = row[at : at + second]
     w3 = row[at + second : at + 2 * second]
     back1, back2 = w1[: 2 * dim].T.copy(), w2.T.copy()
-    return Layers(categories, groups, w1, c1, w2, c2, w3, back1, back2, bool(np.any(row[LENGTHS:] != 0.0)))
+    return Layers(categories, groups, w1, c1, w2, c2, w3, back1, back2, bool(np.any(row[NORM_RATIOS:] != 0.0)))
 
 
 @kernel
-def look(p: Array, q: Array, words: U64, item: int, groups: I32, net: Layers, dim: int, x: F64) -> float:
-    """The fields of a pair into `x` (4 dim,), and the sum of their biases; an item without events is what is known of it."""
+def read_fields(
+    p: Array, q: Array, category_words: U64, item: int, groups: I32, net: Layers, dim: int, x: F64
+) -> float:
+    """Write the fields of a pair to `x` (4 dim,) and return the sum of their biases; the vector of an item without events counts 0."""
     bias = np.float64(p[dim]) + np.float64(q[dim])
     x[2 * dim :] = 0.0
     for j in range(dim):
@@ -80,14 +81,14 @@ def look(p: Array, q: Array, words: U64, item: int, groups: I32, net: Layers, di
     if q[dim + 1] > 0:
         for j in range(dim):
             x[dim + j] = q[j]
-    else:  # the noise of a new item is no opinion
+    else:  # a new item's vector is only noise
         x[dim : 2 * dim] = 0.0
     if not net.known:
         return bias
     count, total = 0, 0.0
-    if 0 <= item < len(words):
-        for word in range(words.shape[1]):
-            bits, n = words[item, word], 64 * word
+    if 0 <= item < len(category_words):
+        for word in range(category_words.shape[1]):
+            bits, n = category_words[item, word], 64 * word
             while bits:
                 if bits & np.uint64(1):
                     count += 1
@@ -116,7 +117,7 @@ def look(p: Array, q: Array, words: U64, item: int, groups: I32, net: Layers, di
 
 @kernel
 def forward(x: F64, net: Layers, layout: Layout, h1: F64, h2: F64) -> float:
-    """What products and hidden layers say of fields `x`; hidden units into `h1` (first,) and `h2` (second,)."""
+    """The sum of products and hidden layers for fields `x`; writes the hidden units to `h1` (first,) and `h2` (second,)."""
     dim, z = layout.dim, 0.0
     if layout.products:
         for j in range(dim):
@@ -145,7 +146,7 @@ def forward(x: F64, net: Layers, layout: Layout, h1: F64, h2: F64) -> float:
 
 @kernel
 def backward(x: F64, net: Layers, layout: Layout, h1: F64, h2: F64, d1: F64, slope: F64) -> None:
-    """How z grows with the vectors of user and item, into `slope` (2 dim,), after `forward`; `d1` is room for (first,)."""
+    """The gradient of z with respect to the user's and item's vectors, into `slope` (2 dim,), after `forward`; `d1` (first,) is scratch."""
     dim = layout.dim
     slope[:] = 0.0
     if layout.products:
@@ -177,7 +178,7 @@ def learn_network(
     stream: F64,
     stream_touched: U8,
     network: Array,
-    words: U64,
+    category_words: U64,
     kinds: U8,
     users: I32,
     items: I32,
@@ -190,7 +191,7 @@ def learn_network(
 ) -> None:
     """User and item rows are [vector, b, n]; stream is [events, mu, squares, refused]; rates as in `Network.rates`."""
     bias_rate, learning_rate, step_floor, bias_l2, l2, clip = rates
-    dim, net, nobody = layout.dim, layers(network, layout), np.full(1, -1, dtype=np.int32)
+    dim, net, no_groups = layout.dim, layers(network, layout), np.full(1, -1, dtype=np.int32)
     x, slope = np.empty(FIELDS * dim), np.empty(2 * dim)
     h1, h2, d1 = np.empty(layout.first), np.empty(layout.second), np.empty(layout.first)
     for k in range(len(kinds)):
@@ -200,7 +201,7 @@ def learn_network(
         p, q, y = user[users[k]], item[items[k]], np.float64(values[k])
         mu, sigma = stream[0, 1], deviation(stream)
         slot = slots[users[k]] if users[k] < len(slots) else -1
-        bias = look(p, q, words, items[k], groups[slot] if slot >= 0 else nobody, net, dim, x)
+        bias = read_fields(p, q, category_words, items[k], groups[slot] if slot >= 0 else no_groups, net, dim, x)
         predicted = mu + sigma * (bias + forward(x, net, layout, h1, h2))
         out[k] = predicted
         stream_touched[0] = 1
@@ -208,7 +209,7 @@ def learn_network(
         size = b_u * b_u + b_i * b_i + n_u + n_i
         for j in range(dim):
             size += np.float64(p[j]) * np.float64(p[j]) + np.float64(q[j]) * np.float64(q[j])
-        if not (np.isfinite(y) and np.isfinite(predicted) and size < LARGEST):  # NaN is not below
+        if not (np.isfinite(y) and np.isfinite(predicted) and size < LARGEST):  # also refuses NaN
             stream[0, 3] += 1
             continue
         z = min(max((y - predicted) / sigma, -clip), clip)
@@ -219,7 +220,7 @@ def learn_network(
         s_u, s_i, reach = learning_rate * s_u, learning_rate * s_i, 0.0
         for j in range(dim):
             reach += s_u * slope[j] * slope[j] + s_i * slope[dim + j] * slope[dim + j]
-        if reach > 1.0:  # no further than the error asks for
+        if reach > 1.0:  # do not overshoot the error
             s_u, s_i = s_u / reach, s_i / reach
         for j in range(dim):
             p[j] = np.float64(p[j]) + s_u * (z * slope[j] - l2 * np.float64(p[j]))
@@ -235,10 +236,10 @@ def learn_network(
 
 @kernel
 def predict_network(
-    user: Array, item: Array, stream: F64, network: Array, words: U64, users: I32, items: I32, slots: I32, groups: I32, layout: Layout, out: F32,
+    user: Array, item: Array, stream: F64, network: Array, category_words: U64, users: I32, items: I32, slots: I32, groups: I32, layout: Layout, out: F32,
 ) -> None:  # fmt: skip
-    """Predictions for pairs of rows into `out` (n,); a row outside its table is one never seen."""
-    dim, net, nobody = layout.dim, layers(network, layout), np.full(1, -1, dtype=np.int32)
+    """Predictions for pairs of rows into `out` (n,); a row outside its table is an unseen one."""
+    dim, net, no_groups = layout.dim, layers(network, layout), np.full(1, -1, dtype=np.int32)
     x, h1, h2 = np.empty(FIELDS * dim), np.empty(layout.first), np.empty(layout.second)
     unknown = np.zeros(dim + 2, dtype=user.dtype)
     sigma = deviation(stream)
@@ -246,5 +247,5 @@ def predict_network(
         u, i = users[k], items[k]
         p, q = user[u] if 0 <= u < len(user) else unknown, item[i] if 0 <= i < len(item) else unknown
         slot = slots[u] if 0 <= u < len(slots) else -1
-        bias = look(p, q, words, i, groups[slot] if slot >= 0 else nobody, net, dim, x)
+        bias = read_fields(p, q, category_words, i, groups[slot] if slot >= 0 else no_groups, net, dim, x)
         out[k] = stream[0, 1] + sigma * (bias + forward(x, net, layout, h1, h2))

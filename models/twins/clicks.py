@@ -9,7 +9,7 @@ from streamer.models.click_blend import ClickBlend
 from streamer.models.noise import UNIT
 from streamer.models.popularity import Popularity, RecentPopularity
 from streamer.models.skip_gram import REDRAWS, SkipGram
-from streamer.models.transitions import LEAST, Transitions
+from streamer.models.transitions import COUNT_SMALLEST, Transitions
 from streamer.models.transitions import UNIT as CLICK
 
 
@@ -25,7 +25,7 @@ def twin_popularity(learner: Popularity, batch: Batch) -> F64:
 
 
 def twin_recent_popularity(learner: RecentPopularity, batch: Batch) -> F64:
-    """See popularity.py; without the laziness: every item's count decays at every click."""
+    """See popularity.py; here every item's count decays at every click."""
     out = np.full(len(batch), np.nan)
     item, stream, decay = learner.item.values, learner.stream.values[0], 0.5 ** (1 / learner.parameters.half_life)
     counts = item[:, 0] * decay ** (stream[2] - item[:, 1])
@@ -40,7 +40,7 @@ def twin_recent_popularity(learner: RecentPopularity, batch: Batch) -> F64:
 
 
 def twin_transitions(learner: Transitions, batch: Batch) -> F64:
-    """See transitions.py; without the laziness, and without halving, which takes a million clicks."""
+    """See transitions.py; here every count decays at every click, and no list is halved, which takes a million clicks."""
     out = np.full(len(batch), np.nan)
     p, stream = learner.parameters, learner.stream.values[0]
     for k in np.flatnonzero(batch.clicks != 0):
@@ -50,7 +50,7 @@ def twin_transitions(learner: Transitions, batch: Batch) -> F64:
         weights = p.decay ** np.arange(len(context))
         if weight > 0:
             recent = popularity[i, 0] * 0.5 ** ((stream[1] - popularity[i, 1]) / p.half_life)
-            share = max(recent, LEAST) / max(stream[0], LEAST)
+            share = max(recent, COUNT_SMALLEST) / max(stream[0], COUNT_SMALLEST)
             lists = learner.lists.values[context]
             counts = lists[:, 1 + p.successors :].sum(axis=1, where=lists[:, 1 : 1 + p.successors] == i) / CLICK
             each = (counts + p.pseudo_counts * share) / (lists[:, 0] / CLICK + p.pseudo_counts)
@@ -81,7 +81,7 @@ def _count(learner: Transitions, of: int, i: int, clicks: float) -> None:
 
 
 def twin_skip_gram(learner: SkipGram, batch: Batch) -> F64:
-    """See skip_gram.py; the noise is summed anew for every click."""
+    """See skip_gram.py; here the noise is summed anew for every click."""
     out = np.full(len(batch), np.nan)
     parameters, noise, stream = learner.parameters, learner.noise.values, learner.stream.values[0]
     dim, items = parameters.dim, learner.item.values
@@ -116,10 +116,10 @@ def twin_skip_gram(learner: SkipGram, batch: Batch) -> F64:
 
 
 def twin_click_blend(learner: ClickBlend, batch: Batch) -> F64:
-    """See click_blend.py; the ring is counted anew for every click, and what is asked of the experts is drawn as there."""
+    """See click_blend.py; here the ring is counted anew for every click. The probes come with the batch."""
     p, stream, ring = learner.parameters, learner.stream.values[0], learner.ring.values[0]
     probes, n, rated = batch.probes, len(p.weights), np.array([name == "ratings" for name in p.experts])
-    said = [batch.opinions[name] for name in p.experts]
+    opinions = [batch.opinions[name] for name in p.experts]
     for k in np.flatnonzero(batch.clicks > 0):
         if np.isfinite(batch.highs[k] - batch.lows[k]):
             stream[1] = batch.highs[k] - batch.lows[k]
@@ -127,7 +127,9 @@ def twin_click_blend(learner: ClickBlend, batch: Batch) -> F64:
         chosen = [m for m, j in enumerate(probes[k].tolist()) if j >= 0]
         if len(chosen) > 1 and probes[k, 0] >= 0 and batch.items[k] in ring:
             shares = np.array([((ring == probes[k, m]).sum() + 0.5) / (held + 1) for m in chosen])
-            f = np.array([o.scores[k, chosen] if o.scores.size else np.zeros(len(chosen)) for o in said], np.float64)
+            f = np.array(
+                [o.scores[k, chosen] if o.scores.size else np.zeros(len(chosen)) for o in opinions], np.float64
+            )
             f[rated] *= 4 / stream[1] if stream[1] > 0 else 0.0
             f -= np.outer(p.popularity, np.log(shares))
             d = np.clip(f - f[:, :1], -20, 20)
@@ -135,14 +137,14 @@ def twin_click_blend(learner: ClickBlend, batch: Batch) -> F64:
             e = np.exp(w @ d) / (p.probes * shares)
             e[0] = 1.0
             pi = e / e.sum()
-            sure, g = pi[0] / (pi[0] + 1e-3), d @ pi
+            reliability, g = pi[0] / (pi[0] + 1e-3), d @ pi
             h *= p.forgetting
-            h += sure * ((d * pi) @ d.T - np.outer(g, g)) + (1 - p.forgetting) * p.prior * np.eye(n)
-            w -= sure * np.linalg.solve(h, g)
+            h += reliability * ((d * pi) @ d.T - np.outer(g, g)) + (1 - p.forgetting) * p.prior * np.eye(n)
+            w -= reliability * np.linalg.solve(h, g)
         ring[int(stream[0]) % len(ring)] = batch.items[k]
         stream[0] += 1
-    chances = [said[at].predicted for at, kind in enumerate(rated) if not kind]
-    odds = [np.log(c / (1 - c)) for c in np.clip(np.array(chances, dtype=np.float64), 1e-9, 1 - 1e-9)]
+    probabilities = [opinions[expert].predicted for expert, kind in enumerate(rated) if not kind]
+    odds = [np.log(c / (1 - c)) for c in np.clip(np.array(probabilities, dtype=np.float64), 1e-9, 1 - 1e-9)]
     return np.asarray(1 / (1 + np.exp(-np.mean(odds, axis=0))), dtype=np.float64)
 
 
@@ -153,8 +155,8 @@ def _negatives(learner: SkipGram, batch: Batch, k: int) -> list[int]:
     wanted = learner.parameters.negatives
     bits = [int(mix64(batch.keys[k], draw)) for draw in range(REDRAWS * wanted)]
     drawn = np.searchsorted(sums, [b % int(sums[-1]) for b in bits], side="right").tolist()
-    barred = _seen(batch.seen, int(batch.users[k]), int(batch.seen_counts[k])) | {int(batch.items[k])}
-    return [int(j) for j in drawn if j not in barred][:wanted]
+    excluded = _seen(batch.seen, int(batch.users[k]), int(batch.seen_counts[k])) | {int(batch.items[k])}
+    return [int(j) for j in drawn if j not in excluded][:wanted]
 
 
 def _seen(seen: Seen, user: int, count: int) -> set[int]:

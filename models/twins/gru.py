@@ -1,10 +1,10 @@
-"""The twin of the online GRU, see twins.py: the equations on top of gru.py, in float64."""
+"""The twin of the online GRU: the equations at the top of networks/gru.py, in float64."""
 
 import numpy as np
 
 from streamer.core.arrays import F64
 from streamer.core.batch import Batch
-from streamer.models.networks.gru import CONSTANT, GRU, LEAST, OFFSET, TRAINED, WEIGHTS
+from streamer.models.networks.gru import CONSTANT, COUNT_SMALLEST, GRU, OFFSET, TRAINED, WEIGHTS
 
 
 def twin_gru(learner: GRU, batch: Batch) -> F64:
@@ -18,7 +18,7 @@ def twin_gru(learner: GRU, batch: Batch) -> F64:
     for k in np.flatnonzero(batch.clicks > 0):
         i, state = batch.items[k], learner.user.values[batch.users[k]]
         known, h, e = item[i, dim + 1] > 0, state.astype(np.float64), item[i, :dim].astype(np.float64)
-        score = h @ e + item[i, dim] if known else row[OFFSET] + np.log(max(counts[i], LEAST))
+        score = h @ e + item[i, dim] if known else row[OFFSET] + np.log(max(counts[i], COUNT_SMALLEST))
         constant = row[CONSTANT] if row[TRAINED] else np.log(max(stream[0], 1.0))
         out[k] = min(np.exp(score - constant), 1.0)
         if known and row[TRAINED]:

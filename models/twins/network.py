@@ -1,10 +1,10 @@
-"""The twin of the networks, see twins.py: the equations on top of network.py, in float64."""
+"""The twin of the networks: the equations at the top of networks/network.py, in float64."""
 
 import numpy as np
 
 from streamer.core.arrays import F64, Array
 from streamer.core.batch import CATEGORIES, GROUPS, RATING, Batch
-from streamer.models.networks.kernel import FIELDS, LENGTHS
+from streamer.models.networks.kernel import FIELDS, NORM_RATIOS
 from streamer.models.networks.network import Network
 
 
@@ -13,7 +13,7 @@ def twin_network(learner: Network, batch: Batch) -> F64:
     out = np.full(len(batch), np.nan)
     p, dim, (first, second) = learner.parameters, learner.parameters.dim, learner.parameters.hidden
     sizes = [
-        LENGTHS, CATEGORIES * (dim + 1), GROUPS * (dim + 1), FIELDS * dim * first, first, first * second, second, second,
+        NORM_RATIOS, CATEGORIES * (dim + 1), GROUPS * (dim + 1), FIELDS * dim * first, first, first * second, second, second,
     ]  # fmt: skip
     _, of_categories, of_groups, w1, c1, w2, c2, w3 = np.split(
         learner.network.values[0].astype(np.float64), np.cumsum(sizes)[:-1]
@@ -24,7 +24,7 @@ def twin_network(learner: Network, batch: Batch) -> F64:
     for k in np.flatnonzero(batch.kinds == RATING):
         user, item = learner.user.values[batch.users[k]], learner.item.values[batch.items[k]]
         u, i = user.astype(np.float64), item.astype(np.float64)
-        word = learner.words.values[batch.items[k]]
+        word = learner.category_words.values[batch.items[k]]
         bits = [n for n in range(CATEGORIES) if int(word[n // 64]) >> n % 64 & 1]
         slots = batch.profiles.slots
         slot = slots[batch.users[k]] if batch.users[k] < len(slots) else -1

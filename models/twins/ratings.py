@@ -56,17 +56,21 @@ def twin_biased_mf(learner: BiasedMF, batch: Batch) -> F64:
 
 
 def twin_bayesian_hybrid(learner: BayesianHybrid, batch: Batch) -> F64:
-    """See bayesian_hybrid.py; with P square and x whole."""
+    """See bayesian_hybrid.py; with P as a full matrix and x dense."""
     out = np.full(len(batch), np.nan)
     m, n, dim, stream = learner.model, learner.size, learner.model.dim, learner.stream.values[0]
     p, lower, own = slice(4, 4 + dim), np.tril_indices(n), m.categories
     parts = np.split(stream, [6, 6 + m.known, 6 + m.known * (1 + dim)])
-    beta, gamma, met = parts[1], parts[2].reshape(m.known, dim), parts[3]
-    crowd = learner.crowd.values[0].reshape(-1, 2 + dim + own)
+    beta, gamma, event_counts = parts[1], parts[2].reshape(m.known, dim), parts[3]
+    group_means = learner.group_means.values[0].reshape(-1, 2 + dim + own)
     for k in np.flatnonzero(batch.kinds == RATING):
         user, item = learner.user.values[batch.users[k]], learner.item.values[batch.items[k]]
-        words, time_ms, y = learner.words.values[batch.items[k]], int(batch.times_ms[k]), float(batch.values[k])
-        bits = [int(words[number // 64]) >> number % 64 & 1 for number in range(64 * len(words))]
+        category_words, time_ms, y = (
+            learner.category_words.values[batch.items[k]],
+            int(batch.times_ms[k]),
+            float(batch.values[k]),
+        )
+        bits = [int(category_words[number // 64]) >> number % 64 & 1 for number in range(64 * len(category_words))]
         indicator = np.array((bits + [0] * m.known)[: m.known], dtype=np.float64)
         g = indicator / np.sqrt(max(indicator.sum(), 1))
         w, cov = user[:n].astype(np.float64), np.zeros((n, n))
@@ -78,15 +82,15 @@ def twin_bayesian_hybrid(learner: BayesianHybrid, batch: Batch) -> F64:
             float(item[-3]),
             float(item[-2]),
         )
-        sets, representative = learner.category_sets.sets.values[batch.items[k], 0], -1
-        if sets >= 0:
-            representative = int(learner.category_sets.representatives[sets])
+        category_set, representative = learner.category_sets.sets.values[batch.items[k], 0], -1
+        if category_set >= 0:
+            representative = int(learner.category_sets.representatives[category_set])
         if representative >= 0 and not item[-1]:
-            b += float(learner.alike.values[representative, 1]) / (
-                m.alike_items + float(learner.alike.values[representative, 0])
+            b += float(learner.set_sums.values[representative, 1]) / (
+                m.alike_items + float(learner.set_sums.values[representative, 0])
             )
-            q += learner.alike.values[representative, 2:] / (
-                m.alike_items + float(learner.alike.values[representative, 0])
+            q += learner.set_sums.values[representative, 2:] / (
+                m.alike_items + float(learner.set_sums.values[representative, 0])
             )
         start = np.concatenate([[1, 0], 0 * q]) if not item[-1] else np.concatenate([[0, b], q])
         base = b + beta @ g
@@ -95,21 +99,25 @@ def twin_bayesian_hybrid(learner: BayesianHybrid, batch: Batch) -> F64:
         fade = m.fade if user[-1] and time_ms - last_ms <= m.gap_ms else 0.0
         if not user[-1]:
             w[2], w[3] = stream[4], stream[5]
-        groups, said = _profile(batch, int(batch.users[k]))
+        groups, preferences = _profile(batch, int(batch.users[k]))
         if not user[-1]:
-            w[[0, *range(4, n)]] += crowd[groups, 1:].astype(np.float64).sum(axis=0)
+            w[[0, *range(4, n)]] += group_means[groups, 1:].astype(np.float64).sum(axis=0)
         mu, sigma = stream[1], np.sqrt(stream[2] / max(stream[0], 1))
-        on_progress, sure = w, cov
-        for number, stated in said.items() if sigma and m.known else ():
+        informed, informed_cov = w, cov
+        for number, stated in preferences.items() if sigma and m.known else ():
             a = np.concatenate([np.zeros(4), gamma[number], np.eye(own, m.known)[:, number]])
-            s = (m.preference_noise if number < own else m.noise) + a @ sure @ a
-            on_progress = (
-                on_progress + sure @ a * (_stance((stated - mu) / sigma, m.clip) - beta[number] - a @ on_progress) / s
+            s = (m.preference_noise if number < own else m.noise) + a @ informed_cov @ a
+            informed = (
+                informed
+                + informed_cov
+                @ a
+                * (_preference_deviations((stated - mu) / sigma, m.clip) - beta[number] - a @ informed)
+                / s
             )
-            sure = sure - np.outer(sure @ a, sure @ a) / s
-        w, on_progress = ([*one[:1], fade * one[1], *one[2:]] for one in (w, on_progress))
-        w, on_progress = np.array(w), np.array(on_progress)
-        z = base + x @ on_progress
+            informed_cov = informed_cov - np.outer(informed_cov @ a, informed_cov @ a) / s
+        w, informed = ([*one[:1], fade * one[1], *one[2:]] for one in (w, informed))
+        w, informed = np.array(w), np.array(informed)
+        z = base + x @ informed
         out[k] = mu + sigma * z
         stream[0] += 1
         stream[1] += (y - mu) / stream[0]
@@ -117,46 +125,46 @@ def twin_bayesian_hybrid(learner: BayesianHybrid, batch: Batch) -> F64:
         process = np.diag([m.bias_process, (1 - fade**2) * m.session, m.consensus_process, 0.0] + [0.0] * (n - 4))
         process[p, p] += m.latent_process * np.eye(dim)
         faded = np.eye(n) - (1 - fade) * np.diag(np.eye(n)[1])
-        cov, sure = faded @ cov @ faded + process, faded @ sure @ faded + process
-        v_b, c, px = v_b + m.item_process, 1 + on_progress[2], cov @ x
+        cov, informed_cov = faded @ cov @ faded + process, faded @ informed_cov @ faded + process
+        v_b, c, px = v_b + m.item_process, 1 + informed[2], cov @ x
         habit = (m.habit_events + user[-4]) / (m.habit_events + user[-1])
         sigma = sigma or np.sqrt(stream[2] / stream[0])
-        s, s_alone = (
-            m.noise * habit + x @ sureness @ x + (1 + own_w[2]) ** 2 * v_b + own_w[p] ** 2 @ v
-            for own_w, sureness in ((on_progress, sure), (w, cov))
+        s, own_s = (
+            m.noise * habit + x @ covariance @ x + (1 + weights[2]) ** 2 * v_b + weights[p] ** 2 @ v
+            for weights, covariance in ((informed, informed_cov), (w, cov))
         )
-        e, alone = (
-            np.clip((y - mu) / sigma - base - x @ own_w, -m.clip, m.clip) if sigma else 0.0
-            for own_w in (on_progress, w)
+        e, own_error = (
+            np.clip((y - mu) / sigma - base - x @ weights, -m.clip, m.clip) if sigma else 0.0
+            for weights in (informed, w)
         )
         item[:] = np.concatenate(
             [
-                q + v * on_progress[p] * e / s,
-                v - (v * on_progress[p]) ** 2 / s,
+                q + v * informed[p] * e / s,
+                v - (v * informed[p]) ** 2 / s,
                 [b + v_b * c * e / s, v_b - (v_b * c) ** 2 / s, item[-1] + 1],
             ]
         )
         if representative >= 0:
-            learner.alike.values[representative] += np.concatenate([[0, item[-3]], item[:dim]]) + start * np.repeat(
+            learner.set_sums.values[representative] += np.concatenate([[0, item[-3]], item[:dim]]) + start * np.repeat(
                 [1, -1], [1, dim + 1]
             )
         stream[4:6] += np.array([m.consensus_rate, m.popularity_rate]) * e * x[2:4]
-        beta += np.maximum(m.category_rate, 1 / (met + m.category_events)) * e * c * g
-        met += indicator
+        beta += np.maximum(m.category_rate, 1 / (event_counts + m.category_events)) * e * c * g
+        event_counts += indicator
         decay = np.where(np.arange(m.known) < own, m.vector_decay, 0.0)
-        gamma += np.outer(g, m.vector_rate * e * on_progress[p]) - (decay * indicator)[:, None] * gamma
-        crowd[groups, 0] += not user[-1]
-        shares = 1 / (m.group_users + crowd[groups, 0].astype(np.float64))
-        moves = np.outer(shares / (1 + shares.sum()), px[[0, *range(4, n)]] * alone / s_alone)
-        crowd[groups, 1:] += moves
-        w, cov = w + px * alone / s_alone, cov - np.outer(px, px) / s_alone
-        when = divmod(max(time_ms, last_ms) if user[-1] else time_ms, 2**22)
-        user[:] = np.concatenate([w, cov[lower], [user[-4] + habit * e**2 / s], when, [user[-1] + 1]])
+        gamma += np.outer(g, m.vector_rate * e * informed[p]) - (decay * indicator)[:, None] * gamma
+        group_means[groups, 0] += not user[-1]
+        shares = 1 / (m.group_users + group_means[groups, 0].astype(np.float64))
+        moves = np.outer(shares / (1 + shares.sum()), px[[0, *range(4, n)]] * own_error / own_s)
+        group_means[groups, 1:] += moves
+        w, cov = w + px * own_error / own_s, cov - np.outer(px, px) / own_s
+        time = divmod(max(time_ms, last_ms) if user[-1] else time_ms, 2**22)
+        user[:] = np.concatenate([w, cov[lower], [user[-4] + habit * e**2 / s], time, [user[-1] + 1]])
     return out
 
 
 def _profile(batch: Batch, user: int) -> tuple[list[int], dict[int, float]]:
-    """The groups of a user row, and what it says of categories."""
+    """The groups of a user row, and its stated preferences by category."""
     slot = int(batch.profiles.slots[user]) if user < len(batch.profiles.slots) else -1
     if slot < 0:
         return [], {}
@@ -165,23 +173,23 @@ def _profile(batch: Batch, user: int) -> tuple[list[int], dict[int, float]]:
     return groups[groups >= 0].tolist(), {int(c): float(stated[c]) for c in np.flatnonzero(~np.isnan(stated))}
 
 
-def _stance(z: float, clip: float) -> float:
+def _preference_deviations(z: float, clip: float) -> float:
     return z if abs(z) <= clip else float(np.sign(z)) * clip * (1 + float(np.log(abs(z) / clip)))
 
 
 def twin_stack(learner: Stack, batch: Batch) -> F64:
-    """See blend.py; with P square."""
+    """See blend.py; with P as a full matrix."""
     out = np.full(len(batch), np.nan)
     p, stream, n = learner.parameters, learner.stream.values[0], len(learner.experts) + 1
     priors, lower = np.append(np.full(n - 1, p.weight_prior), p.constant_prior), np.tril_indices(n)
     w, packed = stream[WEIGHTS : WEIGHTS + n], stream[WEIGHTS + n :]
-    said = np.array([batch.opinions[name].predicted for name in learner.experts], dtype=np.float64)  # (k, n)
+    opinions = np.array([batch.opinions[name].predicted for name in learner.experts], dtype=np.float64)  # (k, n)
     for k in np.flatnonzero(batch.kinds == RATING):
         count, mu, squares = stream[:3]
         sigma, y = np.sqrt(squares / max(count, 1)), float(batch.values[k])
-        base = said[0, k]
+        base = opinions[0, k]
         if sigma:
-            x = np.append(np.clip(np.append(said[1:, k] - base, base - mu) / sigma, -p.clip, p.clip), 1.0)
+            x = np.append(np.clip(np.append(opinions[1:, k] - base, base - mu) / sigma, -p.clip, p.clip), 1.0)
             cov = np.zeros((n, n))
             cov[lower] = packed
             cov += np.tril(cov, -1).T

@@ -130,14 +130,14 @@ class Feed:
         self.free = iter(range(users - 1, -1, -1) if backwards else range(users))
         self.ring = Ring(users, longest=longest)
         self.offset, self.low, self.high = 0, -np.inf, np.inf
-        self.words, self.category_sets = Table("item", [0, 0], dtype=np.uint64), CategorySets()
+        self.category_words, self.category_sets = Table("item", [0, 0], dtype=np.uint64), CategorySets()
         self.profiles = Profiles(
             np.full(users, -1, dtype=np.int32), np.full((users, CATEGORIES), np.nan, dtype=np.float32),
             np.full((users, MEMBERSHIPS), -1, dtype=np.int32),
         )  # fmt: skip
         for one in self.learners.by_name.values():
             if isinstance(one, Categorised):
-                one.attach(self.words, self.category_sets)
+                one.attach(self.category_words, self.category_sets)
 
     def batch(self, events: Sequence[Happening]) -> Batch:
         """The next events, with rows begun for ids never seen."""
@@ -195,8 +195,8 @@ class Feed:
                 table.reserve(int(rows.max()) + 1)
                 table.begin(rows, [id_key(self.seed, side, one) for one in new])
         if side == "item" and new:
-            self.words.reserve(int(rows.max()) + 1)
-            self.words.values[rows] = [categories_of(one) for one in new]
+            self.category_words.reserve(int(rows.max()) + 1)
+            self.category_words.values[rows] = [categories_of(one) for one in new]
             self.category_sets.sets.reserve(int(rows.max()) + 1)
             self.category_sets.sets.values[rows] = -1
             for one, row in zip(new, rows.tolist(), strict=True):

@@ -83,7 +83,7 @@ def fed(learner: BayesianHybrid, events: list[Happening]) -> Feed:
     for start in range(0, len(events), 100):
         batch = feed.batch(events[start : start + 100])
         for item, row in feed.item_rows.items():
-            feed.words.values[row, 0] = 1 << int(item[1:]) % 3
+            feed.category_words.values[row, 0] = 1 << int(item[1:]) % 3
         learner.learn(batch)
     return feed
 
@@ -126,8 +126,8 @@ def test_a_taste_for_a_category_reaches_items_never_rated() -> None:
         [*genres(600), *(rating("drama fan", f"i{3 * n}", 5.0) for n in range(5)), rating("drama fan", "i1", 2.0)],
     )
     feed.batch([rating("x", "i99", 3.0), rating("x", "i100", 3.0)])  # arrive, and are not learned from
-    words = feed.words.values
-    words[feed.item_rows["i99"], 0], words[feed.item_rows["i100"], 0] = 1 << DRAMA, 1 << COMEDY
+    category_words = feed.category_words.values
+    category_words[feed.item_rows["i99"], 0], category_words[feed.item_rows["i100"], 0] = 1 << DRAMA, 1 << COMEDY
     assert answer(feed, "drama fan", "i99") > answer(feed, "drama fan", "i100") + 0.5
 
 
@@ -152,7 +152,7 @@ def test_a_new_item_begins_with_the_bias_of_its_categories() -> None:
     )
     feed.batch([rating("x", f"i{99 + n}", 3.0) for n in range(3)])
     for n in range(3):
-        feed.words.values[feed.item_rows[f"i{99 + n}"], 0] = 1 << n
+        feed.category_words.values[feed.item_rows[f"i{99 + n}"], 0] = 1 << n
     drama, comedy, horror = (answer(feed, "nobody", f"i{99 + n}") for n in range(3))
     assert drama > comedy + 0.3 > horror + 0.6
 
@@ -255,8 +255,8 @@ def test_score_is_the_prediction_for_who_and_what_was_never_seen() -> None:
     expected = learner.predict(with_rows(batch, nobody, batch.items))
     np.testing.assert_allclose(learner.score(feed.view("nobody"), batch.items), expected, rtol=1e-6)
     np.testing.assert_allclose(learner.predict(with_rows(at(batch, [0] * 3), batch.users, nobody)), nothing, rtol=1e-6)
-    for rows in (0, len(feed.words.values) - 1):
-        feed.words.values[rows, 0] ^= 7
+    for rows in (0, len(feed.category_words.values) - 1):
+        feed.category_words.values[rows, 0] ^= 7
     np.testing.assert_array_equal(learner.score(feed.view("u1"), nobody), nothing)  # nobody else's categories
 
 

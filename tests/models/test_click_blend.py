@@ -5,7 +5,7 @@ import pytest
 
 from streamer.checks.batches import Feed, Happening, click, rating
 from streamer.core.batch import Batch
-from streamer.models.click_blend import FIRST, RING, ClickBlend, ClickBlendParameters, feature
+from streamer.models.click_blend import RING, WEIGHTS, ClickBlend, ClickBlendParameters, feature, learn_click_blend
 
 ITEMS = 60
 
@@ -17,7 +17,7 @@ def feed(**parameters: object) -> Feed:
 def weights(one: Feed) -> dict[str, float]:
     made = one.learner
     assert isinstance(made, ClickBlend)
-    return dict(zip(made.experts, made.stream.values[0, FIRST : FIRST + 3].tolist(), strict=True))
+    return dict(zip(made.experts, made.stream.values[0, WEIGHTS : WEIGHTS + 3].tolist(), strict=True))
 
 
 def test_who_is_right_gains_weight() -> None:
@@ -83,3 +83,30 @@ def test_the_ring_forgets_its_oldest_and_is_counted_anew_after_a_restart() -> No
     assert one.item_rows["old"] not in made.ring.values[0]
     items = np.arange(len(one.item_rows), dtype=np.int32)
     np.testing.assert_array_equal(made.score(one.view("u1"), items), again.learner.score(again.view("u1"), items))
+
+
+def one_click(*scores: float) -> np.ndarray:
+    """The stream of a blend of one expert after a click on item 0, beside item 1, clicked three times of five, and item 2, once."""
+    stream, in_ring = np.array([[5.0, 0.0, 0.0, 0.0, 1000.0]]), np.array([1, 3, 1], dtype=np.int32)
+    ring, touched = np.full((1, RING), -1, dtype=np.int32), np.zeros(1, dtype=np.uint8)
+    item, one, none = np.zeros(1, dtype=np.int32), np.ones(1, dtype=np.float32), np.zeros(1, dtype=np.int32)
+    learn_click_blend(
+        stream, touched, ring, touched, in_ring, item, one, np.full(1, -np.inf, np.float32), np.full(1, np.inf, np.float32),
+        np.array([[0, 1, 2]], dtype=np.int32), np.array([[scores]], dtype=np.float32), none, np.zeros(1), 1000.0, 1.0,
+    )  # fmt: skip
+    return stream
+
+
+def test_a_click_moves_a_weight_as_the_equations_say() -> None:
+    """Both others score 1 more. Of what is drawn, an item counts by the inverse of its share: 3.5 / 6 and 1.5 / 6."""
+    total = 1 + 1 / (2 * 3.5 / 6) + 1 / (2 * 1.5 / 6)  # the weight is 0: every exp is 1
+    reliability, slope = 1 / total / (1 / total + 0.001), (total - 1) / total
+    curvature = 1000.0 + reliability * (slope - slope**2)
+    assert one_click(0.0, 1.0, 1.0)[0].tolist() == pytest.approx(
+        [6.0, 0.0, 0.0, -reliability * slope / curvature, curvature]
+    )
+
+
+def test_a_score_far_from_that_of_the_clicked_item_counts_as_20() -> None:
+    np.testing.assert_array_equal(one_click(0.0, 20.0, -20.0), one_click(0.0, 1e6, -1e6))
+    assert not np.array_equal(one_click(0.0, 20.0, -20.0), one_click(0.0, 19.0, -20.0))

@@ -13,7 +13,7 @@ from training import Fed
 
 from streamer.checks.batches import Feed, Happening, categories_of, rating
 from streamer.models import learner
-from streamer.models.networks.kernel import LENGTHS
+from streamer.models.networks.kernel import NORM_RATIOS
 from streamer.models.networks.network import Network
 from streamer.models.offline.networks.network_trainer import NetworkTrainer, NetworkTrainerParameters
 from streamer.renormalise.training import retrained
@@ -60,13 +60,13 @@ def test_layers_stand_still_between_retrainings(name: str) -> None:
     feed.learn(by_category(500))
     assert np.array_equal(feed.tables()["network"].values, before)
     assert not feed.tables()["network"].touched.any()
-    assert before[0, LENGTHS:].any()
+    assert before[0, NORM_RATIOS:].any()
 
 
 def test_steps_go_no_further_than_the_error_asks_for() -> None:
     feed = Feed(learner("deep-fm", seed=1))
     assert isinstance(feed.learner, Network)
-    row = feed.learner.network.values[0, LENGTHS:]
+    row = feed.learner.network.values[0, NORM_RATIOS:]
     row[:] = np.random.default_rng(1).normal(0.0, 1.0, len(row))  # slopes of hundreds
     feed.learn(by_category(200))
     last, times = rating("u1", "i1", 4.0), 30

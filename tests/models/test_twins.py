@@ -12,7 +12,7 @@ from streamer.core.batch import Batch
 from streamer.core.protocols import OnlineLearner
 from streamer.models import LEARNERS, REFITTED_BY, learner
 from streamer.models.networks.gru import GRU, WEIGHTS
-from streamer.models.networks.kernel import LENGTHS
+from streamer.models.networks.kernel import NORM_RATIOS
 from streamer.models.networks.network import Network
 from streamer.models.twins import clicks, ratings
 from streamer.models.twins.gru import twin_gru
@@ -50,7 +50,7 @@ def widened(name: str, dim: int) -> OnlineLearner:
 def trained(made: OnlineLearner) -> OnlineLearner:
     """With numbers in the layers that stand still between retrainings."""
     if isinstance(made, Network):
-        row = made.network.values[0, LENGTHS:]
+        row = made.network.values[0, NORM_RATIOS:]
         row[:] = np.random.default_rng(1).normal(0.0, 0.2, len(row))
     if isinstance(made, GRU):
         drawn, row = np.random.default_rng(1), made.network.values[0]

@@ -13,7 +13,7 @@ from streamer.core.arrays import F32, I32
 from streamer.core.dataset import Dataset, as_batch
 from streamer.core.protocols import Epoch, Kind
 from streamer.models.transitions import Transitions as Learner
-from streamer.models.transitions import TransitionsParameters, note_click, score_transitions
+from streamer.models.transitions import TransitionsParameters, record_click, score_transitions
 
 
 class Transitions:
@@ -52,7 +52,7 @@ class Transitions:
             for item in history[
                 -4 * len(context) :
             ]:  # what was clicked twice moves to the front and pushes nothing out
-                note_click(context, item, 1.0)
+                record_click(context, item, 1.0)
             score_transitions(
                 context, learner.lists.values, learner.popularity.values, learner.stream.values, items, learner.constants,
                 out[row],

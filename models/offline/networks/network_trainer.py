@@ -23,7 +23,7 @@ from streamer.core.dataset import Dataset, SideInformation
 from streamer.core.errors import StreamerError
 from streamer.core.protocols import Epoch, OnlineLearner
 from streamer.models.biased_mf import deviation
-from streamer.models.networks.kernel import LENGTHS
+from streamer.models.networks.kernel import NORM_RATIOS
 from streamer.models.networks.network import Network
 from streamer.models.offline import fitting
 from streamer.models.offline.networks.fields import Fields, FieldsParameters, fitted
@@ -98,9 +98,9 @@ def _dataset(learner: Network, history: Batch, rated: Array) -> Dataset:
     """The ratings `rated` of the history, with what the learner knows of its items and users."""
     users, items = len(learner.user.values), len(learner.item.values)
     categories: F32 = np.zeros((items, CATEGORIES), dtype=np.float32)
-    words = learner.words.values[:items]
-    bits = np.unpackbits(np.ascontiguousarray(words).view(np.uint8), axis=1, bitorder="little")
-    categories[: len(words)] = bits
+    category_words = learner.category_words.values[:items]
+    bits = np.unpackbits(np.ascontiguousarray(category_words).view(np.uint8), axis=1, bitorder="little")
+    categories[: len(category_words)] = bits
     groups: F32 = np.zeros((users, GROUPS), dtype=np.float32)
     slots = history.profiles.slots[:users]
     for user in np.flatnonzero(slots >= 0).tolist():
@@ -135,7 +135,7 @@ def _put(learner: Network, descended: Mapping[str, Array], network: Fields, data
         fitting.array(network.first.weight).T, fitting.array(network.first.bias),
         fitting.array(network.second.weight).T, fitting.array(network.second.bias), fitting.array(network.last.weight),
     ]  # fmt: skip
-    row[LENGTHS:] = np.concatenate([part.ravel() for part in parts])
+    row[NORM_RATIOS:] = np.concatenate([part.ravel() for part in parts])
 
 
 def _length(rows: Array) -> float:
