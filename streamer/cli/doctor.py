@@ -9,11 +9,15 @@ from rich.console import Console
 from rich.text import Text
 
 from streamer.cli.options import settings_of, settings_options
-from streamer.doctor import examine, wrong
 
 
 @click.command(epilog="Example:  streamer doctor --compile")
-@click.option("--compile", "compiling", is_flag=True, help="compile the kernels here and now (under a minute, once)")
+@click.option(
+    "--compile",
+    "compiling",
+    is_flag=True,
+    help="compile the kernels of these learners here and now (half a minute, once)",
+)
 @click.option("--json", "as_json", is_flag=True, help="one JSON object")
 @settings_options("server", "state", "archive", "learning", "kafka", "security")
 def doctor(compiling: bool, as_json: bool, **options: Any) -> None:
@@ -22,6 +26,9 @@ def doctor(compiling: bool, as_json: bool, **options: Any) -> None:
     Takes the settings of `streamer serve`, and looks whether it could start with them.
     """
     settings = settings_of(options)
+
+    from streamer.doctor import examine, wrong
+
     console, errors = Console(highlight=False), Console(stderr=True, highlight=False)
 
     def progress(done: int, total: int, name: str) -> None:

@@ -1,12 +1,16 @@
 """`streamer inspect`."""
 
+from typing import TYPE_CHECKING
+
 import click
 from rich.console import Console
 from rich.table import Table
 
 from streamer.cli.options import plain, settings_of, settings_options
 from streamer.stream.decoder import check_id
-from streamer.study.inspection import Answer, Inspection
+
+if TYPE_CHECKING:  # it brings in what takes most of a second, and a bad argument is refused before that
+    from streamer.study.inspection import Answer, Inspection
 
 WHATS = ("user", "item", "offsets", "stats", "dead-letters")
 
@@ -42,6 +46,9 @@ def inspect(
     if what in ("user", "item"):
         check_id(external_id or "", f"the {what}'s id")
     settings = settings_of(dict(options))
+
+    from streamer.study.inspection import Inspection
+
     inspection = Inspection(settings.state.data)
     try:
         if digest:
@@ -54,7 +61,7 @@ def inspect(
         inspection.close()
 
 
-def _digest(inspection: Inspection, as_json: bool) -> None:
+def _digest(inspection: "Inspection", as_json: bool) -> None:
     found = inspection.digest()
     if as_json:
         click.echo(found.to_json())
@@ -66,7 +73,7 @@ def _digest(inspection: Inspection, as_json: bool) -> None:
     click.echo(found.digest)
 
 
-def _show(answer: Answer, as_json: bool) -> None:
+def _show(answer: "Answer", as_json: bool) -> None:
     if as_json:
         for line in answer.json_lines():
             click.echo(line)

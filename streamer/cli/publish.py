@@ -9,13 +9,11 @@ from rich.console import Console
 
 from streamer.cli.options import plain, settings_of, settings_options
 from streamer.cli.progress import bar
-from streamer.consumers.files import read
 from streamer.core.errors import SourceUnavailable
 from streamer.core.events import Message
 from streamer.core.protocols import Sink
 from streamer.core.settings import Settings, read_secret
 from streamer.producers.client import URL
-from streamer.producers.http import HttpSink
 from streamer.producers.replay import replay
 
 SHOWN = 5
@@ -35,6 +33,10 @@ def publish(path: str, url: str, start: int, as_json: bool, **options: Any) -> N
     PATH is a MovieLens folder, a CSV or TSV file with a header, JSON Lines, or a streamer's DATA/archive. Events go in order of time.
     """
     settings = settings_of(options)
+
+    from streamer.consumers.files import check_path, read
+
+    check_path(path)
     console = Console(stderr=True, highlight=False)
     rejected: list[tuple[Message, str]] = []
     out = _sink(settings, url, rejected)
@@ -76,4 +78,6 @@ def _sink(settings: Settings, url: str, rejected: list[tuple[Message, str]]) -> 
 
         return KafkaSink(settings.kafka)
     token = read_secret(settings.security.token_file, "token") if settings.security.token_file else ""
+    from streamer.producers.http import HttpSink
+
     return HttpSink(url, token=token, on_rejected=lambda refused, reason: rejected.append((refused, reason)))

@@ -52,9 +52,6 @@ def serve(
 
     Without --kafka, events come from the embedded log in --data, which `streamer publish` and the Publish RPC append to.
     """
-    from streamer.consumers.files import check_path, read
-    from streamer.models import check_names
-
     settings = settings_of(options)
     logging.basicConfig(level=logging.WARNING, format="streamer: %(message)s")
     logging.getLogger("kafka").propagate = False  # what is wrong is said once, in a sentence of ours
@@ -70,6 +67,9 @@ def serve(
         raise click.UsageError("--renormalise-every-events needs --replay or --simulate")
     if hold and renormalise_every_events is None:
         raise click.UsageError("--hold needs --renormalise-every-events")
+    from streamer.consumers.files import check_path, read
+    from streamer.models import check_names
+
     learning = settings.learning
     check_names([learning.rating_learner, learning.click_learner, *learning.shadow])
     if replay:
