@@ -86,9 +86,9 @@ def read_archive(folder: Path) -> ArchiveStream:
     """The archive in `folder`, as it is now. Raises BadState. Cost: about .3 us an event."""
     catalogue = [Message(topic, (user_id if topic == USERS else item_id).encode(), None if value is None else value.encode()) for topic, user_id, item_id, value in _catalogue(folder)]  # fmt: skip
     rows, order, topics = parquet.in_order(folder, (RATINGS, CLICKS), _COLUMNS, None)
-    user_ids, users = parquet.texts(rows, "user_id", order)
-    item_ids, items = parquet.texts(rows, "item_id", order)
-    kind_names, kinds = parquet.texts(rows, "kind", order)
+    user_ids, users = parquet.encode_texts(rows, "user_id", order)
+    item_ids, items = parquet.encode_texts(rows, "item_id", order)
+    kind_names, kinds = parquet.encode_texts(rows, "kind", order)
     ratings, times = parquet.numbers(rows, "rating")[order], parquet.numbers(rows, "timestamp_ms")[order]
     digest = hashlib.sha256(b"archive 1")
     for array in (topics[order], users, items, kinds, ratings, times):

@@ -12,17 +12,6 @@ import numpy as np
 
 from streamer import __version__
 from streamer.api import METHODS
-from streamer.core.answers import (
-    ArchiveStatus,
-    DeadLetterCount,
-    DriftDetections,
-    EventCount,
-    LearnerStatus,
-    NextOffset,
-    PartitionLag,
-    RollingRmse,
-    Status,
-)
 from streamer.core.errors import BadSettings, Reason, SourceUnavailable, StreamerError
 from streamer.core.events import LOG, TOPICS, Message, Offsets, Record
 from streamer.core.freshness import Freshness
@@ -30,13 +19,10 @@ from streamer.core.protocols import Hinted, Sink, Source
 from streamer.core.settings import SERVED_RECORDS, Settings
 from streamer.maintenance import Maintenance
 from streamer.models import LEARNERS
-from streamer.monitoring.drift import DETECTOR
-from streamer.monitoring.metrics import Metrics, Readings
-from streamer.monitoring.monitor import WINDOWS
-from streamer.monitoring.stability import Stability
+from streamer.monitoring.metrics import Metrics
+from streamer.overview import Overview
 from streamer.renormalise.renormaliser import Renormaliser
 from streamer.renormalise.shadow import Live
-from streamer.renormalise.status import standing
 from streamer.renormalise.training import candidates
 from streamer.serving import rerank
 from streamer.serving.opening import learners
@@ -90,15 +76,18 @@ class App:
         self._freshness = Freshness()
         self._freshness.advance(self.memory.ledger.offsets)
         self._committed: Offsets = self.memory.ledger.offsets
-        self._metrics = Metrics(self._readings, METHODS, __version__, settings.server.reranker)
         self.engine = Engine(
             self._source, self.memory, self, max_records=settings.learning.max_records or SERVED_RECORDS,
             commit_interval_s=settings.state.commit_interval_s,
         )  # fmt: skip
         self.renormaliser = Renormaliser(settings, self)
+        overview = Overview(
+            settings, lambda: self.memory, self._source, self.log, self.archiver, self.renormaliser, self._freshness, self.ready
+        )  # fmt: skip
+        self.status = overview.status  # see Answers
+        self._metrics = Metrics(overview.readings, METHODS, __version__, settings.server.reranker)
         self.failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
-        self._started_ms = time.time_ns() // 1_000_000
         self._ended = threading.Event()
         maintenance = self._maintenance = Maintenance(folder, self.engine, self.log, self.archiver, self._sink)
         self.backup, self.forget, self.receipt = (
@@ -137,7 +126,7 @@ class App:
         if self.archiver is None:
             raise BadSettings("retraining reads the archive, and there is none: leave out --no-archive")
         until = time.monotonic() + ARCHIVED_S
-        while not (self.archiver.reach(offsets, 1.0) or stop.is_set()):
+        while not (self.archiver.wait_for(offsets, 1.0) or stop.is_set()):
             if time.monotonic() > until:
                 raise StreamerError(f"the archive does not keep up: {self.archiver.trouble or 'it is behind the cut'}")
 
@@ -161,30 +150,6 @@ class App:
         kafka = self.settings.kafka
         source = LogSource(self.log) if self.log else _made("streamer.consumers", "SOURCES", "kafka", kafka)
         return Archiver(folder, self.settings, cast(Source, source), self.log)
-
-    def _readings(self) -> Readings:
-        memory = self.memory  # one for all of them: it may be exchanged meanwhile
-        stability = Stability(memory.learners.by_name, memory.users.sample, memory.items)
-        return Readings(
-            generation=memory.store.generation,
-            monitor=memory.monitor,
-            lag=self._source.lag,
-            log_bytes=lambda: self.log.size_bytes if self.log else 0,
-            archive=lambda: self.archiver.status() if self.archiver else ArchiveStatus(),
-            users_cached=lambda: memory.users.cached,
-            user_evictions=lambda: memory.users.evictions,
-            items=lambda: len(memory.items),
-            ingestion_up=lambda: self.ready()[0],
-            refused=stability.refused,
-            norms=stability.norms,
-            widths=stability.widths,
-            champions=self._champions,
-            standing=lambda: standing(self.renormaliser.stages, memory, self.settings.renormalisation),
-        )
-
-    def _champions(self) -> list[tuple[str, str, bool]]:
-        made = self.memory.learners
-        return [(name, one.kind, made.champion(one.kind).name == name) for name, one in made.by_name.items()]
 
     def _covered(self, committed: Offsets) -> Offsets:
         """What nobody needs from the log any more: the one in the shadow, or on its way, may be behind."""
@@ -247,8 +212,8 @@ class App:
         if self._mirror is not None:
             self._mirror.catch_up()
         if self.log is not None:
-            kept = self._covered(self.archiver.kept(offsets) if self.archiver else offsets)
-            self.log.trim_as(self.settings.state, kept, self.memory.store.sync)
+            kept = self._covered(self.archiver.clamp_to_archived(offsets) if self.archiver else offsets)
+            self.log.apply_retention(self.settings.state, kept, self.memory.store.sync)
 
     def lag(self) -> Mapping[str, Mapping[int, int]]:
         """Records still to be learned, by topic and partition."""
@@ -342,49 +307,6 @@ class App:
     def metrics(self) -> tuple[bytes, str]:
         """See Answers."""
         return self._metrics.render()
-
-    def status(self) -> Status:
-        """See Answers."""
-        memory, monitor = self.memory, self.memory.monitor
-        ready, sentence = self.ready()
-        lag = self._source.lag()
-        behind = sum(count for partitions in lag.values() for count in partitions.values())
-        return Status(
-            version=__version__,
-            state="paused" if not ready else "learning" if behind else "up to date",
-            ingestion=sentence,
-            started_ms=self._started_ms,
-            uptime_s=time.time() - self._started_ms / 1000,
-            generation=memory.store.generation,
-            learners=tuple(self._learner(name) for name in memory.learners.by_name),
-            events=tuple(
-                EventCount(topic, what, n) for topic, counts in monitor.events.items() for what, n in counts.items()
-            ),
-            dead_letters=tuple(DeadLetterCount(reason, count) for reason, count in monitor.dead_letters.items()),
-            lag=tuple(
-                PartitionLag(topic, partition, n) for topic, counts in lag.items() for partition, n in counts.items()
-            ),
-            offsets=tuple(NextOffset(*at, offset) for at, offset in self._freshness.offsets.items()),
-            users=memory.users.count,
-            items=len(memory.items),
-            state_bytes=memory.store.size_bytes,
-            log_bytes=self.log.size_bytes if self.log else 0,
-            archive=self.archiver.status() if self.archiver else None,
-            renormalisation=self.renormaliser.says(),
-        )
-
-    def _learner(self, name: str) -> LearnerStatus:
-        found = self.memory.learners.by_name[name]
-        errors = self.memory.monitor.errors.get(name)
-        rmse = tuple(RollingRmse(n, _said(errors.rmse(n))) for n in WINDOWS) if errors else ()
-        drift = (DriftDetections(DETECTOR, errors.drift.detections),) if errors else ()
-        champion = self.memory.learners.champion(found.kind).name == name
-        promoted = name in self.memory.learners.promoted.values()
-        return LearnerStatus(name, found.kind, champion, rmse, drift, promoted)
-
-
-def _said(value: float) -> float | None:
-    return None if np.isnan(value) else value
 
 
 def _made(module: str, registry: str, name: str, *arguments: object) -> object:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import msgspec
 
-from streamer.api.security import admit
+from streamer.api.security import required_token
 from streamer.api.server import listen
 from streamer.compile import compile_kernels, compiled, names_of
 from streamer.core.errors import BadState, NotAuthorised, SourceUnavailable, StreamerError
@@ -162,8 +162,8 @@ def _data(settings: Settings) -> str:
         offsets = sum(store.offsets().values())
     finally:
         store.close()
-    news = [f"{name} would begin now" for name in change.begun]
-    news += [f"what {name} learned would be deleted" for name in change.forgotten]
+    news = [f"{name} would begin now" for name in change.added]
+    news += [f"what {name} learned would be deleted" for name in change.removed]
     said = f"{folder} holds a state of format {FORMAT}, made with these settings, {offsets:,} events applied"
     return "; ".join([said, *news])
 
@@ -242,7 +242,7 @@ def _fsyncs(folder: Path) -> Iterator[float]:
 
 
 def _port(settings: Settings) -> str:
-    token = admit(settings.server, settings.security)
+    token = required_token(settings.server, settings.security)
     listen(settings.server).close()
     who = "whoever bears the token" if token else "this machine" if not settings.security.insecure else "anybody"
     return f"{settings.server.host} port {settings.server.port} is free; {who} may ask"

@@ -35,7 +35,7 @@ class Maintenance:
 
     def backup(self, directory: str) -> BackupMade:
         """See Answers."""
-        with self._lock, self._log.kept() if self._log else nullcontext():
+        with self._lock, self._log.trimming_paused() if self._log else nullcontext():
             opened = {
                 memory.store.path.relative_to(self._folder).as_posix(): memory.store.checkpoint
                 for memory in self._memories()
@@ -44,7 +44,7 @@ class Maintenance:
                 opened["archive"] = self._archiver.checkpoint
             if self._log is not None:  # last: it has what the others cover
                 opened["log"] = self._log.checkpoint
-            return back_up(self._folder, Path(directory), opened).said(directory)
+            return back_up(self._folder, Path(directory), opened).to_answer(directory)
 
     def forget(self, user_id: str) -> Sequence[ReceiptShown]:
         """See Answers."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from streamer.api.security import admit
+from streamer.api.security import required_token
 from streamer.api.server import listen, serve
 from streamer.app import App
 from streamer.core.errors import BadSettings, StoreUnavailable, StreamerError
@@ -44,7 +44,7 @@ class Replayer(threading.Thread):
                 "--replay writes to the embedded log; with --kafka use `streamer publish PATH --kafka HOST:PORT`"
             )
         self._app, self._log, self._replay = app, app.log, replay
-        self.done = self._log.replayed(replay.stream.sha256)
+        self.done = self._log.next_replay_row(replay.stream.sha256)
         self._events = self._cut = 0  # ratings and clicks of the stream that are in the log; of these, at the last cut
         self.total = len(replay.stream)
         self.stop = threading.Event()
@@ -128,7 +128,7 @@ Progress = Callable[[App, Replayer | None], None]  # called a few times a second
 
 def run(settings: Settings, replay: Replay | None, started: Callable[[str, App], None], progress: Progress) -> None:
     """Serve until a signal, the end of a drained replay, or a failure, which is raised."""
-    admit(settings.server, settings.security)
+    required_token(settings.server, settings.security)
     sock = listen(settings.server)
     try:
         app = App(settings)

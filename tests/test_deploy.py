@@ -144,14 +144,14 @@ def test_of_two_renormalisers_the_second_leaves_what_the_first_has_done(
     done = msgspec.json.encode(Progress("done", 1.0, done=True))
     with (where / "lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # the test is the first
-        write_record(tmp_path, GenerationRecord(id="g1", parent="g0").now("cut"))
+        write_record(tmp_path, GenerationRecord(id="g1", parent="g0").at_stage("cut"))
         device = f":{os.fstat(lock.fileno()).st_ino} "
         assert until(lambda: any("->" in one and device in one for one in Path("/proc/locks").read_text().splitlines()))
         write_atomically(where / PROGRESS, done)
     generation_folder(
         tmp_path, "g2"
     ).mkdir()  # and the second comes to the next one, which fails: there is nothing in it
-    write_record(tmp_path, GenerationRecord(id="g2", parent="g0").now("cut"))
+    write_record(tmp_path, GenerationRecord(id="g2", parent="g0").at_stage("cut"))
     assert until((generation_folder(tmp_path, "g2") / PROGRESS).exists)
     assert (where / PROGRESS).read_bytes() == done
 

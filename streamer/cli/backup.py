@@ -28,7 +28,7 @@ def backup(destination: str, url: str, as_json: bool, **options: Any) -> None:
         if offline:
             from streamer.storage.backup import back_up_closed  # brings RocksDB in
 
-            made = back_up_closed(Path(settings.state.data), folder).said(str(folder))
+            made = back_up_closed(Path(settings.state.data), folder).to_answer(str(folder))
         else:
             token = read_secret(settings.security.token_file, "token") if settings.security.token_file else ""
             with Client(url, token=token, timeout_s=None) as client:

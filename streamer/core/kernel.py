@@ -8,6 +8,7 @@ A kernel is compiled when it is first called. `streamer.compile` calls those tha
 compiled says so in the log, one line a family of kernels, because it may take seconds.
 """
 
+import fcntl
 import hashlib
 import logging
 import os
@@ -20,6 +21,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 import numba
 import numpy as np
 from numba.core import event
+from numba.core.caching import FunctionCache
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -78,7 +80,20 @@ def unannounced() -> Iterator[None]:
         _ANNOUNCER.quiet = before
 
 
+class _SharedCache(FunctionCache):  # type: ignore[misc]  # Numba has no types
+    """Numba's cache, for several processes: two that added a signature of one kernel at once might take each other's code."""
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """One process at a time."""
+        folder = Path(self.cache_path)
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            super().save_overload(sig, data)
+
+
 def kernel(function: Callable[P, R]) -> Callable[P, R]:
     """Compile `function` on its first call, to run without the GIL; the result is cached on disk for later processes."""
     compiled = numba.njit(nogil=True, cache=True, error_model="numpy")(function)
+    vars(compiled)["_cache"] = _SharedCache(function)
     return cast(Callable[P, R], compiled)

@@ -167,7 +167,7 @@ class Renormaliser:
         self.stages.working, self._resumed = left is not None, True
         if left is None:
             self.stages.watch_again()
-        elif left.answered:
+        elif left.was_live:
             self.stages.promote(left.id)
         else:
             names = self._chosen.candidates

@@ -102,7 +102,7 @@ class Stages:
             cut_events=memory.monitor.learned,
             cut_ratings={learner: errors.ratings for learner, errors in memory.monitor.errors.items()},
         )
-        return generations.write_record(self._folder, record.now("cut"))
+        return generations.write_record(self._folder, record.at_stage("cut"))
 
     def go_on(self) -> None:
         """From wherever the current one is."""
@@ -181,7 +181,7 @@ class Stages:
         self._took("swap", began)
         record, old = self._at("live", why), self.shadow.generation
         generations.write_record(
-            self._folder, generations.read_record(self._folder, old).now("kept", f"{record.id} answers")
+            self._folder, generations.read_record(self._folder, old).at_stage("kept", f"{record.id} answers")
         )
         LOG.warning("generation %s answers: %s", record.id, why)
         self.working = False
@@ -214,7 +214,7 @@ class Stages:
         record = self._now()
         LOG.warning("generation %s is rolled back: %s", record.id, why)
         back = generations.read_record(self._folder, self.live)
-        generations.write_record(self._folder, back.now("live", f"{record.id} is rolled back"))
+        generations.write_record(self._folder, back.at_stage("live", f"{record.id} is rolled back"))
         self.shadow.leave()
         self._end("rolled back", why)
 
@@ -241,7 +241,7 @@ class Stages:
     def _end(self, stage: Stage, why: str) -> None:
         """The way of the current one ends here, and another answers."""
         self.outcomes[stage] += 1
-        kept = stage != "rolled back" and self._now().answered
+        kept = stage != "rolled back" and self._now().was_live
         self.last = self._at("kept" if kept else stage, why)
         if self.last.stage in ("rejected", "failed"):
             generations.drop_state(self._folder, self.last.id)
@@ -256,7 +256,7 @@ class Stages:
         self.current = msgspec.structs.replace(self._now(), **fields)
 
     def _at(self, stage: Stage, why: str = "") -> GenerationRecord:
-        self.current = generations.write_record(self._folder, self._now().now(stage, why))
+        self.current = generations.write_record(self._folder, self._now().at_stage(stage, why))
         return self.current
 
     def _took(self, step: str, began: float) -> None:

@@ -1,11 +1,11 @@
-"""Backups: a copy of a data directory that can be learned on from, taken under load, and put back.
+"""Backups: copies of a data directory, taken while streamer runs, and restored.
 
-A backup is a folder laid out as a data directory, and `backup.json`, which is written last: what stands there, with sizes and
-SHA-256 of all files, and the digest of the state as it was read back from the copy, every block checked. Without it a backup is
-not complete, and nothing is restored from it. States are copied before the log, so that none covers what the log has not.
+A backup is a folder laid out like a data directory, plus `backup.json`, which is written last. It lists all files with size and
+SHA-256, and the digest of the state as read back from the copy with every block checked. A backup without it is incomplete and
+cannot be restored. States are copied before the log, so that no state covers events that the copied log does not have.
 
-Tables of RocksDB and Parquet files never change once they are written: they are linked where the disk is the same, so a
-backup against the loss of a disk belongs on another one.
+RocksDB tables and Parquet files never change once written, so on the same disk they are hard-linked. A backup against the
+loss of a disk therefore belongs on another disk.
 """
 
 import fcntl
@@ -28,8 +28,8 @@ from streamer.storage.state import Digest, RocksStore
 
 FORMAT = 1
 MANIFEST = "backup.json"
-_UNCHANGING = (".sst", ".parquet", ".safetensors")
-_NOT_COPIED = ("LOCK", "LOG")  # of RocksDB: who has it open, and its diary
+_IMMUTABLE = (".sst", ".parquet", ".safetensors")
+_NOT_COPIED = ("LOCK", "LOG")  # RocksDB's lock file and its diagnostic log
 _CHUNK_BYTES = 1 << 20
 
 Checkpoint = Callable[[Path], None]
@@ -44,49 +44,49 @@ class File(msgspec.Struct, frozen=True):
 
 
 class Backup(msgspec.Struct, frozen=True):
-    """`backup.json`."""
+    """The content of `backup.json`."""
 
     format: int
     version: str  # of the streamer that made it
     made_ms: int  # since 1970
     state: Digest
-    log_end: int | None  # the next offset of the embedded log; None: there is none, events come from Kafka
+    log_end: int | None  # the next offset of the embedded log; None: there is no log, events come from Kafka
     files: tuple[File, ...]
 
     @property
     def size_bytes(self) -> int:
-        """Of all files."""
+        """The size of all files together."""
         return sum(file.size_bytes for file in self.files)
 
-    def said(self, directory: str) -> BackupMade:
-        """In the words of the endpoint."""
+    def to_answer(self, directory: str) -> BackupMade:
+        """The answer of the endpoint for this backup in `directory`."""
         places = [(at.rpartition("/"), offset) for at, offset in self.state.offsets.items()]
         offsets = tuple(NextOffset(topic, int(partition), offset) for (topic, _, partition), offset in places)
         return BackupMade(directory, len(self.files), self.size_bytes, self.state.digest, offsets)
 
 
 def back_up(data: Path, destination: Path, opened: Mapping[str, Checkpoint]) -> Backup:
-    """Copy a data directory into `destination`, which is absent or empty, while it is learned into.
+    """Copy a data directory, also while streamer learns, to `destination`, which must be absent or empty.
 
-    `opened`: how each database under `data` that is open in this process is copied, by its folder, in the order in which they are:
-    states first, the log last. Nothing else of `data` may be open for writing, and the log must not be trimmed meanwhile.
-    Raises StreamerError, BadState for damage, StoreUnavailable; then nothing is left in `destination`.
+    `opened` maps the folder of each database that this process has open to the function that copies it, in the order of
+    copying: states first, the log last. No other file of `data` may be open for writing, and the log must not be trimmed
+    meanwhile. Raises StreamerError, BadState for damage, StoreUnavailable; then `destination` is empty again.
     Cost: hashing every byte and reading every row once.
     """
     data, destination = data.resolve(), destination.resolve()
     if destination == data or data in destination.parents:
-        raise StreamerError(f"a backup of {data} cannot lie inside it: {destination} goes with it; name another folder")
+        raise StreamerError(f"a backup of {data} cannot lie inside it, as {destination} does: give another folder")
     _make_empty(destination, "a backup")
     try:
-        made_again = tuple(f"{folder}/" for folder in _under_way(data))
+        unfinished = tuple(f"{folder}/" for folder in _unfinished_generations(data))
         for folder, checkpoint in opened.items():
-            if not folder.startswith(made_again):
+            if not folder.startswith(unfinished):
                 checkpoint(destination / folder)
-        others = (*made_again, *(f"{folder}/" for folder in opened))
+        others = (*unfinished, *(f"{folder}/" for folder in opened))
         for path in _files(data):
             if not path.startswith(others):
                 _copy(data / path, destination / path)
-        return _completed(destination)
+        return _verified(destination)
     except BaseException as error:
         for left in list(destination.iterdir()):
             if left.is_dir():
@@ -99,7 +99,7 @@ def back_up(data: Path, destination: Path, opened: Mapping[str, Checkpoint]) -> 
 
 
 def back_up_closed(data: Path, destination: Path) -> Backup:
-    """The same of a data directory that no process has open; raises BadState when one has."""
+    """Back up a data directory that no process has open; raises BadState when one has."""
     if not (data / "state").is_dir():
         raise BadState(f"no state in {data}: give the --data directory of a streamer that has run")
     with ExitStack() as held:
@@ -108,20 +108,20 @@ def back_up_closed(data: Path, destination: Path) -> Backup:
         return back_up(data, destination, {})
 
 
-def _under_way(data: Path) -> list[str]:
-    """Folders of generations that are being made: they are made again."""
-    found = [
+def _unfinished_generations(data: Path) -> list[str]:
+    """Folders of generations whose training is not finished. They are not copied, because training starts again."""
+    names = [
         generation.id for generation in generations.read_records(data) if generation.stage in generations.UNDER_WAY
     ]
     return [
         generations.generation_folder(data, name).relative_to(data).as_posix()
-        for name in found
+        for name in names
         if name != generations.live(data)
     ]
 
 
-def _completed(destination: Path) -> Backup:
-    """Read the copy back, and write what it holds beside it."""
+def _verified(destination: Path) -> Backup:
+    """Read the copy back, and write its `backup.json`."""
     store = RocksStore(destination, read_only=True)
     try:
         state = store.digest()
@@ -137,7 +137,7 @@ def _completed(destination: Path) -> Backup:
             log.close()
         if not begin <= covered <= end:
             raise BadState(
-                f"the state covers the log up to offset {covered}, the log holds {begin} to {end}: not backed up"
+                f"the state covers the log up to offset {covered}, but the log holds {begin} to {end}: not backed up"
             )
     for folder in [destination, *(path for path in destination.rglob("*") if path.is_dir())]:
         sync_folder(folder)
@@ -152,54 +152,54 @@ def _completed(destination: Path) -> Backup:
 
 
 def read(source: Path) -> Backup:
-    """What a backup holds, by its own word; raises BadState for one that is not complete or not ours."""
+    """Read `backup.json`; raises BadState for a backup that is incomplete, damaged or of another format."""
     try:
         content = (source / MANIFEST).read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         raise BadState(
-            f"{source} is no complete backup: it has no {MANIFEST}, which is written last; use another backup, and make "
-            "this one again into an empty folder"
+            f"{source} is not a complete backup: it has no {MANIFEST}, which is written last; use another backup, or make "
+            "a new one in an empty folder"
         ) from None
     except OSError as error:
         raise BadState(f"cannot read {source / MANIFEST}: {error}") from None
     try:
-        found = msgspec.json.decode(content, type=Backup)
+        backup = msgspec.json.decode(content, type=Backup)
     except msgspec.DecodeError as error:
         raise BadState(
             f"the backup in {source} is damaged: {MANIFEST} cannot be read ({error}); use another one"
         ) from None
-    if found.format != FORMAT:
+    if backup.format != FORMAT:
         raise BadState(
-            f"the backup in {source} has format {found.format}, this streamer reads {FORMAT}: use the one that made it"
+            f"the backup in {source} has format {backup.format}, this streamer reads {FORMAT}: use the version that made it"
         )
-    for file in found.files:
+    for file in backup.files:
         parts = PurePosixPath(file.path)
         if parts.is_absolute() or ".." in parts.parts or not parts.parts:
             raise BadState(f"the backup in {source} is damaged: {MANIFEST} names {file.path!r}; use another one")
-    return found
+    return backup
 
 
-def restore(source: Path, data: Path, moved: Callable[[int, int], None]) -> Backup:
-    """Put a backup into `data`, which is absent or empty; `moved` hears how many bytes of how many are done.
+def restore(source: Path, data: Path, on_progress: Callable[[int, int], None]) -> Backup:
+    """Restore a backup to `data`, which must be absent or empty; `on_progress` is called with bytes done and bytes in all.
 
-    Raises BadState for a backup that is damaged or not complete, before anything is written, and StreamerError, StoreUnavailable. Broken
-    off, it leaves a folder that no streamer opens: empty it and restore again. Cost: the files are read three times.
+    Raises BadState for a damaged or incomplete backup before anything is written, and StreamerError, StoreUnavailable. If it is
+    interrupted, streamer cannot open `data`: empty the folder and restore again. Cost: the files are read three times.
     """
-    found, done, total = read(source), 0, 0
-    total = 2 * found.size_bytes
-    for file in found.files:
+    backup, done, total = read(source), 0, 0
+    total = 2 * backup.size_bytes
+    for file in backup.files:
         _check(source, file)
         done += file.size_bytes
-        moved(done, total)
+        on_progress(done, total)
     _make_empty(data, "a restored backup")
     try:
-        for file in sorted(found.files, key=_last_what_opens):
+        for file in sorted(backup.files, key=_restore_order):
             target = data / file.path
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source / file.path, target)
             sync_folder(target)
             done += file.size_bytes
-            moved(done, total)
+            on_progress(done, total)
         for folder in [data, *(path for path in data.rglob("*") if path.is_dir())]:
             sync_folder(folder)
     except OSError as error:
@@ -209,15 +209,15 @@ def restore(source: Path, data: Path, moved: Callable[[int, int], None]) -> Back
         digest = store.digest().digest
     finally:
         store.close()
-    if digest != found.state.digest:
+    if digest != backup.state.digest:
         raise BadState(
-            f"what was restored has digest {digest}, the backup in {source} says {found.state.digest}: do not use it"
+            f"the restored state in {data} has digest {digest}, the backup in {source} says {backup.state.digest}: do not use it"
         )
-    return found
+    return backup
 
 
-def _last_what_opens(file: File) -> tuple[int, str]:
-    """Tables first and CURRENT last: RocksDB refuses tables without it."""
+def _restore_order(file: File) -> tuple[int, str]:
+    """Tables first and CURRENT last: without CURRENT, RocksDB refuses to open an interrupted restore."""
     return (0 if file.path.endswith(".sst") else 2 if file.path.endswith("/CURRENT") else 1, file.path)
 
 
@@ -231,7 +231,7 @@ def _check(source: Path, file: File) -> None:
     if found != file:
         raise BadState(
             f"the backup in {source} is damaged: {file.path} has {found.size_bytes:,} bytes and SHA-256 {found.sha256[:12]}..., "
-            f"should have {file.size_bytes:,} and {file.sha256[:12]}...; use another one"
+            f"and should have {file.size_bytes:,} and {file.sha256[:12]}...; use another one"
         )
 
 
@@ -241,26 +241,22 @@ def _make_empty(folder: Path, what: str) -> None:
         if next(folder.iterdir(), None) is None:
             return
     except OSError as error:
-        raise StreamerError(
-            f"cannot use {folder}: {error}; {what} goes into a folder that is not there, or empty"
-        ) from None
-    raise StreamerError(
-        f"{folder} is not empty: {what} goes into a folder that is not there, or empty; name another one"
-    )
+        raise StreamerError(f"cannot use {folder}: {error}; {what} needs a folder that is absent or empty") from None
+    raise StreamerError(f"{folder} is not empty: {what} needs a folder that is absent or empty; give another one")
 
 
 def _files(folder: Path) -> Iterator[str]:
-    """Paths of all files under `folder` that are copied, ascending."""
+    """Relative paths of all files under `folder` that belong in a backup, ascending."""
     for path in sorted(folder.rglob("*")):
-        diary = (path.parent / "CURRENT").exists() and path.name.partition(".")[0] in _NOT_COPIED
-        if path.is_file() and not diary:
+        rocksdb_internal = (path.parent / "CURRENT").exists() and path.name.partition(".")[0] in _NOT_COPIED
+        if path.is_file() and not rocksdb_internal:
             yield path.relative_to(folder).as_posix()
 
 
 def _file(folder: Path, path: str) -> File:
     hashed, size = hashlib.sha256(), 0
-    with (folder / path).open("rb") as found:
-        while chunk := found.read(_CHUNK_BYTES):
+    with (folder / path).open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
             hashed.update(chunk)
             size += len(chunk)
     return File(path, size, hashed.hexdigest())
@@ -268,7 +264,7 @@ def _file(folder: Path, path: str) -> File:
 
 def _copy(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    if source.suffix in _UNCHANGING:
+    if source.suffix in _IMMUTABLE:
         link_or_copy(source, target)
         return
     shutil.copyfile(source, target)
@@ -277,12 +273,12 @@ def _copy(source: Path, target: Path) -> None:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """RocksDB's own lock, as another process would hold it; never of a database that this process has open."""
+    """Hold RocksDB's own lock, as another process would. Never use it on a database that this process has open."""
     with (folder / "LOCK").open("ab") as lock:
         try:
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise BadState(
-                f"{folder} is in use by another process: back up what runs there with --url, without --data, or stop it"
+                f"{folder} is in use by another process: back up a running streamer with --url instead of --data, or stop it"
             ) from None
         yield

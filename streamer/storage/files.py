@@ -1,4 +1,4 @@
-"""Files that survive a crash whole: written to the disk before they count, replaced as one, copied by hard links."""
+"""File operations that leave no half-written file after a crash: durable writes, atomic replacement, hard links."""
 
 import errno
 import os
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in it (of a file: its bytes) survive a power cut. Raises OSError."""
+    """Make a folder's entries, or a file's content, survive a power cut. Raises OSError."""
     at = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(at)
@@ -16,7 +16,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """The same file under another name, or on another disk a durable copy. Raises OSError."""
+    """Hard-link a file; on another disk, make a durable copy. Raises OSError."""
     try:
         os.link(source, target)
         return
@@ -28,7 +28,7 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 
 def write_atomically(file: Path, content: bytes) -> None:
-    """Replace a file as a whole; what was there before, or this, survives a crash."""
+    """Replace a file as a whole: after a crash it has either the old content or the new."""
     new = file.with_name(f".{file.name}.new")
     with new.open("wb") as out:
         out.write(content)

@@ -1,8 +1,8 @@
-"""The embedded event log: one durable sequence over all topics, on RocksDB, where there is no Kafka.
+"""The embedded event log, used without Kafka: one durable sequence for all topics, on RocksDB.
 
-What is published together is stored together: a row is a run of records under its first offset, so reading costs a
-decode a record and not a look-up. Publishers that wait at the same time share one fsync; a record can be read only
-after it, so no state ever covers a record that a power cut takes back.
+Records that are published together are stored together: a row is a run of records, and its key is their first offset, so
+reading costs no look-up for each record. Publishers that wait at the same time share one fsync. A record can be read only
+after the fsync, so no state ever covers a record that a power cut takes back.
 """
 
 import threading
@@ -20,8 +20,8 @@ from streamer.storage.rocks import Rocks
 
 TRIM_INTERVAL_S = 60.0
 PROBE_INTERVAL_S = 1.0
-PROBE_BYTES = 1 << 18  # as large a request as is read by default
-RUN_RECORDS = 500  # at most so many records a row
+PROBE_BYTES = 1 << 18  # the default limit of a request
+RUN_RECORDS = 500  # most records in one row
 _RUNS, _RUNS_END = b"r", b"s"
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(list[Record])
@@ -31,19 +31,19 @@ def _key(offset: int) -> bytes:
     return _RUNS + offset.to_bytes(8, "big")
 
 
-def _first(key: bytes) -> int:
+def _offset_of_key(key: bytes) -> int:
     return int.from_bytes(key[1:], "big")
 
 
 class _Append:
-    """What one publisher waits for."""
+    """The messages of one publisher, which waits until they are written."""
 
     def __init__(self, messages: Sequence[Message], replay: tuple[str, int] | None) -> None:
         self.messages, self.replay = messages, replay
         self.done, self.end, self.error = False, 0, None  # type: bool, int, Exception | None
 
     def rows(self, first: int, now_ms: int) -> list[tuple[bytes, bytes]]:
-        """What is stored of it, its records beginning at offset `first`."""
+        """The rows to write, keys and values, if its first record gets offset `first`."""
         records = [
             Record(
                 sent.topic,
@@ -63,19 +63,19 @@ class _Append:
 
 
 class EmbeddedLog:
-    """Appends for publishers (protocols.Sink) and reads for any number of `LogSource`s; safe from several threads."""
+    """Appends for publishers (protocols.Sink), and reads for any number of `LogSource`s. Safe from several threads."""
 
     def __init__(self, folder: Path, *, read_only: bool = False) -> None:
         """Open or create the log in `folder`; raises BadState."""
         self._rocks = Rocks(folder / "log", compress=True, read_only=read_only)
         self._waiting: list[_Append] = []
         self._queue, self._writer = threading.Lock(), threading.Lock()
-        self._keeping = threading.Lock()  # held while runs are rewritten, or must not be trimmed
+        self._keeping = threading.Lock()  # held while runs are rewritten or must not be trimmed
         self._appended = threading.Condition()
         self._trim_at = 0.0
         self._trouble, self._tried_at = "", 0.0
         last = self._rocks.last(_RUNS, _RUNS_END)
-        self._end = _first(last[0]) + len(_DECODER.decode(last[1])) if last else 0
+        self._end = _offset_of_key(last[0]) + len(_DECODER.decode(last[1])) if last else 0
 
     @property
     def end(self) -> int:
@@ -88,7 +88,7 @@ class EmbeddedLog:
         return self._rocks.size_bytes
 
     def trouble(self) -> str:
-        """Why nothing can be appended, empty when it can. After a failure it tries a row of its own, at most once a second."""
+        """Why nothing can be appended; empty when all is well. After a failure it tries to write, at most once a second."""
         if (
             self._trouble
             and time.monotonic() - self._tried_at > PROBE_INTERVAL_S
@@ -105,21 +105,21 @@ class EmbeddedLog:
         return self._trouble
 
     def begin(self) -> int:
-        """The first offset still there."""
+        """The first offset that is still in the log."""
         for key, _ in self._rocks.scan(_RUNS, _RUNS_END):
-            return _first(key)
+            return _offset_of_key(key)
         return self._end
 
     def publish(self, messages: Sequence[Message]) -> Offsets:
-        """Append durably; see protocols.Sink. Raises StoreUnavailable when nothing was appended. Cost: a share of one fsync."""
+        """See protocols.Sink. Raises StoreUnavailable when nothing was appended. Cost: a share of one fsync."""
         return self.append(messages, None)
 
     def append(self, messages: Sequence[Message], replay: tuple[str, int] | None) -> Offsets:
-        """As `publish`; `replay` (a file's SHA-256, its next row) is stored in the same write batch."""
+        """Like `publish`, and store `replay` (a file's SHA-256, its next row) in the same write batch."""
         entry = _Append(messages, replay)
         with self._queue:
             self._waiting.append(entry)
-        with self._writer:  # whoever gets here first writes for all who wait
+        with self._writer:  # the first publisher to get here writes for all that wait
             if not entry.done:
                 with self._queue:
                     entries, self._waiting = self._waiting, []
@@ -127,7 +127,7 @@ class EmbeddedLog:
         if entry.error is not None:
             raise entry.error
         if not entry.done:
-            raise StoreUnavailable(f"the log in {self._rocks.path} stopped while it was written: try again")
+            raise StoreUnavailable(f"the write to the log in {self._rocks.path} was interrupted: try again")
         return {LOG: entry.end}
 
     def _write(self, entries: list[_Append]) -> None:
@@ -136,7 +136,7 @@ class EmbeddedLog:
         for entry in entries:
             try:
                 rows.extend(entry.rows(offset, now_ms))
-            except Exception as error:  # cannot be encoded: its publisher's trouble, not the others'
+            except Exception as error:  # cannot be encoded: only its own publisher gets the error
                 entry.error = error
                 continue
             offset += len(entry.messages)
@@ -155,13 +155,13 @@ class EmbeddedLog:
         for entry in entries:
             entry.done = True
 
-    def replayed(self, sha256: str) -> int:
-        """The next row of the file with this SHA-256 to append."""
+    def next_replay_row(self, sha256: str) -> int:
+        """The row at which the replay of the file with this SHA-256 continues, 0 for a file never replayed."""
         value = self._rocks.get(b"p" + sha256.encode())
         return int.from_bytes(value, "big") if value else 0
 
     def read(self, offset: int) -> Iterator[list[Record]]:
-        """Runs of records from `offset` to the end as it is now."""
+        """Runs of records from `offset` to the present end."""
         start = self._rocks.floor(_key(offset), _RUNS)
         for _, value in self._rocks.scan(_RUNS, _RUNS_END, start):
             records = _DECODER.decode(value)
@@ -171,31 +171,31 @@ class EmbeddedLog:
                 yield records
 
     def wait(self, offset: int, timeout_s: float) -> bool:
-        """Until there is a record at `offset`, at most `timeout_s`."""
+        """Wait at most `timeout_s` for a record at `offset`; whether there is one."""
         with self._appended:
             return self._appended.wait_for(lambda: self._end > offset, timeout_s)
 
-    def trim_as(self, settings: StateSettings, committed: Offsets, secure: Callable[[], None]) -> None:
-        """Keep to the retention of `settings`, looking once a minute; nothing that is not committed goes.
+    def apply_retention(self, settings: StateSettings, committed: Offsets, secure: Callable[[], None]) -> None:
+        """Apply the retention in `settings`, at most once a minute; never trims records at or after `committed`.
 
-        `secure` makes the commit of `committed` survive a power cut, which must not leave a state behind the log's begin.
+        `secure` makes the commit of `committed` survive a power cut, so that no state can fall behind the log's beginning.
         """
         days, now_s = settings.log_retention_days, time.monotonic()
         if (settings.log_retention_bytes is None and days is None) or now_s < self._trim_at:
             return
         self._trim_at = now_s + TRIM_INTERVAL_S
         oldest_ms = None if days is None else int(time.time() * 1000 - days * 86_400_000)
-        with suppress(StoreUnavailable):  # a full disk: again in a minute
+        with suppress(StoreUnavailable):  # a full disk: try again in a minute
             secure()
             self.trim(committed.get(LOG, 0), settings.log_retention_bytes, oldest_ms)
 
     def trim(self, covered: int, max_bytes: int | None, older_than_ms: int | None) -> None:
-        """Forget the oldest runs beyond a size or an age, never at or past `covered`, never the last run.
+        """Delete the oldest runs beyond a size or an age; never records at or after `covered`, never the last run.
 
-        Rather too little than too much: `max_bytes` are on the disk, compressed, and runs are counted as they are read.
+        It may delete less than asked: `max_bytes` is compared with compressed bytes on disk, runs count uncompressed.
         """
         if not self._keeping.acquire(blocking=False):
-            return  # the next time
+            return  # trim next time
         try:
             self._trim(covered, max_bytes, older_than_ms)
         finally:
@@ -218,44 +218,44 @@ class EmbeddedLog:
             self._rocks.delete_range(_RUNS, keep)
 
     def rewrite(self, change: Callable[[Record], Record], before: int) -> tuple[int, int] | None:
-        """Put what `change` makes of them in the place of the records before an offset; their offsets stay.
+        """Replace each record before offset `before` by the result of `change`; offsets stay. Durable when it returns.
 
-        Answers the first and the last offset of the runs that were written anew, None for none; `sweep` takes what they were out of
-        the files. On the disk when it returns; raises StoreUnavailable, after which it can be done again. Cost: decoding the log.
+        Returns the first offsets of the first and the last run that were rewritten, None for none; `sweep` then removes the old
+        content from the files. Raises StoreUnavailable, after which it can be repeated. Cost: decoding the log.
         """
         found: list[int] = []
         for key, value in self._rocks.scan(_RUNS, _key(before)):
             records = _DECODER.decode(value)
             changed = [change(record) if record.offset < before else record for record in records]
             if any(new is not old for new, old in zip(changed, records, strict=True)):
-                with self._keeping:  # what is trimmed meanwhile must not come back
+                with self._keeping:  # a run that was trimmed meanwhile must not come back
                     if self._rocks.get(key) is not None:
                         self._rocks.write([(key, _ENCODER.encode(changed))])
-                found.append(_first(key))
+                found.append(_offset_of_key(key))
         self._rocks.sync()
         return (found[0], found[-1]) if found else None
 
     def sweep(self, span: tuple[int, int] | None) -> None:
-        """See Rocks.sweep; of the runs that begin in `span`, None: of all. Raises StoreUnavailable."""
+        """`Rocks.sweep` for the runs that begin in `span`, as `rewrite` returns it; None: for all. Raises StoreUnavailable."""
         self._rocks.sweep(*((_key(span[0]), _key(span[1] + 1)) if span else ()))
 
     @property
-    def lean(self) -> bool:
-        """See Rocks.lean."""
-        return self._rocks.lean
+    def has_only_live_files(self) -> bool:
+        """See `Rocks.has_only_live_files`."""
+        return self._rocks.has_only_live_files
 
     @contextmanager
-    def kept(self) -> Iterator[None]:
-        """Nothing is trimmed meanwhile."""
+    def trimming_paused(self) -> Iterator[None]:
+        """A context in which nothing is trimmed."""
         with self._keeping:
             yield
 
     def checkpoint(self, path: Path) -> None:
-        """A copy of everything appended so far, see Rocks.checkpoint. Raises StoreUnavailable."""
+        """Copy everything appended so far, see `Rocks.checkpoint`. Raises StoreUnavailable."""
         self._rocks.checkpoint(path)
 
     def verify(self) -> None:
-        """Read every row; raises BadState at a damaged one. Cost: about 1 us a row and its bytes."""
+        """Read every row; raises BadState at a damaged row. Cost: about 1 us a row, and reading its bytes."""
         for _ in self._rocks.scan(b"", b"\xff"):
             pass
 
@@ -280,7 +280,7 @@ class LogSource:
         if not begin <= offset <= end:
             raise SourceLost(
                 f"the state covers the embedded log up to offset {offset}, the log holds {begin} to {end}: they do not belong "
-                "together; restore both from one backup, or use another --data directory"
+                "together; restore both from the same backup, or use another --data directory"
             )
         self._next, self._buffer, self._runs = offset, [], iter(())
 
@@ -290,7 +290,7 @@ class LogSource:
             return []
         while len(self._buffer) < max_records:
             run = next(self._runs, None)
-            if run is None:  # a scan sees what was there when it began
+            if run is None:  # a scan sees only records that were there when it began
                 offset = self._buffer[-1].offset + 1 if self._buffer else self._next
                 if offset >= self._log.end:
                     break
@@ -299,7 +299,7 @@ class LogSource:
             self._buffer.extend(run)
         records, self._buffer = self._buffer[:max_records], self._buffer[max_records:]
         if records and [records[0].offset, records[-1].offset] != [self._next, self._next + len(records) - 1]:
-            raise BadState(f"the embedded log has not every record from offset {self._next} on: restore a backup")
+            raise BadState(f"records are missing in the embedded log from offset {self._next} on: restore a backup")
         self._next += len(records)
         return records
 
@@ -308,5 +308,5 @@ class LogSource:
         return {LOG.topic: {LOG.partition: self._log.end - self._next}}
 
     def close(self) -> None:
-        """The log is closed by whoever opened it."""
+        """Stop reading; the log stays open."""
         self._runs = iter(())

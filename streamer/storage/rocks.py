@@ -1,7 +1,7 @@
-"""RocksDB through rocksdict: the one file that knows it.
+"""RocksDB, by way of rocksdict; no other module imports it.
 
-Raw mode always (otherwise values are unpickled, code and all); scans check the iterator's status, because rocksdict's
-own iterators end silently at a damaged block; its bare `Exception`s become ours.
+Always in raw mode: otherwise rocksdict unpickles values, which can run code. Scans check the iterator's status, because
+rocksdict's own iterators end silently at a damaged block. Its bare `Exception`s are turned into streamer's errors.
 """
 
 from collections.abc import Iterable, Iterator
@@ -27,7 +27,7 @@ from streamer.core.errors import BadState, StoreUnavailable
 
 BLOCK_CACHE_BYTES = 32 << 20
 READ_ONLY_TRIES = 10
-WRITE_BUFFER_BYTES = 8 << 20  # after a full disk RocksDB resumes when one would fit again
+WRITE_BUFFER_BYTES = 8 << 20  # after a full disk, RocksDB resumes once a buffer fits again
 
 
 def _options(compress: bool, create: bool) -> Options:
@@ -36,10 +36,10 @@ def _options(compress: bool, create: bool) -> Options:
     options.set_write_buffer_size(WRITE_BUFFER_BYTES)
     options.set_max_background_jobs(2)
     options.set_keep_log_file_num(2)
-    options.set_max_manifest_file_size(1)  # a new one at each change of files: no key of a file that went stays in it
-    options.set_max_open_files(-1)  # a reader beside us keeps its files although we compact them away
+    options.set_max_manifest_file_size(1)  # a new manifest at each change of files, without keys of deleted files
+    options.set_max_open_files(-1)  # a read-only process keeps files open that this one deletes
     options.set_compression_type(
-        rocksdict.DBCompressionType.lz4() if compress else rocksdict.DBCompressionType.none()  # does nothing for floats
+        rocksdict.DBCompressionType.lz4() if compress else rocksdict.DBCompressionType.none()  # floats do not compress
     )
     blocks = BlockBasedOptions()
     blocks.set_bloom_filter(10, False)  # most look-ups of new users find nothing
@@ -52,21 +52,21 @@ class Rocks:
     """One database. Safe from several threads."""
 
     def __init__(self, path: Path, *, compress: bool = False, read_only: bool = False) -> None:
-        """Open or create it; raises BadState when it is another process's, damaged, or (read-only) not there."""
+        """Open or create it; raises BadState when it is locked by another process, damaged, or (read-only) missing."""
         self.path = path
         if not (path / "CURRENT").exists():
             if read_only:
                 raise BadState(f"no state in {path}: give the --data directory of a streamer that has run")
-            if any(path.glob("*.sst")):  # RocksDB would begin anew and delete them
+            if any(path.glob("*.sst")):  # RocksDB would create a new database and delete these tables
                 raise BadState(f"the state in {path} has lost its file CURRENT: restore a backup")
         try:
             if not read_only:
                 path.mkdir(parents=True, exist_ok=True)
-            self._db = _opened(path, _options(compress, create=not read_only), read_only)
+            self._db = _open(path, _options(compress, create=not read_only), read_only)
         except OSError as error:
             raise BadState(f"cannot open the state in {path}: {error}") from None
         except Exception as error:  # rocksdict raises nothing narrower
-            raise _opening(path, str(error)) from None
+            raise _open_error(path, str(error)) from None
         self._sync = WriteOptions()
         self._sync.sync = True
         self._closed = False
@@ -78,7 +78,7 @@ class Rocks:
         return value
 
     def get_many(self, keys: list[bytes]) -> list[bytes | None]:
-        """The values of `keys`, in order."""
+        """The values of `keys`, in order, None where there is none; raises BadState."""
         with _reading(self.path):
             values: list[bytes | None] = self._db.get([*keys]) or []
         return values
@@ -88,14 +88,14 @@ class Rocks:
         rows: Iterable[tuple[bytes, bytes | None]],
         *,
         sync: bool = False,
-        without: Iterable[tuple[bytes, bytes]] = (),
+        delete_ranges: Iterable[tuple[bytes, bytes]] = (),
     ) -> None:
-        """Put (or, None, delete) all rows in one atomic batch, after forgetting those with lower <= key < upper of `without`.
+        """Write all rows in one atomic batch; a value of None deletes. Ranges lower <= key < upper are deleted first.
 
         Raises StoreUnavailable when nothing was written.
         """
         batch = WriteBatch(raw_mode=True)
-        for lower, upper in without:
+        for lower, upper in delete_ranges:
             batch.delete_range(lower, upper)
         for key, value in rows:
             if value is None:
@@ -106,11 +106,11 @@ class Rocks:
             self._db.write(batch, self._sync if sync else None)
         except Exception as error:  # rocksdict raises nothing narrower
             raise StoreUnavailable(
-                f"cannot write to {self.path}: {error}; free some space or make it writable: it is tried again by itself"
+                f"cannot write to {self.path}: {error}; free some space or make it writable: streamer tries again by itself"
             ) from None
 
     def scan(self, lower: bytes, upper: bytes, start: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
-        """Rows with lower <= key < upper, from `start` on; raises BadState at a damaged block."""
+        """Rows with lower <= key < upper in order, from key `start` on; raises BadState at a damaged block."""
         options = ReadOptions()
         options.set_iterate_lower_bound(lower)
         options.set_iterate_upper_bound(upper)
@@ -121,10 +121,10 @@ class Rocks:
             while row.valid():
                 yield row.key(), row.value()
                 row.next()
-            row.status()  # raises what ended the scan early
+            row.status()  # raises the error that ended the scan early, if there was one
 
     def last(self, lower: bytes, upper: bytes) -> tuple[bytes, bytes] | None:
-        """The last row with lower <= key < upper."""
+        """The last row with lower <= key < upper, None if there is none."""
         with _reading(self.path):
             row = self._db.iter(ReadOptions())
             row.seek_for_prev(upper)
@@ -134,7 +134,7 @@ class Rocks:
             return (row.key(), row.value()) if row.valid() and row.key() >= lower else None
 
     def floor(self, key: bytes, lower: bytes) -> bytes | None:
-        """The greatest stored key that is at most `key` and at least `lower`."""
+        """The greatest stored key between `lower` and `key`, both inclusive; None if there is none."""
         with _reading(self.path):
             row = self._db.iter(ReadOptions())
             row.seek_for_prev(key)
@@ -142,7 +142,7 @@ class Rocks:
             return row.key() if row.valid() and row.key() >= lower else None
 
     def delete_range(self, lower: bytes, upper: bytes) -> None:
-        """Forget all rows with lower <= key < upper, and give their room on the disk back. Cost: some 50 ms."""
+        """Delete all rows with lower <= key < upper, and free their disk space. Raises StoreUnavailable. Cost: some 50 ms."""
         try:
             self._db.delete_range(lower, upper)
             self._db.compact_range(lower, upper)
@@ -150,7 +150,7 @@ class Rocks:
             raise StoreUnavailable(f"cannot write to {self.path}: {error}") from None
 
     def checkpoint(self, path: Path) -> None:
-        """A copy that can be opened, of everything written so far: hard links, so `path` must be on the same disk and not be there."""
+        """Copy everything written so far to `path`, by hard links: it must be on the same disk and not exist. Raises StoreUnavailable."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             Checkpoint(self._db).create_checkpoint(str(path))
@@ -158,37 +158,37 @@ class Rocks:
             raise StoreUnavailable(f"cannot copy {self.path} to {path}: {error}") from None
 
     def sweep(self, lower: bytes | None = None, upper: bytes | None = None) -> None:
-        """Write the tables of this range (all, by default) anew, without what was deleted or replaced in them; then see `lean`.
+        """Rewrite the tables of this range (by default of all) without deleted and replaced values.
 
-        Raises StoreUnavailable. Cost: a read and a write of the range.
+        The old files may stay until `has_only_live_files`. Raises StoreUnavailable. Cost: reading and writing the range.
         """
         options = CompactOptions()
         options.set_bottommost_level_compaction(BottommostLevelCompaction.force())
-        options.set_exclusive_manual_compaction(False)  # what is committed meanwhile need not wait
+        options.set_exclusive_manual_compaction(False)  # commits need not wait meanwhile
         try:
             self._db.flush()
             self._db.compact_range(lower, upper, options)
-            self._db.delete(b"\xff")  # which is not there: the list of files is made anew once more, as the one
-            self._db.flush()  # of the last change begins with the keys of what went
+            self._db.delete(b"\xff")  # a key that does not exist, only to make RocksDB write its manifest once more:
+            self._db.flush()  # the manifest of the compaction still has first and last keys of the deleted files
         except Exception as error:  # rocksdict raises nothing narrower
             raise StoreUnavailable(f"cannot write to {self.path}: {error}") from None
 
     @property
-    def lean(self) -> bool:
-        """Whether there are no tables on the disk but those in use: one that went stays until whoever reads it is done."""
+    def has_only_live_files(self) -> bool:
+        """Whether all tables on disk are in use. A deleted table's file stays until its last reader is done."""
         with _reading(self.path):
             live = {str(file["name"]).lstrip("/") for file in self._db.live_files()}
         return {path.name for path in self.path.glob("*.sst")} <= live
 
     def sync(self) -> None:
-        """Make what was written survive a power cut; raises StoreUnavailable."""
+        """Make everything written so far survive a power cut; raises StoreUnavailable."""
         try:
             self._db.flush_wal(True)
         except Exception as error:  # rocksdict raises nothing narrower
             raise StoreUnavailable(f"cannot write to {self.path}: {error}") from None
 
     def flush(self) -> None:
-        """Empty the write-ahead log into tables, so that `size_bytes` is theirs alone; raises StoreUnavailable."""
+        """Move the write-ahead log's content to tables, so that `size_bytes` counts tables only; raises StoreUnavailable."""
         try:
             self._db.flush()
         except Exception as error:  # rocksdict raises nothing narrower
@@ -196,21 +196,21 @@ class Rocks:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes on disk, about: files of the database and its write-ahead log."""
+        """Approximate bytes on disk: tables and write-ahead log."""
         return 0 if self._closed else sum(map(_size, self.path.glob("*.[sl][so][tg]")))
 
     def close(self) -> None:
-        """Flush and let go of the lock; safe to call twice. What cannot be flushed (a full disk) is in the write-ahead log."""
+        """Flush and release the lock; safe to call twice. What cannot be flushed (a full disk) stays in the write-ahead log."""
         if not self._closed:
             self._closed = True
             with suppress(Exception):  # rocksdict raises nothing narrower
                 self._db.close()
 
 
-def _opened(path: Path, options: Options, read_only: bool) -> Rdict:
+def _open(path: Path, options: Options, read_only: bool) -> Rdict:
     access = AccessType.read_only(False) if read_only else AccessType.read_write()
     for _ in range(READ_ONLY_TRIES - 1 if read_only else 0):
-        with suppress(Exception):  # its owner compacted a file away since we read their list: the list is new again
+        with suppress(Exception):  # the writer deleted a file after we read the list of files: read the list again
             return Rdict(str(path), options, access_type=access)
     return Rdict(str(path), options, access_type=access)
 
@@ -222,30 +222,28 @@ def _reading(path: Path) -> Iterator[None]:
     except (BadState, StoreUnavailable, GeneratorExit):
         raise
     except Exception as error:  # rocksdict raises nothing narrower
-        raise BadState(f"the state in {path} is damaged: {error}; {_mend(path)}") from None
+        raise BadState(f"the state in {path} is damaged: {error}; {_advice(path)}") from None
 
 
 def _size(file: Path) -> int:
     try:
         return file.stat().st_size
-    except FileNotFoundError:  # compacted away since it was listed
+    except FileNotFoundError:  # deleted by a compaction since it was listed
         return 0
 
 
-def _opening(path: Path, error: str) -> BadState:
-    if "lock file" in error.lower() or "lock hold by" in error.lower():  # "block" is another matter
+def _open_error(path: Path, error: str) -> BadState:
+    if "lock file" in error.lower() or "lock hold by" in error.lower():  # must not match "block"
         return BadState(f"the state in {path} is in use by another process: stop it, or use another --data directory")
-    if "no space left" in error.lower():  # RocksDB writes while it opens; nothing is wrong with the state
+    if "no space left" in error.lower():  # RocksDB writes while it opens; the state is intact
         return BadState(f"cannot open the state in {path}: {error}; free some space and start again: nothing is lost")
-    return BadState(f"cannot open the state in {path}: {error}; {_mend(path)}")
+    return BadState(f"cannot open the state in {path}: {error}; {_advice(path)}")
 
 
-def _mend(path: Path) -> str:
-    """What to do about a damaged database; a state can be made again from its log, a log from nothing."""
+def _advice(path: Path) -> str:
+    """What to do about a damaged database. A state can be learned again from the log; a log cannot be rebuilt."""
     if path.name != "state":
         return "restore a backup"
-    ours = (
-        path.parent.parent.name == "generations"
-    )  # another one than the first: nothing begins in the place of it alone
-    of = "`state`, `generations` and `generation` in the data directory" if ours else "it"
-    return f"restore a backup, or move {of} away to learn again from the log"
+    later = path.parent.parent.name == "generations"  # not g0: it is not enough to move its own state away
+    what = "`state`, `generations` and `generation` in the data directory" if later else "it"
+    return f"restore a backup, or move {what} away to learn again from the log"

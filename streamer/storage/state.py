@@ -1,8 +1,8 @@
-"""The state store: rows by table and key, and the offsets they cover, committed in one RocksDB write batch.
+"""The state store: rows by table and key, and the offsets that they cover, committed in one RocksDB write batch.
 
-A stored key is `table NUL key`. What a table's rows are is the business of whoever owns it; the names are
+A stored key is `table NUL key`. The owner of a table defines the format of its rows. Tables are named
 `learned/<learner>/<table>` for learners, and `offsets`, `items`, `catalogue`, `users/...`, `dedupe`, `monitor`, `journal`,
-`dead-letters`, `champions`, `meta`. No key ever is a row number. Each generation has a state of its own.
+`dead-letters`, `champions`, `meta`. Keys are never row numbers. Each generation has a state of its own.
 """
 
 import hashlib
@@ -22,33 +22,33 @@ from streamer.storage import generations
 from streamer.storage.rocks import Rocks
 
 FORMAT = 2
-LEARNED = "learned"  # what the tables of learners begin with
+LEARNED = "learned"  # prefix of the learners' tables
 PROMOTED = "champions"  # kind -> the learner that was promoted for it
 REMOVALS_UNDER_WAY, REMOVALS_DONE = "forgetting", "receipts"  # tables of streamer.stream.removals
-# A promotion changes answers, and nothing that is learned; a receipt is about files.
+# Not part of the digest: they are not learned. A promotion changes only answers; the record of a removal is about files.
 OUTSIDE_DIGEST = ("journal", "dead-letters", PROMOTED, REMOVALS_UNDER_WAY, REMOVALS_DONE)
 _NUL = b"\0"
 
 
 class Meta(msgspec.Struct, frozen=True):
-    """What the state depends on, recorded when it is made."""
+    """The settings on which a state depends, recorded when it is created."""
 
     format: int
     generation: str
     settings: dict[str, Any]
-    champions: dict[Kind, str] = {}  # those that the settings named when it was opened last
-    since: dict[str, dict[str, int]] = {}  # learners that began later than the state: the next offsets they began at
+    champions: dict[Kind, str] = {}  # those that the settings named when the state was last opened
+    since: dict[str, dict[str, int]] = {}  # for learners added later: the next offsets at which they began
 
 
 class Change(NamedTuple):
-    """What another choice of learners does to a state."""
+    """How a new choice of learners changes a state."""
 
-    begun: list[str]  # learners that begin now, with nothing learned
-    forgotten: list[str]  # learners that are named no more, whose rows are deleted
+    added: list[str]  # learners that begin now, with nothing learned
+    removed: list[str]  # learners no longer in the settings, whose rows are deleted
 
 
 class Digest(msgspec.Struct, frozen=True):
-    """What `streamer inspect --digest --json` prints."""
+    """The output of `streamer inspect --digest --json`."""
 
     digest: str
     learners: dict[str, str]
@@ -60,22 +60,22 @@ class Digest(msgspec.Struct, frozen=True):
 
 
 class RocksStore:
-    """protocols.StateStore on RocksDB. No fsync: after a power cut rows and offsets go back together, and the log is read again."""
+    """protocols.StateStore on RocksDB, without fsync: a power cut takes rows and offsets back together, and the log is read again."""
 
     def __init__(self, folder: Path, *, read_only: bool = False, generation: str | None = None) -> None:
-        """Open the state of a generation in `folder`, by default of the live one; raises BadState. Only g0's is created."""
+        """Open the state of a generation in `folder`, by default the live one; only g0's is created. Raises BadState."""
         wanted = generation or generations.live(folder)
         self.path = generations.state_folder(folder, wanted)
         if wanted != generations.FIRST and not (self.path / "CURRENT").exists():
             raise BadState(
-                f"there is no state of generation {wanted} in {self.path}: make {folder / 'generation'} name one that is "
-                "there, or restore a backup"
+                f"there is no state of generation {wanted} in {self.path}: write the id of one that exists to "
+                f"{folder / 'generation'}, or restore a backup"
             )
         self._rocks = Rocks(self.path, read_only=read_only)
         self.folder, self._read_only = folder, read_only
-        self.generation = self._written()  # by the state itself: one that a retraining works on is its parent's still
+        self.generation = self._recorded_generation()  # a copy that is being retrained still has its parent's id
 
-    def _written(self) -> str:
+    def _recorded_generation(self) -> str:
         (value,) = self.read("meta", [b"meta"])
         found = value and re.search(rb'"generation":"(g[0-9]+)"', value)
         return found[1].decode() if found else generations.FIRST
@@ -93,7 +93,7 @@ class RocksStore:
             yield key[cut:], value
 
     def commit(self, rows: Iterable[Row | Rows], offsets: Offsets) -> None:
-        """See protocols.StateStore. From any thread."""
+        """See protocols.StateStore. May be called from any thread."""
         self._rocks.write(self._encoded(rows, offsets))
 
     def sync(self) -> None:
@@ -109,7 +109,7 @@ class RocksStore:
         return found
 
     def meta(self) -> Meta | None:
-        """What was recorded when the state was made; None for a new one. Raises BadState for a format that is not ours."""
+        """The settings recorded with the state; None for a new one. Raises BadState for another format."""
         (value,) = self.read("meta", [b"meta"])
         if value is None:
             return None
@@ -120,15 +120,15 @@ class RocksStore:
         if meta.format != FORMAT:
             raise BadState(
                 f"the state in {self.folder} has format {meta.format}, this streamer writes format {FORMAT}: "
-                f"use the streamer that made it, or move {generations.state_paths(self.folder)} away to learn again from the log"
+                f"use the version that made it, or move {generations.state_paths(self.folder)} away to learn again from the log"
             )
         return meta
 
     def open_as(self, settings: Mapping[str, object], champions: Mapping[Kind, str] | None = None) -> Change:
-        """Record `settings` in a new state, or hold them against the recorded; raises BadState naming the one that differs.
+        """Record `settings` in a new state, or compare them with the recorded ones; raises BadState for one that differs.
 
-        Other learners may be named than before, in `settings["learners"]`: new ones begin now, and what those learned that
-        are named no more is deleted, unless one of them is who answers. Read-only, nothing is written and all is said.
+        The learners in `settings["learners"]` may differ: added learners begin now, and the rows of removed learners are deleted.
+        A champion cannot be removed (BadState). If the store is read-only, the change is returned and nothing is written.
         """
         meta, wanted = self.meta(), msgspec.json.decode(msgspec.json.encode(settings))
         chosen = dict(champions or {})
@@ -137,7 +137,9 @@ class RocksStore:
             return Change([], [])
         found, given = meta.settings.get("learners", {}), wanted.get("learners", {})
         common = found.keys() & given.keys()
-        for name, ours, theirs in _differences("", _only(meta.settings, common), _only(wanted, common)):
+        for name, ours, theirs in _differences(
+            "", _restricted_to(meta.settings, common), _restricted_to(wanted, common)
+        ):
             raise BadState(
                 f"the state in {self.folder} was made with {name} {ours}, the settings say {theirs}: "
                 f"{_advice(name, ours, theirs)}, or move {generations.state_paths(self.folder)} away to learn again from the log"
@@ -145,8 +147,8 @@ class RocksStore:
         for kind, name in {**meta.champions, **self.promoted()}.items():
             if name in found and name not in given:
                 raise BadState(
-                    f"{name} answers for {kind} in the state in {self.folder}, and the settings do not name it: what it "
-                    f"learned would be lost; add --shadow {name} to keep it while another answers"
+                    f"{name} is the champion for {kind} in the state in {self.folder}, and the settings do not name it: "
+                    f"what it learned would be lost; add --shadow {name} to keep it while another one answers"
                 )
         change = Change(sorted(given.keys() - found), sorted(found.keys() - given))
         if not self._read_only and (change != ([], []) or meta.champions != chosen):
@@ -154,50 +156,50 @@ class RocksStore:
         return change
 
     def _change(self, meta: Meta, settings: dict[str, Any], champions: dict[Kind, str], change: Change) -> None:
-        """In one batch, so that no crash leaves half of a learner."""
+        """Apply a change of learners in one batch, so that a crash cannot leave half of it."""
         offsets = {f"{at.topic}/{at.partition}": offset for at, offset in self.offsets().items()}
-        since = {name: at for name, at in meta.since.items() if name not in change.forgotten}
-        since |= dict.fromkeys(change.begun, offsets)
-        gone = [
+        since = {name: at for name, at in meta.since.items() if name not in change.removed}
+        since |= dict.fromkeys(change.added, offsets)
+        deleted = [
             (f"{table}/".encode(), f"{table}0".encode())  # 0 comes after /
-            for name in change.forgotten
+            for name in change.removed
             for table in (f"{LEARNED}/{name}", f"monitor\0{name}")
         ]
         row = _row(Meta(FORMAT, meta.generation, settings, champions, since))
-        self._rocks.write(self._encoded([row], {}), without=gone)
-        for lower, upper in gone:
-            self._rocks.delete_range(lower, upper)  # once more, for the room on the disk
+        self._rocks.write(self._encoded([row], {}), delete_ranges=deleted)
+        for lower, upper in deleted:
+            self._rocks.delete_range(lower, upper)  # once more, to free the disk space
 
     def checkpoint(self, path: Path) -> None:
-        """A copy of what is committed, by hard links: some 0.1 s whatever its size. Raises StoreUnavailable."""
+        """Copy everything committed, by hard links: some 0.1 s for any size. Raises StoreUnavailable."""
         self._rocks.checkpoint(path)
 
     def become(self, generation: str) -> Row:
-        """The row that makes this the state of another generation: commit it with whatever makes that true."""
+        """The row that makes this the state of another generation, to be committed together with that generation's rows."""
         meta = self.meta()
         assert meta is not None, "a state that a Memory was opened on"
         self.generation = generation
         return _row(msgspec.structs.replace(meta, generation=generation))
 
     def sweep(self) -> None:
-        """See Rocks.sweep; raises StoreUnavailable."""
+        """See `Rocks.sweep`; raises StoreUnavailable."""
         self._rocks.sweep()
 
     @property
-    def lean(self) -> bool:
-        """See Rocks.lean."""
-        return self._rocks.lean
+    def has_only_live_files(self) -> bool:
+        """See `Rocks.has_only_live_files`."""
+        return self._rocks.has_only_live_files
 
     def promoted(self) -> dict[Kind, str]:
-        """The learners that were promoted, by kind."""
+        """The promoted learners, by kind."""
         return {msgspec.convert(key.decode(), Kind): name.decode() for key, name in self.scan(PROMOTED)}
 
     def promote(self, kind: Kind, name: str | None) -> None:
-        """Remember who was promoted for a kind, None: nobody. On the disk when it returns; raises StoreUnavailable."""
+        """Record the promoted learner of a kind, None for none. Durable when it returns; raises StoreUnavailable."""
         self._rocks.write(self._encoded([Row(PROMOTED, kind.encode(), name.encode() if name else None)], {}), sync=True)
 
     def sizes(self) -> Iterator[tuple[str, int]]:
-        """Of each row its table and its bytes."""
+        """The table and the bytes of each row."""
         for stored, value in self._rocks.scan(b"", b"\xff"):
             yield stored.partition(_NUL)[0].decode(), len(stored) + len(value)
 
@@ -236,8 +238,8 @@ def _row(meta: Meta) -> Row:
     return Row("meta", b"meta", msgspec.json.encode(meta, order="deterministic"))
 
 
-def _only(settings: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
-    """The settings with no learners but these."""
+def _restricted_to(settings: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """The settings, with only these learners in them."""
     parts = ("learners", "experts")
     return {**settings, **{p: {n: settings.get(p, {})[n] for n in settings.get(p, {}) if n in names} for p in parts}}
 
@@ -245,15 +247,15 @@ def _only(settings: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]
 def _advice(name: str, ours: str, theirs: str) -> str:
     """What to do about a setting that differs."""
     part, _, rest = name.partition(" ")
-    if part == "experts":  # of a learner that is made of the champion of a kind
+    if part == "experts":  # the settings name another champion for a learner that combines champions
         return f"use {ours}, add --shadow {theirs.strip(chr(34))} and promote it when it has learned"
     if part == "learners" and " " in rest and rest.rpartition(" ")[2] not in LearningSettings.__struct_fields__:
-        return "use the streamer that made it"  # a constant of ours, which no setting reaches
+        return "use the version of streamer that made it"  # a constant in the code, not a setting
     return f"use {ours}"
 
 
 def _pairs(row: Row | Rows) -> Iterable[tuple[bytes, bytes | None]]:
-    """Stored keys and values; of a run without a step in Python for each."""
+    """Stored keys and values; those of Rows without Python code for each row."""
     prefix = row.table.encode() + _NUL
     if isinstance(row, Rows):
         return zip([prefix + key for key in row.keys], row.values, strict=True)
@@ -261,7 +263,7 @@ def _pairs(row: Row | Rows) -> Iterable[tuple[bytes, bytes | None]]:
 
 
 def _differences(name: str, found: Mapping[str, object], given: Mapping[str, object]) -> Iterator[tuple[str, str, str]]:
-    """What differs: its name, `learners biased-mf dim`, and both values."""
+    """Each setting that differs: its name (such as `learners biased-mf dim`) and both values."""
     if name and found.keys() != given.keys():
         yield name, ", ".join(sorted(found)), ", ".join(sorted(given))
         return

@@ -32,9 +32,9 @@ class Memory:
         """Take up what `store` holds; raises BadState when it was made with other settings, or cannot be read."""
         learning, state = settings.learning, settings.state
         change = store.open_as(meaning(learners, settings), learners.champions)
-        for name in change.forgotten:
+        for name in change.removed:
             LOG.warning("%s is named no more: what it had learned is deleted", name)
-        for name in change.begun:
+        for name in change.added:
             LOG.warning("%s begins now: it has learned nothing of what came before", name)
         for name in store.promoted().values():
             learners.promote(name)

@@ -119,7 +119,7 @@ def renormalised(state: Path) -> Path:
     for name in ("g1", "g2"):
         generations.generation_folder(state, name).mkdir(parents=True)
         store.checkpoint(generations.state_folder(state, name))
-        generations.write_record(state, GenerationRecord(id=name, parent="g0", cut_events=150).now("cut"))
+        generations.write_record(state, GenerationRecord(id=name, parent="g0", cut_events=150).at_stage("cut"))
     store.close()
     made = Manifest(
         generation="g1",
@@ -133,7 +133,7 @@ def renormalised(state: Path) -> Path:
     )
     tables = {"bias": {"b": np.ones((3, 1), np.float32)}}
     manifest.write(generations.generation_folder(state, "g1"), made, Retrained(["u"], ["i"], tables, {}))
-    generations.write_record(state, generations.read_record(state, "g1").now("live"))
+    generations.write_record(state, generations.read_record(state, "g1").at_stage("live"))
     generations.set_live(state, "g1")
     return state
 

@@ -23,7 +23,7 @@ METHODS = ("Recommend", "Predict", "Publish")
 Series = dict[str, float]
 
 
-STANDING = GenerationReadings(
+GENERATIONS = GenerationReadings(
     age_s=600.0,
     events=70,
     step="",
@@ -34,7 +34,7 @@ STANDING = GenerationReadings(
 )
 
 
-def made(monitor: Monitor | None = None, standing: GenerationReadings = STANDING) -> Metrics:
+def made(monitor: Monitor | None = None, generations: GenerationReadings = GENERATIONS) -> Metrics:
     readings = Readings(
         generation="g1",
         monitor=monitor or Monitor([("bias", "ratings"), ("skip-gram", "clicks")]),
@@ -49,7 +49,7 @@ def made(monitor: Monitor | None = None, standing: GenerationReadings = STANDING
         refused=lambda: {"bias": 3},
         norms=lambda: [Reading("bias", "user", "p50", 0.25)],
         widths=lambda: [Reading("bias", "item", "bias", 0.5)],
-        standing=lambda: standing,
+        generations=lambda: generations,
     )
     return Metrics(lambda: readings, METHODS, "1.2.3")
 
@@ -70,7 +70,7 @@ def promtool() -> str:
     return found
 
 
-def test_promtool_has_nothing_to_say() -> None:
+def test_promtool_finds_no_fault() -> None:
     metrics = made()
     metrics.commit(0.1)
     metrics.request("Recommend", "ok", 0.001)
@@ -78,7 +78,7 @@ def test_promtool_has_nothing_to_say() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
-def test_every_known_label_value_is_there_before_the_first_event() -> None:
+def test_every_known_label_value_has_a_series_before_the_first_event() -> None:
     series = page(made())
     for topic in ("ratings", "clicks", "items", "users"):
         for outcome in OUTCOMES:
@@ -119,7 +119,7 @@ def test_the_monitors_numbers_are_shown() -> None:
     monitor = Monitor([("bias", "ratings")])
     monitor.errors["bias"].observe(np.asarray([1.0, 4.0, np.nan]))
     monitor.dead_letter("clicks", Reason.NOT_JSON)
-    monitor.refeeding.observe(np.array([True, False, True]))
+    monitor.repeated_input.observe(np.array([True, False, True]))
     series = page(made(monitor))
     assert series['streamer_rolling_rmse{learner="bias",window="1000"}'] == pytest.approx(2.5**0.5)
     assert series['streamer_squared_error_total{generation="g1",learner="bias"}'] == 5
@@ -135,7 +135,7 @@ def test_regret_is_shown_from_the_first_simulated_rating_on() -> None:
     metrics = made(monitor)
     assert not any("regret" in name or "oracle" in name for name in page(metrics))
     record = Record("ratings", -1, 0, 0, b"u", b'{"user_id":"u","item_id":"i","rating":4,"expected":3}')
-    monitor.regret.expect([record], [Rating("u", "i", 4.0)])
+    monitor.regret.note_expected([record], [Rating("u", "i", 4.0)])
     monitor.regret.observe(np.asarray([4.0]), {"bias": np.asarray([5.0])})
     series = page(metrics)
     for window in ("1000", "10000"):
@@ -143,7 +143,7 @@ def test_regret_is_shown_from_the_first_simulated_rating_on() -> None:
         assert series[f'streamer_regret{{learner="bias",window="{window}"}}'] == pytest.approx(5**0.5 - 1)
 
 
-def test_the_live_generation_is_shown_and_rates_of_outcomes_are_0_before_the_first() -> None:
+def test_the_live_generation_is_shown_and_all_outcomes_are_0_before_the_first_renormalisation() -> None:
     series = page(made())
     assert series['streamer_generation_info{generation="g1"}'] == 1
     assert series["streamer_generation_age_seconds"] == 600
@@ -155,11 +155,11 @@ def test_the_live_generation_is_shown_and_rates_of_outcomes_are_0_before_the_fir
     for stage in ("cut", "read", "train", "write", "catch_up", "gate", "swap", "watch"):
         assert series[f'streamer_renormalisation_stage{{stage="{stage}"}}'] == 0
     assert not any(name.startswith("streamer_renormalisation_rmse") for name in series)
-    never = page(made(standing=replace(STANDING, every_s=None)))
+    never = page(made(generations=replace(GENERATIONS, every_s=None)))
     assert "streamer_renormalise_every_seconds" not in never, "no alert without a schedule"
 
 
-def test_what_a_renormalisation_did_is_shown_by_step_learner_and_measure() -> None:
+def test_a_renormalisation_is_shown_by_step_learner_and_measure() -> None:
     score = Score(learner="bias", ratings=2000, before_rmse=0.9, after_rmse=0.8, difference=-0.17)
     record = GenerationRecord(
         id="g2",
@@ -169,8 +169,8 @@ def test_what_a_renormalisation_did_is_shown_by_step_learner_and_measure() -> No
         watched=(msgspec.structs.replace(score, after_rmse=0.85),),
         churn={"bias top_ten_overlap": 0.75},
     )
-    outcomes = {**STANDING.outcomes, "rolled back": 2}
-    series = page(made(standing=replace(STANDING, step="catch up", outcomes=outcomes, shown=record)))
+    outcomes = {**GENERATIONS.outcomes, "rolled back": 2}
+    series = page(made(generations=replace(GENERATIONS, step="catch up", outcomes=outcomes, shown=record)))
     assert [
         stage for stage in STEPS if series[f'streamer_renormalisation_stage{{stage="{stage.replace(" ", "_")}"}}']
     ] == ["catch up"]
@@ -189,12 +189,12 @@ def test_what_a_renormalisation_did_is_shown_by_step_learner_and_measure() -> No
         ("catching up", "", "catch up"), ("gate", "", "gate"), ("live", "", "watch"), ("rejected", "", ""),
     ],
 )  # fmt: skip
-def test_every_stage_has_a_step_that_says_what_is_done(stage: Stage, training: str, shown: str) -> None:
-    assert step(GenerationRecord(id="g1").now(stage), training) == shown
+def test_every_stage_maps_to_a_step(stage: Stage, training: str, shown: str) -> None:
+    assert step(GenerationRecord(id="g1").at_stage(stage), training) == shown
     assert step(None, training) == ""
 
 
-def test_many_times_fall_into_the_buckets_one_by_one_would() -> None:
+def test_times_added_together_or_one_by_one_fall_into_the_same_buckets() -> None:
     edges = (0.001, 0.01, 0.1)
     times = np.asarray([0.0005, 0.001, 0.0011, 0.01, 0.05, 0.1, 0.2, -3.0])
     together, apart = Histogram(edges), Histogram(edges)
@@ -221,7 +221,7 @@ def test_times_go_to_their_own_histogram() -> None:
     assert series['streamer_request_seconds_bucket{code="ok",le="0.00025",method="Predict"}'] == 0
 
 
-def test_a_client_cannot_make_method_labels_up() -> None:
+def test_clients_cannot_create_method_labels() -> None:
     metrics = made()
     for k in range(100):
         metrics.request(f"Made/Up{k}", "unimplemented", 0.001)

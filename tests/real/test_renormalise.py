@@ -199,7 +199,7 @@ def test_the_list_says_why_on_one_line_however_wide_the_terminal(
     monkeypatch.setenv("COLUMNS", columns)
     why = "retraining reads the archive, and there is none: leave out --no-archive"
     generations.generation_folder(tmp_path, "g1").mkdir(parents=True)
-    generations.write_record(tmp_path, GenerationRecord(id="g1", parent="g0", trigger="by hand").now("failed", why))
+    generations.write_record(tmp_path, GenerationRecord(id="g1", parent="g0", trigger="by hand").at_stage("failed", why))
     (tmp_path / "state").mkdir()
     assert why in run("generations", "--data", tmp_path)
 
@@ -209,7 +209,7 @@ def test_with_the_stream_held_a_later_candidate_has_no_way_to_be_better(tmp_path
     flags = ("--renormalise-every-events", "300", "--hold", "--until-drained", "--candidates", "all,warm")
     run("serve", "--data", data, "--port", "0", "--replay", path, *flags)
     found = {one.id: one for one in generations.read_records(data) if one.candidate}
-    assert found["g1"].answered
+    assert found["g1"].was_live
     assert found["g2"].stage == "rejected"
     assert found["g2"].candidate == "warm"
 

@@ -23,5 +23,5 @@ def test_the_first_is_as_old_as_its_state_over_restarts_and_rollbacks(tmp_path: 
     made_s = 1_700_000_000
     os.utime(tmp_path / "state/IDENTITY", (made_s, made_s))
     learn(tmp_path, records(events(100))[50:])
-    for first in (read_record(tmp_path, FIRST), read_record(tmp_path, FIRST).now("kept").now("live")):
+    for first in (read_record(tmp_path, FIRST), read_record(tmp_path, FIRST).at_stage("kept").at_stage("live")):
         assert made_at_ms(tmp_path, first) == 1000 * made_s

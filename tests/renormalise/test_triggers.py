@@ -87,7 +87,7 @@ def test_events_since_the_cut_of_the_live_one_must_be_worth_it(live: Live) -> No
     folder = live.memory.store.folder
     assert occasions(live, renormalise_min_events=51).due(live.memory) == ""
     assert occasions(live, renormalise_min_events=50).due(live.memory) == "schedule"
-    write_record(folder, GenerationRecord(id=generations.FIRST, cut_events=20).now("live"))
+    write_record(folder, GenerationRecord(id=generations.FIRST, cut_events=20).at_stage("live"))
     assert occasions(live, renormalise_min_events=31).due(live.memory) == ""
     assert occasions(live, renormalise_min_events=30).due(live.memory) == "schedule"
     live.close()

@@ -410,9 +410,9 @@ def archiving(folder: Path, **flags: Any) -> Iterator[tuple[EmbeddedLog, Archive
 def test_reach_waits_for_the_offsets_and_says_when_it_cannot(tmp_path: Path) -> None:
     with archiving(tmp_path, archive_interval_s=3600) as (log, archiver):
         end = log.publish([message(Rating("u", f"i{n}", 1.0, n)) for n in range(30)])
-        assert archiver.reach(end, DEADLINE_S)
+        assert archiver.wait_for(end, DEADLINE_S)
         assert len(Archive(tmp_path).events(LEARNING, end)) == 30
-        assert not archiver.reach({LOG: 31}, 0.2)
+        assert not archiver.wait_for({LOG: 31}, 0.2)
         assert archiver.lag() == 0
 
 
@@ -422,7 +422,7 @@ def test_what_came_is_archived_without_being_asked_and_at_the_end(tmp_path: Path
         deadline = time.monotonic() + DEADLINE_S
         while not archiver.archive.rows:
             assert time.monotonic() < deadline
-            archiver.reach({LOG: 2}, 0.01)
+            archiver.wait_for({LOG: 2}, 0.01)
     with archiving(tmp_path, archive_interval_s=3600) as (log, archiver):
         archiver.flush(DEADLINE_S)
         log.publish([message(Rating("u", "i", 1.0, 1))])
@@ -446,17 +446,17 @@ def test_a_log_that_was_trimmed_while_nothing_was_archived_is_archived_from_wher
     log.close()
     assert begin > 0
     with archiving(tmp_path) as (log, archiver):
-        assert archiver.reach({LOG: 4}, DEADLINE_S)
+        assert archiver.wait_for({LOG: 4}, DEADLINE_S)
     assert [row["offset"] for row in table(tmp_path)] == list(range(begin, 4))
 
 
 def test_the_log_is_not_trimmed_beyond_the_archive(tmp_path: Path) -> None:
     archiver = Archiver(tmp_path, settings(), MemorySource([]))
-    assert archiver.kept({LOG: 9}) == {LOG: 0}
+    assert archiver.clamp_to_archived({LOG: 9}) == {LOG: 0}
     archived(tmp_path, logged([Rating("u", "i", 1.0, 1)] * 5))
     archiver = Archiver(tmp_path, settings(), MemorySource([]))
-    assert archiver.kept({LOG: 9}) == {LOG: 5}
-    assert archiver.kept({LOG: 3}) == {LOG: 3}
+    assert archiver.clamp_to_archived({LOG: 9}) == {LOG: 5}
+    assert archiver.clamp_to_archived({LOG: 3}) == {LOG: 3}
 
 
 def test_retention_of_the_log_leaves_what_is_not_archived(tmp_path: Path) -> None:
@@ -485,8 +485,8 @@ def test_who_waits_for_an_archive_that_cannot_go_on_is_told(tmp_path: Path) -> N
         with pytest.raises(
             StreamerError, match=r"archiving has ended: .* do not belong together.*; or move .*archive away"
         ):
-            archiver.reach({LOG: 6}, DEADLINE_S)
-        assert archiver.kept({LOG: 9}) == {LOG: 5}
+            archiver.wait_for({LOG: 6}, DEADLINE_S)
+        assert archiver.clamp_to_archived({LOG: 9}) == {LOG: 5}
 
 
 @pytest.mark.kafka
@@ -588,8 +588,8 @@ def test_a_stream_that_never_pauses_keeps_nobody_waiting(tmp_path: Path) -> None
     archiver = Archiver(tmp_path, settings(archive_interval_s=3600.0), Steady())
     archiver.start()
     try:
-        assert archiver.reach({LOG: 20}, DEADLINE_S)
-        assert archiver.reach({LOG: archiver.offsets[LOG] + 20}, DEADLINE_S)
+        assert archiver.wait_for({LOG: 20}, DEADLINE_S)
+        assert archiver.wait_for({LOG: archiver.offsets[LOG] + 20}, DEADLINE_S)
     finally:
         archiver.close()
     assert [row["offset"] for row in table(tmp_path)] == list(range(Archive(tmp_path).offsets[LOG]))

@@ -102,7 +102,7 @@ def escape(backup: Path) -> None:
 
 @pytest.mark.parametrize(
     ("spoil", "said"),
-    [(cut_off, "is no complete backup"), (flip, "is damaged"), (lose, "is damaged"), (escape, "is damaged")],
+    [(cut_off, "is not a complete backup"), (flip, "is damaged"), (lose, "is damaged"), (escape, "is damaged")],
 )
 def test_what_is_not_whole_is_not_put_back(
     backup: Path, tmp_path: Path, spoil: Callable[[Path], None], said: str

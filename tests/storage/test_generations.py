@@ -29,7 +29,7 @@ def made(folder: Path, name: str, *stages: generations.Stage, parent: str = "g0"
     state_folder(folder, name).mkdir(parents=True)
     one = GenerationRecord(id=name, parent="" if name == "g0" else parent)
     for stage in stages:
-        one = one.now(stage)
+        one = one.at_stage(stage)
     return write_record(folder, one) if name != "g0" or stages else one
 
 

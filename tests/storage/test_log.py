@@ -208,14 +208,14 @@ def test_a_message_that_cannot_be_stored_is_its_publishers_trouble_alone(log: Em
 
 def test_the_next_row_of_a_replay_is_in_the_same_write(tmp_path: Path) -> None:
     log = EmbeddedLog(tmp_path)
-    assert log.replayed("abc") == 0
+    assert log.next_replay_row("abc") == 0
     log.append(messages("a", "b"), ("abc", 2))
     with pytest.raises(UnicodeEncodeError):
         log.append([Message("\ud800", None, b"c")], ("abc", 3))
-    assert (log.replayed("abc"), log.replayed("abd"), log.end) == (2, 0, 2)
+    assert (log.next_replay_row("abc"), log.next_replay_row("abd"), log.end) == (2, 0, 2)
     log.close()
     log = EmbeddedLog(tmp_path)
-    assert (log.replayed("abc"), log.end) == (2, 2)
+    assert (log.next_replay_row("abc"), log.end) == (2, 2)
     log.close()
 
 
@@ -286,10 +286,10 @@ def test_as_much_as_the_retention_says_is_kept_however_often_it_is_looked_at(log
 def test_retention_is_looked_at_once_a_minute_and_only_when_there_is_one(log: EmbeddedLog) -> None:
     secured = list[int]()
     runs(log, 10)
-    log.trim_as(StateSettings(), {LOG: 100}, lambda: secured.append(log.begin()))
+    log.apply_retention(StateSettings(), {LOG: 100}, lambda: secured.append(log.begin()))
     assert (secured, log.begin()) == ([], 0)
     for _ in range(3):
-        log.trim_as(StateSettings(log_retention_days=1.0), {LOG: 55}, lambda: secured.append(log.begin()))
+        log.apply_retention(StateSettings(log_retention_days=1.0), {LOG: 55}, lambda: secured.append(log.begin()))
     assert (secured, log.begin()) == ([0], 50)  # the commit was made to last before anything went
 
 
@@ -299,5 +299,5 @@ def test_a_commit_that_cannot_be_made_to_last_keeps_the_log_as_it_is(log: Embedd
     def full() -> None:
         raise StoreUnavailable("no space left")
 
-    log.trim_as(StateSettings(log_retention_days=1.0), {LOG: 55}, full)
+    log.apply_retention(StateSettings(log_retention_days=1.0), {LOG: 55}, full)
     assert log.begin() == 0

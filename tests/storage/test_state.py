@@ -137,7 +137,7 @@ def test_a_state_is_opened_with_the_settings_it_was_made_with(store: RocksStore)
         ),
         (  # a constant, which no setting reaches
             {"learners": {"bias": {"noise": 0.2}, "mf": {"dim": 64}}},
-            "made with learners bias noise 0.1, the settings say 0.2: use the streamer that made it, or move ",
+            "made with learners bias noise 0.1, the settings say 0.2: use the version of streamer that made it, or move ",
         ),
         ({"source": "kafka"}, 'made with source null, the settings say "kafka"'),
     ]:
@@ -157,7 +157,7 @@ def test_a_state_is_opened_with_the_settings_it_was_made_with(store: RocksStore)
             {"rating_learner": "bias"},
             'made with experts click-blend ratings "bayesian-hybrid", the settings say "bias"',
         ),
-        ({"click_learner": "skip-gram"}, "click-blend answers for clicks in the state in "),
+        ({"click_learner": "skip-gram"}, "click-blend is the champion for clicks in the state in "),
         ({"click_learner": "skip-gram"}, "what it learned would be lost; add --shadow click-blend to keep it"),
         ({"like_share": 0.9}, "made with like_share 0.8, the settings say 0.9"),
         ({"dedupe_events": 7}, "made with dedupe_events 1000000, the settings say 7"),
@@ -185,7 +185,7 @@ def test_settings_that_do_not_change_the_meaning_may_change(tmp_path: Path) -> N
 
 def test_another_format_is_refused_with_words(store: RocksStore) -> None:
     store.commit([Row("meta", b"meta", b'{"format":3,"generation":"g0","settings":{},"more":1}')], {})
-    with pytest.raises(BadState, match="has format 3, this streamer writes format 2: use the streamer that made it"):
+    with pytest.raises(BadState, match="has format 3, this streamer writes format 2: use the version that made it"):
         store.open_as({})
     store.commit([Row("meta", b"meta", b"\x80\x04.")], {})
     with pytest.raises(BadState, match=r"the record of settings in .* cannot be read"):

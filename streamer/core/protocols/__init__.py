@@ -1,10 +1,10 @@
-"""The seams. Each is a few methods; nothing inherits from them, anything that fits is one.
+"""The protocols between the rooms and for plug-ins. Each is a few methods; classes fit them without inheriting.
 
-Every room and every plug-in imports them from here, whichever module they stand in. A change usually adds a protocol that a
-learner may fit, or a sentence to a contract.
+All rooms and plug-ins import them from this package, not from its modules. A change usually adds an optional protocol for
+learners, or a sentence to a contract.
 
-`streams` (sources, sinks and streams), `stores` (what is kept, and how it is committed), `learners` (a learner, and what else
-one may offer), `trainers` (trainers of learners, and offline models).
+`streams` (sources, sinks and streams), `stores` (state, and how it is committed), `learners` (learners, and their optional
+abilities), `trainers` (trainers of learners, and offline models).
 """
 
 from streamer.core.protocols.learners import (

@@ -1,4 +1,4 @@
-"""What fits on a whole history: trainers of learners, and the offline models of the field."""
+"""Protocols of what is fitted on a whole history: trainers of learners, and offline models."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -13,48 +13,48 @@ from streamer.core.protocols.learners import Kind, OnlineLearner
 
 @runtime_checkable
 class Trainer(Protocol):
-    """Fits a learner's tables anew on a whole history. Made by `Class(name, parameters)`; one fits one learner, once.
+    """Fits a learner's tables anew on a whole history. Made by `Class(name, parameters)`; each fits one learner, once.
 
-    Deterministic: the same learner and history give the same bytes. One thread.
+    Deterministic: the same learner and history give the same bytes. Called from one thread.
     """
 
     name: str  # its name in the registry
 
     @property
     def parameters(self) -> msgspec.Struct:
-        """What the fit depends on, recorded with it."""
+        """The parameters on which the fit depends; they are recorded with it."""
 
     def fit(self, learner: OnlineLearner, history: Batch, on_progress: Callable[[float], None]) -> None:
-        """`learner` is a private one, begun anew and with nothing learned; where the parameters say `warm`, a copy as of the cut.
+        """Fit on `history`: all events to learn from, in order, those of the other kind included.
 
-        It is attached, `history`'s rows are rows of its tables, and it may be changed. `history` holds all events that
-        there are to learn from, in order, those of the other kind among them. `on_progress` hears the share done, from 0 to 1.
-        Raises StreamerError for a learner that this trainer cannot fit.
+        `learner` belongs to the trainer, which may change it. It has learned nothing or, if the parameters say `warm`, is a
+        copy as of the cut. It is already attached, and the rows of `history` are rows of its tables. `on_progress` is called
+        with the share done, from 0 to 1. Raises StreamerError for a learner that this trainer cannot fit.
         """
 
     def export(self) -> Mapping[str, Array]:
-        """The refitted tables, (rows, width) each, by the names that `learner.tables()` has them under. Those left out stay."""
+        """The refitted tables, (rows, width) each, named as in `learner.tables()`. Tables left out stay as they are."""
 
 
 @runtime_checkable
 class Informed(Protocol):
-    """A trainer that uses what is known of users and items beside the events."""
+    """A trainer that uses side information on users and items."""
 
     def inform(self, side: SideInformation) -> None:
-        """What is known of the history's users and items, by row. Called once, before `fit`."""
+        """Take the side information on the history's users and items, by row. Called once, before `fit`."""
 
 
 class Epoch(NamedTuple):
-    """One pass over the training part, or one sweep."""
+    """The result of one pass over the training part (one sweep, where a model alternates)."""
 
     number: int  # from 1
-    of: int  # at most so many
-    train_loss: float  # what was minimised, as the model says; a mean over the pass
-    validation_loss: float  # what the model is stopped by: the mean squared error where it rates
+    of: int  # the largest number of epochs
+    train_loss: float  # the loss that is minimised, a mean over the pass
+    validation_loss: float  # the loss for early stopping: the mean squared error for ratings
 
 
 class Factors(NamedTuple):
-    """What a model that factorises learned: a rating is `mean + user_biases + item_biases + users . items`, or grows with it."""
+    """A factorisation: a rating is `mean + user_biases + item_biases + users . items`, or increases with it."""
 
     users: F32  # (users, dim)
     items: F32  # (items, dim)
@@ -65,9 +65,10 @@ class Factors(NamedTuple):
 
 @runtime_checkable
 class OfflineModel(Protocol):
-    """A model of the field, fitted on a whole history. Made by `Class(name, parameters, seed=)`; fitted once.
+    """An offline model, fitted once on a whole history. Made by `Class(name, parameters, seed=)`.
 
-    One of kind "ratings" has `predict`, one of kind "clicks" is `NextItem`. Deterministic by (data, parameters, seed) on one thread.
+    A model of kind "ratings" is a `Rater`, one of kind "clicks" is a `NextItem`. On one thread, the same data, parameters and
+    seed give the same model.
     """
 
     name: str  # its name in the registry
@@ -75,12 +76,12 @@ class OfflineModel(Protocol):
 
     @property
     def parameters(self) -> msgspec.Struct:
-        """What the fit depends on."""
+        """The parameters on which the fit depends."""
 
     def fit(self, train: Dataset, validation: Dataset, on_progress: Callable[[Epoch], None]) -> None:
-        """Learn from `train`, with whatever is chosen (epochs, penalties) chosen on `validation`; the two share side information.
+        """Learn from `train`, and choose epochs and penalties on `validation`; the two share side information.
 
-        What `on_progress` hears last need not be the epoch that was kept: it is the one with the lowest validation loss.
+        `on_progress` is called after each epoch. The epoch that is kept has the lowest validation loss; it need not be the last.
         """
 
 
@@ -89,20 +90,20 @@ class Rater(Protocol):
     """An offline model that predicts ratings."""
 
     def predict(self, users: I32, items: I32) -> F32:
-        """(n,) ratings for pairs of numbers, finite, for users and items that were never trained on too; not clipped."""
+        """Ratings (n,) for pairs of numbers: finite also for users and items that were never trained on, and not clipped."""
 
 
 @runtime_checkable
 class NextItem(Protocol):
-    """An offline model that ranks what is clicked next."""
+    """An offline model that ranks the items that may be clicked next."""
 
     def scores(self, users: I32, histories: Sequence[I32]) -> F32:
-        """(n, items): how likely each item is next after these clicks (item numbers, oldest first, none empty); NaN where it cannot tell."""
+        """Scores (n, items) of each item after these clicks (item numbers, oldest first, none empty); NaN where it cannot score."""
 
 
 @runtime_checkable
 class Factorised(Protocol):
-    """An offline model whose predictions are products of a user's and an item's vector."""
+    """An offline model that predicts by the product of a user vector and an item vector."""
 
     def export(self) -> Factors:
-        """The vectors, as plain arrays; rows that were never trained on are 0, or what their content says where a model knows it."""
+        """The vectors as plain arrays. Rows that were never trained on are 0, or predicted from content if the model can."""

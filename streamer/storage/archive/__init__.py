@@ -1,8 +1,8 @@
-"""The archive: every accepted event as Parquet, once and in order, for retraining and for other tools.
+"""The archive: every accepted event as Parquet, exactly once and in order, for retraining and for other tools.
 
-A thread of `archiver` fills it from the log or from Kafka; retraining, `consumers/archive.py` and forgetting read and rewrite
-it. A change usually adds a column (`rows`, `parquet`) or concerns which offsets a file covers (`manifest`).
+A thread in `archiver` writes it from the log or from Kafka. Retraining and `consumers/archive.py` read it, and forgetting a
+user rewrites it. A change usually adds a column (`rows`, `parquet`) or concerns the offsets that files cover (`manifest`).
 
-`archive` (reading and rewriting it as a whole), `archiver` (filling it), `rows` (records to columns), `parquet` (the
-files; pyarrow is known here only), `manifest` (the list of files and the offsets that they cover).
+`archive` (the archive as a whole), `archiver` (the thread that writes it), `rows` (records to columns), `parquet` (the files;
+the only module that imports pyarrow), `manifest` (the list of files, and the offsets that they cover).
 """

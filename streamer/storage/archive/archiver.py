@@ -1,8 +1,8 @@
-"""Who feeds the archive: a thread that reads the events a second time, from the archive's own offsets, and never learns.
+"""The thread that writes the archive. It reads all events a second time, from the archive's own offsets.
 
-Events are decoded and their duplicates found as the encoder does it, so that the archive has what was learned from.
-It reads seldom and much (every `archive_interval_s`, or when 10,000 wait) and pauses as long as it worked, because the
-interpreter is one for all threads: what it takes from learning and answering is bounded, and no event waits for it.
+It decodes events and drops duplicates like the encoder, so that the archive has exactly the events that were learned.
+It reads seldom and much (every `archive_interval_s`, or when 10,000 events wait), and pauses for as long as it worked,
+because all threads share one interpreter. This bounds what it takes from learning and answering; no event waits for it.
 
 Cost: 2 to 2.5 us of CPU an event, from the log to the durable file; memory: some 60 MB for pyarrow, and
 100 bytes an event not yet written.
@@ -26,81 +26,84 @@ from streamer.storage.archive.archive import Archive, Forgotten
 from streamer.storage.archive.rows import Rows
 from streamer.storage.log import EmbeddedLog
 
-CHUNK_RECORDS = 1000  # read at a time: about 2 ms of work
-READ_EVENTS = 10_000  # so many that wait are read before their time
-WRITE_EVENTS = 200_000  # so many that were read are written before their time
-LOOK_S = 0.25  # how often it looks whether there is something to do
-POLL_S = 0.2  # how long a poll may wait for records that are there
-TAKE_S = 1.0  # reading at a time, at least, while somebody waits for what is read to be written
-MEND_S = 60.0  # time between looks for what is to be dropped
+CHUNK_RECORDS = 1000  # records read at a time: about 2 ms of work
+READ_EARLY_EVENTS = 10_000  # when so many events wait, they are read before the interval ends
+WRITE_EARLY_EVENTS = 200_000  # when so many events were read, they are written before the interval ends
+WAKE_INTERVAL_S = 0.25  # how often the thread looks whether there is something to do
+POLL_S = 0.2  # how long a poll may wait for records that are known to be there
+READ_AT_LEAST_S = 1.0  # least time to read on while a `flush` waits
+TIDY_INTERVAL_S = 60.0  # time between removals of old files and of forgotten users' rows
 CLOSE_S = 2.0  # how long it may go on reading when the process ends
 _LOGGER = logging.getLogger("streamer.archiver")
 
 
 class Archiver:
-    """Reads, decodes, writes. `start` it once; `flush`, `reach` and `forget` are for any thread."""
+    """Reads, decodes and writes. `start` it once; `flush`, `wait_for` and `forget` may be called from any thread."""
 
     def __init__(self, folder: Path, settings: Settings, source: Source, log: EmbeddedLog | None = None) -> None:
-        """Into the archive of the data directory `folder`, from a `source` of its own; `log` is what it reads, if that. Raises BadState."""
+        """Writes the archive in the data directory `folder` from `source`, which nobody else may read.
+
+        `log` is the embedded log if `source` reads it, otherwise None. Raises BadState.
+        """
         self.archive = Archive(folder)
         self._settings, self._source, self._log = settings, source, log
         self._rows = Rows(settings)
-        self._next: dict[TopicPartition, int] = dict(self.archive.offsets)  # of what was read
-        self._due = self._mend_at = time.monotonic()
+        self._next: dict[TopicPartition, int] = dict(self.archive.offsets)  # the next offsets to read
+        self._due = self._tidy_at = time.monotonic()
         self._asked = self._served = 0  # requests to write all there is
         self._wake, self._stop = threading.Event(), threading.Event()
-        self._moved = threading.Condition()
+        self._progressed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="archive", daemon=True)
         self._ended = self._failed = False
-        self.trouble = ""  # a sentence while nothing can be archived
+        self.trouble = ""  # a sentence that says why nothing can be archived; empty while all is well
 
     @property
     def offsets(self) -> Offsets:
-        """The next offset of each sequence that is not archived."""
+        """The next offset to archive of each sequence."""
         return self.archive.offsets
 
-    def kept(self, offsets: Offsets) -> Offsets:
-        """`offsets`, but none beyond what is archived: before these the log may forget."""
+    def clamp_to_archived(self, offsets: Offsets) -> Offsets:
+        """`offsets`, each lowered to what is archived; the log may trim records before these."""
         archived = self.archive.offsets
         return {at: min(offset, archived.get(at, 0)) for at, offset in offsets.items()}
 
     def lag(self) -> int:
-        """Records not yet archived, as far as is known."""
+        """Records not yet archived, as far as known."""
         return self._waiting() + self._rows.records
 
     def _waiting(self) -> int:
         return sum(count for partitions in self._source.lag().values() for count in partitions.values())
 
     def status(self) -> ArchiveStatus:
-        """How it is going."""
+        """The archive's size, its lag, and what is wrong."""
         return ArchiveStatus(self.archive.size_bytes, self.archive.rows, self.lag(), self.trouble)
 
     def start(self) -> None:
-        """Begin to archive."""
+        """Start the thread."""
         self._thread.start()
 
     def flush(self, timeout_s: float) -> bool:
-        """Whether everything that could be read when this was called is archived, waiting for it.
+        """Wait until everything that could be read at the time of the call is archived; whether it is.
 
-        Raises StreamerError when archiving has ended because something is wrong.
+        Raises StreamerError when archiving has ended because of an error.
         """
-        with self._moved:
+        with self._progressed:
             self._asked += 1
             mine = self._asked
             self._wake.set()
-            self._moved.wait_for(lambda: self._served >= mine or self._ended, timeout_s)
+            self._progressed.wait_for(lambda: self._served >= mine or self._ended, timeout_s)
             if self._failed:
-                raise StreamerError(f"archiving has ended: {self.trouble}; mend that and start again")
+                raise StreamerError(f"archiving has ended: {self.trouble}; fix that and start again")
             return self._served >= mine
 
-    def reach(self, offsets: Offsets, timeout_s: float) -> bool:
-        """Whether everything before `offsets` is archived, waiting for it. Raises StreamerError as `flush` does."""
+    def wait_for(self, offsets: Offsets, timeout_s: float) -> bool:
+        """Wait until everything before `offsets` is archived; whether it is. Raises StreamerError like `flush`."""
         until = time.monotonic() + timeout_s
         while not self._covers(offsets):
             left = until - time.monotonic()
             if left <= 0 or not self.flush(left):
                 return self._covers(offsets)
-            self._stop.wait(0.0 if self._covers(offsets) else LOOK_S / 5)
+            self._stop.wait(0.0 if self._covers(offsets) else WAKE_INTERVAL_S / 5)
         return True
 
     def _covers(self, offsets: Offsets) -> bool:
@@ -108,7 +111,7 @@ class Archiver:
         return all(archived.get(at, 0) >= offset for at, offset in offsets.items())
 
     def forget(self, user_id: str, timeout_s: float) -> Forgotten:
-        """Archive what there is, then `Archive.forget`. Raises StreamerError when the first takes too long, OSError."""
+        """`flush`, then `Archive.forget`. Raises StreamerError when the flush takes too long, OSError and BadState."""
         if not self.flush(timeout_s):
             raise StreamerError(
                 f"the archive does not keep up{self.trouble and ': ' + self.trouble}: forget the user again later"
@@ -116,101 +119,103 @@ class Archiver:
         return self.archive.forget(user_id)
 
     def checkpoint(self, path: Path) -> None:
-        """A copy of what is archived, for a backup. Raises OSError."""
+        """Copy the archive for a backup. Raises OSError."""
         self.archive.snapshot(path.parent)
 
     def close(self) -> None:
-        """Write what was read, and of an embedded log what can be read in 2 s; safe to call twice."""
+        """Archive what was read, and what more can be read from an embedded log in 2 s; safe to call twice."""
         self._stop.set()
         self._wake.set()
         if self._thread.ident is not None:
             self._thread.join()
         self._source.close()
 
-    # The archive's thread.
+    # From here on: the archive's thread.
 
     def _run(self) -> None:
         try:
             self._begin()
             while not self._stop.is_set():
-                self._wake.wait(LOOK_S)
+                self._wake.wait(WAKE_INTERVAL_S)
                 self._wake.clear()
-                self._turn()
+                self._run_once()
             until = time.monotonic() + CLOSE_S if self._log is not None else 0.0
-            self._take(lambda: time.monotonic() < until)
+            self._read_waiting(lambda: time.monotonic() < until)
             self._write()
-        except Exception as error:  # the archive is beside learning and answering, and must not end them
-            self._say(str(error) if isinstance(error, StreamerError | OSError) else repr(error))
+        except Exception as error:  # must not end learning and answering
+            self._set_trouble(str(error) if isinstance(error, StreamerError | OSError) else repr(error))
             self._failed = not self._stop.is_set()
         finally:
-            with self._moved:
+            with self._progressed:
                 self._ended = True
-                self._moved.notify_all()
+                self._progressed.notify_all()
 
     def _begin(self) -> None:
         self.archive.open()
         self._rows.remember(self.archive.newest_event_ids(self._settings.state.dedupe_events))
         if self._log is not None and self._next.get(LOG, 0) < self._log.begin():
             if self._next:
-                _LOGGER.warning("the log has forgotten what came while nothing was archived: the archive lacks it")
+                _LOGGER.warning(
+                    "the log no longer has events that came while nothing was archived: the archive lacks them"
+                )
             self._next[LOG] = self._log.begin()
         try:
-            self._retrying(lambda: self._source.seek(self._next))
+            self._with_retries(lambda: self._source.seek(self._next))
         except SourceLost as error:
-            raise SourceLost(f"{error}; or move {self.archive.folder} away, to archive anew what is there") from None
+            raise SourceLost(f"{error}; or move {self.archive.folder} away to archive again what is there") from None
 
-    def _retrying(self, act: Any) -> None:
+    def _with_retries(self, act: Any) -> None:
         pause_s = 0.1
         while not self._stop.is_set():
             try:
                 act()
             except (SourceUnavailable, OSError) as error:
-                self._say(str(error))
+                self._set_trouble(str(error))
                 self._stop.wait(pause_s)
                 pause_s = min(2 * pause_s, 5.0)
                 continue
-            self._say("")
+            self._set_trouble("")
             return
 
-    def _say(self, trouble: str) -> None:
+    def _set_trouble(self, trouble: str) -> None:
         if trouble and trouble != self.trouble:
             _LOGGER.warning("nothing can be archived now: %s", trouble)
         self.trouble = trouble
 
-    def _turn(self) -> None:
-        """One look: read when it is time or much is waiting, write when it is time or somebody waits."""
+    def _run_once(self) -> None:
+        """Read if the interval has ended, a flush waits or many events wait; write in the first two cases."""
         asked, now = self._asked, time.monotonic()
         due = now >= self._due or asked > self._served
-        if due or self._waiting() >= READ_EVENTS:
-            self._retrying(lambda: self._take(lambda: not self._stop.is_set()))
+        if due or self._waiting() >= READ_EARLY_EVENTS:
+            self._with_retries(lambda: self._read_waiting(lambda: not self._stop.is_set()))
         if due:
-            self._retrying(self._write)
+            self._with_retries(self._write)
             self._due = time.monotonic() + self._settings.archive.archive_interval_s
         if self._stop.is_set():
             return
-        with self._moved:
+        with self._progressed:
             self._served = asked
-            self._moved.notify_all()
+            self._progressed.notify_all()
         if due:
             try:
-                self._mend()
-            except (OSError, BadState) as error:  # nothing has changed, and it is tried again
-                self._say(str(error))
+                self._tidy()
+            except (OSError, BadState) as error:  # nothing has changed, and it will be tried again
+                self._set_trouble(str(error))
 
-    def _take(self, going: Any) -> None:
-        """Read all that waits; write in between when it is much. A stream that never pauses keeps nobody waiting."""
-        left, until = self._waiting(), time.monotonic() + TAKE_S
+    def _read_waiting(self, going: Any) -> None:
+        """Read all waiting records, writing in between when there are many; return in time for a flush even if more arrive."""
+        left, until = self._waiting(), time.monotonic() + READ_AT_LEAST_S
         while going():
             began = time.monotonic()
             records = self._source.poll(CHUNK_RECORDS, POLL_S if self._waiting() or self._asked > self._served else 0.0)
             if not records:
                 return
             self._rows.add(records)
-            self._next |= _ends(records)
+            self._next |= _next_offsets(records)
             left -= len(records)
             if self._asked > self._served and left <= 0 and time.monotonic() >= until:
-                return  # what came since is for whoever asks next
-            if self._rows.records >= WRITE_EVENTS:
+                return  # records that came since are for the next flush
+            if self._rows.records >= WRITE_EARLY_EVENTS:
                 self._write()
             if self._asked == self._served and not self._stop.is_set():
                 self._stop.wait(time.monotonic() - began)
@@ -220,11 +225,11 @@ class Archiver:
             self.archive.commit(self._rows.by_topic(), self._next, self._rows.forgotten)
             self._rows.clear()
 
-    def _mend(self) -> None:
-        """Merge small files; now and then, drop what is too old and whoever was forgotten."""
+    def _tidy(self) -> None:
+        """Merge small files; once a minute also drop files that are too old and rows of forgotten users."""
         now_ms = time.time_ns() // 1_000_000
-        if time.monotonic() >= self._mend_at:
-            self._mend_at = time.monotonic() + MEND_S
+        if time.monotonic() >= self._tidy_at:
+            self._tidy_at = time.monotonic() + TIDY_INTERVAL_S
             self.archive.purge()
             days = self._settings.archive.archive_days
             if days is not None:
@@ -234,7 +239,7 @@ class Archiver:
             pass
 
 
-def _ends(records: Sequence[Record]) -> dict[TopicPartition, int]:
+def _next_offsets(records: Sequence[Record]) -> dict[TopicPartition, int]:
     """The next offset of each sequence after `records`."""
     if records[0].partition < 0:  # the embedded log: one sequence
         return {LOG: records[-1].offset + 1}

@@ -1,9 +1,9 @@
-"""Which files the archive has, and which offsets they reach: a small file that is replaced as a whole.
+"""The manifest of the archive: its files and the offsets that they reach, in a small file that is replaced as a whole.
 
     data/archive/_archive.json
     data/archive/topic=ratings/day=2026-11-21/00000012.parquet
 
-What is there is what the manifest lists: files that it does not name are what a crash left.
+Only files that the manifest lists belong to the archive; all others were left by a crash.
 """
 
 import os
@@ -16,7 +16,7 @@ import msgspec
 from streamer.core.errors import BadState
 from streamer.storage.files import sync_folder
 
-MANIFEST = "_archive.json"  # tools pass over names that begin with "_"
+MANIFEST = "_archive.json"  # Parquet tools ignore names that begin with "_"
 FORMAT = 1
 SUFFIX = ".parquet"
 
@@ -24,7 +24,7 @@ SUFFIX = ".parquet"
 class File(msgspec.Struct, frozen=True):
     """A file of the archive."""
 
-    number: int  # files are numbered as they are written, and no number is used twice
+    number: int  # files are numbered in the order of writing, and no number is used twice
     topic: str
     day: str  # 2026-11-21
     rows: int
@@ -34,26 +34,28 @@ class File(msgspec.Struct, frozen=True):
 
     @property
     def path(self) -> str:
-        """Below the archive's folder."""
+        """Its path relative to the archive's folder."""
         return f"topic={self.topic}/day={self.day}/{self.number:08d}{SUFFIX}"
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """What the archive holds: replaced as a whole, so that files and offsets change together."""
+    """The content of the archive. It is replaced as a whole, so that files and offsets change together."""
 
     format: int = FORMAT
     next_number: int = 0
     offsets: dict[str, int] = {}  # "topic/partition" -> the next offset that is not in the files
     files: tuple[File, ...] = ()
-    forgetting: dict[str, int] = {}  # user id -> rows of this user in files numbered below are as good as gone
+    forgetting: dict[
+        str, int
+    ] = {}  # user id -> a file number: this user's rows in files with lower numbers are forgotten
 
-    def gone(self, file: File) -> list[str]:
-        """Users whose rows in `file` are as good as gone."""
+    def forgotten_in(self, file: File) -> list[str]:
+        """Users whose rows in `file` are forgotten: readers skip them, and they are removed when the file is rewritten."""
         return [user_id for user_id, below in self.forgetting.items() if file.number < below]
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """That of the archive in `folder`, an empty one where there is none; raises BadState."""
+    """The manifest in `folder`, an empty one where there is none; raises BadState."""
     try:
         manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
     except FileNotFoundError:
@@ -63,13 +65,13 @@ def read_manifest(folder: Path) -> Manifest:
     if manifest.format != FORMAT:
         raise BadState(
             f"the archive in {folder} has format {manifest.format}, this streamer writes format {FORMAT}: "
-            "use the streamer that made it, or move it away to begin anew from the log"
+            "use the version that made it, or move it away to archive again from the log"
         )
     return manifest
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """The one step that makes a change of the archive visible; durable when it returns. Raises OSError."""
+    """Replace the manifest: this one step makes a change of the archive visible. Durable when it returns. Raises OSError."""
     new = folder / f"{MANIFEST}.tmp"
     with new.open("wb") as out:
         out.write(msgspec.json.encode(manifest))
@@ -80,7 +82,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def remove_unlisted(folder: Path, manifest: Manifest) -> int:
-    """Delete what no manifest names, as a crash leaves it behind; returns how many files."""
+    """Delete files that the manifest does not list, which a crash left; returns how many."""
     listed = {file.path for file in manifest.files}
     removed = 0
     for place in folder.glob("topic=*/day=*"):
@@ -94,7 +96,7 @@ def remove_unlisted(folder: Path, manifest: Manifest) -> int:
 
 
 def remove(folder: Path, files: Iterable[File]) -> None:
-    """Delete files that the manifest names no more."""
+    """Delete files that the manifest no longer lists."""
     for file in files:
         (folder / file.path).unlink(missing_ok=True)
         _remove_empty((folder / file.path).parent)

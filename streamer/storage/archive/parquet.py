@@ -1,10 +1,10 @@
-"""Events as Parquet files: the one file that knows pyarrow.
+"""Events as Parquet files; no other module imports pyarrow.
 
     data/archive/topic=ratings/day=2026-11-21/00000012.parquet
 
-All topics have the same columns, so that any tool reads the folder as one table with the Hive columns `topic` and `day`.
-The day is that on which a record was appended, so that files of a day that is over never change, whatever times late
-events or a replay of old ones tell; their own time is the column `timestamp_ms`.
+All topics have the same columns, so that any tool can read the folder as one table with the Hive columns `topic` and `day`.
+The day is the day on which a record was appended, so late or replayed events never change the files of a past day. The
+event's own time is in the column `timestamp_ms`.
 """
 
 import os
@@ -25,7 +25,7 @@ from streamer.core.events import LOG, TOPICS, Offsets, TopicPartition
 from streamer.storage.archive.manifest import File, read_manifest
 from streamer.storage.files import sync_folder
 
-GROUP_ROWS = 1 << 17  # of a row group: what a merge holds in memory at a time
+GROUP_ROWS = 1 << 17  # rows in a row group, which is what a merge holds in memory
 READ_TRIES = 5
 DAY_MS = 86_400_000
 
@@ -33,7 +33,7 @@ Rows: TypeAlias = pa.Table
 
 SCHEMA = pa.schema(
     [
-        pa.field("partition", pa.int32(), nullable=False),  # -1: the embedded log, one sequence over all topics
+        pa.field("partition", pa.int32(), nullable=False),  # -1: the embedded log, one sequence for all topics
         pa.field("offset", pa.int64(), nullable=False),
         pa.field("event_id", pa.string()),
         pa.field("user_id", pa.string()),
@@ -43,10 +43,12 @@ SCHEMA = pa.schema(
         pa.field(
             "timestamp_ms", pa.int64(), nullable=False
         ),  # when it happened, never over a day after it was appended
-        pa.field("appended_ms", pa.int64(), nullable=False),  # when it was appended, by the log's or the broker's clock
+        pa.field(
+            "appended_ms", pa.int64(), nullable=False
+        ),  # when it was appended, by the clock of the log or the broker
         pa.field("session_id", pa.string()),
         pa.field("recommendation_id", pa.string()),
-        pa.field("expected", pa.float64()),  # of simulated ratings: what was to be expected
+        pa.field("expected", pa.float64()),  # of simulated ratings: the rating's expectation
         pa.field("value", pa.string()),  # of catalogue records: their JSON; null: a removal
     ]
 )
@@ -55,7 +57,7 @@ _COUNTED = [
     "offset",
     "timestamp_ms",
     "appended_ms",
-]  # numbers that mostly rise: kept as steps, half the bytes and the CPU
+]  # numbers that mostly ascend: delta encoding halves bytes and CPU
 _WRITTEN = {
     "compression": "zstd",
     "use_dictionary": [*_DICTIONARIES, "rating", "partition"],
@@ -68,7 +70,7 @@ _EMPTY = pa.schema(
 
 
 def rows_of(columns: Mapping[str, Any]) -> Rows:
-    """A table of these columns, lists or arrays of one length; those that are not given are null. Cost: about .3 us a row."""
+    """A table of these columns, lists or arrays of equal length; columns not given are null. Cost: about .3 us a row."""
     length = len(columns["offset"])
     arrays = [
         pa.array(columns[field.name], field.type) if field.name in columns else pa.nulls(length, field.type)
@@ -77,48 +79,50 @@ def rows_of(columns: Mapping[str, Any]) -> Rows:
     return pa.Table.from_arrays(arrays, schema=SCHEMA)
 
 
-def joined(parts: Sequence[Rows]) -> Rows:
+def concatenate(parts: Sequence[Rows]) -> Rows:
     """All rows of `parts`, in order."""
     return pa.concat_tables(parts)
 
 
 def by_day(rows: Rows) -> Iterator[tuple[str, Rows]]:
-    """The rows of each day on which some were appended, by the day's name."""
+    """For each day on which rows were appended, the day (as 2026-11-21) and its rows."""
     appended = rows["appended_ms"].to_numpy()
-    times = np.where(appended >= 0, appended, rows["timestamp_ms"].to_numpy())  # Kafka says -1 for one without a time
+    times = np.where(
+        appended >= 0, appended, rows["timestamp_ms"].to_numpy()
+    )  # Kafka says -1 for a record without a time
     days = np.clip(times, 0, 253_402_300_799_999) // DAY_MS  # 1970 to 9999
     for day in np.unique(days).tolist():
         chosen = days == day
         yield str(np.datetime64(day, "D")), rows if chosen.all() else rows.filter(pa.array(chosen))
 
 
-def without(rows: Rows, user_ids: Collection[str]) -> Rows:
-    """Rows of other users, with none of these named as the same person; rows of no user stay."""
+def without_users(rows: Rows, user_ids: Collection[str]) -> Rows:
+    """All rows but those of `user_ids`; profiles of other users lose a `same_as` that names one of them."""
     if not user_ids or not rows.num_rows:
         return rows
     left = rows.filter(pc.invert(pc.is_in(rows["user_id"], value_set=pa.array(list(user_ids), pa.string()))))
-    return _unnamed(left, user_ids) if "value" in left.column_names else left
+    return _without_aliases_to(left, user_ids) if "value" in left.column_names else left
 
 
-def _unnamed(rows: Rows, user_ids: Collection[str]) -> Rows:
-    """The rows with `same_as` taken out of profiles that name one of these."""
+def _without_aliases_to(rows: Rows, user_ids: Collection[str]) -> Rows:
+    """The same rows, but without `same_as` in profiles that name one of `user_ids`."""
     naming = pc.fill_null(pc.match_substring(rows["value"], '"same_as"'), False)
     if not pc.any(naming).as_py():
         return rows
     values = rows["value"].to_pylist()
     for n in np.flatnonzero(naming.to_numpy()).tolist():
-        said = msgspec.json.decode(values[n])
-        if said.get("same_as") in user_ids:
-            del said["same_as"]
-            values[n] = msgspec.json.encode(said).decode()
+        profile = msgspec.json.decode(values[n])
+        if profile.get("same_as") in user_ids:
+            del profile["same_as"]
+            values[n] = msgspec.json.encode(profile).decode()
     field = SCHEMA.field("value")
     return rows.set_column(rows.column_names.index("value"), field, pa.array(values, field.type))
 
 
 def write(folder: Path, number: int, topic: str, day: str, parts: Iterable[Rows]) -> File | None:
-    """Write a file, durable when this returns; None, and no file, when there are no rows. Raises OSError."""
+    """Write a file, durable when this returns; None and no file if there are no rows. Raises OSError."""
     place = folder / f"topic={topic}" / f"day={day}"
-    _make(place)
+    _make_folder_durably(place)
     new = place / f".{number:08d}.tmp"
     count = named = 0
     newest_ms = -1
@@ -140,31 +144,34 @@ def write(folder: Path, number: int, topic: str, day: str, parts: Iterable[Rows]
     return file
 
 
-def _make(place: Path) -> None:
-    """A folder that survives a power cut."""
+def _make_folder_durably(place: Path) -> None:
+    """Make a folder so that it survives a power cut."""
     for folder in (place.parent, place):
         if not folder.exists():
             folder.mkdir(parents=True, exist_ok=True)
             sync_folder(folder.parent)
 
 
-def parts(folder: Path, file: File, gone: Collection[str] = ()) -> Iterator[Rows]:
-    """The rows of a file without those of the users `gone`, a row group at a time. Raises BadState, and FileNotFoundError."""
-    with _reading(folder, file, []) as source:
+def parts(folder: Path, file: File, excluded: Collection[str] = ()) -> Iterator[Rows]:
+    """The rows of a file but those of the users `excluded`, one row group at a time. Raises BadState, and FileNotFoundError."""
+    with _OpenFile(folder, file, []) as source:
         for group in range(source.num_row_groups):
-            yield without(source.read_row_group(group, use_threads=False), gone)
+            yield without_users(source.read_row_group(group, use_threads=False), excluded)
 
 
-def read(folder: Path, file: File, columns: Sequence[str], gone: Collection[str] = ()) -> Rows:
-    """Some columns of a file, texts of few kinds as dictionaries. Raises BadState, and FileNotFoundError."""
-    wanted = [*columns, "user_id"] if gone and "user_id" not in columns else list(columns)
-    with _reading(folder, file, _DICTIONARIES) as source:
-        rows = without(source.read(columns=wanted, use_threads=False), gone)
+def read(folder: Path, file: File, columns: Sequence[str], excluded: Collection[str] = ()) -> Rows:
+    """These columns of a file, without rows of the users `excluded`; ids and kinds are dictionary-encoded.
+
+    Raises BadState, and FileNotFoundError.
+    """
+    wanted = [*columns, "user_id"] if excluded and "user_id" not in columns else list(columns)
+    with _OpenFile(folder, file, _DICTIONARIES) as source:
+        rows = without_users(source.read(columns=wanted, use_threads=False), excluded)
     return rows.select(list(columns))
 
 
-class _reading:
-    """An open file; what is wrong with it is said in our words."""
+class _OpenFile:
+    """An open Parquet file; damage is raised as BadState."""
 
     def __init__(self, folder: Path, file: File, dictionaries: Sequence[str]) -> None:
         self._path = folder / file.path
@@ -192,16 +199,16 @@ class _reading:
         return BadState(f"the archive's file {self._path} is damaged: {error}; restore a backup")
 
 
-def texts(rows: Rows, name: str, order: I64) -> tuple[list[str], I32]:
-    """Of a column of few texts (user_id, item_id, kind): those that occur at `order`, by first appearance, and each row's number among them.
+def encode_texts(rows: Rows, name: str, order: I64) -> tuple[list[str], I32]:
+    """A dictionary-encoded column at `order`: its distinct texts by first appearance, and for each row the index of its text.
 
-    -1 for null. The same rows in the same order give the same answer, whatever files they stand in.
+    The index is -1 for null. The same rows in the same order give the same result, whichever files they are in.
     """
     found = rows[name].unify_dictionaries().combine_chunks()
     chosen = np.asarray(found.indices.fill_null(-1).to_numpy(zero_copy_only=False), np.int64)[order]
     count = len(found.dictionary)
-    first = np.full(count + 1, len(chosen), np.int64)  # the last one is for null
-    first[chosen[::-1]] = np.arange(len(chosen))[::-1]  # the last assignment holds: the first appearance
+    first = np.full(count + 1, len(chosen), np.int64)  # the last entry is for null
+    first[chosen[::-1]] = np.arange(len(chosen))[::-1]  # reversed, because the last assignment wins
     occurring = np.flatnonzero(first[:count] < len(chosen))
     ranked = occurring[np.argsort(first[occurring])]
     renumbered = np.full(count + 1, -1, np.int32)
@@ -210,7 +217,7 @@ def texts(rows: Rows, name: str, order: I64) -> tuple[list[str], I32]:
 
 
 def select(rows: Rows, name: str, order: I64) -> Any:
-    """A column at `order`, to be sliced and asked `to_pylist`."""
+    """A column at `order`, as an Arrow array."""
     return rows[name].take(pa.array(order)).combine_chunks()
 
 
@@ -223,20 +230,20 @@ def numbers(rows: Rows, name: str) -> Array:
 class Order(NamedTuple):
     """Rows of several files in the order in which they were learned."""
 
-    rows: Rows  # as they stand in the files
-    order: I64  # (n,) numbers of rows; those that are not asked for are left out
-    topics: I32  # (all rows,) numbers into TOPICS
+    rows: Rows  # as they are in the files
+    order: I64  # (n,) indices of the wanted rows, in order
+    topics: I32  # (all rows,) indices into TOPICS
 
 
 def in_order(folder: Path, topics: Collection[str], columns: Sequence[str], until: Offsets | None) -> Order:
-    """Rows of `topics` before `until` (a sequence that is not named has none; None: all there are), in the order learned in.
+    """Rows of `topics` before `until` in the order in which they were learned. Raises BadState.
 
-    That of the embedded log is its offset; between Kafka's partitions it is by the time appended, each in its own order.
-    Raises BadState.
+    None means all rows; if `until` does not name a sequence, none of its rows. The embedded log is ordered by offset; Kafka's
+    partitions each by offset, and merged by the time at which records were appended.
     """
     wanted = list(dict.fromkeys([*columns, "partition", "offset", "appended_ms"]))
     for _ in range(READ_TRIES - 1):
-        with suppress(FileNotFoundError):  # merged into another since we read the manifest
+        with suppress(FileNotFoundError):  # merged into another file since the manifest was read
             return _in_order(folder, topics, wanted, until)
     try:
         return _in_order(folder, topics, wanted, until)
@@ -247,7 +254,7 @@ def in_order(folder: Path, topics: Collection[str], columns: Sequence[str], unti
 def _in_order(folder: Path, topics: Collection[str], columns: list[str], until: Offsets | None) -> Order:
     manifest = read_manifest(folder)
     files = [file for file in manifest.files if file.topic in topics]
-    read_rows = [read(folder, file, columns, manifest.gone(file)) for file in files]
+    read_rows = [read(folder, file, columns, manifest.forgotten_in(file)) for file in files]
     rows = pa.concat_tables([_EMPTY.select(columns), *read_rows])
     codes = [TOPICS.index(file.topic) for file in files]
     topic_of = np.repeat(np.array(codes, np.int32), [part.num_rows for part in read_rows])
@@ -268,7 +275,7 @@ def _in_order(folder: Path, topics: Collection[str], columns: list[str], until: 
     for start, stop in zip(starts.tolist(), [*starts[1:].tolist(), len(order)], strict=True):
         first = order[start]
         at = TopicPartition(TOPICS[topic_of[first]], int(partitions[first]))
-        came[start:stop] = np.maximum.accumulate(came[start:stop])  # a clock that is set back changes no order
+        came[start:stop] = np.maximum.accumulate(came[start:stop])  # so a clock set back does not change the order
         if until is not None:
             kept[start:stop] = offsets[order[start:stop]] < until.get(at, 0)
     order, came = order[kept], came[kept]
