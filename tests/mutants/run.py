@@ -223,8 +223,11 @@ def run(chosen: Sequence[Mutant], workers: int) -> Iterator[tuple[Mutant, Run]]:
             return mutant, run
 
         with ThreadPoolExecutor(len(places), initializer=begin) as pool:
-            for found in pool.map(one_area, areas.values()):
-                yield from found
+            try:
+                for found in pool.map(one_area, areas.values()):
+                    yield from found
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)  # after an error no other area begins
 
 
 def main() -> int:
@@ -250,7 +253,11 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     survived = [mutant for mutant, one in found if one.passed]
-    print(f"{len(found) - len(survived)} of {len(found)} mutants caught, {time.monotonic() - began:.0f} s")
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    print(
+        f"{len(found) - len(survived)} of {len(found)} mutants caught in {time.monotonic() - began:.0f} s, "
+        f"with {used.ru_utime + used.ru_stime:.0f} s of CPU"
+    )
     for mutant in survived:
         print(f"SURVIVED {mutant.number}: {mutant.file}: {mutant.what}: {mutant.old!r} as {mutant.new!r}")
     return 1 if survived else 0
