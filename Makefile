@@ -28,7 +28,7 @@ setup: ## everything: all extras, development tools, the broker and tools of the
 	@$(MAKE) -s -j3 .venv/.everything .venv/.kernels .test-libs/kafka/.done
 	@deploy/machine.sh
 
-run: .venv/.base .venv/.kernels ## learn and answer on 127.0.0.1:8080: a simulated world, or DATA=path/to/ml-latest-small (PORT=, STATE=)
+run: .venv/.base ## learn and answer on 127.0.0.1:8080: a simulated world, or DATA=path/to/ml-latest-small (PORT=, STATE=)
 	@exec $(BIN)/streamer serve --data "$(STATE)" --port "$(PORT)" $(if $(DATA),--replay "$(DATA)",--simulate --rate 2000)
 
 test: setup lint ## lint, types and all tests but the long crash runs, WORKERS=3 at a time
@@ -56,7 +56,7 @@ types: .venv/.everything ## mypy, strict
 bench: .venv/.bench .venv/.kernels ## our learners and their peers side by side on a simulated world and on DATA, into benchmarks/results
 	@$(BIN)/python -m benchmarks.run $(DATA)
 
-speed: .venv/.base .venv/.kernels ## how fast this machine learns and answers
+speed: .venv/.base ## how fast this machine learns and answers
 	@$(BIN)/streamer bench
 
 generate: .venv/.everything ## the endpoint's code, anew from its protocol buffers

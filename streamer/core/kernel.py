@@ -80,7 +80,7 @@ def unannounced() -> Iterator[None]:
         _ANNOUNCER.quiet = before
 
 
-class _SharedCache(FunctionCache):  # type: ignore[misc]  # Numba has no types
+class _SharedCache(FunctionCache):
     """Numba's cache, for several processes: two that added a signature of one kernel at once might take each other's code."""
 
     def save_overload(self, sig: Any, data: Any) -> None:
@@ -89,11 +89,11 @@ class _SharedCache(FunctionCache):  # type: ignore[misc]  # Numba has no types
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            super().save_overload(sig, data)
+            super().save_overload(sig, data)  # type: ignore[no-untyped-call]
 
 
 def kernel(function: Callable[P, R]) -> Callable[P, R]:
     """Compile `function` on its first call, to run without the GIL; the result is cached on disk for later processes."""
     compiled = numba.njit(nogil=True, cache=True, error_model="numpy")(function)
-    vars(compiled)["_cache"] = _SharedCache(function)
+    vars(compiled)["_cache"] = _SharedCache(function)  # type: ignore[no-untyped-call]
     return cast(Callable[P, R], compiled)
