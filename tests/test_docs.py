@@ -100,6 +100,19 @@ def test_every_learner_is_documented(name: str) -> None:
     assert f"`{name}`" in DOCUMENTS
 
 
+def test_every_promise_is_proved_by_tests_that_exist() -> None:
+    page = (ROOT / "tests/README.md").read_text()
+    named = re.findall(r"`([\w/]+\.py)::(\w+)`", page)
+    assert len(named) > 40
+    missing = [f"{file}::{test}" for file, test in named if f"def {test}(" not in (ROOT / "tests" / file).read_text()]
+    assert missing == []
+    promises = re.findall(
+        r"^- \*\*(\w[\w ]*)\.\*\*", README.partition("## What it promises")[2].partition("\n## ")[0], re.M
+    )
+    assert len(promises) >= 7
+    assert [promise for promise in promises if f"**{promise}**" not in page] == []
+
+
 def links() -> Iterator[tuple[str, str]]:
     for path in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *ROOT.glob("*/README.md")]:
         for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", path.read_text()):
