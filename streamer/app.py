@@ -181,7 +181,7 @@ class App:
         except BaseException as error:
             self.failure = error
         finally:
-            self.engine.refuse()
+            self.engine.reject_tasks()
             self._ended.set()
 
     def _seek(self) -> bool:
@@ -197,13 +197,13 @@ class App:
         return False
 
     def applied(self, records: Sequence[Record], offsets: Offsets) -> None:
-        """See engine.Watcher."""
+        """See engine.EngineObserver."""
         self._freshness.advance(offsets)
         appended_ms = np.fromiter((record.timestamp_ms for record in records), np.float64, len(records))
         self._metrics.event_to_answer(time.time() - appended_ms / 1000.0)
 
     def committed(self, offsets: Offsets, seconds: float) -> None:
-        """See engine.Watcher."""
+        """See engine.EngineObserver."""
         self._metrics.commit(seconds)
         self._committed = offsets
         self._maintenance.committed()
@@ -235,7 +235,7 @@ class App:
         self.engine.stop.set()
         if self._thread.ident is not None:
             self._thread.join()
-        self.engine.refuse()
+        self.engine.reject_tasks()
         self.renormaliser.close()
         self._maintenance.close()
         if self.archiver is not None:

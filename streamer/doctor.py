@@ -31,7 +31,7 @@ from streamer.storage import generations
 from streamer.storage.archive.archive import FOLDER
 from streamer.storage.archive.manifest import read_manifest
 from streamer.storage.state import FORMAT, RocksStore
-from streamer.stream.memory import meaning
+from streamer.stream.memory import state_settings
 
 PYTHON = (3, 11)
 FREE_BYTES = 1 << 30
@@ -158,7 +158,7 @@ def _data(settings: Settings) -> str:
         if meta is None:
             return f"{folder} is writable and holds an empty state"
         chosen = learners(settings, store.promoted().values())
-        change = store.open_as(meaning(chosen, settings), chosen.champions)
+        change = store.open_as(state_settings(chosen, settings), chosen.champions)
         offsets = sum(store.offsets().values())
     finally:
         store.close()

@@ -23,17 +23,16 @@ from typing import Any
 from streamer.core.answers import ReceiptShown
 from streamer.core.errors import SourceUnavailable, StreamerError
 from streamer.core.events import Message, Offsets, UserRemoval, message
-from streamer.privacy.eraser import Eraser, naming
+from streamer.privacy.eraser import RETRY_S, Eraser, naming
 from streamer.storage import generations
 from streamer.storage.archive.archiver import Archiver
 from streamer.storage.log import EmbeddedLog
 from streamer.stream.decoder import check_id
 from streamer.stream.memory import Memory
-from streamer.stream.removals import Removal, newest, receipt, unfinished
+from streamer.stream.removals import Removal, newest_number, read_removal, unfinished
 
 APPLIED_S = 30.0  # how long whoever asks waits for the removal to be learned and committed
 LOOK_S = 0.02
-RETRY_S = 1.0  # when something is in the way
 _LOGGER = logging.getLogger("streamer.forgetting")
 
 
@@ -49,7 +48,7 @@ class Forgetting:
         between: Callable[[Callable[[], Any]], "Future[Any]"],
         maintenance: threading.Lock,
     ) -> None:
-        """Of the data directory `folder`; `between`: see Engine.between; `upkeep` is held while files are worked on."""
+        """Of the data directory `folder`; `between`: see Engine.between; `maintenance` is held while files are worked on."""
         self._folder, self._memories, self._log, self._maintenance = folder, memories, log, maintenance
         self._woken, self._stop = threading.Event(), threading.Event()
         self._eraser = Eraser(folder, memories, log, archiver, between, self._stop)
@@ -83,7 +82,7 @@ class Forgetting:
         check_id(user_id, "the user's id")
         found = []
         store = self._memories()[0].store
-        number = newest(store)
+        number = newest_number(store)
         for one in [user_id, *self._same(user_id)]:
             (place,) = publish([message(UserRemoval(one))]).items()
             found.append(self._awaited(place[0], place[1] - 1, number + 1))
@@ -101,7 +100,7 @@ class Forgetting:
         until = time.monotonic() + APPLIED_S
         while time.monotonic() < until and not self._stop.wait(LOOK_S):
             store = self._memories()[0].store
-            while (found := receipt(store, first)) is not None:
+            while (found := read_removal(store, first)) is not None:
                 if (found.topic, found.partition, found.offset) == (*at, offset):
                     return first
                 first += 1
@@ -113,9 +112,9 @@ class Forgetting:
     def shown(self, number: int) -> ReceiptShown:
         """How far it is; raises StreamerError for a number that was never given."""
         memory = self._memories()[0]
-        found = receipt(memory.store, number)
+        found = read_removal(memory.store, number)
         if found is None:
-            raise StreamerError(f"no receipt {number}: {newest(memory.store)} were given")
+            raise StreamerError(f"no receipt {number}: {newest_number(memory.store)} were given")
         counts = (found.records, found.dead_letters, found.event_ids)
         return ReceiptShown(number, found.stage, *counts, tuple(self._waits(found)))
 

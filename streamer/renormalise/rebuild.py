@@ -13,7 +13,7 @@ from streamer.core.protocols import Source
 from streamer.renormalise import manifest
 from streamer.renormalise.training import Retrained, put_in
 from streamer.storage.generations import FIRST, generation_folder
-from streamer.stream.ledger import GRAFT, JournalSource, Run, lineage, note
+from streamer.stream.ledger import TABLES_REPLACED, JournalSource, Run, lineage, note
 from streamer.stream.memory import Memory
 
 WAIT_S = 0.2
@@ -23,7 +23,7 @@ EMPTY_POLLS = 50  # before a record of the journal is taken for gone
 def graft(memory: Memory, generation: str, found: Retrained) -> None:
     """Put a generation's tables in, and be its state from now on; nothing uncommitted before and after. Raises StoreUnavailable."""
     put_in(memory, found)
-    memory.ledger.write(note(GRAFT, generation))
+    memory.ledger.add_note(note(TABLES_REPLACED, generation))
     memory.become(generation)
 
 
@@ -37,7 +37,7 @@ def rebuild(memory: Memory, source: Source, runs: Iterable[Run], folder: Path, *
     for generation, learned in lineage(runs):
         if generation != FIRST:
             graft(memory, generation, manifest.read(generation_folder(folder, generation))[1])
-        replay.follow(learned)
+        replay.append_runs(learned)
         while not replay.finished:
             records = replay.poll(max_records, WAIT_S)
             deque(memory.learn(records, memory.commit), maxlen=0)

@@ -23,7 +23,7 @@ from streamer.renormalise import gate
 from streamer.serving.recommend import Recommender
 from streamer.storage import generations
 from streamer.stream.engine import Engine
-from streamer.stream.ledger import SWAP, JournalSource, beyond, newest, note
+from streamer.stream.ledger import WENT_LIVE, JournalSource, newest_runs, note, runs_after
 from streamer.stream.memory import Memory
 
 NEAR_EVENTS = 2_000  # so near to the live one, a candidate is taken along by the engine
@@ -113,7 +113,7 @@ class Shadow:
         """Learn what the live one committed beyond this one, in its order; answers how much that was."""
         memory, state = self.memory, self._settings.state
         offsets = memory.ledger.offsets
-        runs = beyond(newest(self._lanes.live().memory.store, offsets), offsets)
+        runs = runs_after(newest_runs(self._lanes.live().memory.store, offsets), offsets)
         if not runs:
             return 0
         inner = self._lanes.second_source()
@@ -145,12 +145,12 @@ class Shadow:
                     raise Stopped from None
 
     def _mark(self) -> None:
-        self._lanes.engine.kept = []
+        self._lanes.engine.backlog = []
 
     def _join(self) -> None:
         """In the engine's thread: what came since the mark, and the rest together."""
         engine, memory = self._lanes.engine, self.memory
-        kept, engine.kept = engine.kept or [], None
+        kept, engine.backlog = engine.backlog or [], None
         for records in kept:
             after = memory.ledger.offsets  # what the engine committed since the mark was in the journal already
             left = [record for record in records if record.offset >= after.get(sequence_of(record), 0)]
@@ -186,7 +186,7 @@ class Shadow:
             champion = old.memory.learners.champion(kind).name
             if memory.learners.champion(kind).name != champion:
                 memory.promote(champion)
-        memory.ledger.write(note(SWAP, memory.store.generation))
+        memory.ledger.add_note(note(WENT_LIVE, memory.store.generation))
         memory.commit()
         memory.store.sync()
         generations.set_live(self._folder, memory.store.generation)
@@ -199,7 +199,7 @@ class Shadow:
         left, self.other = self.other, None
 
         def alone() -> None:
-            self._lanes.engine.shadow = self._lanes.engine.kept = None
+            self._lanes.engine.shadow = self._lanes.engine.backlog = None
 
         self.in_engine(alone)
         if left is not None:
@@ -225,7 +225,7 @@ class Shadow:
     def unsound(self) -> str:
         """What is wrong with it by itself; empty for nothing. Of a challenger only rows that are not finite: nobody asks it."""
         learners = self._lanes.live().memory.learners
-        champion, answering = learners.champion("ratings").name, learners.answering(self._settings.server.reranker)
+        champion, answering = learners.champion("ratings").name, learners.names_in_use(self._settings.server.reranker)
         live_ratings, our_ratings = self.in_engine(
             lambda: [
                 errors[champion].ratings + errors[champion].unpredicted if champion in errors else -1
@@ -254,4 +254,4 @@ class Shadow:
 
     def in_engine(self, errand: Callable[[], _T]) -> _T:
         """Run it in the engine's thread between two steps, everything committed."""
-        return self._lanes.engine.between(errand).result()
+        return self._lanes.engine.run_between_steps(errand).result()

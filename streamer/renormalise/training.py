@@ -210,7 +210,7 @@ def put_in(memory: Memory, found: Retrained) -> None:
         for called, values in tables.items():
             table = live[called]
             if table.side == "user":
-                rows.append(memory.users.replaced(name, user_ids, values[known]))
+                rows.append(memory.users.replace_rows(name, user_ids, values[known]))
             else:
                 into = places if table.side == "item" else np.zeros(1, dtype=np.int32)
                 changed = into[(_bits(table.values[into]) != _bits(values)).any(axis=1)]
@@ -250,7 +250,7 @@ def _live(memory: Memory, name: str, user_ids: Sequence[str]) -> OnlineLearner:
 def _rows_of(memory: Memory, learner: OnlineLearner, user_ids: Sequence[str]) -> dict[str, Array]:
     live, rows = memory.learners.by_name[learner.name].tables(), {"item": len(memory.items), "stream": 1}
     return {
-        called: memory.users.learned(learner.name, user_ids)
+        called: memory.users.learned_rows(learner.name, user_ids)
         if table.side == "user"
         else table.values[: rows[table.side]]
         for called, table in live.items()
@@ -335,14 +335,14 @@ def _seen(users: I32, items: I32, count: int) -> tuple[I64, Seen]:
 
 
 def _profiles(memory: Memory, user_ids: Sequence[str]) -> Profiles:
-    said = memory.users.profiles.beside()
+    said = memory.users.profiles.empty_copy()
     found = False
     for row, user_id in enumerate(user_ids):
         profile = memory.users.profile(user_id)
         if profile is not None:
             said.put(row, profile)
             found = True
-    return said.said() if found else NO_PROFILES
+    return said.arrays() if found else NO_PROFILES
 
 
 def _bits(values: Array) -> Array:

@@ -22,7 +22,7 @@ from streamer.serving.opening import learners
 from streamer.storage.archive.archive import Archive
 from streamer.storage.generations import JOB, GenerationRecord, Progress, generation_folder, read_record
 from streamer.storage.state import RocksStore
-from streamer.stream.memory import Memory, meaning
+from streamer.stream.memory import Memory, state_settings
 
 TOLD_S = 0.5
 _NO_CHURN = ("panel_users",)  # of the measures
@@ -84,7 +84,7 @@ def train(
                 parent=of.parent,
                 cut=of.cut,
                 events=len(events),
-                settings=dict(meaning(memory.learners, settings)),
+                settings=dict(state_settings(memory.learners, settings)),
                 trained={name: sorted(tables) for name, tables in found.tables.items()},
                 candidate=of.candidate,
                 churn=dict(found.churn),

@@ -22,7 +22,7 @@ from streamer.storage import generations
 from streamer.storage.archive.archive import Archive
 from streamer.storage.generations import UNDER_WAY, GenerationRecord, Progress
 from streamer.storage.state import RocksStore
-from streamer.stream.ledger import SWAP, note
+from streamer.stream.ledger import WENT_LIVE, note
 
 TRIGGER = "import"
 
@@ -107,7 +107,7 @@ def _trained(
         report = Report(hear)
         train(generations.generation_folder(folder, record.id), memory, settings, record, report, names)
         report.done()
-        memory.ledger.write(note(SWAP, record.id))
+        memory.ledger.add_note(note(WENT_LIVE, record.id))
         memory.commit()
         store.sync()
         known = sum(item_id in memory.items.row_of for item_id in ids)

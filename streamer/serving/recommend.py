@@ -86,7 +86,7 @@ class Recommender:
 
     def _unknown_row(self, learner: OnlineLearner) -> Array:
         """The learner's row of a user never seen."""
-        return self._memory.users.unknown(learner.name)
+        return self._memory.users.unseen_row(learner.name)
 
     def recommend_for_preferences(
         self, preferences: Mapping[str, float], ratings: Mapping[str, float], limit: int
@@ -104,7 +104,7 @@ class Recommender:
             memory.encoder.check_rating(value, f"the rating of {name[:100]!r}")
         names = preferences if memory.categories.names else {}
         by_category = {
-            number: value for name, value in sorted(names.items()) for number in memory.categories.named(name)
+            number: value for name, value in sorted(names.items()) for number in memory.categories.resolve(name)
         }
         rated = sorted(ratings)
         rows = np.array([memory.items.row_of.get(item_id, -1) for item_id in rated], dtype=np.int32)

@@ -1,11 +1,11 @@
-"""From record to row: records are decoded, their ids become rows, the learners learn, and everything that changed is committed.
+"""From record to row: records are decoded, ids are mapped to rows, the learners learn, and all changes are committed together.
 
-`engine` is the front page: `Engine.step` is the product in twelve lines, and `streamer.app` runs it in a thread of its own. A
-change usually adds a kind of event (`decoder`, `encoder`) or something to remember (a `Persistent` part of `memory`).
+Start reading at `engine`: `Engine.step` is the product in a few lines, and `streamer.app` runs it in a thread. A change usually
+adds a kind of event (`decoder`, `encoder`) or something to remember (a `Persistent` part of `memory`).
 
-`engine` (read, learn, commit), `decoder` (bytes to events, or a reason why not), `encoder` (events to a batch of rows),
-`ledger` (offsets and the apply journal), `dedupe` (event ids), `dead_letters` (bad events), `learners` (all learners, champions
-first), `memory` (everything that is committed together), `users` (the cache of user rows), `stored_users` (those in the store),
-`history` (what each user did and has seen), `profiles` (what users say of themselves), `removals` (users whose removal was
-learned). The items have a room of their own below this one, `catalogue`.
+`engine` (read, learn, commit), `decoder` (bytes to events), `encoder` (events to batches of rows), `ledger` (offsets and the
+apply journal), `dedupe` (duplicates by event id), `dead_letters` (rejected events), `learners` (all learners, and which answer),
+`memory` (everything that is committed together), `users` (the cache of user rows), `stored_users` (users in the store),
+`history` (each user's events and seen items), `profiles` (users' profiles as arrays), `removals` (users who are being
+forgotten). Items are in `catalogue`, a room below this one.
 """

@@ -1,4 +1,4 @@
-"""Events that could not be learned from: the newest 10,000, with reason, origin and the first KiB, in the state's own batch."""
+"""Dead letters: the newest 10,000 rejected events, with reason, origin and the first KiB, committed with the state."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -13,7 +13,7 @@ SHOWN_BYTES = 1024
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
-    """One of them."""
+    """One rejected event."""
 
     number: int
     reason: str
@@ -29,14 +29,14 @@ _DECODER = msgspec.msgpack.Decoder(DeadLetter)
 
 
 class DeadLetters:
-    """protocols.Persistent."""
+    """The newest dead letters; protocols.Persistent."""
 
     def __init__(self) -> None:
         self._number = 0
-        self._open: dict[int, DeadLetter] = {}
+        self._uncommitted: dict[int, DeadLetter] = {}
 
     def put(self, record: Record, error: BadEvent) -> None:
-        """Keep it; the oldest beyond 10,000 goes."""
+        """Keep a rejected event; it takes the place of the oldest beyond 10,000."""
         value = (record.value or b"")[:SHOWN_BYTES]
         letter = DeadLetter(
             self._number,
@@ -47,12 +47,12 @@ class DeadLetters:
             record.offset,
             value,
         )
-        self._open[self._number % KEPT] = letter
+        self._uncommitted[self._number % KEPT] = letter
         self._number += 1
 
     @property
     def count(self) -> int:
-        """Dead letters ever."""
+        """How many dead letters there ever were."""
         return self._number
 
     def restore(self, store: StateStore) -> None:
@@ -62,29 +62,31 @@ class DeadLetters:
 
     def changed(self) -> Sequence[Row]:
         """See protocols.Persistent."""
-        if not self._open:
+        if not self._uncommitted:
             return []
-        rows = [Row("dead-letters", b"#%d" % slot, _ENCODER.encode(letter)) for slot, letter in self._open.items()]
+        rows = [
+            Row("dead-letters", b"#%d" % slot, _ENCODER.encode(letter)) for slot, letter in self._uncommitted.items()
+        ]
         return [Row("dead-letters", b"count", self._number.to_bytes(8, "little")), *rows]
 
     def committed(self) -> None:
         """See protocols.Persistent."""
-        self._open.clear()
+        self._uncommitted.clear()
 
 
 def dead_letters(store: StateStore) -> Iterator[DeadLetter]:
-    """Those that are kept, the newest first."""
+    """The dead letters in the store, the newest first."""
     found = [_DECODER.decode(value) for key, value in store.scan("dead-letters") if key.startswith(b"#")]
     yield from sorted(found, key=lambda letter: letter.number, reverse=True)
 
 
-def deleted(letters: Iterable[DeadLetter]) -> list[Row]:
-    """The rows that delete these. In the engine's thread, with nothing uncommitted since they were read."""
+def deletions(letters: Iterable[DeadLetter]) -> list[Row]:
+    """The rows that delete these letters. Commit them in the engine's thread, with nothing committed since they were read."""
     return [Row("dead-letters", b"#%d" % (letter.number % KEPT), None) for letter in letters]
 
 
 class Mirror:
-    """Publishes dead letters that are committed on a topic of their own, at least once, keyed topic/partition/offset."""
+    """Publishes committed dead letters on the topic `dead-letters`, at least once, with topic/partition/offset as the key."""
 
     def __init__(self, letters: DeadLetters, store: StateStore, sink: Sink) -> None:
         self._letters, self._store, self._sink = letters, store, sink
@@ -92,7 +94,7 @@ class Mirror:
         self._mirrored = int.from_bytes(value, "little") if value else 0
 
     def catch_up(self) -> None:
-        """Publish what was committed since the last time; where the broker or the store is away, the next time does it."""
+        """Publish what was committed since the last call. If the broker or the store cannot be reached, the next call tries again."""
         if self._letters.count == self._mirrored:
             return
         waiting = [letter for letter in dead_letters(self._store) if letter.number >= self._mirrored][::-1]

@@ -1,4 +1,4 @@
-"""Bytes to events. What is wrong with an event is said by a `BadEvent`, which is a value here: it never stops the stream."""
+"""Decodes bytes to events. For a bad event the result is a `BadEvent`, as a value: it never stops the stream."""
 
 import re
 from collections.abc import Callable, Collection, Sequence
@@ -27,20 +27,20 @@ from streamer.core.events import (
 from streamer.core.settings import LearningSettings
 
 ID_MAX_BYTES = 256
-RUN = 128  # records decoded in one go
-NESTED_MAX = 100  # of unknown fields; ours need 2
+RUN_RECORDS = 128  # records decoded together
+NESTED_MAX = 100  # deepest nesting in unknown fields; known fields need 2
 _LEARNED = (Rating, Click)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*"?|[\[{]|[\]}]', re.DOTALL)  # texts too, to pass over them
+_BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*"?|[\[{]|[\]}]', re.DOTALL)  # also matches strings, to skip brackets in them
 
 
 def check_id(external_id: str, what: str) -> None:
-    """Raises BadEvent unless it is 1 to 256 bytes of UTF-8 without control characters."""
+    """Raise BadEvent unless the id has 1 to 256 bytes of UTF-8 without control characters; `what` names it in the message."""
     if not external_id:
         raise BadEvent(Reason.BAD_ID, f"{what} is empty; an id has 1 to {ID_MAX_BYTES} bytes")
     try:
         size = len(external_id.encode())
-    except UnicodeEncodeError:  # not from an event, but a command line may hold it
+    except UnicodeEncodeError:  # impossible in an event, but possible on a command line
         raise BadEvent(Reason.BAD_ID, f"{what} {external_id!r} is not UTF-8") from None
     if size > ID_MAX_BYTES:
         raise BadEvent(Reason.BAD_ID, f"{what} has {size} bytes; an id has 1 to {ID_MAX_BYTES}")
@@ -48,29 +48,29 @@ def check_id(external_id: str, what: str) -> None:
         raise BadEvent(Reason.BAD_ID, f"{what} {external_id!r} has a control character")
 
 
-def _plain(external_id: str) -> bool:
-    """Whether it is an id that `check_id` says nothing against, at a look."""
+def _is_plain_id(external_id: str) -> bool:
+    """A fast check that is sufficient, but not necessary, for an id to pass `check_id`."""
     return 0 < len(external_id) <= ID_MAX_BYTES and external_id.isascii() and external_id.isprintable()
 
 
-def brackets(value: bytes) -> int:
-    """How many brackets open in the event, those in texts too: at least how deep it is nested."""
+def opening_brackets(value: bytes) -> int:
+    """How many opening brackets the event has, also inside strings: an upper bound of its nesting."""
     return value.count(b"[") + value.count(b"{")
 
 
 def check_nesting(value: bytes) -> None:
-    """Raises BadEvent beyond 100 levels: how much msgspec bears depends on the stack it is called on, and events must not."""
-    if brackets(value) <= NESTED_MAX:
+    """Raise BadEvent beyond 100 levels: msgspec's own limit depends on the stack, and the result must be the same everywhere."""
+    if opening_brackets(value) <= NESTED_MAX:
         return
     depth = 0
     for found in _BRACKETS.finditer(value):
         depth += {b"[": 1, b"{": 1, b"]": -1, b"}": -1}.get(found[0], 0)
         if depth > NESTED_MAX:
-            raise BadEvent(Reason.NOT_JSON, f"the event is nested more than {NESTED_MAX} deep")
+            raise BadEvent(Reason.NOT_JSON, f"the event is nested more than {NESTED_MAX} levels deep")
 
 
 class Decoder:
-    """Decodes what the settings accept. Pure: the same bytes always give the same event or the same complaint."""
+    """Decodes events that the settings accept. The same bytes always give the same event or the same BadEvent."""
 
     def __init__(self, settings: LearningSettings) -> None:
         self._kinds = settings.kinds
@@ -82,50 +82,54 @@ class Decoder:
             ITEMS: msgspec.json.Decoder(ItemUpdate).decode,
             USERS: msgspec.json.Decoder(UserUpdate).decode,
         }
-        self._learned = {topic: self._decode[topic] for topic in (RATINGS, CLICKS)}  # the others take the careful way
+        self._learned = {
+            topic: self._decode[topic] for topic in (RATINGS, CLICKS)
+        }  # other topics are decoded by `parse`
 
     def decode(
         self, records: Sequence[Record], users: Collection[str], items: Collection[str]
     ) -> list[Event | BadEvent | None]:
-        """Each record's event, or what is wrong with it, None for an erased one; ids in `users` and `items` are known to be good.
+        """For each record its event, a BadEvent, or None if it was erased. Ids in `users` and `items` need no check.
 
-        Cost: .6 us a record; twice that in a run of `RUN` where one is bad.
+        Cost: .6 us a record; twice that in a run of `RUN_RECORDS` with a bad one.
         """
-        if records and records[0].topic == records[-1].topic == ITEMS:  # the catalogue, read as a whole at the start
-            return [self._item(one) if one.topic == ITEMS else self._careful(one) for one in records]
+        if records and records[0].topic == records[-1].topic == ITEMS:  # a whole catalogue, read at the start
+            return [self._decode_item(one) if one.topic == ITEMS else self._parse_or_error(one) for one in records]
         events: list[Event | BadEvent | None] = []
-        for start in range(0, len(records), RUN):
-            run = records[start : start + RUN]
-            events.extend(self._all(run, users, items) or self._each(run, users, items))
+        for start in range(0, len(records), RUN_RECORDS):
+            run = records[start : start + RUN_RECORDS]
+            events.extend(self._decode_together(run, users, items) or self._decode_each(run, users, items))
         return events
 
-    def _all(
+    def _decode_together(
         self, records: Sequence[Record], users: Collection[str], items: Collection[str]
     ) -> list[Event | BadEvent | None] | None:
-        """The events where all are ratings or clicks and nothing is wrong with any; None otherwise: then each is looked at."""
+        """The events if all are good ratings or clicks; None otherwise, and then each must be checked by itself."""
         decode, values = self._learned, list[Any](record.value for record in records)
         try:
             longest = max(map(len, values))
-            if longest > self._max_bytes or (longest > 2 * NESTED_MAX and max(map(brackets, values)) > NESTED_MAX):
+            if longest > self._max_bytes or (
+                longest > 2 * NESTED_MAX and max(map(opening_brackets, values)) > NESTED_MAX
+            ):
                 return None
             events: list[Any] = [decode[record.topic](value) for record, value in zip(records, values, strict=True)]
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError, TypeError):
             return None
-        ratings = [event.rating for event in events if type(event) is Rating]  # none is NaN: no JSON
+        ratings = [event.rating for event in events if type(event) is Rating]  # none is NaN, which JSON lacks
         good = not ratings or (self._low <= min(ratings) and max(ratings) <= self._high)
         if len(ratings) < len(events):
             good = good and {event.kind for event in events if type(event) is Click} <= self._kinds.keys()
         new = {event.user_id for event in events}.difference(users)
         new |= {event.item_id for event in events}.difference(items)
-        return events if good and all(map(_plain, new)) else None
+        return events if good and all(map(_is_plain_id, new)) else None
 
-    def _each(
+    def _decode_each(
         self, records: Sequence[Record], users: Collection[str], items: Collection[str]
     ) -> list[Event | BadEvent | None]:
-        """One by one."""
+        """Decode records one by one."""
         decode, low, high, kinds, limit = self._learned, self._low, self._high, self._kinds, self._max_bytes
         events: list[Event | BadEvent | None] = []
-        checked: set[str] = set()  # new ids come in bursts
+        checked: set[str] = set()  # new ids often occur several times in a row
         for record in records:
             event: Any = None
             try:
@@ -135,29 +139,29 @@ class Decoder:
                     (event.user_id in users or event.user_id in checked)
                     and (event.item_id in items or event.item_id in checked)
                     and len(value) <= limit
-                    and (len(value) <= 2 * NESTED_MAX or brackets(value) <= NESTED_MAX)
+                    and (len(value) <= 2 * NESTED_MAX or opening_brackets(value) <= NESTED_MAX)
                     and (low <= event.rating <= high if type(event) is Rating else event.kind in kinds)
                 )
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError, TypeError, AttributeError):
                 good = False
             if not good:
-                event = self._item(record) if record.topic == ITEMS else self._careful(record)
+                event = self._decode_item(record) if record.topic == ITEMS else self._parse_or_error(record)
                 if isinstance(event, _LEARNED):
                     checked.update((event.user_id, event.item_id))
             events.append(event)
         return events
 
-    def _item(self, record: Record) -> Event | BadEvent | None:
-        """Of the catalogue: decoded once where nothing is wrong with it."""
+    def _decode_item(self, record: Record) -> Event | BadEvent | None:
+        """Decode a catalogue record, by the fast way if nothing is wrong with it."""
         value = record.value
         with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            if value is not None and len(value) <= self._max_bytes and brackets(value) <= NESTED_MAX:
+            if value is not None and len(value) <= self._max_bytes and opening_brackets(value) <= NESTED_MAX:
                 event: ItemUpdate = self._decode[ITEMS](value)
-                if _plain(event.item_id):
+                if _is_plain_id(event.item_id):
                     return event
-        return self._careful(record)
+        return self._parse_or_error(record)
 
-    def _careful(self, record: Record) -> Event | BadEvent | None:
+    def _parse_or_error(self, record: Record) -> Event | BadEvent | None:
         if record.topic == BLANK:
             return None
         try:
@@ -166,9 +170,9 @@ class Decoder:
             return error
 
     def parse(self, topic: str, key: bytes | None, value: bytes | None) -> Event:
-        """One event with every check; raises BadEvent."""
+        """Decode one event with all checks; raises BadEvent."""
         if topic not in self._decode:
-            raise BadEvent(Reason.UNKNOWN_TOPIC, f"no topic {topic!r}; there are: {', '.join(TOPICS)}")
+            raise BadEvent(Reason.UNKNOWN_TOPIC, f"unknown topic {topic!r}; the topics are: {', '.join(TOPICS)}")
         if value is not None and len(value) > self._max_bytes:
             raise BadEvent(Reason.TOO_LARGE, f"the event has {len(value)} bytes; event_max_bytes is {self._max_bytes}")
         event = self._removal(topic, key) if value is None else self._event(topic, value)
@@ -183,13 +187,13 @@ class Decoder:
                 self.check_rating(stated, f"the preference for {category[:100]!r},")
         if isinstance(event, Click) and event.kind not in self._kinds:
             raise BadEvent(
-                Reason.UNKNOWN_KIND, f"kind {event.kind!r} has no weight; there are: {', '.join(self._kinds)}"
+                Reason.UNKNOWN_KIND, f"kind {event.kind!r} has no weight; kinds that have one: {', '.join(self._kinds)}"
             )
         return event
 
     def check_rating(self, value: float, what: str) -> None:
-        """Raises BadEvent unless a rating can have this value; `what` says whose it is."""
-        if not self._low <= value <= self._high:  # NaN is not within either
+        """Raise BadEvent unless a rating can have this value; `what` names it in the message."""
+        if not self._low <= value <= self._high:  # true for NaN too
             raise BadEvent(Reason.OUT_OF_RANGE, f"{what} {value:g} is not within {self._low:g} to {self._high:g}")
 
     def _event(self, topic: str, value: bytes) -> Event:
@@ -197,7 +201,7 @@ class Decoder:
         try:
             event: Event = self._decode[topic](value)
         except msgspec.ValidationError as error:
-            beyond = any(said in str(error) for said in ("`int` >=", "`int` <=", "out of range"))
+            beyond = any(phrase in str(error) for phrase in ("`int` >=", "`int` <=", "out of range"))
             raise BadEvent(Reason.OUT_OF_RANGE if beyond else Reason.WRONG_TYPE, str(error)) from None
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise BadEvent(Reason.NOT_JSON, str(error)) from None
@@ -205,7 +209,9 @@ class Decoder:
 
     def _removal(self, topic: str, key: bytes | None) -> Event:
         if topic not in (ITEMS, USERS):
-            raise BadEvent(Reason.NOT_JSON, f"the event has no value; on {topic} that means nothing")
+            raise BadEvent(
+                Reason.NOT_JSON, f"the event has no value; only records on {ITEMS} and {USERS} may have none"
+            )
         try:
             external_id = (key or b"").decode()
         except UnicodeDecodeError:

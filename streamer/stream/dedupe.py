@@ -1,7 +1,7 @@
-"""Events that carry an `event_id` count once among the newest `window` of their partition, by count and never by time.
+"""Drops duplicates: events whose `event_id` is among the newest `window` ids of their partition. Time plays no part.
 
-Ids are kept as 128-bit hashes in a ring a partition, found through an open-addressing table of ring positions, and
-committed in blocks of 256, so that one event rewrites one block. Memory: 24 to 32 bytes an id remembered.
+Ids are kept as 128-bit hashes in a ring buffer for each partition, found by an open-addressing hash table of ring positions,
+and committed in blocks of 256, so that one event rewrites one block. Memory: 24 to 32 bytes for each id remembered.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ BLOCK_IDS = 256
 
 
 @kernel
-def _place(ring: U64, slots: I32, at: int) -> None:
+def _insert(ring: U64, slots: I32, at: int) -> None:
     mask = slots.shape[0] - 1
     slot = np.int64(ring[at, 0] & np.uint64(mask))
     while slots[slot] >= 0:
@@ -27,9 +27,9 @@ def _place(ring: U64, slots: I32, at: int) -> None:
 
 
 @kernel
-def _place_all(ring: U64, slots: I32, count: int) -> None:
+def _insert_all(ring: U64, slots: I32, count: int) -> None:
     for at in range(count):
-        _place(ring, slots, at)
+        _insert(ring, slots, at)
 
 
 @kernel
@@ -49,7 +49,7 @@ def _remove(ring: U64, slots: I32, slot: int) -> None:
     mask = slots.shape[0] - 1
     slots[slot] = -1
     after = (slot + 1) & mask
-    while slots[after] >= 0:  # move back whoever probed past the hole
+    while slots[after] >= 0:  # move back entries that were probed past the hole
         home = np.int64(ring[slots[after], 0] & np.uint64(mask))
         if ((after - home) & mask) >= ((after - slot) & mask):
             slots[slot] = slots[after]
@@ -59,23 +59,23 @@ def _remove(ring: U64, slots: I32, slot: int) -> None:
 
 
 @kernel
-def _admit(hashes: U64, ring: U64, slots: I32, count: int, window: int, fresh: Bool) -> int:
+def _admit(hashes: U64, ring: U64, slots: I32, count: int, window: int, new: Bool) -> int:
     for k in range(hashes.shape[0]):
         if _find(ring, slots, hashes[k, 0], hashes[k, 1]) >= 0:
-            fresh[k] = False
+            new[k] = False
             continue
-        fresh[k] = True
+        new[k] = True
         at = count % window
         if count >= window:
             _remove(ring, slots, _find(ring, slots, ring[at, 0], ring[at, 1]))
         ring[at, 0], ring[at, 1] = hashes[k, 0], hashes[k, 1]
-        _place(ring, slots, at)
+        _insert(ring, slots, at)
         count += 1
     return count
 
 
 @kernel
-def _exchange(hashes: U64, ring: U64, slots: I32, places: I32) -> int:
+def _blank(hashes: U64, ring: U64, slots: I32, positions: I32) -> int:
     found = 0
     for k in range(hashes.shape[0]):
         slot = _find(ring, slots, hashes[k, 0], hashes[k, 1])
@@ -83,9 +83,9 @@ def _exchange(hashes: U64, ring: U64, slots: I32, places: I32) -> int:
             continue
         at = slots[slot]
         _remove(ring, slots, slot)
-        ring[at, 0], ring[at, 1] = at, 0  # nobody's: the place itself, so that no two are the same
-        _place(ring, slots, at)
-        places[found] = at
+        ring[at, 0], ring[at, 1] = at, 0  # an unused id: the position itself, so that all differ
+        _insert(ring, slots, at)
+        positions[found] = at
         found += 1
     return found
 
@@ -96,7 +96,7 @@ class _Ring:
         self.count, self.committed = 0, 0
         self.ids: U64 = np.zeros((0, 2), dtype=np.uint64)
         self.slots: I32 = np.full(0, -1, dtype=np.int32)
-        self.exchanged: set[int] = set()  # blocks that changed though nothing was added to them
+        self.blanked: set[int] = set()  # blocks changed by `forget`, without new ids
 
     def reserve(self, more: int) -> None:
         wanted = min(self.window, self.count + more)
@@ -106,37 +106,34 @@ class _Ring:
         grown[: len(self.ids)] = self.ids
         self.ids = grown
         self.slots = np.full(1 << (2 * len(grown)).bit_length(), -1, dtype=np.int32)
-        _place_all(self.ids, self.slots, min(self.count, self.window))
+        _insert_all(self.ids, self.slots, min(self.count, self.window))
 
 
 class Dedupe:
-    """Which events were there before; protocols.Persistent."""
+    """The newest event ids of each partition; protocols.Persistent."""
 
     def __init__(self, window: int) -> None:
-        """`window` ids a partition; 0 turns it off."""
+        """Remembers `window` ids for each partition; 0 turns it off."""
         self._window = window
         self._rings: dict[TopicPartition, _Ring] = {}
 
-    def fresh(self, at: TopicPartition, event_ids: Sequence[str]) -> Bool:
-        """(n,) True for ids not among the newest, which they join; in order. Cost: about 1 us an id."""
-        fresh = np.ones(len(event_ids), dtype=np.bool_)
+    def admit(self, at: TopicPartition, event_ids: Sequence[str]) -> Bool:
+        """Add ids in order; (n,) True for those that were not among the newest. Cost: about 1 us an id."""
+        new = np.ones(len(event_ids), dtype=np.bool_)
         if self._window and len(event_ids):
             ring = self._rings.setdefault(at, _Ring(self._window))
             ring.reserve(len(event_ids))
-            ring.count = _admit(_hashed(event_ids), ring.ids, ring.slots, ring.count, ring.window, fresh)
-        return fresh
+            ring.count = _admit(_hashes(event_ids), ring.ids, ring.slots, ring.count, ring.window, new)
+        return new
 
     def forget(self, at: TopicPartition, event_ids: Sequence[str]) -> int:
-        """Put what no event has in the place of these ids; answers how many were remembered.
-
-        The engine's thread calls it, between two steps.
-        """
+        """Replace these ids by unused ones; returns how many were remembered. Call it in the engine's thread, between two steps."""
         ring = self._rings.get(at)
         if ring is None or not event_ids:
             return 0
-        places = np.empty(len(event_ids), dtype=np.int32)
-        found = _exchange(_hashed(event_ids), ring.ids, ring.slots, places)
-        ring.exchanged.update((places[:found] // BLOCK_IDS).tolist())
+        positions = np.empty(len(event_ids), dtype=np.int32)
+        found = _blank(_hashes(event_ids), ring.ids, ring.slots, positions)
+        ring.blanked.update((positions[:found] // BLOCK_IDS).tolist())
         return int(found)
 
     def restore(self, store: StateStore) -> None:
@@ -154,23 +151,23 @@ class Dedupe:
             ring = self._rings[at] = _Ring(self._window)
             ring.reserve(count)
             ring.count = ring.committed = count
-        for at, spot, stored in blocks:
+        for at, number, stored in blocks:
             ids = np.frombuffer(stored, dtype=np.uint64).reshape(-1, 2)
-            self._rings[at].ids[spot * BLOCK_IDS : spot * BLOCK_IDS + len(ids)] = ids
+            self._rings[at].ids[number * BLOCK_IDS : number * BLOCK_IDS + len(ids)] = ids
         for ring in self._rings.values():
-            _place_all(ring.ids, ring.slots, min(ring.count, ring.window))
+            _insert_all(ring.ids, ring.slots, min(ring.count, ring.window))
 
     def changed(self) -> Sequence[Row]:
         """See protocols.Persistent."""
         rows = []
         for at, ring in self._rings.items():
-            if ring.count == ring.committed and not ring.exchanged:
+            if ring.count == ring.committed and not ring.blanked:
                 continue
             name = f"{at.topic}/{at.partition}".encode() + b"\0"
             rows.append(Row("dedupe", name, ring.count.to_bytes(8, "little")))
             oldest = max(ring.committed, ring.count - ring.window)
-            spots = np.arange(oldest, ring.count) % ring.window // BLOCK_IDS
-            for block in sorted({*np.unique(spots).tolist(), *ring.exchanged}):
+            blocks_at = np.arange(oldest, ring.count) % ring.window // BLOCK_IDS
+            for block in sorted({*np.unique(blocks_at).tolist(), *ring.blanked}):
                 stop = min((block + 1) * BLOCK_IDS, ring.window, ring.count)
                 rows.append(
                     Row("dedupe", name + block.to_bytes(4, "big"), ring.ids[block * BLOCK_IDS : stop].tobytes())
@@ -181,10 +178,10 @@ class Dedupe:
         """See protocols.Persistent."""
         for ring in self._rings.values():
             ring.committed = ring.count
-            ring.exchanged.clear()
+            ring.blanked.clear()
 
 
-def _hashed(event_ids: Sequence[str]) -> U64:
-    """(n, 2)."""
+def _hashes(event_ids: Sequence[str]) -> U64:
+    """128-bit hashes (n, 2)."""
     digests = b"".join(hashlib.blake2b(event.encode(), digest_size=16).digest() for event in event_ids)
     return np.frombuffer(digests, dtype=np.uint64).reshape(-1, 2)

@@ -1,8 +1,8 @@
-"""Records to batches: decode, give ids their rows, leave out duplicates and bad events, and remember who saw what.
+"""Records to batches: decodes records, maps ids to rows, drops duplicates and bad events, and adds to users' histories.
 
-Everything that a learner could see is a function of the order of events alone, never of how the log was cut: `lows`,
-`highs` and `seen_counts` are as of each event. A catalogue record cuts the batch, because what it changes is to be seen
-by the events after it and not by those before.
+Everything that a learner can see depends only on the order of events, never on how they were split into batches: `lows`,
+`highs` and `seen_counts` are as of each event. A catalogue record ends the batch, because its change must be visible to
+the events after it and not to those before.
 """
 
 import struct
@@ -41,9 +41,9 @@ from streamer.stream.history import EVENT
 from streamer.stream.removals import Removals
 from streamer.stream.users import Users
 
-_CHANGES = (ItemUpdate, UserUpdate, ItemRemoval, UserRemoval)
-_OF_ITEMS = (ItemUpdate, ItemRemoval)
-_ALL_CHANGES = set[type](_CHANGES)
+_CATALOGUE_EVENTS = (ItemUpdate, UserUpdate, ItemRemoval, UserRemoval)
+_ITEM_EVENTS = (ItemUpdate, ItemRemoval)
+_ALL_CATALOGUE_EVENTS = set[type](_CATALOGUE_EVENTS)
 _LEARNED = (Rating, Click)
 _ALL_LEARNED = set[type](_LEARNED)
 DAY_MS = 86_400_000
@@ -51,7 +51,7 @@ _RANGE = struct.Struct("<dd")
 
 
 class Encoder:
-    """Records in, batches out; protocols.Persistent for the range of ratings seen."""
+    """Turns records into batches; protocols.Persistent for the range of ratings seen."""
 
     def __init__(
         self, settings: LearningSettings, users: Users, items: Items, dedupe: Dedupe, dead_letters: DeadLetters,
@@ -60,39 +60,39 @@ class Encoder:
         self._decoder = Decoder(settings)
         self.check_rating = self._decoder.check_rating
         self._users, self._items, self._dedupe = users, items, dedupe
-        self._dead_letters, self._monitor, self._receipts = dead_letters, monitor, removals
+        self._dead_letters, self._monitor, self._removals = dead_letters, monitor, removals
         self.like_share, self.seed = settings.like_share, settings.seed
         self._weights = settings.kinds
         self._kind_codes = {kind: 1 + n for n, kind in enumerate(sorted(settings.kinds))}
-        self._sequences: dict[TopicPartition, tuple[int, int]] = {}  # key of randomness, code in histories
+        self._sequences: dict[TopicPartition, tuple[int, int]] = {}  # random key, code in histories
         self.low, self.high = np.inf, -np.inf  # of the ratings so far
         self._committed_range = (np.inf, -np.inf)
 
     def encode(self, records: Sequence[Record], commit: Callable[[], None]) -> Iterator[tuple[Sequence[Record], Batch]]:
-        """Batches with the records that each covers, one as a rule; more at catalogue changes, and when the users outgrow the cache.
+        """Yield batches with the records that each covers: usually one, more at catalogue changes and if users outgrow the cache.
 
-        Each must be learned and its records booked before the next is asked for; `commit` may be called in between.
+        Each batch must be learned, and its records entered in the ledger, before the next is requested, which may call `commit`.
         """
         events = self._decoder.decode(records, self._users.row_of, self._items.row_of)
-        for start, stop in self._cuts(events):
+        for start, stop in self._split(events):
             part, chosen = records[start:stop], events[start:stop]
-            if type(chosen[0]) in _CHANGES:
-                yield part, self._change(part, chosen)
+            if type(chosen[0]) in _CATALOGUE_EVENTS:
+                yield part, self._apply_catalogue(part, chosen)
             else:
                 yield part, self._batch(part, chosen, commit)
 
-    def _cuts(self, events: Sequence[Event | BadEvent | None]) -> Iterator[tuple[int, int]]:
+    def _split(self, events: Sequence[Event | BadEvent | None]) -> Iterator[tuple[int, int]]:
         start, users, capacity = 0, set[str](), self._users.capacity
         kinds = set(map(type, events))
-        if kinds <= _ALL_CHANGES or (len(events) <= capacity and not kinds & _ALL_CHANGES):
+        if kinds <= _ALL_CATALOGUE_EVENTS or (len(events) <= capacity and not kinds & _ALL_CATALOGUE_EVENTS):
             if events:
                 yield 0, len(events)
             return
         for k, event in enumerate(events):
-            changes = type(event) in _CHANGES
+            changes = type(event) in _CATALOGUE_EVENTS
             user = event.user_id if isinstance(event, _LEARNED) else None
             full = user is not None and user not in users and len(users) >= capacity
-            if k > start and (changes != (type(events[start]) in _CHANGES) or full):
+            if k > start and (changes != (type(events[start]) in _CATALOGUE_EVENTS) or full):
                 yield start, k
                 start, users, capacity = k, set(), self._users.capacity
             if user is not None:
@@ -100,8 +100,8 @@ class Encoder:
         if start < len(events):
             yield start, len(events)
 
-    def _change(self, records: Sequence[Record], events: Sequence[Event | BadEvent | None]) -> Batch:
-        self._items.rows([event.item_id for event in events if isinstance(event, _OF_ITEMS)])  # all at once
+    def _apply_catalogue(self, records: Sequence[Record], events: Sequence[Event | BadEvent | None]) -> Batch:
+        self._items.rows([event.item_id for event in events if isinstance(event, _ITEM_EVENTS)])  # all at once
         for record, event in zip(records, events, strict=True):
             match event:
                 case ItemUpdate():
@@ -112,16 +112,16 @@ class Encoder:
                     self._users.put(event)
                 case UserRemoval():
                     self._users.forget(event.user_id)
-                    self._receipts.put(record, event.user_id)
+                    self._removals.put(record, event.user_id)
             self._monitor.count(record.topic, LEARNED)
-        self._users.catch_up()
+        self._users.resolve_waiting()
         return self._arrays([], [], np.zeros(0, dtype=np.int32))
 
     def _batch(
         self, records: Sequence[Record], events: Sequence[Event | BadEvent | None], commit: Callable[[], None]
     ) -> Batch:
         chosen = cast(list[Rating | Click], [event for event in events if type(event) in _ALL_LEARNED])
-        # Users first: it may commit, and nothing of these records may be in that commit.
+        # Users come first: this may commit, and nothing of these records may be in that commit.
         rows = self._users.rows([event.user_id for event in chosen], commit)
         if len(chosen) < len(records):
             for record, event in zip(records, events, strict=True):
@@ -131,50 +131,54 @@ class Encoder:
             records = [record for record, event in zip(records, events, strict=True) if isinstance(event, _LEARNED)]
         named = [k for k, event in enumerate(chosen) if event.event_id]  # an empty one names nothing
         if named:
-            fresh = self._fresh(records, chosen, named)
+            fresh = self._not_duplicates(records, chosen, named)
             records = [record for record, new in zip(records, fresh, strict=True) if new]
             chosen, rows = [event for event, new in zip(chosen, fresh, strict=True) if new], rows[fresh]
-        self._monitor.regret.expect(records, chosen)  # not in the batch: no learner may see it
+        self._monitor.regret.note_expected(records, chosen)  # not in the batch, as learners must not see it
         return self._arrays(records, chosen, rows)
 
-    def _fresh(self, records: Sequence[Record], events: Sequence[Rating | Click], named: Sequence[int]) -> Bool:
+    def _not_duplicates(
+        self, records: Sequence[Record], events: Sequence[Rating | Click], named: Sequence[int]
+    ) -> Bool:
         fresh = np.ones(len(records), dtype=np.bool_)
         for at, group in groupby(named, lambda k: sequence_of(records[k])):
-            spots = list(group)
-            fresh[spots] = self._dedupe.fresh(at, [events[k].event_id or "" for k in spots])
+            positions = list(group)
+            fresh[positions] = self._dedupe.admit(at, [events[k].event_id or "" for k in positions])
         for k in np.flatnonzero(~fresh).tolist():
             self._monitor.count(records[k].topic, DUPLICATE)
         return fresh
 
     def _arrays(self, records: Sequence[Record], events: Sequence[Rating | Click], users: I32) -> Batch:
         n = len(events)
-        kinds, values, codes = self._said(events)
+        kinds, values, codes = self._kinds_and_values(events)
         items = self._items.rows([event.item_id for event in events])
         times_ms = happened_ms(records, events)
-        lows, highs, clicks = self._likes(kinds == RATING, values)
-        keys, sequences, offsets = self._origins(records)
+        lows, highs, clicks = self._ranges_and_clicks(kinds == RATING, values)
+        keys, sequences, offsets = self._keys_and_origins(records)
         history = np.empty(n, dtype=EVENT)
         history["item"], history["value"], history["time_ms"] = items, values, times_ms
         history["kind"] = codes
         history["sequence"], history["offset"] = sequences, offsets
-        seen_counts, again = self._users.remember(users, items, clicks, times_ms, history)
-        self._monitor.refeeding.observe(again)
+        seen_counts, repeated = self._users.remember(users, items, clicks, times_ms, history)
+        self._monitor.repeated_input.observe(repeated)
         seen = self._users.history.seen()
-        said = self._users.profiles.said()
-        return Batch(kinds, users, items, values, clicks, times_ms, keys, lows, highs, seen_counts, seen, profiles=said)
+        profiles = self._users.profiles.arrays()
+        return Batch(
+            kinds, users, items, values, clicks, times_ms, keys, lows, highs, seen_counts, seen, profiles=profiles
+        )
 
-    def _said(self, events: Sequence[Rating | Click]) -> tuple[U8, F32, I32]:
-        """What each event is, its value, and its kind as histories keep it: 0 for ratings."""
+    def _kinds_and_values(self, events: Sequence[Rating | Click]) -> tuple[U8, F32, I32]:
+        """RATING or CLICK, the value, and the code of the kind in histories (0 for ratings), for each event."""
         n, ratings = len(events), [event.rating for event in events if type(event) is Rating]
-        if len(ratings) == n:  # most batches are of one kind
+        if len(ratings) == n:  # most batches have ratings only
             return np.full(n, RATING, np.uint8), np.array(ratings, np.float32), np.zeros(n, np.int32)
         weights, codes = self._weights, self._kind_codes
         kinds = np.array([RATING if type(e) is Rating else CLICK for e in events], np.uint8)
         values = np.array([e.rating if isinstance(e, Rating) else weights[e.kind] for e in events], np.float32)
         return kinds, values, np.array([0 if isinstance(e, Rating) else codes[e.kind] for e in events], np.int32)
 
-    def _likes(self, rated: Bool, values: F32) -> tuple[F32, F32, F32]:
-        """The range of ratings before each event, and its weight as a click."""
+    def _ranges_and_clicks(self, rated: Bool, values: F32) -> tuple[F32, F32, F32]:
+        """The lowest and the highest rating before each event, and its weight as a click."""
         ratings = values.astype(np.float64)
         lows = np.minimum.accumulate(np.concatenate([[self.low], np.where(rated, ratings, np.inf)]))
         highs = np.maximum.accumulate(np.concatenate([[self.high], np.where(rated, ratings, -np.inf)]))
@@ -185,8 +189,8 @@ class Encoder:
         before_high = np.where(np.isfinite(highs[:-1]), highs[:-1], np.inf)
         return before_low.astype(np.float32), before_high.astype(np.float32), clicks.astype(np.float32)
 
-    def _origins(self, records: Sequence[Record]) -> tuple[U64, I32, I64]:
-        """What each event's randomness and its place in a history come from: key, sequence code, offset."""
+    def _keys_and_origins(self, records: Sequence[Record]) -> tuple[U64, I32, I64]:
+        """Each event's random key, the code of its sequence and its offset."""
         offsets = np.array([record.offset for record in records], np.int64)
         bases, codes = np.empty(len(records), dtype=np.uint64), np.empty(len(records), dtype=np.int32)
         start, logged = 0, bool(records) and records[0].partition < 0  # the embedded log: one sequence
@@ -216,16 +220,16 @@ class Encoder:
 
 
 def sequence_code(at: TopicPartition) -> int:
-    """A sequence as histories keep it: the topic's number (0: the embedded log) and the partition."""
+    """The code of a sequence in histories: the topic's number (0 for the embedded log) and the partition."""
     return (1 + TOPICS.index(at.topic) if at.topic in TOPICS else 0) << 20 | at.partition
 
 
 def happened_ms(records: Sequence[Record], events: Sequence[Rating | Click]) -> I64:
-    """When each event happened: by itself, but never more than a day after it was appended."""
+    """When each event happened, in ms: its own time, unless that is more than a day after it was appended."""
     appended_ms = np.array([record.timestamp_ms for record in records], np.int64)
-    said_ms = [event.timestamp_ms for event in events]
-    if None in said_ms:
-        said_ms = [r.timestamp_ms if ms is None else ms for r, ms in zip(records, said_ms, strict=True)]
-    times_ms: I64 = np.array(said_ms, dtype=np.int64)
+    own_ms = [event.timestamp_ms for event in events]
+    if None in own_ms:
+        own_ms = [r.timestamp_ms if ms is None else ms for r, ms in zip(records, own_ms, strict=True)]
+    times_ms: I64 = np.array(own_ms, dtype=np.int64)
     unlikely = (times_ms > appended_ms + DAY_MS) & (appended_ms >= 0)  # Kafka says -1 for a record without a time
     return np.where(unlikely, appended_ms, times_ms)

@@ -1,4 +1,4 @@
-"""The engine: one thread that learns from records as they come, and commits what it learned every second or so."""
+"""The engine: one thread that learns from records as they arrive, and commits the state about once a second."""
 
 import threading
 import time
@@ -14,112 +14,112 @@ from streamer.core.protocols import Source
 from streamer.stream.memory import Memory
 
 POLL_S = 0.1
-RETRY_S = (0.1, 5.0)  # first and longest pause before a source or store that was away is tried again
-PATIENCE_S = 60.0  # with a store in the shadow that cannot be written, when the live one can
+RETRY_S = (0.1, 5.0)  # first and longest pause before an unavailable source or store is tried again
+SHADOW_PATIENCE_S = 60.0  # how long the shadow's store may be unavailable while the live one is not
 
 _T = TypeVar("_T")
 
 
-class Watcher(Protocol):
-    """Who is told what the engine did; called in its thread."""
+class EngineObserver(Protocol):
+    """Gets notified of the engine's progress, in the engine's thread."""
 
     def applied(self, records: Sequence[Record], offsets: Offsets) -> None:
-        """These records are in the view from now on."""
+        """These records were learned; everything before `offsets` is in the view now."""
 
     def committed(self, offsets: Offsets, seconds: float) -> None:
-        """Everything before `offsets` is in the store."""
+        """Everything before `offsets` is in the store; the commit took `seconds`."""
 
 
 class _Stopped(Exception):
-    """Asked to stop while waiting."""
+    """`stop` was set while the engine waited."""
 
 
 class Engine:
-    """Reads, learns, commits."""
+    """Reads records, learns from them and commits, for the live generation and the shadow."""
 
     def __init__(
-        self, source: Source, memory: Memory, watcher: Watcher, *, max_records: int, commit_interval_s: float
+        self, source: Source, memory: Memory, observer: EngineObserver, *, max_records: int, commit_interval_s: float
     ) -> None:
-        self.source, self.memory, self.watcher = source, memory, watcher
-        self.shadow: Memory | None = None  # learns the same records after it: a candidate, or who answered before
-        self.shadow_error: Exception | None = None  # why it is left alone
-        self.kept: list[Sequence[Record]] | None = None  # records since somebody began to follow
+        self.source, self.memory, self.observer = source, memory, observer
+        self.shadow: Memory | None = None  # learns the same records too: a candidate, or the previous generation
+        self.shadow_error: Exception | None = None  # the error that ended the shadow
+        self.backlog: list[Sequence[Record]] | None = None  # all records since it was set, for a shadow that catches up
         self.max_records, self.commit_interval_s = max_records, commit_interval_s
         self.stop = threading.Event()
-        self.source_trouble = self.store_trouble = ""  # a sentence while there is some
+        self.source_trouble = self.store_trouble = ""  # a sentence while source or store is unavailable
         self._uncommitted = 0
-        self._behind_s: float | None = None  # since when the one in the shadow cannot commit
+        self._shadow_failing_since_s: float | None = None  # since when the shadow cannot commit
         self._due = time.monotonic() + commit_interval_s
-        self._errands: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
+        self._tasks: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self._ended = False
-        self._asking = threading.Lock()
+        self._tasks_lock = threading.Lock()
 
     def step(self, timeout_s: float) -> int:
-        """Learn from one micro-batch; return how many records were in it."""
+        """Learn from one micro-batch; return the number of records in it."""
         records = self.source.poll(self.max_records, timeout_s)
         for part in self.memory.learn(records, self.commit):
             self._uncommitted += len(part)
-            self.watcher.applied(part, self.memory.ledger.offsets)
-        self._follow(records)
+            self.observer.applied(part, self.memory.ledger.offsets)
+        self._learn_in_shadow(records)
         return len(records)
 
-    def _follow(self, records: Sequence[Record]) -> None:
-        """The same for who is in the shadow; what goes wrong there never ends the stream."""
-        if self.kept is not None and records:
-            self.kept.append(records)
+    def _learn_in_shadow(self, records: Sequence[Record]) -> None:
+        """Let the shadow learn the same records. An error there ends the shadow, never the stream."""
+        if self.backlog is not None and records:
+            self.backlog.append(records)
         if self.shadow is not None:
             try:
-                deque(self.shadow.learn(records, self._commit_shadow), maxlen=0)
+                deque(self.shadow.learn(records, self._commit_before_eviction), maxlen=0)
             except _Stopped:
                 raise
             except Exception as error:
                 self.shadow, self.shadow_error = None, error
 
-    def _commit_shadow(self) -> None:
-        """Before users leave its memory; the live one first, so that after a crash no shadow is ahead of it."""
-        self._uncommitted += 1  # what it learned of this step is in no count yet
+    def _commit_before_eviction(self) -> None:
+        """Commit before the shadow evicts users: the live state first, so that after a crash the shadow is never ahead of it."""
+        self._uncommitted += 1  # the count does not include what the shadow learned in this step
         self.commit()
-        if self._behind_s is not None:
-            raise StoreUnavailable(
-                "users must leave the memory of who is in the shadow, and its store cannot be written"
-            )
+        if self._shadow_failing_since_s is not None:
+            raise StoreUnavailable("the shadow must evict users from memory, but its store cannot be written")
 
-    def _take_along(self) -> None:
-        """Commit who is in the shadow too. What passes is tried again with the next commit; nothing here stops the live one."""
+    def _commit_shadow(self) -> None:
+        """Commit the shadow too. If its store is unavailable, the next commit tries again; nothing here stops the live one."""
         try:
             if self.shadow is not None:
                 self.shadow.commit()
-            self._behind_s = None
+            self._shadow_failing_since_s = None
         except Exception as error:
             now_s = time.monotonic()
-            self._behind_s = now_s if self._behind_s is None else self._behind_s
-            if not isinstance(error, StoreUnavailable) or now_s - self._behind_s > PATIENCE_S:
-                self.shadow, self.shadow_error, self._behind_s = None, error, None
+            self._shadow_failing_since_s = (
+                now_s if self._shadow_failing_since_s is None else self._shadow_failing_since_s
+            )
+            if not isinstance(error, StoreUnavailable) or now_s - self._shadow_failing_since_s > SHADOW_PATIENCE_S:
+                self.shadow, self.shadow_error, self._shadow_failing_since_s = None, error, None
 
-    def between(self, errand: Callable[[], _T]) -> "Future[_T]":
-        """Let the engine's thread run `errand` between two steps, when everything learned is committed. From any thread.
+    def run_between_steps(self, task: Callable[[], _T]) -> "Future[_T]":
+        """Run `task` in the engine's thread between two steps, with everything learned committed. May be called from any thread.
 
-        What it raises goes to who asked; when the engine ends first, the future is cancelled.
+        The future gets its result or its exception; if the engine ends first, the future is cancelled.
         """
         answer: Future[_T] = Future()
-        with self._asking:
+        with self._tasks_lock:
             if self._ended:
                 answer.cancel()
             else:
-                self._errands.append((answer, errand))
+                self._tasks.append((answer, task))
         return answer
 
-    def _run_errand(self) -> None:
+    def _run_task(self) -> None:
         self.commit()
-        answer, errand = self._errands.popleft()
+        answer, task = self._tasks.popleft()
         if answer.set_running_or_notify_cancel():
             try:
-                answer.set_result(errand())
+                answer.set_result(task())
             except BaseException as error:
                 answer.set_exception(error)
 
     def commit(self) -> None:
-        """Commit what was learned; a store that cannot be written now pauses learning, and nothing else."""
+        """Commit everything learned. While the store is unavailable, learning pauses and commit tries again."""
         pause_s = RETRY_S[0]
         while self._uncommitted:
             began = time.monotonic()
@@ -132,12 +132,12 @@ class Engine:
                 pause_s = min(2 * pause_s, RETRY_S[1])
                 continue
             self._uncommitted, self.store_trouble = 0, ""
-            self.watcher.committed(self.memory.ledger.offsets, time.monotonic() - began)
-            self._take_along()
+            self.observer.committed(self.memory.ledger.offsets, time.monotonic() - began)
+            self._commit_shadow()
         self._due = time.monotonic() + self.commit_interval_s
 
     def run(self) -> None:
-        """Until `stop` is set; commits at the end. Raises what cannot be mended by waiting (SourceLost, BadState)."""
+        """Learn until `stop` is set, then commit. Raises errors that waiting cannot solve (SourceLost, BadState)."""
         pause_s = RETRY_S[0]
         try:
             while not self.stop.is_set():
@@ -148,23 +148,23 @@ class Engine:
                     self.source_trouble = str(error)
                     self.stop.wait(pause_s)
                     pause_s = min(2 * pause_s, RETRY_S[1])
-                if self._errands:
-                    self._run_errand()
+                if self._tasks:
+                    self._run_task()
                 elif time.monotonic() >= self._due:
                     self.commit()
             self.commit()
         except _Stopped:
             return
-        except SourceLost:  # what came before is learned, and may not be there to be read again
+        except SourceLost:  # commit what was learned before: it may not be readable again
             with suppress(_Stopped):
                 self.commit()
             raise
         finally:
-            self.refuse()
+            self.reject_tasks()
 
-    def refuse(self) -> None:
-        """Run no errand any more; those that wait are cancelled."""
-        with self._asking:
+    def reject_tasks(self) -> None:
+        """Run no more tasks, and cancel those that wait."""
+        with self._tasks_lock:
             self._ended = True
-        while self._errands:
-            self._errands.popleft()[0].cancel()
+        while self._tasks:
+            self._tasks.popleft()[0].cancel()

@@ -1,8 +1,8 @@
-"""What each user did: the last 512 events, and which of the last 4,096 distinct items were seen, in blocks.
+"""Users' histories: the last 512 events of each user, and the last 4,096 distinct items that the user has seen.
 
-Only a user's newest block of events is in memory; a full one waits to be committed and lies in the store from then on.
-Seen items are wholly in memory while the user is: in pages, so that one event changes one page. The ring of seen items
-is longer than what counts by the largest micro-batch, see `streamer.core.batch.Seen`.
+Events are stored in blocks. Only a user's newest block is in memory; a full block waits for the next commit and is then only
+in the store. All seen items of a cached user are in memory, split into pages, so that one event changes one page. The ring
+of seen items is longer than the window by the largest micro-batch, see `streamer.core.batch.Seen`.
 """
 
 from collections.abc import Iterator
@@ -20,12 +20,12 @@ PAGES = 48  # (4,096 + the largest micro-batch, 2,000) / 128, rounded up
 RING = PAGES * PAGE_ITEMS
 KEPT_EVENTS = 512
 BLOCK_EVENTS = 32
-BLOCKS = KEPT_EVENTS // BLOCK_EVENTS + 1  # the newest one is being filled
+BLOCKS = KEPT_EVENTS // BLOCK_EVENTS + 1  # one more, because the newest is not full
 EVENT = np.dtype(
     [("item", "<i4"), ("kind", "<i4"), ("value", "<f4"), ("sequence", "<i4"), ("time_ms", "<i8"), ("offset", "<i8")]
 )
 EVENT_WORDS = EVENT.itemsize // 8
-_HEAD = np.dtype("<i8")  # events, seen, clicks, time of the last in ms, latest time in ms
+_HEAD = np.dtype("<i8")  # counts of events, seen items and clicks, time of the last event in ms, latest time in ms
 HEAD_COLUMNS = 5
 
 
@@ -33,7 +33,7 @@ HEAD_COLUMNS = 5
 def _remember(
     users: I32, items: I32, clicks: F32, times_ms: I64, packed: I64,
     head: I64, counts: I64, tail: I64, pages: I32, page_of: I32, free: I32, free_count: int,
-    touched: U8, touched_pages: U8, seen_counts: I64, again: Bool, sealed: I64, sealed_user: I32, sealed_block: I32, window: int,
+    touched: U8, touched_pages: U8, seen_counts: I64, repeated: Bool, sealed: I64, sealed_user: I32, sealed_block: I32, window: int,
 ) -> tuple[int, int]:  # fmt: skip
     page_items, ring = pages.shape[1], pages.shape[1] * page_of.shape[1]
     sealed_count = 0
@@ -48,7 +48,7 @@ def _remember(
             page, start = page_of[u, position // page_items], position % page_items
             stop = min(page_items, start + count - c)
             hits = 0
-            for j in range(start, stop):  # no early end: this way the processor compares many at once
+            for j in range(start, stop):  # no early exit, so that the loop is vectorised
                 hits += pages[page, j] == item
             found = hits > 0
             c += stop - start
@@ -63,18 +63,20 @@ def _remember(
             touched_pages[u, n] = 1
             counts[u] = count + 1
         slot = head[u, 0] % tail.shape[1]
-        again[k] = found and times_ms[k] < head[u, 4]
+        repeated[k] = found and times_ms[k] < head[u, 4]
         if found and times_ms[k] == head[u, 4]:
             for j in range(slot):
-                same_value = (tail[u, j, 1] ^ packed[k, 1]) & 0xFFFFFFFF == 0  # the other half is where it came from
-                again[k] |= same_value and tail[u, j, 0] == packed[k, 0] and tail[u, j, 2] == packed[k, 2]
+                same_value = (
+                    tail[u, j, 1] ^ packed[k, 1]
+                ) & 0xFFFFFFFF == 0  # the other half of the word is the sequence
+                repeated[k] |= same_value and tail[u, j, 0] == packed[k, 0] and tail[u, j, 2] == packed[k, 2]
         tail[u, slot, :] = packed[k]
         if slot == tail.shape[1] - 1:
             sealed[sealed_count] = tail[u]
             sealed_user[sealed_count] = u
             sealed_block[sealed_count] = head[u, 0] // tail.shape[1]
             sealed_count += 1
-            tail[u] = 0  # so that what lies behind the newest event never depends on when it was read back
+            tail[u] = 0  # so that unused bytes do not depend on when the block was last loaded
         head[u, 4] = max(head[u, 4], times_ms[k]) if head[u, 0] > 0 else times_ms[k]
         head[u, 0] += 1
         head[u, 1] = counts[u]
@@ -86,7 +88,7 @@ def _remember(
 
 
 class History:
-    """Histories of the users in memory, by user row."""
+    """The histories of cached users, by user row."""
 
     def __init__(self) -> None:
         self.head: I64 = np.zeros((0, HEAD_COLUMNS), dtype=np.int64)
@@ -109,12 +111,12 @@ class History:
         if rows <= old:
             return
         new = max(rows, 2 * old, 64)
-        self.head = _grown(self.head, new, 0)
-        self._counts = _grown(self._counts, new, 0)
-        self._tail = _grown(self._tail, new, 0)
-        self._page_of = _grown(self._page_of, new, -1)
-        self._touched = _grown(self._touched, new, 0)
-        self._touched_pages = _grown(self._touched_pages, new, 0)
+        self.head = _enlarged(self.head, new, 0)
+        self._counts = _enlarged(self._counts, new, 0)
+        self._tail = _enlarged(self._tail, new, 0)
+        self._page_of = _enlarged(self._page_of, new, -1)
+        self._touched = _enlarged(self._touched, new, 0)
+        self._touched_pages = _enlarged(self._touched_pages, new, 0)
 
     @property
     def pages_used(self) -> int:
@@ -126,7 +128,7 @@ class History:
             return
         old = len(self._pages)
         new = max(old + count - self._free_count, 2 * old, 64)
-        self._pages = _grown(self._pages, new, 0)  # each is filled when it is taken
+        self._pages = _enlarged(self._pages, new, 0)  # a page is filled with -1 when it is taken
         free = np.zeros(new, dtype=np.int32)
         free[: self._free_count] = self._free[: self._free_count]
         free[self._free_count : self._free_count + new - old] = np.arange(old, new)
@@ -135,32 +137,33 @@ class History:
     def remember(
         self, users: I32, items: I32, clicks: F32, times_ms: I64, events: Array, ids: list[str]
     ) -> tuple[I64, Bool]:
-        """Append n events; answers how many distinct items each one's user had seen before it, (n,), and which came before, (n,).
+        """Append n events; `events` is (n,) of EVENT, `ids` are the user ids by row.
 
-        `events` is (n,) of EVENT, `ids` the ids by user row. Cost: O(n) and a look through the user's seen items each.
+        Returns for each event how many distinct items the user had seen before it (n,), and whether it seems to be repeated
+        input (n,), see streamer.monitoring.repeated_input. Cost: O(n), and a scan of the user's seen items for each event.
         """
         n = len(users)
         self._reserve_pages(n)
         seen_counts = np.empty(n, dtype=np.int64)
-        again = np.empty(n, dtype=np.bool_)
+        repeated = np.empty(n, dtype=np.bool_)
         sealed = np.empty((n, BLOCK_EVENTS, EVENT_WORDS), dtype=np.int64)
         sealed_user, sealed_block = np.empty(n, dtype=np.int32), np.empty(n, dtype=np.int32)
         packed = np.ascontiguousarray(events).view(np.int64).reshape(n, EVENT_WORDS)
         self._free_count, sealed_count = _remember(
             users, items, clicks, times_ms, packed,
             self.head, self._counts, self._tail, self._pages, self._page_of, self._free, self._free_count,
-            self._touched, self._touched_pages, seen_counts, again, sealed, sealed_user, sealed_block, SEEN_WINDOW,
+            self._touched, self._touched_pages, seen_counts, repeated, sealed, sealed_user, sealed_block, SEEN_WINDOW,
         )  # fmt: skip
         for j in range(sealed_count):
             self._sealed[ids[sealed_user[j]], int(sealed_block[j]) % BLOCKS] = sealed[j].tobytes()
-        return seen_counts, again
+        return seen_counts, repeated
 
     def seen(self) -> Seen:
-        """As the kernels read it."""
+        """The seen items as the kernels read them."""
         return Seen(self._pages, self._page_of, self._counts, SEEN_WINDOW)
 
     def seen_items(self, row: int) -> I32:
-        """Item rows that count as seen, a copy; from any thread, so what is read last is what grows first."""
+        """The item rows that count as seen, a copy. Safe from any thread, because the count, which grows last, is read first."""
         count = int(self._counts[row])
         positions = np.arange(max(0, count - SEEN_WINDOW), count) % RING
         pages = self._page_of[row, positions // PAGE_ITEMS]
@@ -168,7 +171,7 @@ class History:
         return items
 
     def begin(self, rows: I32) -> None:
-        """Rows of users never seen."""
+        """Clear rows for users never seen."""
         self.head[rows] = 0
         self._counts[rows] = 0
         self._tail[rows] = 0
@@ -176,11 +179,11 @@ class History:
         self._touched_pages[rows] = 0
 
     def load(self, row: int, head: bytes, pages: list[bytes], block: bytes | None) -> None:
-        """Put a user back: its head, its pages in order, and its newest block where one is begun."""
+        """Load a user: the head, the pages in order, and the newest block if it has events."""
         self.begin(np.array([row], dtype=np.int32))
         stored = np.frombuffer(head, dtype=_HEAD)
         self.head[row, : len(stored)] = stored
-        if len(stored) < HEAD_COLUMNS:  # of an earlier version: the last was the latest, as far as is known
+        if len(stored) < HEAD_COLUMNS:  # an earlier version had no latest time: take that of the last event
             self.head[row, 4] = stored[3]
         self._counts[row] = self.head[row, 1]
         self._reserve_pages(len(pages))
@@ -193,8 +196,8 @@ class History:
             words = np.frombuffer(block, dtype=np.int64).reshape(-1, EVENT_WORDS)
             self._tail[row, : len(words)] = words
 
-    def forget(self, rows: I32) -> None:
-        """Give the pages of `rows` back; what was not committed of them is gone."""
+    def release(self, rows: I32) -> None:
+        """Free the pages of `rows`; changes that were not committed are lost."""
         pages = self._page_of[rows]
         pages = pages[pages >= 0]
         self._free[self._free_count : self._free_count + len(pages)] = pages
@@ -204,16 +207,16 @@ class History:
         self._touched_pages[rows] = 0
 
     def drop_sealed(self, user_id: str) -> None:
-        """Forget the user's blocks that wait to be committed."""
+        """Drop the user's full blocks that wait to be committed."""
         for key in [key for key in self._sealed if key[0] == user_id]:
             del self._sealed[key]
 
     def dirty(self) -> I32:
-        """User rows with changes."""
+        """User rows with uncommitted changes."""
         return np.flatnonzero(self._touched).astype(np.int32)
 
     def changed(self, ids: list[str]) -> Iterator[Row]:
-        """The rows to commit, one block a user and event run."""
+        """The rows to commit: full blocks, and head, newest block and changed pages of changed users."""
         for (user, block), value in self._sealed.items():
             yield Row("users/history", block_key(user, block), value)
         dirty = self.dirty()
@@ -231,33 +234,33 @@ class History:
             yield Row("users/seen", block_key(ids[row], n), self._pages[page, :filled].tobytes())
 
     def committed(self) -> None:
-        """What `changed` gave is on disk."""
+        """The rows of `changed` are on disk."""
         self._sealed.clear()
         self._touched[:] = 0
         self._touched_pages[:] = 0
 
 
 def block_key(user_id: str, block: int) -> bytes:
-    """Ids hold no control characters, so a NUL ends one."""
+    """The key of a user's block or page. Ids have no control characters, so a NUL ends the id."""
     return user_id.encode() + bytes((0, block))
 
 
 def page_items(value: bytes) -> I32:
-    """A stored page, (PAGE_ITEMS,), -1 where it is not filled yet."""
+    """A stored page as item rows (PAGE_ITEMS,), -1 in unused places."""
     page = np.full(PAGE_ITEMS, -1, dtype=np.int32)
     items = np.frombuffer(value, dtype=np.int32)
     page[: len(items)] = items
     return page
 
 
-def pages_of(seen: int) -> int:
-    """Pages that a user who saw `seen` distinct items has."""
+def page_count(seen: int) -> int:
+    """The number of pages of a user who has seen `seen` distinct items."""
     return min(PAGES, -(-seen // PAGE_ITEMS))
 
 
-def _grown(array: Array, rows: int, fill: int) -> Array:
+def _enlarged(array: Array, rows: int, fill: int) -> Array:
     shape = (rows, *array.shape[1:])
-    # Zeros take no memory until they are written: what is doubled in advance must not break the ceiling.
+    # Zeros use no memory until they are written, so doubling in advance stays within the memory limit.
     grown = np.full(shape, fill, dtype=array.dtype) if fill else np.zeros(shape, dtype=array.dtype)
     grown[: len(array)] = array
     return grown

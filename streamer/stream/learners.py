@@ -1,4 +1,4 @@
-"""The learners in their order, champions and shadows, each learning every batch from tables named after it."""
+"""All running learners, champions and shadows. Each learns every batch, and has its own tables in the store."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -26,17 +26,17 @@ from streamer.stream.catalogue.items import Items
 from streamer.stream.users import table_rows
 
 _STREAM = b"stream"
-_NOTHING: F32 = np.empty((0, 0), dtype=np.float32)
+_NO_SCORES: F32 = np.empty((0, 0), dtype=np.float32)
 
 
 class Learners:
     """All learners; protocols.Persistent for their item and stream tables (user tables belong to the user cache)."""
 
     def __init__(self, learners: Sequence[OnlineLearner], champions: Mapping[Kind, str]) -> None:
-        """`champions` names the one that answers for each kind unless another is promoted: what the settings say, and what
-        composed learners mean by a kind. Raises BadSettings when it learns from the other kind.
+        """`learners` in the order of learning, experts before the learners that combine them.
 
-        Experts stand before the learners that are made of them.
+        `champions` are the learners that the settings name for each kind; they answer unless another one is promoted, and a
+        composed learner that names a kind as its expert means them. Raises BadSettings when one learns from the other kind.
         """
         self.by_name = {learner.name: learner for learner in learners}
         self.champions: dict[Kind, str] = dict(champions)
@@ -44,23 +44,28 @@ class Learners:
         for kind, name in champions.items():
             if self.by_name[name].kind != kind:
                 raise BadSettings(
-                    f"{name!r} learns from {self.by_name[name].kind}, it cannot be the champion for {kind}"
+                    f"{name!r} learns from {self.by_name[name].kind}, so it cannot be the champion for {kind}"
                 )
         self._items: Items | None = None
-        self.experts = {name: self._compose(made) for name, made in self.by_name.items() if isinstance(made, Composed)}
+        self.experts = {
+            name: self._compose(learner) for name, learner in self.by_name.items() if isinstance(learner, Composed)
+        }
 
     def _compose(self, composed: Composed) -> dict[str, str]:
-        """Give it its experts; what it calls them -> their names."""
-        names = {called: _expert(called, self.champions) for called in composed.experts}
-        composed.compose({called: self.by_name[name] for called, name in names.items()})
+        """Give a learner its experts; returns their names by the names that it uses for them."""
+        names = {alias: _expert_name(alias, self.champions) for alias in composed.experts}
+        composed.compose({alias: self.by_name[name] for alias, name in names.items()})
         return names
 
     def champion(self, kind: Kind) -> OnlineLearner:
-        """The one that answers: promoted, or named by the settings."""
+        """The learner that answers for a kind: the promoted one, or that in the settings."""
         return self.by_name[self.promoted.get(kind) or self.champions[kind]]
 
-    def answering(self, *also: str) -> set[str]:
-        """The champions, those named (empty: nobody), and the experts of both: all others are challengers."""
+    def names_in_use(self, *also: str) -> set[str]:
+        """The names of the champions, of the learners `also` (ignored if empty) and of the experts of both.
+
+        All other learners are challengers.
+        """
         found, left = set[str](), [*also, *(self.champion(kind).name for kind in self.champions)]
         while left:
             found.add(name := left.pop())
@@ -68,53 +73,55 @@ class Learners:
         return found
 
     def rater_with_belief(self) -> OnlineLearner:
-        """The champion for ratings; or, where it cannot be told things (Conditioned), the first of its experts that can."""
+        """The champion for ratings, or the first of its experts that is Conditioned if the champion is not."""
         champion = self.champion("ratings")
         named = [self.by_name[name] for name in self.experts.get(champion.name, {}).values()]
-        return next((made for made in (champion, *named) if isinstance(made, Conditioned)), champion)
+        return next((learner for learner in (champion, *named) if isinstance(learner, Conditioned)), champion)
 
     def running(self, name: str) -> OnlineLearner:
-        """The learner of that name; raises StreamerError for one that does not run."""
+        """The learner of this name; raises StreamerError if it does not run."""
         if name not in self.by_name:
             raise StreamerError(
                 f"no learner {name!r} runs here, only {', '.join(self.by_name)}: start with --shadow {name}, and promote "
-                "it when it has learned"
+                "it once it has learned"
             )
         return self.by_name[name]
 
     def promote(self, name: str) -> None:
-        """Let a learner answer for its kind from now on; nothing that is learned changes. Raises StreamerError as `running` does."""
+        """Make a learner the champion of its kind. Nothing learned changes. Raises StreamerError like `running`."""
         kind = self.running(name).kind
         others = {of: promoted for of, promoted in self.promoted.items() if of != kind}
         self.promoted = others if name == self.champions.get(kind) else {**others, kind: name}
 
     def learn(self, batch: Batch) -> Mapping[str, F32]:
-        """What each predicted for each event before learning it, (n,), by name; ratings clipped to the range seen before."""
+        """Learn a batch; returns each learner's predictions (n,) from before each event, ratings clipped to the range seen so far."""
         if not len(batch):
             return {name: np.empty(0, dtype=np.float32) for name in self.by_name}
         return {
-            name: said.predicted.clip(batch.lows, batch.highs) if made.kind == "ratings" else said.predicted
-            for (name, said), made in zip(self.opinions(batch), self.by_name.values(), strict=True)
+            name: opinions.predicted.clip(batch.lows, batch.highs) if learner.kind == "ratings" else opinions.predicted
+            for (name, opinions), learner in zip(self.opinions(batch), self.by_name.values(), strict=True)
         }
 
     def opinions(self, batch: Batch) -> Iterator[tuple[str, Opinion]]:
-        """Each learner learns when its turn comes: its name, and what it said of the batch, not clipped."""
-        asked = {name: made.probes(batch) for name, made in self.by_name.items() if isinstance(made, Composed)}
+        """Let the learners learn one after the other; yields each one's name and its opinion of the batch, not clipped."""
+        asked = {name: learner.probes(batch) for name, learner in self.by_name.items() if isinstance(learner, Composed)}
         probes = self._probes(asked)
-        said: dict[str, Opinion] = {}
-        for name, made in self.by_name.items():
-            if isinstance(made, Probed) and name in probes:
+        opinions: dict[str, Opinion] = {}
+        for name, learner in self.by_name.items():
+            if isinstance(learner, Probed) and name in probes:
                 wanted = list(probes[name].values())
-                said[name] = made.learn_probed(batch, wanted[0] if len(wanted) == 1 else np.hstack(wanted))
-            elif isinstance(made, Composed):
-                predicted = made.learn(replace(batch, probes=asked[name], opinions=self._heard(name, probes, said)))
-                said[name] = Opinion(predicted, _NOTHING)
+                opinions[name] = learner.learn_probed(batch, wanted[0] if len(wanted) == 1 else np.hstack(wanted))
+            elif isinstance(learner, Composed):
+                predicted = learner.learn(
+                    replace(batch, probes=asked[name], opinions=self._opinions_of_experts(name, probes, opinions))
+                )
+                opinions[name] = Opinion(predicted, _NO_SCORES)
             else:
-                said[name] = Opinion(made.learn(batch), _NOTHING)
-            yield name, said[name]
+                opinions[name] = Opinion(learner.learn(batch), _NO_SCORES)
+            yield name, opinions[name]
 
     def _probes(self, asked: Mapping[str, I32]) -> dict[str, dict[str, I32]]:
-        """By expert, then by who asks it: item rows (n, m)."""
+        """Item rows (n, m) to probe: by expert, then by the learner that asks."""
         probes: dict[str, dict[str, I32]] = {}
         for name, rows in asked.items():
             if rows.shape[1]:
@@ -122,21 +129,23 @@ class Learners:
                     probes.setdefault(expert, {})[name] = rows
         return probes
 
-    def _heard(self, name: str, probes: dict[str, dict[str, I32]], said: Mapping[str, Opinion]) -> dict[str, Opinion]:
-        """What the experts of `name` said, with the scores that it asked for."""
-        heard = {}
-        for called, expert in self.experts[name].items():
-            start, own = 0, said[expert].scores
+    def _opinions_of_experts(
+        self, name: str, probes: dict[str, dict[str, I32]], opinions: Mapping[str, Opinion]
+    ) -> dict[str, Opinion]:
+        """The opinions of the experts of `name`, with only the scores that it asked for."""
+        found = {}
+        for alias, expert in self.experts[name].items():
+            start, own = 0, opinions[expert].scores
             for asker, asked in probes.get(expert, {}).items():
                 if asker == name and own.shape[1]:
                     own = own[:, start : start + asked.shape[1]]
                     break
                 start += asked.shape[1]
-            heard[called] = Opinion(said[expert].predicted, own)
-        return heard
+            found[alias] = Opinion(opinions[expert].predicted, own)
+        return found
 
     def user_tables(self) -> dict[str, tuple[str, Table]]:
-        """Learner name -> (its name in the store, its user table)."""
+        """Learner name -> (the name of its user table in the store, the table)."""
         return {learner: (stored, table) for learner, stored, table in self._tables("user")}
 
     def item_tables(self) -> list[Table]:
@@ -150,14 +159,14 @@ class Learners:
                     yield name, f"{LEARNED}/{name}/{table_name}", table
 
     def attach(self, items: Items) -> None:
-        """Name the items whose rows the item tables hold."""
+        """Connect the learners with the catalogue whose item rows their tables use."""
         self._items = items
         for learner in self.by_name.values():
             if isinstance(learner, Categorised):
                 learner.attach(items.categories.words, items.categories.category_sets)
 
     def restore(self, store: StateStore) -> None:
-        """See protocols.Persistent; after the items, before the users."""
+        """See protocols.Persistent. Must follow the items and precede the users."""
         assert self._items is not None
         row_of = self._items.row_of
         for _, stored, table in self._tables("item"):
@@ -174,7 +183,7 @@ class Learners:
                 if len(row_value) != table.row_bytes:
                     raise BadState(
                         f"the row of {stored} has {len(row_value)} bytes, this streamer writes {table.row_bytes}: use the "
-                        "streamer that made the state, or move `state`, `generations` and `generation` away to learn again from the log"
+                        "version that made the state, or move `state`, `generations` and `generation` away to learn again from the log"
                     )
                 table.load(0, row_value)
         for learner in self.by_name.values():
@@ -200,23 +209,23 @@ class Learners:
 
 
 def assemble(names: Sequence[str], champions: Mapping[Kind, str], make: Callable[[str], OnlineLearner]) -> Learners:
-    """The learners `names`, made by `make` in this order, each after the experts that it is made of."""
-    made: dict[str, OnlineLearner] = {}
+    """The learners `names` and their experts, made by `make` in this order, but experts before the learner that combines them."""
+    learners: dict[str, OnlineLearner] = {}
 
     def add(name: str) -> None:
-        if name in made:
+        if name in learners:
             return
         one = make(name)
         if isinstance(one, Composed):
             for expert in one.experts:
-                add(_expert(expert, champions))
-        made[name] = one
+                add(_expert_name(expert, champions))
+        learners[name] = one
 
     for name in names:
         add(name)
-    return Learners(list(made.values()), champions)
+    return Learners(list(learners.values()), champions)
 
 
-def _expert(called: str, champions: Mapping[Kind, str]) -> str:
-    """The name of the learner that an expert is called by: its own, or that of a kind for its champion."""
-    return next((name for kind, name in champions.items() if kind == called), called)
+def _expert_name(alias: str, champions: Mapping[Kind, str]) -> str:
+    """The name of an expert; the name of a kind stands for its champion."""
+    return next((name for kind, name in champions.items() if kind == alias), alias)

@@ -1,9 +1,9 @@
-"""The ledger: which offsets are applied, and in what order.
+"""The ledger: which offsets were applied, and in what order.
 
-The offsets say where to go on. The apply journal says in which order runs of offsets were applied, because the order
-between partitions is not the same twice: replaying it rebuilds the state byte for byte. A run is about 20 bytes; adjacent
-runs of one sequence are joined. Notes stand between the runs: where the tables of a generation took the place of those
-learned until then (at its cut), and where it began to answer.
+The offsets say where to continue. The apply journal records the order in which runs of offsets were applied, because the
+order between partitions differs each time they are read: replaying the journal rebuilds the state byte for byte. A run is
+about 20 bytes; adjacent runs of one sequence are joined. Notes between the runs say where the tables of a retrained
+generation replaced those learned before (at its cut), and where it went live.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,13 +16,13 @@ from streamer.core.events import LOG, Offsets, Record, TopicPartition, sequence_
 from streamer.core.protocols import Row, Source, StateStore
 from streamer.storage.generations import FIRST
 
-GRAFT, SWAP = "generation", "swap"  # topics of notes; the partition is the generation's number
-_NO_SEQUENCE = -1  # their `first`
-_LOOK_RUNS = 256  # read at a time, from the newest backwards
+TABLES_REPLACED, WENT_LIVE = "generation", "swap"  # topics of notes; the partition is the generation's number
+_NO_SEQUENCE = -1  # `first` and `next` of a note
+_RUNS_AT_A_TIME = 256  # runs read at a time, from the newest backwards
 
 
 class Run(msgspec.Struct, array_like=True):
-    """Offsets first to next - 1 of one sequence, applied in a row; offsets that are not there were never records.
+    """Offsets first to next - 1 of one sequence, applied one after the other; some of them may never have been records.
 
     A note is a run without records, see `note`.
     """
@@ -34,13 +34,13 @@ class Run(msgspec.Struct, array_like=True):
 
 
 def note(what: str, generation: str) -> Run:
-    """That a generation's tables were put in here (GRAFT), or that it answers from here on (SWAP)."""
+    """A note that a generation's tables were put in here (TABLES_REPLACED), or that it went live here (WENT_LIVE)."""
     return Run(what, int(generation[1:]), _NO_SEQUENCE, _NO_SEQUENCE)
 
 
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(Run)
-_NEWEST = b""  # the key under which the newest run's key stands, so that a start need not read all of a long journal
+_NEWEST_KEY = b""  # has the newest run's key as its value, so that a start need not scan a long journal
 
 
 class Ledger:
@@ -50,10 +50,10 @@ class Ledger:
         self.offsets: dict[TopicPartition, int] = {}
         self._last: Run | None = None  # the newest run, which may still grow
         self._number = -1  # its number
-        self._open: list[tuple[int, Run]] = []  # runs not committed as they are now
+        self._changed_runs: list[tuple[int, Run]] = []  # runs that are new or longer than committed
 
     def advance(self, records: Sequence[Record]) -> None:
-        """Say that `records` are applied, in this order. Cost: O(runs) and a look at each record."""
+        """Note that `records` were applied, in this order. Cost: O(runs), and a look at each record."""
         if records and records[0].partition < 0:  # the embedded log: one sequence
             self._apply(LOG, records[0].offset, records[-1].offset + 1)
             return
@@ -62,30 +62,30 @@ class Ledger:
             self._apply(at, run[0].offset, run[-1].offset + 1)
 
     def _apply(self, at: TopicPartition, first: int, next_offset: int) -> None:
-        self.offsets = {**self.offsets, at: next_offset}  # a new one, because others read it
+        self.offsets = {**self.offsets, at: next_offset}  # a new dict, because other threads read it
         last = self._last
         if last is not None and (last.topic, last.partition) == at and last.first != _NO_SEQUENCE:
             last.next = next_offset
-            self._keep(last)
+            self._mark_changed(last)
         else:
             self._add(Run(*at, first, next_offset))
 
-    def write(self, noted: Run) -> None:
-        """Put a note between what was applied so far and what comes."""
-        self._add(noted)
+    def add_note(self, note: Run) -> None:
+        """Add a note to the journal after everything applied so far."""
+        self._add(note)
 
     def _add(self, run: Run) -> None:
         self._last = run
         self._number += 1
-        self._keep(run)
+        self._mark_changed(run)
 
-    def _keep(self, last: Run) -> None:
-        if not self._open or self._open[-1][0] != self._number:
-            self._open.append((self._number, last))
+    def _mark_changed(self, last: Run) -> None:
+        if not self._changed_runs or self._changed_runs[-1][0] != self._number:
+            self._changed_runs.append((self._number, last))
 
     def restore(self, store: StateStore) -> None:
-        """See protocols.Persistent; offsets come from the store itself (`start`)."""
-        (newest,) = store.read("journal", [_NEWEST])
+        """See protocols.Persistent; the offsets are set by `start`."""
+        (newest,) = store.read("journal", [_NEWEST_KEY])
         if newest is None:
             return
         (run,) = store.read("journal", [newest])
@@ -94,30 +94,30 @@ class Ledger:
         self._number, self._last = int.from_bytes(newest, "big"), _DECODER.decode(run)
 
     def start(self, offsets: Offsets) -> None:
-        """Go on from committed offsets."""
+        """Continue from committed offsets."""
         self.offsets = dict(offsets)
 
     def changed(self) -> Sequence[Row]:
         """See protocols.Persistent."""
-        rows = [Row("journal", number.to_bytes(8, "big"), _ENCODER.encode(run)) for number, run in self._open]
-        return [*rows, Row("journal", _NEWEST, rows[-1].key)] if rows else []
+        rows = [Row("journal", number.to_bytes(8, "big"), _ENCODER.encode(run)) for number, run in self._changed_runs]
+        return [*rows, Row("journal", _NEWEST_KEY, rows[-1].key)] if rows else []
 
     def committed(self) -> None:
         """See protocols.Persistent."""
-        self._open.clear()
+        self._changed_runs.clear()
 
 
 def journal(store: StateStore) -> list[Run]:
-    """All runs in the order in which they were applied."""
-    return [_DECODER.decode(value) for key, value in store.scan("journal") if key != _NEWEST]
+    """All runs and notes in the order in which they were applied."""
+    return [_DECODER.decode(value) for key, value in store.scan("journal") if key != _NEWEST_KEY]
 
 
-def newest(store: StateStore, offsets: Offsets) -> list[Run]:
-    """The end of a journal, with all that `offsets`, which were come to in its order, do not cover. Cost: that end's."""
-    (last,) = store.read("journal", [_NEWEST])
+def newest_runs(store: StateStore, offsets: Offsets) -> list[Run]:
+    """The end of a journal, with all runs that `offsets`, reached in its order, do not cover. Cost: reading that end."""
+    (last,) = store.read("journal", [_NEWEST_KEY])
     number, found = int.from_bytes(last, "big") if last else -1, list[Run]()
     while number >= 0:
-        keys = [key.to_bytes(8, "big") for key in range(number, max(-1, number - _LOOK_RUNS), -1)]
+        keys = [key.to_bytes(8, "big") for key in range(number, max(-1, number - _RUNS_AT_A_TIME), -1)]
         for value in store.read("journal", keys):
             run = _DECODER.decode(value) if value is not None else None
             if run is None or (
@@ -125,23 +125,23 @@ def newest(store: StateStore, offsets: Offsets) -> list[Run]:
             ):
                 return found[::-1]
             found.append(run)
-        number -= _LOOK_RUNS
+        number -= _RUNS_AT_A_TIME
     return found[::-1]
 
 
 def lineage(runs: Iterable[Run]) -> list[tuple[str, list[Run]]]:
-    """A journal cut where tables were put in: the generation whose tables they are ("g0" at the beginning), and what was learned then."""
+    """A journal split where tables were replaced: each generation ("g0" first), and the runs learned on its tables."""
     found: list[tuple[str, list[Run]]] = [(FIRST, [])]
     for run in runs:
-        if run.topic == GRAFT and run.first == _NO_SEQUENCE:
+        if run.topic == TABLES_REPLACED and run.first == _NO_SEQUENCE:
             found.append((f"g{run.partition}", []))
         elif run.first != _NO_SEQUENCE:
             found[-1][1].append(run)
     return found
 
 
-def beyond(runs: Iterable[Run], offsets: Offsets) -> list[Run]:
-    """What of a journal is not covered by `offsets`, which were come to in its order; without notes."""
+def runs_after(runs: Iterable[Run], offsets: Offsets) -> list[Run]:
+    """The runs, or parts of them, that `offsets`, reached in the journal's order, do not cover; without notes."""
     left = []
     for run in runs:
         first = max(run.first, offsets.get(TopicPartition(run.topic, run.partition), 0))
@@ -151,9 +151,9 @@ def beyond(runs: Iterable[Run], offsets: Offsets) -> list[Run]:
 
 
 class JournalSource:
-    """protocols.Source that hands out another source's records in the order of a journal, to rebuild a state from it.
+    """protocols.Source that returns another source's records in the order of a journal, to rebuild a state from it.
 
-    Notes are not for it: see `lineage`.
+    `runs` must not have notes: see `lineage`.
     """
 
     def __init__(self, source: Source, runs: Iterable[Run]) -> None:
@@ -163,15 +163,15 @@ class JournalSource:
         self._held: dict[TopicPartition, list[Record]] = {}
 
     def seek(self, offsets: Offsets) -> None:
-        """Where the runs begin: nothing before `offsets` may be in them."""
+        """Begin at `offsets`; the runs may have nothing before them."""
         self._source.seek(offsets)
 
-    def follow(self, runs: Iterable[Run]) -> None:
-        """Hand these out after those before."""
+    def append_runs(self, runs: Iterable[Run]) -> None:
+        """Add runs to follow those given before."""
         self._runs = chain(self._runs, runs)
 
     def poll(self, max_records: int, timeout_s: float) -> Sequence[Record]:
-        """See protocols.Source; empty for good when the journal is at its end."""
+        """See protocols.Source; always empty once the journal is at its end."""
         if self._run is None:
             self._run = next(self._runs, None)
         if self._run is None:
@@ -193,7 +193,7 @@ class JournalSource:
 
     @property
     def finished(self) -> bool:
-        """Whether every run was handed out."""
+        """Whether all runs were returned."""
         if self._run is None:
             self._run = next(self._runs, None)
         return self._run is None

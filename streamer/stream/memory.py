@@ -1,4 +1,4 @@
-"""Everything that learning keeps in memory, in front of the store: built from settings, restored, committed as one."""
+"""Everything that learning keeps in memory: built from the settings, restored from a store, and committed together."""
 
 import logging
 import threading
@@ -26,16 +26,16 @@ LOG = logging.getLogger("streamer.memory")
 
 
 class Memory:
-    """The parts, wired to one another."""
+    """The state of one generation in memory, and the parts that work on it."""
 
     def __init__(self, learners: Learners, settings: Settings, store: RocksStore) -> None:
-        """Take up what `store` holds; raises BadState when it was made with other settings, or cannot be read."""
+        """Restore everything from `store`; raises BadState when it was made with other settings or cannot be read."""
         learning, state = settings.learning, settings.state
-        change = store.open_as(meaning(learners, settings), learners.champions)
+        change = store.open_as(state_settings(learners, settings), learners.champions)
         for name in change.removed:
-            LOG.warning("%s is named no more: what it had learned is deleted", name)
+            LOG.warning("%s is no longer in the settings: what it had learned is deleted", name)
         for name in change.added:
-            LOG.warning("%s begins now: it has learned nothing of what came before", name)
+            LOG.warning("%s begins now: it has learned nothing from earlier events", name)
         for name in store.promoted().values():
             learners.promote(name)
         self.store, self.learners = store, learners
@@ -70,35 +70,35 @@ class Memory:
         )
 
     def promote(self, name: str) -> None:
-        """Let a running learner answer for its kind: from now on, and on the disk when it returns. From any thread.
+        """Make a running learner the champion of its kind, durably when it returns. May be called from any thread.
 
-        Raises StreamerError for one that does not run, and StoreUnavailable, after which nothing has changed.
+        Raises StreamerError for a learner that does not run, and StoreUnavailable, after which nothing has changed.
         """
         kind = self.learners.running(name).kind
-        with self._promoting:  # two at once: who is remembered is who answers
+        with self._promoting:  # of two promotions at once, the same one must win in the store and in memory
             self.store.promote(kind, None if name == self.learners.champions.get(kind) else name)
             self.learners.promote(name)
 
     def learn(self, records: Sequence[Record], commit: Callable[[], None]) -> Iterator[Sequence[Record]]:
-        """Learn from records; answers the part of them that is learned, each time that it is one more.
+        """Learn from records in parts, and yield each part once it is learned.
 
-        `commit` is called before users with uncommitted rows leave the memory.
+        `commit` is called before users with uncommitted rows are evicted.
         """
-        for part, batch in self.encoder.encode(records, commit):  # one, but for catalogue changes
+        for part, batch in self.encoder.encode(records, commit):  # usually one part, more at catalogue changes
             predictions = self.learners.learn(batch)  # one kernel call a learner: for each event predict, then move
             self.monitor.observe(batch, predictions)
             self.ledger.advance(part)  # next offsets, to be committed with the rows
             yield part
 
     def commit(self) -> None:
-        """All changes and the next offsets in one write batch; raises StoreUnavailable, and then nothing is lost."""
+        """Commit all changes and the next offsets in one write batch. Raises StoreUnavailable, after which it can be repeated."""
         parts = self._parts()
         self.store.commit((row for part in parts for row in part.changed()), self.ledger.offsets)
         for part in parts:
             part.committed()
 
     def become(self, generation: str) -> None:
-        """Commit, as the state of another generation from now on; raises StoreUnavailable."""
+        """Commit, and make this the state of another generation; raises StoreUnavailable."""
         parts = self._parts()
         rows = [row for part in parts for row in part.changed()]
         self.store.commit([*rows, self.store.become(generation)], self.ledger.offsets)
@@ -106,8 +106,8 @@ class Memory:
             part.committed()
 
 
-def meaning(learners: Learners, settings: Settings) -> Mapping[str, object]:
-    """The settings that change what the state means."""
+def state_settings(learners: Learners, settings: Settings) -> Mapping[str, object]:
+    """The settings on which the state depends: they are recorded with it, and a state is not opened with others."""
     learning = settings.learning
     return {
         "source": "kafka" if settings.kafka.kafka else "embedded log",
@@ -121,5 +121,5 @@ def meaning(learners: Learners, settings: Settings) -> Mapping[str, object]:
         "event_max_bytes": learning.event_max_bytes,
         "dedupe_events": settings.state.dedupe_events,
         "learners": {name: msgspec.to_builtins(learner.parameters) for name, learner in learners.by_name.items()},
-        "experts": learners.experts,  # what they learn hangs on who they are
+        "experts": learners.experts,  # composed learners depend on which learners their experts are
     }

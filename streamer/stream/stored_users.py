@@ -1,4 +1,4 @@
-"""Users as the store has them, by id: a row of each learner's table, a head, pages of seen items, and blocks of events."""
+"""Users in the store, by id: a row of each learner's table, a head, pages of seen items, and blocks of events."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
@@ -19,26 +19,26 @@ from streamer.stream.history import (
     SEEN_WINDOW,
     History,
     block_key,
+    page_count,
     page_items,
-    pages_of,
 )
 
-Said: TypeAlias = tuple[dict[int, float], tuple[int, ...]]  # as Profiles.read gives it
+ProfileValues: TypeAlias = tuple[dict[int, float], tuple[int, ...]]  # the result of Profiles.read
 
 
 class StoredUsers:
-    """Reads users, and says which rows are theirs; writes nothing."""
+    """Reads users from the store, and names their rows; writes nothing."""
 
     def __init__(self, tables: Mapping[str, tuple[str, Table]], store: StateStore, seed: int) -> None:
-        """`tables`: learner name -> (store table, its user table)."""
+        """`tables`: learner name -> (the name of its user table in the store, the table)."""
         self._tables, self.store, self._seed = tables, store, seed
 
     def heads(self, user_ids: Sequence[str]) -> Sequence[bytes | None]:
-        """What says of each user how many events there are, and how many items seen; None for one who is not stored."""
+        """Each user's head, with the counts of events, seen items and clicks; None for a user who is not stored."""
         return self.store.read("users/head", [user_id.encode() for user_id in user_ids])
 
     def load(self, row: int, user_id: str, head: bytes, history: History) -> None:
-        """Put a user back into `row` of the tables and of `history`, whose head there was `head`; raises BadState."""
+        """Load a user with this head into `row` of the tables and of `history`; raises BadState."""
         events, seen = np.frombuffer(head, dtype=np.int64)[:2].tolist()
         key = id_key(self._seed, "user", user_id)
         for name, table in self._tables.values():
@@ -54,44 +54,46 @@ class StoredUsers:
         block = None
         if events % BLOCK_EVENTS:
             (block,) = self.store.read("users/history", [block_key(user_id, (events // BLOCK_EVENTS) % BLOCKS)])
-        if len(pages) < pages_of(seen) or (block is None and events % BLOCK_EVENTS):
-            raise BadState(f"the history of user {user_id!r} is not all in the state: restore a backup")
+        if len(pages) < page_count(seen) or (block is None and events % BLOCK_EVENTS):
+            raise BadState(f"the history of user {user_id!r} is incomplete in the state: restore a backup")
         history.load(row, head, pages, block)
 
     def _pages(self, user_id: str, seen: int) -> list[bytes]:
-        """Those that are there: all, unless the user was forgotten while we read."""
-        values = self.store.read("users/seen", [block_key(user_id, n) for n in range(pages_of(seen))])
+        """The user's stored pages; some are missing if the user is forgotten while they are read."""
+        values = self.store.read("users/seen", [block_key(user_id, n) for n in range(page_count(seen))])
         return [value for value in values if value is not None]
 
-    def view(self, user_id: str, said: Callable[[], Said], now_ms: int | None, *, forgotten: bool) -> UserView:
-        """One user for a query, or as an unknown one would begin; `said` reads what the profile says."""
-        rows, key, stated = {}, id_key(self._seed, "user", user_id), said()
+    def view(
+        self, user_id: str, read_profile: Callable[[], ProfileValues], now_ms: int | None, *, forgotten: bool
+    ) -> UserView:
+        """One user for a query, with initial values if the user is unknown; `read_profile` reads the user's profile."""
+        rows, key, profile = {}, id_key(self._seed, "user", user_id), read_profile()
         (value,) = [None] if forgotten else self.heads([user_id])
         for name, (stored, table) in self._tables.items():
             (found,) = [None] if value is None else self.store.read(stored, [user_id.encode()])
             rows[name] = table.initial(key) if found is None else table.parse(found)
         if value is None:
-            return UserView(user_id, False, rows, np.empty(0, dtype=np.int32), False, now_ms, *stated)
+            return UserView(user_id, False, rows, np.empty(0, dtype=np.int32), False, now_ms, *profile)
         head = np.frombuffer(value, dtype=np.int64)
         count = int(head[1])
         pages = self._pages(user_id, count)
-        if len(pages) < pages_of(count):
-            return self.view(user_id, said, now_ms, forgotten=True)
+        if len(pages) < page_count(count):
+            return self.view(user_id, read_profile, now_ms, forgotten=True)
         items = np.concatenate([page_items(page) for page in pages])
         positions = np.arange(max(0, count - SEEN_WINDOW), count) % RING
         seen: I32 = items[positions]
-        seen = seen[seen >= 0]  # shorter than the head says when the user was forgotten, and came back, while we read
-        return UserView(user_id, True, rows, seen, bool(head[2]), now_ms, *stated)
+        seen = seen[seen >= 0]  # fewer than in the head if the user was forgotten and came back meanwhile
+        return UserView(user_id, True, rows, seen, bool(head[2]), now_ms, *profile)
 
-    def gone(self, user_id: str) -> list[Row]:
-        """The rows that delete all that a state has under the user's name."""
+    def deletions(self, user_id: str) -> list[Row]:
+        """The rows that delete everything stored under the user's id."""
         key = user_id.encode()
-        gone = [Row("users/profile", key, None), Row("users/head", key, None)]
-        gone.extend(Row(name, key, None) for name, _ in self._tables.values())
-        gone.extend(Row("users/history", block_key(user_id, n), None) for n in range(BLOCKS))
-        gone.extend(Row("users/seen", block_key(user_id, n), None) for n in range(PAGES))
-        return gone
+        deletions = [Row("users/profile", key, None), Row("users/head", key, None)]
+        deletions.extend(Row(name, key, None) for name, _ in self._tables.values())
+        deletions.extend(Row("users/history", block_key(user_id, n), None) for n in range(BLOCKS))
+        deletions.extend(Row("users/seen", block_key(user_id, n), None) for n in range(PAGES))
+        return deletions
 
     def events(self) -> int:
-        """Events learned of all users who are not forgotten, as committed. Cost: a scan of all users."""
+        """The number of events learned from all users who are not forgotten, as committed. Cost: a scan of all users."""
         return sum(int.from_bytes(head[:8], "little") for _, head in self.store.scan("users/head"))

@@ -1,8 +1,8 @@
-"""The user cache: the users of the moment in memory, all others in the store, exactly as they were.
+"""The user cache: recently active users in memory, all others in the store; loading a user restores it exactly.
 
-A user's row is lent: it is recycled when the user is evicted, so no row number outlives a batch. Users are evicted by
-least recent use, in bulk, after a commit; a batch pins its own. A user whose rows were never touched is not stored:
-its first values are a function of (seed, side, id) and come back from that.
+A row is reused when its user is evicted, so a row number is valid for one batch only. The least recently used users are
+evicted, many at a time, after a commit; users of the present batch are never evicted. A user whose rows were never touched is
+not stored: the initial values are a function of (seed, side, id).
 """
 
 import threading
@@ -23,16 +23,16 @@ from streamer.stream.history import (
 from streamer.stream.profiles import Profiles
 from streamer.stream.stored_users import StoredUsers
 
-EVICTED_SHARE = 8  # of the cache at a time: finding the least recently used costs a look at all
-ROW_OVERHEAD_BYTES = 300  # ids, look-ups and the bookkeeping of a row in Python
+EVICTED_FRACTION = 8  # 1/8 of the cache is evicted at a time, because finding the least recently used scans all users
+ROW_OVERHEAD_BYTES = 300  # Python objects for each user: the id, and entries of dicts and lists
 _ENCODER = msgspec.json.Encoder(order="deterministic")
 _PROFILE = msgspec.json.Decoder(UserUpdate)
 
 
 class Users:
-    """Users by row, within `cache_bytes`; protocols.Persistent.
+    """Users by row, within `cache_bytes` of memory; protocols.Persistent.
 
-    The engine's thread calls `rows`, `forget`, `changed`; queries call `view` from others.
+    Only the engine's thread changes them; queries call `view` from other threads.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Users:
         cache_bytes: int,
         profiles: Profiles,
     ) -> None:
-        """`tables`: learner name -> (store table, its user table)."""
+        """`tables`: learner name -> (the name of its user table in the store, the table)."""
         self._tables, self._seed, self.profiles = tables, seed, profiles
         self.stored = StoredUsers(tables, store, seed)
         self.history = History()
@@ -52,24 +52,24 @@ class Users:
         self.ids: list[str] = []
         self.row_of: dict[str, int] = {}
         self._free: list[int] = []
-        self._used: I64 = np.zeros(0, dtype=np.int64)  # the batch that used the row last; -1: free
+        self._used: I64 = np.zeros(0, dtype=np.int64)  # the number of the last batch that used the row; -1: free
         self._batch = 0
         self._removed: dict[str, list[Row]] = {}
-        self._profiles: dict[str, bytes | None] = {}
-        self._profiled = False  # whether anybody ever had a profile: else there is nothing to look for
-        self._moving = threading.Lock()  # held while rows change hands
-        self.count = 0  # users ever seen, without the forgotten
-        self._counted = 0
+        self._changed_profiles: dict[str, bytes | None] = {}
+        self._any_profile = False  # whether any user ever had a profile; if not, none is looked up
+        self._rows_lock = threading.Lock()  # held while rows are given to users or taken from them
+        self.count = 0  # users ever seen, without forgotten ones
+        self._committed_count = 0
         self.evictions = 0
 
     @property
     def capacity(self) -> int:
-        """Users that fit, and so the most that one batch may have; at least 1."""
+        """How many users fit in memory, and so the most that one batch may have; at least 1."""
         return max(1, int((self._cache_bytes - self._pooled_bytes) // self._row_bytes))
 
     @property
     def _pooled_bytes(self) -> int:
-        """Of what some users have more of than others."""
+        """The size of seen items and profiles, of which some users have more than others."""
         return self.history.pages_used * History.page_bytes + self.profiles.used_bytes
 
     @property
@@ -78,15 +78,15 @@ class Users:
         return len(self.row_of)
 
     def sample(self, most: int) -> I32:
-        """Rows of users in memory, at most `most`, evenly spaced; from any thread. Cost: O(most)."""
-        used = self._used  # as long as the tables at most: rows are begun before they are used
+        """At most `most` rows of cached users, evenly spaced. May be called from any thread. Cost: O(most)."""
+        used = self._used  # never longer than the tables, as rows are begun before they are used
         rows = evenly_spaced(min(len(self.ids), len(used)), most)
         return rows[used[rows] >= 0]
 
     def rows(self, user_ids: Sequence[str], commit: Callable[[], None]) -> I32:
-        """Rows (n,) of users, pinned until the next call; `commit` is called before anything uncommitted is evicted.
+        """Rows (n,) of users, not evicted until the next call; `commit` is called before anything uncommitted is evicted.
 
-        At most `capacity` distinct users. Cost: a look-up an event; about 10 us a user that is not in memory.
+        At most `capacity` distinct users. Cost: a dict look-up for each event; about 10 us for a user who is not cached.
         """
         self._batch += 1
         row_of = self.row_of
@@ -99,7 +99,7 @@ class Users:
             rows = np.array([row_of[user] for user in user_ids], dtype=np.int32)
         self._used[rows] = self._batch
         excess = len(row_of) - self.capacity
-        if excess > 0 and len(row_of) > len(np.unique(rows)):  # pages of seen items grow without anybody new
+        if excess > 0 and len(row_of) > len(np.unique(rows)):  # pages of seen items grow even without new users
             commit()
             self._evict(excess)
         return rows
@@ -119,16 +119,16 @@ class Users:
             else:
                 self.stored.load(row, user_id, head, self.history)
         self._begin(np.array([row for row, _ in new], dtype=np.int32), [user_id for _, user_id in new])
-        with self._moving:  # from here on a query may read the rows
+        with self._rows_lock:  # after this, queries may read the rows
             for row, user_id in zip(rows, user_ids, strict=True):
                 self.ids[row] = user_id
                 self.row_of[user_id] = row
-                if self._profiled:
+                if self._any_profile:
                     self.profiles.put(row, self.profile(user_id))
         self._used[rows] = self._batch
 
     def _grow(self, rows: int) -> None:
-        """So many more free rows, none for less than one; those begun first are given first."""
+        """Make `rows` more free rows, to be used in ascending order; nothing for `rows` below 1."""
         if rows <= 0:
             return
         first, count = len(self.ids), len(self.ids) + rows
@@ -140,7 +140,7 @@ class Users:
         self.history.reserve(count)
         for _, table in self._tables.values():
             table.reserve(count)
-        self._free[:0] = range(count - 1, first - 1, -1)  # behind those that were free: they are taken from the end
+        self._free[:0] = range(count - 1, first - 1, -1)  # rows are taken from the end, the new ones last
 
     def _begin(self, rows: I32, user_ids: Sequence[str]) -> None:
         keys = [id_key(self._seed, "user", user_id) for user_id in user_ids]
@@ -149,17 +149,17 @@ class Users:
             table.begin(rows, keys)
 
     def _evict(self, at_least: int) -> None:
-        free_to_go = np.flatnonzero((self._used >= 0) & (self._used < self._batch))
-        n = min(len(free_to_go), max(at_least, len(self.row_of) // EVICTED_SHARE))
+        evictable = np.flatnonzero((self._used >= 0) & (self._used < self._batch))
+        n = min(len(evictable), max(at_least, len(self.row_of) // EVICTED_FRACTION))
         if n == 0:
             return
-        oldest = free_to_go[np.argpartition(self._used[free_to_go], n - 1)[:n]].astype(np.int32)
-        with self._moving:
+        oldest = evictable[np.argpartition(self._used[evictable], n - 1)[:n]].astype(np.int32)
+        with self._rows_lock:
             self._release(oldest)
         self.evictions += n
 
     def _release(self, rows: I32) -> None:
-        self.history.forget(rows)
+        self.history.release(rows)
         self.profiles.clear(rows.tolist())
         for _, table in self._tables.values():
             table.clean(rows)
@@ -169,48 +169,51 @@ class Users:
             self._free.append(row)
 
     def remember(self, rows: I32, items: I32, clicks: Array, times_ms: I64, events: Array) -> tuple[I64, Bool]:
-        """Append to the users' histories; see History.remember."""
+        """Append events to the users' histories; see History.remember."""
         self.count += len(np.unique(rows[self.history.head[rows, 0] == 0]))
         return self.history.remember(rows, items, clicks, times_ms, events, self.ids)
 
     def put(self, user: UserUpdate) -> None:
-        """A profile, replacing what was; later events are predicted and learned with it."""
-        self._profiles[user.user_id] = _ENCODER.encode(user)
-        self._profiled = True
-        self.profiles.enrol(user)
+        """Replace the user's profile; later events are predicted and learned with it."""
+        self._changed_profiles[user.user_id] = _ENCODER.encode(user)
+        self._any_profile = True
+        self.profiles.add_groups(user)
         if user.user_id in self.row_of:
-            with self._moving:
+            with self._rows_lock:
                 self.profiles.put(self.row_of[user.user_id], user)
 
-    def catch_up(self) -> None:
-        """See Profiles."""
-        with self._moving:
-            self.profiles.catch_up()
+    def resolve_waiting(self) -> None:
+        """See Profiles.resolve_waiting."""
+        with self._rows_lock:
+            self.profiles.resolve_waiting()
 
     def profile(self, user_id: str) -> UserUpdate | None:
-        """What is known of the user beside events."""
-        value = self._profiles.get(user_id)
-        if value is None and self._profiled and user_id not in self._profiles:
+        """The user's profile, None if there is none."""
+        value = self._changed_profiles.get(user_id)
+        if value is None and self._any_profile and user_id not in self._changed_profiles:
             (value,) = self.stored.store.read("users/profile", [user_id.encode()])
         return None if value is None else _PROFILE.decode(value)
 
     def forget(self, user_id: str) -> None:
-        """Delete everything under the user's name; raises nothing for one never seen. What items learned stays until the next renormalisation."""
+        """Delete everything stored under the user's id; nothing happens for one never seen.
+
+        What items have learned from the user stays until the next renormalisation.
+        """
         if self.view(user_id).known:
             self.count -= 1
         if user_id in self.row_of:
-            with self._moving:
+            with self._rows_lock:
                 self._release(np.array([self.row_of[user_id]], dtype=np.int32))
         self.history.drop_sealed(user_id)
-        self._profiles[user_id] = None
-        self._removed[user_id] = self.stored.gone(user_id)
+        self._changed_profiles[user_id] = None
+        self._removed[user_id] = self.stored.deletions(user_id)
 
-    def unknown(self, learner: str) -> Array:
-        """The learner's row of somebody never seen, (width,), with nothing of anybody's id in it."""
+    def unseen_row(self, learner: str) -> Array:
+        """The learner's row (width,) of a visitor without an id: its start values, without the random part that depends on an id."""
         return self._tables[learner][1].start.copy()
 
     def known(self, user_ids: Sequence[str]) -> Bool:
-        """Which of them have learned events and are not forgotten, (n,). Reads the store; changes nothing."""
+        """Whether each user has learned events and is not forgotten, (n,). Reads the store; changes nothing."""
         heads = self.stored.heads(user_ids)
         return np.array(
             [
@@ -222,8 +225,8 @@ class Users:
             dtype=np.bool_,
         )
 
-    def learned(self, learner: str, user_ids: Sequence[str]) -> Array:
-        """The learner's rows of these users, (n, width), from memory or the store, as a new one's where there is none."""
+    def learned_rows(self, learner: str, user_ids: Sequence[str]) -> Array:
+        """The learner's rows (n, width) of these users, from memory or the store; initial values where there is no row."""
         stored, table = self._tables[learner]
         found = self.stored.store.read(stored, [user_id.encode() for user_id in user_ids])
         rows = np.empty((len(user_ids), table.width), dtype=table.dtype)
@@ -237,29 +240,29 @@ class Users:
                 rows[n] = table.parse(value)
         return rows
 
-    def replaced(self, learner: str, user_ids: Sequence[str], values: Array) -> Rows:
-        """Put `values` (n, width) in the place of the learner's rows of these users, who are known; those to commit, which differ.
+    def replace_rows(self, learner: str, user_ids: Sequence[str], values: Array) -> Rows:
+        """Replace the learner's rows of known users by `values` (n, width); returns the rows that differ, to be committed.
 
-        In the engine's thread, with nothing uncommitted: rows in memory are exchanged at once.
+        Call it in the engine's thread with nothing uncommitted. Cached rows are replaced at once.
         """
         stored, table = self._tables[learner]
-        beside = Table("user", table.start.tolist(), dtype=table.dtype)
-        beside.values = np.ascontiguousarray(values, dtype=table.dtype)
-        before = np.ascontiguousarray(self.learned(learner, user_ids)).view(np.uint8)
-        differ = np.flatnonzero((before != beside.values.view(np.uint8)).any(axis=1)).astype(np.int32)
-        with self._moving:
+        replacement = Table("user", table.start.tolist(), dtype=table.dtype)
+        replacement.values = np.ascontiguousarray(values, dtype=table.dtype)
+        before = np.ascontiguousarray(self.learned_rows(learner, user_ids)).view(np.uint8)
+        differ = np.flatnonzero((before != replacement.values.view(np.uint8)).any(axis=1)).astype(np.int32)
+        with self._rows_lock:
             for n in differ.tolist():
                 row = self.row_of.get(user_ids[n])
                 if row is not None:
-                    table.values[row] = beside.values[n]
-        return Rows(stored, [user_ids[n].encode() for n in differ.tolist()], beside.serialise(differ))
+                    table.values[row] = replacement.values[n]
+        return Rows(stored, [user_ids[n].encode() for n in differ.tolist()], replacement.serialise(differ))
 
     def view(self, user_id: str, now_ms: int | None = None) -> UserView:
-        """One user for a query: from memory, from the store, or as an unknown one would begin. Changes nothing. Cost: some 10 us, 100 us from the store.
+        """One user for a query, from memory or the store; initial values for an unknown user. Changes nothing.
 
-        `now_ms` is when the answer is wanted, see UserView.
+        `now_ms` is the time for which to answer, see UserView. Cost: some 10 us, 100 us from the store.
         """
-        with self._moving:  # the row stays this user's while it is copied
+        with self._rows_lock:  # the row cannot be given to another user while it is copied
             row = self.row_of.get(user_id)
             if row is not None:
                 rows = {name: table.values[row].copy() for name, (_, table) in self._tables.items()}
@@ -271,7 +274,7 @@ class Users:
                     self.history.seen_items(row),
                     bool(head[2]),
                     now_ms,
-                    *self.profiles.of(row),
+                    *self.profiles.at_row(row),
                 )
             forgotten = user_id in self._removed
         return self.stored.view(user_id, lambda: self.profiles.read(self.profile(user_id)), now_ms, forgotten=forgotten)
@@ -279,31 +282,31 @@ class Users:
     def restore(self, store: StateStore) -> None:
         """See protocols.Persistent."""
         (value,) = store.read("users", [b"count"])
-        self.count = self._counted = int.from_bytes(value, "little") if value else 0
-        self._profiled = next(iter(store.scan("users/profile")), None) is not None
+        self.count = self._committed_count = int.from_bytes(value, "little") if value else 0
+        self._any_profile = next(iter(store.scan("users/profile")), None) is not None
         self.profiles.restore(store)
 
     def changed(self) -> Sequence[Row | Rows]:
-        """See protocols.Persistent. Deletions come first: a forgotten user may be back already."""
-        rows: list[Row | Rows] = [row for gone in self._removed.values() for row in gone]
-        rows.extend(Row("users/profile", user.encode(), value) for user, value in self._profiles.items())
+        """See protocols.Persistent. Deletions come first, because a forgotten user may already be back."""
+        rows: list[Row | Rows] = [row for deletions in self._removed.values() for row in deletions]
+        rows.extend(Row("users/profile", user.encode(), value) for user, value in self._changed_profiles.items())
         rows.extend(self.profiles.changed())
         rows.extend(self.history.changed(self.ids))
         for name, table in self._tables.values():
             rows.extend(table_rows(name, table, self.ids))
-        if self.count != self._counted:
+        if self.count != self._committed_count:
             rows.append(Row("users", b"count", self.count.to_bytes(8, "little")))
         return rows
 
     def committed(self) -> None:
         """See protocols.Persistent."""
         self._removed.clear()
-        self._profiles.clear()
+        self._changed_profiles.clear()
         self.profiles.committed()
         self.history.committed()
         for _, table in self._tables.values():
             table.clean(table.dirty())
-        self._counted = self.count
+        self._committed_count = self.count
 
 
 def table_rows(name: str, table: Table, ids: Sequence[str]) -> list[Row | Rows]:

@@ -69,7 +69,7 @@ class Ranking:
             return
         rows = {name: table.values[row].copy() for name, (_, table) in self._tables.items()}
         seen = seen_before(batch.seen, row, int(batch.seen_counts[k]))
-        said = self._users.profiles.of(row)
+        said = self._users.profiles.at_row(row)
         view = UserView(user_id, bool(batch.seen_counts[k]), rows, seen, bool(len(own)), int(batch.times_ms[k]), *said)
         scores = self._learners.champion("clicks").score(view, self._items[: len(self._spots)])
         self.ranks.append(rank(scores, spot, own))

@@ -20,7 +20,7 @@ from streamer.privacy.erasure import Erasure
 from streamer.storage.log import EmbeddedLog
 from streamer.storage.state import RocksStore
 from streamer.stream.dedupe import Dedupe
-from streamer.stream.removals import receipt
+from streamer.stream.removals import read_removal
 
 FORGET = "/streamer.v1.AdminService/ForgetUser"
 ZOE, SHE, HE = "zoe-who-is-to-be-forgotten", "anonymous-of-zoe-4711", "he-who-names-zoe-0815"  # distinctive
@@ -185,7 +185,7 @@ def test_killed_at_any_moment_it_goes_on(tmp_path: Path, kills: int) -> None:
             process.kill()
         store = RocksStore(data, read_only=True)
         try:
-            left = receipt(store, int(number))
+            left = read_removal(store, int(number))
             landed += left is not None and left.stage != "complete"
         finally:
             store.close()
@@ -291,11 +291,11 @@ def test_an_event_id_that_is_forgotten_is_new_again_and_the_others_are_not(tmp_p
     window = 100
     dedupe = Dedupe(window)
     ids = [f"e{n}" for n in range(150)]
-    dedupe.fresh(LOG, ids)
+    dedupe.admit(LOG, ids)
     assert dedupe.forget(LOG, ["e120", "e121", "e7", "never"]) == 2  # e7 was out of the window
     assert dedupe.forget(LOG, ["e120", "e121"]) == 0
     known = [n for n in range(50, 150) if n not in (120, 121)]
-    assert not dedupe.fresh(LOG, [ids[n] for n in known]).any()
+    assert not dedupe.admit(LOG, [ids[n] for n in known]).any()
     store = RocksStore(tmp_path)
     try:
         store.commit(dedupe.changed(), {})
@@ -304,9 +304,9 @@ def test_an_event_id_that_is_forgotten_is_new_again_and_the_others_are_not(tmp_p
     finally:
         store.close()
     for one in (dedupe, again):
-        assert one.fresh(LOG, ["e120", "e121"]).all()
-        assert one.fresh(LOG, [f"f{n}" for n in range(2 * window)]).all()  # all places are taken anew
-        assert not one.fresh(LOG, [f"f{n}" for n in range(window, 2 * window)]).any()
+        assert one.admit(LOG, ["e120", "e121"]).all()
+        assert one.admit(LOG, [f"f{n}" for n in range(2 * window)]).all()  # all places are taken anew
+        assert not one.admit(LOG, [f"f{n}" for n in range(window, 2 * window)]).any()
 
 
 # The endpoint.

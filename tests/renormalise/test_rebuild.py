@@ -15,7 +15,7 @@ from streamer.renormalise.rebuild import graft, rebuild
 from streamer.renormalise.training import Retrained
 from streamer.storage import generations
 from streamer.stream.engine import Engine
-from streamer.stream.ledger import SWAP, Run, journal, note
+from streamer.stream.ledger import WENT_LIVE, Run, journal, note
 from streamer.stream.memory import Memory
 
 FLAGS = {"rating_learner": "biased-mf", "click_learner": "skip-gram", "max_records": 50}
@@ -29,7 +29,7 @@ def turned(memory: Memory) -> Retrained:
     tables: dict[str, Array] = {}
     for name, table in learner.tables().items():
         if table.side == "user":
-            tables[name] = np.ascontiguousarray(memory.users.learned("biased-mf", user_ids)[:, ::-1])
+            tables[name] = np.ascontiguousarray(memory.users.learned_rows("biased-mf", user_ids)[:, ::-1])
         elif table.side == "item":
             tables[name] = np.ascontiguousarray(table.values[: len(memory.items), ::-1])
     return Retrained(user_ids, list(memory.items.ids), {"biased-mf": tables}, {})
@@ -66,7 +66,7 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 found,
             )
             graft(memory, name, found)
-            memory.ledger.write(note(SWAP, name))
+            memory.ledger.add_note(note(WENT_LIVE, name))
     engine.commit()
     assert steps > 30
     live.close()

@@ -18,7 +18,7 @@ from streamer.renormalise.shadow import Live, Shadow
 from streamer.storage import generations
 from streamer.storage.state import RocksStore
 from streamer.stream.engine import Engine
-from streamer.stream.ledger import GRAFT, SWAP, Run, journal, note
+from streamer.stream.ledger import TABLES_REPLACED, WENT_LIVE, Run, journal, note
 
 STREAM = records(events(600))
 CUT = 200
@@ -111,7 +111,7 @@ class Running:
         where = generations.state_folder(Path(self.settings.state.data), generation)
         self.shadow.in_engine(lambda: self._live.memory.store.checkpoint(where))
         made = self.open(generation)
-        made.memory.ledger.write(note(GRAFT, generation))
+        made.memory.ledger.add_note(note(TABLES_REPLACED, generation))
         made.memory.become(generation)
         made.close()
 
@@ -156,7 +156,7 @@ def test_what_is_committed_while_the_shadow_joins_is_learned_once(tmp_path: Path
 
         def come() -> None:
             if (
-                running.engine.kept is not None
+                running.engine.backlog is not None
                 and threading.current_thread() is threading.main_thread()
                 and not joining
             ):
@@ -197,7 +197,7 @@ def test_the_journal_says_where_a_generation_began_to_answer(tmp_path: Path) -> 
     store = RocksStore(tmp_path / "d", read_only=True, generation="g1")
     runs = journal(store)
     store.close()
-    assert runs[-3:] == [Run("log", 0, CUT, 300), note(SWAP, "g1"), Run("log", 0, 300, 400)]
+    assert runs[-3:] == [Run("log", 0, CUT, 300), note(WENT_LIVE, "g1"), Run("log", 0, 300, 400)]
 
 
 @pytest.mark.parametrize("seen", [CUT, 440])  # users must be read; all users are in memory, and only commits fail

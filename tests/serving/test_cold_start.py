@@ -134,7 +134,7 @@ def test_categories_ignore_case_and_an_unknown_one_is_refused_with_suggestions(
     assert live.first({"Comedy": 5.0}, {}) == []  # nothing is known at all
     live.learn(*genres(1000))
     assert live.first({"comedy": 5.0}, {}) == live.first({"Comedy": 5.0}, {})
-    with pytest.raises(UnknownCategory, match=r"no item is of category 'Comdy'; did you mean 'Comedy'\?"):
+    with pytest.raises(UnknownCategory, match=r"no item has the category 'Comdy'; did you mean 'Comedy'\?"):
         live.first({"Comdy": 5.0}, {})
     with pytest.raises(UnknownCategory, match="'Ballet'; there are: Drama, Comedy, Horror"):
         live.first({"Ballet": 5.0}, {})

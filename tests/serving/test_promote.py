@@ -76,7 +76,7 @@ def test_a_promoted_learner_answers_at_once_and_after_a_kill(data: Path) -> None
         )
     with streamer(data) as process:  # named no more, but promoted: it runs on; popularity is gone
         assert rated_by(process) == "bias"
-        assert "popularity is named no more: what it had learned is deleted" in process.output.read_text()
+        assert "popularity is no longer in the settings: what it had learned is deleted" in process.output.read_text()
         answer = json.loads(run("promote", "learner", "bayesian-hybrid", "--url", process.url, "--json"))
         assert {one["name"] for one in answer["learners"] if one["champion"]} == {"bayesian-hybrid", "click-blend"}
         assert rated_by(process) == "bayesian-hybrid"
@@ -184,8 +184,8 @@ def test_promote_answers_with_all_learners(client: httpx.Client) -> None:
 @pytest.mark.parametrize(
     ("request_", "code", "sentence"),
     [
-        ({}, "invalid_argument", "say whom to promote"),
-        ({"learner": ""}, "invalid_argument", "say whom to promote"),
+        ({}, "invalid_argument", "say what to promote"),
+        ({"learner": ""}, "invalid_argument", "say what to promote"),
         ({"learner": "magic"}, "failed_precondition", "--shadow magic"),
         ({"generationId": "g1"}, "failed_precondition", "no generation 'g1'; there are: g0"),
         ({"learner": "bias", "generationId": "g1"}, "invalid_argument", "leave one out"),

@@ -11,11 +11,11 @@ from streamer.core.events import Event, ItemRemoval, ItemUpdate, Rating
 from streamer.core.protocols import Row
 from streamer.serving.opening import learners
 from streamer.storage.state import RocksStore
-from streamer.stream.catalogue.categories import MOST, Categories
+from streamer.stream.catalogue.categories import OWN_BITS, Categories
 from streamer.stream.memory import Memory
 
 
-def named(categories: Categories, *items: ItemUpdate) -> list[set[str]]:
+def resolve(categories: Categories, *items: ItemUpdate) -> list[set[str]]:
     """The names of each item's categories, as its word says."""
     categories.words.reserve(len(items))
     categories.category_sets.sets.reserve(len(items))
@@ -27,7 +27,7 @@ def named(categories: Categories, *items: ItemUpdate) -> list[set[str]]:
 
 def test_numbers_are_given_in_order_of_first_appearance() -> None:
     categories = Categories({})
-    found = named(
+    found = resolve(
         categories, ItemUpdate("a", categories=("Drama", "War")), ItemUpdate("b", categories=("Comedy", "War"))
     )
     assert found == [{"Drama", "War"}, {"Comedy", "War"}]
@@ -36,14 +36,14 @@ def test_numbers_are_given_in_order_of_first_appearance() -> None:
 
 def test_values_that_are_equal_and_read_otherwise_are_categories_of_their_own() -> None:
     categories = Categories({"tone": 0.0})
-    said: list[str | float | bool] = [0, -0.0, False, "0", 1.0, True]
-    found = named(categories, *[ItemUpdate(f"i{n}", attributes={"tone": value}) for n, value in enumerate(said)])
+    value_key: list[str | float | bool] = [0, -0.0, False, "0", 1.0, True]
+    found = resolve(categories, *[ItemUpdate(f"i{n}", attributes={"tone": value}) for n, value in enumerate(value_key)])
     assert found == [{f"tone:{text}"} for text in ("0", "-0.0", "False", "0", "1.0", "True")]
 
 
 def test_attributes_are_categories_in_steps_or_as_they_are() -> None:
     categories = Categories({"year": 10.0, "language": 0.0, "price": 0.5})
-    found = named(
+    found = resolve(
         categories,
         ItemUpdate("a", attributes={"year": 1994.0, "language": "fr", "price": 1.75}),
         ItemUpdate("b", attributes={"year": -5.0, "language": True}),
@@ -54,34 +54,34 @@ def test_attributes_are_categories_in_steps_or_as_they_are() -> None:
 
 def test_what_the_catalogue_says_last_holds() -> None:
     categories = Categories({})
-    named(categories, ItemUpdate("a", categories=("Drama",)))
-    assert named(categories, ItemUpdate("a", categories=("Comedy",))) == [{"Comedy"}]
+    resolve(categories, ItemUpdate("a", categories=("Drama",)))
+    assert resolve(categories, ItemUpdate("a", categories=("Comedy",))) == [{"Comedy"}]
 
 
 def test_there_are_64_and_the_others_are_left_out_and_said() -> None:
     categories = Categories({})
-    found = named(
+    found = resolve(
         categories,
-        ItemUpdate("a", categories=tuple(f"c{n}" for n in range(MOST + 2))),
+        ItemUpdate("a", categories=tuple(f"c{n}" for n in range(OWN_BITS + 2))),
         ItemUpdate("b", categories=("c63", "c64")),
     )
-    assert len(found[0]) == MOST
+    assert len(found[0]) == OWN_BITS
     assert found[1] == {"c63"}
-    assert categories.left_out == {"c64", "c65"}
+    assert categories.beyond_limit == {"c64", "c65"}
 
 
 def test_later_ones_are_told_apart_by_the_bits_that_they_share() -> None:
     categories = Categories({})
     assert categories.numbers("c70") == ()  # nothing is known of it
     items = [ItemUpdate(f"i{n}", categories=(f"c{n}",)) for n in range(200)]
-    named(categories, *items)
+    resolve(categories, *items)
     words = {tuple(word) for word in categories.words.values[:200].tolist()}
     assert len(words) == 200
     assert categories.numbers("c7") == (7,)
-    assert categories.numbers("c70") == categories.named("C70") != categories.numbers("c71")
-    assert all(MOST <= number < 128 for number in categories.numbers("c70"))
+    assert categories.numbers("c70") == categories.resolve("C70") != categories.numbers("c71")
+    assert all(OWN_BITS <= number < 128 for number in categories.numbers("c70"))
     with pytest.raises(UnknownCategory, match=r"did you mean 'c70'|there are"):
-        categories.named("x70")
+        categories.resolve("x70")
 
 
 CHANGING: list[Event | bytes] = [

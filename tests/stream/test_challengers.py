@@ -102,7 +102,9 @@ def test_a_learner_that_stays_must_have_the_parameters_it_had(tmp_path: Path) ->
 def test_who_answers_is_not_forgotten_by_leaving_it_out(tmp_path: Path) -> None:
     learn(tmp_path, HALF)
     before = digest(tmp_path)
-    with pytest.raises(BadState, match=r"click-blend is the champion for clicks .* add --shadow click-blend to keep it"):
+    with pytest.raises(
+        BadState, match=r"click-blend is the champion for clicks .* add --shadow click-blend to keep it"
+    ):
         learn(tmp_path, STREAM, click_learner="popularity")
     assert digest(tmp_path) == before
     learn(tmp_path, STREAM[:300], click_learner="popularity", shadow="click-blend")

@@ -38,7 +38,7 @@ def test_it_is_the_deque_whatever_the_window_the_cut_and_the_restarts(
         count = int(random.choice([1, 7, 40, 400]))
         ids = [f"e{k}" for k in random.integers(0, int(window * spread) + 2, count)]
         wanted = [models[at].fresh(event_id) for event_id in ids]
-        assert dedupe.fresh(at, ids).tolist() == wanted
+        assert dedupe.admit(at, ids).tolist() == wanted
         told += sum(wanted)
         if n % 10 == 9:
             store.commit(dedupe.changed(), {})
@@ -53,19 +53,19 @@ def test_it_is_the_deque_whatever_the_window_the_cut_and_the_restarts(
 
 def test_the_window_is_exact_and_counts_new_ids_only() -> None:
     dedupe = Dedupe(3)
-    assert dedupe.fresh(LOG, ["a", "b", "c", "a", "a", "b"]).tolist() == [True, True, True, False, False, False]
-    assert dedupe.fresh(LOG, ["d", "b", "c", "a", "b"]).tolist() == [True, False, False, True, True]
+    assert dedupe.admit(LOG, ["a", "b", "c", "a", "a", "b"]).tolist() == [True, True, True, False, False, False]
+    assert dedupe.admit(LOG, ["d", "b", "c", "a", "b"]).tolist() == [True, False, False, True, True]
 
 
 def test_each_partition_has_its_own_window() -> None:
     dedupe = Dedupe(10)
     for at in (LOG, TopicPartition("ratings", 0), TopicPartition("ratings", 1), TopicPartition("clicks", 0)):
-        assert dedupe.fresh(at, ["a", "a"]).tolist() == [True, False]
+        assert dedupe.admit(at, ["a", "a"]).tolist() == [True, False]
 
 
 def test_a_window_of_0_turns_it_off() -> None:
     dedupe = Dedupe(0)
-    assert dedupe.fresh(LOG, ["a", "a"]).tolist() == [True, True]
+    assert dedupe.admit(LOG, ["a", "a"]).tolist() == [True, True]
     assert dedupe.changed() == []
 
 
@@ -75,14 +75,14 @@ def test_removal_leaves_everybody_else_to_be_found() -> None:
     dedupe, model = Dedupe(window), Newest(window)
     for _ in range(400):
         ids = [f"{k}" for k in random.integers(0, 60, 25)]
-        assert dedupe.fresh(LOG, ids).tolist() == [model.fresh(event_id) for event_id in ids]
+        assert dedupe.admit(LOG, ids).tolist() == [model.fresh(event_id) for event_id in ids]
 
 
 def test_ids_are_any_text() -> None:
     ids = ["é", "\0", "a\0", "a" * 10_000, " ", "é".upper(), "e\u0301"]
     dedupe = Dedupe(100)
-    assert dedupe.fresh(LOG, ids).all()
-    assert not dedupe.fresh(LOG, ids).any()
+    assert dedupe.admit(LOG, ids).all()
+    assert not dedupe.admit(LOG, ids).any()
 
 
 def test_what_is_stored_does_not_depend_on_when_it_was_committed(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_what_is_stored_does_not_depend_on_when_it_was_committed(tmp_path: Path)
         store = RocksStore(tmp_path / f"{every}")
         dedupe = Dedupe(600)
         for n in range(50):
-            dedupe.fresh(LOG, [f"{n} {k}" for k in range(33)])
+            dedupe.admit(LOG, [f"{n} {k}" for k in range(33)])
             if n % every == every - 1:
                 store.commit(dedupe.changed(), {})
                 dedupe.committed()
@@ -103,10 +103,10 @@ def test_what_is_stored_does_not_depend_on_when_it_was_committed(tmp_path: Path)
 
 def test_one_event_rewrites_one_block() -> None:
     dedupe = Dedupe(10 * BLOCK_IDS)
-    dedupe.fresh(LOG, [f"{k}" for k in range(5 * BLOCK_IDS)])
+    dedupe.admit(LOG, [f"{k}" for k in range(5 * BLOCK_IDS)])
     assert len(dedupe.changed()) == 1 + 5
     dedupe.committed()
-    dedupe.fresh(LOG, ["new"])
+    dedupe.admit(LOG, ["new"])
     assert len(dedupe.changed()) == 2  # the count and the block
     assert dedupe.changed() == dedupe.changed()
 
@@ -114,7 +114,7 @@ def test_one_event_rewrites_one_block() -> None:
 def test_what_is_forgotten_is_forgotten_after_a_restart_too(tmp_path: Path) -> None:
     """Nothing was added since the last commit: the block is stored again all the same."""
     store, dedupe = RocksStore(tmp_path), Dedupe(3)
-    dedupe.fresh(LOG, ["a", "b", "c"])
+    dedupe.admit(LOG, ["a", "b", "c"])
     store.commit(dedupe.changed(), {})
     dedupe.committed()
     assert dedupe.forget(LOG, ["b"]) == 1

@@ -271,7 +271,7 @@ def test_errands_run_between_steps_with_everything_committed_in_order(tmp_path: 
         seen.append((number, running.store.offsets().get(LOG, 0) - running.memory.ledger.offsets.get(LOG, 0), here))
         return number
 
-    asked = [running.engine.between(partial(look, number)) for number in range(20)]
+    asked = [running.engine.run_between_steps(partial(look, number)) for number in range(20)]
     assert [answer.result(DEADLINE_S) for answer in asked] == list(range(20))
     running.until(source.drained.is_set)
     running.stop()
@@ -287,7 +287,7 @@ def test_what_an_errand_raises_goes_to_who_asked_and_the_stream_goes_on(tmp_path
             raise error
 
         with pytest.raises(type(error)):
-            running.engine.between(fail).result(DEADLINE_S)
+            running.engine.run_between_steps(fail).result(DEADLINE_S)
     running.until(source.drained.is_set)
     running.stop()
     assert running.failure is None
@@ -304,7 +304,7 @@ def test_errands_that_the_end_overtakes_are_cancelled(tmp_path: Path) -> None:
         begun.set()
         going.wait(DEADLINE_S)
 
-    first, second = running.engine.between(hold), running.engine.between(lambda: None)
+    first, second = running.engine.run_between_steps(hold), running.engine.run_between_steps(lambda: None)
     assert begun.wait(DEADLINE_S)
     running.engine.stop.set()
     going.set()
@@ -312,9 +312,9 @@ def test_errands_that_the_end_overtakes_are_cancelled(tmp_path: Path) -> None:
     assert first.done()
     assert not first.cancelled()
     assert second.cancelled()
-    assert running.engine.between(lambda: None).cancelled()
+    assert running.engine.run_between_steps(lambda: None).cancelled()
     failed = Running(tmp_path / "failed", Flaky(STREAM, {3: SourceLost("gone")}))
     failed.thread.join(DEADLINE_S)
     assert isinstance(failed.failure, SourceLost)
-    assert failed.engine.between(lambda: None).cancelled()
+    assert failed.engine.run_between_steps(lambda: None).cancelled()
     failed.stop()

@@ -17,7 +17,7 @@ from streamer.stream.history import (
     RING,
     SEEN_WINDOW,
     block_key,
-    pages_of,
+    page_count,
 )
 
 
@@ -128,7 +128,7 @@ def test_one_event_rewrites_one_block_and_one_page(tmp_path: Path) -> None:
 
 def test_the_ring_holds_the_window_before_the_first_event_of_the_largest_batch() -> None:
     assert RING == PAGES * PAGE_ITEMS >= SEEN_WINDOW + 2000
-    assert [pages_of(seen) for seen in (0, 1, 128, 129, RING, 10 * RING)] == [0, 1, 1, 2, PAGES, PAGES]
+    assert [page_count(seen) for seen in (0, 1, 128, 129, RING, 10 * RING)] == [0, 1, 1, 2, PAGES, PAGES]
 
 
 def test_evicted_users_give_their_pages_back(tmp_path: Path) -> None:

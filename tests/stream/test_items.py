@@ -109,6 +109,6 @@ def test_a_commit_that_fails_gives_the_rows_again(tmp_path: Path) -> None:
 def test_a_state_without_an_item_of_each_number_is_refused(tmp_path: Path, rows: list[int]) -> None:
     store = RocksStore(tmp_path)
     store.commit([Row("items", b"i%d" % n, row.to_bytes(4, "little")) for n, row in enumerate(rows)], {})
-    with pytest.raises(BadState, match="holds 2 items, but not one of each number: restore a backup"):
+    with pytest.raises(BadState, match="has 2 items, but their numbers have gaps: restore a backup"):
         restored(store)
     store.close()

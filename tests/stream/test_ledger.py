@@ -14,7 +14,18 @@ from streamer.core.protocols import Row, Source
 from streamer.serving.opening import learners
 from streamer.storage.state import RocksStore
 from streamer.stream.engine import Engine
-from streamer.stream.ledger import GRAFT, SWAP, JournalSource, Ledger, Run, beyond, journal, lineage, newest, note
+from streamer.stream.ledger import (
+    TABLES_REPLACED,
+    WENT_LIVE,
+    JournalSource,
+    Ledger,
+    Run,
+    journal,
+    lineage,
+    newest_runs,
+    note,
+    runs_after,
+)
 from streamer.stream.memory import Memory
 
 
@@ -142,9 +153,9 @@ def test_replaying_the_journal_rebuilds_the_state_byte_for_byte(tmp_path: Path, 
 def test_what_a_state_has_not_learned_of_a_journal_is_handed_out_in_its_order() -> None:
     """Notes are no runs, and a run that was learned in part begins where that ended."""
     entries = at("ratings", 0, 0, 1, 2, 3) + at("ratings", 1, 0, 1)
-    runs = [Run("ratings", 0, 0, 2), Run("ratings", 1, 0, 2), note(GRAFT, "g1"), Run("ratings", 0, 2, 4)]
+    runs = [Run("ratings", 0, 0, 2), Run("ratings", 1, 0, 2), note(TABLES_REPLACED, "g1"), Run("ratings", 0, 2, 4)]
     learned = {TopicPartition("ratings", 0): 1, TopicPartition("ratings", 1): 1}
-    left = beyond(runs, learned)
+    left = runs_after(runs, learned)
     assert left == [Run("ratings", 0, 1, 2), Run("ratings", 1, 1, 2), Run("ratings", 0, 2, 4)]
     source = JournalSource(MemorySource(entries), left)
     source.seek(learned)
@@ -153,39 +164,39 @@ def test_what_a_state_has_not_learned_of_a_journal_is_handed_out_in_its_order() 
         found += [(record.partition, record.offset) for record in source.poll(10, 0.0)]
     assert found == [(0, 1), (1, 1), (0, 2), (0, 3)]
     assert source.poll(10, 0.0) == []
-    assert beyond(runs, {TopicPartition("ratings", 0): 4, TopicPartition("ratings", 1): 2}) == []
+    assert runs_after(runs, {TopicPartition("ratings", 0): 4, TopicPartition("ratings", 1): 2}) == []
 
 
 @pytest.mark.parametrize("runs", [5, 300, 1000])
 def test_of_a_long_journal_only_the_end_is_read(tmp_path: Path, runs: int) -> None:
     """What is left is the same as of all of it, wherever somebody is."""
     store, ledger = RocksStore(tmp_path), Ledger()
-    assert newest(store, {}) == []
+    assert newest_runs(store, {}) == []
     seen = [dict(ledger.offsets)]
     for n in range(runs):
         ledger.advance(at("ratings", n % 3, 2 * n, 2 * n + 1))
         if n % 50 == 7:
-            ledger.write(note(SWAP, "g1"))
+            ledger.add_note(note(WENT_LIVE, "g1"))
         seen.append(dict(ledger.offsets))
     commit(ledger, store)
     every = journal(store)
     for offsets in (seen[0], seen[1], seen[runs // 2], seen[-3], seen[-1]):
-        assert beyond(newest(store, offsets), offsets) == beyond(every, offsets)
-    assert len(newest(store, seen[-3])) <= 4
-    assert newest(store, seen[-1]) == []
-    assert newest(store, {}) == every
+        assert runs_after(newest_runs(store, offsets), offsets) == runs_after(every, offsets)
+    assert len(newest_runs(store, seen[-3])) <= 4
+    assert newest_runs(store, seen[-1]) == []
+    assert newest_runs(store, {}) == every
     store.close()
 
 
 def test_a_journal_says_where_the_tables_of_a_generation_were_put_in(tmp_path: Path) -> None:
     """A note never grows into a run, nor a run over a note, across restarts too."""
     store = RocksStore(tmp_path)
-    for noted in (note(GRAFT, "g1"), note(SWAP, "g1")):
+    for noted in (note(TABLES_REPLACED, "g1"), note(WENT_LIVE, "g1")):
         ledger = Ledger()
         ledger.start(store.offsets())
         ledger.restore(store)
         ledger.advance(at("ratings", 0, *range(len(ledger.offsets), 3)))
-        ledger.write(noted)
+        ledger.add_note(noted)
         commit(ledger, store)
     ledger = Ledger()
     ledger.start(store.offsets())

@@ -6,7 +6,7 @@ import msgspec
 
 from streamer.core.events import USERS, Record
 from streamer.storage.state import RocksStore
-from streamer.stream.removals import Removals, receipt, rows, unfinished
+from streamer.stream.removals import Removals, read_removal, removal_rows, unfinished
 
 
 def removal(offset: int) -> Record:
@@ -39,10 +39,10 @@ def test_one_that_is_complete_waits_no_more_and_is_still_shown(tmp_path: Path) -
     commit(removals, store)
     (found,) = unfinished(store)
     done = msgspec.structs.replace(found, stage="complete", user_id="")
-    store.commit(rows([done]), {})
+    store.commit(removal_rows([done]), {})
     assert unfinished(store) == []
-    assert receipt(store, 1) == done
-    assert receipt(store, 2) is None
+    assert read_removal(store, 1) == done
+    assert read_removal(store, 2) is None
     again = Removals()
     again.restore(store)
     assert not again.waiting

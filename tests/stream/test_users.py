@@ -315,7 +315,7 @@ def test_a_history_that_is_not_all_there_is_never_taken_up(crowd: Crowd) -> None
     for table in ("users/seen", "users/history"):
         (key, value), *_ = sorted(crowd.store.scan(table), reverse=table == "users/history")
         crowd.store.commit([Row(table, key, None)], {})
-        with pytest.raises(BadState, match="the history of user 'a' is not all in the state"):
+        with pytest.raises(BadState, match="the history of user 'a' is incomplete in the state"):
             crowd.users.rows(["a"], crowd.commit)
         crowd.store.commit([Row(table, key, value)], {})
     assert crowd.happen(["a"], [5]).tolist() == [300]

@@ -145,7 +145,7 @@ def test_somebody_who_says_what_they_like_is_answered_from_a_state(run: Run, tmp
     assert (found["preferences"], found["ratings"]) == ({"comedy": 5.0}, {"i3": 4.5})
     assert len({int(item["item_id"][1:]) % 2 for item in found["items"]} - {1}) == 0
     for wrong, code, sentence in (
-        (["--preference", "Ballet=5"], 1, "no item is of category 'Ballet'; there are: Drama, Comedy"),
+        (["--preference", "Ballet=5"], 1, "no item has the category 'Ballet'; there are: Drama, Comedy"),
         (["--preference", "Comedy=1e9"], 1, "is not within -100 to 100"),
         (["--preference", "Comedy"], 2, "'Comedy' is not NAME=RATING"),
         ([], 2, "say who"),

@@ -45,7 +45,7 @@ class Rows:
     def remember(self, event_ids: Mapping[TopicPartition, Sequence[str]]) -> None:
         """Take event_ids that were archived before, oldest first, to recognise duplicates."""
         for at, named in event_ids.items():
-            self._dedupe.fresh(at, named)
+            self._dedupe.admit(at, named)
 
     def by_topic(self) -> dict[str, Any]:
         """The rows as tables for parquet.py, by topic."""
@@ -103,7 +103,7 @@ class Rows:
         found = set[int]()
         for at, group in groupby(named, lambda k: sequence_of(records[k])):
             positions = np.array(list(group))
-            fresh = self._dedupe.fresh(at, [decoded[k].event_id for k in positions.tolist()])
+            fresh = self._dedupe.admit(at, [decoded[k].event_id for k in positions.tolist()])
             found.update(positions[~fresh].tolist())
         return found
 

@@ -1,6 +1,7 @@
-"""The catalogue: which items there are, and what their categories are.
+"""The catalogue: all items, and their categories.
 
-The encoder asks it for item rows, and learners read the categories live. A change usually concerns what an `ItemUpdate` says.
+The encoder gets item rows from it, and learners read the categories live. A change usually concerns a field of `ItemUpdate`.
 
-`items` (item rows and the catalogue), `categories` (names to numbers and bits), `category_sets` (items of the very same categories).
+`items` (item rows and the catalogue's entries), `categories` (names to numbers and bits), `category_sets` (sets of items that
+have the same categories).
 """

@@ -1,9 +1,9 @@
-"""Categories: names to numbers, and which items are of which, for the learners that use them.
+"""Categories: their numbers, and the categories of each item, for the learners that use them.
 
-A category's number is its order of first appearance in the catalogue, kept for ever, as learners have weights by number.
-An item's categories are the bits of two words. The first 64 categories have a bit each; each later one has four of the 64
-bits of the second word, chosen by its name, so that it is told from the others though it shares every bit. Attributes can
-be declared as categories: the year 1994, in steps of 10, is the category `year:1990`.
+Categories are numbered by first appearance in the catalogue, for ever, because learners have weights by number. An item's
+categories are the bits of two words. The first 64 categories have a bit each. Each later category has four of the 64 bits of
+the second word, chosen by a hash of its name (as in a Bloom filter), so that it differs from others although it shares every
+bit. Attributes can be declared as categories: the year 1994, in steps of 10, is the category `year:1990`.
 """
 
 import hashlib
@@ -20,44 +20,44 @@ from streamer.core.protocols import Row, StateStore
 from streamer.core.tables import Table
 from streamer.stream.catalogue.category_sets import CategorySets
 
-MOST = 64  # categories with a bit of their own: the first word
-KEPT = 4096  # sets of categories whose bits, and values whose names are remembered: the same come again and again
-SHARED = 4  # bits of a later one, in the second word
+OWN_BITS = 64  # categories with a bit of their own, in the first word
+CACHED = 4096  # most entries of each cache: bits by set of categories, names by value
+SHARED_BITS = 4  # bits of each later category, in the second word
 _LOG = logging.getLogger("streamer.categories")
 
 
 class Categories:
-    """The vocabulary of categories and the items' words; protocols.Persistent for the names (words follow from the catalogue)."""
+    """All categories, and the items' words; protocols.Persistent for the names (the words follow from the catalogue)."""
 
     def __init__(self, attributes: Mapping[str, float]) -> None:
-        """`attributes` that are categories too: name -> width of a step, 0 for taking the value as it is."""
+        """`attributes` used as categories too: name -> bin width, 0 to take the value as it is."""
         self._attributes = dict(attributes)
-        self.words = Table("item", [0, 0], dtype=np.uint64)  # bit n: the item is of category n
+        self.words = Table("item", [0, 0], dtype=np.uint64)  # bit n: the item has category n
         self.category_sets = CategorySets()
         self.names: list[str] = []
         self.number_of: dict[str, int] = {}
-        self.left_out: set[str] = set()  # names beyond the 64th in what the catalogue said since the start
-        self._bits: dict[tuple[str, ...], int] = {}  # of sets of categories met lately
-        self._stepped: dict[tuple[str, type, object], str] = {}  # names of attributes' values met lately
-        self._new = 0  # numbers from here on are not committed
+        self.beyond_limit: set[str] = set()  # names after the 64th, in records since the start
+        self._bits: dict[tuple[str, ...], int] = {}  # a cache: set of categories -> bits
+        self._binned: dict[tuple[str, type, object], str] = {}  # a cache: attribute and value -> category name
+        self._committed_names = 0  # names with this number or a higher one are not committed
 
     def put(self, row: int, item: ItemUpdate) -> None:
-        """What the catalogue says of the item in `row` now."""
+        """Set the categories of the item in `row`."""
         names = tuple(self._names(item))
         bits = self._bits.get(names)
         if bits is None:
-            if len(self._bits) >= KEPT:
+            if len(self._bits) >= CACHED:
                 self._bits.clear()
             bits = self._bits[names] = self._bits_of(names)
         words = self.words.values
-        words[row, 0], words[row, 1] = bits & (1 << MOST) - 1, bits >> MOST
+        words[row, 0], words[row, 1] = bits & (1 << OWN_BITS) - 1, bits >> OWN_BITS
         self.category_sets.put(row, bits)
 
     def _bits_of(self, names: Sequence[str]) -> int:
-        """Of categories, which are known from now on: what this answers for them never changes."""
+        """The bits of categories, which are registered if they are new. The bits of a name never change."""
         bits = 0
         for name in names:
-            self._note(name)
+            self._register(name)
             for number in self.numbers(name):
                 bits |= 1 << number
         return bits
@@ -67,71 +67,71 @@ class Categories:
         for attribute, step in self._attributes.items():
             value = item.attributes.get(attribute)
             if value is not None:
-                said = attribute, type(value), value or str(value)  # 0 and -0 are equal, and not the same text
-                name = self._stepped.get(said)
+                value_key = attribute, type(value), value or str(value)  # 0 and -0 are equal, but differ as text
+                name = self._binned.get(value_key)
                 if name is None:
-                    if len(self._stepped) >= KEPT:
-                        self._stepped.clear()
-                    name = self._stepped[said] = f"{attribute}:{stepped(value, step)}"
+                    if len(self._binned) >= CACHED:
+                        self._binned.clear()
+                    name = self._binned[value_key] = f"{attribute}:{binned(value, step)}"
                 names.append(name)
         return names
 
-    def _note(self, name: str) -> None:
-        if name in self.number_of or name in self.left_out:
+    def _register(self, name: str) -> None:
+        if name in self.number_of or name in self.beyond_limit:
             return
-        if len(self.names) < MOST:
+        if len(self.names) < OWN_BITS:
             self.number_of[name] = len(self.names)
             self.names.append(name)
             return
-        if not self.left_out:
+        if not self.beyond_limit:
             _LOG.warning(
-                "category %r is the first beyond %d: it and all later ones share what is learned of them", name, MOST
+                "category %r is the first beyond %d: it and all later ones share their weights", name, OWN_BITS
             )
-        self.left_out.add(name)
+        self.beyond_limit.add(name)
 
     def numbers(self, name: str) -> tuple[int, ...]:
-        """The numbers that stand for a category, none for an unknown one. Depends on the names before the 65th alone, as state does."""
+        """The numbers of a category, none for an unknown one. Depends only on the first 64 names, like the state."""
         number = self.number_of.get(name)
         if number is not None:
             return (number,)
-        if len(self.names) < MOST:
+        if len(self.names) < OWN_BITS:
             return ()
-        drawn = dict.fromkeys(MOST + byte % 64 for byte in hashlib.blake2b(name.encode()).digest())
-        return tuple(sorted(list(drawn)[:SHARED]))
+        drawn = dict.fromkeys(OWN_BITS + byte % 64 for byte in hashlib.blake2b(name.encode()).digest())
+        return tuple(sorted(list(drawn)[:SHARED_BITS]))
 
-    def named(self, name: str) -> tuple[int, ...]:
-        """The numbers of a category that somebody names, in any case; raises UnknownCategory with the nearest names."""
-        known = [*self.names, *sorted(self.left_out)]
+    def resolve(self, name: str) -> tuple[int, ...]:
+        """The numbers of a category by name, ignoring case; raises UnknownCategory, with the most similar names."""
+        known = [*self.names, *sorted(self.beyond_limit)]
         folded = {one.casefold(): one for one in reversed(known)}
-        found = name if name in self.number_of or name in self.left_out else folded.get(name.casefold())
+        found = name if name in self.number_of or name in self.beyond_limit else folded.get(name.casefold())
         if found is not None:
             return self.numbers(found)
         near = get_close_matches(name[:100].casefold(), folded, n=3, cutoff=0.5)
         nearest = " or ".join(repr(folded[one]) for one in near)
         hint = f"did you mean {nearest}?" if near else f"there are: {', '.join(known[:20]) or 'none'}"
-        raise UnknownCategory(f"no item is of category {name[:100]!r}; {hint}")
+        raise UnknownCategory(f"no item has the category {name[:100]!r}; {hint}")
 
     def restore(self, store: StateStore) -> None:
-        """See protocols.Persistent; before the items."""
+        """See protocols.Persistent. Must precede the items."""
         stored = sorted((int.from_bytes(value, "little"), key.decode()) for key, value in store.scan("categories"))
         if [number for number, _ in stored] != list(range(len(stored))):
-            raise BadState(f"the state holds {len(stored)} categories, but not one of each number: restore a backup")
+            raise BadState(f"the state has {len(stored)} categories, but their numbers have gaps: restore a backup")
         self.names = [name for _, name in stored]
         self.number_of = {name: number for number, name in stored}
-        self._new = len(stored)
+        self._committed_names = len(stored)
 
     def changed(self) -> Sequence[Row]:
         """See protocols.Persistent."""
-        new = enumerate(self.names[self._new :], self._new)
+        new = enumerate(self.names[self._committed_names :], self._committed_names)
         return [Row("categories", name.encode(), number.to_bytes(4, "little")) for number, name in new]
 
     def committed(self) -> None:
         """See protocols.Persistent."""
-        self._new = len(self.names)
+        self._committed_names = len(self.names)
 
 
-def stepped(value: str | float | bool, step: float) -> str:
-    """An attribute's value as the name of its category: a number in steps of a width, anything else as it is."""
+def binned(value: str | float | bool, step: float) -> str:
+    """An attribute's value as text: the lower end of a number's bin of width `step`, anything else as it is."""
     if isinstance(value, int | float) and not isinstance(value, bool) and step > 0:
         steps = value / step
         return f"{(floor(steps) if isfinite(steps) else steps) * step:.12g}"

@@ -1,4 +1,4 @@
-"""Kin: items of the very same categories, as learners read it. It follows from the catalogue, and nothing of it is stored."""
+"""Sets of items that have exactly the same categories, for the learners. They follow from the catalogue and are not stored."""
 
 import heapq
 
@@ -9,39 +9,39 @@ from streamer.core.tables import Table
 
 
 class CategorySets:
-    """Sets of items by their categories' bits; each keeps what is known of it with its eldest, the item with the lowest row."""
+    """Sets of items by the bits of their categories. Each set is represented by one item, the one with the lowest row."""
 
     def __init__(self) -> None:
-        self.sets = Table("item", [-1], dtype=np.int32)  # the item's set, -1: of no category
+        self.sets = Table("item", [-1], dtype=np.int32)  # the item's set, -1: without categories
         self.representatives: I32 = np.full(64, -1, dtype=np.int32)  # (sets,) item rows
         self._bits: dict[int, int] = {}  # item row -> its bits
         self._set_of: dict[int, int] = {}  # bits -> set
-        self._members: list[list[int]] = []  # heaps of item rows, with some that have left
+        self._heaps: list[list[int]] = []  # by set, a heap of item rows; may have items that left the set
 
     def put(self, row: int, bits: int) -> None:
-        """The item in `row` is of these categories now. Cost: O(log items of the set)."""
+        """Set the categories of the item in `row`. Cost: O(log(items of the set))."""
         before = self._bits.get(row, 0)
         if bits == before:
             return
         self._bits[row] = bits
         self.sets.values[row, 0] = self._join(row, bits) if bits else -1
         if before:
-            self._settle(self._set_of[before], before)
+            self._update_representative(self._set_of[before], before)
 
     def _join(self, row: int, bits: int) -> int:
-        number = self._set_of.setdefault(bits, len(self._members))
-        if number == len(self._members):
-            self._members.append([])
+        number = self._set_of.setdefault(bits, len(self._heaps))
+        if number == len(self._heaps):
+            self._heaps.append([])
             if number == len(self.representatives):
                 self.representatives = np.concatenate([self.representatives, np.full(number, -1, dtype=np.int32)])
-        members = self._members[number]
+        members = self._heaps[number]
         heapq.heappush(members, row)
-        if members[0] == row:  # the first of them is of this set, as it was settled last
+        if members[0] == row:  # otherwise the first is still of this set: see `_update_representative`
             self.representatives[number] = row
         return number
 
-    def _settle(self, number: int, bits: int) -> None:
-        members = self._members[number]
+    def _update_representative(self, number: int, bits: int) -> None:
+        members = self._heaps[number]
         while members and self._bits[members[0]] != bits:
             heapq.heappop(members)
         self.representatives[number] = members[0] if members else -1

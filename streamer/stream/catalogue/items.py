@@ -1,6 +1,6 @@
-"""Items: ids to rows, and what the catalogue says of them. All of it lives in memory.
+"""Items: their rows, and their entries in the catalogue. All are in memory.
 
-An item's row is its order of arrival, kept for ever, so that rows mean the same after a restart; nothing is keyed by it.
+Items are numbered in order of arrival, for ever, so that rows mean the same after a restart; no stored key is a row.
 """
 
 from collections.abc import Sequence
@@ -21,13 +21,13 @@ _ENCODER = msgspec.json.Encoder(order="deterministic")
 
 
 class Items:
-    """The vocabulary of items and the catalogue; protocols.Persistent.
+    """All items and the catalogue; protocols.Persistent.
 
-    The engine's thread writes, queries read: `ids` only grows, `available` is (capacity,) with 1 for what may be shown.
+    The engine's thread writes, and queries read: `ids` only grows, `available` is (capacity,), 1 for items that may be shown.
     """
 
     def __init__(self, tables: Sequence[Table], categories: Categories, seed: int) -> None:
-        """`tables` are all learners' item tables: they grow with the vocabulary, as do the categories' words."""
+        """`tables` are the item tables of all learners; they grow with the number of items."""
         self._tables, self.categories, self._seed = (
             [*tables, categories.words, categories.category_sets.sets],
             categories,
@@ -37,14 +37,14 @@ class Items:
         self.row_of: dict[str, int] = {}
         self.catalogue: dict[str, ItemUpdate] = {}
         self.available: U8 = np.zeros(64, dtype=np.uint8)
-        self._new = 0  # rows from here on are not committed
+        self._committed_rows = 0  # this row and higher ones are not committed
         self._changed: dict[str, bytes] = {}
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def rows(self, item_ids: Sequence[str]) -> I32:
-        """Rows (n,) of items, new ones beginning as `Table.initial` says. Cost: a look-up an item."""
+        """Rows (n,) of items; new items get a row with initial values. Cost: a dict look-up for each item."""
         row_of = self.row_of
         try:
             return np.array([row_of[item] for item in item_ids], dtype=np.int32)
@@ -68,7 +68,7 @@ class Items:
         self.row_of.update(zip(item_ids, range(first, count), strict=True))
 
     def put(self, item: ItemUpdate) -> None:
-        """What the catalogue says now."""
+        """Replace the catalogue's entry of an item."""
         row = self.row_of.get(item.item_id)
         if row is None:
             row = int(self.rows([item.item_id])[0])
@@ -78,21 +78,21 @@ class Items:
         self._changed[item.item_id] = _ENCODER.encode(item)
 
     def remove(self, item_id: str) -> None:
-        """Show it no more; what was learned of it stays until the next renormalisation."""
+        """Never recommend the item again; what was learned about it stays until the next renormalisation."""
         self.put(ItemUpdate(item_id, available=False))
 
     def title(self, item_id: str) -> str:
-        """Its title, or its id where the catalogue has none."""
+        """The item's title, or its id where the catalogue has no title."""
         item = self.catalogue.get(item_id)
         return item.title if item and item.title else item_id
 
     def restore(self, store: StateStore) -> None:
-        """See protocols.Persistent; after the categories."""
+        """See protocols.Persistent. Must follow the categories."""
         stored = sorted((int.from_bytes(value, "little"), key.decode()) for key, value in store.scan("items"))
         if [row for row, _ in stored] != list(range(len(stored))):
-            raise BadState(f"the state holds {len(stored)} items, but not one of each number: restore a backup")
+            raise BadState(f"the state has {len(stored)} items, but their numbers have gaps: restore a backup")
         self._admit([item for _, item in stored])
-        self._new = len(stored)
+        self._committed_rows = len(stored)
         for key, value in store.scan("catalogue"):
             item = _DECODER.decode(value)
             self.catalogue[key.decode()] = item
@@ -101,15 +101,15 @@ class Items:
 
     def changed(self) -> Sequence[Rows]:
         """See protocols.Persistent."""
-        new, said = self.ids[self._new :], list(self._changed.items())
-        numbers = [row.to_bytes(4, "little") for row in range(self._new, len(self.ids))]
+        new, updates = self.ids[self._committed_rows :], list(self._changed.items())
+        numbers = [row.to_bytes(4, "little") for row in range(self._committed_rows, len(self.ids))]
         rows = [
             Rows("items", tuple([item.encode() for item in new]), tuple(numbers)),
-            Rows("catalogue", tuple([item.encode() for item, _ in said]), tuple([value for _, value in said])),
+            Rows("catalogue", tuple([item.encode() for item, _ in updates]), tuple([value for _, value in updates])),
         ]
         return [run for run in rows if run.keys]
 
     def committed(self) -> None:
         """See protocols.Persistent."""
-        self._new = len(self.ids)
+        self._committed_rows = len(self.ids)
         self._changed.clear()
