@@ -2,10 +2,14 @@
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
+import click
 import msgspec
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from learning import settings
 
@@ -14,13 +18,21 @@ from benchmarks.contest import Outcome
 from benchmarks.peers import PEERS, missing, peer
 from benchmarks.report import Report
 from benchmarks.run import competitors
+from benchmarks.same_behaviour import disk, surface
+from benchmarks.same_behaviour.facts import Facts, masked
+from benchmarks.same_behaviour.facts import compared as facts_compared
+from benchmarks.same_behaviour.speed import Measured
 from benchmarks.speed import MEASURED, compared
 from benchmarks.stream import read
 from streamer.consumers.files import FileSource
 from streamer.core.arrays import F32
 from streamer.core.batch import RATING, Batch, Seen
+from streamer.core.events import LOG, RATINGS, Message
+from streamer.core.protocols import Row
 from streamer.core.seed import id_key
 from streamer.models import LEARNERS, learner
+from streamer.storage.log import EmbeddedLog
+from streamer.storage.state import RocksStore
 from streamer.study.evaluate import Evaluation, evaluate
 
 ROOT = Path(__file__).parent.parent
@@ -232,3 +244,125 @@ def test_the_page_of_the_reranker_is_what_was_measured() -> None:
     measured = msgspec.json.decode((rerank.RESULTS / "rerank.json").read_bytes(), type=rerank.Measured)
     assert (rerank.RESULTS / "rerank.md").read_text() == rerank.page(measured)
     assert sum(measured.served.outcomes.values()) >= measured.served.queries
+
+
+def data_directory(
+    folder: Path, *, now_ms: int, row: bytes = b"value", event: bytes = b"{}", title: str = "Heat"
+) -> Path:
+    """What a streamer leaves, made at a given time: a state, a log, an archive and a generation."""
+    store = RocksStore(folder)
+    store.commit([Row("items", b"318", row), Row("monitor", b"318", b"0")], {LOG: 1})
+    store.close()
+    log = EmbeddedLog(folder)
+    log.append([Message(RATINGS, value=event, key=b"1", timestamp_ms=now_ms)], None)
+    log.close()
+    generation, archive = folder / "generations/g1", folder / "archive/topic=items"
+    generation.mkdir(parents=True)
+    archive.mkdir(parents=True)
+    (generation / "life.json").write_text(json.dumps({"id": "g1", "moments": [{"stage": "live", "at_ms": now_ms}]}))
+    (generation / "bias.safetensors").write_bytes(row)
+    columns = {"partition": [-1, -1], "offset": [0, 1], "timestamp_ms": [5, now_ms], "appended_ms": [now_ms, now_ms]}
+    pq.write_table(pa.table({**columns, "value": [title, title]}), archive / "0.parquet")
+    (folder / "archive/_archive.json").write_text(
+        json.dumps({"offsets": {"log/0": 2}, "files": [{"newest_ms": now_ms}]})
+    )
+    return folder
+
+
+def noted(folder: Path) -> dict[str, str]:
+    facts = Facts()
+    disk.note_files(facts, "made", folder)
+    return facts.exact
+
+
+def test_two_data_directories_are_equal_whenever_they_were_made(tmp_path: Path) -> None:
+    before = noted(data_directory(tmp_path / "before", now_ms=1_000))
+    after = noted(data_directory(tmp_path / "after", now_ms=2_000))
+    assert all(one.equal for one in facts_compared(before, after))
+    assert {"made: rows of state", "made: rows of log", "made: generations/g1/bias.safetensors, bytes"} <= before.keys()
+
+
+@pytest.mark.parametrize(
+    ("change", "differing"),
+    [
+        ({"row": b"valuf"}, ["generations/g1/bias.safetensors, bytes", "rows of state"]),
+        ({"event": b"[]"}, ["rows of log"]),
+        ({"title": "Heap"}, ["archive, rows without times of appending"]),
+    ],
+)
+def test_one_changed_byte_of_a_data_directory_is_seen_and_named(
+    tmp_path: Path, change: dict[str, bytes], differing: list[str]
+) -> None:
+    before = noted(data_directory(tmp_path / "before", now_ms=1_000))
+    after = noted(data_directory(tmp_path / "after", now_ms=1_000, **change))
+    found = [one for one in facts_compared(before, after) if not one.equal]
+    assert [one.what.removeprefix("made: ") for one in found] == differing
+    assert all(list(one.difference()) for one in found)
+
+
+def test_a_file_that_one_side_lacks_is_a_difference(tmp_path: Path) -> None:
+    before = noted(data_directory(tmp_path / "before", now_ms=1_000))
+    made = data_directory(tmp_path / "after", now_ms=1_000)
+    (made / "generations/g1/bias.safetensors").unlink()
+    found = {one.what: one.after for one in facts_compared(before, noted(made)) if not one.equal}
+    assert found["made: generations/g1/bias.safetensors, bytes"] is None
+    assert "made: files" in found
+
+
+def test_only_times_and_ids_by_chance_are_masked() -> None:
+    said = (
+        '{"rmse": 0.9, "seconds":{"cut":0.1}, "at_ms":17,"recommendationId":"x","archive":{"bytes":"9","records":"4"}}'
+    )
+    assert masked(said) == (
+        '{"rmse": 0.9, "seconds":"*", "at_ms":"*","recommendationId":"*","archive":{"bytes":"*","records":"4"}}'
+    )
+
+
+def test_options_are_read_without_what_they_are_for() -> None:
+    def helped(word: str, default: int) -> list[str]:
+        @click.command(context_settings={"max_content_width": 70})
+        @click.option(
+            "--limit", default=default, show_default=True, type=click.IntRange(1, 100), help=f"how many {word}"
+        )
+        @click.option("--token-file", help=f"file with the token that {word} must bear, for example ./token")
+        def command(limit: int, token_file: str) -> None:
+            """Say something."""
+
+        return surface.options(command.get_help(click.Context(command)))
+
+    assert helped("items", 5) == helped("things that may be of use to somebody, in the end", 5)
+    assert helped("items", 5)[1] == "--limit INTEGER RANGE [default: 5; 1<=x<=100]"
+    assert helped("items", 5) != helped("items", 6)
+
+
+PAGE = """# HELP streamer_items items in memory
+# TYPE streamer_items gauge
+streamer_items 3.0
+# HELP streamer_log_bytes size
+# TYPE streamer_log_bytes gauge
+streamer_log_bytes 100.0
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "differing"),
+    [
+        (lambda page: page.replace("items in memory", "known items").replace("100.0", "101.0"), set[str]()),
+        (lambda page: page.replace("items 3.0", "items 4.0"), {"values of metrics that follow from the events"}),
+        (lambda page: page.replace("log_bytes 1", 'log_bytes{of="log"} 1'), {"series of metrics"}),
+        (lambda page: page.replace("streamer_items gauge", "streamer_items counter"), {"series of metrics"}),
+    ],
+)
+def test_series_of_metrics_are_compared_by_name_label_and_type(
+    change: Callable[[str], str], differing: set[str]
+) -> None:
+    both = Facts(), Facts()
+    for facts, page in zip(both, (PAGE, change(PAGE)), strict=True):
+        surface.note_metrics(facts, "served", page)
+    found = [one.what for one in facts_compared(both[0].exact, both[1].exact) if not one.equal]
+    assert {what.removeprefix("served: ") for what in found} >= differing
+    assert bool(found) == bool(differing)
+
+
+def test_speed_is_compared_round_by_round() -> None:
+    assert Measured("CPU", [1.0, 2.0, 4.0], [1.1, 2.0, 8.0]).row() == ("CPU", "2", "2", "1.100 [1.000, 2.000]")

@@ -1,0 +1,104 @@
+"""See the package."""
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from benchmarks.same_behaviour import runs, speed, surface
+from benchmarks.same_behaviour.checkout import Checkout
+from benchmarks.same_behaviour.facts import Compared, Facts, compared
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def found_out(sides: tuple[Checkout, Checkout], path: str) -> tuple[Facts, Facts]:
+    """Let both do everything, one after the other."""
+    facts = (Facts(), Facts())
+    for side, its in zip(sides, facts, strict=True):
+        said(f"{side.folder.name}: commands and settings")
+        surface.note_commands(its, side)
+        surface.note_settings(its, side.root)
+        said(f"{side.folder.name}: the simulated world")
+        runs.note_world(its, side)
+        said(f"{side.folder.name}: MovieLens")
+        runs.note_movielens(its, side, path)
+        runs.note_refusals(its, side)
+        said(f"{side.folder.name}: what is served")
+        runs.note_serving(its, side)
+        said(f"{side.folder.name}: retrainings")
+        runs.note_renormalised(its, side)
+    before = sides[0].folder
+    begun = runs.begin(sides[0])
+    for side, its in zip(sides, facts, strict=True):
+        said(f"{side.folder.name}: going on from what the commit before has made")
+        runs.note_one_log(its, side, before / "movielens/log", path)
+        runs.note_gone_on(its, side, begun)
+        runs.restore_backup(its, "backup of the commit before, restored", side, before / "backup")
+    return facts
+
+
+def said(sentence: str) -> None:
+    """How far it is, for who waits."""
+    print(f"{time.strftime('%H:%M:%S')} {sentence}", file=sys.stderr)
+
+
+def show(console: Console, title: str, found: list[Compared]) -> None:
+    """A table, and below it what differs."""
+    table = Table("what", "before", "after", "equal?", title=title, box=None)
+    for one in found:
+        table.add_row(*map(escape, one.row()))
+    console.print(table)
+    for one in found:
+        if not one.equal:
+            console.print(f"\n{escape(one.what)}:", *map(escape, one.difference()), sep="\n  ", highlight=False)
+
+
+@click.command()
+@click.argument("other", type=click.Path(exists=True, file_okay=False, resolve_path=True, path_type=Path))
+@click.argument("path", type=click.Path(exists=True, resolve_path=True))
+@click.option("--after", type=click.Path(exists=True, file_okay=False, resolve_path=True, path_type=Path), default=ROOT,
+              help="what is compared with OTHER (default: this checkout); OTHER itself shows that all of this is the same from run to run")  # fmt: skip
+@click.option(
+    "--speed", "timed", is_flag=True, help="take their time, too, by turns; not a fact: it changes no exit code"
+)
+@click.option("--only-speed", is_flag=True, help="compare nothing else")
+@click.option("--all", "every", is_flag=True, help="list all texts, also those that may differ and do not")
+def main(other: Path, path: str, after: Path, timed: bool, only_speed: bool, every: bool) -> None:
+    """Let the commit in OTHER and this one do the same, with ml-latest-small in PATH, and say what differs: then the exit code is 1."""
+    console = Console(width=180, soft_wrap=True)
+    with tempfile.TemporaryDirectory() as folder:
+        places = [Path(folder) / name for name in ("before", "after")]
+        for place in places:
+            place.mkdir()
+        sides = (Checkout(other, places[0]), Checkout(after, places[1]))
+        if only_speed:
+            for side in sides:
+                side.serve("movielens", "--replay", path, "--until-drained")
+        else:
+            facts = found_out(sides, path)
+        measured = [*speed.evaluated(*sides, path), *speed.answered(*sides)] if timed or only_speed else []
+    differing = 0
+    if not only_speed:
+        exact, words = compared(facts[0].exact, facts[1].exact), compared(facts[0].words, facts[1].words)
+        differing = sum(not one.equal for one in exact)
+        show(console, "Must be equal", exact)
+        show(console, "Words, which may differ", [one for one in words if every or not one.equal])
+        console.print(
+            f"\n{len(exact):,} facts, {differing:,} differ; of {len(words):,} texts {sum(not one.equal for one in words):,} differ"
+        )
+    if measured:
+        table = Table("by turns", "before", "after", "after / before, median [rounds]", box=None)
+        for one in measured:
+            table.add_row(*one.row())
+        console.print(table)
+    sys.exit(1 if differing else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""What was found out about a commit, and how two of them compare.
+
+A fact is a text under a name. Facts must be equal, byte for byte; only what one and the same commit says differently each time is
+masked first, by name. Words (help, pages) may differ, and are shown for information.
+"""
+
+import difflib
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+SHOWN_CHARACTERS, SHOWN_LINES, LINE_CHARACTERS = 24, 24, 200
+# Fields that hold times, or sizes that depend on when RocksDB and the archive happened to write. In the spelling of files and of answers.
+MASKED = (
+    "at_ms", "made_ms", "cut_ms", "changed_ms", "newest_ms", "started_ms", "uptime_s", "size_bytes", "state_bytes", "log_bytes",
+    "recommendation_id", "events_per_second", "wall_seconds", "ranking_seconds", "arrays_per_second", "lines_per_second",
+)  # fmt: skip
+
+
+def _camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(part.capitalize() for part in rest)
+
+
+_NAMES = "|".join(sorted({*MASKED, *map(_camel, MASKED)}))
+_VALUE = re.compile(rf'("(?:{_NAMES})"\s*:\s*)("[^"]*"|[-+.\deE]+)')
+_ARCHIVE = re.compile(r'("archive"\s*:\s*\{\s*"bytes"\s*:\s*)"\d+"')  # in GetStatus
+_SECONDS = re.compile(r'("seconds"\s*:\s*)(\{[^}]*\}|[-+.\deE]+)')  # by step, or of all
+
+
+def masked(text: str) -> str:
+    """JSON without what differs from run to run; everything else stays as it is, to the byte."""
+    for pattern in (_VALUE, _ARCHIVE, _SECONDS):
+        text = pattern.sub(r'\1"*"', text)
+    return text
+
+
+@dataclass
+class Facts:
+    """What was found out about one commit."""
+
+    exact: dict[str, str] = field(default_factory=dict)
+    words: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One fact of two commits; None: one has no such fact."""
+
+    what: str
+    before: str | None
+    after: str | None
+
+    @property
+    def equal(self) -> bool:
+        """To the byte."""
+        return self.before == self.after
+
+    def row(self) -> tuple[str, str, str, str]:
+        """As the table shows it."""
+        return self.what, shown(self.before), shown(self.after), "yes" if self.equal else "NO"
+
+    def difference(self) -> Iterator[str]:
+        """The first lines that differ; long lines are cut at commas and braces for it."""
+        before, after = (re.split(r"(?<=[,{}\n])", text or "") for text in (self.before, self.after))
+        changed = [
+            line[:LINE_CHARACTERS].rstrip()
+            for line in difflib.unified_diff(before, after, n=0, lineterm="")
+            if not line.startswith(("---", "+++", "@@"))
+        ]
+        yield from changed[:SHOWN_LINES]
+        if len(changed) > SHOWN_LINES:
+            yield f"... and {len(changed) - SHOWN_LINES:,} more"
+
+
+def shown(text: str | None) -> str:
+    """A short text as it is; of others the size and the beginning of their SHA-256."""
+    if text is None:
+        return "(absent)"
+    if len(text) <= SHOWN_CHARACTERS and "\n" not in text:
+        return text
+    lines = text.count("\n") + (not text.endswith("\n"))
+    size = f"{lines:,} lines" if lines > 1 else f"{len(text):,} characters"
+    return f"{hashlib.sha256(text.encode()).hexdigest()[:8]} ({size})"
+
+
+def compared(before: dict[str, str], after: dict[str, str]) -> list[Compared]:
+    """All facts of both, in the order in which they were found out."""
+    return [Compared(what, before.get(what), after.get(what)) for what in {**before, **after}]

@@ -1,0 +1,152 @@
+"""The things that both commits do, each of them once; what comes of it is noted in facts."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+from benchmarks.same_behaviour.asked import note_reading, note_writing
+from benchmarks.same_behaviour.checkout import Checkout
+from benchmarks.same_behaviour.disk import note_archive_bytes, note_files, tables
+from benchmarks.same_behaviour.facts import Facts, masked
+from benchmarks.same_behaviour.surface import note_metrics, note_services
+
+WORLD, FIRST_HALF, SECOND_HALF = "world.jsonl", "first-half.jsonl", "second-half.jsonl"
+EVENTS, EVERY_EVENTS = 20_000, 8_000
+SIMULATE = ("--users", "500", "--items", "300", "--events", str(EVENTS), "--seed", "3", "--shock-day", "30")
+PROFILES = [
+    {"user_id": "fan", "attributes": {"job": "writer", "age": 31}, "preferences": {"Comedy": 5}},
+    {"user_id": "u1", "attributes": {"job": "writer"}, "preferences": {"Crime": 2, "Comedy": 4}},
+]
+
+
+def note_world(facts: Facts, side: Checkout) -> None:
+    """Write the simulated world, and what of it is replayed: with profiles, whole and in halves."""
+    said = side.run("simulate", "simulated.jsonl", *SIMULATE, "--json").out
+    written = (side.folder / "simulated.jsonl").read_bytes()
+    facts.exact["simulate: what it says"] = masked(said)
+    facts.exact["simulate: bytes"] = hashlib.sha256(written).hexdigest()
+    lines = [*(json.dumps(profile).encode() for profile in PROFILES), *written.splitlines()]
+    half = len(lines) // 2
+    for name, part in ((WORLD, lines), (FIRST_HALF, lines[:half]), (SECOND_HALF, lines[half:])):
+        (side.folder / name).write_bytes(b"\n".join(part) + b"\n")
+    for name, arguments in {
+        "evaluate": ("evaluate", WORLD, "--json"),
+        "evaluate stack, without ranking": ("evaluate", WORLD, "--learner", "stack", "--no-ranking", "--json"),
+        "train als": ("train", WORLD, "--model", "als", "--json"),
+    }.items():
+        facts.exact[name] = masked(side.run(*arguments).out)
+
+
+def note_movielens(facts: Facts, side: Checkout, path: str) -> None:
+    """Replay MovieLens, look at it in every form, back it up, restore it."""
+    side.serve("movielens", "--replay", path, "--until-drained")
+    _note_state(facts, side, "movielens", ("1", "nobody"), ("1", "unheard of"))
+    _note_said(facts, side, "movielens: backup", "backup", "backup", "--data", "movielens", "--json")
+    note_files(facts, "movielens: backup", side.folder / "backup")
+    _note_manifest(facts, "movielens: backup", side.folder / "backup")
+    restore_backup(facts, "movielens: restored", side, side.folder / "backup")
+    side.run("vectors", "export", "vectors.txt", "--data", "movielens")
+    facts.exact["movielens: vectors export, bytes"] = _digest(side.folder / "vectors.txt")
+    for arguments in (("1",), ("nobody",), ("--preference", "Documentary=5"), ("--rating", "1=5", "--rating", "2=1")):
+        _note_said(
+            facts, side, f"movielens: recommend {' '.join(arguments)}", "recommend", *arguments, "--data", "movielens"
+        )
+
+
+def restore_backup(facts: Facts, name: str, side: Checkout, backup: Path) -> None:
+    """Restore it, from wherever it came, and note what came out."""
+    said = side.run("restore", str(backup), "--data", "restored", "--json").out
+    facts.exact[f"{name}, what it says"] = masked(said).replace(str(backup), "BACKUP")
+    facts.exact[f"{name}, rows of state"] = tables(side.folder / "restored/state")
+    facts.exact[f"{name}, rows of log"] = tables(side.folder / "restored/log")
+    shutil.rmtree(side.folder / "restored")
+
+
+def note_one_log(facts: Facts, side: Checkout, log: Path, path: str) -> None:
+    """Learn from a log that somebody else wrote: the same times of appending, so the archive must be the same to the byte."""
+    shutil.copytree(log, side.folder / "one-log/log")
+    side.serve("one-log", "--replay", path, "--until-drained")  # all of it is in the log
+    facts.exact["one log: rows of state"] = tables(side.folder / "one-log/state")
+    facts.exact["one log: rows of log"] = tables(side.folder / "one-log/log")
+    note_archive_bytes(facts, "one log", side.folder / "one-log/archive")
+
+
+def note_serving(facts: Facts, side: Checkout) -> None:
+    """Learn the simulated world and stay: metrics, RPCs, a backup under way, somebody forgotten."""
+    lines = (side.folder / WORLD).read_bytes().count(b"\n")
+    with side.serving("served", "--replay", WORLD, "--shadow", "bias", events=lines) as serving:
+        note_metrics(facts, "served", serving.metrics())
+        note_services(facts, serving.url)
+        note_reading(facts, "served:", serving)
+        note_writing(facts, "served:", serving, side.folder / "served-backup")
+    note_files(facts, "served: backup while it answers", side.folder / "served-backup")
+    _note_manifest(facts, "served: backup while it answers", side.folder / "served-backup")
+    _note_state(facts, side, "served", ("u1", "fan", "ann", "nobody"), ("i15", "new", "unheard of"))
+
+
+def note_renormalised(facts: Facts, side: Checkout) -> None:
+    """Replay the simulated world with retrainings that the stream waits for."""
+    hold = ("--renormalise-every-events", str(EVERY_EVENTS), "--hold")
+    side.serve("renormalised", "--replay", WORLD, *hold, "--until-drained")
+    _note_said(facts, side, "renormalised: generations", "generations", "--data", "renormalised", "--json")
+    _note_state(facts, side, "renormalised", ("u1",), ("i15",))
+
+
+def begin(side: Checkout) -> Path:
+    """The first half of the simulated world, with one retraining: a state to go on from."""
+    hold = ("--renormalise-every-events", str(EVERY_EVENTS), "--hold")
+    side.serve("begun", "--replay", FIRST_HALF, *hold, "--until-drained")
+    return side.folder / "begun"
+
+
+def note_gone_on(facts: Facts, side: Checkout, begun: Path) -> None:
+    """Open a state that the commit before made, and learn the second half."""
+    shutil.copytree(begun, side.folder / "gone-on")
+    side.serve("gone-on", "--replay", SECOND_HALF, "--until-drained")
+    _note_said(facts, side, "gone on: generations", "generations", "--data", "gone-on", "--json")
+    _note_state(facts, side, "gone-on", ("u1",), ("i15",))
+
+
+def note_refusals(facts: Facts, side: Checkout) -> None:
+    """Exit codes of what is refused; the sentences are words."""
+    for arguments in (
+        ("nothing",), ("serve", "--nothing"), ("serve", "--rating-learner", "nobody"), ("serve", "--dim", "-1"), ("inspect", "--data", "nowhere"),
+        ("evaluate", "nowhere.csv"), ("recommend", "1", "--data", "nowhere"), ("restore", "nowhere", "--data", "new"),
+        ("serve", "--data", "movielens", "--dim", "16"), ("backup", "movielens/inside", "--data", "movielens"), ("promote", "learner"),
+    ):  # fmt: skip
+        ended = side.run(*arguments, expected=None)
+        facts.exact[f"refused: {' '.join(arguments)}"] = str(ended.code)
+        facts.words[f"refused: {' '.join(arguments)}"] = ended.err.replace(str(side.folder), "FOLDER")
+
+
+def _note_state(facts: Facts, side: Checkout, data: str, users: tuple[str, ...], items: tuple[str, ...]) -> None:
+    """Every form of `inspect`, as text and as JSON, and all that is on the disk."""
+    forms = [
+        ("--digest",), ("stats",), ("offsets",), ("dead-letters",),
+        *(("user", user) for user in users), *(("item", item) for item in items),
+        *(("user", user, "--questions", "--limit", "3") for user in users),
+    ]  # fmt: skip
+    for form in forms:
+        for output in ((), ("--json",)):
+            _note_said(
+                facts, side, f"{data}: inspect {' '.join((*form, *output))}", "inspect", *form, *output, "--data", data
+            )
+    note_files(facts, data, side.folder / data)
+
+
+def _note_said(facts: Facts, side: Checkout, name: str, *arguments: str) -> None:
+    """The exit code and what was printed."""
+    ended = side.run(*arguments, expected=None)
+    facts.exact[name] = f"{ended.code} {masked(ended.out)}{ended.err}".replace(str(side.folder), "FOLDER")
+
+
+def _note_manifest(facts: Facts, name: str, backup: Path) -> None:
+    """Of backup.json what is said, but for sizes and checksums of files; the files are compared by themselves."""
+    said = json.loads((backup / "backup.json").read_text(encoding="utf-8"))
+    fields = sorted({field for file in said.pop("files") for field in file})
+    facts.exact[f"{name}: backup.json"] = masked(json.dumps({**said, "fields of files": fields}))
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
