@@ -26,7 +26,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 LIST = Path(__file__).with_name("mutants.toml")
 WORKERS = 2
-LIMIT_S, CPU_LIMIT_S = 300.0, 150  # of one run of tests: a machine that is busy with other things is given more time
+LIMIT_S, CPU_LIMIT_S = 600.0, 150  # of one run of tests: a machine that is busy with other things is given more time
 _FIRST = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
 
 
