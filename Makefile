@@ -15,7 +15,7 @@ DATA ?=
 PORT ?= 8080
 STATE ?= ./streamer-data$(if $(DATA),-$(notdir $(patsubst %/,%,$(DATA))))
 WORKERS ?= 3
-PYTEST = $(BIN)/pytest -ra -n $(WORKERS) --dist loadgroup
+PYTEST = $(BIN)/pytest -ra -n $(WORKERS)
 export UV_PYTHON_DOWNLOADS := never
 unexport PYTHONDONTWRITEBYTECODE # the tests start hundreds of interpreters: each would compile its imports anew
 
@@ -33,15 +33,15 @@ run: .venv/.base ## learn and answer on 127.0.0.1:8080: a simulated world, or DA
 
 test: setup lint ## lint, types and all tests but the long crash runs, WORKERS=3 at a time
 	@$(BIN)/mypy >.venv/types.out & types=$$!; \
-	failed=0; $(PYTEST) -m "not soak" || failed=1; \
+	failed=0; $(PYTEST) --dist loadgroup -m "not soak" || failed=1; \
 	wait $$types || { cat .venv/types.out; failed=1; }; \
 	exit $$failed
 
 test-fast: .venv/.everything .venv/.kernels ## what needs no broker, no browser and no other process: while one writes
-	@$(PYTEST) -m "not soak and not kafka and not browser and not process"
+	@$(PYTEST) --dist loadgroup -m "not soak and not kafka and not browser and not process"
 
 soak: setup ## the crash runs in full
-	@$(PYTEST) -m soak
+	@$(PYTEST) --dist worksteal -m soak
 
 mutants: .venv/.everything ## break core places by one line each, in a copy, and say which breaks no test notices (ONLY="gate 7")
 	@$(BIN)/python tests/mutants/run.py $(ONLY)

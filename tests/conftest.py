@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from broker import broker, own_broker
+from broker import broker, fresh_broker, own_broker
 from needs import needs, shared_fixtures
 
-__all__ = ["broker", "own_broker"]
+__all__ = ["broker", "fresh_broker", "own_broker"]
 
 OF_LIBRARIES = ("uname", "ldconfig", "gcc", "ld")  # what they ask the machine once, when they are imported
 
@@ -34,8 +34,8 @@ def _processes(request: pytest.FixtureRequest) -> Iterator[None]:
     assert marked or not found, f"mark this test with @pytest.mark.process: it starts {found[0]}"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what each test needs, and keep together on one worker who share something that is made once."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark what each test needs; on one worker keep together what shares something made once; the longest begin first."""
     for item in items:
         if not isinstance(item, pytest.Function):
             continue
@@ -47,6 +47,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group("browser"))
         elif shared_fixtures(item):
             item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: item.get_closest_marker("process") is None)
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from broker import USER, Broker
+from broker import USER, Broker, sasl_of
 from commands import run
 from learning import digest, events, learn, records, settings
 
@@ -252,25 +252,25 @@ def test_kafka_that_is_not_there_is_wrong(tmp_path: Path) -> None:
 
 
 @pytest.mark.kafka
-def test_kafka_is_looked_at_as_serve_would_and_no_topic_is_made(own_broker: Broker, tmp_path: Path) -> None:
+def test_kafka_is_looked_at_as_serve_would_and_no_topic_is_made(fresh_broker: Broker, tmp_path: Path) -> None:
     for _ in range(2):
-        kafka = found(tmp_path, kafka=own_broker.bootstrap)["kafka"]
+        kafka = found(tmp_path, kafka=fresh_broker.bootstrap)["kafka"]
         assert kafka.ok
         assert kafka.says.endswith("topics that it lacks are made at the first start")
-    kafka = found(tmp_path, kafka=own_broker.bootstrap, kafka_create_topics=False)["kafka"]
+    kafka = found(tmp_path, kafka=fresh_broker.bootstrap, kafka_create_topics=False)["kafka"]
     assert not kafka.ok
     assert "create them, or allow kafka_create_topics" in kafka.says
-    sink = KafkaSink(settings(kafka=own_broker.bootstrap).kafka)
+    sink = KafkaSink(settings(kafka=fresh_broker.bootstrap).kafka)
     sink.publish([message(Rating("u1", "i1", 3.0))])
     sink.close()
-    assert found(tmp_path, kafka=own_broker.bootstrap)["kafka"].says.endswith("its topics hold 1 events")
+    assert found(tmp_path, kafka=fresh_broker.bootstrap)["kafka"].says.endswith("its topics hold 1 events")
 
 
 @pytest.mark.kafka
-def test_a_wrong_password_is_told_from_a_wrong_address(own_broker: Broker, tmp_path: Path) -> None:
+def test_a_wrong_password_is_told_from_a_wrong_address(fresh_broker: Broker, tmp_path: Path) -> None:
     (tmp_path / "password").write_text("wrong")
     kafka = found(
-        tmp_path / "data", kafka=own_broker.sasl_bootstrap, kafka_security="SASL_PLAINTEXT", kafka_username=USER,
+        tmp_path / "data", kafka=sasl_of(fresh_broker), kafka_security="SASL_PLAINTEXT", kafka_username=USER,
         kafka_password_file=str(tmp_path / "password"),
     )["kafka"]  # fmt: skip
     assert not kafka.ok

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from broker import Broker
+from broker import Broker, sasl_of
 from commands import run
 from learning import Nobody, digest, settings
 from process import DEADLINE_S, Streamer, streamer
@@ -53,15 +53,15 @@ def kcat(broker: Broker, topic: str, key: str, value: str, codec: str = "none") 
     )  # fmt: skip
 
 
-def test_an_event_from_kcat_changes_an_answer(own_broker: Broker, tmp_path: Path) -> None:
-    with streamer(tmp_path / "d", "--kafka", own_broker.bootstrap) as process:
+def test_an_event_from_kcat_changes_an_answer(fresh_broker: Broker, tmp_path: Path) -> None:
+    with streamer(tmp_path / "d", "--kafka", fresh_broker.bootstrap) as process:
         process.wait_for("streamer_ingestion_up", 1)
-        kcat(own_broker, "items", "i1", json.dumps({"item_id": "i1", "title": "The Quiet Harbour (1987)"}))
+        kcat(fresh_broker, "items", "i1", json.dumps({"item_id": "i1", "title": "The Quiet Harbour (1987)"}))
         process.wait_for('streamer_events_total{outcome="learned",topic="items"}', 1)
-        kcat(own_broker, "clicks", "u1", json.dumps({"user_id": "u1", "item_id": "i1", "kind": "purchase"}))
+        kcat(fresh_broker, "clicks", "u1", json.dumps({"user_id": "u1", "item_id": "i1", "kind": "purchase"}))
         process.wait_for(CLICKED, 1)
         for codec in ("gzip", "lz4", "zstd"):  # as Java's producers send them
-            kcat(own_broker, "clicks", "u1", json.dumps({"user_id": "u1", "item_id": "i1", "kind": "click"}), codec)
+            kcat(fresh_broker, "clicks", "u1", json.dumps({"user_id": "u1", "item_id": "i1", "kind": "click"}), codec)
         process.wait_for(CLICKED, 4)
         answer = process.call("RecommendationService/Recommend", userId="somebody else")
         assert [item["title"] for item in answer["items"]] == ["The Quiet Harbour (1987)"]  # type: ignore[attr-defined]
@@ -74,12 +74,12 @@ def test_an_event_from_kcat_changes_an_answer(own_broker: Broker, tmp_path: Path
 
 
 @pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.soak)])
-def test_kills_in_the_middle_lose_and_repeat_nothing(own_broker: Broker, tmp_path: Path, kills: int) -> None:
+def test_kills_in_the_middle_lose_and_repeat_nothing(fresh_broker: Broker, tmp_path: Path, kills: int) -> None:
     count, chance = 4000 * kills, random.Random(kills)
-    arguments = ("--kafka", own_broker.bootstrap, "--commit-interval-s", "0.05", "--max-records", "20")
+    arguments = ("--kafka", fresh_broker.bootstrap, "--commit-interval-s", "0.05", "--max-records", "20")
     with streamer(tmp_path / "d", *arguments) as process:  # creates the topics
         process.wait_for("streamer_ingestion_up", 1)
-    publish(own_broker, ratings(count))
+    publish(fresh_broker, ratings(count))
     landed = 0
     for _ in range(kills):
         with streamer(tmp_path / "d", *arguments) as process:
@@ -98,7 +98,7 @@ def test_kills_in_the_middle_lose_and_repeat_nothing(own_broker: Broker, tmp_pat
     stats = json.loads(run("inspect", "stats", "--data", tmp_path / "d", "--json"))
     assert stats["tables"]["users/head"]["rows"] == 101
     assert exact_count(tmp_path / "d") == count
-    assert replayed(own_broker, tmp_path / "d", tmp_path / "replayed") == found.digest
+    assert replayed(fresh_broker, tmp_path / "d", tmp_path / "replayed") == found.digest
 
 
 def exact_count(folder: Path) -> int:
@@ -134,19 +134,19 @@ def replayed(broker: Broker, folder: Path, fresh: Path) -> str:
         store.close()
 
 
-def test_a_generation_catches_up_from_kafka_in_the_order_of_the_journal(own_broker: Broker, tmp_path: Path) -> None:
+def test_a_generation_catches_up_from_kafka_in_the_order_of_the_journal(fresh_broker: Broker, tmp_path: Path) -> None:
     """Its state is of the same events as the live one's, and what was published while it was trained is in it."""
     gate = ("--gate-min-events", "500", "--gate-margin", "1", "--archive-interval-s", "0.2")
-    with streamer(tmp_path / "d", "--kafka", own_broker.bootstrap, *gate) as process:
+    with streamer(tmp_path / "d", "--kafka", fresh_broker.bootstrap, *gate) as process:
         process.wait_for("streamer_ingestion_up", 1)
-        publish(own_broker, ratings(4000))
+        publish(fresh_broker, ratings(4000))
         process.wait_for(RATED, 4000)
         process.call("AdminService/Renormalise")
         deadline = time.monotonic() + DEADLINE_S
         published = 4000
         while process.call("RecommendationService/Recommend", userId="u1")["generation"] != "g1":
             assert time.monotonic() < deadline, process.call("AdminService/ListGenerations")
-            publish(own_broker, ratings(200, published))
+            publish(fresh_broker, ratings(200, published))
             published += 200
         process.wait_for(RATED, published)
         assert process.stop() == 0
@@ -156,8 +156,8 @@ def test_a_generation_catches_up_from_kafka_in_the_order_of_the_journal(own_brok
     assert (stats["generation"], stats["tables"]["users/head"]["rows"]) == ("g1", 101)
 
 
-def test_poison_of_every_kind_is_kept_counted_and_passed(own_broker: Broker, tmp_path: Path) -> None:
-    with streamer(tmp_path / "d", "--kafka", own_broker.bootstrap) as process:
+def test_poison_of_every_kind_is_kept_counted_and_passed(fresh_broker: Broker, tmp_path: Path) -> None:
+    with streamer(tmp_path / "d", "--kafka", fresh_broker.bootstrap) as process:
         process.wait_for("streamer_ingestion_up", 1)
         good = {"user_id": "u1", "item_id": "i1", "rating": 4}
         poison = {
@@ -169,9 +169,9 @@ def test_poison_of_every_kind_is_kept_counted_and_passed(own_broker: Broker, tmp
         }
         for values in poison.values():
             for value in values:
-                kcat(own_broker, "ratings", "u1", value)
-        kcat(own_broker, "clicks", "u1", json.dumps({"user_id": "u1", "item_id": "i1", "kind": "sniff"}))
-        kcat(own_broker, "ratings", "u1", json.dumps(good))
+                kcat(fresh_broker, "ratings", "u1", value)
+        kcat(fresh_broker, "clicks", "u1", json.dumps({"user_id": "u1", "item_id": "i1", "kind": "sniff"}))
+        kcat(fresh_broker, "ratings", "u1", json.dumps(good))
         process.wait_for(RATED, 1)
         counts = {**{reason: len(values) for reason, values in poison.items()}, "unknown_kind": 1}
         for reason, count in counts.items():
@@ -184,7 +184,7 @@ def test_poison_of_every_kind_is_kept_counted_and_passed(own_broker: Broker, tmp
     assert len(letters) == sum(counts.values())
     assert {letter["topic"] for letter in letters} == {"ratings", "clicks"}
     mirrored = subprocess.run(
-        ["kcat", "-C", "-e", "-q", "-b", own_broker.bootstrap, "-t", "dead-letters", "-f", "%k\\n"],
+        ["kcat", "-C", "-e", "-q", "-b", fresh_broker.bootstrap, "-t", "dead-letters", "-f", "%k\\n"],
         capture_output=True, text=True, check=True, timeout=60,
     ).stdout.split()  # fmt: skip
     assert set(mirrored) == {f"{letter['topic']}/{letter['partition']}/{letter['offset']}" for letter in letters}
@@ -246,18 +246,18 @@ def test_a_broker_that_is_not_there_at_the_start_is_waited_for(own_broker: Broke
         process.wait_for(RATED, 100)
 
 
-def test_retention_past_the_stored_offset_stops_with_instructions(own_broker: Broker, tmp_path: Path) -> None:
+def test_retention_past_the_stored_offset_stops_with_instructions(fresh_broker: Broker, tmp_path: Path) -> None:
     from kafka.admin import KafkaAdminClient
     from kafka.structs import TopicPartition
 
-    arguments = ("--kafka", own_broker.bootstrap)
+    arguments = ("--kafka", fresh_broker.bootstrap)
     with streamer(tmp_path / "d", *arguments) as process:
         process.wait_for("streamer_ingestion_up", 1)
-        publish(own_broker, ratings(200))
+        publish(fresh_broker, ratings(200))
         process.wait_for(RATED, 200)
         assert process.stop() == 0
-    publish(own_broker, ratings(200, 200))
-    admin = KafkaAdminClient(bootstrap_servers=own_broker.bootstrap)
+    publish(fresh_broker, ratings(200, 200))
+    admin = KafkaAdminClient(bootstrap_servers=fresh_broker.bootstrap)
     admin.delete_records({TopicPartition("ratings", partition): -1 for partition in range(12)})
     admin.close()
     said = run("serve", "--data", tmp_path / "d", "--port", "0", *arguments, code=1)
@@ -266,7 +266,7 @@ def test_retention_past_the_stored_offset_stops_with_instructions(own_broker: Br
     assert "--data" in said
 
 
-def test_wrong_credentials_are_told_from_a_wrong_address(own_broker: Broker, tmp_path: Path) -> None:
+def test_wrong_credentials_are_told_from_a_wrong_address(fresh_broker: Broker, tmp_path: Path) -> None:
     (tmp_path / "password").write_text("wrong\n")
     sasl = (
         "--kafka-security",
@@ -276,7 +276,7 @@ def test_wrong_credentials_are_told_from_a_wrong_address(own_broker: Broker, tmp
         "--kafka-password-file",
         tmp_path / "password",
     )
-    with streamer(tmp_path / "a", "--kafka", own_broker.sasl_bootstrap, *sasl) as process:
+    with streamer(tmp_path / "a", "--kafka", sasl_of(fresh_broker), *sasl) as process:
         wrong_password = until_said(process, "kafka_password_file")
     with streamer(tmp_path / "b", "--kafka", "127.0.0.1:1") as process:
         wrong_address = until_said(process, "127.0.0.1:1")
@@ -284,12 +284,12 @@ def test_wrong_credentials_are_told_from_a_wrong_address(own_broker: Broker, tmp
     assert "Connection refused" in wrong_address
     assert "alice" not in wrong_address
     (tmp_path / "password").write_text("alice-secret\n")
-    with streamer(tmp_path / "a", "--kafka", own_broker.sasl_bootstrap, *sasl) as process:
+    with streamer(tmp_path / "a", "--kafka", sasl_of(fresh_broker), *sasl) as process:
         until_ingestion(process, serving=True)
 
 
-def test_a_state_of_the_embedded_log_is_not_mixed_with_kafka(own_broker: Broker, tmp_path: Path) -> None:
+def test_a_state_of_the_embedded_log_is_not_mixed_with_kafka(fresh_broker: Broker, tmp_path: Path) -> None:
     with streamer(tmp_path / "d"):
         pass
-    said = run("serve", "--data", tmp_path / "d", "--port", "0", "--kafka", own_broker.bootstrap, code=78)
+    said = run("serve", "--data", tmp_path / "d", "--port", "0", "--kafka", fresh_broker.bootstrap, code=78)
     assert 'made with source "embedded log"' in said

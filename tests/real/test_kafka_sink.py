@@ -135,14 +135,14 @@ def test_what_is_too_large_is_refused_alone_and_the_sink_goes_on(at: str, before
     assert sum(after.values()) - sum(before[sequence] for sequence in after) == 1, "a part of what was refused went out"
 
 
-def test_a_topic_that_takes_less_than_we_do_is_said_and_the_sink_goes_on(own_broker: Broker) -> None:
+def test_a_topic_that_takes_less_than_we_do_is_said_and_the_sink_goes_on(fresh_broker: Broker) -> None:
     from kafka import KafkaAdminClient
 
-    admin = KafkaAdminClient(bootstrap_servers=own_broker.bootstrap)
+    admin = KafkaAdminClient(bootstrap_servers=fresh_broker.bootstrap)
     small = {"num_partitions": 1, "replication_factor": 1, "configs": {"max.message.bytes": "1000"}}
     admin.create_topics({"ratings": small}, wait_for_metadata=True)
     admin.close()
-    with sink_to(own_broker.bootstrap) as sink:
+    with sink_to(fresh_broker.bootstrap) as sink:
         for _ in range(3):
             with pytest.raises(BadEvent, match=r"a topic takes less than we allow: set max.message.bytes=65536"):
                 sink.publish([Message("ratings", b"k", b"x" * 5000)])
@@ -210,16 +210,16 @@ def test_it_needs_no_broker_to_be_made_and_says_where_there_is_none() -> None:
                 sink.publish([Message("ratings", b"k", b"{}")])
 
 
-def test_missing_topics_are_made_or_named(own_broker: Broker) -> None:
+def test_missing_topics_are_made_or_named(fresh_broker: Broker) -> None:
     with (
-        sink_to(own_broker.bootstrap, kafka_create_topics=False) as sink,
+        sink_to(fresh_broker.bootstrap, kafka_create_topics=False) as sink,
         pytest.raises(SourceUnavailable, match="lacks the topics 'ratings'"),
     ):
         sink.publish([Message("ratings", b"k", b"{}")])
-    with sink_to(own_broker.bootstrap) as sink:
+    with sink_to(fresh_broker.bootstrap) as sink:
         (sequence,) = sink.publish([Message("ratings", b"u1", b"{}")])
     assert sequence.topic == "ratings"
-    listed = subprocess.run(["kcat", "-L", "-b", own_broker.bootstrap], capture_output=True, check=True, timeout=30)
+    listed = subprocess.run(["kcat", "-L", "-b", fresh_broker.bootstrap], capture_output=True, check=True, timeout=30)
     assert b'topic "ratings" with 12 partitions' in listed.stdout
     assert b'topic "dead-letters" with 3 partitions' in listed.stdout
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from broker import PASSWORD, USER, Broker, Given, free_ports
+from broker import PASSWORD, USER, Broker, Given, free_ports, sasl_of
 from kafka import KafkaAdminClient, KafkaProducer
 from kafka.errors import RetriableError
 from kafka.structs import TopicPartition as Partition
@@ -108,21 +108,8 @@ def wait_for(what: str, done: Callable[[], bool], source: KafkaSource) -> None:
 
 
 @pytest.fixture
-def fresh(broker: Broker | Given) -> Iterator[str]:
-    """The session's broker without our topics."""
-    with admin(broker.bootstrap) as client:
-        _forget(client)
-        yield broker.bootstrap
-        _forget(client)
-
-
-def _forget(client: KafkaAdminClient) -> None:
-    ours = set(client.list_topics()) & {*TOPICS, "dead-letters"}
-    if ours:
-        client.delete_topics(sorted(ours))
-    deadline = time.monotonic() + DEADLINE_S
-    while set(client.list_topics()) & ours:
-        assert time.monotonic() < deadline, f"topics {ours} were not deleted"
+def fresh(fresh_broker: Broker | Given) -> str:
+    return fresh_broker.bootstrap
 
 
 def test_it_is_in_the_registry_and_fits_the_protocols() -> None:
@@ -547,12 +534,6 @@ def test_something_else_that_listens_there_is_said(answers: bytes, mechanism: st
         finally:
             server.shutdown(socket.SHUT_RDWR)
             thread.join()
-
-
-def sasl_of(broker: Broker | Given) -> str:
-    if isinstance(broker, Given):
-        pytest.skip("a given broker has no listener with SASL that we know of")
-    return broker.sasl_bootstrap
 
 
 def answered(source: KafkaSource) -> SourceUnavailable:

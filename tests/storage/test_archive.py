@@ -490,10 +490,10 @@ def test_who_waits_for_an_archive_that_cannot_go_on_is_told(tmp_path: Path) -> N
 
 
 @pytest.mark.kafka
-def test_from_kafka_too_nothing_is_lost_or_repeated_by_a_kill(own_broker: Broker, tmp_path: Path) -> None:
-    sink = KafkaSink(settings(kafka=own_broker.bootstrap).kafka)
+def test_from_kafka_too_nothing_is_lost_or_repeated_by_a_kill(fresh_broker: Broker, tmp_path: Path) -> None:
+    sink = KafkaSink(settings(kafka=fresh_broker.bootstrap).kafka)
     rated = [Rating(f"u{n % 37}", f"i{n % 91}", 1.0 + n % 5, 1_700_000_000_000 + n, f"e{n}") for n in range(4000)]  # fmt: skip
-    arguments = ("--kafka", own_broker.bootstrap, "--archive-interval-s", "0.05")
+    arguments = ("--kafka", fresh_broker.bootstrap, "--archive-interval-s", "0.05")
     with streamer(tmp_path / "d", *arguments) as process:
         process.wait_for("streamer_ingestion_up", 1)
         sink.publish([message(event) for event in rated[:2000]])

@@ -3,6 +3,9 @@
     def test_something(broker):                       # one for the whole session: use topics of your own
         KafkaSettings(kafka=broker.bootstrap)
 
+    def test_of_our_topics(fresh_broker):             # the same one without our topics, which are deleted afterwards
+        KafkaSettings(kafka=fresh_broker.bootstrap)
+
     def test_that_breaks_it(own_broker):              # one for this test: kill() and start() it
         own_broker.kill()
 
@@ -18,18 +21,21 @@ import subprocess
 import time
 import warnings
 from collections.abc import Iterator
-from itertools import count
 from pathlib import Path
 
 import pytest
+from kafka import KafkaAdminClient
+
+from streamer.core.events import TOPICS
 
 JARS = Path(__file__).parents[2] / ".test-libs" / "kafka"
 GIVEN = "STREAMER_TEST_KAFKA"
 CLUSTER = "c3RyZWFtZXItdGVzdHMtMQ"  # a cluster's id is a UUID in base 64
 UP_S = 60.0
+DEAD_LETTERS = "dead-letters"
 USER, PASSWORD = "alice", "alice-secret"
 
-_NAMES = count()
+_FORMATTED: dict[str, bytes] = {}  # the files of a formatted folder
 _PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
@@ -80,9 +86,19 @@ class Broker:
             )
         )
         self._process: subprocess.Popen[bytes] | None = None
-        scram = [f"--add-scram=SCRAM-SHA-{bits}=[name={USER},password={PASSWORD}]" for bits in (256, 512)]
-        formatting = self._java("kafka.tools.StorageTool", "format", "-t", CLUSTER, "-c", self._properties, *scram)
-        assert formatting.wait(UP_S) == 0, self._said()
+        self._format()
+
+    def _format(self) -> None:
+        """The first one formats its folder, the others copy that: it takes a Java of its own."""
+        log = self.folder / "log"
+        if not _FORMATTED:
+            scram = [f"--add-scram=SCRAM-SHA-{bits}=[name={USER},password={PASSWORD}]" for bits in (256, 512)]
+            formatting = self._java("kafka.tools.StorageTool", "format", "-t", CLUSTER, "-c", self._properties, *scram)
+            assert formatting.wait(UP_S) == 0, self._said()
+            _FORMATTED.update({file.name: file.read_bytes() for file in log.iterdir()})
+        log.mkdir(exist_ok=True)
+        for name, content in _FORMATTED.items():
+            (log / name).write_bytes(content)
 
     def _java(self, *arguments: str | Path) -> subprocess.Popen[bytes]:
         options = ("-Xmx256m", "-Xms64m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData")
@@ -163,8 +179,36 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker | Given]
 
 
 @pytest.fixture
+def fresh_broker(broker: Broker | Given) -> Iterator[Broker | Given]:
+    """The session's broker without our topics."""
+    client = KafkaAdminClient(bootstrap_servers=broker.bootstrap, bootstrap_timeout_ms=10_000)
+    try:
+        _delete_topics(client)
+        yield broker
+        _delete_topics(client)
+    finally:
+        client.close()
+
+
+def _delete_topics(client: KafkaAdminClient) -> None:
+    ours = set(client.list_topics()) & {*TOPICS, DEAD_LETTERS}
+    if ours:
+        client.delete_topics(sorted(ours))
+    deadline = time.monotonic() + UP_S
+    while set(client.list_topics()) & ours:
+        assert time.monotonic() < deadline, f"topics {ours} were not deleted"
+
+
+def sasl_of(broker: Broker | Given) -> str:
+    """The address of its listener with SASL."""
+    if isinstance(broker, Given):
+        pytest.skip("a given broker has no listener with SASL that we know of")
+    return broker.sasl_bootstrap
+
+
+@pytest.fixture
 def own_broker(tmp_path: Path) -> Iterator[Broker]:
-    """A broker for one test, to be killed and started again, or to have topics of the real names."""
+    """A broker for one test, to be killed and started again."""
     folder = tmp_path / "kafka"
     folder.mkdir()
     yield from _new(folder)
