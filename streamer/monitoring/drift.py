@@ -1,10 +1,10 @@
 """ADWIN, river's drift detector, over the squared errors of one learner.
 
-ADWIN keeps a window that it shortens when the means of two parts of it differ by more than chance allows: a detection.
-It is fed error by error, so that nothing depends on the cut into batches. Cost: 0.1 us an error.
+ADWIN keeps a window of the newest errors and shortens it when the means of two parts differ by more than chance allows:
+that is a detection. It takes one error at a time, so the result does not depend on batch sizes. Cost: 0.1 us an error.
 
-`river.drift.ADWIN` wraps the class imported here, and importing `river.drift` takes 2 s and 100 MB (scipy); this takes 30 ms.
-A test holds it against `river.drift.ADWIN`, and its row names river's version.
+`river.drift.ADWIN` wraps the class that is imported here; importing `river.drift` takes 2 s and 100 MB (scipy), this takes
+30 ms. A test compares the two. The stored row names the version of river that wrote it.
 
 Bifet, Gavalda (2007), Learning from time-changing data with adaptive windowing, SIAM SDM.
 """
@@ -31,7 +31,7 @@ class _Window(Protocol):
 
 
 class _Stored(msgspec.Struct, frozen=True, array_like=True):
-    """The row: river's bytes can only be read by the version that wrote them, and only unharmed (it panics otherwise)."""
+    """The stored row. Only the version of river that wrote `window` can read it, and damaged bytes make river panic."""
 
     river: str
     detections: int
@@ -47,25 +47,24 @@ class Drift:
         self._window: _Window | None = None
 
     def update(self, errors: F64) -> None:
-        """Take up `errors` (n,), finite, in order."""
+        """Add `errors` (n,), finite, in order."""
         window = self._window or _new()
         remaining = iter(errors.tolist())
-        while any(
-            map(window.update, remaining)
-        ):  # any() stops at a detection; ADWIN then starts anew, at the next error
+        # any() stops at a detection; a new window then starts with the next error
+        while any(map(window.update, remaining)):
             self.detections += 1
             window = _new()
         self._window = window
 
     def to_bytes(self) -> bytes:
-        """All of it, as a row."""
+        """The detector and its count, as a row for `load`."""
         window = (self._window or _new()).__getstate__()
         return msgspec.msgpack.encode(_Stored(version("river"), self.detections, zlib.crc32(window), window))
 
     def load(self, row: bytes, where: str) -> None:
-        """Go on from a row of `to_bytes`; raises BadState when it is damaged.
+        """Continue from a row that `to_bytes` made; raises BadState when it is damaged.
 
-        A row of another version of river keeps its count, and its window starts anew, which the log says.
+        From a row of another version of river only the count is kept: the window starts empty, with a warning in the log.
         """
         try:
             stored = msgspec.msgpack.decode(row, type=_Stored)
@@ -85,6 +84,6 @@ class Drift:
 
 
 def _new() -> _Window:
-    from river._river_rust.drift import AdaptiveWindowing  # late: a process that only asks never needs it
+    from river._river_rust.drift import AdaptiveWindowing  # imported late: a process that only queries does not need it
 
     return cast(_Window, AdaptiveWindowing(delta=0.002, clock=32, max_buckets=5, min_window_length=5, grace_period=10))

@@ -1,7 +1,7 @@
-"""What Prometheus sees: the monitor's counts, live readings, and histograms of time, as one page of text.
+"""The page that Prometheus scrapes: the monitor's counts, live readings and histograms of times, as text.
 
-The only file that knows prometheus_client. Nothing is global: one `Metrics` a process, with a registry of its own.
-Every label value that is known is there from the start, so that a rate over it is 0 and not absent.
+Only this file imports prometheus_client. Nothing is global: a process has one `Metrics` with a registry of its own.
+Every known label value has a series from the start, so that a rate over it is 0 and not absent.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,41 +23,40 @@ from streamer.monitoring.monitor import WINDOWS, Monitor
 from streamer.monitoring.stability import Reading
 from streamer.storage.generations import GenerationRecord
 
-# Upper edges, in seconds. A commit is a disk write; an event waits for a micro-batch; most requests take under 2 ms.
+# Upper bounds of buckets, in seconds. A commit is a disk write; an event waits for a micro-batch; most requests take under 2 ms.
 COMMIT = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 EVENT_TO_ANSWER = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 300.0)
 RERANK = (0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2.0, 10.0)
 REQUEST = (0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.015, 0.025, 0.05, 0.1, 0.5, 2.0, 10.0)
 
-# Outcomes of a request, in Connect's spelling; a rarer one appears with its first request.
+# Outcomes of a request, in Connect's spelling; others appear with their first request.
 CODES = ("ok", "invalid_argument", "deadline_exceeded", "unauthenticated", "unavailable", "internal")
-OTHER_METHOD = "other"  # label of every method that is not ours, so that a client cannot make labels up
+OTHER_METHOD = "other"  # the label of every unknown method, so that clients cannot create new labels
 
 
-STEPS = ("cut", "read", "train", "write", "catch up", "gate", "swap", "watch")  # as the seconds of a life name them
+STEPS = ("cut", "read", "train", "write", "catch up", "gate", "swap", "watch")  # the keys of GenerationRecord.seconds
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationReadings:
-    """Of one moment."""
+    """The generations at one moment."""
 
-    age_s: float  # of the live one, since its cut; g0 was never cut: since its state was made
-    events: int  # learned since then
-    step: str  # one of STEPS, under way; empty for none
-    outcomes: Mapping[str, int]  # of renormalisations, since the process started
-    shown: (
-        GenerationRecord | None
-    )  # the one under way, once it is at the gate; before that the last; None: there was none
-    every_s: float | None  # the schedule
-    min_events: int  # fewer since the cut, and the schedule passes by
+    age_s: float  # of the live generation, since its cut; g0 was never cut: since its state was made
+    events: int  # learned since that cut
+    step: str  # the one of STEPS that is under way; empty for none
+    outcomes: Mapping[str, int]  # finished renormalisations by outcome, since the process started
+    # The renormalisation whose numbers are shown: the current one from its gate on, else the last; None: there was none
+    shown: GenerationRecord | None
+    every_s: float | None  # the schedule; None: there is none
+    min_events: int  # with fewer events since the cut the schedule skips
 
 
 @dataclass(frozen=True, slots=True)
 class Readings:
-    """What is read at each scrape, from the thread that answers it: cheap, never blocking. All of one generation."""
+    """What is read at each scrape, in the thread that answers it: cheap and never blocking. All of one generation."""
 
-    generation: str  # of the one that answers
-    monitor: Monitor  # of it
+    generation: str  # the id of the live one
+    monitor: Monitor  # the live generation's
     lag: Callable[[], Mapping[str, Mapping[int, int]]]  # events not yet read, by topic and partition
     log_bytes: Callable[[], int]  # size of the embedded log; 0 with Kafka
     archive: Callable[[], ArchiveStatus]
@@ -65,15 +64,15 @@ class Readings:
     user_evictions: Callable[[], int]  # since the generation was opened
     items: Callable[[], int]  # item rows in memory
     ingestion_up: Callable[[], bool]  # whether events can be read and learned now
-    refused: Callable[[], Mapping[str, int]]  # steps, by learner
+    refused: Callable[[], Mapping[str, int]]  # refused steps by learner
     norms: Callable[[], Iterable[Reading]]  # about 1 ms a learner, like the widths
     widths: Callable[[], Iterable[Reading]]
-    champions: Callable[[], Iterable[tuple[str, str, bool]]]  # of each learner: its name, kind, and whether it answers
-    standing: Callable[[], GenerationReadings]
+    champions: Callable[[], Iterable[tuple[str, str, bool]]]  # each learner's name and kind, and whether it is champion
+    generations: Callable[[], GenerationReadings]
 
 
 class Histogram:
-    """Counts of seconds by upper edge; safe from any thread."""
+    """Counts of times by upper bound; safe from any thread."""
 
     def __init__(self, edges: Sequence[float]) -> None:
         self._edges: F64 = np.asarray(edges, dtype=np.float64)
@@ -83,7 +82,7 @@ class Histogram:
         self._lock = Lock()
 
     def observe(self, seconds: F64 | float) -> None:
-        """Take up one time or many, (n,); below 0, which two clocks can give, counts as 0. Cost: 0.03 us a time."""
+        """Add one time or many, (n,), in seconds; a negative one, as two clocks may give, counts as 0. Cost: 0.03 us a time."""
         times = np.maximum(np.atleast_1d(np.asarray(seconds, dtype=np.float64)), 0.0)
         counts = np.bincount(np.searchsorted(self._edges, times, side="left"), minlength=len(self._counts))
         with self._lock:
@@ -91,20 +90,20 @@ class Histogram:
             self._sum += float(times.sum())
 
     def read(self) -> tuple[list[tuple[str, float]], float]:
-        """Cumulative counts by upper edge, and the sum of all times."""
+        """Cumulative counts by upper bound, and the sum of all times."""
         with self._lock:
             return list(zip(self._names, np.cumsum(self._counts).tolist(), strict=True)), self._sum
 
 
 class Metrics:
-    """Collects what `/metrics` shows."""
+    """Collects the numbers that `/metrics` shows."""
 
     def __init__(
         self, readings: Callable[[], Readings], methods: Sequence[str], version: str, reranker: str = ""
     ) -> None:
-        """`readings`: of who answers now; `methods` are the names of the endpoint's methods, as `request` will be given them.
+        """`readings()` reads the live generation; `methods` are the endpoint's method names, as `request` gets them.
 
-        `reranker` is the learner that re-ranks, if one does.
+        `reranker`: the name of the learner that re-ranks; empty for none.
         """
         self._readings, self._version = readings, version
         self._commit, self._event_to_answer = Histogram(COMMIT), Histogram(EVENT_TO_ANSWER)
@@ -121,72 +120,72 @@ class Metrics:
         ProcessCollector(registry=self._registry)
 
     def commit(self, seconds: float) -> None:
-        """One commit of the state took `seconds`."""
+        """Add the time of one commit of the state."""
         self._commit.observe(seconds)
 
     def event_to_answer(self, seconds: F64) -> None:
-        """Of each event of a batch, (n,): the time from its append until answers showed it."""
+        """Add for each event of a batch, (n,), the time from its append until answers included it."""
         self._event_to_answer.observe(seconds)
 
     def rejected(self, reason: Reason) -> None:
-        """Publish refused one event; from the endpoint's one thread."""
+        """Count one event that Publish refused. Only the endpoint's one thread calls this."""
         self._rejected[reason] += 1
 
     def request(self, method: str, code: str, seconds: float) -> None:
-        """One request was answered with `code` (Connect's names, `ok` for success) after `seconds`."""
+        """Add one request that was answered with `code` (Connect's names, `ok` for success) after `seconds`."""
         key = (method if method in self._methods else OTHER_METHOD, code)
         histogram = self._requests.get(key) or self._requests.setdefault(key, Histogram(REQUEST))
         histogram.observe(seconds)
 
     def reranking(self, learner: str, outcome: str, seconds: float) -> None:
-        """An answer waited `seconds` for a re-ranker; `outcome` is one of rerank.OUTCOMES."""
+        """Add one answer that waited `seconds` for a re-ranker; `outcome` is one of answers.RERANKING_OUTCOMES."""
         self._rerankings[learner, outcome].observe(seconds)
 
     def render(self) -> tuple[bytes, str]:
-        """The page and its content type, in Prometheus' text format."""
+        """The page in Prometheus' text format, and its content type."""
         return generate_latest(self._registry), CONTENT_TYPE_PLAIN_0_0_4
 
     def collect(self) -> Iterator[Metric]:
-        """All but `process_*`, for the registry."""
+        """All metrics but `process_*`; the registry calls this at each scrape."""
         readings = self._readings()
         yield from _learning(readings)
         yield from self._ingestion(readings)
         yield from _stability(readings)
-        yield from _renormalisation(readings.standing(), readings.generation)
-        yield _histogram("streamer_commit_seconds", "Time a commit of the state takes.", {(): self._commit})
+        yield from _renormalisation(readings.generations(), readings.generation)
+        yield _histogram("streamer_commit_seconds", "Time that a commit of the state takes.", {(): self._commit})
         yield _histogram(
             "streamer_event_to_answer_seconds",
-            "Time from an event's append until answers show it.",
+            "Time from the append of an event until answers include it.",
             {(): self._event_to_answer},
         )
         yield _histogram(
             "streamer_request_seconds",
-            "Time a request takes, by method and outcome.",
+            "Time that a request takes, by method and outcome.",
             dict(self._requests),  # a copy: another thread may add to it
             ("method", "code"),
         )
         yield _histogram(
             "streamer_rerank_seconds",
-            "Time an answer waits for the re-ranker, by what came of it.",
+            "Time that an answer waits for the re-ranker, by outcome.",
             self._rerankings,
             ("learner", "outcome"),
         )
-        yield _one(Gauge("streamer_build_info", "The version that runs.", labels=["version"]), 1, self._version)
+        yield _one(Gauge("streamer_build_info", "Always 1; the running version.", labels=["version"]), 1, self._version)
 
     def _ingestion(self, readings: Readings) -> Iterator[Metric]:
-        events = Counter("streamer_events", "Events by what became of them.", labels=["topic", "outcome"])
+        events = Counter("streamer_events", "Events read, by topic and outcome.", labels=["topic", "outcome"])
         for topic, outcomes in readings.monitor.events.items():
             for outcome, count in outcomes.items():
                 _one(events, count, topic, outcome)
-        letters = Counter("streamer_dead_letters", "Events that could not be learned from.", labels=["reason"])
+        letters = Counter("streamer_dead_letters", "Events that could not be learned, by reason.", labels=["reason"])
         for reason, count in readings.monitor.dead_letters.items():
             _one(letters, count, reason)
-        refused = Counter("streamer_publish_rejected", "Events that Publish refused.", labels=["reason"])
+        refused = Counter("streamer_publish_rejected", "Events that Publish refused, by reason.", labels=["reason"])
         for reason, count in self._rejected.items():
             _one(refused, count, reason)
         yield refused
-        again = readings.monitor.refeeding.events
-        yield Counter("streamer_refed_events", "Events that had come before, by their users' histories.", again)
+        repeated = readings.monitor.repeated_input.events
+        yield Counter("streamer_refed_events", "Events that their user's history held already.", repeated)
         lag = Gauge("streamer_consumer_lag_events", "Events not yet read.", labels=["topic", "partition"])
         for topic, partitions in readings.lag().items():
             for partition, behind in partitions.items():
@@ -194,27 +193,27 @@ class Metrics:
         yield from (events, letters, lag)
         yield Gauge("streamer_log_bytes", "Size of the embedded event log.", readings.log_bytes())
         archive = readings.archive()
-        yield Gauge("streamer_archive_bytes", "Size of the archive.", archive.bytes)
+        yield Gauge("streamer_archive_bytes", "Size of the archive on disk.", archive.bytes)
         yield Gauge("streamer_archive_events", "Records in the archive.", archive.records)
         yield Gauge("streamer_archive_lag_events", "Records not yet archived.", archive.behind)
-        yield Gauge("streamer_users_cached", "Users in memory.", readings.users_cached())
-        evictions = Counter("streamer_user_evictions", "Users dropped from memory.", labels=["generation"])
+        yield Gauge("streamer_users_cached", "Users held in memory.", readings.users_cached())
+        evictions = Counter("streamer_user_evictions", "Users evicted from memory.", labels=["generation"])
         yield _one(evictions, readings.user_evictions(), readings.generation)
-        yield Gauge("streamer_items", "Items in memory.", readings.items())
-        yield Gauge("streamer_ingestion_up", "1 while events can be learned.", float(readings.ingestion_up()))
+        yield Gauge("streamer_items", "Items held in memory.", readings.items())
+        yield Gauge("streamer_ingestion_up", "1 while events can be read and learned.", float(readings.ingestion_up()))
 
 
 def _learning(readings: Readings) -> Iterator[Metric]:
-    """Counters of what learners did have the generation as a label: another's may be lower, and nothing was reset.
+    """Counters of learners carry the generation as a label, as another generation's may be lower without a reset.
 
-    Counts of events have none: they are a function of the stream, the same in both at a swap.
+    Counts of events carry none: they depend on the stream only, so both generations agree on them at a swap.
     """
-    rolling = Gauge("streamer_rolling_rmse", "Prequential RMSE of the last ratings.", labels=["learner", "window"])
-    of = ["learner", "generation"]
-    squared = Counter("streamer_squared_error", "Sum of squared errors of all ratings.", labels=of)
-    predicted = Counter("streamer_ratings_predicted", "Ratings predicted before learned.", labels=of)
-    missed = Counter("streamer_ratings_unpredicted", "Ratings without a finite prediction.", labels=of)
-    drifts = Counter("streamer_drift_detections", "Drifts in the squared error.", labels=[*of, "detector"])
+    rolling = Gauge("streamer_rolling_rmse", "Prequential RMSE over the last ratings.", labels=["learner", "window"])
+    by = ["learner", "generation"]
+    squared = Counter("streamer_squared_error", "Sum of the squared errors of all ratings.", labels=by)
+    predicted = Counter("streamer_ratings_predicted", "Ratings predicted before they were learned.", labels=by)
+    missed = Counter("streamer_ratings_unpredicted", "Ratings without a finite prediction.", labels=by)
+    drifts = Counter("streamer_drift_detections", "Drifts detected in the squared errors.", labels=[*by, "detector"])
     for name, errors in readings.monitor.errors.items():
         for window in WINDOWS:
             _one(rolling, errors.rmse(window), name, str(window))
@@ -222,22 +221,22 @@ def _learning(readings: Readings) -> Iterator[Metric]:
         _one(predicted, errors.ratings, name, readings.generation)
         _one(missed, errors.unpredicted, name, readings.generation)
         _one(drifts, errors.drift.detections, name, readings.generation, DETECTOR)
-    champions = Gauge("streamer_champion", "1 for the learner that answers.", labels=["learner", "kind"])
-    for name, kind, answers in readings.champions():
-        _one(champions, float(answers), name, kind)
+    champions = Gauge("streamer_champion", "1 for the champion of its kind, else 0.", labels=["learner", "kind"])
+    for name, kind, is_champion in readings.champions():
+        _one(champions, float(is_champion), name, kind)
     yield from (rolling, squared, predicted, missed, drifts, champions)
     yield from _regret(readings.monitor)
 
 
 def _regret(monitor: Monitor) -> Iterator[Metric]:
-    """Without series until a simulated rating was learned."""
-    oracle = Gauge("streamer_oracle_rmse", "Lowest RMSE possible on simulated ratings.", labels=["window"])
-    regret = Gauge("streamer_regret", "RMSE above the oracle's, simulated ratings.", labels=["learner", "window"])
+    """No series until a simulated rating is learned."""
+    oracle = Gauge("streamer_oracle_rmse", "RMSE of an oracle on simulated ratings.", labels=["window"])
+    regret = Gauge("streamer_regret", "RMSE above the oracle's on simulated ratings.", labels=["learner", "window"])
     found = monitor.regret
     for window in WINDOWS if found.ratings else ():
         _one(oracle, found.oracle_rmse(window), str(window))
         for name in monitor.errors:
-            _one(regret, found.of(name, window), name, str(window))
+            _one(regret, found.above_oracle(name, window), name, str(window))
     yield from (oracle, regret)
 
 
@@ -245,32 +244,45 @@ def _stability(readings: Readings) -> Iterator[Metric]:
     refused = Counter("streamer_steps_refused", "Steps refused as not finite.", labels=["learner", "generation"])
     for name, count in readings.refused().items():
         _one(refused, count, name, readings.generation)
-    norms = Gauge("streamer_row_norm", "Lengths of the rows in memory.", labels=["learner", "side", "at"])
+    norms = Gauge("streamer_row_norm", "Norms of the rows in memory, by quantile.", labels=["learner", "side", "at"])
     for norm in readings.norms():
         _one(norms, norm.value, norm.learner, norm.side, norm.of)
-    widths = Gauge("streamer_posterior_width", "Mean doubt of beliefs.", labels=["learner", "side", "of"])
+    widths = Gauge("streamer_posterior_width", "Mean posterior standard deviation.", labels=["learner", "side", "of"])
     for width in readings.widths():
         _one(widths, width.value, width.learner, width.side, width.of)
     yield from (refused, norms, widths)
 
 
 def _renormalisation(found: GenerationReadings, generation: str) -> Iterator[Metric]:
-    """Without series of steps, errors and churn until there was a renormalisation."""
-    yield _one(Gauge("streamer_generation_info", "The generation that answers.", labels=["generation"]), 1, generation)
-    yield Gauge("streamer_generation_age_seconds", "Time since the cut of the one that answers.", found.age_s)
-    yield Gauge("streamer_generation_events", "Events learned since the cut of the one that answers.", found.events)
-    yield Gauge("streamer_renormalise_every_seconds", "The schedule of retrainings.", found.every_s)  # absent for none
-    yield Gauge("streamer_renormalise_min_events", "Events that a scheduled retraining waits for.", found.min_events)
-    outcomes = Counter("streamer_renormalisations", "Retrainings by what became of them.", labels=["outcome"])
+    """No series of steps, errors and churn before the first renormalisation."""
+    yield _one(
+        Gauge("streamer_generation_info", "Always 1; the live generation.", labels=["generation"]), 1, generation
+    )
+    yield Gauge("streamer_generation_age_seconds", "Time since the cut of the live generation.", found.age_s)
+    yield Gauge("streamer_generation_events", "Events learned since the cut of the live generation.", found.events)
+    every = "Time between scheduled renormalisations."
+    yield Gauge("streamer_renormalise_every_seconds", every, found.every_s)  # no sample without a schedule
+    yield Gauge(
+        "streamer_renormalise_min_events", "Events that a scheduled renormalisation requires.", found.min_events
+    )
+    outcomes = Counter("streamer_renormalisations", "Finished renormalisations, by outcome.", labels=["outcome"])
     for outcome, count in found.outcomes.items():
         _one(outcomes, count, _label(outcome))
     stages = Gauge("streamer_renormalisation_stage", "1 for the stage under way.", labels=["stage"])
     for step in STEPS:
         _one(stages, float(step == found.step), _label(step))
     yield from (outcomes, stages)
-    seconds = Gauge("streamer_renormalisation_step_seconds", "Time each step of the last one took.", labels=["step"])
-    rmse = Gauge("streamer_renormalisation_rmse", "RMSE on the same ratings.", labels=["learner", "at", "of"])
-    churn = Gauge("streamer_renormalisation_churn", "What the last one changed.", labels=["learner", "measure"])
+    seconds = Gauge(
+        "streamer_renormalisation_step_seconds", "Time of each step of the last renormalisation.", labels=["step"]
+    )
+    rmse = Gauge(
+        "streamer_renormalisation_rmse",
+        "RMSE before and after the last renormalisation, on the same ratings.",
+        labels=["learner", "at", "of"],
+    )
+    churn = Gauge(
+        "streamer_renormalisation_churn", "What the last renormalisation changed.", labels=["learner", "measure"]
+    )
     if found.shown is not None:
         for step, took_s in found.shown.seconds.items():
             _one(seconds, took_s, _label(step))

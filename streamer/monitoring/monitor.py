@@ -1,11 +1,11 @@
-"""The monitor: how well each ratings learner predicted, and what became of every event.
+"""The monitor: how well each ratings learner predicts, and what became of every event.
 
     rolling RMSE over w = sqrt(mean of the squared errors of the last w ratings)
 
-Errors are prequential: an event is predicted before it is learned. The last 10,000 squared errors of each learner stand
-in a ring of blocks, so that a commit writes the few blocks that changed; means are taken when somebody asks.
-All of it is state: committed with the learners' rows and restored exactly, whatever the cut into batches.
-Cost: about 0.1 us a rating and learner, most of it the drift detector's. State: 80 KiB a learner.
+Errors are prequential: an event is predicted before it is learned. The last 10,000 squared errors of each learner are kept
+in a ring of blocks, so that a commit writes only the few blocks that changed; means are computed when they are read.
+All of it is state: it is committed with the learners' rows and restored exactly, and does not depend on batch sizes.
+Cost: about 0.1 us a rating and learner, most of it for the drift detector. State: 80 KiB a learner.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,7 +28,7 @@ TABLE = "monitor"
 WINDOWS = (1_000, 10_000)  # ratings
 LEARNED, DUPLICATE, DEAD_LETTER = "learned", "duplicate", "dead_letter"
 OUTCOMES = (LEARNED, DUPLICATE, DEAD_LETTER)
-OTHER_TOPIC = "other"  # label of every topic that is not ours, so that a producer cannot make labels up
+OTHER_TOPIC = "other"  # the label of every unknown topic, so that producers cannot create new labels
 
 _BLOCK = 256  # errors a row
 _RING = -(-max(WINDOWS) // _BLOCK) * _BLOCK
@@ -58,7 +58,7 @@ class Errors:
         self.drift = Drift()
         self._totals = _Totals()
         self._ring: F64 = np.zeros(_RING)
-        self._given = self._committed = (0, 0)  # (ratings, unpredicted) that `changed` gave last, that are on disk
+        self._given = self._committed = (0, 0)  # (ratings, unpredicted) as `changed` returned them last, and as on disk
 
     @property
     def ratings(self) -> int:
@@ -72,11 +72,11 @@ class Errors:
 
     @property
     def unpredicted(self) -> int:
-        """Ratings that the learner gave no finite prediction for; they are in no error."""
+        """Ratings without a finite prediction; they count in no error."""
         return self._totals.unpredicted
 
     def rmse(self, window: int | None = None) -> float:
-        """Over the last `window` ratings (those there are), or over all; NaN before the first. Cost: O(window)."""
+        """RMSE over the last `window` ratings (fewer if there are fewer), or over all; NaN before the first. Cost: O(window)."""
         ratings = self._totals.ratings
         if not ratings:
             return nan
@@ -86,17 +86,17 @@ class Errors:
         return sqrt(float(self._ring[last].mean()))
 
     def squares(self, first: int, end: int) -> F64:
-        """Squared errors of the ratings numbered first to end - 1, (end - first,), of those that were predicted.
+        """Squared errors of the predicted ratings numbered first to end - 1, (end - first,).
 
-        Raises ValueError for one that the ring no longer, or not yet, holds.
+        Raises ValueError for numbers that the ring does not hold any more, or not yet.
         """
         if not self.ratings - _RING <= first <= end <= self.ratings:
-            raise ValueError(f"errors {first} to {end} of {self.ratings}, of which {_RING} are kept")
+            raise ValueError(f"errors {first} to {end} of {self.ratings} are not all kept: only the newest {_RING} are")
         found: F64 = self._ring[np.arange(first, end) % _RING]
         return found
 
     def observe(self, squared: F64) -> None:
-        """Take up squared errors (n,), in order; what is not finite is counted as unpredicted."""
+        """Add squared errors (n,), in order; one that is not finite counts as unpredicted."""
         finite = squared[np.isfinite(squared)]
         self._totals.unpredicted += len(squared) - len(finite)
         if not len(finite):
@@ -104,7 +104,7 @@ class Errors:
         kept = finite[-_RING:]
         ratings = self._totals.ratings + len(finite)
         self._ring[np.arange(ratings - len(kept), ratings) % _RING] = kept
-        # accumulate adds from left to right, so that the sum is the same for every cut; sum() adds in pairs
+        # accumulate adds from left to right, so that the sum does not depend on batch sizes; sum() adds in pairs
         self._totals.squared = float(np.add.accumulate(np.append(self._totals.squared, finite))[-1])
         self._totals.ratings = ratings
         self.drift.update(finite)
@@ -123,11 +123,11 @@ class Errors:
             yield Row(TABLE, self._key(f"errors/{block:05d}"), values.astype("<f8").tobytes())
 
     def committed(self) -> None:
-        """What `changed` gave last is on disk."""
+        """The rows that `changed` returned last are on disk."""
         self._committed = self._given
 
     def restore(self, store: StateStore) -> None:
-        """Take up what is committed; raises BadState."""
+        """Continue from the committed rows; raises BadState."""
         totals = store.read(TABLE, [self._key("totals")])[0]
         if totals is None:
             return
@@ -153,21 +153,21 @@ class Errors:
 
 
 class Monitor:
-    """Sees what was predicted and what happened. The engine's thread writes; reading is safe from any thread."""
+    """Counts events and keeps the errors of all ratings learners. The engine's thread writes; any thread may read."""
 
     def __init__(self, learners: Sequence[tuple[str, Kind]]) -> None:
-        """`learners` are names and kinds; those of ratings get errors, rolling RMSE and a drift detector."""
+        """`learners`: names and kinds; ratings learners get errors, a rolling RMSE and a drift detector."""
         self.errors = {name: Errors(name) for name, kind in learners if kind == "ratings"}
         self.events = {topic: dict.fromkeys(OUTCOMES, 0) for topic in (*TOPICS, OTHER_TOPIC)}
         self.dead_letters = {str(reason): 0 for reason in Reason}
-        self.regret = Regret()  # in memory alone: it begins anew with the process
-        self.refeeding = RepeatedInput()
+        self.regret = Regret()  # in memory only: it starts empty with the process
+        self.repeated_input = RepeatedInput()
         self._given = self._committed = self._counts()
 
     def observe(self, batch: Batch, predictions: Mapping[str, F32]) -> None:
-        """Take up a batch that was learned, with each learner's predictions by name, (n,), clipped.
+        """Add a batch that was learned, with each learner's clipped predictions (n,) by name.
 
-        Counts its ratings and clicks as learned; squared errors are of its ratings.
+        Its ratings and clicks are counted as learned; only ratings have squared errors.
         """
         rated = batch.kinds == RATING
         ratings = int(np.count_nonzero(rated))
@@ -183,11 +183,11 @@ class Monitor:
 
     @property
     def learned(self) -> int:
-        """Ratings and clicks learned from, ever."""
+        """Ratings and clicks learned so far, ever."""
         return self.events[RATINGS][LEARNED] + self.events[CLICKS][LEARNED]
 
     def count(self, topic: str, outcome: str, events: int = 1) -> None:
-        """Count what became of events that `observe` does not see: duplicates, and what was learned of the catalogue."""
+        """Count events that `observe` does not see: duplicates, dead letters, and updates of the catalogue."""
         if events:
             self.events[topic if topic in self.events else OTHER_TOPIC][outcome] += events
 
@@ -207,7 +207,7 @@ class Monitor:
         for topic, outcomes in counts.events.items():
             self.events.setdefault(topic, {}).update(outcomes)
         self.dead_letters.update(counts.dead_letters)
-        self.refeeding.events = counts.refed
+        self.repeated_input.events = counts.refed
         self._given = self._committed = self._counts()
 
     def changed(self) -> Sequence[Row]:
@@ -225,7 +225,7 @@ class Monitor:
         self._committed = self._given
 
     def _counts(self) -> bytes:
-        return msgspec.msgpack.encode(_Counts(self.events, self.dead_letters, self.refeeding.events))
+        return msgspec.msgpack.encode(_Counts(self.events, self.dead_letters, self.repeated_input.events))
 
 
 def _decode(row: bytes, kind: type[_T], where: str) -> _T:

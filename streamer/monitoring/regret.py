@@ -1,14 +1,14 @@
-"""Regret over the oracle: how much lower a learner's RMSE could be, where a simulated world says what was to be expected.
+"""Regret: how far a learner's RMSE is above that of an oracle, on ratings of a simulated world that carry their expectation.
 
     oracle = sqrt(mean (y - E)^2)        regret = sqrt(oracle^2 + mean (prediction - E)^2) - oracle
 
-E is the field `expected` of a rating, its expectation given the truth: the oracle predicts it. This is the learner's RMSE
-less the oracle's, without the term whose expectation is 0 (twice the mean of (prediction - E)(E - y): a rating's noise has
-nothing to do with what was predicted before it). So regret is in units of RMSE, is never below 0, is 0 for who predicts
-E, and does not tremble with the noise of the ratings.
+E is the field `expected` of a rating, its expectation given the truth; the oracle predicts E. Regret is the learner's RMSE
+minus the oracle's, without the cross term, whose expectation is 0 (twice the mean of (prediction - E)(E - y): the noise of a
+rating is independent of a prediction made before it). So regret is in units of RMSE, is never below 0, is 0 for a learner
+that predicts E, and does not vary with the noise of the ratings.
 
-Learners never see E: it stands in no Batch. It is read from the record by the encoder, and kept in memory alone.
-Cost: a look at one rating a batch where nothing is simulated, about .7 us a rating where it is.
+Learners never see E: no Batch holds it. The encoder reads it from the record, and it is kept in memory only.
+Cost: one rating of each batch is inspected where nothing is simulated; about .7 us a rating where the world is simulated.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ _DECODER = msgspec.json.Decoder(_Truth)
 
 
 class _Squares:
-    """The mean of squares, of the last ones and of all."""
+    """The mean of squares, over the newest ones and over all."""
 
     def __init__(self) -> None:
         self.count, self._total = 0, 0.0
@@ -55,23 +55,23 @@ class _Squares:
 
 
 class Regret:
-    """Sees what was to be expected of each rating, and what was predicted. One thread writes; reading is safe from any."""
+    """Compares predictions with the expectations of simulated ratings. One thread writes; any thread may read."""
 
     def __init__(self) -> None:
-        self.watching = False  # whether ratings say what was to be expected; True: look at every one
+        self.watching = False  # True: ratings carry their expectation, so every one is inspected
         self._expected: F64 = np.empty(0)
         self._noise = _Squares()
         self._misses: dict[str, _Squares] = {}
 
-    def expect(self, records: Sequence[Record], events: Sequence[Event]) -> None:
-        """Note what is said of the ratings among `events`, in order, each from its record; `observe` comes next.
+    def note_expected(self, records: Sequence[Record], events: Sequence[Event]) -> None:
+        """Read the expectations of the ratings among `events` from their records, in order; call `observe` next.
 
-        Looks at every rating from the first batch on whose first rating says what was to be expected.
+        Until a batch's first rating carries an expectation, only the first rating of each batch is inspected.
         """
         self._expected = np.empty(0)
         if not self.watching:
-            spot = next((k for k, event in enumerate(events) if type(event) is Rating), None)
-            self.watching = spot is not None and FIELD in (records[spot].value or b"")
+            first = next((k for k, event in enumerate(events) if type(event) is Rating), None)
+            self.watching = first is not None and FIELD in (records[first].value or b"")
         if self.watching:
             rated = [
                 record.value or b"" for record, event in zip(records, events, strict=True) if type(event) is Rating
@@ -79,7 +79,7 @@ class Regret:
             self._expected = np.fromiter(map(expected, rated), np.float64, len(rated))
 
     def observe(self, values: F64, predictions: Mapping[str, F64]) -> None:
-        """Take up ratings (n,) and what each learner predicted for them, (n,) each; those without an expectation count nowhere."""
+        """Add ratings (n,) and each learner's predictions for them, (n,); ratings without an expectation are left out."""
         expected, self._expected = self._expected, np.empty(0)
         if len(expected) != len(values):
             return
@@ -88,33 +88,33 @@ class Regret:
             self._misses.setdefault(name, _Squares()).add(_finite(predicted - expected))
 
     @property
-    def noted(self) -> F64:
-        """What was to be expected of the ratings that `observe` sees next, (n,); (0,) where nothing is said."""
+    def latest_expected(self) -> F64:
+        """The expectations of the ratings that `observe` gets next, (n,); (0,) where ratings carry none."""
         return self._expected
 
     @property
     def ratings(self) -> int:
-        """Ratings that said what was to be expected."""
+        """Ratings so far that carried an expectation."""
         return self._noise.count
 
     def oracle_rmse(self, window: int | None = None) -> float:
-        """The oracle's RMSE over the last `window` of them (at most 10,000), or over all; NaN before the first."""
+        """The oracle's RMSE over the last `window` ratings (at most 10,000), or over all; NaN before the first."""
         return sqrt(self._noise.mean(window))
 
-    def of(self, learner: str, window: int | None = None) -> float:
-        """The learner's regret over the same; NaN before its first prediction."""
+    def above_oracle(self, learner: str, window: int | None = None) -> float:
+        """The learner's regret over the same ratings; NaN before its first prediction."""
         missed = self._misses.get(learner)
         oracle = self._noise.mean(window)
         return sqrt(oracle + missed.mean(window)) - sqrt(oracle) if missed is not None else nan
 
 
 def expected(value: bytes) -> float:
-    """What a rating says was to be expected, NaN where it says nothing."""
+    """The expectation that a rating's record carries; NaN where it carries none."""
     if FIELD not in value:
         return nan
     try:
         found = _DECODER.decode(value).expected
-    except (msgspec.DecodeError, UnicodeDecodeError):  # anything may stand there: the field is none of an event's
+    except (msgspec.DecodeError, UnicodeDecodeError):  # the decoder does not check this field, so it may hold anything
         return nan
     return found if found is not None and abs(found) <= NUMBER_MAX else nan
 

@@ -1,10 +1,11 @@
-"""Notices when the same events are fed again, without ids: each repeat counts as new evidence, and twenty of them cost 3%.
+"""Detects that the same events are fed again without event ids.
 
-An event came before, as far as its user's history tells, when the user had seen its item (the last 4,096 count) and it is
-older than the user's latest event, or is in every field one of the newest. Rewatching moves time on, a late event is of
-an item not seen yet: neither looks like that. `History.remember` marks such events; here they are counted, and when
-nearly all of the newest are, the log says so, once until it is over. Events without times of their own are never older.
-Cost: O(events). State: the count, kept by the monitor; the window is advice and starts anew with the process.
+Each repeat counts as new evidence; feeding a data set twenty times costs 3% of RMSE. `History.remember` marks an event as
+repeated when its user has seen the item (among the last 4,096) and the event is older than the user's latest one, or equals one of the
+newest in every field. Watching an item again has a later time, and a late event is usually of an item not seen yet, so
+neither is marked. Events without times of their own are never older. Marked events are counted here; when they are nearly all of the
+newest, the log warns once, until it is over.
+Cost: O(events). State: the count, kept by the monitor; the window is not stored and starts empty with the process.
 """
 
 import logging
@@ -14,37 +15,37 @@ import numpy as np
 from streamer.core.arrays import Bool
 
 WINDOW_EVENTS = 1000
-LOUD, OVER = 0.9, 0.5  # shares of the window: where the log speaks, and where it may speak again
+WARN_ABOVE, REARM_BELOW = 0.9, 0.5  # shares of the window: warn above the first, and warn again only after the second
 
 _log = logging.getLogger(__name__)
 
 
 class RepeatedInput:
-    """Counts events that came before; the engine's thread writes, `events` may be read from any."""
+    """Counts repeated events; the engine's thread writes, `events` may be read from any thread."""
 
     def __init__(self) -> None:
         self.events = 0  # ever
-        self.silent = False  # True: count, and leave the log alone
+        self.silent = False  # True: count, and write no warning
         self._newest: Bool = np.zeros(0, dtype=np.bool_)
-        self._said = False
+        self._warned = False
 
     @property
     def share(self) -> float:
-        """Of the newest 1,000 events, those that came before; 0 until there are so many."""
+        """The share of repeated events among the newest 1,000; 0 until there are 1,000."""
         return float(self._newest.mean()) if len(self._newest) == WINDOW_EVENTS else 0.0
 
-    def observe(self, again: Bool) -> None:
-        """Take up the marks of a batch, (n,), in order."""
-        self.events += int(np.count_nonzero(again))
-        self._newest = np.concatenate([self._newest, again])[-WINDOW_EVENTS:]
-        if self.share > LOUD and not self._said:
-            self._said = True
+    def observe(self, repeated: Bool) -> None:
+        """Add the marks of a batch, (n,), in order."""
+        self.events += int(np.count_nonzero(repeated))
+        self._newest = np.concatenate([self._newest, repeated])[-WINDOW_EVENTS:]
+        if self.share > WARN_ABOVE and not self._warned:
+            self._warned = True
             if not self.silent:
                 _log.warning(
-                    "the same events are being fed again: %.0f%% of the newest %s were in their users' histories already, with "
-                    "items seen and times gone by; each repeat counts as new evidence, so stop whoever sends them, and to "
-                    "learn anew move `state`, `generations` and `generation` away and learn from the log; events with an event_id count once",
+                    "the same events are being fed again: %.0f%% of the newest %s are in their users' histories already, with "
+                    "items seen and past times. Each repeat counts as new evidence, so stop the producer; to undo it, move "
+                    "`state`, `generations` and `generation` away and learn again from the log. Events with an event_id count only once",
                     100 * self.share, f"{WINDOW_EVENTS:,}",
                 )  # fmt: skip
-        elif self.share < OVER:
-            self._said = False
+        elif self.share < REARM_BELOW:
+            self._warned = False

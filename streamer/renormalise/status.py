@@ -16,7 +16,7 @@ _TRAINING = ("read", "train", "write")
 _STEP: Mapping[Stage, str] = {"trained": "catch up", "catching up": "catch up", "gate": "gate", "live": "watch"}
 
 
-def standing(stages: Stages, memory: Memory, chosen: RenormalisationSettings) -> GenerationReadings:
+def generation_readings(stages: Stages, memory: Memory, chosen: RenormalisationSettings) -> GenerationReadings:
     """As of now, from any thread; `memory` is that of the live one. Cost: some us; a small file is read once a generation."""
     began_ms, cut_events = _cut(memory.store.folder, memory.store.generation)
     current = stages.current

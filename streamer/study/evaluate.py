@@ -150,7 +150,7 @@ def evaluate(
             first = memory.monitor
         source.seek({LOG: 0})
         with _memory(settings) as memory:
-            memory.monitor.refeeding.silent = True  # the first pass said it
+            memory.monitor.repeated_input.silent = True  # the first pass said it
             predicted = first.errors[settings.learning.rating_learner]
             errors = _Errors(half=(predicted.ratings + predicted.unpredicted) // 2)
             ranking = Ranking(memory.learners, memory.users) if rank else None
@@ -268,7 +268,7 @@ def _evaluation(
         queries=len(ranking.ranks) if ranking else None,
         dead_letters=sum(memory.monitor.dead_letters.values()),
         duplicates=sum(outcomes[DUPLICATE] for outcomes in counts.values()),
-        refed=memory.monitor.refeeding.events,
+        refed=memory.monitor.repeated_input.events,
         unpredicted=of_all.unpredicted,
         users=memory.users.count,
         items=len(memory.items),
@@ -279,7 +279,7 @@ def _evaluation(
         rmse_new_users=errors.new_users.rmse,
         rmse_new_items=errors.new_items.rmse,
         oracle_rmse=_known(regret.oracle_rmse()),
-        regret=_known(regret.of(learning.rating_learner)),
+        regret=_known(regret.above_oracle(learning.rating_learner)),
         hit_rate_10=ranking.hit_rate(10) if ranking else None,
         hit_rate_20=ranking.hit_rate(20) if ranking else None,
         ndcg_20=ranking.ndcg(20) if ranking else None,

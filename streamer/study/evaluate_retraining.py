@@ -86,7 +86,7 @@ class _Line:
         self.store = RocksStore(folder)
         self.memory = Memory(learners(settings), settings, self.store)
         self.memory.monitor.regret.watching = True
-        self.memory.monitor.refeeding.silent = True
+        self.memory.monitor.repeated_input.silent = True
         self.errors = self.memory.monitor.errors[settings.learning.rating_learner]
         self.since = self.errors.ratings  # ratings when it began to be compared
 
@@ -94,7 +94,7 @@ class _Line:
         """What was learned; batches without events are left out."""
         found, memory = [], self.memory
         for part, batch in memory.encoder.encode(records, memory.commit):
-            expected = memory.monitor.regret.noted
+            expected = memory.monitor.regret.latest_expected
             predictions = memory.learners.learn(batch)
             memory.monitor.observe(batch, predictions)
             memory.ledger.advance(part)

@@ -1,4 +1,4 @@
-"""The monitor: rolling errors and drift are river's, exact for every cut into batches, and restored byte for byte."""
+"""The monitor: rolling errors and drift equal river's, do not depend on batch sizes, and are restored byte for byte."""
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
@@ -50,7 +50,7 @@ def batch(values: Sequence[float], kinds: Sequence[int] | None = None) -> Batch:
 
 
 def rivers(kind: Any, **parameters: Any) -> Any:
-    """One of river's objects; its types are not all said."""
+    """An object of river, which is not fully typed."""
     return kind(**parameters)
 
 
@@ -85,7 +85,7 @@ def restored(store: Store) -> Monitor:
     return monitor
 
 
-def test_rolling_rmse_is_rivers() -> None:
+def test_rolling_rmse_equals_rivers() -> None:
     values, predictions = stream(12_345)
     rolling = {window: rivers(utils.Rolling, cls=metrics.RMSE, window_size=window) for window in WINDOWS}
     ever = rivers(metrics.RMSE)
@@ -102,7 +102,7 @@ def test_rolling_rmse_is_rivers() -> None:
     assert len({round(errors.rmse(window), 3) for window in (*WINDOWS, None)}) == 3
 
 
-def test_drifts_are_those_of_rivers_adwin() -> None:
+def test_drifts_equal_those_of_rivers_adwin() -> None:
     values, predictions = stream(6_000)
     adwin, at = rivers(drift.ADWIN), []
     for k, error in enumerate(squares(values, predictions).tolist()):
@@ -119,7 +119,7 @@ def test_drifts_are_those_of_rivers_adwin() -> None:
     assert len(at) >= 2
 
 
-def test_the_state_does_not_depend_on_the_cut_into_batches() -> None:
+def test_the_state_does_not_depend_on_batch_sizes() -> None:
     values, predictions = stream(11_000)
     stores = []
     for cut in (1, 7, 1000, 11_000):
@@ -130,7 +130,7 @@ def test_the_state_does_not_depend_on_the_cut_into_batches() -> None:
     assert stores[0] == stores[1] == stores[2] == stores[3]
 
 
-def test_a_restart_anywhere_goes_on_exactly() -> None:
+def test_a_restart_anywhere_continues_exactly() -> None:
     values, predictions = stream(11_000)
     whole, uninterrupted = Store(), Monitor([(NAME, "ratings")])
     learn(uninterrupted, values, predictions, cut=100)
@@ -151,7 +151,7 @@ def test_a_restart_anywhere_goes_on_exactly() -> None:
     assert monitor.dead_letters == uninterrupted.dead_letters
 
 
-def test_a_failed_commit_gives_the_same_rows_again_and_an_idle_one_none() -> None:
+def test_after_a_failed_commit_the_same_rows_are_given_again_and_none_without_changes() -> None:
     values, predictions = stream(900)
     monitor, store = Monitor([(NAME, "ratings")]), Store()
     learn(monitor, values[:600], predictions[:600], cut=100)
@@ -163,7 +163,7 @@ def test_a_failed_commit_gives_the_same_rows_again_and_an_idle_one_none() -> Non
     assert commit(monitor, store) == []
 
 
-def test_what_is_observed_after_changed_is_not_taken_for_committed() -> None:
+def test_errors_observed_after_changed_do_not_count_as_committed() -> None:
     values, predictions = stream(900)
     monitor, store = Monitor([(NAME, "ratings")]), Store()
     learn(monitor, values[:600], predictions[:600], cut=100)
@@ -200,7 +200,7 @@ def test_only_ratings_are_errors_and_only_ratings_learners_have_them() -> None:
     assert monitor.events["clicks"]["learned"] == 1
 
 
-def test_a_prediction_that_is_not_finite_is_counted_and_poisons_nothing() -> None:
+def test_a_prediction_that_is_not_finite_is_counted_and_changes_no_error() -> None:
     monitor, store = Monitor([(NAME, "ratings")]), Store()
     predictions = np.asarray([np.nan, 3.0, np.inf], np.float32)
     monitor.observe(batch([4.0, 4.0, 4.0]), {NAME: predictions})
@@ -215,7 +215,7 @@ def test_before_the_first_rating_the_rmse_is_not_a_number() -> None:
     assert isnan(errors.rmse(1000))
 
 
-def test_counts_name_every_topic_outcome_and_reason_from_the_start_and_invent_none() -> None:
+def test_every_topic_outcome_and_reason_is_counted_from_the_start_and_no_other() -> None:
     monitor = Monitor([])
     assert set(monitor.events) == {"ratings", "clicks", "items", "users", "other"}
     assert set(monitor.dead_letters) == {str(reason) for reason in Reason}
@@ -245,7 +245,7 @@ def test_the_monitor_is_persistent() -> None:
         ("counts", "cut"),
     ],
 )
-def test_a_damaged_row_is_refused_with_words(key: str, harm: str) -> None:
+def test_a_damaged_row_is_refused_with_a_sentence(key: str, harm: str) -> None:
     values, predictions = stream(900)
     monitor, store = Monitor([(NAME, "ratings")]), Store()
     learn(monitor, values, predictions, cut=100)
@@ -259,7 +259,9 @@ def test_a_damaged_row_is_refused_with_words(key: str, harm: str) -> None:
         restored(store)
 
 
-def test_a_detector_of_another_river_starts_anew_keeps_its_count_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_detector_of_another_river_version_keeps_its_count_starts_empty_and_warns(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     values, predictions = stream(6_000)
     monitor, store = Monitor([(NAME, "ratings")]), Store()
     learn(monitor, values, predictions, cut=100)

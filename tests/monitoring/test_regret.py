@@ -1,4 +1,4 @@
-"""Regret over the oracle: 0 for who predicts what was to be expected, in units of RMSE, and out of the learners' sight."""
+"""Regret: 0 for a learner that predicts the expectations, in units of RMSE, and invisible to learners."""
 
 import json
 from math import isnan, nan, sqrt
@@ -29,7 +29,7 @@ SMALL = World(users=60, items=40, events=3_000, days=10, duplicates=0.02, late=0
 
 
 def rated(*expected: object) -> tuple[list[Record], list[Event]]:
-    """Ratings of 3 that say what was to be expected; None: nothing is said."""
+    """Ratings of 3 with these expectations; None: the rating carries none."""
     values = [
         b'{"user_id":"u","item_id":"i","rating":3'
         + (b"" if said is None else b',"expected":%b' % str(said).encode())
@@ -54,7 +54,7 @@ def test_figures_of_three_ratings_by_hand() -> None:
     assert regret.above_oracle("flat", 1) == pytest.approx(sqrt(2) - 1)
 
 
-def test_before_the_first_rating_and_where_nothing_is_simulated_there_is_no_figure() -> None:
+def test_there_is_no_regret_before_the_first_rating_and_on_real_data() -> None:
     regret = Regret()
     regret.note_expected(*rated(None, None))
     regret.observe(np.array([3.0, 3.0]), {"flat": np.array([3.0, 3.0])})
@@ -65,7 +65,7 @@ def test_before_the_first_rating_and_where_nothing_is_simulated_there_is_no_figu
 
 
 @pytest.mark.parametrize("said", ['"much"', "null", "[1]", "1e400", "1e308", "-1e300", None, "{"])
-def test_whatever_stands_there_is_no_fault_of_the_event(said: object) -> None:
+def test_an_unreadable_expectation_does_not_make_an_event_bad(said: object) -> None:
     regret = Regret()
     regret.watching = True
     regret.note_expected(*rated(said, 3.5))
@@ -75,7 +75,7 @@ def test_whatever_stands_there_is_no_fault_of_the_event(said: object) -> None:
     assert isnan(regret.above_oracle("flat"))  # it predicted nothing where something was to be expected
 
 
-def test_windows_go_round_the_ring() -> None:
+def test_windows_wrap_around_the_ring() -> None:
     regret, ones = Regret(), np.ones(1)
     for n in range(10_400):
         regret.note_expected(*rated(2.0))
@@ -88,7 +88,7 @@ def test_windows_go_round_the_ring() -> None:
 
 
 class Oracle:
-    """Predicts what is to be expected, from a table by time of the event; learners cannot."""
+    """Predicts the expectation, from a table by the time of the event; real learners cannot."""
 
     kind: Kind = "ratings"
     Parameters = AllTimeParameters
@@ -120,12 +120,12 @@ def simulated(world: World = SMALL) -> tuple[Source, Simulation]:
 
 
 def rows(stream: Simulation) -> list[Record]:
-    """All of a stream."""
+    """All records of a stream."""
     both = zip(stream.messages(0, len(stream)), stream.times_ms(0, len(stream)), strict=True)
     return [Record(sent.topic, -1, n, at, sent.key, sent.value) for n, (sent, at) in enumerate(both)]
 
 
-def test_who_predicts_the_expectation_has_no_regret_and_nobody_else_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_oracle_learner_has_no_regret_and_every_other_learner_has_some(monkeypatch: pytest.MonkeyPatch) -> None:
     source, stream = simulated()
     happened = stream.happenings.times_ms.tolist()
     monkeypatch.setattr(Oracle, "expected", dict(zip(happened, stream.expected.tolist(), strict=True)))
@@ -149,7 +149,7 @@ def test_real_streams_have_no_regret_in_their_evaluation() -> None:
     assert found.oracle_rmse is found.regret is None
 
 
-def test_ratings_that_say_nothing_are_left_out_wherever_they_stand() -> None:
+def test_ratings_without_an_expectation_are_left_out_wherever_they_come() -> None:
     stream = SMALL.stream(catalogue_first=True)
     world = rows(stream)
     plain = records([Rating("somebody", "i1", 3.0), Click("somebody", "i2"), Rating("somebody", "i3", 1.0)])
@@ -159,13 +159,13 @@ def test_ratings_that_say_nothing_are_left_out_wherever_they_stand() -> None:
     assert found.oracle_rmse == pytest.approx(stream.oracle_rmse, abs=1e-5)
 
 
-def test_learning_is_the_same_with_the_truth_in_the_events_and_without(tmp_path: Path) -> None:
+def test_learning_is_the_same_with_and_without_expectations_in_the_events(tmp_path: Path) -> None:
     for name, truth in (("with", True), ("without", False)):
         learn(tmp_path / name, rows(SMALL.stream(truth=truth)))
     assert digest(tmp_path / "with") == digest(tmp_path / "without")
 
 
-def test_the_service_shows_it_while_it_runs_a_simulated_world(tmp_path: Path) -> None:
+def test_the_service_shows_regret_while_it_runs_a_simulated_world(tmp_path: Path) -> None:
     with streamer(tmp_path / "d", "--simulate") as process:
         process.wait_for('streamer_oracle_rmse{window="10000"}', 0.7)
         process.wait_for('streamer_regret{learner="bayesian-hybrid",window="1000"}', 0.01)
@@ -174,7 +174,7 @@ def test_the_service_shows_it_while_it_runs_a_simulated_world(tmp_path: Path) ->
         assert not any("streamer_regret" in name and "skip-gram" in name for name in shown)
 
 
-def test_a_simulated_file_is_evaluated_as_the_world_it_is_of(tmp_path: Path) -> None:
+def test_a_file_of_a_simulated_world_is_evaluated_like_the_world(tmp_path: Path) -> None:
     stream, path = SMALL.stream(), tmp_path / "world.jsonl"
     path.write_bytes(b"\n".join(sent.value or b"" for sent in stream.messages(0, 9_999)))
     both = [evaluated(source) for source in (FileSource(path), simulated()[0])]

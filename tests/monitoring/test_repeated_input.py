@@ -1,4 +1,4 @@
-"""The same events fed again are noticed, counted and said once; what only looks like it is not; and nothing breaks."""
+"""Events fed again are detected, counted and warned about once; streams that only look alike are not; nothing breaks."""
 
 import logging
 import tempfile
@@ -24,7 +24,7 @@ SAID = "the same events are being fed again"
 
 
 def watched(users: int = 30, each: int = 100) -> list[Event]:
-    """Every user rates items that are new to them, a minute apart; now and then two at the same time."""
+    """Every user rates items that are new to them, a minute apart, at times two at once."""
     random = np.random.default_rng(3)
     items = [random.permutation(500)[:each].tolist() for _ in range(users)]
     return [
@@ -35,13 +35,13 @@ def watched(users: int = 30, each: int = 100) -> list[Event]:
 
 
 def refed(folder: Path, entries: Sequence[Entry], caplog: pytest.LogCaptureFixture, **flags: object) -> tuple[int, int]:
-    """How many events came before, by the state's own count, and how often the log said so."""
+    """How many events were repeated, by the state's count, and how often the log warned."""
     caplog.clear()
     learn(folder, entries, rating_learner="bias", click_learner="popularity", **flags)
     store = RocksStore(folder, read_only=True)
     try:
         chosen = settings(rating_learner="bias", click_learner="popularity", **flags)
-        events = Memory(learners(chosen), chosen, store).monitor.refeeding.events
+        events = Memory(learners(chosen), chosen, store).monitor.repeated_input.events
     finally:
         store.close()
     said = [r for r in caplog.records if r.name == "streamer.monitoring.repeated_input" and SAID in r.getMessage()]
@@ -49,7 +49,7 @@ def refed(folder: Path, entries: Sequence[Entry], caplog: pytest.LogCaptureFixtu
     return events, len(said)
 
 
-def test_a_stream_fed_twice_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_stream_fed_twice_is_warned_about_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     stream = watched()
     assert refed(tmp_path / "once", records(stream), caplog) == (0, 0)
     twice = refed(tmp_path / "twice", records(stream * 2), caplog)
@@ -59,7 +59,7 @@ def test_a_stream_fed_twice_is_said_once(tmp_path: Path, caplog: pytest.LogCaptu
 
 
 @pytest.mark.parametrize("flags", [{"max_records": 1}, {"max_records": 7}, {"user_cache_bytes": 60_000}])
-def test_the_count_does_not_hang_on_batches_evictions_or_crashes(
+def test_the_count_does_not_depend_on_batches_evictions_or_crashes(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, flags: dict[str, object]
 ) -> None:
     entries = records(watched(each=40) * 2)
@@ -68,19 +68,21 @@ def test_the_count_does_not_hang_on_batches_evictions_or_crashes(
     assert refed(tmp_path / "crashing", crashing, caplog, **flags)[0] == whole > 0.9 * 40 * 30
 
 
-def test_users_of_a_few_events_at_one_time_are_recognised_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_users_with_few_events_at_the_same_time_are_detected_too(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     stream: list[Event] = [Rating(f"u{n // 3}", f"i{n % 3}", 4.0, START_MS + n // 3) for n in range(3000)]
     assert refed(tmp_path, records(stream * 2), caplog) == (3000, 1)
 
 
-def test_late_events_and_rewatching_are_no_repeats(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_late_events_and_watching_again_are_not_repeats(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     random = np.random.default_rng(5)
     stream = watched()
     late = [stream[k] for k in np.argsort(np.arange(len(stream)) + 900 * (random.random(len(stream)) < 0.3))]
     assert refed(tmp_path / "late", records(late), caplog) == (0, 0)
     again: list[Event] = [Click(f"u{n % 30}", f"i{n // 30 % 4}", "view", START_MS + 1000 * n) for n in range(6000)]
     assert refed(tmp_path / "again", records(again), caplog) == (0, 0)
-    both: list[Event] = [  # what is watched again is told late, one time in four
+    both: list[Event] = [  # one in four events of watching again arrives late
         Click(f"u{n % 30}", f"i{n // 30 % 4}", "view", START_MS + 1000 * (n - 900 * (n // 30 % 4 == 0)))
         for n in range(6000)
     ]
@@ -94,18 +96,18 @@ def test_a_forgotten_user_who_comes_back_is_new(tmp_path: Path, caplog: pytest.L
     assert refed(tmp_path, records([*stream, UserRemoval("u"), *stream]), caplog)[0] == 0
 
 
-def test_it_is_said_again_when_it_begins_again(caplog: pytest.LogCaptureFixture) -> None:
-    refeeding = RepeatedInput()
+def test_a_second_run_of_repeats_is_warned_about_again(caplog: pytest.LogCaptureFixture) -> None:
+    repeated_input = RepeatedInput()
     fine, again = np.zeros(WINDOW_EVENTS, dtype=np.bool_), np.ones(WINDOW_EVENTS, dtype=np.bool_)
     for marks in (again[:-1], fine, again, again, fine, again):
-        refeeding.observe(marks)
+        repeated_input.observe(marks)
     assert len(caplog.records) == 2
-    assert refeeding.events == 4 * WINDOW_EVENTS - 1
+    assert repeated_input.events == 4 * WINDOW_EVENTS - 1
 
 
 @pytest.mark.parametrize("rating_learner", [n for n in LEARNERS if n in ("bias", "biased-mf", "bayesian-hybrid")])
-def test_twenty_repeats_neither_break_nor_ruin_it(movielens: Path, rating_learner: str) -> None:
-    """Fresh events after a real stream fed once and twenty times: design: twenty repeats cost 3%."""
+def test_twenty_repeats_stay_finite_and_cost_little(movielens: Path, rating_learner: str) -> None:
+    """RMSE of new events after a real stream fed once, and fed twenty times: about 3% worse."""
     source, read = FileSource(movielens, 1), list[Record]()
     while more := source.poll(1000, 0.0):
         read += more
@@ -118,7 +120,7 @@ def test_twenty_repeats_neither_break_nor_ruin_it(movielens: Path, rating_learne
 
 
 def fresh_rmse(rating_learner: str, before: list[Record], after: list[Record]) -> float:
-    """Over the ratings of `after`, learned after `before`; everything must have stayed finite."""
+    """RMSE over the ratings of `after`, learned after `before`; all tables must stay finite."""
     chosen = settings(rating_learner=rating_learner)
     entries = [Record(r.topic, -1, n, r.timestamp_ms, r.key, r.value) for n, r in enumerate([*before, *after])]
     errors = list[tuple[float, int]]()

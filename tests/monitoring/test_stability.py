@@ -1,4 +1,4 @@
-"""Norms and widths are those of the live rows: of a sample when there are many, and nothing where there is nothing."""
+"""Norms and widths are read from the live rows: from a sample when there are many, none when there are none."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +19,7 @@ from streamer.stream.memory import Memory
 
 
 class Running:
-    """A memory that is told events, and what can be seen of it."""
+    """A memory that learns events, and its stability readings."""
 
     def __init__(self, folder: Path, **flags: object) -> None:
         chosen = settings(**flags)
@@ -55,7 +55,7 @@ def ratings(count: int, *, users: int = 20) -> list[Event]:
     ]
 
 
-def test_nothing_is_said_of_nothing(running: Running) -> None:
+def test_an_empty_memory_has_no_readings(running: Running) -> None:
     assert running.norms() == {}
     assert running.widths() == {}
     assert set(running.stability.refused().values()) == {0}
@@ -73,7 +73,7 @@ def test_norms_are_the_lengths_of_rows(tmp_path: Path) -> None:
     running.store.close()
 
 
-def test_beliefs_narrow_with_events_and_never_to_nothing(running: Running) -> None:
+def test_beliefs_narrow_with_events_and_never_to_0(running: Running) -> None:
     running.tell(ItemUpdate("i0", "Zero", ("Drama",)), *ratings(20))
     early = running.widths()
     running.tell(*ratings(2000))
@@ -94,7 +94,7 @@ def test_beliefs_narrow_with_events_and_never_to_nothing(running: Running) -> No
 
 
 @pytest.mark.parametrize("name", [name for name in LEARNERS if name in ("bias", "biased-mf", "bayesian-hybrid")])
-def test_a_row_that_runs_away_is_seen(tmp_path: Path, name: str) -> None:
+def test_a_diverging_row_is_seen(tmp_path: Path, name: str) -> None:
     running = Running(tmp_path, rating_learner=name)
     running.tell(*ratings(500))
     sound = running.norms()
@@ -108,7 +108,7 @@ def test_a_row_that_runs_away_is_seen(tmp_path: Path, name: str) -> None:
     running.store.close()
 
 
-def test_a_sample_is_bounded_even_and_of_users_in_memory_alone(tmp_path: Path) -> None:
+def test_a_sample_is_bounded_evenly_spaced_and_of_users_in_memory_only(tmp_path: Path) -> None:
     assert evenly_spaced(0, 10).tolist() == []
     assert evenly_spaced(3, 10).tolist() == [0, 1, 2]
     assert evenly_spaced(1001, 5).tolist() == [0, 250, 500, 750, 1000]

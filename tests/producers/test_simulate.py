@@ -239,7 +239,7 @@ def test_learners_are_hit_by_a_shock_and_recover(tmp_path: Path) -> None:
 def hybrid_regrets(stream: Stream, folder: Path) -> list[float]:
     """Over the last 1,000 ratings, after each micro-batch."""
     found: list[float] = []
-    learned(stream, folder, lambda memory: found.append(memory.monitor.regret.of("bayesian-hybrid", 1000)))
+    learned(stream, folder, lambda memory: found.append(memory.monitor.regret.above_oracle("bayesian-hybrid", 1000)))
     return found
 
 
