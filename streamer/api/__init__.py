@@ -1,14 +1,15 @@
 """The endpoint: gRPC, gRPC-Web and JSON on one port, with health, reflection, metrics and the status page.
 
 `streamer serve` runs `server` over anything that is a `streamer.core.answers.Answers`. A change usually adds a call: to
-`streamer/proto`, to the service here, and to `Answers` (README.md). connectrpc and hypercorn are known in this package only.
+`streamer/proto`, to the service here, and to `Answers` (README.md). Only this package imports connectrpc and hypercorn.
 
-`recommendations`, `events`, `admin`, `health` (the services), `router` (which path is whose), `security` (who may ask),
-`codec` (protocol buffers as JSON, strictly), `errors` (how errors leave the process), `observe` (around every call), `server` (one
-port), `thread` (the endpoint in a thread of its own), `memory` (an `Answers` without an engine).
+`recommendations`, `events`, `admin`, `health` (the services), `router` (from paths to services and pages), `security`
+(authentication), `codec` (protocol buffers as JSON, strictly), `errors` (errors as clients see them), `observe` (times every
+call), `server` (opens and closes the port), `thread` (the endpoint in a thread of its own), `memory` (an `Answers` without
+an engine).
 """
 
-# The label values of `streamer_request_seconds`; streams (Watch, reflection) are not timed.
+# The values of the label `method` of `streamer_request_seconds`; streaming calls (Watch, reflection) are not timed.
 METHODS = (
     "streamer.v1.RecommendationService/Recommend",
     "streamer.v1.RecommendationService/RecommendForPreferences",

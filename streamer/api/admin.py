@@ -1,4 +1,4 @@
-"""AdminService: how is it going, and who answers?"""
+"""AdminService: status, promotion, retraining, backups, and the forgetting of users."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -18,28 +18,28 @@ T = TypeVar("T")
 
 
 class Admin(AdminService):
-    """Who may ask for what changes something is the guard's business (security.py)."""
+    """The service; security.py decides who may call the methods that change something."""
 
     def __init__(self, answers: Answers, threads: ThreadPoolExecutor) -> None:
-        """`threads` are for what waits for the disk."""
+        """`threads` run the calls of `answers` that block."""
         self._answers = answers
         self._threads = threads
 
     async def get_status(
         self, request: pb.GetStatusRequest, ctx: RequestContext[pb.GetStatusRequest, pb.GetStatusResponse]
     ) -> pb.GetStatusResponse:
-        """What the process is doing."""
-        return written(self._answers.status())
+        """See admin.proto."""
+        return _status(self._answers.status())
 
     async def promote(
         self, request: pb.PromoteRequest, ctx: RequestContext[pb.PromoteRequest, pb.PromoteResponse]
     ) -> pb.PromoteResponse:
-        """Let another learner answer."""
+        """See admin.proto."""
         target = request.target
         if target is None or not target.value:
             raise invalid(
-                "say whom to promote: learner is the name of one that runs, as GetStatus lists them, generation_id one that "
-                "ListGenerations does"
+                "say what to promote: learner, the name of a running one that GetStatus lists, or generation_id, one that "
+                "ListGenerations lists"
             )
         promote = self._answers.promote_generation if target.field == "generation_id" else self._answers.promote
         await self._in_thread(promote, target.value)
@@ -48,14 +48,14 @@ class Admin(AdminService):
     async def renormalise(
         self, request: pb.RenormaliseRequest, ctx: RequestContext[pb.RenormaliseRequest, pb.RenormaliseResponse]
     ) -> pb.RenormaliseResponse:
-        """Begin a retraining."""
+        """See admin.proto."""
         await self._in_thread(self._answers.renormalise)
         return pb.RenormaliseResponse()
 
     async def rollback(
         self, request: pb.RollbackRequest, ctx: RequestContext[pb.RollbackRequest, pb.RollbackResponse]
     ) -> pb.RollbackResponse:
-        """Let the generation before answer again."""
+        """See admin.proto."""
         return pb.RollbackResponse(generation=await self._in_thread(self._answers.rollback))
 
     async def list_generations(
@@ -63,20 +63,22 @@ class Admin(AdminService):
         request: pb.ListGenerationsRequest,
         ctx: RequestContext[pb.ListGenerationsRequest, pb.ListGenerationsResponse],
     ) -> pb.ListGenerationsResponse:
-        """What became of every generation."""
+        """See admin.proto."""
         found = await self._in_thread(self._answers.generations)
         return pb.ListGenerationsResponse(generations=[_generation(one) for one in found.generations], now=found.now)
 
     async def _in_thread(self, ask: Callable[..., T], *arguments: object) -> T:
-        """What waits for the disk must not hold up answers."""
+        """Run a blocking call in a worker thread, so that it does not hold up answers."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, ask, *arguments)
 
     async def backup(
         self, request: pb.BackupRequest, ctx: RequestContext[pb.BackupRequest, pb.BackupResponse]
     ) -> pb.BackupResponse:
-        """Copy the data directory."""
+        """See admin.proto."""
         if not PurePath(request.directory).is_absolute():
-            raise invalid("say where the backup goes: directory is an absolute path on the server's machine")
+            raise invalid(
+                f"the backup needs an absolute path on the server's machine as its directory, not {request.directory[:200]!r}"
+            )
         made = await self._in_thread(self._answers.backup, request.directory)
         return pb.BackupResponse(
             directory=made.directory,
@@ -89,10 +91,10 @@ class Admin(AdminService):
     async def forget_user(
         self, request: pb.ForgetUserRequest, ctx: RequestContext[pb.ForgetUserRequest, pb.ForgetUserResponse]
     ) -> pb.ForgetUserResponse:
-        """Forget a user, or say how far that is."""
+        """See admin.proto."""
         what = request.what
         if what is None or not what.value:
-            raise invalid("say whom to forget: user_id; or of what receipt you want to know: receipt is its number")
+            raise invalid("say whom to forget: user_id; or which receipt to look up: receipt, its number")
         found: Sequence[ReceiptShown]
         if what.field == "user_id":
             found = await self._in_thread(self._answers.forget, what.value)
@@ -101,8 +103,7 @@ class Admin(AdminService):
         return pb.ForgetUserResponse(receipts=[_receipt(receipt) for receipt in found])
 
 
-def written(status: Status) -> pb.GetStatusResponse:
-    """The status as it is sent."""
+def _status(status: Status) -> pb.GetStatusResponse:
     return pb.GetStatusResponse(
         version=status.version,
         state=status.state,
@@ -172,5 +173,5 @@ def _generation(one: Generation) -> pb.Generation:
 
 
 def _score(score: Score) -> pb.Score:
-    said = msgspec.structs.asdict(score)
-    return pb.Score(**{name: value for name, value in said.items() if value is not None})
+    fields = msgspec.structs.asdict(score)
+    return pb.Score(**{name: value for name, value in fields.items() if value is not None})

@@ -1,7 +1,7 @@
-"""Protocol buffers as JSON, strictly: what a request says and we do not know is a mistake to be told of, not ignored.
+"""Protocol buffers as JSON, strictly: an unknown field in a request is an error and not ignored.
 
-The shape is checked here before protobuf-py reads it: its reader takes the last of two members of a oneof, and where it
-expects a message and finds a deeply nested list it overflows the stack, which ends the process.
+The shape is checked here before protobuf-py reads it: its reader silently takes the last of two members of a oneof, and a
+deeply nested list in place of a message overflows its stack, which ends the process.
 """
 
 from collections.abc import Mapping
@@ -24,12 +24,12 @@ from streamer.api.errors import LOG, internal, invalid
 M = TypeVar("M", bound=Message)
 Json: TypeAlias = "dict[str, Json] | list[Json] | str | float | int | bool | None"
 
-_FREE = "google.protobuf.Struct"  # any object will do, and protobuf-py bounds its depth
+_FREE = "google.protobuf.Struct"  # any object is allowed, and protobuf-py bounds its depth
 _WORDS: dict[type, str] = {dict: "an object", list: "a list", str: "a text", bool: "a boolean"}
 
 
 class _Field(NamedTuple):
-    name: str  # as messages show it
+    name: str  # as error messages show it
     shape: Literal["one", "list", "map"]
     message: DescMessage | None  # None: a scalar
     oneof: str | None
@@ -37,7 +37,7 @@ class _Field(NamedTuple):
 
 @cache
 def _fields(message: DescMessage) -> Mapping[str, _Field]:
-    """The fields by both of their names, `itemId` and `item_id`."""
+    """The fields by both their names, as in `itemId` and `item_id`."""
     fields: dict[str, _Field] = {}
     for field in message.fields:
         fields[field.name] = fields[field.json_name] = _field(field)
@@ -59,10 +59,10 @@ def _field(field: DescField) -> _Field:
 
 
 def _check(value: Json, message: DescMessage, path: str) -> None:
-    """Raise invalid_argument where `value` is not of the shape of `message`. Cost: a look-up a field."""
+    """Raise invalid_argument unless `value` has the shape of `message`. Cost: a look-up a field."""
     name = message.type_name.rpartition(".")[2]
     if not isinstance(value, dict):
-        raise invalid(f"{path or 'the body'} must be an object, a {name}, and is {_word(value)}")
+        raise invalid(f"{path or 'the body'} must be an object, a {name}, and is {_type_name(value)}")
     if message.type_name == _FREE:
         return
     fields, chosen = _fields(message), dict[str, str]()
@@ -73,7 +73,7 @@ def _check(value: Json, message: DescMessage, path: str) -> None:
         here = f"{path}.{field.name}" if path else field.name
         if field.oneof is not None and found is not None and chosen.setdefault(field.oneof, field.name) != field.name:
             raise invalid(
-                f"{path or name} can be only one of {chosen[field.oneof]!r} and {field.name!r}: leave one out"
+                f"{path or name} can have only one of {chosen[field.oneof]!r} and {field.name!r}: leave one out"
             )
         _check_field(found, field, here)
 
@@ -86,12 +86,12 @@ def _check_field(value: Json, field: _Field, path: str) -> None:
         return
     if field.shape == "list":
         if not isinstance(value, list):
-            raise invalid(f"{path} must be a list and is {_word(value)}")
+            raise invalid(f"{path} must be a list and is {_type_name(value)}")
         for index, element in enumerate(value):
             _check_one(element, field, f"{path}[{index}]")
         return
     if not isinstance(value, dict):
-        raise invalid(f"{path} must be an object and is {_word(value)}")
+        raise invalid(f"{path} must be an object and is {_type_name(value)}")
     for key, element in value.items():
         _check_one(element, field, f"{path}[{key!r}]")
 
@@ -100,10 +100,10 @@ def _check_one(value: Json, field: _Field, path: str) -> None:
     if field.message is not None:
         _check(value, field.message, path)
     elif isinstance(value, dict | list):
-        raise invalid(f"{path} must be a single value and is {_word(value)}")
+        raise invalid(f"{path} must be a single value and is {_type_name(value)}")
 
 
-def _word(value: Json) -> str:
+def _type_name(value: Json) -> str:
     return "null" if value is None else _WORDS.get(type(value), "a number")
 
 
@@ -119,10 +119,10 @@ def _unknown(key: str, name: str, message: DescMessage, path: str) -> str:
 
 
 class StrictJSON:
-    """The codec `json`: camelCase out with every field, camelCase and snake_case in, nothing unknown."""
+    """The codec `json`. It writes every field in camelCase, and reads camelCase and snake_case without unknown fields."""
 
     def name(self) -> str:
-        """As in `application/json`."""
+        """The name in the content type `application/json`."""
         return "json"
 
     def encode(self, message: Message) -> bytes:
@@ -134,27 +134,27 @@ class StrictJSON:
             raise internal() from None
 
     def decode(self, data: bytes | bytearray, message_class: type[M]) -> M:
-        """Raises invalid_argument, saying where and what."""
+        """Raises invalid_argument with the path of the fault."""
         if not data.strip():
             raise invalid('the body is empty: send a JSON object, {} or {"userId": "u1"}')
         try:
             value = msgspec.json.decode(data)
         except RecursionError:
-            raise invalid("the body is nested too deeply") from None
+            raise invalid("the body is nested too deeply to be read: no request needs that") from None
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise invalid(f"the body is not JSON: {error}") from None
         _check(value, message_class.desc(), "")
         try:
             return message_class.from_json(data)
         except Exception as error:
-            raise invalid(f"the body is no {message_class.desc().type_name}: {error}") from None
+            raise invalid(f"the body cannot be read as {message_class.desc().type_name}: {error}") from None
 
 
 class Binary:
     """The codec `proto`."""
 
     def name(self) -> str:
-        """As in `application/proto` and `application/grpc+proto`."""
+        """The name in the content types `application/proto` and `application/grpc+proto`."""
         return "proto"
 
     def encode(self, message: Message) -> bytes:
@@ -166,8 +166,8 @@ class Binary:
             raise internal() from None
 
     def decode(self, data: bytes | bytearray, message_class: type[M]) -> M:
-        """Raises invalid_argument. Unknown fields are kept apart, as protocol buffers want it."""
+        """Raises invalid_argument. Unknown fields are allowed, as protocol buffers require."""
         try:
             return message_class.from_binary(data)
         except Exception as error:
-            raise invalid(f"the body is no {message_class.desc().type_name}: {error}") from None
+            raise invalid(f"the body cannot be read as {message_class.desc().type_name}: {error}") from None

@@ -1,4 +1,4 @@
-"""How errors leave the process: a code and a sentence, never a traceback."""
+"""Errors as clients see them: a code and a sentence, never a traceback."""
 
 import json
 import logging
@@ -27,27 +27,27 @@ _GRPC_STATUS = {
 
 
 def invalid(sentence: str) -> ConnectError:
-    """The request cannot be answered as it is."""
+    """For a request that cannot be answered as it is."""
     return ConnectError(Code.INVALID_ARGUMENT, sentence)
 
 
-def late(sentence: str) -> ConnectError:
-    """The deadline passed first."""
+def deadline_exceeded(sentence: str) -> ConnectError:
+    """For a request whose deadline passed before its answer was ready."""
     return ConnectError(Code.DEADLINE_EXCEEDED, sentence)
 
 
-def unknown(sentence: str) -> ConnectError:
-    """There is no such thing."""
+def not_found(sentence: str) -> ConnectError:
+    """For a request about something that does not exist here."""
     return ConnectError(Code.NOT_FOUND, sentence)
 
 
 def internal() -> ConnectError:
-    """A fault of ours, which the log tells and the client need not know."""
+    """For a fault of the server: the log has the details, the client gets none."""
     return ConnectError(Code.INTERNAL, INTERNAL)
 
 
-def shown(error: Exception, request_max_bytes: int) -> ConnectError:
-    """The error as clients see it; one that nobody foresaw goes to the log with its traceback."""
+def to_connect_error(error: Exception, request_max_bytes: int) -> ConnectError:
+    """The error as clients see it; an unexpected one goes to the log with its traceback."""
     match error:
         case ConnectError() if error.code is Code.RESOURCE_EXHAUSTED and "larger than configured" in error.message:
             return ConnectError(
@@ -75,7 +75,7 @@ async def refuse(
     sentence: str,
     headers: Sequence[tuple[bytes, bytes]] = (),
 ) -> None:
-    """Answer before any RPC is reached, in the client's own tongue: trailers for gRPC, JSON for the rest."""
+    """Answer a request before it reaches an RPC, in the client's protocol: trailers for gRPC, JSON for all others."""
     kind = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
     if kind.startswith(b"application/grpc"):
         status = [(b"grpc-status", b"%d" % _GRPC_STATUS[code]), (b"grpc-message", quote(sentence).encode())]
@@ -88,7 +88,7 @@ async def refuse(
 
 
 async def _refuse_grpc(send: "ASGISendCallable", kind: bytes, status: list[tuple[bytes, bytes]]) -> None:
-    """The status in trailers; gRPC-Web may have it in the headers, gRPC only where they end the stream, as ours do not."""
+    """Send the status: for gRPC-Web in the headers, for gRPC in trailers, as headers count only when they end the stream."""
     web = kind.startswith(b"application/grpc-web")
     head = [(b"content-type", b"application/grpc-web" if web else b"application/grpc"), *(status if web else [])]
     await send({"type": "http.response.start", "status": 200, "headers": head, "trailers": not web})

@@ -1,4 +1,4 @@
-"""EventService: events in, by remote call."""
+"""EventService: publishing events by remote call."""
 
 import asyncio
 import math
@@ -20,7 +20,7 @@ Attribute: TypeAlias = str | float | bool | None
 
 
 class Events(EventService):
-    """Publishing waits in threads of its own: many at once share one fsync of the log."""
+    """The service. Publishing blocks in worker threads, where many requests share one fsync of the log."""
 
     def __init__(self, answers: Answers, threads: ThreadPoolExecutor) -> None:
         self._answers = answers
@@ -29,12 +29,12 @@ class Events(EventService):
     async def publish(
         self, request: pb.PublishRequest, ctx: RequestContext[pb.PublishRequest, pb.PublishResponse]
     ) -> pb.PublishResponse:
-        """Store the valid events and name the others."""
+        """Store the valid events, and say which were rejected and why."""
         messages: list[Message] = []
         rejected: list[pb.RejectedEvent] = []
         for index, event in enumerate(request.events):
             try:
-                message = events.message(read(event))
+                message = events.message(from_proto(event))
                 self._answers.validate(message)
                 messages.append(message)
             except BadEvent as error:
@@ -46,8 +46,8 @@ class Events(EventService):
         return pb.PublishResponse(accepted=len(messages), rejected=rejected, freshness_token=token(offsets))
 
 
-def read(event: pb.Event) -> events.Event:
-    """The event as the topics know it; raises BadEvent for what JSON cannot say or a topic cannot hold."""
+def from_proto(event: pb.Event) -> events.Event:
+    """The event as it is stored in topics; raises BadEvent for values that JSON or a topic cannot hold."""
     match event.kind.value if event.kind else None:
         case pb.Rating() as rating:
             return _rating(rating)
@@ -66,7 +66,7 @@ def read(event: pb.Event) -> events.Event:
         case pb.UserRemoval() as forgotten:
             return events.UserRemoval(forgotten.user_id)
     kinds = ", ".join(field.json_name for field in pb.Event.desc().fields)
-    raise BadEvent(Reason.WRONG_TYPE, f"the event is empty; it can be one of: {kinds}")
+    raise BadEvent(Reason.WRONG_TYPE, f"the event is empty; it must be one of: {kinds}")
 
 
 def _rating(rating: pb.Rating) -> events.Rating:

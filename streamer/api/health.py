@@ -1,4 +1,4 @@
-"""grpc.health.v1: the endpoint serves whenever it answers; "ingestion" serves while events arrive."""
+"""grpc.health.v1: services are SERVING whenever the endpoint answers; "ingestion" is SERVING while events arrive."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,7 +7,7 @@ from connectrpc.request import RequestContext
 
 from streamer._gen.grpc.health.v1.health_connect import Health as HealthService
 from streamer._gen.grpc.health.v1.health_pb import HealthCheckRequest, HealthCheckResponse
-from streamer.api.errors import unknown
+from streamer.api.errors import not_found
 from streamer.core.answers import Answers
 
 INGESTION = "ingestion"
@@ -23,7 +23,7 @@ _ServingStatus = HealthCheckResponse.ServingStatus
 
 
 class Health(HealthService):
-    """Watches end when `stop` is set."""
+    """The service; its Watch calls end when `stop` is set."""
 
     def __init__(self, answers: Answers, stop: asyncio.Event) -> None:
         self._answers = answers
@@ -36,18 +36,18 @@ class Health(HealthService):
         status = self._status(request.service)
         if status is _ServingStatus.SERVICE_UNKNOWN:
             names = ", ".join(repr(name) for name in SERVICES)
-            raise unknown(f"no service {request.service[:100]!r} here; there are: {names}")
+            raise not_found(f"no service {request.service[:100]!r} here; there are: {names}")
         return HealthCheckResponse(status=status)
 
     async def watch(
         self, request: HealthCheckRequest, ctx: RequestContext[HealthCheckRequest, HealthCheckResponse]
     ) -> AsyncIterator[HealthCheckResponse]:
         """The status now, then each change of it."""
-        said = None
+        sent = None
         while not self._stop.is_set():
             status = self._status(request.service)
-            if status is not said:
-                said = status
+            if status is not sent:
+                sent = status
                 yield HealthCheckResponse(status=status)
             try:
                 async with asyncio.timeout(_INTERVAL_S):

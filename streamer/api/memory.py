@@ -1,7 +1,7 @@
-"""Honest answers out of memory: what the endpoint and its clients are tried on without an engine behind them.
+"""An `Answers` in memory, without an engine: for tests of the endpoint and its clients.
 
-Popularity is all it knows. Set `learning` to False and what is published stays unlearned, `ingestion` to a sentence and
-it is unhealthy, `failure` to an error and every query raises it.
+It recommends by popularity only. With `learning` False, published events stay unlearned; with a sentence as `ingestion`,
+it is unhealthy; with an error as `failure`, every query raises it.
 """
 
 from collections import Counter
@@ -33,7 +33,7 @@ from streamer.stream.decoder import Decoder, check_id
 
 
 class MemoryAnswers:
-    """An `Answers`."""
+    """See answers.Answers; what was called is kept in public attributes."""
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
@@ -52,34 +52,34 @@ class MemoryAnswers:
 
     def recommend(self, user_id: str, limit: int) -> list[Recommendation]:
         """The most popular items that the user has not seen."""
-        self._fail()
+        self._raise_failure()
         return self._popular(limit, self._seen.get(user_id, set()))
 
     def recommend_for_preferences(
         self, preferences: Mapping[str, float], ratings: Mapping[str, float], limit: int
     ) -> list[Recommendation]:
-        """The most popular items that were not rated; there are no categories."""
-        self._fail()
+        """The most popular items that are not among `ratings`; there are no categories."""
+        self._raise_failure()
         if preferences:
             raise UnknownCategory(f"no category {next(iter(preferences))!r}")
         return self._popular(limit, set(ratings))
 
     def predict(self, user_id: str, item_id: str) -> Prediction:
         """The mean of all ratings."""
-        self._fail()
+        self._raise_failure()
         return Prediction(sum(self._ratings) / max(len(self._ratings), 1), "mean")
 
     def similar_items(self, item_id: str, limit: int) -> list[Recommendation]:
         """The most popular other items."""
-        self._fail()
+        self._raise_failure()
         return self._popular(limit, {item_id})
 
     def validate(self, message: Message) -> None:
-        """As the engine would."""
+        """Check the message as the engine does."""
         self._decoder.parse(message.topic, message.key, message.value)
 
     def publish(self, messages: Sequence[Message]) -> Offsets:
-        """Kept, and learned at once if `learning`."""
+        """Keep the messages, and learn them at once if `learning`."""
         if self.ingestion != "ok":
             raise SourceUnavailable(self.ingestion)
         with self._lock:
@@ -90,7 +90,7 @@ class MemoryAnswers:
         return offsets
 
     def learn(self) -> None:
-        """Learn what was published and not yet learned."""
+        """Learn the messages that are not learned yet."""
         with self._lock:
             for message in self.messages[self.learned :]:
                 self._learn(message)
@@ -98,7 +98,7 @@ class MemoryAnswers:
 
     @property
     def learned(self) -> int:
-        """Events that the view includes."""
+        """Events learned so far."""
         return self._freshness.offsets.get(LOG, 0)
 
     async def fresh(self, offsets: Offsets, timeout_s: float) -> bool:
@@ -106,18 +106,18 @@ class MemoryAnswers:
         return await self._freshness.wait(offsets, timeout_s)
 
     def offsets(self) -> Offsets:
-        """One sequence, as the embedded log's."""
+        """The offsets of one sequence, like the embedded log's."""
         return self._freshness.offsets
 
     generation = "g0"
 
     def view(self) -> "MemoryAnswers":
-        """There is only one."""
+        """Itself: there is only one view."""
         return self
 
     def status(self) -> Status:
-        """With made-up learners, so that a page has something to show."""
-        self._fail()
+        """A status with made-up learners, so that a page has something to show."""
+        self._raise_failure()
         topics = Counter(message.topic for message in self.messages[: self.learned])
         errors = tuple(RollingRmse(window, 0.9 if self._ratings else None) for window in (1000, 10000))
         return Status(
@@ -140,65 +140,65 @@ class MemoryAnswers:
         )
 
     def ready(self) -> tuple[bool, str]:
-        """Healthy while `ingestion` is ok."""
+        """Healthy while `ingestion` is "ok"."""
         return self.ingestion == "ok", self.ingestion
 
     def observe_rejected(self, reason: Reason) -> None:
-        """Kept for whoever asks."""
+        """Count the event in `rejected`."""
         self.rejected[reason] += 1
 
     def promote(self, name: str) -> None:
-        """Remembered, if it is one of the made-up learners."""
-        self._fail()
+        """Keep the name as `promoted`, if it is one of the made-up learners."""
+        self._raise_failure()
         if name not in ("biased-mf", "skip-gram"):
             raise StreamerError(f"no learner {name!r} runs here, only biased-mf, skip-gram: start with --shadow {name}")
         self.promoted = name
 
     def renormalise(self) -> None:
-        """Nothing is retrained here."""
-        self._fail()
+        """Does nothing: nothing is retrained here."""
+        self._raise_failure()
 
     def promote_generation(self, generation: str) -> None:
-        """There is only one."""
+        """Raises StreamerError: there is only one generation."""
         raise StreamerError(f"no generation {generation!r}; there are: g0")
 
     def rollback(self) -> str:
-        """There is only one."""
+        """The only generation."""
         return "g0"
 
     def generations(self) -> Generations:
-        """There is only one."""
+        """The only generation."""
         return Generations((Generation(id="g0", live=True, stage="live"),))
 
     def backup(self, directory: str) -> BackupMade:
-        """Nothing is copied."""
-        self._fail()
+        """Made-up figures: nothing is copied."""
+        self._raise_failure()
         return BackupMade(directory, 1, 100, "0" * 64, (NextOffset("log", 0, self.learned),))
 
     def forget(self, user_id: str) -> list[ReceiptShown]:
-        """What the user has seen goes."""
-        self._fail()
+        """Forget which items the user has seen; the receipt is complete at once."""
+        self._raise_failure()
         check_id(user_id, "the user's id")
         self._seen.pop(user_id, None)
         self.forgotten += 1
         return [self.receipt(self.forgotten)]
 
     def receipt(self, number: int) -> ReceiptShown:
-        """All are complete."""
+        """The receipt, which is always complete."""
         if not 1 <= number <= self.forgotten:
             raise StreamerError(f"no receipt {number}: there were {self.forgotten}")
         return ReceiptShown(number, "complete")
 
     def observe_request(self, method: str, code: Code, seconds: float) -> None:
-        """Counted."""
+        """Count the request in `requests`."""
         self.requests[method, code] += 1
 
     def metrics(self) -> tuple[bytes, str]:
-        """One of them."""
-        self._fail()
+        """A page with one metric."""
+        self._raise_failure()
         return b"# TYPE streamer_up gauge\nstreamer_up 1\n", "text/plain; version=0.0.4; charset=utf-8"
 
-    def _fail(self) -> None:
+    def _raise_failure(self) -> None:
         if self.failure is not None:
             raise self.failure
 

@@ -1,4 +1,4 @@
-"""RecommendationService: what should this user see now?"""
+"""RecommendationService: recommendations, predicted ratings and similar items."""
 
 from collections.abc import Sequence
 from uuid import uuid4
@@ -16,19 +16,19 @@ from streamer._gen.streamer.v1.recommendation_pb import (
     SimilarItemsRequest,
     SimilarItemsResponse,
 )
-from streamer.api.errors import invalid, late
+from streamer.api.errors import deadline_exceeded, invalid
 from streamer.core.answers import Answers
 from streamer.core.answers import Recommendation as Answer
 from streamer.core.freshness import parse, token
 from streamer.stream.decoder import check_id
 
 MAX_LIMIT, DEFAULT_LIMIT = 1000, 10
-_SPARE_SHARE = 0.1  # of a client's deadline is kept, so that our sentence reaches it on a busy machine too
-_SPARE_S = 0.1  # and at most so much
+# This share of a client's deadline, at most so many seconds, is kept back, so that the error still reaches the client in time.
+_SPARE_SHARE, _SPARE_S = 0.1, 0.1
 
 
 class Recommendations(RecommendationService):
-    """Unknown users and items get answers; only what no id can be is refused."""
+    """The service. Unknown users and items get answers too; only invalid ids are refused."""
 
     def __init__(self, answers: Answers, deadline_s: float) -> None:
         self._answers = answers
@@ -37,7 +37,7 @@ class Recommendations(RecommendationService):
     async def recommend(
         self, request: RecommendRequest, ctx: RequestContext[RecommendRequest, RecommendResponse]
     ) -> RecommendResponse:
-        """The best items for a user."""
+        """See recommendation.proto."""
         user_id, limit = _id("userId", request.user_id), _limit(request.limit)
         seen = await self._fresh(request.freshness_token, ctx.timeout_ms)
         view = self._answers.view()
@@ -48,7 +48,7 @@ class Recommendations(RecommendationService):
         request: RecommendForPreferencesRequest,
         ctx: RequestContext[RecommendForPreferencesRequest, RecommendResponse],
     ) -> RecommendResponse:
-        """The best items for somebody who says what they like."""
+        """See recommendation.proto."""
         for item_id in request.ratings:
             _id("an item's id in ratings", item_id)
         limit = _limit(request.limit)
@@ -60,7 +60,7 @@ class Recommendations(RecommendationService):
     async def predict(
         self, request: PredictRequest, ctx: RequestContext[PredictRequest, PredictResponse]
     ) -> PredictResponse:
-        """The rating that a user would give an item."""
+        """See recommendation.proto."""
         user_id, item_id = _id("userId", request.user_id), _id("itemId", request.item_id)
         seen = await self._fresh(request.freshness_token, ctx.timeout_ms)
         view = self._answers.view()
@@ -72,7 +72,7 @@ class Recommendations(RecommendationService):
     async def similar_items(
         self, request: SimilarItemsRequest, ctx: RequestContext[SimilarItemsRequest, SimilarItemsResponse]
     ) -> SimilarItemsResponse:
-        """The items nearest to an item."""
+        """See recommendation.proto."""
         item_id, limit = _id("itemId", request.item_id), _limit(request.limit)
         seen = await self._fresh(request.freshness_token, ctx.timeout_ms)
         view = self._answers.view()
@@ -80,7 +80,10 @@ class Recommendations(RecommendationService):
         return SimilarItemsResponse(items=items, generation=view.generation, freshness_token=seen)
 
     async def _fresh(self, wanted: str, left_ms: float | None) -> str:
-        """Wait until the events of `wanted` are in the view; its token, taken before the answer is made."""
+        """Wait until the view includes the events of the token `wanted`; returns the view's token, read before the answer.
+
+        Raises deadline_exceeded after `left_ms` (None: after the setting `deadline_s`), and invalid_argument for a bad token.
+        """
         if wanted:
             try:
                 offsets = parse(wanted)
@@ -92,7 +95,7 @@ class Recommendations(RecommendationService):
             except ValueError as error:
                 raise invalid(str(error)) from None
             if not included:
-                raise late(
+                raise deadline_exceeded(
                     f"the events up to {wanted} were not learned within {wait_s:.3g} s; "
                     f"so far: {token(self._answers.offsets()) or 'none'}. Ask again, or without freshnessToken"
                 )

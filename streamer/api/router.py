@@ -1,4 +1,4 @@
-"""Which application answers which path: the RPCs by service, and the pages."""
+"""From paths to applications: the RPCs by service, and the pages."""
 
 import asyncio
 import json
@@ -52,7 +52,7 @@ PAGES = ("/", "/metrics", "/healthz")
 
 
 class Router:
-    """An ASGI application."""
+    """An ASGI application for all services and pages."""
 
     def __init__(
         self, answers: Answers, server: ServerSettings, stop: asyncio.Event, threads: ThreadPoolExecutor
@@ -61,7 +61,7 @@ class Router:
         self._services = _services(answers, server, stop, threads)
 
     async def __call__(self, scope: "Scope", receive: "ASGIReceiveCallable", send: "ASGISendCallable") -> None:
-        """Answer, or say what there is."""
+        """Pass the request to its service or page; for an unknown path, say which there are."""
         if scope["type"] != "http":
             await _lifespan(receive, send)
             return
@@ -71,7 +71,7 @@ class Router:
         if path in PAGES:
             await self._page(scope, send)
         elif app is None or (service.startswith("/streamer") and path[1:] not in METHODS):
-            await refuse(scope, send, 404, Code.UNIMPLEMENTED, _nothing(path))
+            await refuse(scope, send, 404, Code.UNIMPLEMENTED, _unknown_path(path))
         elif scope["method"] != "POST":
             await refuse(
                 scope, send, 405, Code.UNIMPLEMENTED,
@@ -110,7 +110,7 @@ class Router:
 def _services(
     answers: Answers, server: ServerSettings, stop: asyncio.Event, threads: ThreadPoolExecutor
 ) -> dict[str, "ASGIFramework"]:
-    """By path, as in /streamer.v1.EventService."""
+    """The services by path, as in /streamer.v1.EventService."""
     most = server.request_max_bytes
     around: Sequence[MetadataInterceptor[float]] = [Observed(answers, most)]
     codecs: Sequence[Codec[Message, Message]] = [Binary(), StrictJSON()]
@@ -129,7 +129,7 @@ def _services(
 
 
 async def _lifespan(receive: "ASGIReceiveCallable", send: "ASGISendCallable") -> None:
-    """Nothing of ours begins or ends with the server: whoever serves does that around it."""
+    """Confirm ASGI's start and shutdown; nothing has to be done for them here."""
     while True:
         if (await receive())["type"] == "lifespan.shutdown":
             await send({"type": "lifespan.shutdown.complete"})
@@ -137,7 +137,7 @@ async def _lifespan(receive: "ASGIReceiveCallable", send: "ASGISendCallable") ->
         await send({"type": "lifespan.startup.complete"})
 
 
-def _nothing(path: str) -> str:
+def _unknown_path(path: str) -> str:
     near = get_close_matches(path[:200].lower(), {f"/{name}".lower(): name for name in METHODS}, n=1, cutoff=0.6)
     hint = next((f"; did you mean /{name}?" for name in METHODS if near == [f"/{name}".lower()]), ".")
     return f"nothing at {path[:200]!r}{hint} The RPCs are listed by gRPC reflection; pages: {', '.join(PAGES)}"

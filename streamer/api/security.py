@@ -1,9 +1,9 @@
-"""Who may ask, and how: checked before anything of a request is read but its headers.
+"""Authentication: checks of a request's headers, before its body is read.
 
-On loopback the Host must be a loopback name, or a page of any web site could reach us by rebinding its own name. Bodies
-are only of types that a browser does not send across origins unasked. What only an operator may do (AdminService, but for its
-status) is done for nobody else: on loopback, or with a token. With one, all but health asks for it: as a
-bearer token, or as the password of a browser, so that the status page can be opened.
+On loopback the Host header must be a loopback name; else a page of any web site could reach the server by DNS rebinding.
+Bodies must have a content type that browsers do not send across origins without asking. AdminService, but for its reading
+methods, is for operators: it answers on loopback, or with a token. When the server has a token, everything but
+health requires it, as a bearer token or as the password in a browser, so that the status page can be opened.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from connectrpc.code import Code
 from connectrpc.errors import ConnectError
 
-from streamer.api.errors import late, refuse
+from streamer.api.errors import deadline_exceeded, refuse
 from streamer.core.errors import BadSettings
 from streamer.core.settings import SecuritySettings, ServerSettings, read_secret
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     )
 
 DRAIN_BYTES = 1 << 24
-_STREAMS = "/grpc.reflection."  # the client goes on sending while we answer
+_STREAMS = "/grpc.reflection."  # the client goes on sending while the server answers
 _OPEN = ("/grpc.health.v1.Health/", "/healthz")
 _ADMIN = "/streamer.v1.AdminService/"
 _READS = (f"{_ADMIN}GetStatus", f"{_ADMIN}ListGenerations")
@@ -41,12 +41,14 @@ _TYPES = ("application/json", "application/proto")
 _PREFIXES = ("application/grpc", "application/connect")
 
 
-def admit(server: ServerSettings, security: SecuritySettings) -> str:
-    """The token that requests must bear, "" for none; raises BadSettings when anybody on the network could ask."""
+def required_token(server: ServerSettings, security: SecuritySettings) -> str:
+    """The token that requests must carry, "" for none; raises BadSettings when anybody on the network could send requests."""
     if security.token_file:
         token = read_secret(security.token_file, "token")
         if not token.isascii() or not token.isprintable():
-            raise BadSettings(f"the token in {security.token_file} holds more than printable ASCII: make another")
+            raise BadSettings(
+                f"the token in {security.token_file} must be printable ASCII and has other characters: make another"
+            )
         return token
     if not is_loopback(server.host) and not security.insecure:
         raise BadSettings(
@@ -67,7 +69,7 @@ def is_loopback(name: str) -> bool:
 
 
 def _host_name(host: str) -> str:
-    """`127.0.0.1:8080` and `[::1]:8080` without the port."""
+    """A Host header, as `127.0.0.1:8080` or `[::1]:8080`, without the port."""
     if host.startswith("["):
         return host[1:].partition("]")[0]
     name, _, port = host.partition(":")
@@ -75,7 +77,7 @@ def _host_name(host: str) -> str:
 
 
 class Guard:
-    """An ASGI application around another."""
+    """An ASGI application that refuses requests, or passes them on to `app`."""
 
     def __init__(self, app: "ASGIFramework", server: ServerSettings, token: str, body_s: float) -> None:
         self._app = app
@@ -84,7 +86,7 @@ class Guard:
         self._body_s = body_s
 
     async def __call__(self, scope: "Scope", receive: "ASGIReceiveCallable", send: "ASGISendCallable") -> None:
-        """Refuse, or pass on."""
+        """Refuse the request, or pass it on."""
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1000, "reason": None})
             return
@@ -105,14 +107,14 @@ class Guard:
         elif not self._authorised(scope["path"], headers):
             await refuse(
                 scope, send, 401, Code.UNAUTHENTICATED,
-                "this server wants its token, as in: Authorization: Bearer TOKEN (its --token-file holds it)",
+                "this server requires its token, as in: Authorization: Bearer TOKEN (its --token-file holds it)",
                 _CHALLENGES,
             )  # fmt: skip
         elif not (self._local or self._token) and scope["path"].startswith(_ADMIN) and scope["path"] not in _READS:
             await refuse(
                 scope, send, 403, Code.PERMISSION_DENIED,
-                "anybody on the network could ask for this: it is done only for who bears a token (start with "
-                "--token-file), or where the server listens on 127.0.0.1",
+                "anybody on the network could ask for this: it requires a token (start the server with --token-file), "
+                "or a server that listens on 127.0.0.1",
             )  # fmt: skip
         elif scope["method"] == "POST" and not _is_known(headers.get(b"content-type", "")):
             await refuse(
@@ -138,9 +140,9 @@ class Guard:
 
 
 class _Exchange:
-    """One request and its answer: the body must come in time, and is read to its end before the answer begins.
+    """One request and its answer: the body must arrive in time, and is read to its end before the answer begins.
 
-    hypercorn ends a whole HTTP/2 connection, with every call on it, when more of a body arrives after its answer.
+    Otherwise hypercorn ends the whole HTTP/2 connection, with every call on it, when more of the body arrives after the answer.
     """
 
     def __init__(self, receive: "ASGIReceiveCallable", send: "ASGISendCallable", body_s: float) -> None:
@@ -150,7 +152,7 @@ class _Exchange:
         self._done = False
 
     async def receive(self) -> "ASGIReceiveEvent":
-        """Raises deadline_exceeded for a body that does not come to its end."""
+        """The next message; raises deadline_exceeded for a body that does not arrive in time."""
         if self._done:
             return await self._receive()
         try:
@@ -158,12 +160,12 @@ class _Exchange:
                 message = await self._receive()
         except TimeoutError:
             self._done = True
-            raise late(f"the body of the request did not arrive within {self._body_s:g} s") from None
+            raise deadline_exceeded(f"the body of the request did not arrive within {self._body_s:g} s") from None
         self._done = message["type"] != "http.request" or not message["more_body"]
         return message
 
     async def send(self, message: "ASGISendEvent") -> None:
-        """Drains first; what is more than a few megabytes is not worth its connection."""
+        """Read the rest of the body (at most DRAIN_BYTES), then send."""
         left = DRAIN_BYTES
         while not self._done and left > 0:
             try:

@@ -1,4 +1,4 @@
-"""hypercorn in this process: one port for everything, started and ended by us."""
+"""hypercorn in this process, on one port for everything; it starts and stops with the caller."""
 
 import asyncio
 import logging
@@ -11,21 +11,21 @@ from hypercorn.asyncio import serve as run
 from hypercorn.config import Config
 
 from streamer.api.router import Router
-from streamer.api.security import Guard, admit
+from streamer.api.security import Guard, required_token
 from streamer.core.answers import Answers
 from streamer.core.errors import BadSettings
 from streamer.core.settings import SecuritySettings, ServerSettings
 
 _BACKLOG = 1024
-_PUBLISHERS = 32  # requests that may wait for one fsync together
+_PUBLISHERS = 32  # requests that can wait for the same fsync
 BODY_S = 15.0  # how long a request's body may take to arrive
-IDLE_S = 10.0  # longer than the 5 s that common clients keep an idle connection, so that they close first
+IDLE_S = 10.0  # longer than the 5 s for which common clients keep an idle connection, so that they close it first
 
 
 def listen(server: ServerSettings) -> socket.socket:
-    """A socket that clients can connect to from now on; raises BadSettings saying why there is none.
+    """A socket that clients can connect to from now on; raises BadSettings with the reason when it cannot be opened.
 
-    Done first of all, so that a port in use is told before anything is opened or learned.
+    Call this first, so that a port in use is reported before anything is opened or learned.
     """
     try:
         found = socket.getaddrinfo(server.host, server.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -48,7 +48,7 @@ def listen(server: ServerSettings) -> socket.socket:
 
 
 def url(sock: socket.socket) -> str:
-    """Where the socket is found, with its real port."""
+    """The URL of the socket, with its actual port."""
     host, port = sock.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
@@ -61,12 +61,12 @@ async def serve(
     started: Callable[[str], None],
     sock: socket.socket | None = None,
 ) -> None:
-    """Answer until `stop` is set, then let requests under way end within `shutdown_timeout_s`.
+    """Answer until `stop` is set, then let running requests end within `shutdown_timeout_s`.
 
-    `started` is told the address once clients can connect. `sock` is one of `listen`, which is closed at the end.
-    Raises BadSettings as `admit` and `listen` do.
+    `started` gets the address once clients can connect. `sock` comes from `listen` and is closed at the end.
+    Raises BadSettings as `required_token` and `listen` do.
     """
-    token = admit(server, security)
+    token = required_token(server, security)
     sock = sock or listen(server)
     threads = ThreadPoolExecutor(_PUBLISHERS, "publish")
     address, config = url(sock), _config(server)
@@ -77,8 +77,8 @@ async def serve(
         started(address)
         await asyncio.wait({serving, stopped := asyncio.create_task(stop.wait())}, return_when="FIRST_COMPLETED")
         stopped.cancel()
-        # hypercorn waits for requests as long as it is told to, then cancels them, and itself with them; from
-        # Python 3.12 on closing the listener waits for every connection first, hence the limit around it.
+        # hypercorn waits for requests for its graceful_timeout, then cancels them and itself. From Python 3.12 on,
+        # closing the listener waits for every connection first, hence the limit around it.
         await asyncio.wait({serving}, timeout=server.shutdown_timeout_s + 1)
     finally:
         serving.cancel()

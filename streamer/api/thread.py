@@ -1,4 +1,4 @@
-"""The endpoint in a thread of its own, for whoever has no event loop: notebooks and tests."""
+"""The endpoint in a thread of its own, for callers without an event loop: notebooks and tests."""
 
 import asyncio
 from collections.abc import Iterator
@@ -13,16 +13,14 @@ from streamer.core.settings import SecuritySettings, ServerSettings
 
 @contextmanager
 def serving(answers: Answers, server: ServerSettings, security: SecuritySettings) -> Iterator[str]:
-    """Serves while the block runs, and is the address; raises what `serve` raises."""
+    """Serve while the block runs; yields the address. Raises what `serve` raises."""
     began: SimpleQueue[str | None] = SimpleQueue()
     loop, stop = asyncio.new_event_loop(), asyncio.Event()
     failures: list[BaseException] = []
 
     def run() -> None:
         try:
-            with asyncio.Runner(
-                loop_factory=lambda: loop
-            ) as runner:  # ends what connections left, then closes the loop
+            with asyncio.Runner(loop_factory=lambda: loop) as runner:  # cancels leftover tasks, then closes the loop
                 runner.run(serve(answers, server, security, stop, began.put))
         except BaseException as error:
             failures.append(error)

@@ -1,4 +1,4 @@
-"""The status page: one HTML file that asks the endpoint's own JSON, and nobody else."""
+"""The status page: one HTML file that uses the endpoint's own JSON and no other server."""
 
 import re
 from base64 import b64encode
@@ -10,7 +10,7 @@ PAGE = files(__name__).joinpath("page.html").read_bytes()
 
 
 def _policy(page: str) -> str:
-    """Only the page's own script and style may run, by their hashes, and only this server may be asked."""
+    """A content security policy: only the page's own script and style, by their hashes, and requests to this server only."""
     sources = {"script": "", "style": ""}
     for tag in sources:
         for text in re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL):

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from streamer.api.memory import MemoryAnswers
-from streamer.api.security import admit, is_loopback
+from streamer.api.security import required_token, is_loopback
 from streamer.api.thread import serving
 from streamer.core.errors import BadSettings
 from streamer.core.settings import SecuritySettings, ServerSettings
@@ -44,25 +44,25 @@ def guarded(answers: MemoryAnswers, tmp_path: Path) -> Iterator[httpx.Client]:
 def test_beyond_loopback_only_with_a_token_or_on_purpose(tmp_path: Path) -> None:
     for host in ("0.0.0.0", "::", "192.168.1.7", "example.org"):
         with pytest.raises(BadSettings, match=r"--token-file.*--insecure") as caught:
-            admit(ServerSettings(host=host), SecuritySettings())
+            required_token(ServerSettings(host=host), SecuritySettings())
         assert caught.value.exit_code == 78
-        assert admit(ServerSettings(host=host), SecuritySettings(insecure=True)) == ""
+        assert required_token(ServerSettings(host=host), SecuritySettings(insecure=True)) == ""
     for host in ("127.0.0.1", "127.9.9.9", "::1", "localhost"):
-        assert admit(ServerSettings(host=host), SecuritySettings()) == ""
+        assert required_token(ServerSettings(host=host), SecuritySettings()) == ""
     (tmp_path / "token").write_text(TOKEN)
     security = SecuritySettings(token_file=str(tmp_path / "token"))
-    assert admit(ServerSettings(host="0.0.0.0"), security) == TOKEN
+    assert required_token(ServerSettings(host="0.0.0.0"), security) == TOKEN
 
 
 @pytest.mark.parametrize("content", ["", "\n", "two\nlines", "schlüssel"])
 def test_a_token_file_that_cannot_be_used_is_told_without_its_secret(tmp_path: Path, content: str) -> None:
     (tmp_path / "token").write_text(content)
     with pytest.raises(BadSettings) as caught:
-        admit(ServerSettings(), SecuritySettings(token_file=str(tmp_path / "token")))
+        required_token(ServerSettings(), SecuritySettings(token_file=str(tmp_path / "token")))
     assert str(tmp_path / "token") in str(caught.value)
     assert "schl" not in str(caught.value)
     with pytest.raises(BadSettings, match="missing"):
-        admit(ServerSettings(), SecuritySettings(token_file=str(tmp_path / "missing")))
+        required_token(ServerSettings(), SecuritySettings(token_file=str(tmp_path / "missing")))
 
 
 def test_serving_beyond_loopback_without_a_token_does_not_start(answers: MemoryAnswers) -> None:

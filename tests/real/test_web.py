@@ -149,11 +149,11 @@ def test_the_page_lists_generations_with_what_they_were_worth_and_says_what_goes
         expect(rows.nth(0)).to_contain_text("g3cutby hand")
         for said in ("g2rejecteddrift", "60,0000.85000.95002,500worse: <b>"):
             expect(rows.nth(1)).to_contain_text(said)
-        for said in ("g1answersschedule", "52,1250.91000.87003,456"):
+        for said in ("g1liveschedule", "52,1250.91000.87003,456"):
             expect(rows.nth(2)).to_contain_text(said)
         expect(rows.nth(3)).to_have_text("g0kept––––––g1 answers")
         answers.now = ""
-        expect(page.locator("#now")).to_have_text("nothing under way", timeout=WAIT_MS)
+        expect(page.locator("#now")).to_have_text("no retraining is running", timeout=WAIT_MS)
         expect(rows).to_have_count(3, timeout=WAIT_MS)
         page.set_viewport_size({"width": 360, "height": 740})
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
@@ -166,10 +166,10 @@ def test_the_page_says_so_while_nothing_was_retrained(browser: Browser, answers:
         page = browser.new_page()
         page.goto(url)
         expect(page.locator("#generations")).to_have_text(
-            "g0 answers, from what it learned online alone: nothing was retrained yet.", timeout=WAIT_MS
+            "g0 is live. It has learned online only: there was no retraining yet.", timeout=WAIT_MS
         )
         assert answers.requests["streamer.v1.AdminService/ListGenerations", "ok"] == 1
-        expect(page.locator("#now")).to_have_text("nothing under way")
+        expect(page.locator("#now")).to_have_text("no retraining is running")
         answers.publish([message(Click("u2", "brazil"))])
         expect(page.locator("#tiles")).to_contain_text("4events learned", timeout=WAIT_MS)
         assert answers.requests["streamer.v1.AdminService/ListGenerations", "ok"] == 1, (

@@ -33,43 +33,44 @@ if TYPE_CHECKING:
 class AdminService(Protocol):
     async def get_status(self, request: GetStatusRequest, ctx: RequestContext[GetStatusRequest, GetStatusResponse], /) -> GetStatusResponse:
         """
-        What the process is doing, for people, the status page and programs.
+        Returns what the process is doing, for people, the status page and programs.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     async def promote(self, request: PromoteRequest, ctx: RequestContext[PromoteRequest, PromoteResponse], /) -> PromoteResponse:
         """
-        Let another learner answer from now on, across restarts. On the disk when it is answered.
+        Makes another learner or generation answer from now on, also after restarts. The answer comes when this is on disk.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     async def renormalise(self, request: RenormaliseRequest, ctx: RequestContext[RenormaliseRequest, RenormaliseResponse], /) -> RenormaliseResponse:
         """
-        Begin a retraining of everything; answered when it is asked for, not when it is done: see ListGenerations.
+        Starts a retraining of all learners. The answer does not wait for its end; ListGenerations shows how far it is.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     async def rollback(self, request: RollbackRequest, ctx: RequestContext[RollbackRequest, RollbackResponse], /) -> RollbackResponse:
         """
-        Let the generation before answer again.
+        Makes the parent of the live generation live again.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     async def list_generations(self, request: ListGenerationsRequest, ctx: RequestContext[ListGenerationsRequest, ListGenerationsResponse], /) -> ListGenerationsResponse:
         """
-        What became of every generation, the oldest first.
+        Lists all generations with what became of them, the oldest first.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     async def backup(self, request: BackupRequest, ctx: RequestContext[BackupRequest, BackupResponse], /) -> BackupResponse:
         """
-        Copy the data directory, on the server's machine, while it is learned into. Answered when it is complete.
+        Copies the data directory on the server's machine, while learning goes on. The answer comes when the copy is complete.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     async def forget_user(self, request: ForgetUserRequest, ctx: RequestContext[ForgetUserRequest, ForgetUserResponse], /) -> ForgetUserResponse:
         """
-        Forget a user and who is the same person by `same_as`. Answers stop before it is answered; the receipt says what is left to do.
+        Forgets a user, and all users who are the same person by `same_as`. When the answer comes, they are treated as unknown
+        users; the receipts say what is still to be erased.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -190,7 +191,7 @@ class AdminServiceClient(ConnectClient):
         timeout_ms: int | None = None,
     ) -> GetStatusResponse:
         """
-        What the process is doing, for people, the status page and programs.
+        Returns what the process is doing, for people, the status page and programs.
         """
         return await self.execute_unary(
             request=request,
@@ -213,7 +214,7 @@ class AdminServiceClient(ConnectClient):
         timeout_ms: int | None = None,
     ) -> PromoteResponse:
         """
-        Let another learner answer from now on, across restarts. On the disk when it is answered.
+        Makes another learner or generation answer from now on, also after restarts. The answer comes when this is on disk.
         """
         return await self.execute_unary(
             request=request,
@@ -236,7 +237,7 @@ class AdminServiceClient(ConnectClient):
         timeout_ms: int | None = None,
     ) -> RenormaliseResponse:
         """
-        Begin a retraining of everything; answered when it is asked for, not when it is done: see ListGenerations.
+        Starts a retraining of all learners. The answer does not wait for its end; ListGenerations shows how far it is.
         """
         return await self.execute_unary(
             request=request,
@@ -259,7 +260,7 @@ class AdminServiceClient(ConnectClient):
         timeout_ms: int | None = None,
     ) -> RollbackResponse:
         """
-        Let the generation before answer again.
+        Makes the parent of the live generation live again.
         """
         return await self.execute_unary(
             request=request,
@@ -282,7 +283,7 @@ class AdminServiceClient(ConnectClient):
         timeout_ms: int | None = None,
     ) -> ListGenerationsResponse:
         """
-        What became of every generation, the oldest first.
+        Lists all generations with what became of them, the oldest first.
         """
         return await self.execute_unary(
             request=request,
@@ -305,7 +306,7 @@ class AdminServiceClient(ConnectClient):
         timeout_ms: int | None = None,
     ) -> BackupResponse:
         """
-        Copy the data directory, on the server's machine, while it is learned into. Answered when it is complete.
+        Copies the data directory on the server's machine, while learning goes on. The answer comes when the copy is complete.
         """
         return await self.execute_unary(
             request=request,
@@ -328,7 +329,8 @@ class AdminServiceClient(ConnectClient):
         timeout_ms: int | None = None,
     ) -> ForgetUserResponse:
         """
-        Forget a user and who is the same person by `same_as`. Answers stop before it is answered; the receipt says what is left to do.
+        Forgets a user, and all users who are the same person by `same_as`. When the answer comes, they are treated as unknown
+        users; the receipts say what is still to be erased.
         """
         return await self.execute_unary(
             request=request,
@@ -347,43 +349,44 @@ class AdminServiceClient(ConnectClient):
 class AdminServiceSync(Protocol):
     def get_status(self, request: GetStatusRequest, ctx: RequestContext[GetStatusRequest, GetStatusResponse], /) -> GetStatusResponse:
         """
-        What the process is doing, for people, the status page and programs.
+        Returns what the process is doing, for people, the status page and programs.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     def promote(self, request: PromoteRequest, ctx: RequestContext[PromoteRequest, PromoteResponse], /) -> PromoteResponse:
         """
-        Let another learner answer from now on, across restarts. On the disk when it is answered.
+        Makes another learner or generation answer from now on, also after restarts. The answer comes when this is on disk.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     def renormalise(self, request: RenormaliseRequest, ctx: RequestContext[RenormaliseRequest, RenormaliseResponse], /) -> RenormaliseResponse:
         """
-        Begin a retraining of everything; answered when it is asked for, not when it is done: see ListGenerations.
+        Starts a retraining of all learners. The answer does not wait for its end; ListGenerations shows how far it is.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     def rollback(self, request: RollbackRequest, ctx: RequestContext[RollbackRequest, RollbackResponse], /) -> RollbackResponse:
         """
-        Let the generation before answer again.
+        Makes the parent of the live generation live again.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     def list_generations(self, request: ListGenerationsRequest, ctx: RequestContext[ListGenerationsRequest, ListGenerationsResponse], /) -> ListGenerationsResponse:
         """
-        What became of every generation, the oldest first.
+        Lists all generations with what became of them, the oldest first.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     def backup(self, request: BackupRequest, ctx: RequestContext[BackupRequest, BackupResponse], /) -> BackupResponse:
         """
-        Copy the data directory, on the server's machine, while it is learned into. Answered when it is complete.
+        Copies the data directory on the server's machine, while learning goes on. The answer comes when the copy is complete.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     def forget_user(self, request: ForgetUserRequest, ctx: RequestContext[ForgetUserRequest, ForgetUserResponse], /) -> ForgetUserResponse:
         """
-        Forget a user and who is the same person by `same_as`. Answers stop before it is answered; the receipt says what is left to do.
+        Forgets a user, and all users who are the same person by `same_as`. When the answer comes, they are treated as unknown
+        users; the receipts say what is still to be erased.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -502,7 +505,7 @@ class AdminServiceClientSync(ConnectClientSync):
         timeout_ms: int | None = None,
     ) -> GetStatusResponse:
         """
-        What the process is doing, for people, the status page and programs.
+        Returns what the process is doing, for people, the status page and programs.
         """
         return self.execute_unary(
             request=request,
@@ -525,7 +528,7 @@ class AdminServiceClientSync(ConnectClientSync):
         timeout_ms: int | None = None,
     ) -> PromoteResponse:
         """
-        Let another learner answer from now on, across restarts. On the disk when it is answered.
+        Makes another learner or generation answer from now on, also after restarts. The answer comes when this is on disk.
         """
         return self.execute_unary(
             request=request,
@@ -548,7 +551,7 @@ class AdminServiceClientSync(ConnectClientSync):
         timeout_ms: int | None = None,
     ) -> RenormaliseResponse:
         """
-        Begin a retraining of everything; answered when it is asked for, not when it is done: see ListGenerations.
+        Starts a retraining of all learners. The answer does not wait for its end; ListGenerations shows how far it is.
         """
         return self.execute_unary(
             request=request,
@@ -571,7 +574,7 @@ class AdminServiceClientSync(ConnectClientSync):
         timeout_ms: int | None = None,
     ) -> RollbackResponse:
         """
-        Let the generation before answer again.
+        Makes the parent of the live generation live again.
         """
         return self.execute_unary(
             request=request,
@@ -594,7 +597,7 @@ class AdminServiceClientSync(ConnectClientSync):
         timeout_ms: int | None = None,
     ) -> ListGenerationsResponse:
         """
-        What became of every generation, the oldest first.
+        Lists all generations with what became of them, the oldest first.
         """
         return self.execute_unary(
             request=request,
@@ -617,7 +620,7 @@ class AdminServiceClientSync(ConnectClientSync):
         timeout_ms: int | None = None,
     ) -> BackupResponse:
         """
-        Copy the data directory, on the server's machine, while it is learned into. Answered when it is complete.
+        Copies the data directory on the server's machine, while learning goes on. The answer comes when the copy is complete.
         """
         return self.execute_unary(
             request=request,
@@ -640,7 +643,8 @@ class AdminServiceClientSync(ConnectClientSync):
         timeout_ms: int | None = None,
     ) -> ForgetUserResponse:
         """
-        Forget a user and who is the same person by `same_as`. Answers stop before it is answered; the receipt says what is left to do.
+        Forgets a user, and all users who are the same person by `same_as`. When the answer comes, they are treated as unknown
+        users; the receipts say what is still to be erased.
         """
         return self.execute_unary(
             request=request,

@@ -74,7 +74,7 @@ class PromoteResponse(Message[_PromoteResponseFields]):
 
     Attributes:
         learners:
-            all that run, as GetStatus says
+            all running learners, as in GetStatus
 
             ```proto
             repeated streamer.v1.Learner learners = 1;
@@ -158,7 +158,7 @@ class RollbackResponse(Message[_RollbackResponseFields]):
 
     Attributes:
         generation:
-            that will answer, as soon as it has caught up
+            the generation that becomes live as soon as it has caught up
 
             ```proto
             string generation = 1;
@@ -210,7 +210,7 @@ class ListGenerationsResponse(Message[_ListGenerationsResponseFields]):
             repeated streamer.v1.Generation generations = 1;
             ```
         now:
-            what goes on, in words; empty for nothing
+            what is being done now, in words; empty for nothing
 
             ```proto
             string now = 2;
@@ -236,7 +236,7 @@ _ScoreFields: TypeAlias = Literal["learner", "ratings", "before_rmse", "after_rm
 
 class Score(Message[_ScoreFields]):
     """
-    Two generations on the same ratings, each predicted before it was learned.
+    A comparison of two generations on the same ratings; every rating was predicted before it was learned.
 
     ```proto
     message streamer.v1.Score
@@ -252,25 +252,25 @@ class Score(Message[_ScoreFields]):
             int64 ratings = 2;
             ```
         before_rmse:
-            of the other one, which is or was live
+            RMSE of the other generation, which is or was live
 
             ```proto
             double before_rmse = 3;
             ```
         after_rmse:
-            of this one
+            RMSE of this generation
 
             ```proto
             double after_rmse = 4;
             ```
         difference:
-            of the squared errors, in the mean: below 0 is better
+            mean difference of the squared errors; below 0 means that this generation is better
 
             ```proto
             double difference = 5;
             ```
         half_width:
-            of its 95% interval; absent where nobody can say
+            half the width of the 95% interval of `difference`; absent with too few ratings
 
             ```proto
             optional double half_width = 6;
@@ -314,69 +314,73 @@ class Generation(Message[_GenerationFields]):
             string id = 1;
             ```
         parent:
-            live when this one was cut
+            the generation that was live when this one was cut
 
             ```proto
             string parent = 2;
             ```
         live:
-            it answers
+            whether it answers queries now
 
             ```proto
             bool live = 3;
             ```
         stage:
+            how far it is, or how it ended
+
             ```proto
             string stage = 4;
             ```
         why:
+            why it is at that stage, in words
+
             ```proto
             string why = 5;
             ```
         trigger:
-            schedule, drift or by hand
+            schedule, drift, by hand or import
 
             ```proto
             string trigger = 6;
             ```
         cut_events:
-            learned before it was cut
+            events learned before the cut
 
             ```proto
             int64 cut_events = 7;
             ```
         cut_ms:
-            when, in milliseconds since 1970
+            time of the cut, in milliseconds since 1970
 
             ```proto
             int64 cut_ms = 8;
             ```
         changed_ms:
-            when it came to its stage
+            time when it reached its stage
 
             ```proto
             int64 changed_ms = 9;
             ```
         scores:
-            at the gate
+            comparison with the live generation at the gate
 
             ```proto
             repeated streamer.v1.Score scores = 10;
             ```
         watched:
-            since it answers
+            comparison with the generation before, since the swap
 
             ```proto
             repeated streamer.v1.Score watched = 11;
             ```
         seconds:
-            by step
+            time taken by each step
 
             ```proto
             map<string, double> seconds = 12;
             ```
         churn:
-            what it changed
+            how much it changed, by learner and measure
 
             ```proto
             map<string, double> churn = 13;
@@ -430,7 +434,7 @@ class BackupRequest(Message[_BackupRequestFields]):
 
     Attributes:
         directory:
-            absolute; absent or empty
+            an absolute path on the server's machine, which does not exist yet or is empty
 
             ```proto
             string directory = 1;
@@ -472,13 +476,13 @@ class BackupResponse(Message[_BackupResponseFields]):
             int64 size_bytes = 3;
             ```
         digest:
-            of the state in it, as `streamer inspect --digest` prints it
+            digest of the copied state, as `streamer inspect --digest` prints it
 
             ```proto
             string digest = 4;
             ```
         offsets:
-            that the state in it covers
+            offsets up to which the copied state has learned
 
             ```proto
             repeated streamer.v1.Offset offsets = 5;
@@ -548,29 +552,31 @@ class Receipt(Message[_ReceiptFields]):
             int64 number = 1;
             ```
         stage:
-            pending, erased, complete
+            pending, erased or complete
 
             ```proto
             string stage = 2;
             ```
         records:
-            of the log that are blank now
+            records of the log that were blanked
 
             ```proto
             int64 records = 3;
             ```
         dead_letters:
+            dead letters that were erased
+
             ```proto
             int64 dead_letters = 4;
             ```
         event_ids:
-            no longer remembered against duplicates
+            event ids that are no longer kept against duplicates
 
             ```proto
             int64 event_ids = 5;
             ```
         waits:
-            what is left, a sentence each
+            what is still to be erased, one sentence each
 
             ```proto
             repeated string waits = 6;
@@ -610,7 +616,7 @@ class ForgetUserResponse(Message[_ForgetUserResponseFields]):
 
     Attributes:
         receipts:
-            of the user first, then of those who are the same person
+            the user's first, then those of users who are the same person
 
             ```proto
             repeated streamer.v1.Receipt receipts = 1;
@@ -640,7 +646,7 @@ class RollingRmse(Message[_RollingRmseFields]):
 
     Attributes:
         window:
-            over how many ratings, at most
+            the number of ratings, at most
 
             ```proto
             int32 window = 1;
@@ -682,6 +688,8 @@ class DriftDetections(Message[_DriftDetectionsFields]):
             string detector = 1;
             ```
         count:
+            detections so far
+
             ```proto
             int64 count = 2;
             ```
@@ -716,13 +724,13 @@ class Learner(Message[_LearnerFields]):
             string name = 1;
             ```
         kind:
-            what it learns from: ratings or clicks
+            ratings or clicks: the events it learns from
 
             ```proto
             string kind = 2;
             ```
         champion:
-            answers queries; others run in its shadow
+            whether it answers queries; the others are shadows
 
             ```proto
             bool champion = 3;
@@ -736,7 +744,7 @@ class Learner(Message[_LearnerFields]):
             repeated streamer.v1.DriftDetections drift_detections = 5;
             ```
         promoted:
-            champion by promotion, whoever the settings name
+            champion because it was promoted, not because the settings name it
 
             ```proto
             bool promoted = 6;
@@ -784,7 +792,7 @@ class EventCount(Message[_EventCountFields]):
             string outcome = 2;
             ```
         count:
-            ever
+            since the state was made
 
             ```proto
             int64 count = 3;
@@ -860,7 +868,7 @@ class PartitionLag(Message[_PartitionLagFields]):
             int32 partition = 2;
             ```
         events:
-            not yet learned
+            events not yet learned
 
             ```proto
             int64 events = 3;
@@ -936,19 +944,19 @@ class Archive(Message[_ArchiveFields]):
 
     Attributes:
         bytes:
-            on disk
+            size on disk
 
             ```proto
             int64 bytes = 1;
             ```
         records:
-            in it, those of the catalogue too
+            records in the archive, including those of the catalogue
 
             ```proto
             int64 records = 2;
             ```
         behind:
-            records not yet in it
+            records not yet archived
 
             ```proto
             int64 behind = 3;
@@ -994,13 +1002,13 @@ class GetStatusResponse(Message[_GetStatusResponseFields]):
             string version = 1;
             ```
         state:
-            a word: learning, idle, paused, ...
+            one word: learning, idle, paused, ...
 
             ```proto
             string state = 2;
             ```
         ingestion:
-            ok, or a sentence that says what is wrong
+            "ok", or a sentence that says what is wrong
 
             ```proto
             string ingestion = 3;
@@ -1056,13 +1064,13 @@ class GetStatusResponse(Message[_GetStatusResponseFields]):
             int64 log_bytes = 15;
             ```
         archive:
-            not there without one
+            absent when no archive is kept
 
             ```proto
             optional streamer.v1.Archive archive = 20;
             ```
         renormalisation:
-            what goes on, in words; empty for nothing
+            what the renormaliser is doing now, in words; empty for nothing
 
             ```proto
             string renormalisation = 16;

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 class EventService(Protocol):
     async def publish(self, request: PublishRequest, ctx: RequestContext[PublishRequest, PublishResponse], /) -> PublishResponse:
         """
-        Answers when the events are durable. Valid events are stored though others are rejected.
+        Stores events; the answer comes when they are durable. Valid events are stored even if others are rejected.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -88,7 +88,7 @@ class EventServiceClient(ConnectClient):
         timeout_ms: int | None = None,
     ) -> PublishResponse:
         """
-        Answers when the events are durable. Valid events are stored though others are rejected.
+        Stores events; the answer comes when they are durable. Valid events are stored even if others are rejected.
         """
         return await self.execute_unary(
             request=request,
@@ -107,7 +107,7 @@ class EventServiceClient(ConnectClient):
 class EventServiceSync(Protocol):
     def publish(self, request: PublishRequest, ctx: RequestContext[PublishRequest, PublishResponse], /) -> PublishResponse:
         """
-        Answers when the events are durable. Valid events are stored though others are rejected.
+        Stores events; the answer comes when they are durable. Valid events are stored even if others are rejected.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -160,7 +160,7 @@ class EventServiceClientSync(ConnectClientSync):
         timeout_ms: int | None = None,
     ) -> PublishResponse:
         """
-        Answers when the events are durable. Valid events are stored though others are rejected.
+        Stores events; the answer comes when they are durable. Valid events are stored even if others are rejected.
         """
         return self.execute_unary(
             request=request,

@@ -42,13 +42,13 @@ class Rating(Message[_RatingFields]):
             optional double rating = 3;
             ```
         timestamp_ms:
-            default: when it is stored
+            default: the time when it is stored
 
             ```proto
             optional int64 timestamp_ms = 4;
             ```
         event_id:
-            events of one id count once
+            events with the same id count once
 
             ```proto
             optional string event_id = 5;
@@ -146,7 +146,7 @@ _ItemUpdateFields: TypeAlias = Literal["item_id", "title", "categories", "attrib
 
 class ItemUpdate(Message[_ItemUpdateFields]):
     """
-    What the catalogue says of an item, replacing what it said before.
+    An item's catalogue entry, which replaces the one before.
 
     ```proto
     message streamer.v1.ItemUpdate
@@ -204,7 +204,7 @@ _UserUpdateFields: TypeAlias = Literal["user_id", "attributes", "preferences", "
 
 class UserUpdate(Message[_UserUpdateFields]):
     """
-    What is known of a user beside events, replacing what was.
+    A user's profile, which replaces the one before.
 
     ```proto
     message streamer.v1.UserUpdate
@@ -222,12 +222,14 @@ class UserUpdate(Message[_UserUpdateFields]):
             optional google.protobuf.Struct attributes = 2;
             ```
         preferences:
-            category to weight
+            category -> the rating that its items deserve
 
             ```proto
             map<string, double> preferences = 3;
             ```
         same_as:
+            another user id of the same person
+
             ```proto
             optional string same_as = 4;
             ```
@@ -374,13 +376,13 @@ class RejectedEvent(Message[_RejectedEventFields]):
 
     Attributes:
         index:
-            in the request, from 0
+            position in the request, from 0
 
             ```proto
             int32 index = 1;
             ```
         reason:
-            "bad_id: ...": a reason of streamer_dead_letters_total, then a sentence
+            as in "bad_id: ...": a reason of streamer_dead_letters_total, then a sentence
 
             ```proto
             string reason = 2;
@@ -420,7 +422,7 @@ class PublishResponse(Message[_PublishResponseFields]):
             repeated streamer.v1.RejectedEvent rejected = 2;
             ```
         freshness_token:
-            give it to a query that must include these events; empty when none was accepted
+            for queries that must include these events; empty when none was accepted
 
             ```proto
             string freshness_token = 3;

@@ -33,25 +33,26 @@ if TYPE_CHECKING:
 class RecommendationService(Protocol):
     async def recommend(self, request: RecommendRequest, ctx: RequestContext[RecommendRequest, RecommendResponse], /) -> RecommendResponse:
         """
-        The best items for a user, without those the user has seen. An unknown user gets popular items: see `source`.
+        Returns the best items for a user, without those the user has seen. An unknown user gets popular items: see `source`.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     async def recommend_for_preferences(self, request: RecommendForPreferencesRequest, ctx: RequestContext[RecommendForPreferencesRequest, RecommendResponse], /) -> RecommendResponse:
         """
-        The best items for somebody who says what they like and is nobody yet; popular items for who says nothing. Keeps nothing.
+        Returns the best items for somebody without a user id, from preferences and ratings in the request; without any, popular
+        items. Nothing of the request is kept.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     async def predict(self, request: PredictRequest, ctx: RequestContext[PredictRequest, PredictResponse], /) -> PredictResponse:
         """
-        The rating that a user would give an item.
+        Predicts the rating that a user would give an item.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     async def similar_items(self, request: SimilarItemsRequest, ctx: RequestContext[SimilarItemsRequest, SimilarItemsResponse], /) -> SimilarItemsResponse:
         """
-        The items nearest to an item, without itself.
+        Returns the items most similar to an item, without itself.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -139,7 +140,7 @@ class RecommendationServiceClient(ConnectClient):
         timeout_ms: int | None = None,
     ) -> RecommendResponse:
         """
-        The best items for a user, without those the user has seen. An unknown user gets popular items: see `source`.
+        Returns the best items for a user, without those the user has seen. An unknown user gets popular items: see `source`.
         """
         return await self.execute_unary(
             request=request,
@@ -162,7 +163,8 @@ class RecommendationServiceClient(ConnectClient):
         timeout_ms: int | None = None,
     ) -> RecommendResponse:
         """
-        The best items for somebody who says what they like and is nobody yet; popular items for who says nothing. Keeps nothing.
+        Returns the best items for somebody without a user id, from preferences and ratings in the request; without any, popular
+        items. Nothing of the request is kept.
         """
         return await self.execute_unary(
             request=request,
@@ -185,7 +187,7 @@ class RecommendationServiceClient(ConnectClient):
         timeout_ms: int | None = None,
     ) -> PredictResponse:
         """
-        The rating that a user would give an item.
+        Predicts the rating that a user would give an item.
         """
         return await self.execute_unary(
             request=request,
@@ -208,7 +210,7 @@ class RecommendationServiceClient(ConnectClient):
         timeout_ms: int | None = None,
     ) -> SimilarItemsResponse:
         """
-        The items nearest to an item, without itself.
+        Returns the items most similar to an item, without itself.
         """
         return await self.execute_unary(
             request=request,
@@ -227,25 +229,26 @@ class RecommendationServiceClient(ConnectClient):
 class RecommendationServiceSync(Protocol):
     def recommend(self, request: RecommendRequest, ctx: RequestContext[RecommendRequest, RecommendResponse], /) -> RecommendResponse:
         """
-        The best items for a user, without those the user has seen. An unknown user gets popular items: see `source`.
+        Returns the best items for a user, without those the user has seen. An unknown user gets popular items: see `source`.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     def recommend_for_preferences(self, request: RecommendForPreferencesRequest, ctx: RequestContext[RecommendForPreferencesRequest, RecommendResponse], /) -> RecommendResponse:
         """
-        The best items for somebody who says what they like and is nobody yet; popular items for who says nothing. Keeps nothing.
+        Returns the best items for somebody without a user id, from preferences and ratings in the request; without any, popular
+        items. Nothing of the request is kept.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     def predict(self, request: PredictRequest, ctx: RequestContext[PredictRequest, PredictResponse], /) -> PredictResponse:
         """
-        The rating that a user would give an item.
+        Predicts the rating that a user would give an item.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     def similar_items(self, request: SimilarItemsRequest, ctx: RequestContext[SimilarItemsRequest, SimilarItemsResponse], /) -> SimilarItemsResponse:
         """
-        The items nearest to an item, without itself.
+        Returns the items most similar to an item, without itself.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -331,7 +334,7 @@ class RecommendationServiceClientSync(ConnectClientSync):
         timeout_ms: int | None = None,
     ) -> RecommendResponse:
         """
-        The best items for a user, without those the user has seen. An unknown user gets popular items: see `source`.
+        Returns the best items for a user, without those the user has seen. An unknown user gets popular items: see `source`.
         """
         return self.execute_unary(
             request=request,
@@ -354,7 +357,8 @@ class RecommendationServiceClientSync(ConnectClientSync):
         timeout_ms: int | None = None,
     ) -> RecommendResponse:
         """
-        The best items for somebody who says what they like and is nobody yet; popular items for who says nothing. Keeps nothing.
+        Returns the best items for somebody without a user id, from preferences and ratings in the request; without any, popular
+        items. Nothing of the request is kept.
         """
         return self.execute_unary(
             request=request,
@@ -377,7 +381,7 @@ class RecommendationServiceClientSync(ConnectClientSync):
         timeout_ms: int | None = None,
     ) -> PredictResponse:
         """
-        The rating that a user would give an item.
+        Predicts the rating that a user would give an item.
         """
         return self.execute_unary(
             request=request,
@@ -400,7 +404,7 @@ class RecommendationServiceClientSync(ConnectClientSync):
         timeout_ms: int | None = None,
     ) -> SimilarItemsResponse:
         """
-        The items nearest to an item, without itself.
+        Returns the items most similar to an item, without itself.
         """
         return self.execute_unary(
             request=request,

@@ -32,7 +32,7 @@ class Recommendation(Message[_RecommendationFields]):
             string item_id = 1;
             ```
         title:
-            empty where the catalogue names none
+            empty where the catalogue has none
 
             ```proto
             string title = 2;
@@ -44,7 +44,7 @@ class Recommendation(Message[_RecommendationFields]):
             double score = 3;
             ```
         source:
-            what the score comes from: a learner, or popularity
+            where the score comes from: a learner, or popularity
 
             ```proto
             string source = 4;
@@ -84,13 +84,13 @@ class RecommendRequest(Message[_RecommendRequestFields]):
             string user_id = 1;
             ```
         limit:
-            items wanted, at most 1,000; 0 means 10
+            number of items wanted, at most 1,000; 0 means 10
 
             ```proto
             int32 limit = 2;
             ```
         freshness_token:
-            Of a PublishResponse: waits, up to the deadline, for a view that includes those events. Empty: the newest view.
+            The token of a PublishResponse: the request waits, up to its deadline, until those events are learned. Empty: no wait.
 
             ```proto
             string freshness_token = 3;
@@ -128,7 +128,7 @@ class RecommendResponse(Message[_RecommendResponseFields]):
             repeated streamer.v1.Recommendation items = 1;
             ```
         recommendation_id:
-            for the clicks that follow from it
+            to be sent with the clicks that follow from these recommendations
 
             ```proto
             string recommendation_id = 2;
@@ -138,7 +138,7 @@ class RecommendResponse(Message[_RecommendResponseFields]):
             string generation = 3;
             ```
         freshness_token:
-            of the view that answered
+            stands for the events that were learned before this answer
 
             ```proto
             string freshness_token = 4;

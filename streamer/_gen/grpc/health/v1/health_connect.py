@@ -33,13 +33,13 @@ if TYPE_CHECKING:
 class Health(Protocol):
     async def check(self, request: HealthCheckRequest, ctx: RequestContext[HealthCheckRequest, HealthCheckResponse], /) -> HealthCheckResponse:
         """
-        NOT_FOUND for a service that is not served here.
+        Fails with NOT_FOUND for a service that is not served here.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     def watch(self, request: HealthCheckRequest, ctx: RequestContext[HealthCheckRequest, HealthCheckResponse], /) -> AsyncIterator[HealthCheckResponse]:
         """
-        The status now, then each change of it.
+        Sends the current status, then every change of it.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -105,7 +105,7 @@ class HealthClient(ConnectClient):
         timeout_ms: int | None = None,
     ) -> HealthCheckResponse:
         """
-        NOT_FOUND for a service that is not served here.
+        Fails with NOT_FOUND for a service that is not served here.
         """
         return await self.execute_unary(
             request=request,
@@ -128,7 +128,7 @@ class HealthClient(ConnectClient):
         timeout_ms: int | None = None,
     ) -> AsyncIterator[HealthCheckResponse]:
         """
-        The status now, then each change of it.
+        Sends the current status, then every change of it.
         """
         return self.execute_server_stream(
             request=request,
@@ -147,13 +147,13 @@ class HealthClient(ConnectClient):
 class HealthSync(Protocol):
     def check(self, request: HealthCheckRequest, ctx: RequestContext[HealthCheckRequest, HealthCheckResponse], /) -> HealthCheckResponse:
         """
-        NOT_FOUND for a service that is not served here.
+        Fails with NOT_FOUND for a service that is not served here.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
     def watch(self, request: HealthCheckRequest, ctx: RequestContext[HealthCheckRequest, HealthCheckResponse], /) -> Iterator[HealthCheckResponse]:
         """
-        The status now, then each change of it.
+        Sends the current status, then every change of it.
         """
         raise ConnectError(Code.UNIMPLEMENTED, 'Not implemented')
 
@@ -217,7 +217,7 @@ class HealthClientSync(ConnectClientSync):
         timeout_ms: int | None = None,
     ) -> HealthCheckResponse:
         """
-        NOT_FOUND for a service that is not served here.
+        Fails with NOT_FOUND for a service that is not served here.
         """
         return self.execute_unary(
             request=request,
@@ -240,7 +240,7 @@ class HealthClientSync(ConnectClientSync):
         timeout_ms: int | None = None,
     ) -> Iterator[HealthCheckResponse]:
         """
-        The status now, then each change of it.
+        Sends the current status, then every change of it.
         """
         return self.execute_server_stream(
             request=request,

@@ -28,7 +28,7 @@ class HealthCheckRequest(Message[_HealthCheckRequestFields]):
 
     Attributes:
         service:
-            "": the endpoint as a whole; "ingestion": whether events arrive; or the full name of a service.
+            "" for the endpoint as a whole, "ingestion" for whether events arrive, or the full name of a service.
 
             ```proto
             string service = 1;
@@ -96,7 +96,7 @@ class HealthCheckResponse(Message[_HealthCheckResponseFields]):
                 NOT_SERVING = 2
                 ```
             SERVICE_UNKNOWN:
-                only in Watch
+                used by Watch only
 
                 ```proto
                 SERVICE_UNKNOWN = 3
