@@ -28,12 +28,11 @@ _RATING = b'{"user_id":"%b","item_id":"i%d","rating":'
 _BROKEN: tuple[tuple[str, Callable[[bytes, int, int], bytes]], ...] = (
     (RATINGS, lambda user, item, at: _RATING % (user, item)),  # cut off
     (RATINGS, lambda user, item, at: (_RATING + b'999.0,"timestamp_ms":%d}') % (user, item, at)),  # out of range
-    (RATINGS, lambda user, item, at: (_RATING + b'NaN,"timestamp_ms":%d}') % (user, item, at)),
+    (RATINGS, lambda user, item, at: (_RATING + b'NaN,"timestamp_ms":%d}') % (user, item, at)),  # not JSON
     (RATINGS, lambda user, item, at: (_RATING + b'4.0,"timestamp_ms":%d}') % (b"", item, at)),  # a bad id
-    (RATINGS, lambda user, item, at: (_RATING + b'"good","timestamp_ms":%d}') % (user, item, at)),
-    (CLICKS, lambda user, item, at: b'{"user_id":"%b","item_id":"i%d","kind":"poke","timestamp_ms":%d}' % (user, item, at)),
+    (RATINGS, lambda user, item, at: (_RATING + b'"good","timestamp_ms":%d}') % (user, item, at)),  # a wrong type
+    (CLICKS, lambda user, item, at: b'{"user_id":"%b","item_id":"i%d","kind":"poke","timestamp_ms":%d}' % (user, item, at)),  # an unknown kind
 )  # fmt: skip
-REASONS = ("not_json", "out_of_range", "not_json", "bad_id", "wrong_type", "unknown_kind")  # of errors.Reason, by turns
 
 _LIMITS = {
     "users": (1, 10**8), "items": (1, 10**8), "events": (1, 10**9), "days": (1, 36_500), "turn": (0, 1e6), "shock_share": (0, 1),

@@ -38,7 +38,6 @@ from streamer.stream.ledger import journal
 ANSWERS = 1000
 STEPS = ("cut", "read", "train", "write", "put in", "catching up", "gate", "swap", "watch")
 _BY_STAGE = {"trained": 5, "catching up": 5, "gate": 6, "live": 8}
-CHILD_STEPS = ("read", "train", "write", "put in")
 
 
 def step(data: Path, generation: str) -> int:

@@ -78,7 +78,6 @@ class Broker:
         self.folder = folder
         port, sasl_port, controller = free_ports(3)
         self.bootstrap, self.sasl_bootstrap = f"127.0.0.1:{port}", f"127.0.0.1:{sasl_port}"
-        self._ports = (port, sasl_port, controller)
         self._properties = folder / "server.properties"
         self._properties.write_text(
             _PROPERTIES.format(

@@ -76,7 +76,6 @@ def learn(
     *,
     commit_every: int = 5,
     alter: Alter = lambda engine: None,
-    until: int | None = None,
     **flags: object,
 ) -> int:
     """Learn all of `entries` into `folder`, restarting after each Abort as after a kill: memory is lost, the store is not.
