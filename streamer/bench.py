@@ -17,7 +17,7 @@ import msgspec
 
 from streamer.consumers import SOURCES
 from streamer.core.errors import BadSettings, SourceUnavailable
-from streamer.core.events import ITEMS, Message, Offsets, Record
+from streamer.core.events import ITEMS, Message
 from streamer.core.protocols import Sink, Source
 from streamer.core.settings import SERVED_RECORDS, KafkaSettings, Settings
 from streamer.models import learner
@@ -26,7 +26,7 @@ from streamer.producers.simulate import World
 from streamer.serving.opening import learners
 from streamer.storage.log import EmbeddedLog, LogSource
 from streamer.storage.state import RocksStore
-from streamer.stream.engine import Engine
+from streamer.stream.engine import Engine, NullObserver
 from streamer.stream.learners import Learners
 from streamer.stream.memory import Memory
 
@@ -51,14 +51,6 @@ class Learned(msgspec.Struct, frozen=True):
     speed: Speed
     rmse: float | None  # over the last 10,000 ratings
     parts_us: dict[str, float]  # CPU us an event; not taken through Kafka
-
-
-class _Nobody:
-    def applied(self, records: Sequence[Record], offsets: Offsets) -> None:
-        """Nobody waits."""
-
-    def committed(self, offsets: Offsets, seconds: float) -> None:
-        """Nobody waits."""
 
 
 def world_messages(world: World) -> list[Message]:
@@ -135,7 +127,7 @@ def _drain(memory: Memory, source: Source, settings: Settings, events: int) -> N
     engine = Engine(
         source,
         memory,
-        _Nobody(),
+        NullObserver(),
         max_records=settings.learning.max_records or SERVED_RECORDS,
         commit_interval_s=interval_s,
     )

@@ -6,13 +6,13 @@ out is compiled on its first use, see `streamer.core.kernel`.
 """
 
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 
 from streamer.core.batch import CLICK, RATING, Events
-from streamer.core.events import LOG, Click, Message, Offsets, Rating, Record, message
+from streamer.core.events import LOG, Click, Message, Rating, message
 from streamer.core.kernel import CACHE_FOLDER, unannounced
 from streamer.core.protocols import Asking, Conditioned, Kind
 from streamer.core.settings import Settings
@@ -22,7 +22,7 @@ from streamer.serving.opening import learners
 from streamer.serving.recommend import POPULARITY, Recommender
 from streamer.storage.log import EmbeddedLog, LogSource
 from streamer.storage.state import RocksStore
-from streamer.stream.engine import Engine
+from streamer.stream.engine import Engine, NullObserver
 from streamer.stream.learners import assemble
 from streamer.stream.memory import Memory
 
@@ -43,14 +43,6 @@ def names_of(settings: Settings) -> list[str]:
     """The learners that a start with these settings makes, experts before those made of them. Raises BadSettings."""
     with unannounced():  # to make one, a few numbers are drawn by a kernel
         return list(learners(settings).by_name)
-
-
-class _Nobody:
-    def applied(self, records: Sequence[Record], offsets: Offsets) -> None:
-        """Nobody waits."""
-
-    def committed(self, offsets: Offsets, seconds: float) -> None:
-        """Nobody waits."""
 
 
 def compile_kernels(names: Iterable[str], told: Told) -> None:
@@ -95,7 +87,7 @@ def _exercise(name: str, folder: Path, *, everything: bool) -> None:
         made = assemble([*champions.values(), POPULARITY], champions, lambda wanted: learner(wanted, seed=1))
         memory = Memory(made, settings, store)
         log.publish(_events())
-        engine = Engine(LogSource(log), memory, _Nobody(), max_records=100, commit_interval_s=1.0)
+        engine = Engine(LogSource(log), memory, NullObserver(), max_records=100, commit_interval_s=1.0)
         while engine.step(0.0):
             pass
         engine.commit()

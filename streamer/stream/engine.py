@@ -30,6 +30,16 @@ class EngineObserver(Protocol):
         """Everything before `offsets` is in the store; the commit took `seconds`."""
 
 
+class NullObserver:
+    """An EngineObserver that does nothing."""
+
+    def applied(self, records: Sequence[Record], offsets: Offsets) -> None:
+        """See EngineObserver."""
+
+    def committed(self, offsets: Offsets, seconds: float) -> None:
+        """See EngineObserver."""
+
+
 class _Stopped(Exception):
     """`stop` was set while the engine waited."""
 

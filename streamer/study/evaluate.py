@@ -20,14 +20,14 @@ import numpy as np
 from streamer.core.arrays import F32, F64
 from streamer.core.batch import RATING, Batch
 from streamer.core.errors import StoreUnavailable, StreamerError
-from streamer.core.events import CLICKS, LOG, RATINGS, Offsets, Record
+from streamer.core.events import CLICKS, LOG, RATINGS
 from streamer.core.protocols import Source
 from streamer.core.settings import EVALUATED_RECORDS, KafkaSettings, Settings
 from streamer.models import learner
 from streamer.monitoring.monitor import DUPLICATE, LEARNED, Monitor
 from streamer.serving.opening import learners
 from streamer.storage.state import RocksStore
-from streamer.stream.engine import Engine
+from streamer.stream.engine import Engine, NullObserver
 from streamer.stream.memory import Memory
 from streamer.study.evaluate_retraining import Renormalised, Trial, renormalised, tenths
 from streamer.study.ranking import Ranking
@@ -121,14 +121,6 @@ class _Errors:
         self.new_items.add(squares[finite & (earlier_items < NEW_RATINGS)])
 
 
-class _Nobody:
-    def applied(self, records: Sequence[Record], offsets: Offsets) -> None:
-        """Nobody waits."""
-
-    def committed(self, offsets: Offsets, seconds: float) -> None:
-        """Nobody waits."""
-
-
 def evaluate(
     name: str, settings: Settings, opened: Callable[[], Source], *, rank: bool, progress: Progress,
     trial: Trial | None = None,
@@ -196,7 +188,7 @@ def _serve(memory: Memory, source: Source, settings: Settings, progress: Callabl
     engine = Engine(
         source,
         memory,
-        _Nobody(),
+        NullObserver(),
         max_records=settings.learning.max_records or EVALUATED_RECORDS,
         commit_interval_s=interval_s,
     )

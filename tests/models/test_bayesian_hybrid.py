@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from learning import Nobody, settings
+from learning import settings
 
 from streamer.checks.batches import Feed, Happening, happenings, rating, with_rows
 from streamer.consumers.files import FileSource
@@ -15,7 +15,7 @@ from streamer.models import learner
 from streamer.models.hybrid.bayesian_hybrid import BayesianHybrid, BayesianHybridParameters
 from streamer.serving.opening import learners
 from streamer.storage.state import RocksStore
-from streamer.stream.engine import Engine
+from streamer.stream.engine import Engine, NullObserver
 from streamer.stream.memory import Memory
 
 DRAMA, COMEDY, HORROR = 0, 1, 2
@@ -28,7 +28,7 @@ def films(movielens: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     chosen = settings(rating_learner="bayesian-hybrid", click_learner="popularity")
     store = RocksStore(tmp_path_factory.mktemp("films"))
     memory = Memory(learners(chosen), chosen, store)
-    engine = Engine(FileSource(movielens, 1), memory, Nobody(), max_records=1000, commit_interval_s=3600.0)
+    engine = Engine(FileSource(movielens, 1), memory, NullObserver(), max_records=1000, commit_interval_s=3600.0)
     while engine.step(0.0):
         pass
     yield memory

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from learning import Nobody, learn, records, settings
+from learning import learn, records, settings
 
 from streamer.consumers.files import FileSource
 from streamer.consumers.memory import Abort, Entry, MemorySource
@@ -16,7 +16,7 @@ from streamer.models import LEARNERS
 from streamer.monitoring.repeated_input import WINDOW_EVENTS, RepeatedInput
 from streamer.serving.opening import learners
 from streamer.storage.state import RocksStore
-from streamer.stream.engine import Engine
+from streamer.stream.engine import Engine, NullObserver
 from streamer.stream.memory import Memory
 
 START_MS = 1_600_000_000_000
@@ -130,7 +130,7 @@ def fresh_rmse(rating_learner: str, before: list[Record], after: list[Record]) -
         for stop in (len(before), len(entries)):
             source = MemorySource(entries[:stop])
             source.seek(memory.ledger.offsets)
-            engine = Engine(source, memory, Nobody(), max_records=1000, commit_interval_s=3600.0)
+            engine = Engine(source, memory, NullObserver(), max_records=1000, commit_interval_s=3600.0)
             while engine.step(0.0):
                 pass
             found = memory.monitor.errors[rating_learner]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from learning import Nobody, records, settings
+from learning import records, settings
 
 from streamer.consumers.memory import MemorySource
 from streamer.core.events import Event, ItemUpdate, Rating, Record
@@ -14,7 +14,7 @@ from streamer.models import LEARNERS
 from streamer.monitoring.stability import SAMPLED_ROWS, Stability
 from streamer.serving.opening import learners
 from streamer.storage.state import RocksStore
-from streamer.stream.engine import Engine
+from streamer.stream.engine import Engine, NullObserver
 from streamer.stream.memory import Memory
 
 
@@ -27,7 +27,7 @@ class Running:
         self.memory = memory = Memory(learners(chosen), chosen, self.store)
         source = MemorySource(self.entries)
         source.seek({})
-        self.engine = Engine(source, memory, Nobody(), max_records=500, commit_interval_s=3600.0)
+        self.engine = Engine(source, memory, NullObserver(), max_records=500, commit_interval_s=3600.0)
         self.stability = Stability(memory.learners.by_name, memory.users.sample, memory.items)
 
     def tell(self, *told: Event) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from learning import Nobody, settings
+from learning import settings
 
 from streamer.core.events import Message, Offsets, Rating, UserRemoval, UserUpdate, message
 from streamer.privacy.eraser import Eraser
@@ -16,7 +16,7 @@ from streamer.serving.opening import learners
 from streamer.storage.log import EmbeddedLog, LogSource
 from streamer.storage.state import RocksStore
 from streamer.stream.dead_letters import dead_letters
-from streamer.stream.engine import Engine
+from streamer.stream.engine import Engine, NullObserver
 from streamer.stream.memory import Memory
 from streamer.stream.removals import unfinished
 
@@ -35,7 +35,7 @@ class Learning:
         self.memory = Memory(learners(chosen), chosen, self.store)
         source = LogSource(self.log)
         source.seek(self.memory.ledger.offsets)
-        self.engine = Engine(source, self.memory, Nobody(), max_records=100, commit_interval_s=3600.0)
+        self.engine = Engine(source, self.memory, NullObserver(), max_records=100, commit_interval_s=3600.0)
         self.parts = folder, lambda: [self.memory], self.log, None, self.between
         self.eraser = Eraser(*self.parts, threading.Event())
 

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from learning import Nobody, settings
+from learning import settings
 
 from streamer.consumers.memory import MemorySink
 from streamer.consumers.stream import StreamSource
@@ -26,7 +26,7 @@ from streamer.producers.titles import CATEGORIES, DISTINCT, title
 from streamer.producers.world import DAY_MS, RATED, START_MS
 from streamer.serving.opening import learners
 from streamer.storage.state import RocksStore
-from streamer.stream.engine import Engine
+from streamer.stream.engine import Engine, NullObserver
 from streamer.stream.memory import Memory
 
 SMALL = World(users=50, items=30, events=2_000, days=10, duplicates=0, late=0, bad=0)
@@ -66,7 +66,7 @@ def learned(
     chosen, store = settings(**flags), RocksStore(folder)
     try:
         memory = Memory(learners(chosen), chosen, store)
-        engine = Engine(StreamSource(stream), memory, Nobody(), max_records=STEP, commit_interval_s=3600.0)
+        engine = Engine(StreamSource(stream), memory, NullObserver(), max_records=STEP, commit_interval_s=3600.0)
         while engine.step(0.0):
             after(memory)
         return memory

@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 import numpy as np
 import pytest
-from learning import Nobody, digest, events, learn, records, settings
+from learning import digest, events, learn, records, settings
 
 from streamer.consumers.memory import Abort, Entry, MemorySource
 from streamer.core.events import LOG, Offsets
@@ -14,7 +14,7 @@ from streamer.core.protocols import Probed, Row
 from streamer.serving.opening import learners
 from streamer.serving.recommend import POPULARITY, Recommender
 from streamer.storage.state import RocksStore
-from streamer.stream.engine import Engine
+from streamer.stream.engine import Engine, NullObserver
 from streamer.stream.memory import Memory
 
 EVENTS = 1500
@@ -101,7 +101,7 @@ def test_answers_are_the_same_from_memory_and_from_the_store(tmp_path: Path, cut
         folder = tmp_path / name
         store, chosen = RocksStore(folder), settings(user_cache_bytes=cache, **cut)
         memory = Memory(learners(chosen), chosen, store)
-        engine = Engine(MemorySource(STREAM), memory, Nobody(), max_records=50, commit_interval_s=3600.0)
+        engine = Engine(MemorySource(STREAM), memory, NullObserver(), max_records=50, commit_interval_s=3600.0)
         engines.append(engine)
         engine.source.seek({})
         while engine.step(0.0):

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from broker import Broker, sasl_of
 from commands import run
-from learning import Nobody, digest, settings
+from learning import digest, settings
 from process import DEADLINE_S, Streamer, streamer
 
 from streamer.consumers.kafka import KafkaSource
@@ -19,7 +19,7 @@ from streamer.core.events import Click, ItemUpdate, Message, Rating, message
 from streamer.producers.kafka import KafkaSink
 from streamer.serving.opening import learners
 from streamer.storage.state import RocksStore
-from streamer.stream.engine import Engine
+from streamer.stream.engine import Engine, NullObserver
 from streamer.stream.ledger import JournalSource, journal
 from streamer.stream.memory import Memory
 
@@ -121,7 +121,7 @@ def replayed(broker: Broker, folder: Path, fresh: Path) -> str:
         memory = Memory(learners(chosen), chosen, store)
         source = JournalSource(KafkaSource(chosen.kafka), runs)
         source.seek({})
-        engine = Engine(source, memory, Nobody(), max_records=333, commit_interval_s=3600)
+        engine = Engine(source, memory, NullObserver(), max_records=333, commit_interval_s=3600)
         deadline = time.monotonic() + DEADLINE_S
         while not source.finished:
             engine.step(0.5)

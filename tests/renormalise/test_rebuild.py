@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from learning import Nobody, digest, settings
+from learning import digest, settings
 from partitions import Shuffled, partitioned
 
 from streamer.app import opened
@@ -14,7 +14,7 @@ from streamer.renormalise import manifest
 from streamer.renormalise.rebuild import graft, rebuild
 from streamer.renormalise.training import Retrained
 from streamer.storage import generations
-from streamer.stream.engine import Engine
+from streamer.stream.engine import Engine, NullObserver
 from streamer.stream.ledger import WENT_LIVE, Run, journal, note
 from streamer.stream.memory import Memory
 
@@ -41,7 +41,7 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("lived")
     live = opened(settings(data=str(folder), **FLAGS))
     memory = live.memory
-    engine = Engine(Shuffled(PARTITIONS, seed=1), memory, Nobody(), max_records=50, commit_interval_s=3600.0)
+    engine = Engine(Shuffled(PARTITIONS, seed=1), memory, NullObserver(), max_records=50, commit_interval_s=3600.0)
     steps = idle = 0
     while idle < 3:
         idle = 0 if engine.step(0.0) else idle + 1

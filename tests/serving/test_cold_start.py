@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from learning import Nobody, records, settings
+from learning import records, settings
 from recommending import GENRES, LiveRecommender, genre_of, genres
 
 from streamer.api.memory import MemoryAnswers
@@ -21,7 +21,7 @@ from streamer.serving.posterior import posterior
 from streamer.serving.recommend import POPULAR, POPULARITY, Recommender
 from streamer.storage.state import RocksStore
 from streamer.stream.catalogue.category_sets import CategorySets
-from streamer.stream.engine import Engine
+from streamer.stream.engine import Engine, NullObserver
 from streamer.stream.memory import Memory
 
 PREFERENCES = "/streamer.v1.RecommendationService/RecommendForPreferences"
@@ -57,7 +57,7 @@ def films(movielens: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     chosen = settings()
     store = RocksStore(tmp_path_factory.mktemp("films"))
     memory = Memory(learners(chosen), chosen, store)
-    engine = Engine(FileSource(movielens, 1), memory, Nobody(), max_records=1000, commit_interval_s=3600.0)
+    engine = Engine(FileSource(movielens, 1), memory, NullObserver(), max_records=1000, commit_interval_s=3600.0)
     while engine.step(0.0):
         pass
     yield Films(memory)

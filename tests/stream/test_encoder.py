@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from learning import Nobody, digest, events, records, settings
+from learning import digest, events, records, settings
 
 from streamer.consumers.memory import MemorySource
 from streamer.core.batch import CLICK, RATING, Batch
@@ -26,7 +26,7 @@ from streamer.core.seed import event_keys, sequence_key
 from streamer.serving.opening import learners
 from streamer.storage.state import RocksStore
 from streamer.stream.encoder import DAY_MS, sequence_code
-from streamer.stream.engine import Engine
+from streamer.stream.engine import Engine, NullObserver
 from streamer.stream.memory import Memory
 
 FIELDS = ("kinds", "items", "values", "clicks", "times_ms", "keys", "lows", "highs", "seen_counts")
@@ -54,7 +54,7 @@ class Seen:
         self.users: list[str] = []
         self.batches: list[Batch] = []
         self.parts: list[int] = []
-        engine = Engine(Cutter(stream, sizes), self.memory, Nobody(), max_records=2000, commit_interval_s=3600.0)  # type: ignore[arg-type]  # polls only
+        engine = Engine(Cutter(stream, sizes), self.memory, NullObserver(), max_records=2000, commit_interval_s=3600.0)  # type: ignore[arg-type]  # polls only
         learn: Callable[[Batch], object] = engine.memory.learners.learn
 
         def learned(batch: Batch) -> object:
@@ -282,6 +282,6 @@ def test_the_range_is_kept_across_restarts(tmp_path: Path) -> None:
     assert memory.encoder.changed() == []
     source = MemorySource(stream)
     source.seek(memory.ledger.offsets)
-    Engine(source, memory, Nobody(), max_records=9, commit_interval_s=9.0).step(0.0)
+    Engine(source, memory, NullObserver(), max_records=9, commit_interval_s=9.0).step(0.0)
     assert (memory.encoder.low, memory.encoder.high) == (2.0, 4.0)
     store.close()

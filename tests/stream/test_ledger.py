@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from learning import Nobody, digest, settings
+from learning import digest, settings
 from partitions import Shuffled, partitioned
 
 from streamer.consumers.memory import MemorySource
@@ -13,7 +13,7 @@ from streamer.core.events import LOG, Record, TopicPartition
 from streamer.core.protocols import Row, Source
 from streamer.serving.opening import learners
 from streamer.storage.state import RocksStore
-from streamer.stream.engine import Engine
+from streamer.stream.engine import Engine, NullObserver
 from streamer.stream.ledger import (
     TABLES_REPLACED,
     WENT_LIVE,
@@ -123,7 +123,7 @@ def learn_from(folder: Path, source: Source, *, max_records: int) -> None:
     store = RocksStore(folder)
     chosen = settings(max_records=max_records)
     memory = Memory(learners(chosen), chosen, store)
-    engine = Engine(source, memory, Nobody(), max_records=max_records, commit_interval_s=3600.0)
+    engine = Engine(source, memory, NullObserver(), max_records=max_records, commit_interval_s=3600.0)
     idle = 0
     while idle < 3 or (isinstance(source, JournalSource) and not source.finished):
         idle = 0 if engine.step(0.0) else idle + 1

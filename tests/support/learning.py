@@ -4,22 +4,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from streamer.consumers.memory import Abort, Entry, MemorySource
-from streamer.core.events import Click, Event, ItemUpdate, Offsets, Rating, Record, UserRemoval, UserUpdate, message
+from streamer.core.events import Click, Event, ItemUpdate, Rating, Record, UserRemoval, UserUpdate, message
 from streamer.core.settings import SERVED_RECORDS, Settings, load
 from streamer.serving.opening import learners
 from streamer.storage.state import Digest, RocksStore
-from streamer.stream.engine import Engine
+from streamer.stream.engine import Engine, NullObserver
 from streamer.stream.memory import Memory
 
 USERS, ITEMS = 40, 401
-
-
-class Nobody:
-    """Watches an engine and does nothing."""
-
-    def applied(self, records: Sequence[Record], offsets: Offsets) -> None: ...
-
-    def committed(self, offsets: Offsets, seconds: float) -> None: ...
 
 
 def settings(**flags: object) -> Settings:
@@ -93,7 +85,7 @@ def learn(
             engine = Engine(
                 source,
                 memory,
-                Nobody(),
+                NullObserver(),
                 max_records=chosen.learning.max_records or SERVED_RECORDS,
                 commit_interval_s=3600.0,
             )

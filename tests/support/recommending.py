@@ -3,14 +3,14 @@
 from pathlib import Path
 
 import numpy as np
-from learning import Nobody, records, settings
+from learning import records, settings
 
 from streamer.consumers.memory import MemorySource
 from streamer.core.events import Click, Event, ItemUpdate, Rating, Record
 from streamer.serving.opening import learners
 from streamer.serving.recommend import POPULARITY, Recommender
 from streamer.storage.state import RocksStore
-from streamer.stream.engine import Engine
+from streamer.stream.engine import Engine, NullObserver
 from streamer.stream.memory import Memory
 
 
@@ -24,7 +24,7 @@ class LiveRecommender:
         self.memory = Memory(learners(chosen), chosen, self.store)
         source = MemorySource(self.entries)
         source.seek({})
-        self.engine = Engine(source, self.memory, Nobody(), max_records=100, commit_interval_s=3600.0)
+        self.engine = Engine(source, self.memory, NullObserver(), max_records=100, commit_interval_s=3600.0)
         self.recommender = Recommender(self.memory, self.memory.learners.by_name[POPULARITY])
 
     def learn(self, *live: Event) -> None:
