@@ -17,6 +17,8 @@ from streamer.storage.state import RocksStore
 from streamer.stream.engine import Engine, NullObserver
 from streamer.stream.memory import Memory
 
+pytestmark = pytest.mark.slow
+
 EVENTS = 1500
 STREAM = records(events(EVENTS))
 CUT = {"max_records": 50}
