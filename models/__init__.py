@@ -10,7 +10,7 @@ others, `blend` (the stack) and `click_blend`; `hybrid/` and `networks/` are fam
 
 import sys
 from collections.abc import Iterable, Mapping
-from importlib import import_module
+from pkgutil import resolve_name
 from types import ModuleType
 from typing import Any, cast
 
@@ -128,12 +128,11 @@ def registered(where: Mapping[str, str], what: str, name: str, chosen: Mapping[s
     """
     if name not in where:
         raise BadSettings(f"no {what} {name!r}; choose one of: {', '.join(sorted(where))}")
-    module, _, attribute = where[name].partition(":")
-    if module.startswith("streamer.models.offline"):
+    if where[name].startswith("streamer.models.offline"):
         # Keeps torch from importing triton: nothing here compiles for a GPU, and triton reports leaks of its own at exit.
         sys.modules.setdefault("triton", cast(ModuleType, None))
     try:
-        cls: Any = getattr(import_module(module), attribute)
+        cls: Any = resolve_name(where[name])
     except ModuleNotFoundError as error:
         if error.name not in EXTRA:
             raise
@@ -159,8 +158,7 @@ def learner(name: str, *, seed: int, dim: int | None = None, latent_dim: int | N
     it itself, ignores it.
     """
     check_names([name])
-    module, _, attribute = LEARNERS[name].partition(":")
-    cls: Any = getattr(import_module(module), attribute)
+    cls: Any = resolve_name(LEARNERS[name])
     sizes = {"dim": dim, "latent_dim": latent_dim}
     chosen = {size: n for size, n in sizes.items() if n is not None and size in cls.Parameters.__struct_fields__}
     return cast(OnlineLearner, cls(name, cls.Parameters(**(chosen | _VARIANTS.get(name, {}))), seed=seed))

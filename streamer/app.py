@@ -4,14 +4,15 @@ import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
-from typing import Any, cast
+from pkgutil import resolve_name
+from typing import cast
 
 import numpy as np
 
 from streamer import __version__
 from streamer.api import METHODS
+from streamer.consumers import SOURCES
 from streamer.core.errors import BadSettings, Reason, SourceUnavailable, StreamerError
 from streamer.core.events import LOG, TOPICS, Message, Offsets, Record
 from streamer.core.freshness import Freshness
@@ -21,6 +22,7 @@ from streamer.maintenance import Maintenance
 from streamer.models import LEARNERS
 from streamer.monitoring.metrics import Metrics
 from streamer.overview import Overview
+from streamer.producers import SINKS
 from streamer.renormalise.renormaliser import Renormaliser
 from streamer.renormalise.shadow import Live
 from streamer.renormalise.training import candidates
@@ -119,7 +121,7 @@ class App:
         """See Lanes."""
         if self.log is not None:
             return LogSource(self.log)
-        return cast(Source, _made("streamer.consumers", "SOURCES", "kafka", self.settings.kafka))
+        return cast(Source, resolve_name(SOURCES["kafka"])(self.settings.kafka))
 
     def archived(self, offsets: Offsets, stop: threading.Event) -> None:
         """See Lanes."""
@@ -137,9 +139,7 @@ class App:
 
     def _connect(self, folder: Path) -> tuple[Source, Sink]:
         if self.settings.kafka.kafka:
-            kafka = self.settings.kafka
-            source = _made("streamer.consumers", "SOURCES", "kafka", kafka)
-            return cast(Source, source), cast(Sink, _made("streamer.producers", "SINKS", "kafka", kafka))
+            return self.second_source(), cast(Sink, resolve_name(SINKS["kafka"])(self.settings.kafka))
         self.log = EmbeddedLog(folder)
         return LogSource(self.log), self.log
 
@@ -147,9 +147,7 @@ class App:
         """Reads from where the archive is, with a source of its own."""
         if not self.settings.archive.archive:
             return None
-        kafka = self.settings.kafka
-        source = LogSource(self.log) if self.log else _made("streamer.consumers", "SOURCES", "kafka", kafka)
-        return Archiver(folder, self.settings, cast(Source, source), self.log)
+        return Archiver(folder, self.settings, self.second_source(), self.log)
 
     def _covered(self, committed: Offsets) -> Offsets:
         """What nobody needs from the log any more: the one in the shadow, or on its way, may be behind."""
@@ -307,9 +305,3 @@ class App:
     def metrics(self) -> tuple[bytes, str]:
         """See Answers."""
         return self._metrics.render()
-
-
-def _made(module: str, registry: str, name: str, *arguments: object) -> object:
-    place, _, attribute = getattr(import_module(module), registry)[name].partition(":")
-    made: Any = getattr(import_module(place), attribute)
-    return cast(object, made(*arguments))

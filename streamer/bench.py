@@ -7,10 +7,10 @@ of a second pass over the same events, because looking at a watch between them i
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import cast
 
 import msgspec
@@ -19,7 +19,7 @@ from streamer.consumers import SOURCES
 from streamer.core.errors import BadSettings, SourceUnavailable
 from streamer.core.events import ITEMS, Message
 from streamer.core.protocols import Sink, Source
-from streamer.core.settings import SERVED_RECORDS, KafkaSettings, Settings
+from streamer.core.settings import SERVED_RECORDS, Settings
 from streamer.models import learner
 from streamer.producers import SINKS
 from streamer.producers.simulate import World
@@ -184,7 +184,8 @@ def learn_kafka(settings: Settings, messages: Sequence[Message]) -> tuple[Speed,
     Raises BadSettings where they are not, SourceUnavailable where there is no broker.
     """
     kafka = settings.kafka
-    source, sink = cast(Source, _made("consumers", SOURCES, kafka)), cast(Sink, _made("producers", SINKS, kafka))
+    source = cast(Source, resolve_name(SOURCES["kafka"])(kafka))
+    sink = cast(Sink, resolve_name(SINKS["kafka"])(kafka))
     try:
         source.seek({})
         if source.poll(1, KAFKA_FIRST_S):
@@ -201,10 +202,3 @@ def learn_kafka(settings: Settings, messages: Sequence[Message]) -> tuple[Speed,
     finally:
         sink.close()
         source.close()
-
-
-def _made(package: str, registry: Mapping[str, str], kafka: KafkaSettings) -> object:
-    if "kafka" not in registry:
-        raise BadSettings("this installation has no adapter for Kafka: leave --kafka out")
-    module, _, attribute = registry["kafka"].partition(":")
-    return getattr(import_module(module), attribute)(kafka)

@@ -1,7 +1,7 @@
 """The registry of peers. One more is one file and one line."""
 
-from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from pkgutil import resolve_name
 from typing import Any
 
 # Name to "module:Class"; the class is a benchmarks.protocols.Peer.
@@ -17,8 +17,7 @@ PEERS = {
 
 def peer(name: str) -> Any:
     """The class; its library need not be there."""
-    module, _, attribute = PEERS[name].partition(":")
-    return getattr(import_module(module), attribute)
+    return resolve_name(PEERS[name])
 
 
 def missing(name: str) -> str | None:
