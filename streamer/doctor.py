@@ -3,7 +3,6 @@
 Nothing is kept: what the checks write is removed again, and a state is opened read-only.
 """
 
-import fcntl
 import os
 import platform
 import re
@@ -30,6 +29,7 @@ from streamer.serving.opening import learners
 from streamer.storage import generations
 from streamer.storage.archive.archive import FOLDER
 from streamer.storage.archive.manifest import read_manifest
+from streamer.storage.rocks import in_use, locked
 from streamer.storage.state import FORMAT, RocksStore
 from streamer.stream.memory import state_settings
 
@@ -151,7 +151,8 @@ def _data(settings: Settings) -> str:
     if live == generations.FIRST and not (state / "CURRENT").exists():
         return f"{folder} is writable and holds no state yet"
     if (state / "LOCK").exists():
-        _own(state)
+        with locked(state, in_use(state)):
+            pass
     store = RocksStore(folder, read_only=True)
     try:
         meta = store.meta()
@@ -203,17 +204,6 @@ def _archive(folder: Path) -> str:
     if not files:
         return f"{folder} holds nothing yet"
     return f"{folder} holds {sum(f.rows for f in files):,} records in {sum(f.bytes for f in files) / 2**20:,.1f} MiB"
-
-
-def _own(state: Path) -> None:
-    """Raises BadState when another process has the state open."""
-    with (state / "LOCK").open("a") as lock:
-        try:
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise BadState(
-                f"the state in {state} is in use by another process: stop it, or use another --data directory"
-            ) from None
 
 
 def _disk(folder: Path) -> str:

@@ -8,12 +8,11 @@ RocksDB tables and Parquet files never change once written, so on the same disk 
 loss of a disk therefore belongs on another disk.
 """
 
-import fcntl
 import hashlib
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 
 import msgspec
@@ -24,6 +23,7 @@ from streamer.core.errors import BadState, StoreUnavailable, StreamerError
 from streamer.storage import generations
 from streamer.storage.files import link_or_copy, sync_folder
 from streamer.storage.log import EmbeddedLog
+from streamer.storage.rocks import locked
 from streamer.storage.state import Digest, RocksStore
 
 FORMAT = 1
@@ -102,9 +102,11 @@ def back_up_closed(data: Path, destination: Path) -> Backup:
     """Back up a data directory that no process has open; raises BadState when one has."""
     if not (data / "state").is_dir():
         raise BadState(f"no state in {data}: give the --data directory of a streamer that has run")
+    otherwise = "back up a running streamer with --url instead of --data, or stop it"
     with ExitStack() as held:
         for current in sorted(data.resolve().rglob("CURRENT")):
-            held.enter_context(_locked(current.parent))
+            folder = current.parent
+            held.enter_context(locked(folder, BadState(f"{folder} is in use by another process: {otherwise}")))
         return back_up(data, destination, {})
 
 
@@ -269,16 +271,3 @@ def _copy(source: Path, target: Path) -> None:
         return
     shutil.copyfile(source, target)
     sync_folder(target)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold RocksDB's own lock, as another process would. Never use it on a database that this process has open."""
-    with (folder / "LOCK").open("ab") as lock:
-        try:
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise BadState(
-                f"{folder} is in use by another process: back up a running streamer with --url instead of --data, or stop it"
-            ) from None
-        yield

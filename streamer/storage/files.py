@@ -35,8 +35,4 @@ def write_atomically(file: Path, content: bytes) -> None:
         out.flush()
         os.fsync(out.fileno())
     new.replace(file)
-    descriptor = os.open(file.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_folder(file.parent)

@@ -4,6 +4,7 @@ Always in raw mode: otherwise rocksdict unpickles values, which can run code. Sc
 rocksdict's own iterators end silently at a damaged block. Its bare `Exception`s are turned into streamer's errors.
 """
 
+import fcntl
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -234,7 +235,7 @@ def _size(file: Path) -> int:
 
 def _open_error(path: Path, error: str) -> BadState:
     if "lock file" in error.lower() or "lock hold by" in error.lower():  # must not match "block"
-        return BadState(f"the state in {path} is in use by another process: stop it, or use another --data directory")
+        return in_use(path)
     if "no space left" in error.lower():  # RocksDB writes while it opens; the state is intact
         return BadState(f"cannot open the state in {path}: {error}; free some space and start again: nothing is lost")
     return BadState(f"cannot open the state in {path}: {error}; {_advice(path)}")
@@ -247,3 +248,22 @@ def _advice(path: Path) -> str:
     later = path.parent.parent.name == "generations"  # not g0: it is not enough to move its own state away
     what = "`state`, `generations` and `generation` in the data directory" if later else "it"
     return f"restore a backup, or move {what} away to learn again from the log"
+
+
+def in_use(state: Path) -> BadState:
+    """What to say of a state that another process has open."""
+    return BadState(f"the state in {state} is in use by another process: stop it, or use another --data directory")
+
+
+@contextmanager
+def locked(folder: Path, error: BadState) -> Iterator[None]:
+    """Hold the lock of the database in `folder`, as another process would; raises `error` when one does.
+
+    Never use it on a database that this process has open.
+    """
+    with (folder / "LOCK").open("ab") as lock:
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise error from None
+        yield
