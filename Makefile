@@ -37,6 +37,7 @@ test: setup lint ## lint, types and all tests but the long crash runs, WORKERS=3
 	wait $$types || { cat .venv/types.out; failed=1; }; \
 	exit $$failed
 
+test-fast: WORKERS = 2
 test-fast: .venv/.everything .venv/.kernels ## in under a minute, what needs no broker, no browser, no other process and no fit: while one writes
 	@$(PYTEST) --dist loadgroup -m "not soak and not slow and not kafka and not browser and not process"
 
