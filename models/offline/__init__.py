@@ -1,8 +1,8 @@
-"""The models of the field, fitted offline on a whole history: one a file, equation and paper on top.
+"""The models of the field: well-known recommenders, fitted offline on a whole history. One file each, equation and paper at the top.
 
-`factorisation/`, `networks/` and `clicks/` hold them by family; `fitting` (batches, early stopping) and `content` (what is known of
-users and items) are shared. Those that need torch or gensim come with the extra `offline`; the others with the base install. A new one is one file and
-one line of `MODELS`; `streamer.checks.offline` runs over every line.
+`factorisation/`, `networks/` and `clicks/` hold them by family; `fitting` (batches, early stopping) and `content` (features of
+users and items) are shared. Those that need torch or gensim come with the extra `offline`, the others with the base install.
+A new model is one file and one line of `MODELS`; `streamer.checks.offline` runs over every line.
 """
 
 from typing import cast
@@ -27,16 +27,16 @@ MODELS = {
     "gru4rec": "streamer.models.offline.clicks.gru4rec:GRU4Rec",
     "youtube-dnn": "streamer.models.offline.clicks.youtube_dnn:YouTubeDNN",
 }
-# Models of ratings that are products of a user's and an item's vector: they may refit learners like biased-mf (factors.py).
+# Models of ratings that are products of a user's and an item's vector: they can refit learners like biased-mf (factors.py).
 FACTORISING = ("als", "stochastic-mf", "funk-svd", "embedding-mf", "embedding-dot-bias", "two-tower", "autorec")
-# The same of clicks: they may refit learners like skip-gram (click_factors.py).
+# The same for clicks: they can refit learners like skip-gram (click_factors.py).
 CLICK_FACTORISING = ("youtube-dnn",)
 
 
 def model(name: str, *, seed: int, **chosen: object) -> OfflineModel:
     """A new model of the registry; raises BadSettings for a name that is not in it, MissingExtra where its library is not installed.
 
-    `chosen` are parameters (`dim`, `epochs`, ...); a model that has no such parameter ignores it.
+    `chosen` are parameters (`dim`, `epochs`, ...); a model ignores those it does not have.
     """
     made, given = registered(MODELS, "model", name, chosen)
     return cast(OfflineModel, made(name, given, seed=seed))

@@ -1,6 +1,6 @@
-"""How every torch model here is fitted: sliced tensors, one thread, early stopping, the best epoch kept.
+"""How every torch model here is fitted: sliced tensors, one thread, early stopping at the best epoch.
 
-No DataLoader: it makes a Python object an example, and costs 10 to 30 times what slices of one tensor do.
+There is no DataLoader, which makes a Python object of each example and costs 10 to 30 times as much as slices of one tensor.
 """
 
 from collections.abc import Callable, Iterable
@@ -19,7 +19,7 @@ from streamer.core.protocols import Epoch
 SMALLEST, STEPS = (
     128,
     32,
-)  # a batch goes no lower to have so many steps an epoch: a small history needs them to get anywhere
+)  # batches shrink, to SMALLEST at least, until an epoch has STEPS steps: a small history needs that many
 torch.set_num_threads(1)  # two on a busy machine were 7 to 10 times slower than one
 
 
@@ -28,42 +28,42 @@ class Descent(Protocol):
 
     @property
     def epochs(self) -> int:
-        """Passes at most."""
+        """Largest number of passes."""
 
     @property
     def batch(self) -> int:
-        """Examples a step at most: an epoch has STEPS of them, where a step keeps SMALLEST examples."""
+        """Largest number of examples in a step; smaller steps are taken to have STEPS in an epoch, down to SMALLEST examples."""
 
     @property
     def patience(self) -> int:
-        """Passes without a better validation loss before it ends."""
+        """Number of passes without a better validation loss after which the fit ends."""
 
 
 class Optimiser(Protocol):
-    """torch.optim.Optimizer, or more than one of them."""
+    """A torch.optim.Optimizer, or several of them."""
 
     def zero_grad(self) -> None:
-        """Forget the gradients."""
+        """Clear the gradients."""
 
     def step(self) -> None:
-        """Go one step."""
+        """Take one step."""
 
 
 def device() -> torch.device:
-    """The GPU, where there is one."""
+    """The GPU if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def seeded(seed: int) -> None:
-    """All of torch's random numbers from here on follow from `seed`: call it before a network is made."""
+def set_seed(seed: int) -> None:
+    """Seed torch's random numbers. Call it before a network is made."""
     torch.manual_seed(seed)
 
 
 def adam(parameters: Iterable[Tensor], learning_rate: float) -> torch.optim.Optimizer:
-    """Fused Adam without weight decay: what holds weights back is in the loss, per occurrence.
+    """Fused Adam without weight decay: the penalty is in the loss, per occurrence.
 
-    Adam's own `weight_decay` goes through its scaling, pulls rows that were not rated as hard as others, and collapses an
-    embedding model at .1; see Loshchilov, Hutter (2019), Decoupled weight decay regularization, ICLR.
+    Adam's own `weight_decay` goes through its scaling, pulls rows that were not rated as hard as others, and makes an
+    embedding model collapse at .1; see Loshchilov, Hutter (2019), Decoupled weight decay regularization, ICLR.
     """
     return torch.optim.Adam(parameters, lr=learning_rate, fused=True)
 
@@ -72,10 +72,10 @@ def descend(
     network: nn.Module, examples: int, loss: Callable[[Tensor], Tensor], validate: Callable[[], float],
     optimiser: Optimiser, chosen: Descent, on_progress: Callable[[Epoch], None], *, after_step: Callable[[], None] | None = None,
 ) -> int:  # fmt: skip
-    """Minimise `loss`, of numbers of examples (batch,), and leave the weights of the epoch with the lowest `validate`; which one that was.
+    """Minimise `loss`, a function of indices of examples (batch,); keep the weights of the epoch with the lowest `validate` and return its number.
 
-    Examples are drawn in a new order every epoch, from torch's generator. `validate` sees the network in evaluation mode
-    and without gradients; where it is NaN (nothing to validate on) the last epoch is kept.
+    The order of examples is new in every epoch, from torch's generator. `validate` is called in evaluation mode without
+    gradients; where it returns NaN (nothing to validate on) the last epoch is kept.
     """
     where = next(network.parameters()).device
     batch = min(chosen.batch, max(SMALLEST, examples // STEPS))
@@ -106,13 +106,13 @@ def descend(
 
 
 def tensor(values: Array) -> Tensor:
-    """The array on the device; int32 numbers as int64, which indexing wants."""
+    """The array on the device; integers as int64, which indexing needs."""
     made = torch.from_numpy(np.ascontiguousarray(values))
     return made.to(device(), torch.int64 if values.dtype.kind in "iu" else made.dtype)
 
 
 def array(values: Tensor) -> Array:
-    """The tensor as an array of its own."""
+    """A copy of the tensor as an array."""
     made: Array = values.detach().cpu().numpy().copy()
     return made
 
@@ -123,39 +123,41 @@ def rated(part: Dataset) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def scale(part: Dataset) -> tuple[float, float]:
-    """Mean and deviation of the ratings, (0, 1) without any; a deviation is never 0. Any scale of ratings is learned alike by them."""
+    """Mean and deviation of the ratings; (0, 1) without any. The deviation is never 0."""
     if not len(part):
         return 0.0, 1.0
     return float(part.values.mean(dtype=np.float64)), float(part.values.std(dtype=np.float64)) or 1.0
 
 
 def mean_squared_error(predict: Callable[[Tensor, Tensor], Tensor], part: Dataset) -> Callable[[], float]:
-    """What `descend` validates with: of `predict(users, items)` on the ratings of `part`; NaN where there is none."""
+    """A `validate` for `descend`: the mean squared error of `predict(users, items)` on the ratings of `part`; NaN without any."""
     users, items, values = rated(part)
 
     def measured() -> float:
         if not len(values):
             return nan
-        return float(in_slices(predict, users, items).sub_(values).square_().mean())
+        return float(predict_in_slices(predict, users, items).sub_(values).square_().mean())
 
     return measured
 
 
-def in_slices(predict: Callable[[Tensor, Tensor], Tensor], users: Tensor, items: Tensor, size: int = 65536) -> Tensor:
-    """`predict` over all pairs, a slice at a time, so that memory is bounded."""
+def predict_in_slices(
+    predict: Callable[[Tensor, Tensor], Tensor], users: Tensor, items: Tensor, size: int = 65536
+) -> Tensor:
+    """`predict` of all pairs, a slice at a time, so that memory is bounded."""
     parts = [predict(users[k : k + size], items[k : k + size]) for k in range(0, len(users), size)]
     return torch.cat(parts) if parts else torch.empty(0, device=users.device)
 
 
 @torch.no_grad()
 def predicted(predict: Callable[[Tensor, Tensor], Tensor], users: I32, items: I32) -> Array:
-    """`predict` as protocols.Rater wants it."""
-    return array(in_slices(predict, tensor(users), tensor(items)))
+    """The results of `predict` as an array, for protocols.Rater."""
+    return array(predict_in_slices(predict, tensor(users), tensor(items)))
 
 
 @torch.no_grad()
 def clear_unseen(embedding: nn.Embedding, seen: Array) -> None:
-    """Set to 0 the rows whose numbers are not in `seen`: what they hold is their first noise, and no opinion."""
+    """Set rows that are not in `seen` to 0: they hold nothing but their initial noise."""
     unseen: Bool = np.ones(embedding.num_embeddings, dtype=np.bool_)
     unseen[np.unique(seen)] = False
     embedding.weight[tensor(unseen.nonzero()[0])] = 0.0

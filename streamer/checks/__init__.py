@@ -1,5 +1,5 @@
-"""Conformance: named behaviours that every learner and every source keeps, for ours and for plug-in authors.
+"""Conformance checks: behaviour that every learner, trainer, offline model and source must have, ours and plug-ins alike.
 
-`learners`, `trainers`, `offline` (models of the field) and `sources` hold the checks, `batches` what they are fed.
-A check is a function that raises CheckFailed, with a sentence, when what it is given does not behave.
+`learners`, `trainers`, `offline` (models of the field) and `sources` hold the checks, `batches` the events they use.
+A check is a function that raises CheckFailed, with a sentence, if the behaviour is missing.
 """

@@ -1,7 +1,7 @@
-"""Events for one learner without an engine: ids to rows, the seen ring, and batches cut as one likes.
+"""Events for one learner without an engine: rows for ids, the ring of seen items, and batches of any size.
 
-`Feed` does what the engine does around a learner, in the plainest way, so that a check can compare any two ways of
-cutting, restarting or numbering the same events. State is looked at by id, as the store sees it.
+`Feed` does what the engine does around a learner, as simply as possible, so that a check can compare different batch
+sizes, restarts or row numbers for the same events. It returns state by id, as the store keeps it.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,13 +19,13 @@ from streamer.models import learner as made
 from streamer.stream.catalogue.category_sets import CategorySets
 from streamer.stream.learners import Learners
 
-PAGE = 8  # items a page of the seen ring: small, so that rings wrap within a check
-WINDOW = 24  # seen items that count
-LONGEST = 1000  # events of a batch
-EXPERT = "bias"  # the champion for ratings, for learners that are made of it
+PAGE = 8  # items on a page of the ring of seen items: small, so that rings wrap within a check
+WINDOW = 24  # number of last seen items that count as seen
+LONGEST = 1000  # largest number of events in a batch
+EXPERT = "bias"  # the champion for ratings in composed learners
 
 
-class Happening(NamedTuple):
+class FeedEvent(NamedTuple):
     """One event: a rating (`kind` RATING, `value` the rating) or a click (`value` its weight)."""
 
     user_id: str
@@ -34,20 +34,20 @@ class Happening(NamedTuple):
     value: float
 
 
-def rating(user_id: str, item_id: str, value: float) -> Happening:
-    """A rating; 4 and more are likes."""
-    return Happening(user_id, item_id, RATING, value)
+def rating(user_id: str, item_id: str, value: float) -> FeedEvent:
+    """A rating; 4 and more also count as a click."""
+    return FeedEvent(user_id, item_id, RATING, value)
 
 
-def click(user_id: str, item_id: str, weight: float = 1.0) -> Happening:
-    """A click of a weight."""
-    return Happening(user_id, item_id, CLICK, weight)
+def click(user_id: str, item_id: str, weight: float = 1.0) -> FeedEvent:
+    """A click with this weight; a weight below 0 is a dislike."""
+    return FeedEvent(user_id, item_id, CLICK, weight)
 
 
-def happenings(count: int, *, users: int = 40, items: int = 60, seed: int = 1) -> list[Happening]:
-    """A small world: ratings from .5 to 5 that follow a hidden taste, one event in three a click, some dislikes.
+def sample_events(count: int, *, users: int = 40, items: int = 60, seed: int = 1) -> list[FeedEvent]:
+    """A small simulated stream: ratings from .5 to 5 that follow hidden tastes, one event in three a click, some of them dislikes.
 
-    Users and items arrive over the whole stream, and popular ones come often.
+    New users and items appear over the whole stream, and some are far more frequent than others.
     """
     random = np.random.default_rng(seed)
     taste, kind_of_item = random.normal(size=(users, 2)), random.normal(size=(items, 2))
@@ -55,7 +55,7 @@ def happenings(count: int, *, users: int = 40, items: int = 60, seed: int = 1) -
     for n in range(count):
         share = 0.2 + 0.8 * n / count
         u, i = (int(side * share * random.random() ** 2) for side in (users, items))
-        who = f"u{u}s" if u % 7 == 5 else f"u{u}"  # some say what they like
+        who = f"u{u}s" if u % 7 == 5 else f"u{u}"  # users whose id ends with s have a profile
         liking = 3.0 + 0.7 * float(taste[u] @ kind_of_item[i]) + random.normal(0, 0.5)
         if random.random() < 1 / 3:
             events.append(click(who, f"i{i}", float(random.choice([0.2, 1.0, 4.0, -1.0]))))
@@ -65,22 +65,21 @@ def happenings(count: int, *, users: int = 40, items: int = 60, seed: int = 1) -
 
 
 class Ring:
-    """The seen items of every user, by row: see `streamer.core.batch.Seen`."""
+    """The ring of seen items of every user row; see `streamer.core.batch.Seen`."""
 
     def __init__(self, users: int, *, page: int = PAGE, window: int = WINDOW, longest: int = LONGEST) -> None:
-        """For `users` rows; the ring holds the items of the `longest` batch beside the window."""
+        """For `users` rows; a ring has room for the window and the items of a batch of `longest` events."""
         self.window, self.page = window, page
         self.ring = -(-(window + longest) // page) * page
         self.pages: I32 = np.full((16, page), -1, dtype=np.int32)
         self.page_of: I32 = np.full((users, self.ring // page), -1, dtype=np.int32)
         self.counts = np.zeros(users, dtype=np.int64)
         self.used = 0
-        self._numbers: dict[
-            tuple[int, int], int
-        ] = {}  # (user, item) -> which of the user's items it was, when last put
+        # (user, item) -> the item's number among the user's, when it was last put
+        self._numbers: dict[tuple[int, int], int] = {}
 
     def put(self, user: int, item: int) -> int:
-        """Note that the user saw the item; answers how many distinct items the user had seen before."""
+        """Record that the user saw the item; return the number of distinct items the user had seen before."""
         c = int(self.counts[user])
         if self._numbers.get((user, item), -1) >= max(0, c - self.window):
             return c
@@ -96,16 +95,16 @@ class Ring:
         return c
 
     def number(self, user: int, n: int) -> int:
-        """The user's n-th item, of those that the ring still holds."""
+        """The user's n-th item, which must still be in the ring."""
         return int(self.pages[self.page_of[user, (n % self.ring) // self.page], n % self.page])
 
     def seen(self) -> Seen:
-        """The ring as a batch carries it; it moves on with the next `put`."""
+        """The ring for a batch; later calls of `put` change it."""
         return Seen(self.pages, self.page_of, self.counts, self.window)
 
 
 class Feed:
-    """Gives one learner its rows and its batches, in order."""
+    """Gives one learner its rows and batches, in order."""
 
     def __init__(
         self,
@@ -116,7 +115,7 @@ class Feed:
         backwards: bool = False,
         longest: int = LONGEST,
     ) -> None:
-        """Users' rows are given upwards from 0, or downwards from `users` - 1; items' always in order of arrival.
+        """User rows are assigned upwards from 0 or, `backwards`, downwards from `users` - 1; item rows in order of arrival.
 
         No batch may have more than `longest` events.
         """
@@ -139,8 +138,8 @@ class Feed:
             if isinstance(one, Categorised):
                 one.attach(self.category_words, self.category_sets)
 
-    def batch(self, events: Sequence[Happening]) -> Batch:
-        """The next events, with rows begun for ids never seen."""
+    def batch(self, events: Sequence[FeedEvent]) -> Batch:
+        """The next events as a batch; new ids get rows."""
         n = len(events)
         lows, highs, clicks = np.empty((3, n), dtype=np.float32)
         seen_counts = np.empty(n, dtype=np.int64)
@@ -162,22 +161,22 @@ class Feed:
             profiles=self.profiles,
         )  # fmt: skip
 
-    def batches(self, events: Sequence[Happening], cut: int) -> Iterator[Batch]:
-        """The next events in batches of `cut`, each made when it is asked for."""
+    def batches(self, events: Sequence[FeedEvent], cut: int) -> Iterator[Batch]:
+        """The next events in batches of `cut`, each made when the iterator reaches it."""
         for start in range(0, len(events), cut):
             yield self.batch(events[start : start + cut])
 
-    def learn(self, events: Sequence[Happening], cut: int = 100) -> F32:
-        """Learn the next events in batches of `cut`; what was predicted for each, (n,)."""
+    def learn(self, events: Sequence[FeedEvent], cut: int = 100) -> F32:
+        """Learn the next events in batches of `cut`; return the prediction for each, (n,)."""
         outs = [self.step(batch) for batch in self.batches(events, cut)]
         return np.concatenate(outs) if outs else np.zeros(0, dtype=np.float32)
 
     def step(self, batch: Batch) -> F32:
-        """Learn a batch, the learner's experts first; what the learner predicted, (n,)."""
+        """Learn a batch, the learner's experts first; return the learner's predictions, (n,)."""
         return dict(self.learners.opinions(batch))[self.learner.name].predicted
 
     def tables(self) -> dict[str, Table]:
-        """The learner's tables by name, and those of its experts behind their names."""
+        """The learner's tables by name, and those of its experts as `EXPERT/TABLE`."""
         return {
             name if made is self.learner else f"{made.name}/{name}": table
             for made in self.learners.by_name.values()
@@ -209,11 +208,11 @@ class Feed:
         return np.array([known[one] for one in ids], dtype=np.int32)
 
     def ids(self, side: str) -> Mapping[str, int]:
-        """External id to row; the stream's one row is called ""."""
+        """Row by external id; the id of the stream's only row is ""."""
         return {"user": self.user_rows, "item": self.item_rows}.get(side, {"": 0})
 
     def state(self, *, touched: bool = True) -> dict[tuple[str, str], bytes]:
-        """(table, external id) to the row's bytes: the touched ones, or all."""
+        """Bytes of rows by (table, external id): of the touched rows, or of all."""
         return {
             (name, one): table.values[row].tobytes()
             for name, table in self.tables().items()
@@ -222,7 +221,7 @@ class Feed:
         }
 
     def view(self, user_id: str) -> UserView:
-        """The user as a query sees it, known or not."""
+        """The view of a user, known or not, as for a query."""
         row = self.user_rows.get(user_id)
         rows: dict[str, Array] = {}
         for name, (_, table) in self.learners.user_tables().items():
@@ -232,7 +231,7 @@ class Feed:
         return UserView(user_id, row is not None, rows, seen, row is not None, None, *profile)
 
     def restart(self, fresh: OnlineLearner, *, backwards: bool) -> "Feed":
-        """A feed that goes on from this one's stored rows, as bytes, in a fresh learner; users get other rows."""
+        """A feed that continues with a fresh learner, into which this one's rows are loaded; users get other rows."""
         other = Feed(fresh, seed=self.seed, users=len(self.ring.counts), backwards=backwards, longest=self.longest)
         other._rows("item", list(self.item_rows))
         other._rows("user", sorted(self.user_rows))
@@ -240,21 +239,21 @@ class Feed:
             table = other.tables()[name]
             row = other.ids(table.side)[one]
             table.load(row, value)
-            table.touched[row] = 1  # still to be looked at by `state`
+            table.touched[row] = 1  # so that `state` returns it
         for one, row in other.user_rows.items():
             count = int(self.ring.counts[self.user_rows[one]])
             for n in range(max(0, count - WINDOW), count):
-                other.ring.counts[row] = n  # the ring goes on from the same number
+                other.ring.counts[row] = n  # continue with the same number
                 other.ring.put(row, self.ring.number(self.user_rows[one], n))
         other.offset, other.low, other.high = self.offset, self.low, self.high
-        for made_anew in other.learners.by_name.values():
-            if isinstance(made_anew, Rebuilt):
-                made_anew.restored()
+        for restored_learner in other.learners.by_name.values():
+            if isinstance(restored_learner, Rebuilt):
+                restored_learner.restored()
         return other
 
 
 def categories_of(item_id: str) -> tuple[int, int]:
-    """The item's words of bits: two or three of ten categories, now and then none or a later one; only i0, i1, ... are in the catalogue."""
+    """The item's category words: two or three of ten categories, sometimes none or a higher one; only i0, i1, ... have any."""
     if not item_id[1:].isdigit():
         return 0, 0
     bits = id_key(0, "categories", item_id)
@@ -263,7 +262,7 @@ def categories_of(item_id: str) -> tuple[int, int]:
 
 
 def profile_of(user_id: str) -> tuple[dict[int, float], tuple[int, ...]]:
-    """What the user says of themselves: preferences by number of category, and groups; only those whose ids end with `s` say anything."""
+    """The user's profile: preferences by number of category, and groups; only users whose ids end with `s` have any."""
     if not user_id.endswith("s"):
         return {}, ()
     bits = id_key(0, "profile", user_id)
@@ -272,7 +271,7 @@ def profile_of(user_id: str) -> tuple[dict[int, float], tuple[int, ...]]:
 
 
 def with_rows(batch: Batch, users: I32, items: I32) -> Batch:
-    """The same events of other users and items; -1: never seen."""
+    """The same events with other user and item rows; -1 is an unseen one."""
     return Batch(
         batch.kinds, users, items, batch.values, batch.clicks, batch.times_ms, batch.keys, batch.lows, batch.highs,
         batch.seen_counts, batch.seen, profiles=batch.profiles,
@@ -280,5 +279,5 @@ def with_rows(batch: Batch, users: I32, items: I32) -> Batch:
 
 
 def contents(tables: Iterable[Table]) -> list[bytes]:
-    """Everything that can be changed in the tables: values and marks."""
+    """All that can change in the tables: values and `touched` marks."""
     return [part for table in tables for part in (table.values.tobytes(), table.touched.tobytes())]

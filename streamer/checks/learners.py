@@ -1,4 +1,4 @@
-"""What every online learner keeps, one function a promise. They run over every line of `streamer.models.LEARNERS`.
+"""Checks of online learners, one function for each promise. They run over every line of `streamer.models.LEARNERS`.
 
 For a learner of your own, from outside this package:
 
@@ -12,21 +12,21 @@ from typing import TypeAlias
 
 import numpy as np
 
-from streamer.checks.batches import Feed, Happening, click, contents, happenings, rating, with_rows
+from streamer.checks.batches import Feed, FeedEvent, click, contents, rating, sample_events, with_rows
 from streamer.core.arrays import F32, I32, Bool
 from streamer.core.batch import CLICK, RATING, Batch
 from streamer.core.protocols import Guarded, OnlineLearner, Probed
 
-Make: TypeAlias = Callable[[int], OnlineLearner]  # a fresh learner from a seed
+Make: TypeAlias = Callable[[int], OnlineLearner]  # makes a fresh learner from a seed
 EVENTS = 500
-ITEMS_AN_EVENT = 32  # item rows that one event may move: its own and its negatives
+ITEMS_AN_EVENT = 32  # item rows that one event may change: its own and its negatives
 NOT_FINITE = (float("nan"), float("inf"), float("-inf"))
 EXTREMES = (*NOT_FINITE, 1e30, -1e30)
-LIKENESS = 0.1  # how far the answer for an unknown row may be from that for a new one, in ratings or odds
+LIKENESS = 0.1  # largest difference between predictions for row -1 and for a new row, in ratings or probability
 
 
 class CheckFailed(AssertionError):
-    """A learner does not keep a promise; the message says which, and where it was seen."""
+    """A promise is broken; the message says which and where."""
 
 
 def require(kept: bool | np.bool_, sentence: str) -> None:
@@ -36,41 +36,41 @@ def require(kept: bool | np.bool_, sentence: str) -> None:
 
 
 def same(a: F32, b: F32) -> bool:
-    """Whether two arrays hold the same bits, NaN at the same places."""
+    """Whether two arrays are equal bit by bit, NaN included."""
     return a.shape == b.shape and a.tobytes() == b.tobytes()
 
 
-def own(learner: OnlineLearner, batch: Batch) -> Bool:
-    """(n,): the events that the learner must answer: ratings, or clicks with a weight above 0."""
+def must_predict(learner: OnlineLearner, batch: Batch) -> Bool:
+    """Whether the learner must predict each event, (n,): ratings, or clicks with a weight above 0."""
     return batch.kinds == RATING if learner.kind == "ratings" else batch.clicks > 0
 
 
 def items_of(feed: Feed) -> I32:
-    """Every item row, in no special order, and -1 for one never seen."""
+    """Every item row and -1, in random order."""
     return np.random.default_rng(1).permutation(np.arange(-1, len(feed.item_rows))).astype(np.int32)
 
 
-def fits_the_seam(make: Make) -> None:
-    """It has what `protocols.OnlineLearner` says, and the same tables every time: at most one of users, one row a stream."""
+def implements_the_protocol(make: Make) -> None:
+    """It implements `protocols.OnlineLearner`, and returns the same tables every time: at most one of users, and one row in those of the stream."""
     learner = make(1)
     require(isinstance(learner, OnlineLearner), f"{learner} lacks a part of streamer.core.protocols.OnlineLearner")
     require(learner.kind in ("ratings", "clicks"), f"kind is {learner.kind!r}: wanted ratings or clicks")
     tables = learner.tables()
-    Feed(learner).learn(happenings(50))
+    Feed(learner).learn(sample_events(50))
     again = learner.tables()
     require(
         list(tables) == list(again) and all(tables[name] is again[name] for name in tables),
-        "tables() gives other objects after learning: the store would go on persisting the old ones",
+        "tables() returns other objects after learning: the store would keep persisting the old ones",
     )
     users = [name for name, table in tables.items() if table.side == "user"]
-    require(len(users) <= 1, f"tables {users} are all of users: at most one may be, put their columns together")
+    require(len(users) <= 1, f"tables {users} all have side user: only one may, so put their columns into one table")
     streams = [name for name, table in tables.items() if table.side == "stream" and len(table.values) != 1]
     require(not streams, f"stream tables {streams} do not have exactly one row")
 
 
-def cuts_do_not_matter(make: Make) -> None:
+def batch_size_does_not_matter(make: Make) -> None:
     """Batches of 1, 7 and 1,000 events leave the same bytes and the same predictions."""
-    events = happenings(EVENTS)
+    events = sample_events(EVENTS)
     feeds = {cut: Feed(make(1)) for cut in (1, 7, 1000)}
     outs = {cut: feed.learn(events, cut) for cut, feed in feeds.items()}
     for cut in (7, 1000):
@@ -79,8 +79,8 @@ def cuts_do_not_matter(make: Make) -> None:
 
 
 def reading_changes_nothing(make: Make) -> None:
-    """Predict and score, for known and never-seen users and items, leave tables, marks and the future as they were."""
-    events = happenings(EVENTS)
+    """`predict` and `score`, for known and unseen users and items, do not change tables, marks or later learning."""
+    events = sample_events(EVENTS)
     read, unread = Feed(make(1)), Feed(make(1))
     read.learn(events[:300])
     unread.learn(events[:300])
@@ -90,26 +90,32 @@ def reading_changes_nothing(make: Make) -> None:
     _clean(learner)
     before = contents(learner.tables().values())
     for batch in (ahead, with_rows(ahead, missing, missing)):
-        require(same(learner.predict(batch), learner.predict(batch)), "predicting twice gives two answers")
+        require(same(learner.predict(batch), learner.predict(batch)), "predicting twice gives different results")
         require(contents(learner.tables().values()) == before, "predict changed a table or a mark")
     for user_id in ("u0", "u1", "nobody"):
         view = read.view(user_id)
         rows = {name: row.copy() for name, row in view.rows.items()}
-        require(same(learner.score(view, items_of(read)), learner.score(view, items_of(read))), "scores change")
+        require(
+            same(learner.score(view, items_of(read)), learner.score(view, items_of(read))),
+            "scoring twice gives different results",
+        )
         require(contents(learner.tables().values()) == before, f"score changed a table or a mark, user {user_id!r}")
         require(all(same(rows[name], view.rows[name]) for name in rows), "score changed the user's view")
     later = [read.step(ahead), read.learn(events[400:])]
-    require(same(np.concatenate(later), unread.learn(events[300:])), "predictions after reading are not those without")
+    require(
+        same(np.concatenate(later), unread.learn(events[300:])),
+        "predictions after reading differ from those without it",
+    )
     require(
         read.state(touched=False) == unread.state(touched=False),
-        "the state after reading and learning is not that without reading",
+        "the state after reading and learning differs from that without reading",
     )
 
 
 def changes_are_marked(make: Make) -> None:
-    """Whatever changes is marked in `touched`: an unmarked change would be lost at a restart."""
+    """Every changed row is marked in `touched`: an unmarked change would be lost at a restart."""
     feed = Feed(make(1))
-    for n, event in enumerate(happenings(EVENTS)):
+    for n, event in enumerate(sample_events(EVENTS)):
         batch = feed.batch([event])
         tables = feed.learner.tables()
         _clean(feed.learner)
@@ -120,11 +126,11 @@ def changes_are_marked(make: Make) -> None:
             require(changed <= set(table.dirty().tolist()), f"event {n} changed rows of {name!r} without marking them")
 
 
-def only_own_rows_move(make: Make) -> None:
-    """An event marks its own user and few items: whatever is marked is written to disk."""
+def only_own_rows_change(make: Make) -> None:
+    """An event marks only its own user and a few items, since every marked row is written to disk."""
     feed = Feed(make(1))
     feed.learn([rating(f"early {n}", f"i{n}", 4.0) for n in range(100)])
-    for n, event in enumerate(happenings(EVENTS)):
+    for n, event in enumerate(sample_events(EVENTS)):
         batch = feed.batch([event])
         tables = feed.learner.tables()
         _clean(feed.learner)
@@ -137,32 +143,32 @@ def only_own_rows_move(make: Make) -> None:
 
 
 def predicts_before_learning(make: Make) -> None:
-    """What an event says does not change its own prediction, nor an earlier one; it does change the state."""
-    events = happenings(EVENTS)
+    """An event's value changes neither its own prediction nor an earlier one, but does change the state."""
+    events = sample_events(EVENTS)
     learner = make(1)
-    mine = [k for k, event in enumerate(events) if (event.kind == RATING) == (learner.kind == "ratings")]
-    for k in [k for k in mine if events[k].value > 0][100:120]:
+    own = [k for k, event in enumerate(events) if (event.kind == RATING) == (learner.kind == "ratings")]
+    for k in [k for k in own if events[k].value > 0][100:120]:
         other = events[k]._replace(value=5.5 - events[k].value if events[k].kind == RATING else events[k].value / 2)
         feeds = Feed(make(1)), Feed(make(1))
         out = feeds[0].learn(events[: k + 1], 1000)
         changed = feeds[1].learn([*events[:k], other], 1000)
-        require(same(out, changed), f"prediction {k} or an earlier one depends on what event {k} says")
+        require(same(out, changed), f"prediction {k} or an earlier one depends on the value of event {k}")
         moved = other.value == events[k].value or feeds[0].state() != feeds[1].state()
         require(moved, f"event {k} taught nothing: {events[k]} and {other} leave the same state")
 
 
 def predict_is_what_learn_returns(make: Make) -> None:
-    """`predict` answers what `learn` would return for the next event, bit for bit."""
+    """`predict` returns what `learn` would return for the next event, bit for bit."""
     feed = Feed(make(1))
-    for n, event in enumerate(happenings(EVENTS)):
+    for n, event in enumerate(sample_events(EVENTS)):
         batch = feed.batch([event])
         predicted = feed.learner.predict(batch)
         require(same(predicted, feed.step(batch)), f"predict and learn differ at event {n}: {event}")
 
 
 def survives_a_restart(make: Make) -> None:
-    """Stored rows in a fresh learner, users at other rows, go on exactly as if nothing had happened."""
-    events = happenings(EVENTS)
+    """A fresh learner with the stored rows, users at other rows, continues exactly like one without a restart."""
+    events = sample_events(EVENTS)
     whole = Feed(make(1))
     outs = whole.learn(events)
     for stop in (1, 150, 300):
@@ -173,21 +179,21 @@ def survives_a_restart(make: Make) -> None:
         require(second.state() == whole.state(), f"after a restart at {stop} the state at the end differs")
 
 
-def rows_may_be_anywhere(make: Make) -> None:
-    """Which row a user was given does not matter, nor whether there was room before: tables grow under the learner."""
-    events = happenings(EVENTS, users=150, items=150)
+def row_numbers_do_not_matter(make: Make) -> None:
+    """The row number of a user does not matter, nor whether tables grow while the learner runs."""
+    events = sample_events(EVENTS, users=150, items=150)
     plain, other = Feed(make(1)), Feed(make(1), backwards=True)
     for table in other.tables().values():
         if table.side != "stream":
-            table.reserve(1000)  # the other one grows past its first 64 rows in mid-stream
+            table.reserve(1000)  # the other one grows beyond its first 64 rows during the stream
     require(same(plain.learn(events), other.learn(events)), "predictions depend on users' rows, or on tables growing")
     require(plain.state() == other.state(), "the state depends on users' rows, or on tables growing")
 
 
 def scores_keep_their_order(make: Make) -> None:
-    """Score k is that of item k whatever else is asked, finite for known items and unknown users alike."""
+    """Score k is that of item k, whatever the other items, and is finite for known and unseen users and items."""
     feed = Feed(make(1))
-    feed.learn(happenings(EVENTS))
+    feed.learn(sample_events(EVENTS))
     items = items_of(feed)
     for user_id in ("u0", "nobody"):
         view = feed.view(user_id)
@@ -196,21 +202,21 @@ def scores_keep_their_order(make: Make) -> None:
         require(bool(np.isfinite(scores).all()), f"scores of user {user_id!r} are not all finite")
         require(same(feed.learner.score(view, items[::-1].copy()), scores[::-1].copy()), "scores are not in item order")
         one = np.array([float(feed.learner.score(view, items[k : k + 1])[0]) for k in range(len(items))])
-        require(same(one.astype(np.float32), scores), "an item's score depends on which others are asked for")
-        require(len(feed.learner.score(view, items[:0])) == 0, "no items do not give an empty array")
+        require(same(one.astype(np.float32), scores), "an item's score depends on the other items")
+        require(len(feed.learner.score(view, items[:0])) == 0, "no items give an array that is not empty")
 
 
-def answers_its_kind_only(make: Make) -> None:
-    """NaN for events that are not its kind, which teach it nothing; a number for all that are."""
+def predicts_its_kind_only(make: Make) -> None:
+    """Events that are not of its kind get NaN and teach it nothing; all others get a finite prediction."""
     feed = Feed(make(1))
     learner = feed.learner
-    events = happenings(EVENTS)
+    events = sample_events(EVENTS)
     outs = [(batch, feed.step(batch)) for batch in feed.batches(events, 7)]
     for batch, out in outs:
-        mine = own(learner, batch)
-        require(bool(np.isfinite(out[mine]).all()), "an event of its kind got no number")
+        own = must_predict(learner, batch)
+        require(bool(np.isfinite(out[own]).all()), "an event of its kind got no finite prediction")
         foreign = batch.kinds == CLICK if learner.kind == "ratings" else batch.clicks == 0
-        require(bool(np.isnan(out[foreign]).all()), f"an event that is not of {learner.kind} got a number")
+        require(bool(np.isnan(out[foreign]).all()), f"an event that is not of {learner.kind} got a prediction")
     ids = [(f"u{n}", f"i{n}") for n in range(20)]
     others = [click(u, i) for u, i in ids] if learner.kind == "ratings" else [rating(u, i, 1.0) for u, i in ids]
     batch = feed.batch(others)
@@ -219,13 +225,13 @@ def answers_its_kind_only(make: Make) -> None:
     require(contents(learner.tables().values()) == before, f"an event that is not of {learner.kind} changed the state")
 
 
-def answers_unknown_rows(make: Make) -> None:
-    """A row of -1 is answered with a number, about the one that a new row would get: not with the table's last row."""
+def predicts_for_unseen_rows(make: Make) -> None:
+    """The prediction for row -1 is finite and about that for a new row: row -1 is not taken for the table's last row."""
     feed = Feed(make(1))
-    feed.learn(happenings(EVENTS))
+    feed.learn(sample_events(EVENTS))
     for side in ("user", "item"):
         while any(t.side == side and len(t.values) > len(feed.ids(side)) for t in feed.learner.tables().values()):
-            one = f"more {len(feed.ids(side))}"  # until no row is spare, and the last one holds something
+            one = f"more {len(feed.ids(side))}"  # until no row is free and the last one is in use
             ids = (one, "i0") if side == "user" else ("u0", one)
             feed.learn([rating(*ids, 5.0), click(*ids, 4.0)])
     kind_of = rating if feed.learner.kind == "ratings" else click
@@ -243,8 +249,8 @@ def answers_unknown_rows(make: Make) -> None:
 
 
 def depends_on_its_seed_alone(make: Make) -> None:
-    """The same seed gives the same bytes; another one others, where a table is random."""
-    events = happenings(EVENTS)
+    """The same seed gives the same bytes, and another seed others if a table is random."""
+    events = sample_events(EVENTS)
     states = []
     for seed in (1, 1, 2):
         feed = Feed(make(seed), seed=seed)
@@ -256,9 +262,9 @@ def depends_on_its_seed_alone(make: Make) -> None:
 
 
 def repeats_do_not_diverge(make: Make) -> None:
-    """Every event twenty times over: predictions stay near what can happen, and all rows finite."""
+    """With every event repeated twenty times, predictions stay in a plausible range and all rows finite."""
     feed = Feed(make(1))
-    outs = feed.learn([event for event in happenings(EVENTS // 2) for _ in range(20)], 1000)
+    outs = feed.learn([event for event in sample_events(EVENTS // 2) for _ in range(20)], 1000)
     outs = outs[np.isfinite(outs)]
     low, high = (-4.5, 10.0) if feed.learner.kind == "ratings" else (0.0, 1.0)
     require(
@@ -268,28 +274,28 @@ def repeats_do_not_diverge(make: Make) -> None:
     _require_finite(feed, "twenty repeats of each event")
 
 
-def refuses_what_is_not_finite(make: Make) -> None:
-    """NaN, infinite and absurd values of ratings and clicks leave every row finite, and it goes on answering."""
+def refuses_values_that_are_not_finite(make: Make) -> None:
+    """NaN, infinite and absurd values of ratings and clicks leave every row and all later predictions finite."""
     feed = Feed(make(1))
-    events = happenings(EVENTS)
-    absurd: Sequence[Happening] = [kind_of("u0", "i0", value) for kind_of in (rating, click) for value in EXTREMES]
+    events = sample_events(EVENTS)
+    absurd: Sequence[FeedEvent] = [kind_of("u0", "i0", value) for kind_of in (rating, click) for value in EXTREMES]
     for n in range(0, EVENTS, 100):
         feed.learn(absurd)
         _require_finite(feed, f"values {EXTREMES}")
         outs = [(batch, feed.step(batch)) for batch in feed.batches(events[n : n + 100], 100)]
         for batch, out in outs:
-            mine = own(feed.learner, batch)
-            require(bool(np.isfinite(out[mine]).all()), f"an answer is not finite after values {EXTREMES}")
+            own = must_predict(feed.learner, batch)
+            require(bool(np.isfinite(out[own]).all()), f"a prediction is not finite after values {EXTREMES}")
 
 
-def counts_what_it_refuses(make: Make) -> None:
-    """A value of its kind that is not finite is refused and counted once, in `refused`, which is state; others are not counted."""
+def counts_refused_steps(make: Make) -> None:
+    """A value of its kind that is not finite is refused and counted once in `refused`, which is part of the state; others are not."""
     feed = Feed(make(1))
     learner = feed.learner
-    require(isinstance(learner, Guarded), "it has no `refused`: see streamer.core.protocols.Guarded")
+    require(isinstance(learner, Guarded), "it has no property `refused`: see streamer.core.protocols.Guarded")
     assert isinstance(learner, Guarded)
     kind_of = rating if learner.kind == "ratings" else click
-    feed.learn(happenings(200))
+    feed.learn(sample_events(200))
     require(learner.refused == 0, f"{learner.refused} events refused where all were fine")
     feed.learn([kind_of("u0", "i0", value) for value in NOT_FINITE])
     require(learner.refused == len(NOT_FINITE), f"values {NOT_FINITE} counted as {learner.refused} refused")
@@ -299,17 +305,17 @@ def counts_what_it_refuses(make: Make) -> None:
 
 
 def damage_stays_in_its_row(make: Make) -> None:
-    """A user's or an item's row that is not finite, for whatever reason, makes no other row so; steps are refused instead."""
+    """A user's or item's row that is not finite, for whatever reason, does not spread to other rows: steps are refused instead."""
     for side in ("user", "item"):
         feed = Feed(make(1))
         learner = feed.learner
-        feed.learn(happenings(200))
+        feed.learn(sample_events(200))
         tables = [t for t in learner.tables().values() if t.side == side and t.dtype.kind == "f"]
         for table in tables:
             table.values[feed.ids(side)[f"{side[0]}0"]] = np.nan
         pairs = [(f"u{n}", "i0") if side == "item" else ("u0", f"i{n}") for n in range(8)]
         feed.learn([kind_of(*ids, 4.0) for ids in pairs for kind_of in (rating, click)], 1)
-        feed.learn(happenings(200, seed=2))
+        feed.learn(sample_events(200, seed=2))
         for table in tables:
             table.values[feed.ids(side)[f"{side[0]}0"]] = 0.0
         _require_finite(feed, f"events with a row of a {side} that was not finite")
@@ -319,21 +325,21 @@ def damage_stays_in_its_row(make: Make) -> None:
         )
 
 
-def opinions_are_scores(make: Make) -> None:
-    """What a learner says of other items while it learns is what `score` says of them just before, but for a number that is the same for all."""
+def probed_scores_match_score(make: Make) -> None:
+    """Scores from `learn_probed` are those of `score` just before the event, up to a constant."""
     feed = Feed(make(1))
     learner = feed.learner
     if not isinstance(learner, Probed):
         return
-    feed.learn(happenings(300))
-    for n, event in enumerate(happenings(100, seed=2)):
+    feed.learn(sample_events(300))
+    for n, event in enumerate(sample_events(100, seed=2)):
         batch, items = feed.batch([event]), items_of(feed)[:20]
         items = items[items >= 0]
         before = learner.score(feed.view(event.user_id), items).astype(np.float64)
-        said = learner.learn_probed(batch, items[None, :]).scores[0].astype(np.float64)
+        probed = learner.learn_probed(batch, items[None, :]).scores[0].astype(np.float64)
         require(
-            bool(np.allclose(said - said[0], before - before[0], rtol=1e-4, atol=1e-4)),
-            f"event {n}: items {items} would have scored {before}, and {said} was said of them while learning",
+            bool(np.allclose(probed - probed[0], before - before[0], rtol=1e-4, atol=1e-4)),
+            f"event {n}: score gives {before} for items {items}, and learn_probed {probed}",
         )
 
 
@@ -344,28 +350,26 @@ def _clean(learner: OnlineLearner) -> None:
 
 def _require_finite(feed: Feed, after: str) -> None:
     for name, table in feed.learner.tables().items():
-        require(
-            bool(np.isfinite(table.values).all()), f"table {name!r} holds numbers that are not finite after {after}"
-        )
+        require(bool(np.isfinite(table.values).all()), f"table {name!r} has numbers that are not finite after {after}")
 
 
 CHECKS: tuple[Callable[[Make], None], ...] = (
-    fits_the_seam,
-    cuts_do_not_matter,
+    implements_the_protocol,
+    batch_size_does_not_matter,
     reading_changes_nothing,
     changes_are_marked,
-    only_own_rows_move,
+    only_own_rows_change,
     predicts_before_learning,
     predict_is_what_learn_returns,
     survives_a_restart,
-    rows_may_be_anywhere,
+    row_numbers_do_not_matter,
     scores_keep_their_order,
-    answers_its_kind_only,
-    answers_unknown_rows,
+    predicts_its_kind_only,
+    predicts_for_unseen_rows,
     depends_on_its_seed_alone,
     repeats_do_not_diverge,
-    refuses_what_is_not_finite,
-    counts_what_it_refuses,
+    refuses_values_that_are_not_finite,
+    counts_refused_steps,
     damage_stays_in_its_row,
-    opinions_are_scores,
+    probed_scores_match_score,
 )

@@ -1,4 +1,4 @@
-"""What every offline model keeps, one function a promise. They run over every line of `streamer.models.offline.MODELS`.
+"""Checks of offline models, one function for each promise. They run over every line of `streamer.models.offline.MODELS`.
 
 For a model of your own, from outside this package:
 
@@ -25,9 +25,9 @@ GENRES = ("drama", "comedy", "horror")
 
 
 def world(events: int = EVENTS, *, seed: int = 1) -> Dataset:
-    """A small history: tastes that follow genres, ratings from .5 to 5 in halves, 4 and more likes, some clicks.
+    """A small simulated history: tastes by genre, ratings from .5 to 5 in halves, where 4 and more count as clicks, and some clicks.
 
-    The last user and the last item have no event.
+    The last user and the last item have no events.
     """
     drawn = np.random.default_rng(seed)
     genre = np.arange(ITEMS) % len(GENRES)
@@ -49,15 +49,15 @@ def world(events: int = EVENTS, *, seed: int = 1) -> Dataset:
     return Dataset(side, kinds, users, items, values, clicks, 1_000_000 + 60_000 * np.arange(events, dtype=np.int64))
 
 
-def _unheard(epoch: Epoch) -> None:
-    """Nobody listens."""
+def _ignore_epoch(epoch: Epoch) -> None:
+    """An `on_progress` that does nothing."""
 
 
 def _parts(made: OfflineModel, data: Dataset) -> tuple[Dataset, Dataset, Dataset]:
     return split("random", data.ratings(), 0.2, 0.1, 1) if made.kind == "ratings" else leave_last_out(data)
 
 
-def _said(made: OfflineModel, test: Dataset) -> F32:
+def _answers(made: OfflineModel, test: Dataset) -> F32:
     if isinstance(made, Rater):
         return made.predict(test.users, test.items)
     require(isinstance(made, NextItem), f"{made.name} neither predicts ratings nor ranks next items")
@@ -69,107 +69,111 @@ def _history(n: int) -> I32:
     return np.arange(n % 3, n % 3 + 2, dtype=np.int32)
 
 
-def fits_the_seam(make: MakeModel) -> None:
-    """It is an OfflineModel, of kind ratings with `predict` or of kind clicks with `scores`; answers have the shape and type promised."""
+def implements_the_protocol(make: MakeModel) -> None:
+    """It is an OfflineModel, of kind ratings with `predict` or of kind clicks with `scores`, with results of the right shape and type."""
     made, data = make(1), world()
     require(isinstance(made, OfflineModel), f"{made} lacks a part of streamer.core.protocols.OfflineModel")
     train, validation, test = _parts(made, data)
-    made.fit(train, validation, _unheard)
-    said = _said(made, test)
+    made.fit(train, validation, _ignore_epoch)
+    answers = _answers(made, test)
     wanted = (len(test),) if made.kind == "ratings" else (len(test), data.item_count)
-    require(said.shape == wanted, f"answers have shape {said.shape}: wanted {wanted}")
-    require(said.dtype == np.float32, f"answers are of {said.dtype}: wanted float32")
+    require(answers.shape == wanted, f"results have shape {answers.shape}: wanted {wanted}")
+    require(answers.dtype == np.float32, f"results are {answers.dtype}: wanted float32")
 
 
-def unknown_rows_are_answered(make: MakeModel) -> None:
-    """A user and an item without a rating get a finite rating near the mean; a user without events gets a ranking."""
+def unseen_rows_get_predictions(make: MakeModel) -> None:
+    """A user and an item without ratings get a finite prediction near the mean; a user without events gets a ranking."""
     made, data = make(1), world()
     train, validation, _ = _parts(made, data)
-    made.fit(train, validation, _unheard)
+    made.fit(train, validation, _ignore_epoch)
     if isinstance(made, Rater):
-        nobody, nothing = np.full(3, USERS - 1, dtype=np.int32), np.array([ITEMS - 1, 0, ITEMS - 1], dtype=np.int32)
+        items = np.array([ITEMS - 1, 0, ITEMS - 1], dtype=np.int32)
         users = np.array([USERS - 1, USERS - 1, 0], dtype=np.int32)
-        said = made.predict(users, nothing)
+        answers = made.predict(users, items)
         mean = float(train.values.mean())
-        require(bool(np.isfinite(said).all()), f"predictions for {nobody[:1]} and unknown items are not finite: {said}")
         require(
-            abs(float(said[0]) - mean) < 1.0, f"nobody is said to give nothing {said[0]:.2f}: wanted about {mean:.2f}"
+            bool(np.isfinite(answers).all()),
+            f"predictions of users {users} for items {items} are not finite: {answers}",
+        )
+        require(
+            abs(float(answers[0]) - mean) < 1.0,
+            f"the prediction for an unseen user and item is {answers[0]:.2f}: wanted about {mean:.2f}",
         )
     if isinstance(made, NextItem):
-        said = made.scores(np.array([USERS - 1], dtype=np.int32), [_history(0)])
-        require(bool(np.isfinite(said).any()), "a user who was never trained on gets no ranking")
+        answers = made.scores(np.array([USERS - 1], dtype=np.int32), [_history(0)])
+        require(bool(np.isfinite(answers).any()), "a user without training events gets no ranking")
 
 
 def fitting_is_deterministic(make: MakeModel) -> None:
     """The same data, parameters and seed give the same bytes."""
-    said = []
+    answers = []
     for _ in range(2):
         made, data = make(1), world()
         train, validation, test = _parts(made, data)
-        made.fit(train, validation, _unheard)
-        said.append(_said(made, test).tobytes())
-    require(said[0] == said[1], "two fits differ: something random is not drawn from the seed")
+        made.fit(train, validation, _ignore_epoch)
+        answers.append(_answers(made, test).tobytes())
+    require(answers[0] == answers[1], "two fits differ: something random does not come from the seed")
 
 
 def learns_more_than_noise(make: MakeModel) -> None:
-    """Its validation error is below that of the mean alone; what is next is found more often than by chance."""
+    """Its error on the test part is below that of the mean alone."""
     made, data = make(1), world()
     train, validation, test = _parts(made, data)
-    made.fit(train, validation, _unheard)
+    made.fit(train, validation, _ignore_epoch)
     if isinstance(made, Rater):
-        said = made.predict(test.users, test.items)
-        error, plain = np.mean(np.square(said - test.values)), np.mean(np.square(train.values.mean() - test.values))
-        require(bool(error < plain), f"its squared error is {error:.3f}, the mean alone makes {plain:.3f}")
+        answers = made.predict(test.users, test.items)
+        error, plain = np.mean(np.square(answers - test.values)), np.mean(np.square(train.values.mean() - test.values))
+        require(bool(error < plain), f"its squared error is {error:.3f}, that of the mean alone {plain:.3f}")
 
 
-def epochs_are_told(make: MakeModel) -> None:
-    """At least one epoch is told; numbers count from 1, and nothing is chosen that was not told."""
-    made, data, on_progress = make(1), world(), list[Epoch]()
+def epochs_are_reported(make: MakeModel) -> None:
+    """At least one epoch is reported, and epochs are numbered from 1 without gaps."""
+    made, data, epochs = make(1), world(), list[Epoch]()
     train, validation, _ = _parts(made, data)
-    made.fit(train, validation, on_progress.append)
+    made.fit(train, validation, epochs.append)
     require(
-        [epoch.number for epoch in on_progress] == list(range(1, len(on_progress) + 1)) and bool(on_progress),
-        f"epochs told: {on_progress}",
+        [epoch.number for epoch in epochs] == list(range(1, len(epochs) + 1)) and bool(epochs),
+        f"epochs reported are {epochs}: wanted 1, 2, 3 and so on",
     )
 
 
-def the_data_stays_as_it_is(make: MakeModel) -> None:
-    """`fit` changes nothing of what it is given."""
+def data_is_not_changed(make: MakeModel) -> None:
+    """`fit` does not change its arguments."""
     made, data = make(1), world()
     train, validation, _ = _parts(made, data)
     names = ("kinds", "users", "items", "values", "clicks", "times_ms")
     kept: list[Array] = [getattr(train, name).copy() for name in names]
-    made.fit(train, validation, _unheard)
+    made.fit(train, validation, _ignore_epoch)
     require(
         all(np.array_equal(getattr(train, n), was) for n, was in zip(names, kept, strict=True)), "fit changed its data"
     )
 
 
-def factors_say_what_is_predicted(make: MakeModel) -> None:
-    """What `export` gives orders items for a user as `predict` or `scores` does."""
+def factors_rank_as_predictions_do(make: MakeModel) -> None:
+    """The factors of `export` order items for a user as `predict` does."""
     made, data = make(1), world()
     if not isinstance(made, Factorised) or not isinstance(made, Rater):
         return
     train, validation, _ = _parts(made, data)
-    made.fit(train, validation, _unheard)
+    made.fit(train, validation, _ignore_epoch)
     factors = made.export()
     items = np.arange(ITEMS, dtype=np.int32)
     for user in range(0, USERS, 7):
-        said = made.predict(np.full(ITEMS, user, dtype=np.int32), items)
+        answers = made.predict(np.full(ITEMS, user, dtype=np.int32), items)
         linear = factors.mean + factors.user_biases[user] + factors.item_biases + factors.items @ factors.users[user]
         order = np.argsort(linear, kind="stable")
         require(
-            bool((np.diff(said[order]) >= -1e-4).all()),
-            f"user {user}: the factors order items otherwise than predict does",
+            bool((np.diff(answers[order]) >= -1e-4).all()),
+            f"user {user}: the factors do not order items as predict does",
         )
 
 
 OFFLINE_CHECKS: Sequence[Callable[[MakeModel], None]] = (
-    fits_the_seam,
-    unknown_rows_are_answered,
+    implements_the_protocol,
+    unseen_rows_get_predictions,
     fitting_is_deterministic,
     learns_more_than_noise,
-    epochs_are_told,
-    the_data_stays_as_it_is,
-    factors_say_what_is_predicted,
+    epochs_are_reported,
+    data_is_not_changed,
+    factors_rank_as_predictions_do,
 )

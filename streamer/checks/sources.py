@@ -1,4 +1,4 @@
-"""What every source keeps to: checks to run over yours.
+"""Checks of sources, to run over your own:
 
     def subject() -> Subject:
         sink = MemorySink()
@@ -8,7 +8,7 @@
     def test_my_source(check):
         check(subject())
 
-Each check gets a subject of its own, where nothing was published yet, and raises AssertionError with what was wanted
+Each check needs a new subject, to which nothing was published yet. It raises AssertionError with what was wanted
 and what was found.
 """
 
@@ -34,22 +34,22 @@ from streamer.core.events import (
 )
 from streamer.core.protocols import Source
 
-BLOCKED_S = 10.0  # a poll that takes so much longer than it may is blocked, not slow
+BLOCKED_S = 10.0  # a poll that takes this much longer than its timeout counts as blocked
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A place where events are published and sources open."""
+    """How to publish messages and how to open a source that reads them."""
 
-    open: Callable[[], Source]  # a new source over what was published so far; the checks seek before they poll
-    publish: Callable[[Sequence[Message]], object]  # returns when a source that opens now will find them
-    grows: bool = True  # a source that is open also hands out what is published later
-    arrival_s: float = 10.0  # how long a published record may take to be handed out
-    cuts: int = 30  # at how many places seeking is tried: fewer where opening is dear
+    open: Callable[[], Source]  # opens a new source over the messages published so far; checks seek before they poll
+    publish: Callable[[Sequence[Message]], object]  # returns when a source that is opened now will find the messages
+    grows: bool = True  # whether an open source also returns messages published later
+    arrival_s: float = 10.0  # how long it may take until a published record is returned
+    cuts: int = 30  # the number of positions from which resuming is tried; give fewer if opening is expensive
 
 
 def some_messages(n: int = 10) -> list[Message]:
-    """n items and users, then 2 n ratings and clicks, their order of a kind; ids with spaces, slashes, quotes, beyond ASCII."""
+    """n updates of items and users, then n ratings and n clicks; ids with spaces, slashes, quotes and non-ASCII characters."""
     ids = [f"plain {k}" if k % 2 else f'a/b é世 "{k}"' for k in range(n)]
     catalogue = [message(ItemUpdate(i, title=f"Title of {i}", categories=("Drama",), attributes={"year": 1990})) for i in ids[::2]]  # fmt: skip
     catalogue += [message(UserUpdate(u, attributes={"age": 30.0}, preferences={"Drama": 4.0})) for u in ids[::2]]
@@ -66,7 +66,7 @@ def _poll(source: Source, max_records: int, timeout_s: float = 0.2) -> Sequence[
 
 
 def drain(source: Source, wanted: int, subject: Subject, max_records: int = 100) -> list[Record]:
-    """Polls until `wanted` records came or `arrival_s` passed without one, then once more for what is too many."""
+    """Poll until `wanted` records came or `arrival_s` passed without one, then once more for records too many."""
     records: list[Record] = []
     until = time.monotonic() + subject.arrival_s
     while len(records) < wanted and time.monotonic() < until:
@@ -100,19 +100,19 @@ def _same(records: Sequence[Record], messages: Sequence[Message]) -> None:
     found = Counter((record.topic, record.key, record.value) for record in records)
     wanted = Counter((sent.topic, sent.key, sent.value) for sent in messages)
     missing, extra = wanted - found, found - wanted
-    assert not missing, f"{missing.total()} published records were not handed out, first of them {next(iter(missing))}"
-    assert not extra, f"{extra.total()} records too many were handed out, first of them {next(iter(extra))}"
+    assert not missing, f"{missing.total()} published records were not returned, the first is {next(iter(missing))}"
+    assert not extra, f"{extra.total()} records too many were returned, the first is {next(iter(extra))}"
 
 
 def gives_each_record_once_as_it_was_published(subject: Subject) -> None:
-    """Topic, key and value of everything, nothing twice, nothing else."""
+    """Polls return all records with the published topic, key and value, each once, and no others."""
     messages = some_messages()
     subject.publish(messages)
     _same(_drained(subject, {}, len(messages)), messages)
 
 
 def keeps_the_order_of_each_key(subject: Subject) -> None:
-    """Offsets rise within a sequence, and one user's events come in the order they were published in."""
+    """Offsets rise within a partition, and one user's events come in the order in which they were published."""
     messages = some_messages()
     subject.publish(messages)
     last: dict[TopicPartition, int] = {}
@@ -120,7 +120,7 @@ def keeps_the_order_of_each_key(subject: Subject) -> None:
     for record in _drained(subject, {}, len(messages)):
         sequence = sequence_of(record)
         assert record.offset > last.get(sequence, -1), (
-            f"{sequence} handed out offset {record.offset} after {last[sequence]}"
+            f"{sequence} returned offset {record.offset} after {last[sequence]}"
         )
         last[sequence] = record.offset
         orders.setdefault((record.topic, record.key), []).append(record.value)
@@ -129,8 +129,8 @@ def keeps_the_order_of_each_key(subject: Subject) -> None:
         assert values == wanted, f"the records of {key!r} on {topic} came out of order: wanted {wanted}, found {values}"
 
 
-def gives_at_most_what_is_asked(subject: Subject) -> None:
-    """However few: 1, 3, 7 at a time give the same records."""
+def gives_at_most_max_records(subject: Subject) -> None:
+    """Polls for 1, 3 or 7 records at a time return the same records."""
     messages = some_messages()
     subject.publish(messages)
     for max_records in (1, 3, 7):
@@ -138,7 +138,7 @@ def gives_at_most_what_is_asked(subject: Subject) -> None:
 
 
 def is_empty_at_the_end_and_does_not_block(subject: Subject) -> None:
-    """A poll with nothing to give answers with nothing, not None, when its timeout is over."""
+    """A poll without new records returns an empty sequence, not None, after its timeout."""
     messages = some_messages()
     subject.publish(messages)
     source = _opened(subject, {})
@@ -156,8 +156,8 @@ def is_empty_at_the_end_and_does_not_block(subject: Subject) -> None:
         source.close()
 
 
-def goes_on_exactly_from_any_offsets(subject: Subject) -> None:
-    """Sought to what a run had handed out, a new source hands out the rest: nothing twice, nothing left out."""
+def resumes_exactly_from_any_offsets(subject: Subject) -> None:
+    """A new source that seeks to where another stopped returns exactly the rest."""
     messages = some_messages()
     subject.publish(messages)
     records = _drained(subject, {}, len(messages))
@@ -166,14 +166,16 @@ def goes_on_exactly_from_any_offsets(subject: Subject) -> None:
         rest = _drained(subject, _advance({}, records[:cut]), len(records) - cut)
         wanted, found = ({(sequence_of(r), r.offset) for r in part} for part in (records[cut:], rest))
         assert found == wanted, (
-            f"sought to after record {cut} of {len(records)}: {len(wanted - found)} of the rest are missing, "
-            f"{len(found - wanted)} were handed out again"
+            f"after seeking behind record {cut} of {len(records)}, {len(wanted - found)} of the rest are missing "
+            f"and {len(found - wanted)} were returned again"
         )
-        assert len(rest) == len(found), f"sought to after record {cut}: {len(rest) - len(found)} records came twice"
+        assert len(rest) == len(found), (
+            f"after seeking behind record {cut}, {len(rest) - len(found)} records came twice"
+        )
 
 
-def starts_what_is_not_named_at_its_beginning(subject: Subject) -> None:
-    """Offsets that name one sequence leave the others where they begin."""
+def starts_other_sequences_at_their_beginning(subject: Subject) -> None:
+    """With offsets for one partition only, the others are read from their beginning."""
     messages = some_messages()
     subject.publish(messages)
     records = _drained(subject, {}, len(messages))
@@ -181,13 +183,13 @@ def starts_what_is_not_named_at_its_beginning(subject: Subject) -> None:
     count = sum(sequence_of(record) == named for record in records)
     rest = _drained(subject, _advance({}, [r for r in records if sequence_of(r) == named]), len(records) - count)
     assert len(rest) == len(records) - count, (
-        f"wanted the {len(records) - count} records beside {named}, found {len(rest)}"
+        f"wanted the {len(records) - count} records outside {named}, found {len(rest)}"
     )
-    assert all(sequence_of(record) != named for record in rest), f"{named} was read again, though sought to its end"
+    assert all(sequence_of(record) != named for record in rest), f"{named} was read again after seeking to its end"
 
 
-def is_lost_beyond_the_end(subject: Subject) -> None:
-    """An offset that was never there is SourceLost, by seek or by the first polls: never a silent jump."""
+def raises_source_lost_beyond_the_end(subject: Subject) -> None:
+    """For an offset beyond the end, `seek` or the first polls raise SourceLost; the source never jumps silently."""
     messages = some_messages()
     subject.publish(messages)
     records = _drained(subject, {}, len(messages))
@@ -199,18 +201,18 @@ def is_lost_beyond_the_end(subject: Subject) -> None:
         until = time.monotonic() + subject.arrival_s
         while time.monotonic() < until:
             polled = _poll(source, 10)
-            assert not polled, f"sought beyond the end, and {len(polled)} records came: wanted SourceLost"
+            assert not polled, f"{len(polled)} records came after seeking beyond the end: wanted SourceLost"
             if not subject.grows:
                 break
     except SourceLost:
         return
     finally:
         source.close()
-    raise AssertionError("sought beyond the end, and nothing was said: wanted SourceLost")
+    raise AssertionError("nothing was raised after seeking beyond the end: wanted SourceLost")
 
 
-def lags_by_what_is_left(subject: Subject) -> None:
-    """Lag never rises while nothing is published, and is 0 everywhere once all is handed out."""
+def lag_counts_what_is_left(subject: Subject) -> None:
+    """The lag is at most the number of records left, and 0 everywhere once all are returned."""
     messages = some_messages()
     subject.publish(messages)
     source = _opened(subject, {})
@@ -224,7 +226,7 @@ def lags_by_what_is_left(subject: Subject) -> None:
         until = time.monotonic() + subject.arrival_s
         while _total(source) and time.monotonic() < until:
             source.poll(1, 0.1)
-        assert _total(source) == 0, f"wanted a lag of 0 when all is handed out, found {source.lag()}"
+        assert _total(source) == 0, f"wanted a lag of 0 when all records are returned, found {source.lag()}"
     finally:
         source.close()
 
@@ -234,7 +236,7 @@ def _total(source: Source) -> int:
 
 
 def closes_twice(subject: Subject) -> None:
-    """Before and after it was polled."""
+    """Closing twice does no harm, before and after the source was polled."""
     subject.publish(some_messages())
     for polled in (False, True):
         source = _opened(subject, {})
@@ -244,8 +246,8 @@ def closes_twice(subject: Subject) -> None:
         source.close()
 
 
-def hands_out_what_comes_later(subject: Subject) -> None:
-    """An open source sees what is published after it was drained, removals (null values) too. Only for those that grow."""
+def hands_out_later_records(subject: Subject) -> None:
+    """If it grows, an open source returns records published after it was drained, including removals (null values)."""
     if not subject.grows:
         return
     messages = some_messages()
@@ -263,12 +265,12 @@ def hands_out_what_comes_later(subject: Subject) -> None:
 CHECKS: tuple[Callable[[Subject], None], ...] = (
     gives_each_record_once_as_it_was_published,
     keeps_the_order_of_each_key,
-    gives_at_most_what_is_asked,
+    gives_at_most_max_records,
     is_empty_at_the_end_and_does_not_block,
-    goes_on_exactly_from_any_offsets,
-    starts_what_is_not_named_at_its_beginning,
-    is_lost_beyond_the_end,
-    lags_by_what_is_left,
+    resumes_exactly_from_any_offsets,
+    starts_other_sequences_at_their_beginning,
+    raises_source_lost_beyond_the_end,
+    lag_counts_what_is_left,
     closes_twice,
-    hands_out_what_comes_later,
+    hands_out_later_records,
 )

@@ -1,4 +1,4 @@
-"""What every trainer keeps, one function a promise. They run over every line of `streamer.models.REFITTED_BY`.
+"""Checks of trainers, one function for each promise. They run over every line of `streamer.models.REFITTED_BY`.
 
 For a trainer of your own, from outside this package:
 
@@ -12,63 +12,68 @@ from typing import TypeAlias
 
 import numpy as np
 
-from streamer.checks.batches import Feed, Happening, happenings
+from streamer.checks.batches import Feed, FeedEvent, sample_events
 from streamer.checks.learners import Make, require
 from streamer.core.arrays import F32, Array
 from streamer.core.batch import RATING, Batch
 from streamer.core.protocols import OnlineLearner, Rebuilt, Trainer
 
 MakeTrainer: TypeAlias = Callable[[], Trainer]
-EVENTS, LATER = 900, 1000  # events of the history, and up to where the stream goes on
-WORSE = 1.05  # RMSE after a fit over that of the learner that went on without, of the 67 ratings after it: less is chance; a wrong scale makes far more
+EVENTS, LATER = 900, 1000  # number of events in the history, and at the end of the stream
+# Largest RMSE of the 67 ratings after a fit, divided by that without the fit. Smaller ratios are chance; a wrong scale gives far larger ones.
+WORSE = 1.05
 
 
-def _history(learner: OnlineLearner, events: Sequence[Happening]) -> tuple[Feed, Batch]:
-    """A learner that has rows and nothing learned, and all events as one batch."""
+def _history(learner: OnlineLearner, events: Sequence[FeedEvent]) -> tuple[Feed, Batch]:
+    """A learner with rows that has learned nothing, and all events as one batch."""
     feed = Feed(learner)
     return feed, feed.batch(events)
 
 
-def _fitted(make: MakeTrainer, learn: Make, events: Sequence[Happening]) -> tuple[dict[str, Array], list[float]]:
+def _fit(make: MakeTrainer, learn: Make, events: Sequence[FeedEvent]) -> tuple[dict[str, Array], list[float]]:
     feed, history = _history(learn(1), events)
-    trainer, on_progress = make(), list[float]()
-    trainer.fit(feed.learner, history, on_progress.append)
-    return {name: np.array(values) for name, values in trainer.export().items()}, on_progress
+    trainer, shares = make(), list[float]()
+    trainer.fit(feed.learner, history, shares.append)
+    return {name: np.array(values) for name, values in trainer.export().items()}, shares
 
 
-def fits_the_trainers_seam(make: MakeTrainer, learn: Make) -> None:
-    """It is a Trainer, and exports tables that the learner has, with all their rows and in their types."""
+def implements_the_trainer_protocol(make: MakeTrainer, learn: Make) -> None:
+    """It is a Trainer, and exports tables of the learner with all rows and the right types."""
     require(isinstance(make(), Trainer), f"{make()} lacks a part of streamer.core.protocols.Trainer")
-    found, _ = _fitted(make, learn, happenings(EVENTS))
-    feed, _ = _history(learn(1), happenings(EVENTS))
-    require(bool(found), "export() gives no table: nothing would be put in")
-    for name, values in found.items():
-        require(name in feed.learner.tables(), f"export() gives {name!r}, which is no table of {feed.learner.name}")
+    tables, _ = _fit(make, learn, sample_events(EVENTS))
+    feed, _ = _history(learn(1), sample_events(EVENTS))
+    require(bool(tables), "export() returns no table, so nothing would change")
+    for name, values in tables.items():
+        require(
+            name in feed.learner.tables(), f"export() returns {name!r}, which is not a table of {feed.learner.name}"
+        )
         table = feed.learner.tables()[name]
         rows = len(feed.ids(table.side))
-        require(values.dtype == table.dtype, f"table {name!r} is of {values.dtype}, the learner's of {table.dtype}")
+        require(values.dtype == table.dtype, f"table {name!r} is {values.dtype}, the learner's is {table.dtype}")
         require(
             values.ndim == 2 and values.shape[1] == table.width and len(values) >= rows,
             f"table {name!r} has shape {values.shape}: wanted {rows} rows of {table.width}",
         )
-        require(bool(np.isfinite(values[:rows].astype(np.float64)).all()), f"table {name!r} holds what is not finite")
+        require(
+            bool(np.isfinite(values[:rows].astype(np.float64)).all()), f"table {name!r} has numbers that are not finite"
+        )
 
 
 def fitting_is_deterministic(make: MakeTrainer, learn: Make) -> None:
     """The same learner and history give the same bytes."""
-    first, second = (_fitted(make, learn, happenings(EVENTS))[0] for _ in range(2))
+    first, second = (_fit(make, learn, sample_events(EVENTS))[0] for _ in range(2))
     require(
         {name: values.tobytes() for name, values in first.items()}
         == {name: values.tobytes() for name, values in second.items()},
-        "two fits on the same history differ: something random is not drawn from keys or a seed",
+        "two fits on the same history differ: something random does not come from keys or a seed",
     )
 
 
 def fitting_reads_its_history(make: MakeTrainer, learn: Make) -> None:
-    """Another history gives another fit, and the history itself is left as it was."""
-    events = happenings(EVENTS)
-    rows = len(_history(learn(1), events[:20])[0].user_rows)  # of users, and fewer than there are items
-    whole, part = (_fitted(make, learn, chosen)[0] for chosen in (events, events[: EVENTS // 2]))
+    """Another history gives another fit, and `fit` does not change the history."""
+    events = sample_events(EVENTS)
+    rows = len(_history(learn(1), events[:20])[0].user_rows)  # rows of users; there are more items
+    whole, part = (_fit(make, learn, chosen)[0] for chosen in (events, events[: EVENTS // 2]))
     require(
         any(whole[name][:rows].tobytes() != part[name][:rows].tobytes() for name in whole),
         "half of the history gives the same tables as the whole: the history is not read",
@@ -79,34 +84,36 @@ def fitting_reads_its_history(make: MakeTrainer, learn: Make) -> None:
     require(all(np.array_equal(getattr(history, name), kept[name]) for name in kept), "fit changed the history")
 
 
-def progress_is_told(make: MakeTrainer, learn: Make) -> None:
-    """What is told only grows, within 0 and 1, and ends with 1."""
-    _, on_progress = _fitted(make, learn, happenings(EVENTS))
-    require(bool(on_progress) and on_progress[-1] == 1.0, f"the last share told is {on_progress[-1:]}: wanted 1")
-    require(on_progress == sorted(on_progress) and on_progress[0] >= 0, "shares told go back, or begin below 0")
+def progress_is_reported(make: MakeTrainer, learn: Make) -> None:
+    """The shares reported never fall, lie between 0 and 1, and end with 1."""
+    _, shares = _fit(make, learn, sample_events(EVENTS))
+    require(bool(shares) and shares[-1] == 1.0, f"the last share reported is {shares[-1:]}: wanted 1")
+    require(shares == sorted(shares) and shares[0] >= 0, f"shares reported fall, or start below 0: {shares}")
 
 
-def a_history_of_nothing_is_fitted(make: MakeTrainer, learn: Make) -> None:
-    """Without any event, and with events of the other kind alone, there is a fit, and it is finite."""
+def an_empty_history_is_fitted(make: MakeTrainer, learn: Make) -> None:
+    """A history without events, or with events of the other kind only, gives a finite fit."""
     learner = learn(1)
-    other = [event for event in happenings(EVENTS) if (event.kind == RATING) != (learner.kind == "ratings")]
+    other = [event for event in sample_events(EVENTS) if (event.kind == RATING) != (learner.kind == "ratings")]
     for events in ([], [event for event in other if event.kind == RATING or event.value < 0]):
         feed, history = _history(learn(1), events)
         trainer = make()
         trainer.fit(feed.learner, history, lambda share: None)
         for name, values in trainer.export().items():
-            require(bool(np.isfinite(values.astype(np.float64)).all()), f"table {name!r} of nothing is not finite")
+            require(
+                bool(np.isfinite(values.astype(np.float64)).all()), f"table {name!r} of an empty history is not finite"
+            )
 
 
-def the_learner_goes_on(make: MakeTrainer, learn: Make) -> None:
-    """After the fit is put in, the learner predicts and learns on: finite, and not worse than without."""
-    events = happenings(LATER)
+def the_learner_continues(make: MakeTrainer, learn: Make) -> None:
+    """With the fitted tables the learner goes on predicting and learning, with finite results that are not worse than without the fit."""
+    events = sample_events(LATER)
     online = Feed(learn(1))
     online.learn(events[:EVENTS])
     feed = Feed(learn(1))
     feed.learn(events[:EVENTS])
-    found, _ = _fitted(make, learn, events[:EVENTS])
-    for name, values in found.items():
+    tables, _ = _fit(make, learn, events[:EVENTS])
+    for name, values in tables.items():
         table = feed.learner.tables()[name]
         table.values[: len(values)] = values[: len(table.values)]
     if isinstance(feed.learner, Rebuilt):
@@ -130,10 +137,10 @@ def _rmse(predicted: F32, batch: Batch) -> float:
 
 
 TRAINER_CHECKS: Sequence[Callable[[MakeTrainer, Make], None]] = (
-    fits_the_trainers_seam,
+    implements_the_trainer_protocol,
     fitting_is_deterministic,
     fitting_reads_its_history,
-    progress_is_told,
-    a_history_of_nothing_is_fitted,
-    the_learner_goes_on,
+    progress_is_reported,
+    an_empty_history_is_fitted,
+    the_learner_continues,
 )

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from learning import settings
 
-from streamer.checks.batches import Feed, Happening, happenings, rating, with_rows
+from streamer.checks.batches import Feed, FeedEvent, rating, sample_events, with_rows
 from streamer.consumers.files import FileSource
 from streamer.core.arrays import F32, F64, I32
 from streamer.core.batch import RATING, Batch
@@ -70,14 +70,14 @@ def hybrid(**parameters: float) -> BayesianHybrid:
     return BayesianHybrid("hybrid", BayesianHybridParameters(**parameters), seed=1)  # type: ignore[arg-type]  # some are int
 
 
-def genres(count: int, *, items: int = 60, seed: int = 1) -> list[Happening]:
+def genres(count: int, *, items: int = 60, seed: int = 1) -> list[FeedEvent]:
     """Item n is of category n % 3, user m rates category m % 3 with 5 and all others with 3, half a star of noise."""
     random = np.random.default_rng(seed)
     pairs = zip(random.integers(0, 30, count).tolist(), random.integers(0, items, count).tolist(), strict=True)
     return [rating(f"u{u}", f"i{i}", (5.0 if u % 3 == i % 3 else 3.0) + 0.5 * float(random.normal())) for u, i in pairs]
 
 
-def fed(learner: BayesianHybrid, events: list[Happening]) -> Feed:
+def fed(learner: BayesianHybrid, events: list[FeedEvent]) -> Feed:
     """A feed that has learned `events`; item n is of category n % 3."""
     feed = Feed(learner)
     for start in range(0, len(events), 100):
@@ -108,13 +108,15 @@ def answer(feed: Feed, user_id: str, item_id: str) -> float:
 
 
 def test_a_scale_twice_as_wide_gives_answers_twice_as_high_to_the_bit() -> None:
-    events = [event for event in happenings(1000) if not event.user_id.endswith("s")]  # who says nothing, on any scale
+    events = [
+        event for event in sample_events(1000) if not event.user_id.endswith("s")
+    ]  # who says nothing, on any scale
     wide = [event._replace(value=2 * event.value) for event in events]
     np.testing.assert_array_equal(2 * Feed(hybrid()).learn(events), Feed(hybrid()).learn(wide))
 
 
 def test_a_scale_may_begin_anywhere() -> None:
-    events = [e for e in happenings(1000) if e.kind == RATING and not e.user_id.endswith("s")]
+    events = [e for e in sample_events(1000) if e.kind == RATING and not e.user_id.endswith("s")]
     high = [event._replace(value=event.value + 64) for event in events]
     once, other = Feed(hybrid()).learn(events), Feed(hybrid()).learn(high)
     np.testing.assert_allclose(once[1:] + 64, other[1:], atol=1e-3)
@@ -159,7 +161,7 @@ def test_a_new_item_begins_with_the_bias_of_its_categories() -> None:
 
 def test_a_mood_lasts_for_its_session_and_a_late_event_ends_none() -> None:
     feed = Feed(hybrid())
-    feed.learn(happenings(1000, users=20, items=20))
+    feed.learn(sample_events(1000, users=20, items=20))
     mood = feed.batch([rating("u3", f"i{n}", 0.5) for n in range(8)])
     start = 10_000_000
     feed.learner.learn(at(mood, [start + 1000 * n for n in range(8)]))
@@ -176,7 +178,7 @@ def test_a_mood_lasts_for_its_session_and_a_late_event_ends_none() -> None:
 def test_covariances_stay_positive_even_when_everything_is_repeated() -> None:
     learner = hybrid()
     feed = Feed(learner)
-    feed.learn([event for event in happenings(400) for _ in range(20)], 1000)
+    feed.learn([event for event in sample_events(400) for _ in range(20)], 1000)
     for row in learner.user.values[list(feed.user_rows.values())]:
         smallest = float(np.linalg.eigvalsh(covariance(learner, row)).min())
         assert smallest > -1e-5
@@ -237,7 +239,7 @@ def test_three_ratings_are_answered_as_if_they_had_been_learned() -> None:
 
 def test_score_is_the_prediction_within_the_session() -> None:
     feed = Feed(hybrid())
-    feed.learn(happenings(1000))
+    feed.learn(sample_events(1000))
     ids = list(feed.item_rows)[:20]
     batch = feed.batch([rating("u1", item, 3.0) for item in ids])
     last = at(batch, [0] * len(ids))  # late: the session goes on
@@ -271,5 +273,5 @@ def test_the_same_rating_again_and_again_is_what_it_predicts() -> None:
 def test_what_is_no_number_is_refused_and_counted() -> None:
     learner = hybrid()
     feed = Feed(learner)
-    feed.learn([*happenings(100), rating("u1", "i1", float("nan")), rating("u1", "i1", float("inf"))])
+    feed.learn([*sample_events(100), rating("u1", "i1", float("nan")), rating("u1", "i1", float("inf"))])
     assert learner.stream.values[0, 3] == 2

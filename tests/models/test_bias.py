@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from streamer.checks.batches import Feed, happenings, rating
+from streamer.checks.batches import Feed, rating, sample_events
 from streamer.models.bias import Bias, BiasParameters
 
 
@@ -33,7 +33,7 @@ def test_an_old_bias_still_follows_a_change_only_with_process_noise() -> None:
 
 
 def test_twice_the_ratings_give_twice_the_predictions() -> None:
-    events = happenings(1000)
+    events = sample_events(1000)
     once, twice = feed().learn(events), feed().learn([event._replace(value=2 * event.value) for event in events])
     np.testing.assert_array_equal(2 * once, twice)
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from streamer.checks.batches import Feed, Happening, happenings, rating
+from streamer.checks.batches import Feed, FeedEvent, rating, sample_events
 from streamer.core.protocols import ItemVectors
 from streamer.models.biased_mf import BiasedMF, BiasedMFParameters
 
@@ -12,7 +12,7 @@ def feed(**parameters: float) -> Feed:
     return Feed(BiasedMF("mf", BiasedMFParameters(**parameters), seed=1))  # type: ignore[arg-type]  # dim is an int
 
 
-def checkerboard(count: int, low: float = 1.0, high: float = 5.0) -> list[Happening]:
+def checkerboard(count: int, low: float = 1.0, high: float = 5.0) -> list[FeedEvent]:
     """Users and items are black or white: 5 where the colours agree, 1 where not. Every bias is 0."""
     random = np.random.default_rng(1)
     pairs = random.integers(0, 20, size=(count, 2)).tolist()
@@ -28,7 +28,7 @@ def test_it_learns_a_checkerboard(dim: int) -> None:
 
 
 def test_it_learns_any_scale_alike() -> None:
-    events = happenings(2000)
+    events = sample_events(2000)
     scaled = [event._replace(value=20 * event.value - 10) for event in events]
     once, other = feed().learn(events), feed().learn(scaled)
     late = np.isfinite(once) & (np.arange(len(once)) > 1000)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from streamer.checks.batches import Feed, Happening, click, rating
+from streamer.checks.batches import Feed, FeedEvent, click, rating
 from streamer.core.batch import Batch
 from streamer.models.click_blend import RING, WEIGHTS, ClickBlend, ClickBlendParameters, feature, learn_click_blend
 
@@ -31,7 +31,7 @@ def test_who_is_right_gains_weight() -> None:
 
 
 def test_an_expert_that_says_nothing_while_it_learns_keeps_its_weight() -> None:
-    events: list[Happening] = []
+    events: list[FeedEvent] = []
     for n in range(200):
         events += [rating(f"u{n}", f"i{n % ITEMS}", 1.0 + n % 5), click(f"u{n}", f"i{(n + 1) % ITEMS}")]
     one = feed(every=1, prior=10.0)
@@ -77,7 +77,10 @@ def test_the_ring_forgets_its_oldest_and_is_counted_anew_after_a_restart() -> No
     one = feed()
     one.learn([click(f"u{n}", "old") for n in range(10)])
     one.learn([click(f"u{n}", f"i{n % 50}") for n in range(RING)], 1000)
-    made, again = one.learner, one.restart(ClickBlend("click-blend", ClickBlendParameters(), seed=1), backwards=True)
+    made, again = (
+        one.learner,
+        one.restart(ClickBlend("click-blend", ClickBlendParameters(), seed=1), backwards=True),
+    )
     assert isinstance(made, ClickBlend)
     assert isinstance(again.learner, ClickBlend)
     assert one.item_rows["old"] not in made.ring.values[0]

@@ -12,17 +12,22 @@ from process import streamer
 from renormalising import answers, drained
 from training import CHOSEN, Fed
 
-from streamer.checks.batches import Feed, happenings
+from streamer.checks.batches import Feed, sample_events
 from streamer.core.errors import BadSettings, MissingExtra, StreamerError
 from streamer.core.protocols import Factorised, Factors, Rater
 from streamer.models import LEARNERS, REFITTED_BY, learner, trainer
 from streamer.models.biased_mf import BiasedMF
 from streamer.models.offline import FACTORISING, MODELS, model
 from streamer.models.offline.factorisation import factors
-from streamer.models.offline.factorisation.factors import FactorsParameters, FittedFactors, put, shortened
+from streamer.models.offline.factorisation.factors import (
+    FactorsParameters,
+    FittedFactors,
+    reduce_dimensions,
+    write_factors,
+)
 from streamer.producers.client import Client
 from streamer.renormalise import manifest
-from streamer.renormalise.training import candidate, retrained
+from streamer.renormalise.training import candidate, refit
 from streamer.storage import generations
 
 SAME = 1e-4
@@ -38,7 +43,7 @@ def test_the_registry_names_those_that_factorise() -> None:
 
 def learned(count: int = 900) -> tuple[Feed, BiasedMF]:
     feed = Feed(learner("biased-mf", seed=1, dim=4))
-    feed.learn(happenings(count))
+    feed.learn(sample_events(count))
     assert isinstance(feed.learner, BiasedMF)
     return feed, feed.learner
 
@@ -47,7 +52,7 @@ def learned(count: int = 900) -> tuple[Feed, BiasedMF]:
 def test_what_was_fitted_is_what_is_predicted(dim: int) -> None:
     """Over pairs, whatever the scale, the mean and the rotation, and where the learner has more factors than the model."""
     feed, made = learned()
-    batch = feed.batch(happenings(900))
+    batch = feed.batch(sample_events(900))
     random = np.random.default_rng(2)
     users, items = len(made.user.values), len(made.item.values)
     known = Factors(
@@ -55,17 +60,17 @@ def test_what_was_fitted_is_what_is_predicted(dim: int) -> None:
         *(random.normal(0, 0.3, count).astype(np.float32) for count in (users, items)), mean=7.0,
     )  # fmt: skip
     data = FittedFactors("factors", FactorsParameters())._chosen(batch, made)
-    put(made, known, data)
+    write_factors(made, known, data)
     said = made.predict(batch)[batch.kinds == 0]
     u, i = data.users, data.items
-    wanted = 7.0 + known.user_biases[u] + known.item_biases[i] + (known.users[u] * known.items[i]).sum(1)
-    np.testing.assert_allclose(said, wanted, atol=SAME)
+    targets = 7.0 + known.user_biases[u] + known.item_biases[i] + (known.users[u] * known.items[i]).sum(1)
+    np.testing.assert_allclose(said, targets, atol=SAME)
 
 
 def test_rows_are_turned_to_where_they_were_and_grow_alike() -> None:
     """The learner's own factors, turned by anything and ten times as long on one side, come back as they were, if of mean 0."""
     feed, made = learned()
-    batch = feed.batch(happenings(900))
+    batch = feed.batch(sample_events(900))
     data = FittedFactors("factors", FactorsParameters())._chosen(batch, made)
     for table, rows in ((made.user, data.users), (made.item, data.items)):
         table.values[:, :4] -= table.values[np.unique(rows), :4].mean(axis=0)
@@ -80,7 +85,7 @@ def test_rows_are_turned_to_where_they_were_and_grow_alike() -> None:
         users=foreign.users * np.float32(sigma), user_biases=foreign.user_biases * np.float32(sigma),
         item_biases=foreign.item_biases * np.float32(sigma),
     )  # fmt: skip
-    put(made, foreign, data)
+    write_factors(made, foreign, data)
     np.testing.assert_allclose(made.item.values, items, atol=1e-3)
     np.testing.assert_allclose(made.user.values, users, atol=1e-3)
     assert np.array_equal(made.item.values[:, 5], items[:, 5])  # counts are the history's
@@ -90,15 +95,15 @@ def test_what_all_factors_have_in_common_becomes_biases_and_makes_rows_no_longer
     """As of towers, which say in the product what others say by biases: the gate takes rows of twice the length for unsound."""
     feed, plain = learned()
     other = learned()[1]
-    data = FittedFactors("factors", FactorsParameters())._chosen(feed.batch(happenings(900)), plain)
+    data = FittedFactors("factors", FactorsParameters())._chosen(feed.batch(sample_events(900)), plain)
     random = np.random.default_rng(5)
     users, items = len(plain.user.values), len(plain.item.values)
     p, q = (random.normal(0, 0.3, (count, 4)).astype(np.float32) for count in (users, items))
     p, q = p - p[np.unique(data.users)].mean(axis=0), q - q[np.unique(data.items)].mean(axis=0)
     b, c = (random.normal(0, 0.3, count).astype(np.float32) for count in (users, items))
     shift = np.array([1.0, -2.0, 0.5, 0.0], dtype=np.float32)
-    put(plain, Factors(p, q, b, c, 3.0), data)
-    put(other, Factors(p + shift, q - shift, b + p @ shift, c - q @ shift, 3.0 + float(shift @ shift)), data)
+    write_factors(plain, Factors(p, q, b, c, 3.0), data)
+    write_factors(other, Factors(p + shift, q - shift, b + p @ shift, c - q @ shift, 3.0 + float(shift @ shift)), data)
     for before, after in ((plain.user, other.user), (plain.item, other.item)):
         np.testing.assert_allclose(after.values, before.values, atol=1e-3)
 
@@ -108,7 +113,7 @@ def test_of_too_many_factors_those_are_kept_that_say_most() -> None:
     users, items = random.normal(size=(30, 6)).astype(np.float32), random.normal(size=(20, 6)).astype(np.float32)
     exact = users.astype(np.float64) @ items.T.astype(np.float64)
     for dim in (2, 6, 9):
-        p, q = shortened(users, items, dim)
+        p, q = reduce_dimensions(users, items, dim)
         assert (p.shape, q.shape) == ((30, dim), (20, dim))
         sizes = np.linalg.svd(exact, compute_uv=False)
         assert np.linalg.norm(exact - p @ q.T) == pytest.approx(np.linalg.norm(sizes[dim:]), abs=1e-4)
@@ -116,17 +121,17 @@ def test_of_too_many_factors_those_are_kept_that_say_most() -> None:
 
 def test_a_model_that_does_not_factorise_and_a_learner_without_factors_are_refused() -> None:
     feed = Feed(learner("biased-mf", seed=1))
-    batch = feed.batch(happenings(100))
+    batch = feed.batch(sample_events(100))
     with pytest.raises(BadSettings, match="the model popularity does not factorise ratings"):
         FittedFactors("factors", FactorsParameters(model="popularity")).fit(feed.learner, batch, lambda share: None)
     other = Feed(learner("bias", seed=1))
     with pytest.raises(StreamerError, match="fits learners like biased-mf, not bias"):
-        trainer("factors").fit(other.learner, other.batch(happenings(10)), lambda share: None)
+        trainer("factors").fit(other.learner, other.batch(sample_events(10)), lambda share: None)
 
 
 def test_a_candidate_of_a_model_changes_biased_mf_alone(tmp_path: Path) -> None:
     fed = Fed(tmp_path, CHOSEN)
-    plain, other = (retrained(fed.memory, fed.events(), chosen=candidate(name)) for name in ("all", "model:als"))
+    plain, other = (refit(fed.memory, fed.events(), chosen=candidate(name)) for name in ("all", "model:als"))
     for name in plain.tables:
         same = all(np.array_equal(plain.tables[name][called], values) for called, values in other.tables[name].items())
         assert same == (name != "biased-mf"), name
@@ -136,7 +141,7 @@ def test_a_candidate_of_a_model_changes_biased_mf_alone(tmp_path: Path) -> None:
 def test_learners_named_like_a_model_keep_to_it_whatever_the_candidate_names(tmp_path: Path) -> None:
     fed = Fed(tmp_path, settings(rating_learner="biased-mf", click_learner="skip-gram", shadow=("stochastic-mf",)))
     plain, other = (
-        retrained(fed.memory, fed.events(), ["biased-mf", "stochastic-mf"], candidate(name))
+        refit(fed.memory, fed.events(), ["biased-mf", "stochastic-mf"], candidate(name))
         for name in ("all", "model:als")
     )
     assert np.array_equal(plain.tables["stochastic-mf"]["item"], other.tables["stochastic-mf"]["item"])
@@ -148,7 +153,7 @@ def test_item_vectors_of_a_model_of_clicks_become_skip_grams(tmp_path: Path) -> 
     """Items that lie alike to the model lie alike to the learner, as long as they were; items nobody clicked stay."""
     fed = Fed(tmp_path, CHOSEN)
     plain, other = (
-        retrained(fed.memory, fed.events(), ["skip-gram"], candidate(name)) for name in ("all", "model:youtube-dnn")
+        refit(fed.memory, fed.events(), ["skip-gram"], candidate(name)) for name in ("all", "model:youtube-dnn")
     )
     before, after = (found.tables["skip-gram"]["item"] for found in (plain, other))
     dim = before.shape[1] // 2
@@ -168,10 +173,10 @@ def test_a_candidate_of_a_model_says_that_nobody_is_there_whom_it_could_fit(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     fed = Fed(tmp_path)
-    retrained(fed.memory, fed.events(), ["skip-gram", "biased-mf"], candidate("model:als"))
+    refit(fed.memory, fed.events(), ["skip-gram", "biased-mf"], candidate("model:als"))
     assert not caplog.text
-    retrained(fed.memory, fed.events(), ["skip-gram"], candidate("model:als"))
-    assert "the candidate model:als is of biased-mf" in caplog.text
+    refit(fed.memory, fed.events(), ["skip-gram"], candidate("model:als"))
+    assert "the candidate model:als refits biased-mf" in caplog.text
     fed.store.close()
 
 
@@ -186,7 +191,7 @@ def test_where_torch_is_missing_the_learner_is_carried_over_and_the_others_are_r
         return import_module(name)
 
     monkeypatch.setattr("streamer.models.import_module", imported)
-    found = retrained(fed.memory, fed.events())
+    found = refit(fed.memory, fed.events())
     assert "stochastic-mf" not in found.tables
     assert {"biased-mf", "skip-gram"} <= found.tables.keys()
     assert "stochastic-mf is carried over as it is" in caplog.text

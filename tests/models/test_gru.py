@@ -3,19 +3,19 @@
 import numpy as np
 import pytest
 
-from streamer.checks.batches import Feed, Happening, click
+from streamer.checks.batches import Feed, FeedEvent, click
 from streamer.checks.offline import world
 from streamer.core.errors import StreamerError
 from streamer.models import learner, trainer
 from streamer.models.networks.gru import GRU
 from streamer.models.offline.clicks.gru4rec import GRU4Rec, GRU4RecParameters
-from streamer.models.offline.clicks.gru_trainer import put
+from streamer.models.offline.clicks.gru_trainer import write_network
 from streamer.study.splits import leave_last_out
 
 ITEMS = 10
 
 
-def rounds(users: int = 30) -> list[Happening]:
+def rounds(users: int = 30) -> list[FeedEvent]:
     """Everybody clicks 0 to 9 in a circle, from a place of their own."""
     return [click(f"u{user}", f"i{(user + n) % ITEMS}") for n in range(8) for user in range(users)]
 
@@ -29,9 +29,9 @@ def best(feed: Feed, user: str) -> str:
 def test_before_the_first_retraining_it_is_popularity() -> None:
     feed, counted = Feed(learner("gru4rec", seed=1)), Feed(learner("popularity", seed=1))
     events = [click(f"u{n % 7}", f"i{n * n % 11}") for n in range(300)]
-    said, wanted = feed.learn(events), counted.learn(events)
-    later = wanted > 0
-    np.testing.assert_allclose(said[later], wanted[later], rtol=1e-5)
+    said, targets = feed.learn(events), counted.learn(events)
+    later = targets > 0
+    np.testing.assert_allclose(said[later], targets[later], rtol=1e-5)
     items = np.arange(len(feed.item_rows), dtype=np.int32)
     orders = [np.argsort(one.learner.score(one.view("u1"), items), kind="stable") for one in (feed, counted)]
     assert np.array_equal(*orders)
@@ -71,15 +71,15 @@ def test_it_says_what_torch_says() -> None:
     for table, rows in ((made.user, 1), (made.item, train.item_count), (made.counts, train.item_count)):
         table.reserve(rows)
         table.begin(np.arange(rows, dtype=np.int32), [0] * rows)
-    put(made, model)
+    write_network(made, model)
     feed = Feed(made)
     history = [3, 0, 7, 3, 1]
     feed.item_rows.update({f"i{n}": n for n in range(train.item_count)})
     feed.learn([click("u", f"i{item}") for item in history])
-    wanted = model.scores(np.zeros(1, dtype=np.int32), [np.array(history, dtype=np.int32)])[0]
-    known = ~np.isnan(wanted)
+    targets = model.scores(np.zeros(1, dtype=np.int32), [np.array(history, dtype=np.int32)])[0]
+    known = ~np.isnan(targets)
     said = made.score(feed.view("u"), np.arange(train.item_count, dtype=np.int32))
-    np.testing.assert_allclose(said[known], wanted[known], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(said[known], targets[known], rtol=1e-4, atol=1e-4)
 
 
 def test_another_learner_is_refused() -> None:

@@ -11,23 +11,23 @@ from learning import settings
 from process import DEADLINE_S, streamer
 from training import Fed
 
-from streamer.checks.batches import Feed, Happening, categories_of, rating
+from streamer.checks.batches import Feed, FeedEvent, categories_of, rating
 from streamer.models import learner
 from streamer.models.networks.kernel import NORM_RATIOS
 from streamer.models.networks.network import Network
 from streamer.models.offline.networks.network_trainer import NetworkTrainer, NetworkTrainerParameters
-from streamer.renormalise.training import retrained
+from streamer.renormalise.training import refit
 
 NETWORKS = ("deep-fm", "embedding-network")
 
 
-def by_category(count: int) -> list[Happening]:
+def by_category(count: int) -> list[FeedEvent]:
     """Everybody gives 5 to what is of category 0 and 1 to the rest: that is all there is to know."""
     drawn = np.random.default_rng(1).integers(0, 100, size=(count, 2)).tolist()
     return [rating(f"u{u % 40}", f"i{i}", 5.0 if categories_of(f"i{i}")[0] & 1 else 1.0) for u, i in drawn]
 
 
-def trained(name: str, events: list[Happening]) -> tuple[Feed, Feed]:
+def trained(name: str, events: list[FeedEvent]) -> tuple[Feed, Feed]:
     """What a retraining makes of a history, and what learning online does."""
     feed, online = Feed(learner(name, seed=1)), Feed(learner(name, seed=1))
     online.learn(events)
@@ -83,7 +83,7 @@ def test_without_torch_networks_are_carried_over_and_others_refitted(
     for module in [found for found in sys.modules if found.startswith("streamer.models.offline.")]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "torch", None)  # as where it is not installed
-    found = retrained(fed.memory, fed.events())
+    found = refit(fed.memory, fed.events())
     assert set(found.tables) == {"bias", "popularity", "popularity-recent"}
     assert "deep-fm is carried over as it is" in caplog.text
     assert "streamer-recs[offline]" in caplog.text

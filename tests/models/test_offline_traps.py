@@ -24,7 +24,7 @@ def unheard(*_: object) -> None:
     """Nobody listens."""
 
 
-def fitted(name: str, data: Dataset) -> tuple[Rater, list[Epoch], tuple[Dataset, Dataset, Dataset]]:
+def fit_model(name: str, data: Dataset) -> tuple[Rater, list[Epoch], tuple[Dataset, Dataset, Dataset]]:
     """A model of ratings, what it told, and the parts it was fitted on."""
     made, on_progress, parts = model(name, seed=1), list[Epoch](), split("random", data.ratings(), 0.2, 0.1, 1)
     made.fit(parts.train, parts.validation, on_progress.append)
@@ -46,15 +46,15 @@ class Descent(msgspec.Struct):
 
 def descended(parts: tuple[Dataset, Dataset, Dataset], weight_decay: float | None) -> F32:
     """What a factorisation says of the test part, by our optimiser, or by Adam with its own weight decay."""
-    fitting.seeded(1)
-    network = product.Product(parts[0], product.line(parts[0]), 8, 0.1)
+    fitting.set_seed(1)
+    network = product.Product(parts[0], product.line_of(parts[0]), 8, 0.1)
     optimiser = (
         fitting.adam(network.parameters(), 0.01)
         if weight_decay is None
         else torch.optim.Adam(network.parameters(), 0.01, weight_decay=weight_decay)
     )
     fitting.descend(
-        network, len(parts[0]), product.penalised(network, parts[0], 0.5, 0.5),
+        network, len(parts[0]), product.penalised_loss(network, parts[0], 0.5, 0.5),
         fitting.mean_squared_error(network, parts[1]), optimiser, Descent(), unheard,
     )  # fmt: skip
     return fitting.predicted(network, parts[2].users, parts[2].items)
@@ -72,8 +72,8 @@ def test_plain_weight_decay_collapses_a_factorisation_and_our_optimiser_does_not
 
 @pytest.mark.parametrize("name", RATERS)
 def test_no_model_has_collapsed(name: str) -> None:
-    made, _, (_, _, test) = fitted(name, world(3000))
-    bias, _, _ = fitted("bias", world(3000))
+    made, _, (_, _, test) = fit_model(name, world(3000))
+    bias, _, _ = fit_model("bias", world(3000))
     said = made.predict(test.users, test.items)
     plain = error(bias.predict(test.users, test.items), test)
     assert error(said, test) < 1.15 * plain  # the mean alone makes 1.34 times it
@@ -92,7 +92,7 @@ def raised(data: Dataset) -> Dataset:
 @pytest.mark.parametrize("name", RATERS)
 def test_what_was_never_trained_on_is_answered_near_the_mean_and_not_with_the_middle_of_a_range(name: str) -> None:
     data = raised(world(3000))
-    made, _, (train_part, _, _) = fitted(name, data)
+    made, _, (train_part, _, _) = fit_model(name, data)
     mean, middle = float(train_part.values.mean()), float(train_part.values.min() + train_part.values.max()) / 2
     assert mean - middle > 30.0
     nobody, nothing = data.user_count - 1, data.item_count - 1
@@ -105,7 +105,7 @@ def test_what_was_never_trained_on_is_answered_near_the_mean_and_not_with_the_mi
 @pytest.mark.parametrize("name", RATERS)
 def test_an_unseen_item_is_answered_with_what_is_known_of_the_user(name: str) -> None:
     data = world(3000)
-    made, _, (train_part, _, _) = fitted(name, data)
+    made, _, (train_part, _, _) = fit_model(name, data)
     counts = np.bincount(train_part.users, minlength=data.user_count)
     means = np.bincount(train_part.users, train_part.values, data.user_count) / np.maximum(counts, 1)
     known = np.flatnonzero(counts >= 20).astype(np.int32)
@@ -115,7 +115,7 @@ def test_an_unseen_item_is_answered_with_what_is_known_of_the_user(name: str) ->
 
 def test_a_bare_range_answers_its_middle_where_ours_answers_the_mean() -> None:
     train_part = split("random", raised(world(3000)).ratings(), 0.2, 0.1, 1).train
-    scale = product.within(train_part, 1 / 9)
+    scale = product.range_of(train_part, 1 / 9)
     nothing = torch.zeros(1)
     bare = scale.low + (scale.high - scale.low) * torch.sigmoid(nothing)
     assert float(bare) < scale.mean - 30.0
@@ -127,7 +127,7 @@ def test_a_bare_range_answers_its_middle_where_ours_answers_the_mean() -> None:
 @pytest.mark.parametrize("name", WITHIN_A_RANGE)
 def test_a_range_is_that_of_the_ratings_and_a_ninth_more(name: str) -> None:
     data = world(3000)
-    made, _, (train_part, _, _) = fitted(name, data)
+    made, _, (train_part, _, _) = fit_model(name, data)
     users, items = (np.repeat(np.arange(n, dtype=np.int32), m) for n, m in ((data.user_count, 1), (1, data.user_count)))
     said = made.predict(users, items)
     assert train_part.values.min() == 0.5
@@ -149,7 +149,7 @@ def scarce() -> Dataset:
 
 
 def over_bias(name: str, data: Dataset) -> float:
-    (made, _, (_, _, test)), (bias, _, _) = fitted(name, data), fitted("bias", data)
+    (made, _, (_, _, test)), (bias, _, _) = fit_model(name, data), fit_model("bias", data)
     return error(made.predict(test.users, test.items), test) / error(bias.predict(test.users, test.items), test)
 
 
@@ -193,7 +193,7 @@ def test_nothing_is_chosen_on_the_test_part(name: str) -> None:
 
 @pytest.mark.parametrize("name", RATERS)
 def test_the_epoch_that_is_kept_is_the_best_on_the_validation_part(name: str) -> None:
-    made, on_progress, (_, validation, _) = fitted(name, world(1500))
+    made, on_progress, (_, validation, _) = fit_model(name, world(1500))
     losses = [epoch.validation_loss for epoch in on_progress]
     kept = error(made.predict(validation.users, validation.items), validation)
     assert kept == pytest.approx(min(losses), rel=1e-5)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from streamer.checks.batches import Feed, Happening, Ring, click, happenings
+from streamer.checks.batches import Feed, FeedEvent, Ring, click, sample_events
 from streamer.core.arrays import I32, I64
 from streamer.core.protocols import ItemVectors, Rebuilt
 from streamer.core.seed import mix64
@@ -15,7 +15,7 @@ def feed(**parameters: float) -> Feed:
     return Feed(SkipGram("skip", SkipGramParameters(**parameters), seed=1))  # type: ignore[arg-type]  # some are ints
 
 
-def two_crowds(count: int) -> list[Happening]:
+def two_crowds(count: int) -> list[FeedEvent]:
     """Even users click even items and odd users odd ones, of 40 each."""
     random = np.random.default_rng(1)
     pairs = random.integers(0, 20, size=(count, 2)).tolist()
@@ -148,7 +148,7 @@ def test_nothing_is_drawn_from_nothing() -> None:
 
 def test_noise_follows_counts_event_by_event() -> None:
     one = feed()
-    one.learn(happenings(800))
+    one.learn(sample_events(800))
     counts, weights = one.learner.tables()["noise"].values.T / 65536
     assert counts.sum() > 0
     np.testing.assert_allclose(weights, counts**0.75, atol=2e-5)

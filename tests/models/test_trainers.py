@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pytest
 
-from streamer.checks.batches import Feed, happenings, rating
+from streamer.checks.batches import Feed, rating, sample_events
 from streamer.checks.learners import CheckFailed, Make
 from streamer.checks.trainers import TRAINER_CHECKS, MakeTrainer
 from streamer.core.arrays import Array
@@ -71,15 +71,15 @@ class Toy:
 
 
 FAULTS = {
-    "other names": "fits_the_trainers_seam",
-    "other types": "fits_the_trainers_seam",
-    "nothing": "fits_the_trainers_seam",
-    "not finite": "a_history_of_nothing_is_fitted",
+    "other names": "implements_the_trainer_protocol",
+    "other types": "implements_the_trainer_protocol",
+    "nothing": "implements_the_trainer_protocol",
+    "not finite": "an_empty_history_is_fitted",
     "random": "fitting_is_deterministic",
     "reads a part": "fitting_reads_its_history",
     "writes into the history": "fitting_reads_its_history",
-    "says nothing": "progress_is_told",
-    "another scale": "the_learner_goes_on",
+    "says nothing": "progress_is_reported",
+    "another scale": "the_learner_continues",
 }
 
 
@@ -131,7 +131,7 @@ def checkerboard() -> Feed:
     return feed
 
 
-def fitted(made: AlternatingLeastSquares) -> float:
+def fit_model(made: AlternatingLeastSquares) -> float:
     """RMSE on the ratings of a checkerboard that were left out."""
     feed = checkerboard()
     batch = feed.batch(vars(feed)["events"])
@@ -148,9 +148,9 @@ def fitted(made: AlternatingLeastSquares) -> float:
 
 def test_a_checkerboard_is_completed() -> None:
     loose = AlternatingLeastSquaresParameters(l2=0.05, bias_l2=0.5, sweeps=10)
-    assert fitted(AlternatingLeastSquares("als", loose)) < 0.5
+    assert fit_model(AlternatingLeastSquares("als", loose)) < 0.5
     none = AlternatingLeastSquaresParameters(l2=100.0, bias_l2=0.5)
-    assert fitted(AlternatingLeastSquares("als", none)) > 1.5  # means and biases cannot tell
+    assert fit_model(AlternatingLeastSquares("als", none)) > 1.5  # means and biases cannot tell
 
 
 @pytest.mark.parametrize("chosen", [{"window_days": 1e-9}, {"half_life_days": 1e-6}])
@@ -177,7 +177,7 @@ def test_a_window_and_a_half_life_listen_to_the_last_events(chosen: dict[str, fl
 
 def test_trainers_refuse_learners_that_they_cannot_fit() -> None:
     feed = Feed(learner("bias", seed=1))
-    batch = feed.batch(happenings(10))
+    batch = feed.batch(sample_events(10))
     with pytest.raises(StreamerError, match="fits biased-mf, not bias"):
         trainer("als").fit(feed.learner, batch, lambda share: None)
     with pytest.raises(StreamerError, match="fits Bayesian hybrids, not bias"):
@@ -187,9 +187,9 @@ def test_trainers_refuse_learners_that_they_cannot_fit() -> None:
 def refolded(parameters: RefoldParameters, count: int = 600) -> tuple[Feed, Feed]:
     """A hybrid that has learned a small world, and one that was folded again over it, with the folded tables."""
     feed, again = (Feed(learner("bayesian-hybrid", seed=1)) for _ in range(2))
-    feed.learner.learn(feed.batch(happenings(count)))
+    feed.learner.learn(feed.batch(sample_events(count)))
     made = Refold("refold", parameters)
-    made.fit(again.learner, again.batch(happenings(count)), lambda share: None)
+    made.fit(again.learner, again.batch(sample_events(count)), lambda share: None)
     for name, values in made.export().items():
         again.learner.tables()[name].values[:] = values
     return feed, again
@@ -230,7 +230,7 @@ def test_with_a_window_those_without_late_events_stay_as_the_first_pass_left_the
 def test_both_sides_grow_alike() -> None:
     """Steps of descent are as long as the other side's factors: one must not swell at the cost of the other."""
     feed, descended = (Feed(learner("biased-mf", seed=1, dim=8)) for _ in range(2))
-    batch, again = feed.batch(happenings(900)), descended.batch(happenings(900))
+    batch, again = feed.batch(sample_events(900)), descended.batch(sample_events(900))
     descended.learner.learn(again)
     trainer("als").fit(feed.learner, batch, lambda share: None)
     rated = batch.kinds == RATING

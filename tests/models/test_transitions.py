@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from streamer.checks.batches import Feed, Happening, click
-from streamer.models.transitions import FULL, UNIT, Transitions, TransitionsParameters
+from streamer.checks.batches import Feed, FeedEvent, click
+from streamer.models.transitions import SUM_LARGEST, UNIT, Transitions, TransitionsParameters
 
 
 def feed(**parameters: float) -> Feed:
@@ -25,7 +25,7 @@ def after(one: Feed, item_id: str) -> dict[str, float]:
     return {ids[i]: float(count) / UNIT for i, count in zip(rows, counts, strict=True) if i >= 0}
 
 
-def walks(*paths: str) -> list[Happening]:
+def walks(*paths: str) -> list[FeedEvent]:
     """Each path a user of its own who clicks its letters in turn."""
     return [click(f"{path} {n}", letter) for n, path in enumerate(paths) for letter in path]
 
@@ -74,9 +74,9 @@ def test_a_full_list_keeps_what_counts_and_lets_the_newcomer_inherit_from_the_le
 
 def test_a_list_whose_sum_is_full_is_halved() -> None:
     one = feed()
-    one.learn([click("u", "a"), *[click("u", letter, FULL / 2) for letter in "bcd"]])
+    one.learn([click("u", "a"), *[click("u", letter, SUM_LARGEST / 2) for letter in "bcd"]])
     lists = one.learner.tables()["lists"].values
-    assert 0 < int(lists[:, 0].max()) <= FULL * UNIT
+    assert 0 < int(lists[:, 0].max()) <= SUM_LARGEST * UNIT
     np.testing.assert_array_equal(lists[:, 0], lists[:, 129:].sum(axis=1))
 
 

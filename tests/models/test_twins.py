@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from streamer.checks.batches import Feed, happenings
+from streamer.checks.batches import Feed, sample_events
 from streamer.core.arrays import F64
 from streamer.core.batch import Batch
 from streamer.core.protocols import OnlineLearner
@@ -17,6 +17,8 @@ from streamer.models.networks.network import Network
 from streamer.models.twins import clicks, ratings
 from streamer.models.twins.gru import twin_gru
 from streamer.models.twins.network import twin_network
+
+pytestmark = pytest.mark.slow  # each kernel in float64 is compiled for it
 
 TWINS: dict[str, Callable[[Any, Batch], F64]] = {
     "popularity": clicks.twin_popularity,
@@ -74,7 +76,7 @@ def test_kernel_agrees_with_its_twin(name: str, dim: int, wide: bool, tolerance:
         trained(widened(name, dim) if wide else learner(name, seed=1, dim=dim, latent_dim=dim)) for _ in range(2)
     )
     feed, mirror = Feed(made, longest=10), Feed(other, longest=10)  # rings so short that they wrap
-    events = happenings(3000)
+    events = sample_events(3000)
     outs = feed.learn(events, 10)
     vars(other)["learn"] = lambda batch: TWINS[name](other, batch)
     expected = mirror.learn(events, 10)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from streamer.checks.batches import Feed, Happening, click, happenings
+from streamer.checks.batches import Feed, FeedEvent, click, sample_events
 from streamer.checks.learners import Make
 from streamer.checks.trainers import TRAINER_CHECKS, MakeTrainer
 from streamer.core.arrays import Array
@@ -35,7 +35,7 @@ def test_the_registry_names_what_there_is() -> None:
     assert ALSO_REFITTED_BY.keys() <= REFITTED_BY.keys()
 
 
-def two_tastes(new: bool) -> list[Happening]:
+def two_tastes(new: bool) -> list[FeedEvent]:
     """20 users click red items, 20 blue ones; the new item is clicked by those of the blue ones, among these."""
     events = []
     for u in range(40):
@@ -50,7 +50,7 @@ def two_tastes(new: bool) -> list[Happening]:
 COLOURS = [f"{colour}{n}" for colour in ("red", "blue") for n in range(8)]
 
 
-def fitted(events: Sequence[Happening], **chosen: object) -> tuple[Feed, Array]:
+def fit_model(events: Sequence[FeedEvent], **chosen: object) -> tuple[Feed, Array]:
     """A learner with what the trainer came to, and v of its items by row."""
     feed = Feed(learner("skip-gram", seed=1, dim=DIM))
     history = feed.batch(events)
@@ -77,7 +77,7 @@ def cosine(a: Array, b: Array) -> float:
 
 def test_only_new_items_train_into_a_space_that_is_fixed(tmp_path: Path) -> None:
     given = elsewhere(tmp_path / "v")
-    feed, v = fitted(two_tastes(new=True), vectors=str(tmp_path / "v"), fixed=True)
+    feed, v = fit_model(two_tastes(new=True), vectors=str(tmp_path / "v"), fixed=True)
     row_of = {item_id: row for row, item_id in enumerate(feed.ids("item"))}
     for item_id, vector in given.items():
         assert v[row_of[item_id]].tobytes() == vector.tobytes(), item_id
@@ -89,8 +89,8 @@ def test_only_new_items_train_into_a_space_that_is_fixed(tmp_path: Path) -> None
 def test_a_warm_start_goes_on_from_the_vectors_of_the_file(tmp_path: Path) -> None:
     """They move, and stay where they were put: in another space than the learner's own."""
     given = elsewhere(tmp_path / "v")
-    feed, v = fitted(two_tastes(new=True), vectors=str(tmp_path / "v"), learning_rate=0.01, epochs=2)
-    _, own = fitted(two_tastes(new=True), learning_rate=0.01, epochs=2)
+    feed, v = fit_model(two_tastes(new=True), vectors=str(tmp_path / "v"), learning_rate=0.01, epochs=2)
+    _, own = fit_model(two_tastes(new=True), learning_rate=0.01, epochs=2)
     rows = [list(feed.ids("item")).index(item_id) for item_id in COLOURS]
     near = [cosine(v[row], given[item_id]) for row, item_id in zip(rows, COLOURS, strict=True)]
     assert min(near) > 0.9
@@ -103,7 +103,7 @@ def test_users_are_learned_anew_for_the_space_of_the_file(tmp_path: Path, fixed:
     """After it, who clicked blue items is shown a blue one before a red one."""
     elsewhere(tmp_path / "v")
     events = two_tastes(new=False)
-    feed, _ = fitted(events, vectors=str(tmp_path / "v"), fixed=fixed)
+    feed, _ = fit_model(events, vectors=str(tmp_path / "v"), fixed=fixed)
     items = np.array([list(feed.ids("item")).index(item_id) for item_id in COLOURS], dtype=np.int32)
     for user in ("u0", "u1"):
         row = feed.learner.tables()["user"].values[list(feed.ids("user")).index(user), :DIM]
@@ -113,24 +113,24 @@ def test_users_are_learned_anew_for_the_space_of_the_file(tmp_path: Path, fixed:
 
 def test_both_matrices_begin_where_the_learner_left_them() -> None:
     """Without a step nothing moves: neither v nor x, nor users or counts."""
-    feed, _ = fitted(happenings(600), learning_rate=1e-12)
+    feed, _ = fit_model(sample_events(600), learning_rate=1e-12)
     plain = Feed(learner("skip-gram", seed=1, dim=DIM))
-    plain.learner.learn(plain.batch(happenings(600)))
+    plain.learner.learn(plain.batch(sample_events(600)))
     for name, table in feed.learner.tables().items():
         np.testing.assert_allclose(table.values, plain.learner.tables()[name].values, rtol=1e-5, atol=1e-6)
 
 
 def test_rows_come_out_no_longer_than_the_gate_lets_through() -> None:
-    feed, _ = fitted(happenings(900), epochs=100)
+    feed, _ = fit_model(sample_events(900), epochs=100)
     plain = Feed(learner("skip-gram", seed=1, dim=DIM))
-    plain.learner.learn(plain.batch(happenings(900)))
+    plain.learner.learn(plain.batch(sample_events(900)))
     clicked = np.flatnonzero(plain.learner.tables()["noise"].values[:, 0])
     lengths = [np.median(np.linalg.norm(one.learner.tables()["item"].values[clicked], axis=1)) for one in (plain, feed)]
     assert lengths[1] == pytest.approx(1.5 * lengths[0], rel=1e-3)
 
 
 def test_a_warm_fit_begins_in_the_live_rows_and_leaves_users_and_counts_alone() -> None:
-    events = happenings(900)
+    events = sample_events(900)
     feed = Feed(learner("skip-gram", seed=1, dim=DIM))
     feed.learn(events)
     history = feed.batch(events[600:])
@@ -144,8 +144,8 @@ def test_a_warm_fit_begins_in_the_live_rows_and_leaves_users_and_counts_alone() 
 def test_the_bytes_do_not_hang_on_the_process() -> None:
     """Python hashes words anew in every process; nothing of that may reach the vectors."""
     code = (
-        "import hashlib, sys; sys.path[:0] = sys.argv[1:]; from test_word2vec import fitted; from streamer.checks.batches import happenings;"
-        "print(hashlib.sha256(fitted(happenings(600))[1].tobytes()).hexdigest())"
+        "import hashlib, sys; sys.path[:0] = sys.argv[1:]; from test_word2vec import fit_model; from streamer.checks.batches import sample_events;"
+        "print(hashlib.sha256(fit_model(sample_events(600))[1].tobytes()).hexdigest())"
     )
     here = Path(__file__).parent
     found = {
@@ -161,13 +161,13 @@ def test_the_bytes_do_not_hang_on_the_process() -> None:
 def test_files_that_do_not_suit_are_refused_in_words(tmp_path: Path) -> None:
     write(tmp_path / "long", ["red0"], np.ones((1, 7), np.float32), binary=True)
     with pytest.raises(StreamerError, match="have 7 numbers, those of skip-gram here 4"):
-        fitted(two_tastes(new=False), vectors=str(tmp_path / "long"))
+        fit_model(two_tastes(new=False), vectors=str(tmp_path / "long"))
     write(tmp_path / "others", ["green0", "green1"], np.ones((2, DIM), np.float32), binary=True)
-    with pytest.raises(StreamerError, match=r"of the 2 items .* \('green0' first\) this state knows none"):
-        fitted(two_tastes(new=False), vectors=str(tmp_path / "others"))
+    with pytest.raises(StreamerError, match=r"none of the 2 items .* is known .*first is 'green0'"):
+        fit_model(two_tastes(new=False), vectors=str(tmp_path / "others"))
     feed = Feed(learner("bias", seed=1))
     with pytest.raises(StreamerError, match="fits skip-gram, not bias"):
-        trainer("word2vec").fit(feed.learner, feed.batch(happenings(10)), lambda share: None)
+        trainer("word2vec").fit(feed.learner, feed.batch(sample_events(10)), lambda share: None)
 
 
 def test_without_gensim_the_error_says_what_to_install() -> None:

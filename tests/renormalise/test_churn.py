@@ -3,9 +3,18 @@
 import numpy as np
 import pytest
 
-from streamer.checks.batches import Feed, click, happenings, rating
+from streamer.checks.batches import Feed, click, rating, sample_events
 from streamer.models import learner
-from streamer.renormalise.churn import PANEL_USERS, compared, cosine, moved, overlap, residual, rotation, top_rows
+from streamer.renormalise.churn import (
+    PANEL_USERS,
+    cosine,
+    measure_churn,
+    overlap,
+    relative_moves,
+    residual,
+    rotation,
+    top_rows,
+)
 
 RANDOM = np.random.default_rng(1)
 ROWS = RANDOM.normal(size=(50, 4))
@@ -36,7 +45,7 @@ def test_measures_of_rows_that_stay_and_that_double() -> None:
     assert residual(ROWS, ROWS, ONES) == 0.0
     assert cosine(ROWS, 2 * ROWS, ONES) == pytest.approx(1.0)
     assert residual(ROWS, 2 * ROWS, ONES) == pytest.approx(1.0)
-    np.testing.assert_allclose(moved(ROWS, 1.5 * ROWS), 0.5)
+    np.testing.assert_allclose(relative_moves(ROWS, 1.5 * ROWS), 0.5)
     assert cosine(ROWS, -ROWS, ONES) == pytest.approx(-1.0)
 
 
@@ -66,10 +75,10 @@ def test_top_tens_are_of_what_is_not_seen() -> None:
 
 def test_a_learner_and_itself_are_alike_in_everything() -> None:
     feeds = [Feed(learner("biased-mf", seed=1, dim=4)) for _ in range(2)]
-    batches = [feed.batch(happenings(800)) for feed in feeds]
+    batches = [feed.batch(sample_events(800)) for feed in feeds]
     for feed, batch in zip(feeds, batches, strict=True):
         feed.learner.learn(batch)
-    found = compared(feeds[0].learner, feeds[1].learner, batches[0], len(feeds[0].item_rows))
+    found = measure_churn(feeds[0].learner, feeds[1].learner, batches[0], len(feeds[0].item_rows))
     assert (found.top_ten_overlap, found.panel_users) == (1.0, len(feeds[0].user_rows))
     assert found.panel_users <= PANEL_USERS
     assert found.item_cosine == pytest.approx(1.0)
@@ -80,10 +89,10 @@ def test_a_learner_and_itself_are_alike_in_everything() -> None:
 
 def test_a_learner_that_knows_less_is_unlike() -> None:
     feeds = [Feed(learner("biased-mf", seed=1, dim=4)) for _ in range(2)]
-    batches = [feed.batch(happenings(800)) for feed in feeds]
+    batches = [feed.batch(sample_events(800)) for feed in feeds]
     feeds[0].learner.learn(batches[0])
     feeds[1].learner.learn(batches[1].part(0, 200))
-    found = compared(feeds[0].learner, feeds[1].learner, batches[0], len(feeds[0].item_rows))
+    found = measure_churn(feeds[0].learner, feeds[1].learner, batches[0], len(feeds[0].item_rows))
     assert found.top_ten_overlap < 0.9
     assert found.item_cosine is not None
     assert found.item_cosine < 0.99
@@ -95,16 +104,16 @@ def test_a_learner_that_knows_less_is_unlike() -> None:
 def test_what_has_no_vectors_and_no_ratings_has_no_such_measures() -> None:
     feed = Feed(learner("popularity", seed=1))
     batch = feed.batch([rating("u", "i", 5.0), click("u", "j")])
-    found = compared(feed.learner, feed.learner, batch, 2)
+    found = measure_churn(feed.learner, feed.learner, batch, 2)
     assert (found.item_cosine, found.rmse_before, found.user_norm) == (None, None, None)
 
 
 def test_rows_that_were_nothing_have_moved_by_no_share() -> None:
     before, after = (Feed(learner("biased-mf", seed=1)) for _ in range(2))
-    history = after.batch(happenings(100))
+    history = after.batch(sample_events(100))
     after.step(history)
-    before.batch(happenings(100))
+    before.batch(sample_events(100))
     before.learner.tables()["item"].values[:] = 0.0
-    found = compared(before.learner, after.learner, history, len(after.ids("item")))
+    found = measure_churn(before.learner, after.learner, history, len(after.ids("item")))
     assert found.move_p50 is None
     assert found.move_p95 is None

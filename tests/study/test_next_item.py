@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 from streamer.checks.offline import world
 from streamer.core.batch import CLICK
 from streamer.core.dataset import Dataset
-from streamer.models.offline.clicks.next_item import Noise, backwards, sampled_softmax, sessions, windows
+from streamer.models.offline.clicks.next_item import Noise, reverse_sessions, sampled_softmax, sessions, windows
 from streamer.study.train import Fit, Plan, Trained, interval, train
 
 
@@ -88,7 +88,7 @@ def test_sessions_of_nothing_are_none() -> None:
 
 def test_a_session_read_backwards_begins_with_its_last_click() -> None:
     rows = torch.tensor([[1, 2, 3, -1], [4, 5, -1, -1]])
-    assert backwards(rows, torch.tensor([3, 2])).tolist() == [[3, 2, 1, -1], [5, 4, -1, -1]]
+    assert reverse_sessions(rows, torch.tensor([3, 2])).tolist() == [[3, 2, 1, -1], [5, 4, -1, -1]]
 
 
 @pytest.mark.parametrize("exponent", [0.0, 0.75])
@@ -97,12 +97,12 @@ def test_the_sampled_softmax_is_the_full_one_in_the_limit(exponent: float) -> No
     counts = np.array([1, 2, 0, 4, 30, 3])  # the third is never clicked, and never drawn
     scores = torch.randn(5, 6).mul(2)
     scores[:, 2] = -torch.inf
-    wanted = torch.tensor([0, 1, 3, 4, 4])
+    targets = torch.tensor([0, 1, 3, 4, 4])
     noise = Noise(counts, exponent)
     drawn = noise.draw(200_000)
-    own = scores[torch.arange(5), wanted]
-    found = sampled_softmax(own, wanted, scores[:, drawn], drawn, noise)
-    torch.testing.assert_close(found, cross_entropy(scores, wanted, reduction="none"), rtol=0, atol=0.02)
+    own = scores[torch.arange(5), targets]
+    found = sampled_softmax(own, targets, scores[:, drawn], drawn, noise)
+    torch.testing.assert_close(found, cross_entropy(scores, targets, reduction="none"), rtol=0, atol=0.02)
 
 
 def test_negatives_are_corrected_for_how_often_they_are_drawn() -> None:
@@ -121,7 +121,13 @@ def rounds() -> Dataset:
 @pytest.mark.parametrize("full_items", [0, 100])
 def test_a_session_is_read_in_its_order(full_items: int) -> None:
     found = train(
-        "gru4rec", rounds(), Plan(), lambda named, epoch: None, full_items=full_items, negatives=64, backwards=0.0
+        "gru4rec",
+        rounds(),
+        Plan(),
+        lambda named, epoch: None,
+        full_items=full_items,
+        negatives=64,
+        backwards=0.0,
     )
     scores = found.model.scores(
         np.zeros(3, dtype=np.int32), [np.array(h, dtype=np.int32) for h in ([2, 3], [3], [8, 9])]
@@ -159,11 +165,11 @@ def test_ranking_orders_the_candidates_and_nothing_else() -> None:
     users = found.parts.train.users
     for user in np.unique(users)[:5]:
         mine = found.parts.train.items[users == user]
-        ranked = model.scores(np.array([user]), [mine])[0]
+        scored = model.scores(np.array([user]), [mine])[0]
         first = factors.items @ factors.users[user] + factors.item_biases
         first[mine] = -np.inf
-        first[np.isnan(ranked)] = -np.inf  # never clicked
-        assert set(np.argsort(-first)[:6]) == set(np.flatnonzero(ranked >= 0))
+        first[np.isnan(scored)] = -np.inf  # never clicked
+        assert set(np.argsort(-first)[:6]) == set(np.flatnonzero(scored >= 0))
 
 
 def test_without_candidates_the_factors_say_what_is_scored() -> None:

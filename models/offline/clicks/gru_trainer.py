@@ -1,7 +1,7 @@
-"""Refits the online `gru4rec` on its whole history: torch fits network, vectors and biases, the learner serves them without torch.
+"""Refits the online `gru4rec` on its whole history: torch fits network, vectors and biases, and the learner serves them without torch.
 
-The fit is that of gru4rec.py, with each user's last click put aside to stop it by. Then the learner lives its life over again with
-what was fitted, which gives every user the state that it would have had online, and every item its count.
+The fit is that of gru4rec.py, with each user's last click held out for early stopping. Then the learner replays its history
+with the fitted network, which gives every user the state they would have had online, and every item its count.
 Cost: that of the fit, 1 ms a click in all, and of learning everything once.
 """
 
@@ -21,20 +21,20 @@ from streamer.models.offline.clicks.gru4rec import GRU4Rec, GRU4RecParameters
 from streamer.models.offline.clicks.next_item import windows
 from streamer.models.replay import learn_whole
 
-FEWEST = 100  # clicks below which there is nothing to fit
-FITTED = 0.9  # share of the progress at which the fit has ended
-USERS = 1000  # whose states c is the mean over
+CLICKS_REQUIRED = 100  # with fewer clicks nothing is fitted
+FITTED_SHARE = 0.9  # progress at the end of the fit
+USERS = 1000  # number of users over whose states c is the mean
 
 
 class GRUTrainerParameters(msgspec.Struct, frozen=True):
-    """Size is the learner's; sessions and steps are those of models/offline/clicks/gru4rec.py."""
+    """The seed. The size is the learner's; sessions and steps are those of models/offline/clicks/gru4rec.py."""
 
     seed: int = 1
-    """Draws first weights, dropout, negatives and the order of sessions."""
+    """Determines initial weights, dropout, negatives and the order of sessions."""
 
 
 class GRUTrainer:
-    """protocols.Trainer for the online GRU."""
+    """The protocols.Trainer of the online GRU."""
 
     Parameters = GRUTrainerParameters
 
@@ -49,17 +49,17 @@ class GRUTrainer:
         clicked = (history.clicks > 0) & np.isfinite(history.clicks)
         side = empty_side_information(len(learner.user.values), len(learner.item.values))
         clicks = dataset_from_batch(history, side).select(clicked)
-        if len(clicks) >= FEWEST:
+        if len(clicks) >= CLICKS_REQUIRED:
 
-            def heard(epoch: Epoch) -> None:
-                on_progress(FITTED * epoch.number / (epoch.of + 1))
+            def report(epoch: Epoch) -> None:
+                on_progress(FITTED_SHARE * epoch.number / (epoch.of + 1))
 
             last = _last(clicks)
             chosen = GRU4RecParameters(dim=learner.parameters.dim)
             model = GRU4Rec(self.name, chosen, seed=self.parameters.seed)
-            model.fit(clicks.select(~last), clicks.select(last), heard)
-            put(learner, model)
-        learn_whole(learner, history, lambda share: on_progress(FITTED + (1.0 - FITTED) * share))
+            model.fit(clicks.select(~last), clicks.select(last), report)
+            write_network(learner, model)
+        learn_whole(learner, history, lambda share: on_progress(FITTED_SHARE + (1.0 - FITTED_SHARE) * share))
         _normalise(learner)
         on_progress(1.0)
         self._tables = {called: table.values for called, table in learner.tables().items()}
@@ -70,7 +70,7 @@ class GRUTrainer:
 
 
 def _last(clicks: Dataset) -> Bool:
-    """Which clicks are the last of a user with three or more."""
+    """Whether each click is the last of a user with three or more; (clicks,)."""
     _, events, left = windows(clicks, 2)
     enough = np.bincount(clicks.users, minlength=clicks.user_count)[clicks.users[events]] >= 3
     found: Bool = np.zeros(len(clicks), dtype=np.bool_)
@@ -78,22 +78,22 @@ def _last(clicks: Dataset) -> Bool:
     return found
 
 
-def put(learner: GRU, model: GRU4Rec) -> None:
-    """Into the learner's item rows and network goes what was fitted; rows of users stay."""
-    dim, places, fitted = learner.parameters.dim, model.places, model.network
+def write_network(learner: GRU, model: GRU4Rec) -> None:
+    """Write the fitted vectors, biases and weights into the learner's item rows and network; user rows stay."""
+    dim, vocabulary, fit_fields = learner.parameters.dim, model.vocabulary, model.network
     item, network = learner.item.values, learner.network.values[0]
-    biases = fitting.array(fitted.biases)
+    biases = fitting.array(fit_fields.biases)
     item[:] = 0.0
-    item[places.items, :dim] = fitting.array(fitted.items.weight[:-1])
-    item[places.items, dim], item[places.items, dim + 1] = biases, 1.0
-    weights = {called: fitting.array(value) for called, value in fitted.gru.named_parameters()}
+    item[vocabulary.items, :dim] = fitting.array(fit_fields.items.weight[:-1])
+    item[vocabulary.items, dim], item[vocabulary.items, dim + 1] = biases, 1.0
+    weights = {called: fitting.array(value) for called, value in fit_fields.gru.named_parameters()}
     parts = [weights["weight_ih_l0"].T, weights["weight_hh_l0"].T, weights["bias_ih_l0"], weights["bias_hh_l0"]]
     network[WEIGHTS:] = np.concatenate([part.ravel() for part in parts])
-    network[TRAINED], network[OFFSET] = 1.0, np.median(biases - np.log(places.counts))
+    network[TRAINED], network[OFFSET] = 1.0, np.median(biases - np.log(vocabulary.counts))
 
 
 def _normalise(learner: GRU) -> None:
-    """c, over the first users as they now are and the trained items."""
+    """Set c from the states of the first USERS users and the trained items."""
     dim, item = learner.parameters.dim, learner.item.values.astype(np.float64)
     item = item[item[:, dim + 1] > 0]
     if len(item):

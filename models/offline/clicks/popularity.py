@@ -1,8 +1,8 @@
-"""Popularity: everybody is shown what was clicked most. What every other next-item model must beat.
+"""Popularity: every user gets the most clicked items. The baseline for every other next-item model.
 
-    score = sum of the item's clicks' weights
+    score = sum of the weights of the item's clicks
 
-Cost: one look at each click.
+Cost: one pass over the clicks.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,17 +17,17 @@ from streamer.core.protocols import Epoch, Kind
 
 
 class PopularityParameters(msgspec.Struct, frozen=True):
-    """None."""
+    """No parameters."""
 
 
 class Popularity:
-    """protocols.NextItem of counts."""
+    """The protocols.NextItem that counts clicks."""
 
     kind: Kind = "clicks"
     Parameters = PopularityParameters
 
     def __init__(self, name: str, parameters: PopularityParameters, *, seed: int) -> None:
-        """Nothing is random in it."""
+        """The seed is unused: nothing here is random."""
         self.name, self.parameters = name, parameters
         self._counts: F32 = np.empty(0, dtype=np.float32)
 

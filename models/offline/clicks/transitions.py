@@ -1,6 +1,6 @@
-"""One-pass transitions: the online learner of `streamer.models.transitions`, having learned the training part once, in order.
+"""One-pass transitions: the online learner of `streamer.models.transitions` after learning the training part once, in order.
 
-What every sequence model must beat: it never sees an event twice.
+The baseline for every sequence model: it sees each event only once.
 Cost: about 1 us a click.
 """
 
@@ -17,13 +17,13 @@ from streamer.models.transitions import TransitionsParameters, record_click, sco
 
 
 class Transitions:
-    """protocols.NextItem of counted successors."""
+    """The protocols.NextItem that counts successors."""
 
     kind: Kind = "clicks"
     Parameters = TransitionsParameters
 
     def __init__(self, name: str, parameters: TransitionsParameters, *, seed: int) -> None:
-        """Nothing is random in it."""
+        """The seed is unused: nothing here is random."""
         self.name, self.parameters = name, parameters
         self._learner = Learner(name, parameters, seed=seed)
         self._items = 0

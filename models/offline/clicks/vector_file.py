@@ -1,10 +1,10 @@
-"""Vectors of items in word2vec's two formats, which gensim, fastText and the original tool write and read. Nothing is unpickled.
+"""Item vectors in word2vec's two formats, which gensim, fastText and the original tool read and write. Nothing is unpickled.
 
-    text:    `COUNT DIM`, a line each of     WORD v_1 v_2 ... v_DIM
-    binary:  `COUNT DIM`, one behind other   WORD, a space, DIM little-endian float32, and a line's end (gensim leaves it out)
+    text:    a line `COUNT DIM`, then lines of     WORD v_1 v_2 ... v_DIM
+    binary:  a line `COUNT DIM`, then records of   WORD, a space, DIM little-endian float32, a line feed (gensim omits it)
 
-A word is an item's id. Both formats end a word at a space, so white space and % in an id are written as in an address
-(`%20`, `%25`), and read back; a word that we would not have written so is an id as it stands.
+A word is an item's id. Both formats end a word at a space, so white space and % in an id are percent-encoded
+(`%20`, `%25`) and decoded again. A word that this module would not have written is taken literally.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,15 +17,18 @@ import numpy as np
 from streamer.core.arrays import F32, Array
 from streamer.core.errors import BadSettings
 
-HEADER_BYTES, WORD_BYTES = 64, 1024  # longest; an id has 256 bytes, three times as many where all are escaped
+HEADER_BYTES, WORD_BYTES = (
+    64,
+    1024,
+)  # upper limits; an id has up to 256 bytes, three times as many where all are escaped
 DIM_LARGEST = 4096
 _ADVICE = "give a file in word2vec's text or binary format, as gensim's save_word2vec_format writes it"
 
 
 def write(file: Path, item_ids: Sequence[str], vectors: Array, *, binary: bool) -> None:
-    """Write vectors (items, dim), replacing the file as a whole; raises BadSettings where it cannot be written.
+    """Write vectors (items, dim), replacing a whole file atomically; raises BadSettings where it cannot be written.
 
-    Text has nine digits a number, which is every float32 to the bit.
+    Text has nine digits a number, which represents every float32 exactly.
     """
     new = file.with_name(f".{file.name}.new")
     try:
@@ -42,7 +45,7 @@ def write(file: Path, item_ids: Sequence[str], vectors: Array, *, binary: bool) 
 def read(file: Path) -> tuple[list[str], F32]:
     """Distinct ids (items,) and their vectors (items, dim); raises BadSettings for anything that is not such a file.
 
-    Nothing is believed of the file but what is there: memory is a few times its size, whatever its first line says.
+    The header is not trusted: memory is a few times the file's size, whatever its first line says.
     """
     try:
         content = file.read_bytes() if file.is_file() else None
@@ -60,19 +63,19 @@ def read(file: Path) -> tuple[list[str], F32]:
         except UnicodeDecodeError:
             raise BadSettings(f"word {n + 1} of {file} is not UTF-8: {_ADVICE}") from None
         if not item_id or item_id in item_ids:
-            found = f"comes twice, as number {n + 1} again" if item_id else f"is empty, number {n + 1}"
-            raise BadSettings(f"the word {item_id[:40]!r} of {file} {found}: name each item once")
+            found = f"comes twice, again as number {n + 1}" if item_id else f"is empty, number {n + 1}"
+            raise BadSettings(f"the word {item_id[:40]!r} of {file} {found}: give each item one vector")
         item_ids[item_id] = None
     bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
     if len(bad):
         raise BadSettings(
-            f"the vector of {list(item_ids)[bad[0]][:40]!r} in {file} holds what is no finite number of 32 bits: train again"
+            f"the vector of {list(item_ids)[bad[0]][:40]!r} in {file} has a number that is not finite in 32 bits: train again"
         )
     return list(item_ids), vectors
 
 
 def _header(file: Path, content: bytes) -> tuple[int, int, int]:
-    """How many words, how many numbers each, and where the first begins."""
+    """The number of words, the dimension, and the offset of the first word."""
     end = content.find(b"\n", 0, HEADER_BYTES)
     parts = content[: max(end, 0)].split()
     if len(parts) != 2 or not all(part.isdigit() for part in parts):
@@ -82,14 +85,14 @@ def _header(file: Path, content: bytes) -> tuple[int, int, int]:
         raise BadSettings(f"vectors in {file} have {dim} numbers each: from 1 to {DIM_LARGEST} can be read")
     if count > (len(content) - end) // (2 * dim + 1):  # a word, and a digit and a space a number
         raise BadSettings(
-            f"{file} says that it holds {count} vectors of {dim} numbers, and has {len(content)} bytes: it was cut off, "
-            "or is not what it says; write it again"
+            f"the first line of {file} announces {count} vectors of {dim} numbers, but the file has {len(content)} bytes: "
+            "it was cut off or is damaged; write it again"
         )
     return count, dim, end + 1
 
 
 def _is_text(content: bytes, start: int, dim: int) -> bool:
-    """Whether the first word is followed by numbers to read and a line's end."""
+    """Whether the first line is a word and `dim` readable numbers."""
     line = content[start : start + WORD_BYTES + 64 * dim].partition(b"\n")[0].split()
     try:
         return len(line) == dim + 1 and all(np.isfinite(float(number)) or True for number in line[1:])
@@ -98,7 +101,7 @@ def _is_text(content: bytes, start: int, dim: int) -> bool:
 
 
 def _text(file: Path, content: bytes, start: int, vectors: F32) -> Iterator[bytes]:
-    """Fills `vectors`, one a word that it yields."""
+    """Yields the words, filling the row of `vectors` for each."""
     lines = BytesIO(content)
     lines.seek(start)
     for n in range(len(vectors)):
@@ -106,19 +109,21 @@ def _text(file: Path, content: bytes, start: int, vectors: F32) -> Iterator[byte
         try:
             if len(numbers) != vectors.shape[1]:
                 raise ValueError
-            with np.errstate(over="ignore"):  # infinite then, and refused
+            with np.errstate(over="ignore"):  # becomes infinite, which is refused later
                 vectors[n] = [float(number) for number in numbers]
         except ValueError:
             raise BadSettings(
-                f"line {n + 2} of {file} should be a word and {vectors.shape[1]} numbers, and is not: {_ADVICE}"
+                f"line {n + 2} of {file} is not a word followed by {vectors.shape[1]} numbers: {_ADVICE}"
             ) from None
         yield word
     if lines.read().strip():
-        raise BadSettings(f"{file} goes on after the {len(vectors)} vectors of its first line: write it again")
+        raise BadSettings(
+            f"{file} continues after the {len(vectors)} vectors that its first line announces: write it again"
+        )
 
 
 def _binary(file: Path, content: bytes, start: int, vectors: F32) -> Iterator[bytes]:
-    """Fills `vectors`, one a word that it yields."""
+    """Yields the words, filling the row of `vectors` for each."""
     size = 4 * vectors.shape[1]
     for n in range(len(vectors)):
         end = content.find(b" ", start, start + WORD_BYTES)
@@ -128,7 +133,9 @@ def _binary(file: Path, content: bytes, start: int, vectors: F32) -> Iterator[by
         yield content[start:end].lstrip(b"\n")
         start = end + 1 + size
     if content[start:].strip():
-        raise BadSettings(f"{file} goes on after the {len(vectors)} vectors of its first line: write it again")
+        raise BadSettings(
+            f"{file} continues after the {len(vectors)} vectors that its first line announces: write it again"
+        )
 
 
 def _word(item_id: str) -> str:

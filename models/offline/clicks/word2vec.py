@@ -1,19 +1,20 @@
-"""gensim's Word2Vec as a trainer: refits skip-gram's items on everybody's clicks, in its own space or in one trained elsewhere.
+"""gensim's Word2Vec as a trainer: refits skip-gram's items on all clicks, in the learner's own space or in that of a file.
 
     maximise  sum_(i, j near) log s(v_i . x_j) + sum_{k negatives m} log s(-v_i . x_m),    m ~ n_m^.75
 
-A user's clicks, in order, are a sentence and items its words (item2vec). v, what word2vec's files hold and what similar items
-go by, are gensim's `wv.vectors`; x, what a user's last items weigh with, its `syn1neg`. Which of the two is called input does
-not matter, as being near is mutual. **Both** begin where a pass of the learner itself over the history ends (or, `warm`, in
-the live rows): with one alone, the first epoch drags the other's rows away. In the end one matrix is shortened and the other
-lengthened until their lengths relate as they did, which no product shows: a step of the learner is as long as the other side;
-and both are shortened where they came out more than half as long again, as the steps that follow suit rows as the learner's.
+A user's clicks, in order, are a sentence and items its words (item2vec). v, the vectors in word2vec's files and those behind
+similar items, are gensim's `wv.vectors`; x, the vectors of the context, its `syn1neg`. Which of the two is called input does
+not matter, as nearness is symmetric. **Both** start from the result of a pass of the learner over the history (or, with `warm`,
+from the live rows): with one alone, the first epoch would drag the other's rows away. At the end one matrix is scaled down and
+the other up until their lengths have the same ratio as before, which changes no product: the length of a learner's step is
+that of the other side. Both are scaled down where they grew by more than half, since the learner's steps suit its own lengths.
 
-`vectors` names a file (streamer.models.offline.clicks.vector_file): its items begin in its vectors. As there are no x of that space, those begin at 0
-and are trained first, with v of the file held (`vectors_lockf` 0); other items begin as a new item does. `fixed` holds them to the end, so that **only new
-items train**, into the space that is there: rows of the file come out bit for bit. Users' vectors are then learned by another
-pass of the learner, whose items are put back as it goes. Counts stay those of the history.
-Cost: some 3 us a click and epoch at 32 factors, beside the learner's own. One thread; needs the extra `offline`.
+`vectors` names a file (see vector_file.py): its items start from its vectors. It has no x for that space, so these start at 0
+and are trained first, with the file's v locked (`vectors_lockf` 0); other items start like new ones. With `fixed` the file's
+vectors stay locked to the end, so that **only new items are trained**, into the existing space: the file's rows come out
+bit for bit. Users' vectors are then learned in another pass of the learner, during which its items are restored again and
+again. Counts stay those of the history.
+Cost: some 3 us a click and epoch at 32 factors, plus the learner's own. One thread; needs the extra `offline`.
 
 Mikolov, Sutskever, Chen, Corrado, Dean (2013), Distributed representations of words and phrases and their
 compositionality, NIPS; Barkan, Koenigstein (2016), Item2vec: neural item embedding for collaborative filtering, MLSP.
@@ -37,31 +38,31 @@ from streamer.models.offline.clicks.vector_file import read
 from streamer.models.replay import learn_whole
 from streamer.models.skip_gram import SkipGram
 
-SENTENCE = 10_000  # gensim leaves out the words of a sentence after these
-PUT_BACK_EVENTS = 1_000  # for so long items may move while users are learned
-GROWN_LARGEST = 1.5  # times as long as before that items may come out: the gate refuses 2
-PASS = 0.3  # share of the progress that a pass of the learner is
+SENTENCE = 10_000  # gensim ignores the words of a sentence after this many
+PUT_BACK_EVENTS = 1_000  # while users are learned, items are restored after this many events
+GROWN_LARGEST = 1.5  # the largest growth of items' lengths: the gate refuses 2
+PASS = 0.3  # the share of progress of a pass of the learner
 
 
 class Word2VecParameters(msgspec.Struct, frozen=True):
-    """Epochs and steps of gensim, and what it begins in. Window, negatives and noise are the learner's."""
+    """Epochs, steps and start of gensim's fit. Window, negatives and noise are the learner's."""
 
     epochs: int = 3
-    """Times through all clicks. 3 and 5 gain alike on ml-latest-small, 1 a little less."""
+    """Passes over all clicks. 3 and 5 gain alike on ml-latest-small, 1 a little less."""
     learning_rate: float = 0.025
     """Step of the first click, falling to a tenth at the last. The paper's."""
     seed: int = 1
-    """Of negatives and windows."""
+    """Determines negatives and windows."""
     warm: bool = False
-    """Begin in the live rows and not with a pass over the history: for histories that do not go back to the beginning."""
+    """Start from the live rows and not with a pass over the history: for histories that do not go back to the first event."""
     vectors: str | None = None
-    """A file of vectors that its items begin in."""
+    """A file of vectors; its items start from them."""
     fixed: bool = False
-    """Items of that file keep its vectors, and only others train."""
+    """Keep the vectors of that file and train only the other items."""
 
 
 class Word2Vec:
-    """protocols.Trainer for skip-gram."""
+    """A protocols.Trainer of skip-gram."""
 
     Parameters = Word2VecParameters
 
@@ -73,17 +74,17 @@ class Word2Vec:
         self._tables: Mapping[str, Array] = {}
 
     def inform(self, side: SideInformation) -> None:
-        """See protocols.Informed: files name items by their ids."""
+        """See protocols.Informed: item ids are the words in files."""
         self._item_ids = side.item_ids
 
     def fit(self, learner: OnlineLearner, history: Batch, on_progress: Callable[[float], None]) -> None:
-        """See protocols.Trainer; raises StreamerError for a learner that is not a SkipGram, or a file that does not suit it."""
+        """See protocols.Trainer; raises StreamerError for a learner that is not a SkipGram, or a file of another dimension or without known items."""
         if not isinstance(learner, SkipGram):
             raise StreamerError(
                 f"the trainer {self.name} fits skip-gram, not {learner.name}: name another trainer for it"
             )
         p, dim, items = self.parameters, learner.parameters.dim, learner.item.values
-        rows, given = self._given(learner)
+        rows, given = self._file_vectors(learner)
         first = items[:, :dim].copy()
         if not p.warm:
             learn_whole(learner, history, lambda share: on_progress(PASS * share))
@@ -97,7 +98,7 @@ class Word2Vec:
         on_progress(PASS)
         self._train(learner, history, v, x, held, lambda share: on_progress(PASS + (1.0 - 2 * PASS) * share))
         if not p.fixed:
-            scales = suited(before, (v[clicked], x[clicked]))
+            scales = scales_for_learner(before, (v[clicked], x[clicked]))
             v, x = v * scales[0], x * scales[1]
         items[:, :dim], items[:, dim:] = v, x
         on_progress(1.0 - PASS)
@@ -110,8 +111,8 @@ class Word2Vec:
         """See protocols.Trainer."""
         return self._tables
 
-    def _given(self, learner: SkipGram) -> tuple[I32, F32]:
-        """Rows of items that the file has vectors of, and these; raises StreamerError for a file that does not suit."""
+    def _file_vectors(self, learner: SkipGram) -> tuple[I32, F32]:
+        """Rows of the items that the file has vectors of, and these vectors. Raises StreamerError as in `fit`."""
         dim, file = learner.parameters.dim, self.parameters.vectors
         if not file:
             return np.empty(0, dtype=np.int32), np.empty((0, dim), dtype=np.float32)
@@ -124,16 +125,16 @@ class Word2Vec:
         row_of = {item_id: row for row, item_id in enumerate(self._item_ids)}
         known = [n for n, item_id in enumerate(named) if item_id in row_of]
         if not known:
-            said = f"{named[0][:40]!r}" if named else "none at all"
+            first = f"{named[0][:40]!r}" if named else "none"
             raise StreamerError(
-                f"of the {len(named)} items that {file} names ({said} first) this state knows none: words must be item ids"
+                f"none of the {len(named)} items in {file} is known to this state (the first is {first}): words must be item ids"
             )
         return np.array([row_of[named[n]] for n in known], dtype=np.int32), vectors[known]
 
     def _train(
         self, learner: SkipGram, history: Batch, v: F32, x: F32, held: Bool, on_progress: Callable[[float], None]
     ) -> None:
-        """Move the rows of `v` and `x` (rows, dim) of items that were clicked, but those of v that are `held`."""
+        """Train the rows of `v` and `x` (rows, dim) of clicked items, in place; rows of v that are `held` are locked."""
         p, of = self.parameters, learner.parameters
         sentences, counts = _sentences(history, len(v))
         rows = np.flatnonzero(counts)
@@ -160,7 +161,7 @@ class Word2Vec:
 
 
 def _gensim() -> Any:
-    """gensim's class, imported now: it takes seconds."""
+    """gensim's class, imported only now, as it takes seconds."""
     try:
         from gensim.models import Word2Vec as Gensims
     except ModuleNotFoundError as error:
@@ -169,12 +170,12 @@ def _gensim() -> Any:
         raise MissingExtra(
             "the trainer word2vec needs gensim, which is not installed: pip install 'streamer-recs[offline]', or make setup"
         ) from None
-    logging.getLogger("gensim").setLevel(logging.ERROR)  # it warns of few words, and of each second call of train
+    logging.getLogger("gensim").setLevel(logging.ERROR)  # it warns about few words, and about repeated calls of train
     return Gensims
 
 
 def _sentences(history: Batch, items: int) -> tuple[list[list[str]], I64]:
-    """Everybody's clicks, in order, as words; how often each item was clicked, (items,)."""
+    """Each user's clicks in order as a sentence of words, and the number of clicks on each item, (items,)."""
     clicks = np.flatnonzero(history.clicks > 0)
     clicks = clicks[np.argsort(history.users[clicks], kind="stable")]
     users, clicked = history.users[clicks], history.items[clicks]
@@ -186,7 +187,7 @@ def _sentences(history: Batch, items: int) -> tuple[list[list[str]], I64]:
 
 
 def learn_users(learner: SkipGram, history: Batch, on_progress: Callable[[float], None]) -> None:
-    """Learn users' vectors anew to suit the items as they are; nothing else changes."""
+    """Learn users' vectors anew for the items as they are; nothing else changes."""
     dim, user, item = learner.parameters.dim, learner.user, learner.item
     tables = [table for name, table in learner.tables().items() if name != "item"]
     kept, items = [table.values.copy() for table in tables], item.values.copy()
@@ -207,8 +208,8 @@ def learn_users(learner: SkipGram, history: Batch, on_progress: Callable[[float]
     learner.restored()
 
 
-def suited(before: tuple[F32, F32], after: tuple[F32, F32]) -> tuple[np.float32, np.float32]:
-    """What to multiply the v and x that were trained by, so that they suit the learner that goes on with them."""
+def scales_for_learner(before: tuple[F32, F32], after: tuple[F32, F32]) -> tuple[np.float32, np.float32]:
+    """The factors for the trained v and x with which the learner's steps suit them (see the top of this file)."""
     lengths = [[np.linalg.norm(rows.astype(np.float64), axis=1) for rows in pair] for pair in (before, after)]
     (v, x), (new_v, new_x) = [[np.sqrt(np.square(one).mean()) if len(one) else 0.0 for one in pair] for pair in lengths]
     if min(v, x, new_v, new_x) <= 0.0:
@@ -220,5 +221,5 @@ def suited(before: tuple[F32, F32], after: tuple[F32, F32]) -> tuple[np.float32,
 
 
 def _hash(word: str) -> int:
-    """The same in every process, as Python's own is not."""
+    """A hash that is the same in every process, unlike Python's own."""
     return crc32(word.encode())

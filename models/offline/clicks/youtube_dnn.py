@@ -1,18 +1,18 @@
-"""YouTube's two stages: a network retrieves candidates for what was watched, a second one puts them in order.
+"""YouTube's two stages: a network retrieves candidates for a history, a second one ranks them.
 
     u = m + MLP(m), m = sum of e_i over the last n items / n^.5,    s_j = u . e_j + b_j,    minimise  ln sum_j exp s_j - s_next
     among the `candidates` with the highest s:   r_j = s_j + MLP(features of history and j), minimise  ln sum_j exp r_j - r_next
 
-Retrieval is a sampled softmax with its correction (`next_item`), one vector an item for reading and scoring. Features of a
-candidate are what retrieval loses by taking a mean: how near it lies to the last item, to the nearest and to all of the
-history, in what was learned and in categories, how far its year is, how popular it is, and s itself. The ranking network learns from
-each user's last clicks, with candidates of a retrieval that has not seen them; only then is retrieval fitted on all.
+Retrieval is a sampled softmax with its correction (`next_item`); each item has one vector, for input and scores. The features of
+a candidate are what retrieval loses by taking a mean: its similarity to the last item, the nearest and the whole history, in
+vectors and in categories, the difference of years, its popularity, and s itself. The ranking network learns from each
+user's last clicks, with candidates from a retrieval that has not seen them; after that, retrieval is fitted on all clicks.
 Cost: two fits of retrieval, O(dim (watched + dim + negatives)) a click and epoch each: on ml-latest-small 30 s of CPU.
 
 Covington, Adams, Sargin (2016), Deep neural networks for YouTube recommendations, RecSys.
-Deviations: a sum over the root of n and not a mean, and the network adds to it, so that it begins as a sum of vectors;
-histories alone, without search, demography or the example's age, as whoever asks gives no time; ranking is among the
-candidates (listwise) and not by watch time; vectors are tied.
+Deviations: a sum over the root of n and not a mean, to which the network adds, so that it starts as a sum of vectors;
+histories alone, without search, demography or the example's age, since a query has no time; ranking is listwise among the
+candidates and not by watch time; vectors are tied.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,12 +30,12 @@ from streamer.core.protocols import Epoch, Factors, Kind
 from streamer.models.offline import fitting
 from streamer.models.offline.clicks.next_item import (
     SLICE,
-    Averaged,
+    AveragedWeights,
     Noise,
-    Places,
-    in_order,
-    joined,
-    latest,
+    Vocabulary,
+    by_user_in_time,
+    concatenate,
+    last_clicks,
     sampled_softmax,
     windows,
 )
@@ -44,64 +44,64 @@ FEATURES = 8
 
 
 class YouTubeDNNParameters(msgspec.Struct, frozen=True):
-    """Size, histories, steps, and how many candidates are put in order."""
+    """Sizes, histories, steps and the number of candidates."""
 
     dim: int = 64
     """Length of an item's and a user's vector."""
     hidden: int = 128
     """Width of the retrieval network's hidden layer."""
     watched: int = 20
-    """Last clicks that a history is read by."""
+    """Number of last clicks that are read of a history."""
     candidates: int = 200
-    """That are put in order by the second network; 0: there is none."""
+    """Number of candidates that the second network ranks; 0: there is no second network."""
     last_clicks: int = 10
-    """Of each user, from which the ranking network learns."""
+    """Number of last clicks of each user from which the ranking network learns."""
     ranking_hidden: int = 32
     """Width of the ranking network's hidden layer."""
     epochs: int = 30
-    """Passes at most, of either network."""
+    """Largest number of passes, for each network."""
     batch: int = 512
-    """Clicks a step."""
+    """Clicks in a step."""
     patience: int = 3
-    """Passes without a better validation loss before it ends."""
+    """Number of passes without a better validation loss after which a fit ends."""
     learning_rate: float = 0.003
-    """Adam's, of retrieval."""
+    """Adam's, for retrieval."""
     ranking_learning_rate: float = 0.01
-    """Adam's, of ranking."""
+    """Adam's, for ranking."""
     ranking_batch: int = 64
-    """Clicks a step of ranking."""
+    """Clicks in a step of ranking."""
     dropout: float = 0.5
-    """Share of the numbers of vectors that a step of retrieval goes without."""
+    """Share of the components of vectors that are dropped in a step of retrieval."""
     negatives: int = 1024
-    """Items that the softmax is over, drawn for each step; with no more items than these it is over all."""
+    """Negatives sampled for each step; with no more items than this the softmax is over all."""
     noise_exponent: float = 0.75
-    """Power of popularity that they are drawn from."""
+    """Negatives are sampled in proportion to popularity to this power."""
     noise: float = 0.1
-    """Standard deviation of the first vectors."""
+    """Standard deviation of the initial vectors."""
     average: float = 0.995
-    """What the mean of retrieval's weights, which is used, keeps at a step."""
+    """Decay, at each step, of the running mean of retrieval's weights, which is the result."""
 
 
 class _Retrieval(nn.Module):
-    def __init__(self, places: Places, p: YouTubeDNNParameters) -> None:
+    def __init__(self, vocabulary: Vocabulary, p: YouTubeDNNParameters) -> None:
         super().__init__()
-        self.items = nn.Embedding(len(places) + 1, p.dim, padding_idx=len(places))
+        self.items = nn.Embedding(len(vocabulary) + 1, p.dim, padding_idx=len(vocabulary))
         nn.init.normal_(self.items.weight, 0.0, p.noise)
         with torch.no_grad():
-            self.items.weight[len(places)] = 0.0
+            self.items.weight[len(vocabulary)] = 0.0
         self.layers = nn.Sequential(
             nn.Linear(p.dim, p.hidden), nn.ReLU(), nn.Dropout(p.dropout), nn.Linear(p.hidden, p.dim)
         )
-        popularity = torch.log(fitting.tensor(places.counts).float())
+        popularity = torch.log(fitting.tensor(vocabulary.counts).float())
         self.biases = nn.Parameter(popularity - popularity.mean())
         self.dropout = nn.Dropout(p.dropout)
 
     def users(self, rows: Tensor) -> Tensor:
-        """Vectors (n, dim) of histories (n, watched) of places; 0 for one of nothing, which leaves popularity."""
-        there = (rows >= 0).sum(1, keepdim=True)
+        """Vectors (n, dim) of histories (n, watched) of words; 0 for an empty one, which leaves popularity."""
+        present = (rows >= 0).sum(1, keepdim=True)
         vectors = self.items(torch.where(rows >= 0, rows, len(self.biases)))
-        mean = vectors.sum(1) / there.clamp(min=1).sqrt()
-        found: Tensor = torch.where(there > 0, self.layers(self.dropout(mean)) + mean, 0.0)
+        mean = vectors.sum(1) / present.clamp(min=1).sqrt()
+        found: Tensor = torch.where(present > 0, self.layers(self.dropout(mean)) + mean, 0.0)
         return found
 
     def scores(self, users: Tensor) -> Tensor:
@@ -109,27 +109,27 @@ class _Retrieval(nn.Module):
 
 
 class _Content:
-    """What the catalogue says of each place."""
+    """Categories, year and popularity of each word, (words, ...)."""
 
-    def __init__(self, side: SideInformation, places: Places) -> None:
-        self.categories = normalize(fitting.tensor(side.categories[places.items]), dim=1)
-        years = side.years[places.items].astype(np.float64)
+    def __init__(self, side: SideInformation, vocabulary: Vocabulary) -> None:
+        self.categories = normalize(fitting.tensor(side.categories[vocabulary.items]), dim=1)
+        years = side.years[vocabulary.items].astype(np.float64)
         spread = float(np.nanstd(years)) if np.isfinite(years).any() else 0.0
         middle = float(np.nanmean(years)) if np.isfinite(years).any() else 0.0
         self.years = fitting.tensor(np.nan_to_num((years - middle) / (spread or 1.0)).astype(np.float32))
-        self.popularity = torch.log(fitting.tensor(places.counts).float())
+        self.popularity = torch.log(fitting.tensor(vocabulary.counts).float())
 
 
 def _features(retrieval: _Retrieval, content: _Content, rows: Tensor, chosen: Tensor, first: Tensor) -> Tensor:
-    """(n, candidates, FEATURES) of histories (n, watched), candidates and their scores (n, candidates)."""
-    there = (rows >= 0).float()
-    total = there.sum(1, keepdim=True).clamp(min=1)
+    """Features (n, candidates, FEATURES) for histories (n, watched), candidates and their scores (n, candidates)."""
+    present = (rows >= 0).float()
+    total = present.sum(1, keepdim=True).clamp(min=1)
     spots = rows.clamp(min=0)
     vectors = normalize(retrieval.items.weight, dim=1)
-    near = vectors[chosen] @ vectors[spots].transpose(1, 2) * there[:, None]  # (n, candidates, watched)
+    near = vectors[chosen] @ vectors[spots].transpose(1, 2) * present[:, None]  # (n, candidates, watched)
     last = (total.long() - 1)[:, None].expand(-1, chosen.shape[1], 1)
-    alike = content.categories[chosen] @ content.categories[spots].transpose(1, 2) * there[:, None]
-    apart = (content.years[chosen][:, :, None] - content.years[spots][:, None]).abs() * there[:, None]
+    alike = content.categories[chosen] @ content.categories[spots].transpose(1, 2) * present[:, None]
+    apart = (content.years[chosen][:, :, None] - content.years[spots][:, None]).abs() * present[:, None]
     return torch.stack(
         [
             first - first.max(1, keepdim=True).values, content.popularity[chosen], near.amax(2), near.sum(2) / total,
@@ -140,7 +140,7 @@ def _features(retrieval: _Retrieval, content: _Content, rows: Tensor, chosen: Te
 
 
 class _Ranking(nn.Module):
-    """What is added to a candidate's score by retrieval; nothing at first."""
+    """Adds to a candidate's retrieval score a network of its features, which starts at 0."""
 
     def __init__(self, features: Tensor, hidden: int) -> None:
         super().__init__()
@@ -160,59 +160,64 @@ class _Ranking(nn.Module):
 
 
 class YouTubeDNN:
-    """protocols.NextItem and Factorised."""
+    """A protocols.NextItem and Factorised."""
 
     kind: Kind = "clicks"
     Parameters = YouTubeDNNParameters
 
     def __init__(self, name: str, parameters: YouTubeDNNParameters, *, seed: int) -> None:
-        """`seed` draws first weights, dropout, negatives and the order of clicks."""
+        """`seed` determines initial weights, dropout, negatives and the order of clicks."""
         self.name, self.parameters, self._seed = name, parameters, seed
-        self._places: Places
+        self._vocabulary: Vocabulary
         self._retrieval: _Retrieval
         self._content: _Content
         self._ranking: nn.Module | None = None
         self._factors: Factors
 
     def fit(self, train: Dataset, validation: Dataset, on_progress: Callable[[Epoch], None]) -> None:
-        """See protocols.OfflineModel. Epochs are those of retrieval; then of ranking, whose validation loss is among the
-        candidates alone and so is lower; then of retrieval on all, with none."""
-        p, clicks, checked = self.parameters, train.clicked(), validation.clicked()
-        fitting.seeded(self._seed)
-        places = self._places = Places(clicks)
-        self._content = _Content(train.side, places)
+        """See protocols.OfflineModel.
+
+        The epochs reported are those of retrieval, then of ranking, whose validation loss is lower as it is among candidates
+        only, then of retrieval on all clicks, which has no validation loss.
+        """
+        p, clicks, held_out = self.parameters, train.clicked(), validation.clicked()
+        fitting.set_seed(self._seed)
+        vocabulary = self._vocabulary = Vocabulary(clicks)
+        self._content = _Content(train.side, vocabulary)
         count = 0
 
-        def heard(epoch: Epoch) -> None:
+        def report(epoch: Epoch) -> None:
             nonlocal count
             count += 1
             on_progress(epoch._replace(number=count, of=3 * p.epochs))
 
         items, events, left = windows(clicks, p.watched)
-        rows, wanted = fitting.tensor(places.of(items)), fitting.tensor(places.of(clicks.items[events]))
+        rows, targets = fitting.tensor(vocabulary.of(items)), fitting.tensor(vocabulary.of(clicks.items[events]))
         late = fitting.tensor(left < p.last_clicks)
         if not p.candidates or bool(late.all()):
             late[:] = False
-        kept = self._retrieve(rows[~late], wanted[~late], places.loss(self._first, clicks, checked), p, heard)
+        kept = self._fit_retrieval(
+            rows[~late], targets[~late], vocabulary.loss(self._retrieval_scores, clicks, held_out), p, report
+        )
         if bool(late.any()):
-            self._rank(rows[late], wanted[late], self._checked(clicks, checked), heard)
-            self._retrieve(rows, wanted, lambda: nan, msgspec.structs.replace(p, epochs=kept), heard)
+            self._fit_ranking(rows[late], targets[late], self._validation_examples(clicks, held_out), report)
+            self._fit_retrieval(rows, targets, lambda: nan, msgspec.structs.replace(p, epochs=kept), report)
         self._factors = self._vectors(clicks)
 
-    def _retrieve(
-        self, rows: Tensor, wanted: Tensor, validate: Callable[[], float], p: YouTubeDNNParameters,
+    def _fit_retrieval(
+        self, rows: Tensor, targets: Tensor, validate: Callable[[], float], p: YouTubeDNNParameters,
         on_progress: Callable[[Epoch], None],
     ) -> int:  # fmt: skip
-        """Fit retrieval on histories (n, watched) and what came next (n,); which epoch was kept."""
-        places = self._places
-        network = _Retrieval(places, p).to(fitting.device())
-        averaged = Averaged(network, p.average)
+        """Fit retrieval on histories (n, watched) and the words that followed (n,); return the number of the epoch that was kept."""
+        vocabulary = self._vocabulary
+        network = _Retrieval(vocabulary, p).to(fitting.device())
+        averaged = AveragedWeights(network, p.average)
         self._retrieval = averaged.mean
-        noise = Noise(places.counts, p.noise_exponent)
+        noise = Noise(vocabulary.counts, p.noise_exponent)
 
         def loss(chosen: Tensor) -> Tensor:
-            users, y = network.users(rows[chosen]), wanted[chosen]
-            if len(places) <= p.negatives:
+            users, y = network.users(rows[chosen]), targets[chosen]
+            if len(vocabulary) <= p.negatives:
                 return cross_entropy(network.scores(users), y)
             drawn = noise.draw(p.negatives)
             own = (users * network.items(y)).sum(1) + network.biases[y]
@@ -224,21 +229,21 @@ class YouTubeDNN:
             after_step=averaged.after_step,
         )  # fmt: skip
 
-    def _checked(self, clicks: Dataset, checked: Dataset) -> tuple[Tensor, Tensor]:
-        """Histories (n, watched) and next items (n,) of the validation clicks that can be scored."""
-        both = joined(clicks, checked)
+    def _validation_examples(self, clicks: Dataset, held_out: Dataset) -> tuple[Tensor, Tensor]:
+        """Histories (n, watched) and targets (n,) of the validation clicks that can be scored."""
+        both = concatenate(clicks, held_out)
         items, events, _ = windows(both, self.parameters.watched)
-        wanted = self._places.of(both.items[events])
-        mine = (events >= len(clicks)) & (wanted >= 0)
-        return fitting.tensor(self._places.of(items[mine])), fitting.tensor(wanted[mine])
+        targets = self._vocabulary.of(both.items[events])
+        scorable = (events >= len(clicks)) & (targets >= 0)
+        return fitting.tensor(self._vocabulary.of(items[scorable])), fitting.tensor(targets[scorable])
 
-    def _rank(
-        self, rows: Tensor, wanted: Tensor, checked: tuple[Tensor, Tensor], on_progress: Callable[[Epoch], None]
+    def _fit_ranking(
+        self, rows: Tensor, targets: Tensor, held_out: tuple[Tensor, Tensor], on_progress: Callable[[Epoch], None]
     ) -> None:
         """Fit the ranking network on clicks that retrieval has not seen, where they are among the candidates."""
         p = self.parameters
-        examples, ranks = self._candidates_of(rows, wanted)
-        to_check, check_ranks = self._candidates_of(*checked)
+        examples, ranks = self._ranking_examples(rows, targets)
+        to_check, check_ranks = self._ranking_examples(*held_out)
         network = _Ranking(examples, p.ranking_hidden).to(fitting.device())
 
         def loss(chosen: Tensor) -> Tensor:
@@ -260,11 +265,11 @@ class YouTubeDNN:
         self._ranking = network
 
     @torch.no_grad()
-    def _candidates_of(self, rows: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-        """Features of candidates (n, candidates, FEATURES), and which of them came next, (n,), where it is among them."""
+    def _ranking_examples(self, rows: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Features of candidates (n, candidates, FEATURES), and the index of the target, (n,), for examples where it is a candidate."""
         found, which = [], []
         for start in range(0, len(rows), SLICE):
-            history, y = rows[start : start + SLICE], wanted[start : start + SLICE]
+            history, y = rows[start : start + SLICE], targets[start : start + SLICE]
             chosen, features = self._candidates(history)
             here = chosen == y[:, None]
             found.append(features[here.any(1)])
@@ -276,50 +281,52 @@ class YouTubeDNN:
         )
 
     def _candidates(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """The places (n, candidates) that retrieval puts first after histories, without those in them, and their features."""
+        """The words (n, candidates) with the highest retrieval scores that are not in the histories, and their features."""
         scores = self._retrieval.scores(self._retrieval.users(rows))
         here, spots = (rows >= 0).nonzero(as_tuple=True)
         scores[here, rows[here, spots]] = -1e9
         first, chosen = scores.topk(min(self.parameters.candidates, max(1, scores.shape[1] - rows.shape[1])), dim=1)
         return chosen, _features(self._retrieval, self._content, rows, chosen, first)
 
-    def _first(self, histories: Sequence[I32]) -> Tensor:
-        """(n, places) of retrieval."""
-        rows, _ = latest(histories, self.parameters.watched)
+    def _retrieval_scores(self, histories: Sequence[I32]) -> Tensor:
+        """Scores of retrieval, (n, words)."""
+        rows, _ = last_clicks(histories, self.parameters.watched)
         return self._retrieval.scores(self._retrieval.users(fitting.tensor(rows)))
 
-    def _both(self, histories: Sequence[I32]) -> Tensor:
-        """(n, places): candidates above 0 in their order by ranking, all others below in that by retrieval."""
-        scores = self._first(histories)
+    def _ranked_scores(self, histories: Sequence[I32]) -> Tensor:
+        """Scores (n, words): candidates have scores above 0, by ranking; all others have lower ones, by retrieval."""
+        scores = self._retrieval_scores(histories)
         scores = scores - scores.max(1, keepdim=True).values - 1
         if self._ranking is not None:
-            chosen, features = self._candidates(fitting.tensor(latest(histories, self.parameters.watched)[0]))
-            ranked = self._ranking(features)
-            scores.scatter_(1, chosen, ranked - ranked.min(1, keepdim=True).values)
+            chosen, features = self._candidates(fitting.tensor(last_clicks(histories, self.parameters.watched)[0]))
+            score_histories = self._ranking(features)
+            scores.scatter_(1, chosen, score_histories - score_histories.min(1, keepdim=True).values)
         return scores
 
     def scores(self, users: I32, histories: Sequence[I32]) -> F32:
-        """See protocols.NextItem; whose history it is does not matter."""
-        return self._places.ranked(self._both, histories)
+        """See protocols.NextItem; depends on the histories alone."""
+        return self._vocabulary.score_histories(self._ranked_scores, histories)
 
     def export(self) -> Factors:
-        """See protocols.Factorised: retrieval's, of users as of the end of the training part."""
+        """See protocols.Factorised: the vectors of retrieval, of users at the end of the training part."""
         return self._factors
 
     @torch.no_grad()
     def _vectors(self, clicks: Dataset) -> Factors:
-        places, dim, ordered = self._places, self.parameters.dim, in_order(clicks)
+        vocabulary, dim, ordered = self._vocabulary, self.parameters.dim, by_user_in_time(clicks)
         users, items = (
             np.zeros((clicks.user_count, dim), dtype=np.float32),
             np.zeros((clicks.item_count, dim), dtype=np.float32),
         )
         biases = np.zeros(clicks.item_count, dtype=np.float32)
-        who = np.unique(clicks.users)
-        for start in range(0, len(who), SLICE):
-            some = who[start : start + SLICE]
-            histories = [places.of(ordered[0].items[ordered[1][user] : ordered[1][user + 1]]) for user in some.tolist()]
-            rows, _ = latest(histories, self.parameters.watched)
+        user_rows = np.unique(clicks.users)
+        for start in range(0, len(user_rows), SLICE):
+            some = user_rows[start : start + SLICE]
+            histories = [
+                vocabulary.of(ordered[0].items[ordered[1][user] : ordered[1][user + 1]]) for user in some.tolist()
+            ]
+            rows, _ = last_clicks(histories, self.parameters.watched)
             users[some] = fitting.array(self._retrieval.users(fitting.tensor(rows)))
-        items[places.items] = fitting.array(self._retrieval.items.weight[:-1])
-        biases[places.items] = fitting.array(self._retrieval.biases)
+        items[vocabulary.items] = fitting.array(self._retrieval.items.weight[:-1])
+        biases[vocabulary.items] = fitting.array(self._retrieval.biases)
         return Factors(users, items, np.zeros(clicks.user_count, dtype=np.float32), biases, 0.0)

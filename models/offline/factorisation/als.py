@@ -1,9 +1,9 @@
-"""Alternating least squares with biases, from nothing: users' factors and biases are solved for together, then items', and so on.
+"""Alternating least squares with biases: users' factors and biases are solved for together, then items', and so on.
 
     minimise  sum (z - b_u - b_i - p_u . q_i)^2 + sum_rows n^.5 (l2 |p or q|^2 + bias_l2 b^2),   z = (y - mu) / sigma
 
-The sweep that is kept is the best on the validation part. An unseen user or item has a row of 0.
-Cost: that of `streamer.models.als`, whose kernel this is: O(dim^2) a rating and sweep side.
+The result is the sweep that is best on the validation part. An unseen user or item has a row of 0.
+Cost: that of the kernel, which is the one of `streamer.models.als`: O(dim^2) a rating and half-sweep.
 
 Zhou, Wilkinson, Schreiber, Pan (2008), Large-scale parallel collaborative filtering for the Netflix prize, AAIM.
 Deviation: the penalty grows with the root of a row's count, not with the count (ALS-WR).
@@ -27,30 +27,30 @@ class AlternatingLeastSquaresParameters(msgspec.Struct, frozen=True):
     dim: int = 32
     """Factors. The design's choice."""
     epochs: int = 40
-    """Sweeps at most; most fits stop at 15 to 25."""
+    """Largest number of sweeps; most fits stop at 15 to 25."""
     patience: int = 3
-    """Sweeps without a better one before it ends."""
+    """Number of sweeps without a better validation error after which the fit ends."""
     l2: float = 1.25
-    """Penalty of the factors. From 1.25 to 1.5 all is alike on MovieLens; from 2 nothing is left of the factors."""
+    """Penalty of the factors. 1.25 to 1.5 are alike on MovieLens; from 2 on the factors vanish."""
     bias_l2: float = 1.0
     """Penalty of the biases."""
     noise: float = 0.1
-    """Standard deviation of an item's first factors."""
+    """Standard deviation of an item's initial factors."""
 
 
 class AlternatingLeastSquares:
-    """protocols.Rater and Factorised."""
+    """A protocols.Rater and Factorised."""
 
     kind: Kind = "ratings"
     Parameters = AlternatingLeastSquaresParameters
 
     def __init__(self, name: str, parameters: AlternatingLeastSquaresParameters, *, seed: int) -> None:
-        """`seed` draws the items' first factors."""
+        """`seed` determines the items' initial factors."""
         self.name, self.parameters, self._seed = name, parameters, seed
         self._mean, self._deviation = 0.0, 1.0
         self._users: Array = np.empty(
             (0, 0), dtype=np.float32
-        )  # factors, bias, and a place that the kernel keeps a count in
+        )  # factors, bias, and a column that the kernel leaves alone
         self._items: Array = np.empty((0, 0), dtype=np.float32)
 
     def fit(self, train: Dataset, validation: Dataset, on_progress: Callable[[Epoch], None]) -> None:
@@ -92,7 +92,7 @@ class AlternatingLeastSquares:
         return self._predicted(self._users, self._items, users, items)
 
     def export(self) -> Factors:
-        """See protocols.Factorised; both sides take half of the deviation."""
+        """See protocols.Factorised; each side is multiplied by the root of the deviation."""
         dim, deviation = self.parameters.dim, np.float32(self._deviation)
         return Factors(
             self._users[:, :dim] * np.sqrt(deviation), self._items[:, :dim] * np.sqrt(deviation),

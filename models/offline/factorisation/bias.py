@@ -1,9 +1,9 @@
-"""Bias only: the mean, and how far above it each user and each item is. What every other model of ratings must beat.
+"""Bias only: the mean plus a bias of each user and each item. The baseline for every other model of ratings.
 
     y = mu + b_u + b_i,    minimise  sum (y - mu - b_u - b_i)^2 + lambda_u sum b_u^2 + lambda_i sum b_i^2
 
-solved for by turns, which is exact descent on both; the two penalties are chosen on the validation part, so that nobody
-beats a baseline that was tied up. An unseen user or item has a bias of 0.
+by exact coordinate descent, users and items in turn. The two penalties are chosen on the validation part, so that the
+baseline is a fair one. An unseen user or item has a bias of 0.
 Cost: some 5 ns a rating, sweep and pair of penalties.
 
 Koren, Bell, Volinsky (2009), Matrix factorization techniques for recommender systems, IEEE Computer 42(8), eq. 4.
@@ -21,22 +21,22 @@ from streamer.core.protocols import Epoch, Factors, Kind
 
 
 class BiasOnlyParameters(msgspec.Struct, frozen=True):
-    """Which penalties are tried, and how often both sides are solved for."""
+    """The penalties that are tried, and the number of sweeps."""
 
     sweeps: int = 10
-    """Times that users and items are solved for. From 5 on nothing moves beyond the third digit."""
+    """How often users and items are solved for. From 5 on nothing changes beyond the third digit."""
     penalties: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
-    """Tried for users and for items, as so many ratings at the mean. Koren's choices on Netflix are 10 and 25."""
+    """Tried for users and for items, in ratings at the mean. Koren's choices on Netflix are 10 and 25."""
 
 
 class BiasOnly:
-    """protocols.Rater of mean and biases."""
+    """The protocols.Rater with nothing but mean and biases."""
 
     kind: Kind = "ratings"
     Parameters = BiasOnlyParameters
 
     def __init__(self, name: str, parameters: BiasOnlyParameters, *, seed: int) -> None:
-        """Nothing is random in it."""
+        """The seed is unused: nothing here is random."""
         self.name, self.parameters = name, parameters
         self.mean, self.users, self.items = 0.0, np.empty(0), np.empty(0)
 
@@ -44,7 +44,7 @@ class BiasOnly:
         """See protocols.OfflineModel; an epoch is a pair of penalties."""
         best, pairs = np.inf, list(product(self.parameters.penalties, repeat=2))
         for number, (of_users, of_items) in enumerate(pairs, 1):
-            found = solved(train, of_users, of_items, self.parameters.sweeps)
+            found = solve_biases(train, of_users, of_items, self.parameters.sweeps)
             losses = [
                 float(np.mean(np.square(_predicted(*found, part.users, part.items) - part.values)))
                 if len(part)
@@ -60,13 +60,13 @@ class BiasOnly:
         return _predicted(self.mean, self.users, self.items, users, items).astype(np.float32)
 
     def export(self) -> Factors:
-        """See protocols.Factorised: vectors of no length."""
+        """See protocols.Factorised: with vectors of dimension 0."""
         biases = self.users.astype(np.float32), self.items.astype(np.float32)
         users, items = (np.empty((len(side), 0), dtype=np.float32) for side in biases)
         return Factors(users, items, *biases, self.mean)
 
 
-def solved(train: Dataset, of_users: float, of_items: float, sweeps: int) -> tuple[float, F64, F64]:
+def solve_biases(train: Dataset, of_users: float, of_items: float, sweeps: int) -> tuple[float, F64, F64]:
     """Mean, biases of users (users,) and of items (items,) for two penalties; 0 where there is no rating."""
     values = train.values.astype(np.float64)
     mean = float(values.mean()) if len(values) else 0.0

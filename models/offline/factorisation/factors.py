@@ -1,15 +1,15 @@
-"""Refits biased-mf, or a learner like it, by a model of the field that factorises: fitted offline, exported, aligned, put in.
+"""Refits biased-mf, or a learner like it, with an offline model that factorises: fitted, exported, aligned with the learner's rows.
 
     y = mean + b_u + b_i + p_u . q_i    ->    z = (y - mu) / sigma  with mu, sigma and counts of the whole history
 
-What all vectors of a side have in common goes into the biases of the other, where the learner keeps such things: rows of a model
-that says it in the product would be more than twice as long as the learner's, which the gate takes for unsound. The vectors, of
-whatever length, then become those of the learner's that lose least of all products p_u . q_i (a truncated SVD of their product,
-from the QR of both sides), or are filled up with zeros. They are turned (Procrustes, on the items' rows by count) to where a
-pass of the learner's own descent over the same history puts its rows, so that rows mean what they meant before, and one side is
-shortened and the other lengthened, which no prediction shows, until the middle lengths of both are as many times as long as
-descent left them. Rows that the model was not fitted on stay as descent left them. A tenth of the ratings, drawn by seed, stops
-the fit.
+The mean of each side's vectors goes into the biases of the other side, as in the learner: rows of a model that has it in the
+product would be more than twice as long as the learner's, which the gate refuses. The vectors are then reduced to the
+learner's dimension with the least loss in the products p_u . q_i (a truncated SVD of their product, from the QR of both
+sides), or padded with zeros. They are rotated (Procrustes, on the items' rows weighted by count) onto the rows that a
+pass of the learner's own descent over the same history gives, so that the space stays the same. Finally one side is scaled
+down and the other up, which changes no prediction, until the median lengths of both have grown by the same factor since
+descent. Rows that the model was not fitted on stay as descent left them. A tenth of the ratings, drawn by seed, is held
+out to stop the fit.
 Cost: that of the model, of one pass of descent, and O(rows dim^2).
 
 Schonemann (1966), A generalized solution of the orthogonal Procrustes problem, Psychometrika 31(1).
@@ -30,21 +30,21 @@ from streamer.models.biased_mf import BiasedMF, deviation
 from streamer.models.offline import model
 from streamer.models.replay import DAY_MS, learn_whole
 
-FIRST_PASS, FITTED = 0.1, 0.95  # shares of the progress at which descent and the fit have ended
-FEWEST = 20  # ratings below which there is nothing to fit
+FIRST_PASS, FITTED_SHARE = 0.1, 0.95  # progress at the end of descent, and of the fit
+RATINGS_REQUIRED = 20  # with fewer ratings nothing is fitted
 
 
 class FactorsParameters(msgspec.Struct, frozen=True):
-    """Which model, and which events count."""
+    """The model, and the events that count."""
 
     model: str | None = None
-    """A name of streamer.models.offline.MODELS; none: that of the learner."""
+    """A name in streamer.models.offline.MODELS; None: the learner's name."""
     window_days: float | None = None
-    """Age up to which ratings are fitted; none: all are."""
+    """Largest age of ratings that are fitted; None: all of them."""
     validation_share: float = 0.1
-    """Of the ratings, drawn by seed: what the fit is stopped by. As `streamer train`."""
+    """Share of the ratings, drawn by seed, that is held out to stop the fit. As in `streamer train`."""
     seed: int = 1
-    """Of first values, the order of ratings and what is put aside."""
+    """Determines initial values, the order of ratings and which are held out."""
 
 
 class FittedFactors:
@@ -73,17 +73,17 @@ class FittedFactors:
             )
         learn_whole(learner, history, lambda share: on_progress(FIRST_PASS * share))
         data = self._chosen(history, learner)
-        if len(data) >= FEWEST:
+        if len(data) >= RATINGS_REQUIRED:
             held = np.zeros(len(data), dtype=np.bool_)
             drawn = np.random.default_rng(self.parameters.seed).permutation(len(data))
             held[drawn[: max(1, round(self.parameters.validation_share * len(data)))]] = True
             train = data.select(~held)
 
-            def heard(epoch: Epoch) -> None:
-                on_progress(FIRST_PASS + (FITTED - FIRST_PASS) * epoch.number / epoch.of)
+            def report(epoch: Epoch) -> None:
+                on_progress(FIRST_PASS + (FITTED_SHARE - FIRST_PASS) * epoch.number / epoch.of)
 
-            made.fit(train, data.select(held), heard)
-            put(learner, made.export(), train)
+            made.fit(train, data.select(held), report)
+            write_factors(learner, made.export(), train)
         on_progress(1.0)
         self._tables = {called: table.values for called, table in learner.tables().items()}
 
@@ -100,13 +100,13 @@ class FittedFactors:
         return dataset_from_batch(history, side).select(chosen)
 
 
-def put(learner: BiasedMF, factors: Factors, train: Dataset) -> None:
-    """Into the rows of `train`'s users and items, which hold what descent left, go the factors."""
+def write_factors(learner: BiasedMF, factors: Factors, train: Dataset) -> None:
+    """Write the factors into the rows of `train`'s users and items, which hold the result of descent."""
     dim, stream = learner.parameters.dim, learner.stream.values
     mu, sigma = float(stream[0, 1]), float(deviation(stream))
     users, items = np.unique(train.users), np.unique(train.items)
-    p, q, of_users, of_items = centred(factors.users[users], factors.items[items])
-    p, q = shortened(p, q, dim)
+    p, q, of_users, of_items = centre(factors.users[users], factors.items[items])
+    p, q = reduce_dimensions(p, q, dim)
     tables = learner.user.values, learner.item.values
     before = [table[rows, :dim].astype(np.float64) for table, rows in zip(tables, (users, items), strict=True)]
     turned = rotation(before[1], q, np.bincount(train.items, minlength=len(factors.items))[items])
@@ -120,14 +120,14 @@ def put(learner: BiasedMF, factors: Factors, train: Dataset) -> None:
     tables[1][items, dim] = (factors.item_biases[items] + of_items + factors.mean - mu) / sigma
 
 
-def centred(users: F32, items: F32) -> tuple[F64, F64, F64, F64]:
-    """Vectors of mean 0, and what that moves into the biases of users and items: the same products, (n, dim) and (m, dim)."""
+def centre(users: F32, items: F32) -> tuple[F64, F64, F64, F64]:
+    """Vectors of mean 0, (n, dim) and (m, dim), and what to add to the biases, (n,) and (m,), so that all predictions stay the same."""
     p, q = users.astype(np.float64), items.astype(np.float64)
     of_p, of_q = p.mean(axis=0), q.mean(axis=0)
     return p - of_p, q - of_q, (p - of_p) @ of_q, q @ of_p
 
 
-def shortened(users: Array, items: Array, dim: int) -> tuple[F64, F64]:
+def reduce_dimensions(users: Array, items: Array, dim: int) -> tuple[F64, F64]:
     """(users, dim) and (items, dim) whose products are nearest to those of `users` (n, k) and `items` (m, k), in least squares."""
     if users.shape[1] <= dim:
         wide = [np.zeros((len(side), dim)) for side in (users, items)]
@@ -138,9 +138,9 @@ def shortened(users: Array, items: Array, dim: int) -> tuple[F64, F64]:
     left, sizes, right = np.linalg.svd(b @ d.T)
     kept = min(dim, len(sizes))
     roots = np.sqrt(sizes[:kept])
-    return shortened(a @ left[:, :kept] * roots, c @ right[:kept].T * roots, dim)
+    return reduce_dimensions(a @ left[:, :kept] * roots, c @ right[:kept].T * roots, dim)
 
 
 def _length(rows: Array) -> float:
-    """The middle length of rows, which is what the gate looks at; 0 for no rows."""
+    """The median length of rows, which the gate checks; 0 without rows."""
     return float(np.median(np.linalg.norm(rows, axis=1))) if len(rows) else 0.0

@@ -1,11 +1,11 @@
-"""The core that the factorisations in torch share: a product of embeddings, with mean and biases always inside.
+"""The core that the factorisations in torch share: a product of embeddings plus mean and biases.
 
     z = b_u + b_i + p_u . q_i          in standard deviations above the mean
     y = mu + sigma z                   or, within a range,  y = low + (high - low) sigmoid(c + g z)
 
-c and g are such that z = 0 answers mu and that a small z moves it by sigma z: so penalties and steps mean the same with a
-range and without one, on any scale of ratings, and whatever was never trained on, whose rows are 0 from the beginning, is
-answered with mu and what is known of the other side. A bare range answers its middle instead, 2.75 for 0 to 5.5.
+c and g are such that z = 0 gives mu and a small z changes it by sigma z. So penalties and steps mean the same with a
+range and without one, on any scale of ratings, and for a row without ratings, which is 0 from the beginning, the prediction
+is mu plus the other side's bias. Without them a range would predict its middle, 2.75 for 0 to 5.5.
 """
 
 from collections.abc import Callable
@@ -29,7 +29,7 @@ class Line(NamedTuple):
     deviation: float
 
     def ratings(self, z: Tensor) -> Tensor:
-        """What `z` deviations above the mean are as ratings."""
+        """The ratings that are `z` deviations above the mean."""
         return self.mean + self.deviation * z
 
 
@@ -42,22 +42,22 @@ class Range(NamedTuple):
     high: float
 
     def ratings(self, z: Tensor) -> Tensor:
-        """What `z` deviations above the mean are as ratings, to first order."""
+        """The ratings that are `z` deviations above the mean, to first order."""
         span = self.high - self.low
         share = (self.mean - self.low) / span
         gain = self.deviation / (span * share * (1 - share))
         return self.low + span * torch.sigmoid(log(share / (1 - share)) + gain * z)
 
 
-def line(train: Dataset) -> Line:
-    """No bounds."""
+def line_of(train: Dataset) -> Line:
+    """Mean and deviation of the training ratings, without bounds."""
     return Line(*fitting.scale(train))
 
 
-def within(train: Dataset, margin: float) -> Range:
-    """A range that goes beyond the training ratings by `margin` times what they span, on both sides.
+def range_of(train: Dataset, margin: float) -> Range:
+    """A range that extends beyond the training ratings by `margin` times their span, on both sides.
 
-    A sigmoid reaches its ends nowhere: without a margin the best rating could never be predicted.
+    A sigmoid never reaches its ends: without a margin the best rating could not be predicted.
     """
     mean, deviation = fitting.scale(train)
     low, high = (float(train.values.min()), float(train.values.max())) if len(train) else (mean, mean)
@@ -66,10 +66,10 @@ def within(train: Dataset, margin: float) -> Range:
 
 
 class Product(nn.Module):
-    """The embeddings, (rows, dim) and (rows, 1) a side; called with numbers (n,) of each side it answers ratings (n,)."""
+    """The embeddings, (rows, dim) and (rows, 1) for each side; a call with rows (n,) of each side returns ratings (n,)."""
 
     def __init__(self, train: Dataset, scale: Line | Range, dim: int, noise: float) -> None:
-        """Factors of rows that `train` rates begin at N(0, `noise`), biases and all other rows at 0."""
+        """Factors of rows with ratings in `train` start at N(0, `noise`), biases and all other rows at 0."""
         super().__init__()
         self.scale = scale
         self.users, self.items = nn.Embedding(train.user_count, dim), nn.Embedding(train.item_count, dim)
@@ -88,7 +88,7 @@ class Product(nn.Module):
         return self.scale.ratings(biases + (self.users(users) * self.items(items)).sum(1))
 
     def factors(self) -> Factors:
-        """The rows in ratings, both sides with half of the deviation; within a range they are the tangent at the mean."""
+        """The rows in ratings, each side multiplied by the root of the deviation; with a range they are the tangent at the mean."""
         deviation = np.float32(self.scale.deviation)
 
         def rows(embedding: nn.Embedding, times: np.float32) -> Array:
@@ -100,16 +100,16 @@ class Product(nn.Module):
         )  # fmt: skip
 
 
-def penalised(
-    network: Product, train: Dataset, l2: float, bias_l2: float, wanted: Tensor | None = None
+def penalised_loss(
+    network: Product, train: Dataset, l2: float, bias_l2: float, targets: Tensor | None = None
 ) -> Callable[[Tensor], Tensor]:
-    """The loss that `descend` minimises, of numbers of ratings (batch,): squared errors in deviations, and a penalty per occurrence.
+    """A loss for `descend`, of indices of ratings (batch,): squared errors in deviations, and a penalty per occurrence.
 
-    A row of n ratings pays n^-.5 (l2 |factors|^2 + bias_l2 bias^2) for each of them: what is known well is held back less,
-    and rows without a rating in the batch are left alone. `wanted` (n,) stands in the place of the ratings.
+    A row with n ratings pays n^-.5 (l2 |factors|^2 + bias_l2 bias^2) for each of them: rows with many ratings are shrunk less,
+    and rows without a rating in the batch are not changed. `targets` (n,) replaces the ratings.
     """
     users, items, values = fitting.rated(train)
-    values = values if wanted is None else wanted
+    values = values if targets is None else targets
     user_shares, item_shares = (
         torch.bincount(rows, minlength=count).clamp_(min=1).to(torch.float32).rsqrt_()
         for rows, count in ((users, train.user_count), (items, train.item_count))

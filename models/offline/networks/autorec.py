@@ -1,17 +1,17 @@
-"""AutoRec: an autoencoder that is shown what is known of an item (or a user) and fills in the rest.
+"""AutoRec: an autoencoder that gets an item's (or user's) known ratings and predicts the missing ones.
 
     r_ui = (y - mu - b_u - b_i) / sigma
     h_i = f(a + n_i^-.5 sum over users who rated i of r_ui V_u),   y_ui = mu + b_u + b_i + sigma (c_u + W_u . h_i)
-    minimise  mean over the ratings there are of  (r_ui - c_u - W_u . h_i)^2 + n_u^-.5 l2 (|W_u|^2 + |V_u|^2)
+    minimise  mean over the existing ratings of  (r_ui - c_u - W_u . h_i)^2 + n_u^-.5 l2 (|W_u|^2 + |V_u|^2)
 
-f is a sigmoid. The loss is masked: what nobody rated is no zero. Of what is shown a share is left out of each step, so that
-filling in is learned and not copying. The biases are those of bias only, fitted first. The last layer is linear, so W and h
-are factors. Rows are never made dense: V_u and W_u are looked up for the ratings of a batch of rows alone.
-An unseen user or item is answered with the biases.
+f is a sigmoid. The loss is masked: missing ratings do not count as 0. In each step a share of the inputs is dropped, so that
+the network learns to predict and not to copy. The biases are those of bias only, fitted first. The last layer is linear, so W and h
+are factors. Rows are never made dense: V_u and W_u are looked up only for the ratings of a batch of rows.
+For an unseen user or item the prediction is that of the biases.
 Cost: some 3 s of CPU a million ratings and epoch. Memory: (users + items) x dim, and for a batch its ratings x dim.
 
 Sedhain, Menon, Sanner, Xie (2015), AutoRec: autoencoders meet collaborative filtering, WWW companion.
-Deviation: on residuals of the biases, sums over the root of the count, dropout of what is shown, and a penalty per occurrence.
+Deviation: residuals of the biases, sums divided by the root of the count, dropout of inputs, and a penalty per occurrence.
 """
 
 from collections.abc import Callable
@@ -33,28 +33,28 @@ class AutoRecParameters(msgspec.Struct, frozen=True):
     """Size, steps and penalties."""
 
     side: Literal["items", "users"] = "items"
-    """Whose rows are filled in. Items, as in the paper: on ml-latest-small with users the validation error is 5% higher."""
+    """The side whose rows are completed. Items, as in the paper: with users the validation error on ml-latest-small is 5% higher."""
     dim: int = 64
     """Hidden units. The paper's are 500."""
     dropout: float = 0.3
-    """Share of the ratings of a row that it is not shown in a step."""
+    """Share of a row's ratings that are dropped from its input in a step."""
     epochs: int = 100
-    """Passes at most."""
+    """Largest number of passes."""
     batch: int = 128
-    """Rows a step."""
+    """Rows in a step."""
     patience: int = 4
-    """Passes without a better validation error before it ends; of few rows, which are a pass of few steps, as many more: what is
-    shown and what is said must both be found before there is anything to gain."""
+    """Number of passes without a better validation error after which the fit ends; more where a pass has few steps, as with few
+    rows: both layers must be learned before there is any gain."""
     learning_rate: float = 0.003
     """Adam's."""
     l2: float = 0.2
-    """Penalty of what is looked up for a rating, on the way in and on the way out. From .1 to .2 all is alike, .5 is worse."""
+    """Penalty of a rating's rows in both layers. .1 to .2 are alike, .5 is worse."""
     noise: float = 0.05
-    """Standard deviation of the first weights."""
+    """Standard deviation of the initial weights."""
 
 
 class _Network(nn.Module):
-    """Rows of one side against columns of the other."""
+    """The weights of both layers, one row each for every column of the ratings."""
 
     def __init__(self, columns: int, seen: I32, p: AutoRecParameters) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class _Network(nn.Module):
 
 
 class _Rows:
-    """The ratings of a part, row by row."""
+    """The ratings of a part, grouped by row."""
 
     def __init__(self, rows: I32, columns: I32, residuals: F64, count: int) -> None:
         order, starts = group_rows(rows, count)
@@ -81,22 +81,22 @@ class _Rows:
         self.starts, self.counts = fitting.tensor(starts[:-1]), fitting.tensor(np.diff(starts))
 
     def of(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """For each rating of `rows` (batch,): whose it is of them, its column, and its residual, (n,) each."""
+        """For each rating of `rows` (batch,): the index of its row in `rows`, its column, and its residual, (n,) each."""
         counts = self.counts[rows]
         owners = torch.repeat_interleave(torch.arange(len(rows), device=rows.device), counts)
         before = torch.cumsum(counts, 0) - counts
-        places = torch.arange(len(owners), device=rows.device) - before[owners] + self.starts[rows][owners]
-        return owners, self.columns[places], self.residuals[places]
+        positions = torch.arange(len(owners), device=rows.device) - before[owners] + self.starts[rows][owners]
+        return owners, self.columns[positions], self.residuals[positions]
 
 
 class AutoRec:
-    """protocols.Rater and Factorised."""
+    """A protocols.Rater and Factorised."""
 
     kind: Kind = "ratings"
     Parameters = AutoRecParameters
 
     def __init__(self, name: str, parameters: AutoRecParameters, *, seed: int) -> None:
-        """`seed` draws first values, what is left out, and the order of the rows."""
+        """`seed` determines initial values, dropout and the order of the rows."""
         self.name, self.parameters, self._seed = name, parameters, seed
         self._deviation = 1.0
         self._bias: Factors
@@ -105,7 +105,7 @@ class AutoRec:
     def fit(self, train: Dataset, validation: Dataset, on_progress: Callable[[Epoch], None]) -> None:
         """See protocols.OfflineModel."""
         p = self.parameters
-        fitting.seeded(self._seed)
+        fitting.set_seed(self._seed)
         self._deviation = fitting.scale(train)[1]
         bias = BiasOnly(self.name, BiasOnly.Parameters(), seed=self._seed)
         bias.fit(train, validation, lambda epoch: None)
@@ -124,15 +124,15 @@ class AutoRec:
             return torch.sigmoid(network.hidden + inside.new_zeros(count, p.dim).index_add_(0, owners, inside))
 
         def loss(numbers: Tensor) -> Tensor:
-            owners, at, wanted = table.of(trained[numbers])
-            shown = wanted * (torch.rand(len(wanted), device=wanted.device) >= p.dropout)
+            owners, at, targets = table.of(trained[numbers])
+            shown = targets * (torch.rand(len(targets), device=targets.device) >= p.dropout)
             out = network.outs(at)
             said = network.biases(at).squeeze(1) + (out * hidden(len(numbers), owners, at, shown)[owners]).sum(1)
             penalty = p.l2 * share[at] * (out.square().sum(1) + network.ins(at).square().sum(1))
-            return torch.mean((wanted - said).square() + penalty)
+            return torch.mean((targets - said).square() + penalty)
 
         def fill() -> None:
-            """Keep what the network says of all rows, as factors."""
+            """Keep the network's result for all rows, as factors."""
             filled = torch.zeros(row_count, p.dim + 1, device=trained.device)
             for start in range(0, len(trained), 4096):
                 part = trained[start : start + 4096]
@@ -148,7 +148,7 @@ class AutoRec:
             fill()
             return measured()
 
-        steps = -(-len(trained) // p.batch)  # of a pass
+        steps = -(-len(trained) // p.batch)  # in a pass
         patient = msgspec.structs.replace(p, patience=max(p.patience, p.patience * fitting.STEPS // max(1, steps)))
         fitting.descend(
             network,
@@ -176,7 +176,7 @@ class AutoRec:
         return fitting.predicted(self._rating, users, items)
 
     def export(self) -> Factors:
-        """See protocols.Factorised: hidden units and a 1 on the side that is filled in, the last layer and its biases on the other."""
+        """See protocols.Factorised: hidden units and a 1 on the side that is completed, the last layer and its biases on the other."""
         root = np.sqrt(np.float32(self._deviation))
         users, items = (fitting.array(side) * root for side in (self._users, self._items))
         return self._bias._replace(users=users, items=items)

@@ -3,12 +3,12 @@
     y = mu + sigma (sum_f b_f + sum_(f < g) v_f . v_g + w . relu(W2 relu(W1 [v_1 ... v_4] + c1) + c2))
 
 over the fields user, item, the item's categories and the user's groups (fields.py). Squared error, L2 per occurrence, dropout
-on hidden units, fused Adam. Years count as the categories that the catalogue makes of them, in steps of ten.
+on hidden units, fused Adam. Years take part as categories, one for each decade.
 Cost: some 5 s of CPU a million ratings and epoch.
 
 Guo, Tang, Ye, Li, He (2017), DeepFM: a factorization-machine based neural network for CTR prediction, IJCAI.
-Deviations: ratings and no clicks, so squared error and mean and biases inside; some users and items are made unknown while
-training, so that the network has something to say of new ones (Volkovs, Yu, Poutanen (2017), DropoutNet, NIPS).
+Deviations: ratings instead of clicks, hence squared error, a mean and biases; some users and items are made unknown while
+training, so that the network learns to predict new ones (Volkovs, Yu, Poutanen (2017), DropoutNet, NIPS).
 """
 
 from collections.abc import Callable
@@ -21,13 +21,13 @@ from streamer.models.offline.networks.fields import FieldsParameters, Rating
 
 
 class DeepFM:
-    """protocols.Rater."""
+    """A protocols.Rater."""
 
     kind: Kind = "ratings"
     Parameters = FieldsParameters
 
     def __init__(self, name: str, parameters: FieldsParameters, *, seed: int) -> None:
-        """`seed` draws first values, the order of the ratings and what is left out."""
+        """`seed` determines initial values, the order of the ratings and dropout."""
         self.name, self.parameters, self._seed = name, parameters, seed
         self._rating: Rating | None = None
 

@@ -1,13 +1,13 @@
-"""The embedding network: vectors of user and item and of what is known of both, concatenated, under hidden layers, in torch.
+"""The embedding network: vectors of user, item, categories and groups, concatenated, under hidden layers, in torch.
 
     y = mu + sigma (b_u + b_i + b_categories + b_groups + w . relu(W2 relu(W1 [v_u, v_i, v_categories, v_groups] + c1) + c2))
 
-Side information (an item's categories, years among them in steps of ten, and a user's groups) is merged in as two more fields (fields.py). Squared error, L2 per
-occurrence, dropout on hidden units, fused Adam. Cost: some 5 s of CPU a million ratings and epoch.
+Side information (an item's categories, with one for each decade, and a user's groups) makes two of the four fields (fields.py).
+Squared error, L2 per occurrence, dropout on hidden units, fused Adam. Cost: some 5 s of CPU a million ratings and epoch.
 
 He, Liao, Zhang, Nie, Hu, Chua (2017), Neural collaborative filtering, WWW (its multi-layer perceptron), and fastai's
 `collab_learner(use_nn=True)`: Howard, Gugger (2020), Deep learning for coders, ch. 8.
-Deviations: mean and biases stand beside the network, which has only to say what they cannot; no sigmoid range; some users
+Deviations: mean and biases are added to the network, which only has to learn what they leave; no sigmoid range; some users
 and items are made unknown while training.
 """
 
@@ -21,13 +21,13 @@ from streamer.models.offline.networks.fields import FieldsParameters, Rating
 
 
 class EmbeddingNetwork:
-    """protocols.Rater."""
+    """A protocols.Rater."""
 
     kind: Kind = "ratings"
     Parameters = FieldsParameters
 
     def __init__(self, name: str, parameters: FieldsParameters, *, seed: int) -> None:
-        """`seed` draws first values, the order of the ratings and what is left out."""
+        """`seed` determines initial values, the order of the ratings and dropout."""
         self.name, self.parameters, self._seed = name, parameters, seed
         self._rating: Rating | None = None
 

@@ -1,7 +1,7 @@
-"""The network that DeepFM and the embedding network share: every field of a rating as a vector, and hidden layers over all of them.
+"""The network that DeepFM and the embedding network share: a vector for every field of a rating, and hidden layers over all of them.
 
-A rating has four fields: its user, its item, the item's categories and the user's groups. Each is a vector of one length and
-a bias; several categories or groups count as their mean. A row of 0 says nothing, and is what an unseen user or item has.
+A rating has four fields: its user, its item, the item's categories and the user's groups. Each has a vector of the same length
+and a bias; for several categories or groups the mean is taken. Unseen users and items have a row of 0.
 """
 
 from collections.abc import Callable
@@ -27,15 +27,15 @@ class FieldsParameters(msgspec.Struct, frozen=True):
     hidden: tuple[int, int] = (16, 16)
     """Units of the hidden layers. With 32 or 64 the validation error on ml-latest-small is 1 to 3% higher."""
     dropout: float = 0.5
-    """Share of hidden units left out. DeepFM's paper's choice."""
+    """Share of hidden units that are dropped in a step. The choice of DeepFM's paper."""
     unknown: float = 0.05
-    """Share of examples whose user, and whose item, is made unknown while training."""
+    """Share of examples whose user is made unknown while training, and of those whose item is."""
     epochs: int = 60
-    """Passes at most."""
+    """Largest number of passes."""
     batch: int = 2048
-    """Ratings a step."""
+    """Ratings in a step."""
     patience: int = 4
-    """Passes without a better validation error before it ends."""
+    """Number of passes without a better validation error after which the fit ends."""
     learning_rate: float = 0.003
     """Adam's."""
     l2: float = 0.03
@@ -43,14 +43,14 @@ class FieldsParameters(msgspec.Struct, frozen=True):
     bias_l2: float = 0.005
     """Penalty of biases, per occurrence."""
     noise: float = 0.05
-    """Standard deviation of the first vectors."""
+    """Standard deviation of the initial vectors."""
 
 
 class Fields(nn.Module):
-    """z = biases + (products of the fields, two by two) + hidden layers over the fields; for ratings of mean 0 and deviation 1."""
+    """z = biases + (pairwise products of the fields) + hidden layers over the fields; for ratings of mean 0 and deviation 1."""
 
     def __init__(self, users: int, items: F32, groups: F32, shape: FieldsParameters, *, products: bool) -> None:
-        """`items` (items, categories) and `groups` (users, groups) are 1 where one is of the other, 0 elsewhere."""
+        """`items` (items, categories) and `groups` (users, groups) are indicators, 1 for members and else 0."""
         super().__init__()
         self.dim, self.unknown, self.products = shape.dim, shape.unknown, products
         width = shape.dim + 1  # the bias is last
@@ -67,7 +67,7 @@ class Fields(nn.Module):
         self.of_items, self.of_users = fitting.tensor(_means(items)), fitting.tensor(_means(groups))
 
     def fields(self, users: Tensor, items: Tensor) -> list[Tensor]:
-        """Of each example, (n, dim + 1) each; while training, some users and items are unknown ones."""
+        """The four fields of each example, (n, dim + 1) each; while training, some users and items are made unknown."""
         own = [self.users(users), self.items(items)]
         if self.training and self.unknown > 0:
             own = [rows * (torch.rand(len(rows), 1, device=rows.device) >= self.unknown) for rows in own]
@@ -89,16 +89,16 @@ class Fields(nn.Module):
         return self.combined(self.fields(users, items))
 
 
-def fitted(
+def fit_fields(
     network: Fields, train: Dataset, z: F32, shape: FieldsParameters, validate: Callable[[], float], on_progress: Callable[[Epoch], None],
 ) -> int:  # fmt: skip
-    """Fit on `z` (n,), the ratings of `train` at mean 0 and deviation 1; which epoch `validate` kept."""
+    """Fit on `z` (n,), the ratings of `train` at mean 0 and deviation 1; return the epoch with the lowest `validate`."""
     network.to(fitting.device())
-    users, items, wanted = fitting.tensor(train.users), fitting.tensor(train.items), fitting.tensor(z)
+    users, items, targets = fitting.tensor(train.users), fitting.tensor(train.items), fitting.tensor(z)
 
     def loss(rows: Tensor) -> Tensor:
         fields = network.fields(users[rows], items[rows])
-        errors = (network.combined(fields) - wanted[rows]).square()
+        errors = (network.combined(fields) - targets[rows]).square()
         weights = sum(shape.l2 * f[:, :-1].square().sum(1) + shape.bias_l2 * f[:, -1].square() for f in fields)
         return torch.mean(errors + weights)
 
@@ -111,11 +111,11 @@ def fitted(
 
 
 class Rating:
-    """`Fields` around the mean of the ratings it was fitted on, in their deviation."""
+    """`Fields` with the mean and deviation of the training ratings, so that it predicts ratings."""
 
     def __init__(self, train: Dataset, shape: FieldsParameters, *, products: bool, seed: int) -> None:
-        """The first values, from `seed`."""
-        fitting.seeded(seed)
+        """`seed` determines the initial values."""
+        fitting.set_seed(seed)
         values = train.values.astype(np.float64)
         self.mean, self.deviation = (float(values.mean()), float(values.std()) or 1.0) if len(values) else (0.0, 1.0)
         self.network = Fields(train.user_count, train.side.categories, train.side.groups, shape, products=products).to(
@@ -127,7 +127,7 @@ class Rating:
     ) -> None:
         """See protocols.OfflineModel."""
         z = ((train.values - self.mean) / self.deviation).astype(np.float32)
-        fitted(self.network, train, z, shape, fitting.mean_squared_error(self.predicted, validation), on_progress)
+        fit_fields(self.network, train, z, shape, fitting.mean_squared_error(self.predicted, validation), on_progress)
 
     def predicted(self, users: Tensor, items: Tensor) -> Tensor:
         """Ratings of pairs, (n,)."""
@@ -136,5 +136,5 @@ class Rating:
 
 
 def _means(members: F32) -> Array:
-    """Rows that sum to 1, or are 0."""
+    """The rows scaled to sum to 1; empty rows stay 0."""
     return np.asarray(members / np.maximum(members.sum(axis=1, keepdims=True), 1.0), dtype=np.float32)

@@ -1,21 +1,21 @@
-"""Two towers: a network for users and one for items, over who they are and what is known of them; a rating is their product.
+"""Two towers: a network for users and one for items, over ids and features; a rating is the product of their outputs.
 
     u = W2 relu(W1 [e_u, x_u] + a1) + a2,   v likewise for items from [e_i, x_i]
     y = mu + sigma (b_u + b_i + u . v)
 
-e are embeddings of ids, x the features of `content.py`: categories, average rating, year, purity. Embeddings and biases pay a
-penalty per occurrence, hidden layers have dropout. An unseen user or item has an embedding and a bias of 0, and so is
-answered by what is known of it.
+e are embeddings of ids, x the features of `content.py`: categories, average rating, year, purity. Embeddings and biases have a
+penalty per occurrence, hidden layers have dropout. An unseen user or item has an embedding and a bias of 0, so its prediction
+comes from its features.
 
-The averages among the features must not have seen the rating that is learned: that of an item of one rating would give it away,
-and the towers would learn to read it off. So the ratings are cut into folds, and those of a fold are learned with features of
-all others, as a new rating will meet them.
-Cost: some 7 s of CPU a million ratings and epoch, and the features once a fold. Memory: (users + items) x (2 dim + hidden +
+Averages among the features must not include the rating that is learned: that of an item with one rating would reveal it,
+and the towers would learn to read it off. So the ratings are split into folds, and those of a fold are learned with features
+from all others, as for a new rating.
+Cost: some 7 s of CPU a million ratings and epoch, and the features once for each fold. Memory: (users + items) x (2 dim + hidden +
 features x (folds + 1)) floats.
 
 Yi et al. (2019), Sampling-bias-corrected neural modeling for large corpus item recommendations, RecSys: the towers.
 Wolpert (1992), Stacked generalization, Neural Networks 5(2): features of a fold from the others.
-Deviation: trained on ratings, with mean and biases inside, and not on clicks by a softmax.
+Deviation: trained on ratings, with mean and biases, and not on clicks with a softmax.
 """
 
 from collections.abc import Callable
@@ -36,34 +36,34 @@ class TwoTowerParameters(msgspec.Struct, frozen=True):
     """Sizes, steps and penalties."""
 
     dim: int = 32
-    """Length of what the towers say, and of the embeddings that go in."""
+    """Length of the towers' outputs, and of the embeddings of ids."""
     hidden: int = 64
     """Units of the hidden layer."""
     dropout: float = 0.3
-    """Share of the hidden units left out of a step."""
+    """Share of the hidden units that are dropped in a step."""
     epochs: int = 40
-    """Passes at most."""
+    """Largest number of passes."""
     batch: int = 1024
-    """Ratings a step."""
+    """Ratings in a step."""
     patience: int = 3
-    """Passes without a better validation error before it ends."""
+    """Number of passes without a better validation error after which the fit ends."""
     learning_rate: float = 0.002
     """Adam's."""
     l2: float = 1.25
-    """Penalty of the embeddings. As for als; from .5 to 2 all is alike."""
+    """Penalty of the embeddings. As for als; .5 to 2 are alike."""
     bias_l2: float = 1.0
     """Penalty of the biases. As for als."""
     folds: int = 10
-    """Parts of the ratings, each learned with features of the others. From 5 to 10 the error falls by .3%; with 1 no average would ever be met in training."""
+    """Number of folds, each learned with features from the others. From 5 to 10 the error falls by .3%; with 1 there would be no averages in training."""
     noise: float = 0.1
-    """Standard deviation of the first embeddings."""
+    """Standard deviation of the initial embeddings."""
 
 
 class _Tower(nn.Module):
-    """One side: called with numbers of rows (n,), and of what their features leave out, it answers what they are (n, dim)."""
+    """One side: a call with rows (n,), and the fold that each one's features leave out, returns its outputs (n, dim)."""
 
     def __init__(self, known: F32, seen: I32, p: TwoTowerParameters) -> None:
-        """`known` (folds + 1, rows, features): without a fold each, and last those of all ratings."""
+        """`known` (folds + 1, rows, features): features without each of the folds, and last those of all ratings."""
         super().__init__()
         self.known: Tensor
         self.register_buffer("known", torch.from_numpy(known), persistent=False)
@@ -77,23 +77,23 @@ class _Tower(nn.Module):
         fitting.clear_unseen(self.ids, seen)
 
     def forward(self, rows: Tensor, without: Tensor | int) -> Tensor:
-        said: Tensor = self.layers(torch.cat([self.ids(rows), self.known[without, rows]], dim=1))
-        return said
+        outputs: Tensor = self.layers(torch.cat([self.ids(rows), self.known[without, rows]], dim=1))
+        return outputs
 
     def all(self) -> Tensor:
-        """What all rows are, (rows, dim + 1), with the bias at the end."""
+        """The outputs of all rows, (rows, dim + 1), with the bias at the end."""
         rows = torch.arange(self.known.shape[1], device=self.known.device)
         return torch.cat([self(rows, -1), self.biases(rows)], dim=1)
 
 
 class TwoTower:
-    """protocols.Rater and Factorised."""
+    """A protocols.Rater and Factorised."""
 
     kind: Kind = "ratings"
     Parameters = TwoTowerParameters
 
     def __init__(self, name: str, parameters: TwoTowerParameters, *, seed: int) -> None:
-        """`seed` draws first values, what is left out, and the order of the ratings."""
+        """`seed` determines initial values, dropout and the order of the ratings."""
         self.name, self.parameters, self._seed = name, parameters, seed
         self._mean, self._deviation = 0.0, 1.0
         self._users, self._items = torch.empty(0), torch.empty(0)  # (rows, dim + 1) each, the bias at the end
@@ -101,7 +101,7 @@ class TwoTower:
     def fit(self, train: Dataset, validation: Dataset, on_progress: Callable[[Epoch], None]) -> None:
         """See protocols.OfflineModel."""
         p = self.parameters
-        fitting.seeded(self._seed)
+        fitting.set_seed(self._seed)
         self._mean, self._deviation = fitting.scale(train)
         drawn = np.random.default_rng(self._seed).integers(0, p.folds, len(train))
         of_users, of_items = self._known(train, drawn)
@@ -138,9 +138,11 @@ class TwoTower:
             self._users, self._items = user_tower.all(), item_tower.all()
 
     def _known(self, train: Dataset, drawn: Array) -> tuple[F32, F32]:
-        """What each tower's `known` is; `drawn` (n,) are the folds of the ratings."""
+        """The `known` features of each tower; `drawn` (n,) are the folds of the ratings."""
         z = (train.values.astype(np.float64) - self._mean) / self._deviation
-        kept = [drawn != fold for fold in range(self.parameters.folds + 1)]  # nothing is drawn into the last
+        kept = [
+            drawn != fold for fold in range(self.parameters.folds + 1)
+        ]  # no rating is in the last, so it leaves out none
         users, items = zip(*(features(train.select(rows), z[rows]) for rows in kept), strict=True)
         return np.stack(users), np.stack(items)
 
@@ -153,7 +155,7 @@ class TwoTower:
         return fitting.predicted(self._rating, users, items)
 
     def export(self) -> Factors:
-        """See protocols.Factorised; rows that were never trained on are what is known of them."""
+        """See protocols.Factorised; rows without ratings come from their features."""
         dim, deviation = self.parameters.dim, np.float32(self._deviation)
         users, items = fitting.array(self._users), fitting.array(self._items)
         return Factors(
