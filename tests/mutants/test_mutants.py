@@ -6,7 +6,7 @@ from tests.mutants.run import ROOT, Mutant, Stale, mutants
 
 LISTED = mutants()
 AREAS = {
-    "encoder", "eviction", "dedupe", "ledger", "gate", "freshness", "click blend", "hybrid", "forgetting", "log", "archive",
+    "encoder", "eviction", "dedupe", "ledger", "gate", "freshness", "click-blend", "hybrid", "forgetting", "log", "archive",
 }  # fmt: skip
 
 
