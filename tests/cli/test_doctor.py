@@ -24,7 +24,7 @@ from streamer.doctor import Check, examine
 from streamer.producers.kafka import KafkaSink
 from streamer.renormalise import manifest
 from streamer.renormalise.manifest import Manifest
-from streamer.renormalise.training import Retrained
+from streamer.renormalise.training import RefittedTables
 from streamer.storage import generations
 from streamer.storage.generations import GenerationRecord
 from streamer.storage.rocks import Rocks
@@ -132,7 +132,7 @@ def renormalised(state: Path) -> Path:
         churn={},
     )
     tables = {"bias": {"b": np.ones((3, 1), np.float32)}}
-    manifest.write(generations.generation_folder(state, "g1"), made, Retrained(["u"], ["i"], tables, {}))
+    manifest.write(generations.generation_folder(state, "g1"), made, RefittedTables(["u"], ["i"], tables, {}))
     generations.write_record(state, generations.read_record(state, "g1").at_stage("live"))
     generations.set_live(state, "g1")
     return state
