@@ -18,7 +18,7 @@ from streamer.consumers.files import FileSource
 from streamer.core.arrays import Bool
 from streamer.core.batch import Batch, Events
 from streamer.core.settings import load
-from streamer.renormalise.training import candidate, put_in, retrained
+from streamer.renormalise.training import candidate, refit, replace_tables
 from streamer.serving.opening import learners
 from streamer.storage.state import RocksStore
 from streamer.stream.memory import Memory
@@ -46,7 +46,9 @@ def hits(path: str, champion: str, cut: float, chosen: str) -> Bool:
             left -= len(records)
             if left <= 0 and not before:
                 memory.commit()
-                put_in(memory, retrained(memory, _events(memory, batches, user_ids), ["skip-gram"], candidate(chosen)))
+                replace_tables(
+                    memory, refit(memory, _events(memory, batches, user_ids), ["skip-gram"], candidate(chosen))
+                )
                 before = len(ranking.ranks)
         source.close()
         store.close()

@@ -34,7 +34,7 @@ from streamer.core.batch import Batch, Events, UserView
 from streamer.core.settings import EVALUATED_RECORDS, Settings, load
 from streamer.models import REFITTED_BY
 from streamer.producers.client import Client
-from streamer.renormalise.training import put_in, retrained
+from streamer.renormalise.training import refit, replace_tables
 from streamer.serving.opening import learners
 from streamer.serving.recommend import top
 from streamer.storage.state import RocksStore
@@ -212,7 +212,7 @@ def _retrain(memory: Memory, names: list[str], batches: list[Batch], users: dict
         memory.commit()
         columns = [_joined(batches, name) for name in ("items", "kinds", "values", "times_ms", "keys")]
         events = Events(list(users), list(memory.items.ids), np.array(numbers, dtype=np.int32), *columns)
-        put_in(memory, retrained(memory, events, names))
+        replace_tables(memory, refit(memory, events, names))
 
 
 def _joined(batches: list[Batch], name: str) -> Array:

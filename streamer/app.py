@@ -24,7 +24,7 @@ from streamer.monitoring.metrics import Metrics
 from streamer.overview import Overview
 from streamer.producers import SINKS
 from streamer.renormalise.renormaliser import Renormaliser
-from streamer.renormalise.shadow import Live
+from streamer.renormalise.shadow import OpenGeneration
 from streamer.renormalise.training import candidates
 from streamer.serving import rerank
 from streamer.serving.opening import learners
@@ -42,7 +42,9 @@ ARCHIVED_S = 600.0  # how long the archive may take to come to a cut
 _LOG = logging.getLogger("streamer.app")
 
 
-def opened(settings: Settings, generation: str | None = None, reranking: Reranker | None = None, *also: str) -> Live:
+def opened(
+    settings: Settings, generation: str | None = None, reranking: Reranker | None = None, *also: str
+) -> OpenGeneration:
     """A generation's state, by default that of the one which answers, `also` with these; raises BadSettings, BadState."""
     store = RocksStore(Path(settings.state.data), generation=generation)
     try:
@@ -50,7 +52,7 @@ def opened(settings: Settings, generation: str | None = None, reranking: Reranke
     except BaseException:
         store.close()
         raise
-    return Live(memory, Recommender(memory, memory.learners.by_name[POPULARITY], reranker=reranking))
+    return OpenGeneration(memory, Recommender(memory, memory.learners.by_name[POPULARITY], reranker=reranking))
 
 
 class App:
@@ -107,24 +109,24 @@ class App:
     def _mirrored(self) -> Mirror | None:
         return None if self.log else Mirror(self.memory.dead_letters, self.memory.store, self._sink)
 
-    # streamer.renormalise.shadow.Lanes
+    # streamer.renormalise.shadow.Host
 
-    def live(self) -> Live:
-        """See Lanes."""
+    def live(self) -> OpenGeneration:
+        """See Host."""
         return self._live
 
-    def open(self, generation: str) -> Live:
-        """See Lanes."""
+    def open(self, generation: str) -> OpenGeneration:
+        """See Host."""
         return opened(self.settings, generation, self._reranker, *self.memory.learners.promoted.values())
 
     def second_source(self) -> Source:
-        """See Lanes."""
+        """See Host."""
         if self.log is not None:
             return LogSource(self.log)
         return cast(Source, resolve_name(SOURCES["kafka"])(self.settings.kafka))
 
-    def archived(self, offsets: Offsets, stop: threading.Event) -> None:
-        """See Lanes."""
+    def wait_for_archive(self, offsets: Offsets, stop: threading.Event) -> None:
+        """See Host."""
         if self.archiver is None:
             raise BadSettings("retraining reads the archive, and there is none: leave out --no-archive")
         until = time.monotonic() + ARCHIVED_S
@@ -132,8 +134,8 @@ class App:
             if time.monotonic() > until:
                 raise StreamerError(f"the archive does not keep up: {self.archiver.trouble or 'it is behind the cut'}")
 
-    def answer_with(self, live: Live) -> None:
-        """See Lanes."""
+    def make_live(self, live: OpenGeneration) -> None:
+        """See Host."""
         self._live = live
         self._mirror = self._mirrored()
 

@@ -17,7 +17,7 @@ from streamer.core.kernel import CACHE_FOLDER, unannounced
 from streamer.core.protocols import Asking, Conditioned, Kind
 from streamer.core.settings import Settings
 from streamer.models import LEARNERS, REFITTED_BY, TRAINERS, learner
-from streamer.renormalise.training import retrained
+from streamer.renormalise.training import refit
 from streamer.serving.opening import learners
 from streamer.serving.recommend import POPULARITY, Recommender
 from streamer.storage.log import EmbeddedLog, LogSource
@@ -116,7 +116,7 @@ def _exercise_the_rest(name: str, memory: Memory) -> None:
             chosen.questions(row, item, chosen.ratings_of(item), item, 1)
     by = TRAINERS.get(REFITTED_BY.get(name, ""), "")
     if by and not by.startswith("streamer.models.offline"):  # those have no kernels of their own, and need torch
-        retrained(memory, _history(), [name])
+        refit(memory, _history(), [name])
 
 
 def _events() -> list[Message]:

@@ -92,11 +92,11 @@ def _train(folder: Path, generation: str | None) -> None:
             )
         _one(folder, generation, os.getppid())
         return
-    from streamer.renormalise.training_job import archived
+    from streamer.renormalise.training_job import is_archived
 
     while True:
         for one in read_records(folder):
-            if one.stage == "cut" and not _ended(folder, one.id) and archived(folder, one):
+            if one.stage == "cut" and not _ended(folder, one.id) and is_archived(folder, one):
                 _one(folder, one.id, None)
         time.sleep(LOOK_S)
 

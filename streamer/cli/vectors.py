@@ -52,11 +52,11 @@ def import_(file: Path, fixed: bool, as_json: bool, **options: Any) -> None:
     `offline`. `streamer promote generation` brings back what was there. A running streamer does the same at its next
     retraining with --candidates vectors:FILE, or fixed-vectors:FILE.
     """
-    from streamer.renormalise.vectors import imported
+    from streamer.renormalise.vectors import import_vectors
 
     folder = settings_of(options).state.data
     with bar(Console(stderr=True), "training", 100) as moved:
-        found = imported(
+        found = import_vectors(
             Path(folder), file, fixed=fixed, on_progress=lambda progress: moved(int(100 * progress.share), 100)
         )
     if as_json:

@@ -1,7 +1,7 @@
 """The periodic retraining: a generation is cut, trained, caught up, gated, swapped in and watched, and can be rolled back.
 
-`renormaliser` runs it in a thread beside the engine, and a process of its own trains. A change usually concerns a stage
-(`storage.generations.Stage` and `stages`), what the gate asks (`gate`), or a candidate (`training`).
+`renormaliser` runs it in a thread next to the engine; a process of its own trains. A change usually concerns a stage
+(`storage.generations.Stage` and `stages`), the gate's criterion (`gate`), or a candidate (`training`).
 
 `renormaliser` (what is asked for, one after another), `stages` (what a generation goes through), `triggers` (the schedule and
 drift), `training_process` (the process that trains, seen from the one that serves), `training_job` (what that process does),

@@ -1,9 +1,9 @@
-"""The gate: two generations on the same ratings, each predicted before it was learned, compared pair by pair.
+"""The gate: compares two generations on the same ratings, pair by pair; each rating was predicted before it was learned.
 
-    d_k = (candidate's error of rating k)^2 - (live one's error of rating k)^2;  mean(d) +- t s / sqrt(blocks)
+    d_k = (candidate's error of rating k)^2 - (live generation's error of rating k)^2;  mean(d) +- t s / sqrt(blocks)
 
-with s over the means of blocks of consecutive ratings, because neighbours are of one user and not independent (batch means,
-Law & Kelton, "Simulation Modeling and Analysis", ch. 9).
+where s is the standard deviation of the means of blocks of consecutive ratings: neighbouring ratings are often of one user
+and not independent (batch means; Law & Kelton, "Simulation Modeling and Analysis", ch. 9).
 """
 
 from math import inf, sqrt
@@ -13,15 +13,18 @@ from streamer.core.arrays import F64
 from streamer.core.settings import RenormalisationSettings
 from streamer.monitoring.monitor import Errors
 
-MOST_RATINGS = 8_000  # compared; the newest. The monitor keeps a few more, so that it may write while this reads
+MOST_RATINGS = (
+    8_000  # compared at most, the newest; the monitor keeps a few more, so that it can write while this reads
+)
 BLOCKS = 40
 T_95 = 2.023  # two-sided 95% of Student's t with 39 degrees of freedom
 
 
-def scored(before: Errors, after: Errors, since: int) -> Score | None:
-    """Both on the ratings from number `since` on, at most the newest 8,000; None while there are none, or they do not pair up.
+def compare(before: Errors, after: Errors, since: int) -> Score | None:
+    """Compares both on the ratings from number `since` on, at most the newest 8,000.
 
-    From any thread. Cost: about 50 us.
+    None while there are none, or when one of the two left a rating without a prediction that the other predicted. Callable
+    from any thread. Cost: about 50 us.
     """
     end = min(before.ratings, after.ratings)
     first = max(since, end - MOST_RATINGS)
@@ -29,7 +32,7 @@ def scored(before: Errors, after: Errors, since: int) -> Score | None:
         return None
     try:
         ours, theirs = after.squares(first, end), before.squares(first, end)
-    except ValueError:  # the stream overtook us: next time
+    except ValueError:  # new ratings overwrote the oldest ones meanwhile: the next call succeeds
         return None
     mean, half_width = interval(ours - theirs)
     return Score(
@@ -43,7 +46,7 @@ def scored(before: Errors, after: Errors, since: int) -> Score | None:
 
 
 def interval(differences: F64) -> tuple[float, float]:
-    """Mean of paired differences (n,), in order, and half of the width of its 95% interval; infinite for fewer than 80."""
+    """Mean of paired differences (n,), in order, and half the width of its 95% interval; infinite for fewer than 80."""
     n = len(differences) - len(differences) % BLOCKS
     if n < 2 * BLOCKS:
         return float(differences.mean()), float("inf")
@@ -52,9 +55,9 @@ def interval(differences: F64) -> tuple[float, float]:
 
 
 def verdict(score: Score, chosen: RenormalisationSettings, *, better: bool = False) -> bool | None:
-    """True: not worse than by `gate_margin` of the other's squared error; False: worse; None: nobody can say yet.
+    """True: worse by at most `gate_margin` of the other's squared error; False: worse by more; None: not decided yet.
 
-    If it must be `better`, by anything, there is no margin.
+    With `better`, the margin is 0: it must be better.
     """
     allowed = 0.0 if better else chosen.gate_margin * score.before_rmse**2
     if score.ratings < chosen.gate_min_events or score.half_width is None:
@@ -66,18 +69,21 @@ def verdict(score: Score, chosen: RenormalisationSettings, *, better: bool = Fal
     return None if score.ratings < MOST_RATINGS else score.difference <= allowed
 
 
-def worse(score: Score | None, chosen: RenormalisationSettings, *, alarm: bool) -> str:
-    """Why one that answers is to go, empty if it is not; `alarm`: its errors have drifted, those of the one before have not."""
+def rollback_reason(score: Score | None, chosen: RenormalisationSettings, *, alarm: bool) -> str:
+    """Why the live generation is to be rolled back; empty if it is not.
+
+    `alarm`: a drift was detected in its errors and none in those of the generation before.
+    """
     if score is None:
         return ""
     if verdict(score, chosen) is False:
-        return f"worse than the one before: {said(score)}"
+        return f"worse than the one before: {describe(score)}"
     if alarm and score.half_width is not None and score.difference > score.half_width:
-        return f"a drift alarm: {said(score)}"
+        return f"a drift alarm: {describe(score)}"
     return ""
 
 
-def said(score: Score | None) -> str:
+def describe(score: Score | None) -> str:
     """A score in words."""
     if score is None:
         return "no ratings"

@@ -1,8 +1,8 @@
-"""What a retraining came to, as files: a safetensors file a learner, one of ids, and a manifest that vouches for them.
+"""The files of a trained generation: one safetensors file for each learner, one for the ids, and a manifest.
 
-The manifest is written last and replaced as a whole, so a generation is complete or has none. It says of every file how
-long it is and its SHA-256, and nothing of when it was made: the same history and state give the same bytes.
-The only file that knows safetensors; it reads arrays and runs nothing.
+The manifest is written last and replaced as a whole, so a generation without one is incomplete. It holds the size and the
+SHA-256 of every file, and no time: the same history and state give the same bytes.
+Only this file imports safetensors, a format that holds arrays and no code.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from safetensors.numpy import load, save
 from streamer.core.arrays import Array
 from streamer.core.errors import BadGeneration
 from streamer.renormalise.churn import Churn
-from streamer.renormalise.training import Retrained
+from streamer.renormalise.training import RefittedTables
 from streamer.storage.files import write_atomically
 
 FORMAT = 1
@@ -28,29 +28,29 @@ _MANIFEST, _IDS, _SUFFIX = "manifest.json", "ids", ".safetensors"
 
 
 class File(msgspec.Struct, frozen=True):
-    """One file."""
+    """Size and checksum of one file."""
 
     size_bytes: int
     sha256: str
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What vouches for a generation."""
+    """The content of a generation's manifest."""
 
     format: int = FORMAT
     generation: str
     parent: str
     cut: dict[str, int]  # topic/partition -> the next offset
-    events: int  # that were trained on
-    settings: dict[str, Any]  # that the state depends on
+    events: int  # how many it was trained on
+    settings: dict[str, Any]  # those that the state depends on
     trained: dict[str, list[str]]  # learner -> its tables
-    candidate: str  # what of the history counted, as streamer.renormalise.training.candidate reads it
-    churn: dict[str, Churn]  # learner -> what it changes
+    candidate: str  # how it was trained, as streamer.renormalise.training.candidate reads it
+    churn: dict[str, Churn]  # learner -> how much the retraining changes it
     files: dict[str, File] = {}
 
 
-def write(folder: Path, manifest: Manifest, found: Retrained) -> Manifest:
-    """Write the files of a generation into `folder`, durably, the manifest last; answers it with the files' sums."""
+def write(folder: Path, manifest: Manifest, found: RefittedTables) -> Manifest:
+    """Write the files of a generation into `folder` durably, the manifest last; returns it with the files' checksums."""
     contents = {_IDS + _SUFFIX: save({**_packed("users", found.user_ids), **_packed("items", found.item_ids)})}
     for learner, tables in found.tables.items():
         contents[learner + _SUFFIX] = save({name: np.ascontiguousarray(values) for name, values in tables.items()})
@@ -66,12 +66,12 @@ def write(folder: Path, manifest: Manifest, found: Retrained) -> Manifest:
 
 
 def written(folder: Path) -> bool:
-    """Whether a generation's files are complete."""
+    """Whether the files of a generation are complete: its manifest is there."""
     return (folder / _MANIFEST).exists()
 
 
-def read(folder: Path) -> tuple[Manifest, Retrained]:
-    """What `write` wrote; raises BadGeneration for a file that is missing, damaged, or not what the manifest says."""
+def read(folder: Path) -> tuple[Manifest, RefittedTables]:
+    """Read what `write` wrote; raises BadGeneration for a file that is missing, damaged, or not as the manifest says."""
     try:
         manifest = msgspec.json.decode((folder / _MANIFEST).read_bytes(), type=Manifest)
     except (OSError, msgspec.DecodeError) as error:
@@ -88,13 +88,13 @@ def read(folder: Path) -> tuple[Manifest, Retrained]:
             raise BadGeneration(
                 f"{learner + _SUFFIX} in {folder} holds {sorted(tables[learner])}, not {names}: retrain"
             )
-    return manifest, Retrained(_unpacked("users", ids), _unpacked("items", ids), tables, manifest.churn)
+    return manifest, RefittedTables(_unpacked("users", ids), _unpacked("items", ids), tables, manifest.churn)
 
 
 def erase(folder: Path, user_ids: Collection[str], of_users: Callable[[str, str], bool]) -> None:
-    """Take the rows of users out of the files of a generation; `of_users`: learner, table -> whether its rows are users'.
+    """Remove the rows of users from the files of a generation; `of_users(learner, table)`: whether a table has a row a user.
 
-    Files that cannot be read, as a crash leaves them here, are deleted: a state that was made of them does without.
+    Files that cannot be read, as after a crash in this function, are deleted: the state made from them does not need them.
     """
     try:
         manifest, found = read(folder) if written(folder) else (None, None)
@@ -113,7 +113,7 @@ def erase(folder: Path, user_ids: Collection[str], of_users: Callable[[str, str]
         for learner, named in found.tables.items()
     }
     for file in folder.glob(f"*{_SUFFIX}"):
-        file.unlink()  # a backup may have it under another name
+        file.unlink()  # and not overwritten: a backup may hard-link it
     left = [found.user_ids[n] for n in kept]
     write(folder, manifest, dataclasses.replace(found, user_ids=left, tables=tables))
 
@@ -125,9 +125,9 @@ def _load(folder: Path, name: str, files: Mapping[str, File]) -> dict[str, Array
         raise BadGeneration(f"{name} in {folder} cannot be read: {error}; retrain") from None
     wanted, found = files.get(name), File(len(content), hashlib.sha256(content).hexdigest())
     if found != wanted:
-        said = f"{wanted.size_bytes} bytes, SHA-256 {wanted.sha256[:12]}" if wanted else "no such file"
+        expected = f"{wanted.size_bytes} bytes, SHA-256 {wanted.sha256[:12]}" if wanted else "no such file"
         raise BadGeneration(
-            f"{name} in {folder} is damaged: the manifest says {said}, found {found.size_bytes} bytes, {found.sha256[:12]}; "
+            f"{name} in {folder} is damaged: the manifest says {expected}, found {found.size_bytes} bytes, {found.sha256[:12]}; "
             "it is not used: retrain"
         )
     try:

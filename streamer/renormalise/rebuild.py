@@ -1,7 +1,7 @@
-"""A state made again from its journal: the same records in the same order, and the tables of its generations put in where they were.
+"""Rebuilding a state from its journal: the same records in the same order, and the same trained tables at the same places.
 
-What it comes to is the live state byte for byte (but for the journal's notes of swaps, and dead letters), over any number of
-swaps, as long as the source has its records from the beginning and the files of the generations are there.
+The result equals the live state byte for byte (but for the journal's notes of swaps, and dead letters), over any number of
+swaps, as long as the source has all records from the beginning and the files of the generations are there.
 """
 
 from collections import deque
@@ -11,32 +11,35 @@ from pathlib import Path
 from streamer.core.errors import SourceLost
 from streamer.core.protocols import Source
 from streamer.renormalise import manifest
-from streamer.renormalise.training import Retrained, put_in
+from streamer.renormalise.training import RefittedTables, replace_tables
 from streamer.storage.generations import FIRST, generation_folder
 from streamer.stream.ledger import TABLES_REPLACED, JournalSource, Run, lineage, note
 from streamer.stream.memory import Memory
 
 WAIT_S = 0.2
-EMPTY_POLLS = 50  # before a record of the journal is taken for gone
+EMPTY_POLLS = 50  # polls without a record, after which a record of the journal counts as lost
 
 
-def graft(memory: Memory, generation: str, found: Retrained) -> None:
-    """Put a generation's tables in, and be its state from now on; nothing uncommitted before and after. Raises StoreUnavailable."""
-    put_in(memory, found)
+def install_generation(memory: Memory, generation: str, found: RefittedTables) -> None:
+    """Replace the tables of `memory` by those of a generation, and make it the state of that generation.
+
+    Nothing is uncommitted before and after. Raises StoreUnavailable.
+    """
+    replace_tables(memory, found)
     memory.ledger.add_note(note(TABLES_REPLACED, generation))
     memory.become(generation)
 
 
 def rebuild(memory: Memory, source: Source, runs: Iterable[Run], folder: Path, *, max_records: int = 2000) -> None:
-    """Learn the journal `runs` into an empty `memory` and commit; `folder` holds the generations that it names.
+    """Learn the journal `runs` into an empty `memory` and commit; `folder` holds the generations that the journal names.
 
-    Raises SourceLost when a record of it is gone, BadGeneration for files that are missing or damaged.
+    Raises SourceLost when a record of the journal is gone, BadGeneration for files that are missing or damaged.
     """
     replay, empty = JournalSource(source, ()), 0
     replay.seek({})
     for generation, learned in lineage(runs):
         if generation != FIRST:
-            graft(memory, generation, manifest.read(generation_folder(folder, generation))[1])
+            install_generation(memory, generation, manifest.read(generation_folder(folder, generation))[1])
         replay.append_runs(learned)
         while not replay.finished:
             records = replay.poll(max_records, WAIT_S)
@@ -44,7 +47,7 @@ def rebuild(memory: Memory, source: Source, runs: Iterable[Run], folder: Path, *
             empty = 0 if records else empty + 1
             if empty > EMPTY_POLLS:
                 raise SourceLost(
-                    f"the source has no more records after {dict(memory.ledger.offsets)}, and the journal goes on: "
-                    "give a source that holds all of them"
+                    f"the source has no records after {dict(memory.ledger.offsets)}, but the journal has more: "
+                    "rebuild from a source that holds all records of the journal"
                 )
         memory.commit()

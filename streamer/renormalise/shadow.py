@@ -1,7 +1,7 @@
-"""The shadow: a second generation beside the one that answers. It catches up, learns on, and may change places with it.
+"""The shadow: a second generation next to the live one. It catches up, learns the same events, and can be swapped with it.
 
-Both learn the same records in the same order, so at a moment between two steps of the engine they differ in nothing but in
-what their learners learned, and changing places is the exchange of one reference and of one file.
+Both learn the same records in the same order, so between two steps of the engine they differ only in their learners'
+tables. A swap therefore replaces one reference in memory and one file on disk.
 """
 
 import threading
@@ -26,83 +26,88 @@ from streamer.stream.engine import Engine
 from streamer.stream.ledger import WENT_LIVE, JournalSource, newest_runs, note, runs_after
 from streamer.stream.memory import Memory
 
-NEAR_EVENTS = 2_000  # so near to the live one, a candidate is taken along by the engine
-REST = 0.5  # of the time that a step of catching up took: the processor is the endpoint's first
-NORMS = (0.5, 2.0)  # rows may be so much shorter or longer than the live one's, in the middle
+NEAR_EVENTS = 2_000  # when at most so many events behind the live one, a generation joins the engine
+REST = 0.5  # pause after each step of catching up, as a share of its time, so that the endpoint has the processor
+NORMS = (0.5, 2.0)  # allowed ratios of median row lengths, of the new generation to the live one
 WAIT_S = 0.2
-LINGER_S = 1.0
+LINGER_S = 1.0  # how long a released generation stays open, for queries that still read it
 
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
-class Live:
-    """A generation at work: its state is open, and it can answer."""
+class OpenGeneration:
+    """A generation whose state is open, so that it can learn and answer."""
 
     memory: Memory
     recommender: Recommender
 
     def close(self) -> None:
-        """Let go of the state; safe to call twice."""
+        """Close the state; safe to call twice."""
         self.memory.store.close()
 
 
-class Lanes(Protocol):
-    """What is asked of the running process."""
+class Host(Protocol):
+    """The running process, as far as renormalisation needs it."""
 
     @property
     def engine(self) -> Engine:
-        """It learns for the one that answers, and for the one in its shadow."""
+        """The engine, which learns for the live generation and for the one in the shadow."""
 
-    def live(self) -> Live:
-        """The one that answers."""
+    def live(self) -> OpenGeneration:
+        """The live generation."""
 
-    def open(self, generation: str) -> Live:
+    def open(self, generation: str) -> OpenGeneration:
         """Open a generation's state; raises BadState."""
 
     def second_source(self) -> Source:
-        """A source of its own over the same events."""
+        """Another source over the same events, for the caller alone."""
 
-    def archived(self, offsets: Offsets, stop: threading.Event) -> None:
+    def wait_for_archive(self, offsets: Offsets, stop: threading.Event) -> None:
         """Wait until the archive holds everything before `offsets`; raises StreamerError."""
 
-    def answer_with(self, live: Live) -> None:
-        """From now on. Called in the engine's thread."""
+    def make_live(self, live: OpenGeneration) -> None:
+        """Answer queries with this generation from now on. Called in the engine's thread."""
 
 
 class Stopped(Exception):
-    """The process ends; the next start goes on."""
+    """The process is stopping; the next start continues."""
 
 
 class Shadow:
-    """Who is in the shadow, if anybody. Its own thread's business, but for what is said to run in the engine's."""
+    """The generation in the shadow, if there is one.
 
-    def __init__(self, settings: Settings, lanes: Lanes, stop: threading.Event) -> None:
-        self._settings, self._lanes, self._stop = settings, lanes, stop
+    Only the renormaliser's thread may call it, where nothing else is said.
+    """
+
+    def __init__(self, settings: Settings, host: Host, stop: threading.Event) -> None:
+        self._settings, self._host, self._stop = settings, host, stop
         self._folder = Path(settings.state.data)
-        self.other: Live | None = None
-        self._exchanging = threading.Lock()
+        self.in_shadow: OpenGeneration | None = None
+        self._swapping = threading.Lock()
 
     @property
     def generation(self) -> str:
-        """Of who is in the shadow; empty for nobody."""
-        other = self.other
+        """The id of the generation in the shadow; empty for none."""
+        other = self.in_shadow
         return other.memory.store.generation if other is not None else ""
 
     @property
     def memory(self) -> Memory:
-        """Of who is in the shadow."""
-        assert self.other is not None, "nobody is in the shadow"
-        return self.other.memory
+        """The memory of the generation in the shadow."""
+        assert self.in_shadow is not None, "no generation is in the shadow"
+        return self.in_shadow.memory
 
-    def bring_up(self, generation: str) -> None:
-        """Open a generation, learn what came after its offsets, and from then on whatever the engine learns.
+    def catch_up(self, generation: str) -> None:
+        """Open a generation, learn the events after its offsets, and from then on every event that the engine learns.
 
         Raises BadState, SourceLost.
         """
-        self._lanes.engine.shadow_error, self.other = None, self._lanes.open(generation)
+        self._host.engine.shadow_error, self.in_shadow = None, self._host.open(generation)
         if self.generation != generation:
-            raise BadGeneration(f"the state of {generation} holds what {self.generation} learned: retrain")
+            raise BadGeneration(
+                f"the state in the folder of {generation} should be its own, and is that of {self.generation}: retrain"
+            )
         while self._replay() > NEAR_EVENTS:
             pass
         self.in_engine(self._mark)
@@ -110,13 +115,13 @@ class Shadow:
         self.in_engine(self._join)
 
     def _replay(self) -> int:
-        """Learn what the live one committed beyond this one, in its order; answers how much that was."""
+        """Learn the events that the live generation committed after this one's offsets, in its order; returns their number."""
         memory, state = self.memory, self._settings.state
         offsets = memory.ledger.offsets
-        runs = runs_after(newest_runs(self._lanes.live().memory.store, offsets), offsets)
+        runs = runs_after(newest_runs(self._host.live().memory.store, offsets), offsets)
         if not runs:
             return 0
-        inner = self._lanes.second_source()
+        inner = self._host.second_source()
         try:
             source = JournalSource(inner, runs)
             source.seek(memory.ledger.offsets)
@@ -140,16 +145,16 @@ class Shadow:
             try:
                 self.memory.commit()
                 return
-            except StoreUnavailable:  # a full disk: the live one waits too
+            except StoreUnavailable:  # as by a full disk, for which the live generation waits too
                 if self._stop.wait(WAIT_S):
                     raise Stopped from None
 
     def _mark(self) -> None:
-        self._lanes.engine.backlog = []
+        self._host.engine.backlog = []
 
     def _join(self) -> None:
-        """In the engine's thread: what came since the mark, and the rest together."""
-        engine, memory = self._lanes.engine, self.memory
+        """In the engine's thread: learn the records kept since `_mark`; from now on the engine learns for both."""
+        engine, memory = self._host.engine, self.memory
         kept, engine.backlog = engine.backlog or [], None
         for records in kept:
             after = memory.ledger.offsets  # what the engine committed since the mark was in the journal already
@@ -157,30 +162,36 @@ class Shadow:
             deque(memory.learn(left, memory.commit), maxlen=0)
         if memory.ledger.offsets != engine.memory.ledger.offsets:
             raise BadState(
-                f"{self.generation} came to {dict(memory.ledger.offsets)} where the live one is at "
-                f"{dict(engine.memory.ledger.offsets)}: the source has not every event after the cut any more"
+                f"{self.generation} should have caught up to {dict(engine.memory.ledger.offsets)} and is at "
+                f"{dict(memory.ledger.offsets)}: the source no longer has every event after the cut; retrain"
             )
         memory.commit()
         engine.shadow = memory
 
     def promote(self, learner: str) -> None:
-        """See Memory.promote: of who answers, never between the two of an exchange, which carries it over. From any thread."""
-        with self._exchanging:
-            self._lanes.live().memory.promote(learner)
+        """Promote a learner of the live generation (see Memory.promote), never during a swap, which carries it over.
 
-    def exchange(self) -> None:
-        """The one in the shadow answers, and who answered goes into its shadow. Raises StoreUnavailable: nothing changed then."""
-        self.in_engine(self._exchange)
+        From any thread.
+        """
+        with self._swapping:
+            self._host.live().memory.promote(learner)
 
-    def _exchange(self) -> None:
-        """In the engine's thread, both at the same offsets and committed."""
-        with self._exchanging:
-            self._change_places()
+    def swap(self) -> None:
+        """Make the generation in the shadow live, and put the live one into the shadow.
 
-    def _change_places(self) -> None:
-        engine, new, old = self._lanes.engine, self.other, self._lanes.live()
+        Raises StoreUnavailable, and then has changed nothing.
+        """
+        self.in_engine(self._swap_in_engine)
+
+    def _swap_in_engine(self) -> None:
+        """In the engine's thread, with both at the same offsets and committed."""
+        with self._swapping:
+            self._swap_places()
+
+    def _swap_places(self) -> None:
+        engine, new, old = self._host.engine, self.in_shadow, self._host.live()
         if engine.shadow is None or new is None:
-            raise engine.shadow_error or BadState("who was in the shadow could not learn on")
+            raise engine.shadow_error or BadState("the generation in the shadow has stopped learning: retrain")
         memory = new.memory
         for kind in old.memory.learners.champions:
             champion = old.memory.learners.champion(kind).name
@@ -191,52 +202,53 @@ class Shadow:
         memory.store.sync()
         generations.set_live(self._folder, memory.store.generation)
         engine.memory, engine.shadow = memory, old.memory
-        self._lanes.answer_with(new)
-        self.other = old
+        self._host.make_live(new)
+        self.in_shadow = old
 
-    def leave(self) -> None:
-        """Nobody is in the shadow any more."""
-        left, self.other = self.other, None
+    def release(self) -> None:
+        """Take the generation out of the shadow, and close it."""
+        left, self.in_shadow = self.in_shadow, None
 
         def alone() -> None:
-            self._lanes.engine.shadow = self._lanes.engine.backlog = None
+            self._host.engine.shadow = self._host.engine.backlog = None
 
         self.in_engine(alone)
         if left is not None:
-            self._stop.wait(LINGER_S)  # a query that began before an exchange may still be reading
+            self._stop.wait(LINGER_S)  # a query that began before a swap may still be reading
             left.close()
 
     def check(self) -> None:
-        """Raises what went wrong in the shadow."""
-        if self._lanes.engine.shadow_error is not None:
-            raise self._lanes.engine.shadow_error
+        """Raise the error that ended learning in the shadow, if there was one."""
+        if self._host.engine.shadow_error is not None:
+            raise self._host.engine.shadow_error
 
     def scores(self, after: str, since: Mapping[str, int]) -> dict[str, Score]:
-        """The generation `after` against the other of the two, by learner, on the ratings from those numbers on."""
-        both = (self._lanes.live().memory, self.memory)
+        """Compare the generation `after` with the other one, by learner, on the ratings from number `since[learner]` on."""
+        both = (self._host.live().memory, self.memory)
         new, old = both if both[0].store.generation == after else both[::-1]
         found = {
-            name: gate.scored(errors, new.monitor.errors[name], since.get(name, 0))
+            name: gate.compare(errors, new.monitor.errors[name], since.get(name, 0))
             for name, errors in old.monitor.errors.items()
             if name in new.monitor.errors
         }
         return {name: score for name, score in found.items() if score is not None}
 
-    def unsound(self) -> str:
-        """What is wrong with it by itself; empty for nothing. Of a challenger only rows that are not finite: nobody asks it."""
-        learners = self._lanes.live().memory.learners
+    def find_fault(self) -> str:
+        """Why the generation in the shadow must not go live; empty for no reason.
+
+        For learners that do not answer queries only rows that are not finite count.
+        """
+        learners = self._host.live().memory.learners
         champion, answering = learners.champion("ratings").name, learners.names_in_use(self._settings.server.reranker)
         live_ratings, our_ratings = self.in_engine(
             lambda: [
                 errors[champion].ratings + errors[champion].unpredicted if champion in errors else -1
-                for errors in (m.monitor.errors for m in (self._lanes.live().memory, self.memory))
+                for errors in (m.monitor.errors for m in (self._host.live().memory, self.memory))
             ]
         )
-        if live_ratings != our_ratings:  # it was named after the cut
+        if live_ratings != our_ratings:  # the settings named this champion after the cut
             return f"{champion} was asked {our_ratings:,} times in it, {live_ratings:,} in the live one: they do not pair up"
-        both = [
-            Stability(m.learners.by_name, m.users.sample, m.items) for m in (self._lanes.live().memory, self.memory)
-        ]
+        both = [Stability(m.learners.by_name, m.users.sample, m.items) for m in (self._host.live().memory, self.memory)]
         live = {(n.learner, n.side, n.of): n.value for n in both[0].norms()}
         for learner, side, of, norm in both[1].norms():
             if not isfinite(norm):
@@ -248,10 +260,10 @@ class Shadow:
         return ""
 
     def drifts(self, learner: str) -> tuple[int, int]:
-        """Drifts detected in the errors of a learner: of the one that answers, and of the one in its shadow."""
-        both = (self._lanes.live().memory, self.memory)
+        """Drifts detected in the errors of a learner: in the live generation, and in the one in the shadow."""
+        both = (self._host.live().memory, self.memory)
         return both[0].monitor.errors[learner].drift.detections, both[1].monitor.errors[learner].drift.detections
 
-    def in_engine(self, errand: Callable[[], _T]) -> _T:
-        """Run it in the engine's thread between two steps, everything committed."""
-        return self._lanes.engine.run_between_steps(errand).result()
+    def in_engine(self, task: Callable[[], _T]) -> _T:
+        """Run `task` in the engine's thread between two steps, with everything committed; returns its result."""
+        return self._host.engine.run_between_steps(task).result()

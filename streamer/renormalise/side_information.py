@@ -1,4 +1,4 @@
-"""What the catalogue and the profiles say, as arrays for models that are trained on a whole history."""
+"""Side information from the catalogue and the profiles, as arrays for models that are trained on a whole history."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from streamer.stream.memory import Memory
 
 
 def side_information(memory: Memory, user_ids: Sequence[str]) -> SideInformation:
-    """What the catalogue and profiles say: of all items, by row, and of these users, by place. Cost: a look at each profile."""
+    """Categories, titles and years of all items, by row; groups of `user_ids`, in their order. Cost: reads each user's profile."""
     items, names = memory.items, memory.categories.names
     years = [
         items.catalogue[item_id].attributes.get("year") if item_id in items.catalogue else None for item_id in items.ids

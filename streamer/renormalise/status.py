@@ -1,4 +1,4 @@
-"""How the generations stand: what a scrape tells of the live one, of the one on its way, and of the last that was made."""
+"""The state of the generations for the metrics: the live one, the one being made, and the last that was made."""
 
 import time
 from collections.abc import Mapping
@@ -17,7 +17,10 @@ _STEP: Mapping[Stage, str] = {"trained": "catch up", "catching up": "catch up", 
 
 
 def generation_readings(stages: Stages, memory: Memory, chosen: RenormalisationSettings) -> GenerationReadings:
-    """As of now, from any thread; `memory` is that of the live one. Cost: some us; a small file is read once a generation."""
+    """The readings of this moment, from any thread; `memory` is the live generation's.
+
+    Cost: some us; for each generation a small file is read once.
+    """
     began_ms, cut_events = _cut(memory.store.folder, memory.store.generation)
     current = stages.current
     shown = current if current is not None and current.scores else stages.last
@@ -32,15 +35,15 @@ def generation_readings(stages: Stages, memory: Memory, chosen: RenormalisationS
     )
 
 
-@lru_cache(maxsize=8)  # it never changes, and a scrape needs no file
+@lru_cache(maxsize=8)  # a cut never changes, so a scrape need not read the file again
 def _cut(folder: Path, generation: str) -> tuple[int, int]:
-    """When it was cut, in milliseconds since 1970, and after how many events."""
+    """The time of a generation's cut, in milliseconds since 1970, and the events learned before it."""
     record = generations.read_record(folder, generation)
     return generations.made_at_ms(folder, record), record.cut_events
 
 
 def step(current: GenerationRecord | None, training: str) -> str:
-    """What is done with a generation; `training` is what the process that trains says."""
+    """The step of metrics.STEPS that `current` is in; `training` is the step that the training process reports."""
     if current is None:
         return ""
     if current.stage == "cut":

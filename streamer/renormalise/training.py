@@ -1,8 +1,8 @@
-"""Retraining: a learner's tables fitted anew on a whole history, and put in the place of the live ones.
+"""Retraining: learners' tables are refitted on a whole history, and then replace the live ones.
 
-A trainer works on a learner of its own, so that nothing of what serves is touched before `put_in`. Rows of items are those
-of the memory; rows of users are the history's own. Users without an event in the history, and learners without a trainer,
-stay as they were.
+A trainer fits a copy of its learner, so that no live table changes before `replace_tables`. Item rows are those of the
+memory; user rows are numbered as in the history. Users without an event in the history, and learners without a trainer,
+keep their rows.
 """
 
 import logging
@@ -24,33 +24,31 @@ from streamer.core.seed import id_key
 from streamer.core.settings import RenormalisationSettings
 from streamer.models import ALSO_REFITTED_BY, REFITTED_BY, trainer
 from streamer.models.offline import CLICK_FACTORISING, FACTORISING
-from streamer.renormalise.churn import Churn, compared
+from streamer.renormalise.churn import Churn, measure_churn
 from streamer.renormalise.side_information import side_information
 from streamer.stream.history import PAGE_ITEMS, SEEN_WINDOW
 from streamer.stream.memory import Memory
 
 LOG = logging.getLogger("streamer.training")
-COMPLETE = 0.99  # share of the events that a history must hold to begin with nothing
-# Learners whose rows a candidate may have fitted by a model of the field; those named like one are fitted by that.
+COMPLETE = 0.99  # share of the learned events that a history must hold for a fit from initial values
+# Learners whose rows a candidate may take from an offline model; a learner that has a model's name is fitted by that model.
 OF_THE_FIELD = {"biased-mf": FACTORISING, "skip-gram": CLICK_FACTORISING}
 OnProgress = Callable[[str, float], None]  # a learner's name and the share of its training that is done
 
 
 class Candidate(msgspec.Struct, frozen=True):
-    """What may be put in the place of what is live; the gate chooses between several."""
+    """How to retrain; the gate decides between several candidates. Each field concerns only trainers that support it."""
 
-    window_days: float | None = None  # trainers that can, leave older events out
-    half_life_days: float | None = None  # to trainers that can, an event of this age counts half
-    warm: bool = False  # trainers that can begin in the live rows, for histories that do not go back to the beginning
-    model: str | None = None  # what takes the place of the default trainer, for learners that it can fit
-    vectors: str | None = (
-        None  # a file of item vectors that this trainer begins in, see streamer.models.offline.clicks.vector_file
-    )
-    fixed: bool = False  # items of that file keep its vectors, and only others train
+    window_days: float | None = None  # leave older events out
+    half_life_days: float | None = None  # an event of this age counts half
+    warm: bool = False  # start from the live rows, for histories that do not go back to the beginning
+    model: str | None = None  # used instead of the default trainer, for learners that it can fit
+    vectors: str | None = None  # a file of initial item vectors, see streamer.models.offline.clicks.vector_file
+    fixed: bool = False  # items of that file keep its vectors; only the others are trained
 
     @property
     def name(self) -> str:
-        """As `candidate` reads it."""
+        """Its text form, which `candidate` parses."""
         if self.vectors is not None:
             return f"{'fixed-vectors' if self.fixed else 'vectors'}:{self.vectors}"
         if self.model is not None:
@@ -66,11 +64,14 @@ ALL = Candidate()
 
 
 def candidate(text: str) -> Candidate:
-    """`all`, `window:DAYS`, `half-life:DAYS`, `warm`, `model:NAME`, `vectors:FILE` or `fixed-vectors:FILE`; raises BadSettings for anything else."""
+    """Parse `all`, `window:DAYS`, `half-life:DAYS`, `warm`, `model:NAME`, `vectors:FILE` or `fixed-vectors:FILE`.
+
+    Raises BadSettings for anything else.
+    """
     what, _, days = text.strip().partition(":")
     if what in ("vectors", "fixed-vectors") and days:
         return Candidate(model="word2vec", vectors=days, fixed=what != "vectors")
-    if what == "model" and days in named():
+    if what == "model" and days in model_names():
         return Candidate(model=days)
     try:
         if not days and what in ("all", "warm"):
@@ -80,57 +81,58 @@ def candidate(text: str) -> Candidate:
     except ValueError:
         pass
     raise BadSettings(
-        f"no candidate {text!r}: wanted all, window:DAYS, half-life:DAYS, warm, model:NAME ({', '.join(named())}), "
+        f"no candidate {text!r}: wanted all, window:DAYS, half-life:DAYS, warm, model:NAME ({', '.join(model_names())}), "
         "vectors:FILE or fixed-vectors:FILE, as in all,window:30"
     )
 
 
 def candidates(chosen: RenormalisationSettings) -> tuple[Candidate, ...]:
-    """Those that the settings name; raises BadSettings for what is none, and for vectors that are not there to begin in.
+    """The candidates that the settings name; raises BadSettings for an invalid one, and for a file of vectors that is missing.
 
-    An external renormaliser has files of its own.
+    With an external renormaliser such files are not checked, as they are on its machine.
     """
     found = tuple(candidate(text) for text in chosen.candidates)
     for one in found:
         if one.vectors is not None and chosen.renormaliser != "external" and not Path(one.vectors).is_file():
             raise BadSettings(
-                f"the candidate {one.name} wants a file of vectors, and there is none at {Path(one.vectors).absolute()}: "
-                "give a path from where the streamer is started"
+                f"the candidate {one.name} needs a file of vectors, and there is none at {Path(one.vectors).absolute()}: "
+                "give an absolute path, or one relative to where the streamer is started"
             )
     return found
 
 
-def named() -> list[str]:
-    """What may stand in the place of NAME: trainers beside the default ones, and models of the field, those that factorise."""
+def model_names() -> list[str]:
+    """The valid NAMEs of `model:NAME`: trainers other than the default ones, and offline models that factorise."""
     return sorted({*FACTORISING, *CLICK_FACTORISING, *(name for names in ALSO_REFITTED_BY.values() for name in names)})
 
 
 @dataclass(frozen=True, slots=True)
-class Retrained:
-    """What a retraining came to: tables that may take the place of the live ones."""
+class RefittedTables:
+    """The result of a retraining: tables that can replace the live ones."""
 
     user_ids: Sequence[str]  # of the rows of user tables
     item_ids: Sequence[str]  # of the rows of item tables
-    tables: Mapping[str, Mapping[str, Array]]  # learner -> table -> (rows, width); those of the stream have one row
-    churn: Mapping[str, Churn]  # learner -> what the retraining changes
+    tables: Mapping[str, Mapping[str, Array]]  # learner -> table -> (rows, width); tables of the stream have one row
+    churn: Mapping[str, Churn]  # learner -> how much the retraining changes it
 
 
-def retrained(
+def refit(
     memory: Memory, events: Events, names: Sequence[str] | None = None, chosen: Candidate = ALL, *,
     on_progress: OnProgress | None = None,
-) -> Retrained:  # fmt: skip
-    """The learners `names` (default: all that have a trainer), each fitted anew on `events`.
+) -> RefittedTables:  # fmt: skip
+    """Refit the learners `names` (default: all that have a trainer) on `events`.
 
-    Reads `memory`, with nothing uncommitted, and changes nothing. Depends on the events, the catalogue and the profiles
-    alone, unless the candidate is `warm`: then on the live rows too, and only learners whose trainers can are fitted. So it
-    is, too, where events are missing that were learned of users who are still there: fitted without them, others would forget.
-    Learners whose trainers are not installed stay as they are, with a warning. One thread; the same memory and events give the same
-    bytes. Raises StreamerError for a learner without a trainer, and for events of items that the memory does not know.
+    Reads `memory`, with nothing uncommitted, and changes nothing. The result depends only on the events, the catalogue and
+    the profiles, unless the candidate is `warm`: then it also depends on the live rows, and only learners whose trainers support that
+    are fitted. When learned events of current users are missing in `events`, the candidate becomes warm, as a fit without
+    these events would lose what was learned from them. Learners whose trainers are not installed are left out, with a warning.
+    Runs in one thread; the same memory and events give the same bytes. Raises StreamerError for a learner without a trainer,
+    and for events of items that the memory does not know.
     """
-    events, learned = _known(memory, events), memory.users.stored.events()
+    events, learned = _without_forgotten(memory, events), memory.users.stored.events()
     if len(events) < COMPLETE * learned and not chosen.warm:
         LOG.warning(
-            "the history holds %d of the %d events that were learned: only learners that can go on from what they are "
+            "the history holds %d of the %d events that were learned: only learners that can start from their live rows "
             "are refitted, the others are carried over",
             len(events),
             learned,
@@ -139,32 +141,32 @@ def retrained(
     names = names or _refitted(memory)
     if chosen.model in FACTORISING and "als" not in map(REFITTED_BY.get, names):
         LOG.warning(
-            "the candidate %s is of biased-mf, which is not among %s: add --shadow biased-mf", chosen.name, names
+            "the candidate %s refits biased-mf, which is not among %s: add --shadow biased-mf", chosen.name, names
         )
     fitting = _trainers(memory, names, chosen)
-    history = whole(memory, events)
+    history = history_batch(memory, events)
     tables, churn = {}, {}
     for name, one in fitting.items():
         warm = bool(getattr(one.parameters, "warm", False))
         if chosen.warm and not warm:
             continue
-        copy = begun(memory, memory.learners.by_name[name], events.user_ids)
+        copy = empty_copy(memory, memory.learners.by_name[name], events.user_ids)
         if warm:
-            _with(copy, _rows_of(memory, copy, events.user_ids))
+            _load_rows(copy, _rows_of(memory, copy, events.user_ids))
         if isinstance(one, Informed):
             one.inform(side_information(memory, events.user_ids))
         try:
-            one.fit(copy, history, partial(on_progress, name) if on_progress else _unheard)
+            one.fit(copy, history, partial(on_progress, name) if on_progress else _no_progress)
         except MissingExtra as error:
             LOG.warning("%s is carried over as it is: %s", name, error)
             continue
         rows = {"user": len(events.user_ids), "item": len(memory.items), "stream": 1}
         fitted = copy.tables()
         tables[name] = {called: found[: rows[fitted[called].side]] for called, found in one.export().items()}
-        churn[name] = compared(
-            _live(memory, name, events.user_ids), _with(copy, tables[name]), history, len(memory.items)
+        churn[name] = measure_churn(
+            _live_copy(memory, name, events.user_ids), _load_rows(copy, tables[name]), history, len(memory.items)
         )
-    return Retrained(events.user_ids, list(memory.items.ids), tables, churn)
+    return RefittedTables(events.user_ids, list(memory.items.ids), tables, churn)
 
 
 def _refitted(memory: Memory) -> list[str]:
@@ -172,7 +174,7 @@ def _refitted(memory: Memory) -> list[str]:
 
 
 def _trainers(memory: Memory, names: Sequence[str], chosen: Candidate) -> dict[str, Trainer]:
-    """By learner; without those whose library is not installed, which are carried over."""
+    """The trainers by learner, without those whose library is not installed."""
     found = {}
     for name in names:
         try:
@@ -185,7 +187,7 @@ def _trainers(memory: Memory, names: Sequence[str], chosen: Candidate) -> dict[s
 def _trainer(memory: Memory, name: str, chosen: Candidate) -> Trainer:
     memory.learners.running(name)
     if name not in REFITTED_BY:
-        raise StreamerError(f"no trainer refits {name!r}; there are some for: {', '.join(sorted(REFITTED_BY))}")
+        raise StreamerError(f"no trainer refits {name!r}; trainers exist for: {', '.join(sorted(REFITTED_BY))}")
     given = {key: value for key, value in msgspec.structs.asdict(chosen).items() if value is not None}
     called = given.pop("model", None)
     if called in ALSO_REFITTED_BY.get(name, ()):
@@ -195,13 +197,13 @@ def _trainer(memory: Memory, name: str, chosen: Candidate) -> Trainer:
     return trainer(REFITTED_BY[name], **given)
 
 
-def put_in(memory: Memory, found: Retrained) -> None:
-    """Put the refitted tables in the place of the live ones, in memory and in its store, in one batch.
+def replace_tables(memory: Memory, found: RefittedTables) -> None:
+    """Replace the live tables by the refitted ones, in memory and in its store, in one batch.
 
-    In the engine's thread, with nothing uncommitted. Raises StreamerError for items that the memory does not know.
+    Call it in the engine's thread, with nothing uncommitted. Raises StreamerError for items that the memory does not know.
     """
     rows: list[Row | Rows] = []
-    places = _rows(memory, found.item_ids)
+    places = _item_rows(memory, found.item_ids)
     known = memory.users.known(found.user_ids)
     user_ids = [user_id for user_id, here in zip(found.user_ids, known.tolist(), strict=True) if here]
     for name, tables in found.tables.items():
@@ -223,8 +225,8 @@ def put_in(memory: Memory, found: Retrained) -> None:
     memory.learners.committed()
 
 
-def begun(memory: Memory, learner: OnlineLearner, user_ids: Sequence[str]) -> OnlineLearner:
-    """The same learner with nothing learned, of the memory's items; users' rows are numbers into `user_ids`."""
+def empty_copy(memory: Memory, learner: OnlineLearner, user_ids: Sequence[str]) -> OnlineLearner:
+    """A copy of the learner with initial rows: for all items of the memory, and for `user_ids`, in their order."""
     made: Any = type(learner)
     copy = cast(OnlineLearner, made(learner.name, learner.parameters, seed=memory.encoder.seed))
     sides = {"user": user_ids, "item": memory.items.ids}
@@ -241,10 +243,10 @@ def begun(memory: Memory, learner: OnlineLearner, user_ids: Sequence[str]) -> On
     return copy
 
 
-def _live(memory: Memory, name: str, user_ids: Sequence[str]) -> OnlineLearner:
-    """A copy of the live learner; users' rows are numbers into `user_ids`."""
-    copy = begun(memory, memory.learners.by_name[name], user_ids)
-    return _with(copy, _rows_of(memory, copy, user_ids))
+def _live_copy(memory: Memory, name: str, user_ids: Sequence[str]) -> OnlineLearner:
+    """A copy of the live learner with its rows; user rows in the order of `user_ids`."""
+    copy = empty_copy(memory, memory.learners.by_name[name], user_ids)
+    return _load_rows(copy, _rows_of(memory, copy, user_ids))
 
 
 def _rows_of(memory: Memory, learner: OnlineLearner, user_ids: Sequence[str]) -> dict[str, Array]:
@@ -257,8 +259,8 @@ def _rows_of(memory: Memory, learner: OnlineLearner, user_ids: Sequence[str]) ->
     }
 
 
-def _with(learner: OnlineLearner, tables: Mapping[str, Array]) -> OnlineLearner:
-    """The learner, with these rows in its tables."""
+def _load_rows(learner: OnlineLearner, tables: Mapping[str, Array]) -> OnlineLearner:
+    """Copy these rows into the learner's tables; returns the learner."""
     for called, values in tables.items():
         learner.tables()[called].values[: len(values)] = values
     if isinstance(learner, Rebuilt):
@@ -266,15 +268,15 @@ def _with(learner: OnlineLearner, tables: Mapping[str, Array]) -> OnlineLearner:
     return learner
 
 
-def whole(memory: Memory, events: Events) -> Batch:
-    """All events as one batch: rows of items are the memory's, rows of users numbers into `events.user_ids`."""
+def history_batch(memory: Memory, events: Events) -> Batch:
+    """All events as one batch: item rows are the memory's, user rows are numbered as in `events.user_ids`."""
     rated = events.kinds == RATING
     ratings = np.where(rated, events.values, np.nan).astype(np.float64)
     lows = np.fmin.accumulate(np.concatenate([[np.nan], ratings]))
     highs = np.fmax.accumulate(np.concatenate([[np.nan], ratings]))
     likes = (highs[1:] > 0) & (ratings >= memory.encoder.like_share * highs[1:])
     clicks = np.where(rated, likes, events.values).astype(np.float32)
-    items = _rows(memory, events.item_ids)[events.items]
+    items = _item_rows(memory, events.item_ids)[events.items]
     seen_counts, seen = _seen(events.users, items, len(events.user_ids))
     return Batch(
         events.kinds, events.users, items, events.values, clicks, events.times_ms, events.keys,
@@ -284,8 +286,8 @@ def whole(memory: Memory, events: Events) -> Batch:
     )  # fmt: skip
 
 
-def _known(memory: Memory, events: Events) -> Events:
-    """Without the users who were forgotten."""
+def _without_forgotten(memory: Memory, events: Events) -> Events:
+    """The events without those of users who were forgotten."""
     known = memory.users.known(events.user_ids)
     if known.all():
         return events
@@ -298,19 +300,19 @@ def _known(memory: Memory, events: Events) -> Events:
     )  # fmt: skip
 
 
-def _rows(memory: Memory, item_ids: Sequence[str]) -> I32:
+def _item_rows(memory: Memory, item_ids: Sequence[str]) -> I32:
     row_of = memory.items.row_of
     missing = next((item_id for item_id in item_ids if item_id not in row_of), None)
     if missing is not None:
         raise StreamerError(
-            f"the history has events of the item {missing!r}, which this state does not know: give the history of this state, "
-            "up to where it was cut"
+            f"the history has events of the item {missing!r}, which this state does not know: retrain on the history of this "
+            "state, up to its cut"
         )
     return np.array([row_of[item_id] for item_id in item_ids], dtype=np.int32)
 
 
 def _seen(users: I32, items: I32, count: int) -> tuple[I64, Seen]:
-    """How many distinct items each event's user had seen before it, (n,), and which; nothing wraps, as all are kept."""
+    """How many distinct items each event's user had seen before it, (n,), and which ones, without a limit on their number."""
     order = np.argsort(users, kind="stable")
     _, firsts = np.unique(users.astype(np.int64) << 32 | items, return_index=True)
     first: Bool = np.zeros(len(users), dtype=np.bool_)
@@ -350,5 +352,5 @@ def _bits(values: Array) -> Array:
     return raw.reshape(len(values), raw.size // max(1, len(values)))
 
 
-def _unheard(share: float) -> None:
-    """Nobody listens."""
+def _no_progress(share: float) -> None:
+    """The progress callback when none is given."""

@@ -1,6 +1,7 @@
-"""The process that trains, seen from the one that serves: started, listened to, ended. It talks in files only.
+"""The training process as the serving process handles it: start it, read its progress, end it.
 
-So it may as well be somebody else's: `streamer renormalise --follow` in a container of its own takes up whatever cut it finds.
+The two communicate by files only, so the training may run elsewhere: `streamer renormalise --follow` in a container of its
+own trains every cut that it finds.
 """
 
 import logging
@@ -16,7 +17,7 @@ from streamer.core.errors import StreamerError
 from streamer.storage import generations
 from streamer.storage.generations import PROGRESS, Progress
 
-TRIES = 3  # of a training whose process is killed, by somebody or for want of memory
+TRIES = 3  # attempts at a training whose process is killed, by somebody or for lack of memory
 _LOG = logging.getLogger("streamer.training_process")
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
@@ -25,7 +26,7 @@ class TrainingProcess:
     """Trains one generation."""
 
     def __init__(self, folder: Path, generation: str, *, external: bool) -> None:
-        """Start it, unless it is `external`."""
+        """Starts the process, unless an `external` one does the training."""
         self._folder, self._generation = folder, generation
         self._progress_file = generations.generation_folder(folder, generation) / PROGRESS
         self.progress = Progress()
@@ -48,8 +49,13 @@ class TrainingProcess:
         )
 
     def done(self) -> bool:
-        """Whether it is; raises StreamerError with what it said when it failed. One that is killed is begun again."""
-        ended = self._process is not None and self._process.poll() is not None  # before its last words are read
+        """Whether the training is done; raises StreamerError with the process's message when it failed.
+
+        A process that was killed is started again, TRIES times in all.
+        """
+        ended = (
+            self._process is not None and self._process.poll() is not None
+        )  # checked before its last progress is read
         with suppress(OSError, msgspec.DecodeError):
             self.progress = msgspec.json.decode(self._progress_file.read_bytes(), type=Progress)
         if self.progress.failed:
@@ -57,17 +63,17 @@ class TrainingProcess:
         if ended and not self.progress.done:
             code = self._process.returncode if self._process else 0
             if code >= 0:
-                raise StreamerError(f"the process that trains ended with code {code} and said nothing")
+                raise StreamerError(f"the process that trains ended with code {code} without a message: see the log")
             if not self._left:
                 raise StreamerError(
                     f"the process that trains was killed {TRIES} times, the last time by signal {-code}"
                 )
-            _LOG.warning("the process that trains was killed by signal %d: it is begun again", -code)
+            _LOG.warning("the process that trains was killed by signal %d: it is started again", -code)
             self._start()
         return self.progress.done
 
     def close(self) -> None:
-        """End it; what it has written stays. Safe to call twice."""
+        """End the process; the files it has written stay. Safe to call twice."""
         if self._process is not None:
             self._process.terminate()
             self._process.wait()

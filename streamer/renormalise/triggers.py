@@ -1,4 +1,4 @@
-"""The occasions of a renormalisation that nobody has to ask for: the schedule, and a drift of the errors."""
+"""Automatic triggers of a renormalisation: the schedule, and a drift of the errors."""
 
 import time
 from contextlib import suppress
@@ -12,34 +12,36 @@ from streamer.storage import generations
 from streamer.stream.memory import Memory
 
 
-class Asked(NamedTuple):
-    """What somebody wants."""
+class Request(NamedTuple):
+    """One request to the renormaliser."""
 
-    what: str  # renormalise, or promote
-    of: str  # the trigger; the generation
-    held: bool = False  # the stream waits for the swap: there is nothing to compare on
-    candidate: str = ""  # what to train on
-    better: bool = False  # of the candidates of one occasion the first must not be worse, the others better
+    action: str  # renormalise, or promote
+    argument: str  # to renormalise: the trigger; to promote: the generation
+    held: bool = False  # the stream waits for the swap, so there are no ratings to compare on
+    candidate: str = ""  # how to train
+    better: bool = (
+        False  # the first candidate of a trigger must not be worse than the live generation, the others better
+    )
 
 
 class Triggers:
-    """Says when it is time. The renormaliser's thread alone calls it."""
+    """Decides when a renormalisation is due. Only the renormaliser's thread calls it."""
 
     def __init__(self, chosen: RenormalisationSettings, folder: Path, memory: Memory) -> None:
         self._chosen, self._folder = chosen, folder
-        self.begin(memory)
+        self.reset(memory)
 
-    def begin(self, memory: Memory) -> None:
-        """Count time and drifts from now on, of the memory that answers now."""
+    def reset(self, memory: Memory) -> None:
+        """Count time and drifts from now on; `memory` is the live generation's."""
         self._since_s, self._drifts, self._worse = time.monotonic(), _champion(memory).drift.detections, False
         self._cut_events = 0
-        with suppress(StreamerError):  # a record that nobody can read
+        with suppress(StreamerError):  # for a record that cannot be read
             self._cut_events = generations.read_record(self._folder, memory.store.generation).cut_events
 
     def due(self, memory: Memory) -> str:
-        """Why it is time for a retraining; empty if it is not. Cost: some us."""
+        """The trigger of the retraining that is due, "schedule" or "drift"; empty for none. Cost: some us."""
         chosen, since_s = self._chosen, time.monotonic() - self._since_s
-        self._look(_champion(memory))
+        self._check_drift(_champion(memory))
         if memory.monitor.learned - self._cut_events < chosen.renormalise_min_events:
             return ""
         if chosen.renormalise_every_s is not None and since_s >= chosen.renormalise_every_s:
@@ -47,12 +49,13 @@ class Triggers:
         drifted = chosen.renormalise_on_drift and self._worse
         return "drift" if drifted and since_s >= chosen.renormalise_min_interval_s else ""
 
-    def _look(self, errors: Errors) -> None:
-        """ADWIN finds a change either way; errors that fall, as they do while a stream is young, ask for nothing."""
+    def _check_drift(self, errors: Errors) -> None:
+        """ADWIN detects changes in both directions; only rising errors count, as errors fall while a stream is young."""
         if errors.drift.detections > self._drifts:
             self._drifts = errors.drift.detections
             self._worse = errors.rmse(min(WINDOWS)) > errors.rmse(max(WINDOWS))
 
 
 def _champion(memory: Memory) -> Errors:
+    """The errors of the ratings champion."""
     return memory.monitor.errors[memory.learners.champion("ratings").name]

@@ -1,8 +1,8 @@
-"""Item vectors of another tool into a state, as one more generation: what was there stays, and can come back.
+"""Importing item vectors of another tool into a state, as a new generation; the one before is kept and can be rolled back to.
 
-A state is a function of its log, its settings and the generations that were put into it, so vectors come in as these do: a
-copy of the live state, the learner of item vectors refitted on the archive with the file before it (`word2vec`), tables and
-manifest beside it, a note in the apply journal, and the pointer last. A replay of the journal comes to the same bytes.
+A state depends on its log, its settings and the generations that were put into it, so vectors are imported as one of these: a
+copy of the live state, in which the learner of item vectors is refitted on the archive starting from the file (`word2vec`),
+with tables, manifest, a note in the apply journal, and the live pointer written last. Replaying the journal gives the same bytes.
 """
 
 import shutil
@@ -16,7 +16,7 @@ from streamer.models import ALSO_REFITTED_BY
 from streamer.models.offline.clicks.vector_file import read
 from streamer.renormalise.stages import WATCHED
 from streamer.renormalise.training import candidate
-from streamer.renormalise.training_job import OnProgress, Report, archived, train
+from streamer.renormalise.training_job import OnProgress, ProgressReport, is_archived, train
 from streamer.serving.opening import load_memory
 from streamer.storage import generations
 from streamer.storage.archive.archive import Archive
@@ -27,19 +27,21 @@ from streamer.stream.ledger import WENT_LIVE, note
 TRIGGER = "import"
 
 
-class Imported(NamedTuple):
-    """What became of a file of vectors."""
+class ImportResult(NamedTuple):
+    """The result of an import."""
 
-    generation: str  # that answers from the next start on
-    items: int  # of the state, that took a vector of the file
+    generation: str  # live from the next start on
+    items: int  # items of the state that got a vector of the file
     unknown: int  # vectors of the file whose items the state does not know
 
 
-def imported(folder: Path, file: Path, *, fixed: bool, on_progress: OnProgress = lambda progress: None) -> Imported:
-    """Refit the item vectors of the state in `folder` from those of `file`; no streamer may run on it.
+def import_vectors(
+    folder: Path, file: Path, *, fixed: bool, on_progress: OnProgress = lambda progress: None
+) -> ImportResult:
+    """Refit the item vectors of the state in `folder`, starting from those of `file`; no streamer may run on the state.
 
-    `fixed`: items of the file keep its vectors to the bit, and only the others train. Raises BadState, BadSettings,
-    StreamerError; then all is as it was.
+    `fixed`: items of the file keep exactly its vectors, and only the others are trained. Raises BadState, BadSettings,
+    StreamerError, and then leaves everything as it was.
     """
     ids, _ = read(file)
     chosen = candidate(f"{'fixed-vectors' if fixed else 'vectors'}:{file.resolve()}")
@@ -47,14 +49,16 @@ def imported(folder: Path, file: Path, *, fixed: bool, on_progress: OnProgress =
         raise BadState(f"no state in {folder}: give the --data directory of a streamer that has run")
     left = next((one.id for one in generations.read_records(folder) if one.stage in UNDER_WAY), None)
     if left is not None:
-        raise StreamerError(f"{left} is on its way: start the streamer, and let it come to its end first")
-    parent = RocksStore(folder)  # nobody else may open it meanwhile
+        raise StreamerError(
+            f"the retraining of {left} is not finished: start the streamer and let it finish, then import again"
+        )
+    parent = RocksStore(folder)  # open until the end, so that no streamer can start
     generation = generations.next_id(folder)
     where = generations.generation_folder(folder, generation)
     try:
         where.mkdir(parents=True)
         parent.checkpoint(where / "state")
-        record, known = _trained(
+        record, known = _train(
             folder,
             GenerationRecord(id=generation, parent=parent.generation, trigger=TRIGGER, candidate=chosen.name),
             ids,
@@ -70,21 +74,21 @@ def imported(folder: Path, file: Path, *, fixed: bool, on_progress: OnProgress =
         parent.close()
     before = generations.read_record(folder, record.parent)
     generations.write_record(folder, before.at_stage("kept", f"{generation} answers"))
-    return Imported(generation, known, len(ids) - known)
+    return ImportResult(generation, known, len(ids) - known)
 
 
-def _trained(
+def _train(
     folder: Path, record: GenerationRecord, ids: list[str], on_progress: OnProgress
 ) -> tuple[GenerationRecord, int]:
-    """The generation's life after its state took the vectors, and how many items of the file it knows."""
+    """Train the new generation; returns its record as trained, and how many items of the file it knows."""
     store = RocksStore(folder, generation=record.id)
     try:
         memory, settings = load_memory(store)
         names = [name for name in memory.learners.by_name if "word2vec" in ALSO_REFITTED_BY.get(name, ())]
         if not names:
             raise StreamerError(
-                f"no learner in {folder} takes item vectors; there are: {', '.join(memory.learners.by_name)}; "
-                f"{', '.join(sorted(ALSO_REFITTED_BY))} would"
+                f"no learner in {folder} can use item vectors; it has {', '.join(memory.learners.by_name)}; "
+                f"needed is one of: {', '.join(sorted(ALSO_REFITTED_BY))}"
             )
         record = msgspec.structs.replace(
             record,
@@ -92,19 +96,19 @@ def _trained(
             cut_events=memory.monitor.learned,
             cut_ratings={learner: errors.ratings for learner, errors in memory.monitor.errors.items()},
         ).at_stage("cut")
-        if not archived(folder, record):
+        if not is_archived(folder, record):
             raise StreamerError(
-                f"the archive in {folder} ends before the state does ({Archive(folder).rows} records): vectors are fitted "
-                "on it; start the streamer with its archive, and stop it when it has caught up"
+                f"the archive in {folder} ends before the state does (it has {Archive(folder).rows} records), and vectors are "
+                "fitted on it: start the streamer with its archive, and stop it when the archive has caught up"
             )
         last = Progress()
 
-        def hear(progress: Progress) -> None:
+        def keep_last(progress: Progress) -> None:
             nonlocal last
             last = progress
             on_progress(progress)
 
-        report = Report(hear)
+        report = ProgressReport(keep_last)
         train(generations.generation_folder(folder, record.id), memory, settings, record, report, names)
         report.done()
         memory.ledger.add_note(note(WENT_LIVE, record.id))

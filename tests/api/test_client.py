@@ -29,7 +29,7 @@ from streamer.core.events import (
 from streamer.core.protocols import Sink
 from streamer.core.settings import SecuritySettings, ServerSettings
 from streamer.producers.client import Client
-from streamer.producers.http import REQUEST_BYTES, HttpSink, wire
+from streamer.producers.http import REQUEST_BYTES, HttpSink, event_json
 
 EVENTS = [
     message(Rating("u1", "heat", 4.5, 1700000000000, "e1")),
@@ -52,7 +52,7 @@ def url(answers: MemoryAnswers) -> Iterator[str]:
         yield made
 
 
-def test_what_goes_through_the_sink_arrives_as_it_was(answers: MemoryAnswers, url: str) -> None:
+def test_messages_arrive_unchanged_through_the_sink(answers: MemoryAnswers, url: str) -> None:
     with closing(HttpSink(url)) as sink:
         assert isinstance(sink, Sink)
         assert sink.publish(EVENTS) == {LOG: len(EVENTS)}
@@ -60,7 +60,7 @@ def test_what_goes_through_the_sink_arrives_as_it_was(answers: MemoryAnswers, ur
     assert answers.messages == EVENTS
 
 
-def test_a_records_time_becomes_the_events_where_it_has_none(answers: MemoryAnswers, url: str) -> None:
+def test_an_event_without_a_time_gets_that_of_its_record(answers: MemoryAnswers, url: str) -> None:
     timed = [Message(m.topic, m.key, m.value, 42) for m in EVENTS[:2]]
     with closing(HttpSink(url)) as sink:
         sink.publish(timed)
@@ -68,16 +68,16 @@ def test_a_records_time_becomes_the_events_where_it_has_none(answers: MemoryAnsw
     assert times == [1700000000000, 42]
 
 
-def test_many_events_go_in_several_requests_in_order(answers: MemoryAnswers, url: str) -> None:
+def test_many_events_are_sent_in_several_requests_in_order(answers: MemoryAnswers, url: str) -> None:
     many = [message(Click(f"u{n}", "x" * 200)) for n in range(2000)]
     with closing(HttpSink(url)) as sink:
         assert sink.publish(many) == {LOG: 2000}
     assert answers.messages == many
     requests = answers.requests["streamer.v1.EventService/Publish", "ok"]
-    assert requests == -(-sum(len(wire(m)) + 1 for m in many) // REQUEST_BYTES)
+    assert requests == -(-sum(len(event_json(m)) + 1 for m in many) // REQUEST_BYTES)
 
 
-def test_a_server_that_reads_less_gets_less_at_a_time(answers: MemoryAnswers) -> None:
+def test_a_server_with_a_smaller_request_limit_gets_smaller_requests(answers: MemoryAnswers) -> None:
     many = [message(Click(f"u{n}", "x" * 100)) for n in range(100)]
     large = message(ItemUpdate("large", "t" * 5000))
     refused: list[str] = []
@@ -91,7 +91,7 @@ def test_a_server_that_reads_less_gets_less_at_a_time(answers: MemoryAnswers) ->
     assert refused[0].startswith("b'large' too_large: ")
 
 
-def test_bad_events_are_told_and_the_others_go_on(answers: MemoryAnswers, url: str) -> None:
+def test_rejected_events_are_reported_and_the_others_are_stored(answers: MemoryAnswers, url: str) -> None:
     bad = [
         Message("ratings", b"u", b"{"),
         Message("ratings", b"u", b'{"user_id":"u","item_id":"i","rating":"high"}'),
@@ -111,15 +111,15 @@ def test_bad_events_are_told_and_the_others_go_on(answers: MemoryAnswers, url: s
     assert {bad.index(m): reason for m, reason in told} == dict(enumerate([*reasons, "unknown_topic", "not_json"]))
 
 
-def test_a_field_nobody_knows_is_ignored_as_on_the_topics() -> None:
-    event = wire(Message("ratings", b"u", b'{"user_id":"u","item_id":"i","rating":1,"mood":"good"}'))
+def test_an_unknown_field_of_an_event_is_ignored_as_on_the_topics() -> None:
+    event = event_json(Message("ratings", b"u", b'{"user_id":"u","item_id":"i","rating":1,"mood":"good"}'))
     assert msgspec.json.decode(event) == {"rating": {"user_id": "u", "item_id": "i", "rating": 1.0}}
     with pytest.raises(BadEvent):
-        wire(Message("weather", b"", b"{}"))
+        event_json(Message("weather", b"", b"{}"))
 
 
 class Recovering(MemoryAnswers):
-    """Away for the first publishes."""
+    """Unavailable for the first publishes."""
 
     def __init__(self, failures: int) -> None:
         super().__init__()
@@ -132,14 +132,14 @@ class Recovering(MemoryAnswers):
         return super().publish(messages)
 
 
-def test_a_server_that_cannot_store_now_is_asked_again() -> None:
+def test_the_client_retries_while_the_server_cannot_store() -> None:
     answers = Recovering(failures=2)
     with serving(answers, ServerSettings(port=0), SecuritySettings()) as url, closing(HttpSink(url)) as sink:
         assert sink.publish(EVENTS) == {LOG: len(EVENTS)}
     assert answers.messages == EVENTS
 
 
-def test_patience_ends_with_the_servers_sentence() -> None:
+def test_retries_end_with_the_servers_message() -> None:
     with (
         serving(Recovering(failures=1000), ServerSettings(port=0), SecuritySettings()) as url,
         closing(HttpSink(url, patience_s=0.2)) as sink,
@@ -166,7 +166,7 @@ def test_the_client_reads_every_answer(answers: MemoryAnswers, url: str) -> None
         assert EventCount("ratings", "learned", 1) in status.events
 
 
-def test_the_servers_own_sentence_is_passed_on(answers: MemoryAnswers, url: str) -> None:
+def test_the_servers_message_is_passed_on(answers: MemoryAnswers, url: str) -> None:
     with Client(url) as client:
         with pytest.raises(StreamerError, match="userId is empty"):
             client.recommend("")
@@ -177,7 +177,7 @@ def test_the_servers_own_sentence_is_passed_on(answers: MemoryAnswers, url: str)
             client.status()
 
 
-def test_no_server_is_said_at_once() -> None:
+def test_a_missing_server_is_reported_at_once() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     with (
@@ -192,7 +192,7 @@ def test_no_server_is_said_at_once() -> None:
             Client(address).status()
 
 
-def test_the_token_is_borne_and_a_wrong_one_is_no_reason_to_wait(answers: MemoryAnswers, tmp_path: Path) -> None:
+def test_the_token_is_sent_and_a_wrong_one_is_not_retried(answers: MemoryAnswers, tmp_path: Path) -> None:
     (tmp_path / "token").write_text("correct-horse")
     security = SecuritySettings(token_file=str(tmp_path / "token"))
     with serving(answers, ServerSettings(port=0), security) as url:
@@ -202,7 +202,7 @@ def test_the_token_is_borne_and_a_wrong_one_is_no_reason_to_wait(answers: Memory
             sink.publish(EVENTS)
 
 
-def test_what_is_no_streamer_is_said() -> None:
+def test_a_server_that_is_not_a_streamer_is_reported() -> None:
     class Other(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             self.send_response(200)

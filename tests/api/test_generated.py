@@ -1,4 +1,4 @@
-"""The generated code is what the protocol buffers say."""
+"""The generated code is up to date with the protocol buffers."""
 
 import os
 import shutil

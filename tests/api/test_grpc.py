@@ -65,7 +65,7 @@ def click(user_id: str, item_id: str) -> Event:
     return Event(kind=Oneof("click", Click(user_id=user_id, item_id=item_id)))
 
 
-def test_a_client_that_knows_only_reflection_can_ask(channel: grpc.Channel) -> None:
+def test_a_client_that_knows_only_reflection_can_send_queries(channel: grpc.Channel) -> None:
     database = ProtoReflectionDescriptorDatabase(channel)
     assert {"streamer.v1.RecommendationService", "streamer.v1.EventService", "streamer.v1.AdminService"} <= set(
         database.get_services()
@@ -139,14 +139,18 @@ def test_errors_carry_a_code_and_a_sentence(
     assert recommending(channel)(RecommendRequest(user_id="u1"), timeout=20).items
 
 
-def test_a_deadline_passes_before_its_events_are_learned(answers: MemoryAnswers, channel: grpc.Channel) -> None:
+def test_a_query_fails_when_its_deadline_passes_before_its_events_are_learned(
+    answers: MemoryAnswers, channel: grpc.Channel
+) -> None:
     query = RecommendRequest(user_id="u", freshness_token="log/0:99")
     with pytest.raises(grpc.RpcError) as caught:
         recommending(channel)(query, timeout=0.3)
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
-def test_a_fault_of_ours_and_what_is_not_there(answers: MemoryAnswers, channel: grpc.Channel) -> None:
+def test_a_fault_of_the_server_is_internal_and_an_unknown_method_unimplemented(
+    answers: MemoryAnswers, channel: grpc.Channel
+) -> None:
     answers.failure = ZeroDivisionError("secret detail")
     with pytest.raises(grpc.RpcError) as caught:
         recommending(channel)(RecommendRequest(user_id="u"), timeout=20)
@@ -158,7 +162,7 @@ def test_a_fault_of_ours_and_what_is_not_there(answers: MemoryAnswers, channel: 
     assert "nothing at" in caught.value.details()
 
 
-def test_what_is_refused_half_way_leaves_the_other_calls_of_its_connection_alone(
+def test_a_request_refused_halfway_does_not_affect_other_calls_of_its_connection(
     answers: MemoryAnswers, channel: grpc.Channel
 ) -> None:
     stub = health_pb2_grpc.HealthStub(channel)
@@ -174,7 +178,7 @@ def test_what_is_refused_half_way_leaves_the_other_calls_of_its_connection_alone
     watch.cancel()
 
 
-def test_bytes_that_are_no_message_and_nests_without_end(channel: grpc.Channel) -> None:
+def test_unreadable_bytes_and_endless_nesting_are_refused(channel: grpc.Channel) -> None:
     raw: Any = channel.unary_unary(PUBLISH)
     nested = b""
     for _ in range(20_000):
@@ -196,7 +200,7 @@ def _varint(number: int) -> bytes:
     return out + bytes([number])
 
 
-def test_health_tells_the_endpoint_from_ingestion(answers: MemoryAnswers, channel: grpc.Channel) -> None:
+def test_health_distinguishes_the_endpoint_from_ingestion(answers: MemoryAnswers, channel: grpc.Channel) -> None:
     stub = health_pb2_grpc.HealthStub(channel)
 
     def check(service: str) -> int:
@@ -213,7 +217,7 @@ def test_health_tells_the_endpoint_from_ingestion(answers: MemoryAnswers, channe
 
 
 class Asked(MemoryAnswers):
-    """Counts how often it is asked whether it is ready."""
+    """Counts the calls of `ready`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -224,7 +228,7 @@ class Asked(MemoryAnswers):
         return super().ready()
 
 
-def test_a_watch_tells_each_change_once() -> None:
+def test_a_watch_sends_each_change_once() -> None:
     answers = Asked()
     with (
         serving(answers, ServerSettings(port=0), SecuritySettings()) as url,
@@ -248,7 +252,7 @@ def test_a_watch_tells_each_change_once() -> None:
 
 
 @pytest.mark.parametrize("version", ["v1", "v1alpha"])
-def test_reflection_lists_all_and_says_what_it_does_not_know(channel: grpc.Channel, version: str) -> None:
+def test_reflection_lists_all_services_and_names_unknown_ones(channel: grpc.Channel, version: str) -> None:
     call: Any = channel.stream_stream(
         f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
         request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,

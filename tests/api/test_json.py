@@ -54,7 +54,7 @@ def refused(client: httpx.Client, path: str, body: object, status: int, code: st
     return sentence
 
 
-def test_curl_gets_recommendations_with_titles_and_without_what_was_seen(client: httpx.Client) -> None:
+def test_curl_gets_recommendations_with_titles_and_without_seen_items(client: httpx.Client) -> None:
     if shutil.which("curl") is None:
         assert os.environ.get("CI") != "true", "curl is missing: apt-get install curl"
         pytest.skip("no curl on this machine")
@@ -78,12 +78,12 @@ def test_an_unknown_user_and_an_unknown_item_get_answers(client: httpx.Client) -
     assert len(ask(client, SIMILAR, {"itemId": "nothing"})["items"]) == 3
 
 
-def test_similar_items_leave_the_item_itself_out(client: httpx.Client) -> None:
+def test_similar_items_leave_out_the_item_itself(client: httpx.Client) -> None:
     items = ask(client, SIMILAR, {"itemId": "heat", "limit": 1})["items"]
     assert [item["itemId"] for item in items] == ["alien"]
 
 
-def test_snake_case_and_numbers_as_texts_are_read(client: httpx.Client) -> None:
+def test_snake_case_and_numbers_as_strings_are_read(client: httpx.Client) -> None:
     assert len(ask(client, RECOMMEND, {"user_id": "nobody", "limit": "2"})["items"]) == 2
 
 
@@ -145,7 +145,9 @@ def test_an_id_has_at_most_256_bytes(client: httpx.Client) -> None:
     assert "258 bytes" in refused(client, RECOMMEND, {"userId": "é" * 129}, 400, "invalid_argument")
 
 
-def test_every_kind_of_event_goes_on_its_topic_with_all_it_says(answers: MemoryAnswers, client: httpx.Client) -> None:
+def test_every_kind_of_event_goes_to_its_topic_with_all_its_fields(
+    answers: MemoryAnswers, client: httpx.Client
+) -> None:
     before = len(answers.messages)
     rating = {"userId": "u9", "itemId": "i9", "rating": 0, "timestampMs": "1700000000000", "eventId": "e1"}
     click = {"user_id": "u9", "item_id": "i9", "kind": "view", "timestamp_ms": 17, "event_id": "e2"}
@@ -175,7 +177,7 @@ def test_every_kind_of_event_goes_on_its_topic_with_all_it_says(answers: MemoryA
     ]  # fmt: skip
 
 
-def test_valid_events_are_stored_though_others_are_rejected(answers: MemoryAnswers, client: httpx.Client) -> None:
+def test_valid_events_are_stored_even_if_others_are_rejected(answers: MemoryAnswers, client: httpx.Client) -> None:
     before = len(answers.messages)
     good = {"rating": {"userId": "u1", "itemId": "new", "rating": 3}}
     events = [
@@ -201,7 +203,7 @@ def test_valid_events_are_stored_though_others_are_rejected(answers: MemoryAnswe
     assert len(answers.messages) == before + 2
 
 
-def test_nothing_accepted_gives_no_token(client: httpx.Client) -> None:
+def test_without_an_accepted_event_there_is_no_token(client: httpx.Client) -> None:
     assert ask(client, PUBLISH, {"events": [{}]})["freshnessToken"] == ""
     assert ask(client, PUBLISH, {}) == {"accepted": 0, "rejected": [], "freshnessToken": ""}
 
@@ -211,7 +213,7 @@ def test_two_kinds_in_one_event_are_refused(client: httpx.Client) -> None:
     assert "only one of" in refused(client, PUBLISH, {"events": [both]}, 400, "invalid_argument")
 
 
-def test_publishing_while_the_source_is_away_is_unavailable(answers: MemoryAnswers, client: httpx.Client) -> None:
+def test_publishing_without_a_reachable_source_is_unavailable(answers: MemoryAnswers, client: httpx.Client) -> None:
     answers.ingestion = "Kafka at localhost:9092 does not answer."
     event = {"rating": {"userId": "u", "itemId": "i", "rating": 1}}
     assert refused(client, PUBLISH, {"events": [event]}, 503, "unavailable") == answers.ingestion
@@ -233,7 +235,7 @@ def test_a_token_makes_the_answer_wait_for_its_events(answers: MemoryAnswers, cl
     assert fresh["freshnessToken"] == token
 
 
-def test_without_a_deadline_of_its_own_a_query_waits_as_long_as_the_settings_say() -> None:
+def test_a_query_without_a_deadline_waits_as_long_as_the_settings_say() -> None:
     answers = MemoryAnswers()
     with serving(answers, ServerSettings(port=0, deadline_s=0.1), SecuritySettings()) as url:
         answer = httpx.post(url + PREDICT, json={"userId": "u", "itemId": "i", "freshnessToken": "log/0:9"})
@@ -253,7 +255,7 @@ def test_the_status_says_what_is_learned(client: httpx.Client) -> None:
     assert (status["ingestion"], status["users"], status["startedMs"]) == ("ok", "3", "1700000000000")
 
 
-def test_a_fault_of_ours_is_internal_and_told_to_the_log_only(
+def test_a_fault_of_the_server_is_internal_and_only_the_log_has_details(
     answers: MemoryAnswers, client: httpx.Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     answers.failure = KeyError("secret detail")
@@ -283,7 +285,7 @@ def test_requests_are_counted_by_method_and_code(answers: MemoryAnswers, client:
     }
 
 
-def test_too_large_a_body_is_refused_compressed_or_not(client: httpx.Client) -> None:
+def test_a_body_that_is_too_large_is_refused_compressed_or_not(client: httpx.Client) -> None:
     body = json.dumps({"userId": "u" * 300_000}).encode()
     headers = {"content-type": "application/json"}
     plain = client.post(RECOMMEND, content=body, headers=headers)
@@ -296,7 +298,7 @@ def test_too_large_a_body_is_refused_compressed_or_not(client: httpx.Client) -> 
     ask(client, RECOMMEND, {"userId": "u"})
 
 
-def test_what_is_not_there_is_said(client: httpx.Client) -> None:
+def test_an_unknown_path_gets_a_sentence(client: httpx.Client) -> None:
     near = client.post("/streamer.v1.RecommendationService/Recomend", json={})
     assert near.status_code == 404
     assert "did you mean /streamer.v1.RecommendationService/Recommend?" in near.json()["message"]

@@ -1,4 +1,4 @@
-"""Who may ask, and how."""
+"""Authentication, and the headers that requests must have."""
 
 from base64 import b64encode
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from streamer.api.memory import MemoryAnswers
-from streamer.api.security import required_token, is_loopback
+from streamer.api.security import is_loopback, required_token
 from streamer.api.thread import serving
 from streamer.core.errors import BadSettings
 from streamer.core.settings import SecuritySettings, ServerSettings
@@ -41,7 +41,7 @@ def guarded(answers: MemoryAnswers, tmp_path: Path) -> Iterator[httpx.Client]:
         yield made
 
 
-def test_beyond_loopback_only_with_a_token_or_on_purpose(tmp_path: Path) -> None:
+def test_beyond_loopback_a_token_or_insecure_is_required(tmp_path: Path) -> None:
     for host in ("0.0.0.0", "::", "192.168.1.7", "example.org"):
         with pytest.raises(BadSettings, match=r"--token-file.*--insecure") as caught:
             required_token(ServerSettings(host=host), SecuritySettings())
@@ -55,7 +55,7 @@ def test_beyond_loopback_only_with_a_token_or_on_purpose(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("content", ["", "\n", "two\nlines", "schlüssel"])
-def test_a_token_file_that_cannot_be_used_is_told_without_its_secret(tmp_path: Path, content: str) -> None:
+def test_an_unusable_token_file_is_reported_without_its_content(tmp_path: Path, content: str) -> None:
     (tmp_path / "token").write_text(content)
     with pytest.raises(BadSettings) as caught:
         required_token(ServerSettings(), SecuritySettings(token_file=str(tmp_path / "token")))
@@ -102,7 +102,7 @@ def test_another_name_as_authority_is_refused_over_grpc(client: httpx.Client) ->
         assert "evil.example" in caught.value.details()
 
 
-def test_any_host_is_answered_where_the_network_may_ask(answers: MemoryAnswers) -> None:
+def test_any_host_is_answered_beyond_loopback(answers: MemoryAnswers) -> None:
     server = ServerSettings(host="0.0.0.0", port=0)
     with serving(answers, server, SecuritySettings(insecure=True)) as url:
         port = httpx.URL(url).port
@@ -113,7 +113,7 @@ def test_any_host_is_answered_where_the_network_may_ask(answers: MemoryAnswers) 
     "kind",
     ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "", "application/xml"],
 )
-def test_what_a_browser_sends_unasked_across_origins_is_refused(
+def test_content_types_that_browsers_send_across_origins_are_refused(
     answers: MemoryAnswers, client: httpx.Client, kind: str
 ) -> None:
     body = b'{"events":[{"click":{"userId":"u","itemId":"i"}}]}'
@@ -127,7 +127,7 @@ def test_a_charset_does_not_matter(client: httpx.Client) -> None:
     assert client.post(PUBLISH, content=b"{}", headers=headers).status_code == 200
 
 
-def test_headers_beyond_ascii_do_no_harm(client: httpx.Client) -> None:
+def test_headers_beyond_ascii_are_harmless(client: httpx.Client) -> None:
     answer = client.post(RECOMMEND, json={"userId": "u"}, headers={"x-name": "Jos\xe9".encode("latin-1")})
     assert answer.status_code == 200
 
@@ -135,13 +135,13 @@ def test_headers_beyond_ascii_do_no_harm(client: httpx.Client) -> None:
 @pytest.mark.parametrize(
     "headers", [{"connect-timeout-ms": "soon"}, {"content-encoding": "zip"}, {"content-type": "application/grpc+x"}]
 )
-def test_headers_that_make_no_sense_get_a_sentence(client: httpx.Client, headers: dict[str, str]) -> None:
+def test_invalid_headers_get_a_sentence(client: httpx.Client, headers: dict[str, str]) -> None:
     answer = client.post(RECOMMEND, content=b"{}", headers={"content-type": "application/json"} | headers)
     assert answer.status_code in (200, 400, 415, 501)
     assert "Traceback" not in answer.text
 
 
-def test_no_answer_invites_other_origins(client: httpx.Client) -> None:
+def test_no_answer_allows_other_origins(client: httpx.Client) -> None:
     preflight = client.options(PUBLISH, headers={"origin": "http://evil.example"})
     assert preflight.status_code == 405
     for answer in (preflight, client.get("/metrics", headers={"origin": "http://evil.example"})):
@@ -153,7 +153,7 @@ def test_no_answer_invites_other_origins(client: httpx.Client) -> None:
     ["", TOKEN, "Bearer", "Bearer wrong", f"Bearer {TOKEN}x", f"Digest {TOKEN}", "Basic !!", "Bearer \xff",
      "Basic " + b64encode(b":wrong").decode(), "Basic " + b64encode(TOKEN.encode()).decode()],
 )  # fmt: skip
-def test_without_the_token_nothing_but_health_is_answered(guarded: httpx.Client, authorization: str) -> None:
+def test_without_the_token_only_health_is_answered(guarded: httpx.Client, authorization: str) -> None:
     headers = {"authorization": authorization.encode("latin-1")} if authorization else None
     for method, path in (("GET", "/"), ("GET", "/metrics"), ("POST", RECOMMEND), ("POST", PUBLISH), ("GET", "/x")):
         answer = guarded.request(method, path, json={}, headers=headers)
@@ -164,7 +164,7 @@ def test_without_the_token_nothing_but_health_is_answered(guarded: httpx.Client,
     assert guarded.post("/grpc.health.v1.Health/Check", json={}).json() == {"status": "SERVING"}
 
 
-def test_with_the_token_all_is_answered(guarded: httpx.Client) -> None:
+def test_with_the_token_everything_is_answered(guarded: httpx.Client) -> None:
     basic = "Basic " + b64encode(f"anybody:{TOKEN}".encode()).decode()
     for authorization in (f"Bearer {TOKEN}", f"bearer  {TOKEN}", basic):
         headers = {"authorization": authorization}
@@ -172,7 +172,7 @@ def test_with_the_token_all_is_answered(guarded: httpx.Client) -> None:
         assert guarded.post(RECOMMEND, json={"userId": "u"}, headers=headers).status_code == 200
 
 
-def test_grpc_bears_the_token_as_metadata(guarded: httpx.Client) -> None:
+def test_grpc_sends_the_token_as_metadata(guarded: httpx.Client) -> None:
     with grpc.insecure_channel(
         f"127.0.0.1:{guarded.base_url.port}", options=[("grpc.enable_http_proxy", 0)]
     ) as channel:
@@ -189,5 +189,5 @@ def test_grpc_bears_the_token_as_metadata(guarded: httpx.Client) -> None:
     [("localhost", True), ("127.255.0.1", True), ("::1", True), ("0.0.0.0", False),
      ("::", False), ("127.1", False), ("localhost.example", False), ("", False)],
 )  # fmt: skip
-def test_loopback_is_told_from_the_rest(name: str, expected: bool) -> None:
+def test_loopback_names_are_recognised(name: str, expected: bool) -> None:
     assert is_loopback(name) is expected

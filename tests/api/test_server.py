@@ -1,4 +1,4 @@
-"""One port, opened and closed in order."""
+"""One port: opening, serving and closing."""
 
 import asyncio
 import socket
@@ -22,7 +22,7 @@ WAITING = {"userId": "u", "itemId": "i", "freshnessToken": "log/0:1"}
 CLICK = {"events": [{"click": {"userId": "u", "itemId": "i"}}]}
 
 
-def test_a_port_in_use_is_said_before_anything_starts() -> None:
+def test_a_port_in_use_is_reported_before_anything_starts() -> None:
     with closing(listen(ServerSettings(port=0))) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(BadSettings, match=f"port {port} is in use by another process: stop it, or use --port") as e:
@@ -32,7 +32,7 @@ def test_a_port_in_use_is_said_before_anything_starts() -> None:
             pass
 
 
-def test_a_port_can_be_taken_again_at_once() -> None:
+def test_a_port_can_be_used_again_at_once() -> None:
     with serving(MemoryAnswers(), ServerSettings(port=0), SecuritySettings()) as address:
         assert httpx.get(address + "/healthz").status_code == 200
     port = httpx.URL(address).port
@@ -43,12 +43,12 @@ def test_a_port_can_be_taken_again_at_once() -> None:
 
 
 @pytest.mark.parametrize("host", ["no.such.host.invalid", "203.0.113.1", "999.1.1.1", "a..b"])
-def test_a_host_that_cannot_be_listened_on_is_said(host: str) -> None:
+def test_a_host_that_cannot_be_listened_on_is_reported(host: str) -> None:
     with pytest.raises(BadSettings, match="cannot listen on"):
         listen(ServerSettings(host=host, port=0))
 
 
-def test_ipv6_loopback_works_where_there_is_any() -> None:
+def test_ipv6_loopback_works_where_it_exists() -> None:
     try:
         sock = listen(ServerSettings(host="::1", port=0))
     except BadSettings:
@@ -59,7 +59,7 @@ def test_ipv6_loopback_works_where_there_is_any() -> None:
         assert httpx.get(address + "/healthz").status_code == 200
 
 
-def test_a_connection_that_says_nothing_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_connection_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "IDLE_S", 0.1)
     with serving(MemoryAnswers(), ServerSettings(port=0), SecuritySettings()) as address:
         where = ("127.0.0.1", httpx.URL(address).port or 0)
@@ -71,7 +71,7 @@ def test_a_connection_that_says_nothing_is_dropped(monkeypatch: pytest.MonkeyPat
             connection.close()
 
 
-def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_body_that_does_not_arrive_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BODY_S", 0.1)
     with serving(MemoryAnswers(), ServerSettings(port=0), SecuritySettings()) as address:
         with closing(socket.create_connection(("127.0.0.1", httpx.URL(address).port or 0), timeout=20)) as connection:
@@ -85,7 +85,7 @@ def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyP
         assert b" 504 " in answer.splitlines()[0]
 
 
-def test_a_request_under_way_at_shutdown_is_answered() -> None:
+def test_a_request_running_at_shutdown_is_answered() -> None:
     async def scenario() -> int:
         answers, stop = MemoryAnswers(), asyncio.Event()
         answers.learning = False
@@ -138,7 +138,7 @@ def test_a_watch_ends_at_shutdown() -> None:
     client.close()
 
 
-def test_publishing_waits_in_threads_while_queries_are_answered() -> None:
+def test_queries_are_answered_while_publishing_waits() -> None:
     entered, release = asyncio.Event(), asyncio.Event()
 
     class Slow(MemoryAnswers):

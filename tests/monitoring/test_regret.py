@@ -127,7 +127,7 @@ def rows(stream: Simulation) -> list[Record]:
 
 def test_an_oracle_learner_has_no_regret_and_every_other_learner_has_some(monkeypatch: pytest.MonkeyPatch) -> None:
     source, stream = simulated()
-    happened = stream.happenings.times_ms.tolist()
+    happened = stream.interactions.times_ms.tolist()
     monkeypatch.setattr(Oracle, "expected", dict(zip(happened, stream.expected.tolist(), strict=True)))
     monkeypatch.setitem(LEARNERS, "oracle", f"{__name__}:Oracle")
     best = evaluated(source, "oracle")

@@ -123,7 +123,7 @@ def test_time_runs_forward_from_2024_and_items_come_before_anybody_meets_them(sm
 
 
 def test_people_and_items_go_on_arriving(default: Simulation) -> None:
-    h, n = default.happenings, default.world.events
+    h, n = default.interactions, default.world.events
     for column, least in ((h.users, 100), (h.items, 50)):
         first_half, second_half = set(column[: n // 2].tolist()), set(column[n // 2 :].tolist())
         assert len(second_half - first_half) > least
@@ -143,7 +143,7 @@ def test_titles_can_be_read_and_told_apart(default: Simulation) -> None:
 
 
 def test_nobody_rates_the_same_thing_twice_and_every_kind_occurs(default: Simulation) -> None:
-    h = default.happenings
+    h = default.interactions
     pairs = h.users[h.kinds == RATED].astype(np.int64) * 500 + h.items[h.kinds == RATED]
     assert len(np.unique(pairs)) == len(pairs)
     assert (np.bincount(h.kinds, minlength=4) > 0.05 * default.world.events).all()
@@ -151,14 +151,14 @@ def test_nobody_rates_the_same_thing_twice_and_every_kind_occurs(default: Simula
 
 
 def test_popularity_and_activity_are_uneven(default: Simulation) -> None:
-    for column in (default.happenings.users, default.happenings.items):
+    for column in (default.interactions.users, default.interactions.items):
         counts = np.sort(np.bincount(column))[::-1]
         assert counts[: len(counts) // 10].sum() > 0.25 * counts.sum()
 
 
 def test_popularity_follows_zipf_with_about_the_exponent_asked_for() -> None:
     """The likes of people bend the first ranks and little-seen newcomers the last; between them it is a line of slope -.55."""
-    items = World(users=2_000, items=2_000, events=300_000).happenings().items
+    items = World(users=2_000, items=2_000, events=300_000).interactions().items
     counts = np.sort(np.bincount(items))[::-1]
     ranks = np.arange(1, len(counts) + 1)
     slope, _ = np.polyfit(np.log(ranks[40:1000]), np.log(counts[40:1000]), 1)
@@ -168,8 +168,8 @@ def test_popularity_follows_zipf_with_about_the_exponent_asked_for() -> None:
 def test_what_goes_wrong_has_the_shares_asked_for_and_changes_nothing_else(small: Simulation, worn: Simulation) -> None:
     assert (worn.duplicates, worn.late, worn.bad) == (100, 80, 60)
     assert len(worn) == len(small) + 160
-    assert np.array_equal(worn.happenings.means, small.happenings.means)
-    assert np.array_equal(worn.happenings.halves, small.happenings.halves)
+    assert np.array_equal(worn.interactions.means, small.interactions.means)
+    assert np.array_equal(worn.interactions.halves, small.interactions.halves)
     seen, again, behind, newest = set[str](), 0, 0, 0
     for event in decoded(worn):
         if isinstance(event, ItemUpdate):
@@ -217,7 +217,7 @@ def test_a_catalogue_that_comes_first_changes_the_order_and_nothing_else(small: 
 
 
 def test_a_shock_turns_tastes_at_its_day_and_not_before() -> None:
-    calm, shocked = (replace(SMALL, shock_day=day, shock_share=0.4).happenings() for day in (None, 5.0))
+    calm, shocked = (replace(SMALL, shock_day=day, shock_share=0.4).interactions() for day in (None, 5.0))
     before = calm.times_ms < START_MS + 5 * DAY_MS
     same = calm.means == shocked.means
     assert same[before].all()
@@ -249,7 +249,7 @@ def rmse(errors: Array) -> float:
 
 def test_there_is_something_to_learn(default: Simulation) -> None:
     """The oracle is at .774; user and item means, known in full, are far above it, and nothing at all is at 1.04."""
-    h = default.happenings
+    h = default.interactions
     rated = h.kinds == RATED
     y, users, items = h.halves[rated] / 2, h.users[rated], h.items[rated]
     best = default.oracle_rmse or 0

@@ -1,4 +1,4 @@
-"""Every panel of the dashboard shows something: its queries run on a real Prometheus that scraped a real replay.
+"""Every panel of the dashboard shows numbers: its queries run on a real Prometheus that scrapes a real replay.
 
 Prometheus reads the configuration that is deployed, token and alert rules included; only addresses and intervals differ.
 """
@@ -34,7 +34,7 @@ def missing(sentence: str) -> NoReturn:
 
 
 def until(done: Callable[[], bool], deadline_s: float) -> bool:
-    """Whether `done` came true before the deadline."""
+    """Whether `done` became true before the deadline."""
     end = time.monotonic() + deadline_s
     while not done():
         if time.monotonic() > end:
@@ -45,7 +45,7 @@ def until(done: Callable[[], bool], deadline_s: float) -> bool:
 
 @contextmanager
 def running(output: Path, *command: str | Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that writes to `output`; stopped at the end, with its output in the failure when it is not there."""
+    """A process that writes to `output`; it is stopped at the end, and its output is shown on failure."""
     with output.open("wb") as file:
         process = subprocess.Popen([str(part) for part in command], stdout=file, stderr=subprocess.STDOUT)
     try:
@@ -60,7 +60,7 @@ def running(output: Path, *command: str | Path) -> Iterator[subprocess.Popen[byt
 
 
 def said(process: subprocess.Popen[bytes], output: Path, pattern: str, deadline_s: float) -> str:
-    """What the process said, as soon as it did."""
+    """The process's output, as soon as it has any."""
     until(lambda: bool(re.search(pattern, output.read_text())) or process.poll() is not None, deadline_s)
     found = re.search(pattern, output.read_text())
     assert found, f"{process.args!r} never said {pattern!r}: {output.read_text()[-3000:]}"
@@ -69,7 +69,7 @@ def said(process: subprocess.Popen[bytes], output: Path, pattern: str, deadline_
 
 @pytest.fixture(scope="module")
 def streamer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a process that replays MovieLens, slowly enough to be scraped while it learns, and retrains once or more.
+    """The address of a process that replays MovieLens, slowly enough to be scraped while it learns, and retrains at least once.
 
     The gate lets any candidate pass that learns: what is looked at is that all of it is shown.
     """
@@ -90,7 +90,7 @@ def streamer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def prometheus(streamer: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a Prometheus that scrapes it every second."""
+    """The address of a Prometheus that scrapes the process every second."""
     program = shutil.which("prometheus")
     if program is None:
         missing("no prometheus: install Debian's package prometheus, which `make setup` does as root")
@@ -117,7 +117,7 @@ def prometheus(streamer: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 def ask_everything(streamer: str) -> None:
-    """One request of each method, so that latencies have something to show."""
+    """Send one request to each method, so that latencies have values."""
     bodies: Mapping[str, Any] = {
         "RecommendationService/Recommend": {"userId": "1"},
         "RecommendationService/RecommendForPreferences": {"preferences": {"Drama": 5}},
@@ -139,7 +139,7 @@ def prometheus_answer(prometheus: str, path: str, **query: str) -> Any:
 
 
 def shows_something(prometheus: str, query: str) -> bool:
-    """Whether the query gives at least one series with a number."""
+    """Whether the query returns at least one series with a number."""
     result = prometheus_answer(prometheus, "query", query=query.replace("$__rate_interval", "5s"))["result"]
     return any(math.isfinite(float(series["value"][1])) for series in result)
 
@@ -149,7 +149,7 @@ def queries() -> list[tuple[str, str]]:
     return [(panel["title"], target["expr"]) for panel in dashboard["panels"] for target in panel["targets"]]
 
 
-def test_every_query_of_the_dashboard_gives_numbers(streamer: str, prometheus: str) -> None:
+def test_every_query_of_the_dashboard_returns_numbers(streamer: str, prometheus: str) -> None:
     silent = queries()
     assert len(silent) >= 15
 

@@ -1,4 +1,4 @@
-"""The real process on a real broker: events in by any producer, answers out, nothing lost and nothing twice."""
+"""The real process on a real broker: any producer's events are learned exactly once and change answers."""
 
 import json
 import random
@@ -74,7 +74,7 @@ def test_an_event_from_kcat_changes_an_answer(fresh_broker: Broker, tmp_path: Pa
 
 
 @pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.soak)])
-def test_kills_in_the_middle_lose_and_repeat_nothing(fresh_broker: Broker, tmp_path: Path, kills: int) -> None:
+def test_kills_lose_and_repeat_no_event(fresh_broker: Broker, tmp_path: Path, kills: int) -> None:
     count, chance = 4000 * kills, random.Random(kills)
     arguments = ("--kafka", fresh_broker.bootstrap, "--commit-interval-s", "0.05", "--max-records", "20")
     with streamer(tmp_path / "d", *arguments) as process:  # creates the topics
@@ -102,7 +102,7 @@ def test_kills_in_the_middle_lose_and_repeat_nothing(fresh_broker: Broker, tmp_p
 
 
 def exact_count(folder: Path) -> int:
-    """Events that were learned, by the state itself."""
+    """The number of learned events, as the state counts them."""
     chosen = settings(kafka="x")
     store = RocksStore(folder, read_only=True)
     try:
@@ -135,7 +135,7 @@ def replayed(broker: Broker, folder: Path, fresh: Path) -> str:
 
 
 def test_a_generation_catches_up_from_kafka_in_the_order_of_the_journal(fresh_broker: Broker, tmp_path: Path) -> None:
-    """Its state is of the same events as the live one's, and what was published while it was trained is in it."""
+    """It has learned the same events as the live one, including those published during the training."""
     gate = ("--gate-min-events", "500", "--gate-margin", "1", "--archive-interval-s", "0.2")
     with streamer(tmp_path / "d", "--kafka", fresh_broker.bootstrap, *gate) as process:
         process.wait_for("streamer_ingestion_up", 1)
@@ -156,7 +156,9 @@ def test_a_generation_catches_up_from_kafka_in_the_order_of_the_journal(fresh_br
     assert (stats["generation"], stats["tables"]["users/head"]["rows"]) == ("g1", 101)
 
 
-def test_poison_of_every_kind_is_kept_counted_and_passed(fresh_broker: Broker, tmp_path: Path) -> None:
+def test_bad_events_of_every_kind_become_dead_letters_and_learning_goes_on(
+    fresh_broker: Broker, tmp_path: Path
+) -> None:
     with streamer(tmp_path / "d", "--kafka", fresh_broker.bootstrap) as process:
         process.wait_for("streamer_ingestion_up", 1)
         good = {"user_id": "u1", "item_id": "i1", "rating": 4}
@@ -196,7 +198,7 @@ def ingestion(process: Streamer) -> str:
 
 
 def until_said(process: Streamer, words: str) -> str:
-    """Until what is said of ingestion has `words` in it."""
+    """Wait until the status of ingestion contains `words`."""
     deadline = time.monotonic() + DEADLINE_S
     while words not in (said := ingestion(process)) or said.startswith("connecting"):
         assert time.monotonic() < deadline, said
@@ -205,7 +207,7 @@ def until_said(process: Streamer, words: str) -> str:
 
 
 def until_ingestion(process: Streamer, serving: bool) -> str:
-    """Until it is serving, or says what is wrong."""
+    """Wait until it serves, or reports an error."""
     deadline = time.monotonic() + DEADLINE_S
     while ((said := ingestion(process)) == "serving") != serving or said.startswith("connecting"):
         assert time.monotonic() < deadline, said
@@ -213,7 +215,7 @@ def until_ingestion(process: Streamer, serving: bool) -> str:
     return said
 
 
-def test_a_broker_that_goes_away_is_waited_for(own_broker: Broker, tmp_path: Path) -> None:
+def test_the_process_waits_for_a_broker_that_goes_away(own_broker: Broker, tmp_path: Path) -> None:
     with streamer(tmp_path / "d", "--kafka", own_broker.bootstrap) as process:
         process.wait_for("streamer_ingestion_up", 1)
         publish(own_broker, [*ratings(500), message(Click("u1", "i1")), message(ItemUpdate("i1", "One"))])
@@ -235,7 +237,7 @@ def test_a_broker_that_goes_away_is_waited_for(own_broker: Broker, tmp_path: Pat
         assert process.metrics()[RATED] == 1000
 
 
-def test_a_broker_that_is_not_there_at_the_start_is_waited_for(own_broker: Broker, tmp_path: Path) -> None:
+def test_the_process_waits_for_a_broker_that_is_missing_at_the_start(own_broker: Broker, tmp_path: Path) -> None:
     own_broker.kill()
     with streamer(tmp_path / "d", "--kafka", own_broker.bootstrap) as process:
         until_ingestion(process, serving=False)
@@ -266,7 +268,7 @@ def test_retention_past_the_stored_offset_stops_with_instructions(fresh_broker: 
     assert "--data" in said
 
 
-def test_wrong_credentials_are_told_from_a_wrong_address(fresh_broker: Broker, tmp_path: Path) -> None:
+def test_wrong_credentials_and_a_wrong_address_get_different_messages(fresh_broker: Broker, tmp_path: Path) -> None:
     (tmp_path / "password").write_text("wrong\n")
     sasl = (
         "--kafka-security",

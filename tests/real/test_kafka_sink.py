@@ -1,4 +1,4 @@
-"""Kafka as a sink, by a real broker: what is answered is durable, and what cannot be published says so."""
+"""Kafka as a sink, with a real broker: confirmed messages are durable, and errors say what cannot be published."""
 
 import logging
 import subprocess
@@ -46,7 +46,7 @@ def sink_to(at: str, **settings: object) -> Iterator[KafkaSink]:
 
 
 def read(at: str, before: Offsets, after: Offsets) -> list[Record]:
-    """What is between the two, by sequence."""
+    """The records between the two offsets, by sequence."""
     source = KafkaSource(KafkaSettings(kafka=at))
     try:
         source.seek(before)
@@ -68,22 +68,22 @@ def at(broker: Broker | Given) -> str:
 
 @pytest.fixture
 def before(at: str) -> dict[TopicPartition, int]:
-    """Where every partition ends now."""
+    """The current end of every partition."""
     source = KafkaSource(KafkaSettings(kafka=at))
     try:
         source.seek({})
-        assert source._sight is not None
-        return dict(source._sight.ends)
+        assert source._snapshot is not None
+        return dict(source._snapshot.ends)
     finally:
         source.close()
 
 
-def test_it_is_in_the_registry_and_fits_the_protocol() -> None:
+def test_the_sink_is_in_the_registry_and_fits_the_protocol() -> None:
     assert SINKS["kafka"] == "streamer.producers.kafka:KafkaSink"
     assert isinstance(KafkaSink(KafkaSettings(kafka="127.0.0.1:9")), Sink)
 
 
-def test_it_answers_with_the_next_offsets_of_what_is_durable(at: str, before: dict[TopicPartition, int]) -> None:
+def test_publish_returns_the_offsets_after_the_durable_messages(at: str, before: dict[TopicPartition, int]) -> None:
     sent = [message(Rating(f"u{k}", "i", k)) for k in range(200)]
     sent += [message(ItemUpdate("i")), message(ItemRemoval("i")), message(Click("u1", "i"))]
     with sink_to(at) as sink:
@@ -96,7 +96,7 @@ def test_it_answers_with_the_next_offsets_of_what_is_durable(at: str, before: di
     assert all(abs(record.timestamp_ms / 1000 - time.time()) < 600 for record in found)
 
 
-def test_one_key_keeps_its_order_and_its_time(at: str, before: dict[TopicPartition, int]) -> None:
+def test_messages_of_one_key_keep_their_order_and_times(at: str, before: dict[TopicPartition, int]) -> None:
     hour_ago_ms = time.time_ns() // 1_000_000 - 3_600_000  # what is older than a week, Kafka's retention takes at once
     sent = [Message("clicks", b"same", b"%d" % k, hour_ago_ms + k) for k in range(500)]
     with sink_to(at) as sink:
@@ -124,10 +124,12 @@ def test_a_key_goes_where_java_and_kcat_send_it(at: str, before: dict[TopicParti
     assert all(len(set(where)) == 1 for where in partitions.values()), partitions
 
 
-def test_what_is_too_large_is_refused_alone_and_the_sink_goes_on(at: str, before: dict[TopicPartition, int]) -> None:
+def test_a_message_that_is_too_large_is_refused_and_the_sink_goes_on(
+    at: str, before: dict[TopicPartition, int]
+) -> None:
     with sink_to(at) as sink:
         with pytest.raises(
-            BadEvent, match="the event has 65409 bytes with its key; Kafka's topics take 65408"
+            BadEvent, match="the event has 65409 bytes with its key; Kafka's topics accept 65408"
         ) as caught:
             sink.publish([Message("ratings", b"k", b"fits"), Message("ratings", b"k", b"x" * 65_408)])
         assert caught.value.reason is Reason.TOO_LARGE
@@ -135,7 +137,7 @@ def test_what_is_too_large_is_refused_alone_and_the_sink_goes_on(at: str, before
     assert sum(after.values()) - sum(before[sequence] for sequence in after) == 1, "a part of what was refused went out"
 
 
-def test_a_topic_that_takes_less_than_we_do_is_said_and_the_sink_goes_on(fresh_broker: Broker) -> None:
+def test_a_topic_with_a_smaller_limit_is_reported_and_the_sink_goes_on(fresh_broker: Broker) -> None:
     from kafka import KafkaAdminClient
 
     admin = KafkaAdminClient(bootstrap_servers=fresh_broker.bootstrap)
@@ -144,7 +146,7 @@ def test_a_topic_that_takes_less_than_we_do_is_said_and_the_sink_goes_on(fresh_b
     admin.close()
     with sink_to(fresh_broker.bootstrap) as sink:
         for _ in range(3):
-            with pytest.raises(BadEvent, match=r"a topic takes less than we allow: set max.message.bytes=65536"):
+            with pytest.raises(BadEvent, match=r"a topic's limit is too low: set max.message.bytes=65536"):
                 sink.publish([Message("ratings", b"k", b"x" * 5000)])
             assert list(sink.publish([Message("ratings", b"k", b"{}")])) == [TopicPartition("ratings", 0)]
 
@@ -154,12 +156,12 @@ def test_a_removal_without_a_key_is_refused() -> None:
         sink.publish([Message("items", None, None)])
 
 
-def test_nothing_is_nothing() -> None:
+def test_publishing_no_messages_returns_no_offsets() -> None:
     with sink_to("127.0.0.1:9") as sink:
         assert sink.publish([]) == {}
 
 
-def test_threads_may_share_it(at: str, before: dict[TopicPartition, int]) -> None:
+def test_threads_can_share_a_sink(at: str, before: dict[TopicPartition, int]) -> None:
     ready = threading.Barrier(8)
     with sink_to(at) as sink, ThreadPoolExecutor(8) as pool:
 
@@ -177,7 +179,7 @@ def test_threads_may_share_it(at: str, before: dict[TopicPartition, int]) -> Non
         assert mine == [b"%d %d" % (thread, k) for k in range(100)]
 
 
-def test_a_broker_that_is_killed_is_unavailable_in_time_and_works_again(own_broker: Broker) -> None:
+def test_a_killed_broker_is_unavailable_within_the_timeout_and_works_again(own_broker: Broker) -> None:
     with sink_to(own_broker.bootstrap) as sink:
         first = sink.publish([Message("ratings", b"k", b"0")])
         own_broker.kill()
@@ -202,7 +204,7 @@ def test_a_broker_that_is_killed_is_unavailable_in_time_and_works_again(own_brok
     assert set(values) <= {b"1", b"2"}
 
 
-def test_it_needs_no_broker_to_be_made_and_says_where_there_is_none() -> None:
+def test_a_sink_opens_without_a_broker_and_says_at_which_address_there_is_none() -> None:
     (port,) = free_ports(1)
     with sink_to(f"127.0.0.1:{port}") as sink:
         for _ in range(2):
@@ -210,7 +212,7 @@ def test_it_needs_no_broker_to_be_made_and_says_where_there_is_none() -> None:
                 sink.publish([Message("ratings", b"k", b"{}")])
 
 
-def test_missing_topics_are_made_or_named(fresh_broker: Broker) -> None:
+def test_missing_topics_are_created_or_named(fresh_broker: Broker) -> None:
     with (
         sink_to(fresh_broker.bootstrap, kafka_create_topics=False) as sink,
         pytest.raises(SourceUnavailable, match="lacks the topics 'ratings'"),
@@ -224,7 +226,7 @@ def test_missing_topics_are_made_or_named(fresh_broker: Broker) -> None:
     assert b'topic "dead-letters" with 3 partitions' in listed.stdout
 
 
-def test_a_wrong_password_is_not_authorised_and_never_shown(
+def test_a_wrong_password_is_refused_and_never_shown(
     broker: Broker | Given, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     if isinstance(broker, Given):
@@ -244,11 +246,11 @@ def test_a_wrong_password_is_not_authorised_and_never_shown(
     assert "not-the-secret" not in f"{caught.value}{caplog.text}"
 
 
-def test_it_publishes_nothing_after_it_was_closed() -> None:
+def test_a_closed_sink_publishes_nothing() -> None:
     sink = KafkaSink(KafkaSettings(kafka="127.0.0.1:9"))
     sink.close()
     sink.close()
-    with pytest.raises(SourceUnavailable, match="was closed"):
+    with pytest.raises(SourceUnavailable, match="is closed"):
         sink.publish([Message("ratings", b"k", b"{}")])
 
 

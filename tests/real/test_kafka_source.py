@@ -1,4 +1,4 @@
-"""Kafka as a source, by a real broker: nothing lost, nothing twice, and a sentence for whatever goes wrong."""
+"""Kafka as a source, with a real broker: every record exactly once, and a sentence for every error."""
 
 import contextlib
 import itertools
@@ -35,7 +35,7 @@ DEADLINE_S = 60.0
 
 @contextmanager
 def opened(at: str, offsets: Offsets | None = None, **settings: object) -> Iterator[KafkaSource]:
-    """A source, sought as soon as it can be."""
+    """A source after its first seek, as soon as the broker allows it."""
     source = KafkaSource(KafkaSettings(kafka=at, **settings))  # type: ignore[arg-type]  # any setting
     try:
         source.seek(offsets or {})
@@ -45,7 +45,7 @@ def opened(at: str, offsets: Offsets | None = None, **settings: object) -> Itera
 
 
 def refused(at: str, offsets: Offsets | None = None, **settings: object) -> None:
-    """Seeks, and hopes that this fails."""
+    """The message of the error that a seek must raise."""
     with opened(at, offsets, **settings):
         pass
 
@@ -60,7 +60,7 @@ def admin(at: str) -> Iterator[KafkaAdminClient]:
 
 
 def until(source: KafkaSource, done: Callable[[list[Record]], bool], max_records: int = 500) -> list[Record]:
-    """Polls until enough came."""
+    """Poll until there are enough records."""
     records: list[Record] = []
     deadline = time.monotonic() + DEADLINE_S
     while not done(records):
@@ -73,7 +73,7 @@ def until(source: KafkaSource, done: Callable[[list[Record]], bool], max_records
 
 
 def drained(source: KafkaSource, count: int, max_records: int = 500) -> list[Record]:
-    """`count` records, and no more."""
+    """Poll `count` records; fails if more arrive."""
     records = until(source, lambda records: len(records) >= count, max_records)
     assert list(source.poll(100, 0.5)) == []
     return records
@@ -112,7 +112,7 @@ def fresh(fresh_broker: Broker | Given) -> str:
     return fresh_broker.bootstrap
 
 
-def test_it_is_in_the_registry_and_fits_the_protocols() -> None:
+def test_the_source_is_in_the_registry_and_fits_the_protocols() -> None:
     assert SOURCES["kafka"] == "streamer.consumers.kafka:KafkaSource"
     source = KafkaSource(KafkaSettings(kafka="127.0.0.1:9"))
     assert isinstance(source, Source)
@@ -120,7 +120,7 @@ def test_it_is_in_the_registry_and_fits_the_protocols() -> None:
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-def test_it_keeps_to_every_check_of_sources(check: Callable[[Subject], None], fresh: str) -> None:
+def test_the_source_passes_every_check_of_sources(check: Callable[[Subject], None], fresh: str) -> None:
     settings = KafkaSettings(kafka=fresh)
     sink = KafkaSink(settings)
     try:
@@ -129,7 +129,7 @@ def test_it_keeps_to_every_check_of_sources(check: Callable[[Subject], None], fr
         sink.close()
 
 
-def test_missing_topics_are_made_with_partitions_and_limits(fresh: str) -> None:
+def test_missing_topics_are_created_with_partitions_and_limits(fresh: str) -> None:
     from kafka.admin import ConfigResource, ConfigResourceType
 
     with opened(fresh):
@@ -146,7 +146,7 @@ def test_missing_topics_are_made_with_partitions_and_limits(fresh: str) -> None:
     }  # fmt: skip
 
 
-def test_missing_topics_that_may_not_be_made_are_named(fresh: str) -> None:
+def test_missing_topics_that_must_not_be_created_are_named(fresh: str) -> None:
     with pytest.raises(SourceUnavailable, match=r"lacks the topics 'ratings' \(12 partitions, cleanup.policy=delete"):
         refused(fresh, kafka_create_topics=False)
     with pytest.raises(BadSettings, match=r"replication factor 3: .*change kafka_replication"):
@@ -165,7 +165,7 @@ def test_every_record_comes_once_and_in_order_within_its_partition(fresh: str) -
         assert all(abs(time.time() * 1000 - record.timestamp_ms) < 600_000 for record in records)
 
 
-def test_a_seek_in_the_middle_goes_on_exactly_there(fresh: str) -> None:
+def test_a_seek_into_the_middle_continues_exactly_there(fresh: str) -> None:
     publish(fresh, ratings(0, 1000))
     with opened(fresh) as source:
         seen = until(source, lambda records: len(records) >= 300, max_records=61)
@@ -187,7 +187,7 @@ def test_on_a_cold_start_the_catalogue_comes_first(fresh: str) -> None:
     assert set(topics[400:]) == {"ratings"}
 
 
-def test_what_was_read_of_the_catalogue_is_not_waited_for_again(fresh: str) -> None:
+def test_a_catalogue_that_was_read_is_not_waited_for_again(fresh: str) -> None:
     publish(fresh, [Message("items", b"i", b"{}"), *ratings(0, 100)])
     with opened(fresh) as source:
         seen = drained(source, 101)
@@ -197,21 +197,21 @@ def test_what_was_read_of_the_catalogue_is_not_waited_for_again(fresh: str) -> N
         assert len(drained(source, 100)) == 100
 
 
-def test_retention_that_passed_the_stored_offset_is_lost(fresh: str) -> None:
+def test_retention_beyond_the_stored_offset_raises_source_lost(fresh: str) -> None:
     offsets = publish(fresh, ratings(0, 100))
     (at, end), *_ = offsets.items()
     assert end > 2
     with admin(fresh) as client:
         client.delete_records({Partition(*at): end - 1})
     with pytest.raises(
-        SourceLost, match=f"wanted to go on at offset 1 of ratings/{at.partition}, and there are {end - 1} to {end}"
+        SourceLost, match=f"wanted to continue at offset 1 of ratings/{at.partition}, and there are {end - 1} to {end}"
     ):
         refused(fresh, {**offsets, at: 1})
     with opened(fresh, {**offsets, at: end - 1}) as source:
         assert len(drained(source, 1)) == 1
 
 
-def test_retention_that_passes_a_source_that_stands_still_is_lost(fresh: str) -> None:
+def test_retention_that_overtakes_an_idle_source_raises_source_lost(fresh: str) -> None:
     offsets = publish(fresh, ratings(0, 100, users=1))
     (at, end), *_ = offsets.items()
     with opened(fresh) as source:
@@ -221,32 +221,32 @@ def test_retention_that_passes_a_source_that_stands_still_is_lost(fresh: str) ->
             until(source, lambda _: False)
 
 
-def test_a_topic_made_anew_is_lost_and_never_read_from_its_beginning(fresh: str) -> None:
+def test_a_recreated_topic_raises_source_lost_and_is_not_read_from_its_beginning(fresh: str) -> None:
     offsets = publish(fresh, ratings(0, 100))
     with admin(fresh) as client:
         client.delete_topics(["ratings"])
-        with pytest.raises(SourceUnavailable, match="topic 'ratings', which was read before, is not at"):
+        with pytest.raises(SourceUnavailable, match="topic 'ratings', which was read before, is missing at"):
             refused(fresh, offsets)
         assert "ratings" not in client.list_topics(), "it was made anew, though it had been read"
     publish(fresh, ratings(0, 10))
-    with pytest.raises(SourceLost, match="made anew"):
+    with pytest.raises(SourceLost, match="recreated"):
         refused(fresh, offsets)
 
 
-def test_a_topic_made_anew_while_it_is_read_is_lost(fresh: str) -> None:
+def test_a_topic_recreated_while_it_is_read_raises_source_lost(fresh: str) -> None:
     publish(fresh, ratings(0, 10))
     with opened(fresh) as source:
         drained(source, 10)
         with admin(fresh) as client:
             client.delete_topics(["ratings"])
         publish(fresh, ratings(0, 500))
-        with pytest.raises(SourceLost, match="made anew"):
+        with pytest.raises(SourceLost, match="recreated"):
             until(source, lambda _: False)
 
 
-def test_a_topic_with_fewer_partitions_than_were_read_is_lost(fresh: str) -> None:
+def test_a_topic_with_fewer_partitions_than_were_read_raises_source_lost(fresh: str) -> None:
     publish(fresh, ratings(0, 10))
-    with pytest.raises(SourceLost, match="partition 12 of 'ratings', read up to offset 3, is not there"):
+    with pytest.raises(SourceLost, match="partition 12 of 'ratings', read up to offset 3, is missing"):
         refused(fresh, {TopicPartition("ratings", 12): 3})
 
 
@@ -268,7 +268,7 @@ def test_compaction_on_a_topic_of_events_is_refused(fresh: str) -> None:
         refused(fresh)
 
 
-def test_batches_larger_than_an_answer_are_refused_at_the_start(fresh: str) -> None:
+def test_topics_with_batches_larger_than_a_fetch_are_refused_at_the_start(fresh: str) -> None:
     with admin(fresh) as client:
         client.create_topics(
             {"clicks": {"num_partitions": 2, "replication_factor": 1, "configs": {"max.message.bytes": "104857600"}}},
@@ -278,7 +278,7 @@ def test_batches_larger_than_an_answer_are_refused_at_the_start(fresh: str) -> N
         refused(fresh)
 
 
-def test_partitions_that_are_added_are_read_from_their_beginning(fresh: str) -> None:
+def test_added_partitions_are_read_from_their_beginning(fresh: str) -> None:
     publish(fresh, ratings(0, 100))
     with opened(fresh) as source, admin(fresh) as client:
         seen = drained(source, 100)
@@ -296,7 +296,7 @@ def test_partitions_that_are_added_are_read_from_their_beginning(fresh: str) -> 
     assert {record.partition for record in seen} == set(range(16))
 
 
-def test_what_a_transaction_took_back_is_never_handed_out_and_gaps_are_no_loss(fresh: str) -> None:
+def test_aborted_transactions_are_never_returned_and_gaps_are_not_losses(fresh: str) -> None:
     publish(fresh, ratings(0, 1, users=1))
     producer = KafkaProducer(bootstrap_servers=fresh, transactional_id="t")
     try:
@@ -318,7 +318,7 @@ def test_what_a_transaction_took_back_is_never_handed_out_and_gaps_are_no_loss(f
 
 
 @pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
-def test_compressed_records_are_read_or_the_reason_is_said(fresh: str, codec: str) -> None:
+def test_compressed_records_are_read_or_the_reason_is_given(fresh: str, codec: str) -> None:
     with opened(fresh) as source:
         kcat(fresh, "ratings", "u:1\nu:2\nu:3\n", "-z", codec)
         for _ in range(3):  # as often as it is asked: never skipped, and never a poll that spins
@@ -343,7 +343,7 @@ def read_or_reason(source: KafkaSource) -> tuple[Sequence[Record], str]:
     raise AssertionError("neither records nor a reason")
 
 
-def test_a_damaged_record_is_said_as_often_as_it_is_asked_for_and_never_skipped(own_broker: Broker) -> None:
+def test_a_damaged_record_raises_at_every_poll_and_is_never_skipped(own_broker: Broker) -> None:
     at = own_broker.bootstrap
     for value in (b"0", b"damaged", b"2"):
         (sequence,) = publish(at, [Message("ratings", b"u", value)])
@@ -373,7 +373,7 @@ def kcat(at: str, topic: str, lines: str, *options: str) -> None:
     )  # fmt: skip
 
 
-def test_kcat_publishes_and_we_read(fresh: str) -> None:
+def test_messages_of_kcat_are_read(fresh: str) -> None:
     with opened(fresh) as source:
         event = {"user_id": "u1", "item_id": "i9", "rating": 4.5}
         kcat(fresh, "ratings", f"u1:{json.dumps(event)}\n")
@@ -382,7 +382,7 @@ def test_kcat_publishes_and_we_read(fresh: str) -> None:
     assert json.loads(record.value or b"") == event
 
 
-def test_a_broker_that_is_killed_and_comes_back_costs_nothing(own_broker: Broker) -> None:
+def test_a_broker_that_is_killed_and_restarted_loses_no_record(own_broker: Broker) -> None:
     at = own_broker.bootstrap
     publish(at, ratings(0, 1000))
     with opened(at) as source:
@@ -404,7 +404,7 @@ def test_a_broker_that_is_killed_and_comes_back_costs_nothing(own_broker: Broker
         assert source.poll(10, 0.05) == []
 
 
-def test_a_source_that_is_opened_before_its_broker_reads_when_it_is_there(own_broker: Broker) -> None:
+def test_a_source_opened_before_its_broker_reads_once_the_broker_is_there(own_broker: Broker) -> None:
     publish(own_broker.bootstrap, ratings(0, 100))
     own_broker.kill()
     source = KafkaSource(KafkaSettings(kafka=own_broker.bootstrap))
@@ -420,7 +420,7 @@ def test_a_source_that_is_opened_before_its_broker_reads_when_it_is_there(own_br
         source.close()
 
 
-def test_a_consumer_that_stalls_is_made_anew(fresh: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stalled_consumer_is_replaced(fresh: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("streamer.consumers.kafka.STALL_S", 0.3)
     publish(fresh, ratings(0, 100))
     with opened(fresh) as source:
@@ -457,7 +457,7 @@ def test_offsets_are_committed_as_a_hint_that_tools_see_and_that_may_fail(own_br
 
 
 @pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])
-def test_a_wrong_password_is_told_apart_from_a_wrong_address(
+def test_a_wrong_password_and_a_wrong_address_get_different_messages(
     broker: Broker | Given, tmp_path: Path, mechanism: str
 ) -> None:
     at, secret = sasl_of(broker), tmp_path / "password"
@@ -482,13 +482,13 @@ def test_a_wrong_password_is_told_apart_from_a_wrong_address(
     assert not isinstance(away.value, NotAuthorised)
 
 
-def test_the_wrong_security_is_said(broker: Broker | Given, tmp_path: Path) -> None:
+def test_the_wrong_security_protocol_is_reported(broker: Broker | Given, tmp_path: Path) -> None:
     at, secret = sasl_of(broker), tmp_path / "password"
     secret.write_text(PASSWORD)
     sasl = {"kafka_security": "SASL_PLAINTEXT", "kafka_username": USER, "kafka_password_file": str(secret)}
-    with pytest.raises(NotAuthorised, match="its listener takes no SASL: check kafka_security"):
+    with pytest.raises(NotAuthorised, match="its listener does not use SASL: check kafka_security"):
         refused(broker.bootstrap, **sasl)
-    with pytest.raises(NotAuthorised, match="was reached and TLS failed"):
+    with pytest.raises(NotAuthorised, match="was reached, but TLS failed"):
         refused(broker.bootstrap, kafka_security="SSL")
     source = KafkaSource(KafkaSettings(kafka=at))  # without credentials where some are needed
     try:
@@ -508,7 +508,7 @@ def test_the_wrong_security_is_said(broker: Broker | Given, tmp_path: Path) -> N
     ],
     ids=["nothing", "HTTP", "too short", "half"],
 )
-def test_something_else_that_listens_there_is_said(answers: bytes, mechanism: str, tmp_path: Path) -> None:
+def test_a_server_that_is_not_kafka_is_reported(answers: bytes, mechanism: str, tmp_path: Path) -> None:
     secret = tmp_path / "password"
     secret.write_text(PASSWORD)
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -529,7 +529,7 @@ def test_something_else_that_listens_there_is_said(answers: bytes, mechanism: st
                 kafka_sasl_mechanism=mechanism, kafka_username=USER, kafka_password_file=str(secret),
             )  # fmt: skip
             source = KafkaSource(settings)
-            assert "takes connections and does not answer as SASL_PLAINTEXT" in str(answered(source))
+            assert "accepts connections but does not answer as SASL_PLAINTEXT" in str(answered(source))
             source.close()
         finally:
             server.shutdown(socket.SHUT_RDWR)
@@ -537,7 +537,7 @@ def test_something_else_that_listens_there_is_said(answers: bytes, mechanism: st
 
 
 def answered(source: KafkaSource) -> SourceUnavailable:
-    """Why it cannot seek; the first calls may only say that there is no answer yet."""
+    """Why it cannot seek; the first messages may only say that there is no answer yet."""
     deadline = time.monotonic() + DEADLINE_S
     while time.monotonic() < deadline:
         with pytest.raises(SourceUnavailable) as caught:
@@ -563,7 +563,10 @@ def test_the_library_never_logs_at_debug_because_it_would_log_the_password(fresh
         ({"kafka": "a:1,b:x"}, "kafka = 'b:x' is not HOST:PORT"),
         ({"kafka": "a:1", "kafka_security": "TLS"}, "kafka_security = 'TLS': choose one of PLAINTEXT, SSL"),
         ({"kafka": "a:1", "kafka_security": "SASL_SSL"}, "needs kafka_username and kafka_password_file"),
-        ({"kafka": "a:1", "kafka_security": "SSL", "kafka_ca_file": "/none.pem"}, "certificates of Kafka in /none.pem"),
+        (
+            {"kafka": "a:1", "kafka_security": "SSL", "kafka_ca_file": "/none.pem"},
+            "certificates for Kafka in /none.pem",
+        ),
     ],
 )
 def test_settings_that_cannot_work_are_refused_before_anything_is_asked(

@@ -1,4 +1,4 @@
-"""Renormalising with real processes: kill -9 at each of its steps, and the stream, the answers and the files are as if nothing had been."""
+"""Renormalising with real processes: kill -9 at each step leaves the stream, the answers and the files as without the kill."""
 
 import hashlib
 import json
@@ -24,11 +24,11 @@ from streamer.app import opened
 from streamer.core.errors import StreamerError
 from streamer.core.events import CLICKS, RATINGS, Click, Rating, message
 from streamer.producers.client import Client
-from streamer.producers.http import wire
+from streamer.producers.http import event_json
 from streamer.producers.simulate import World
 from streamer.renormalise import manifest
 from streamer.renormalise.rebuild import rebuild
-from streamer.renormalise.training_job import archived, retrain
+from streamer.renormalise.training_job import is_archived, retrain
 from streamer.storage import generations
 from streamer.storage.generations import PROGRESS, GenerationRecord, Progress
 from streamer.storage.log import EmbeddedLog, LogSource
@@ -41,7 +41,7 @@ _BY_STAGE = {"trained": 5, "catching up": 5, "gate": 6, "live": 8}
 
 
 def step(data: Path, generation: str) -> int:
-    """How far a generation is, as a number into STEPS, read from its files; -1 before it is begun, 9 when it is over."""
+    """How far a generation is, as an index into STEPS, read from its files; -1 before its cut, 9 after its end."""
     where = generations.generation_folder(data, generation)
     if not where.exists():
         return -1
@@ -62,7 +62,7 @@ def step(data: Path, generation: str) -> int:
 
 
 def children(process: int) -> list[int]:
-    """Processes that it started, from /proc."""
+    """Its child processes, from /proc."""
     found = []
     for thread in Path(f"/proc/{process}/task").iterdir():
         found += [int(child) for child in (thread / "children").read_text().split()]
@@ -70,7 +70,7 @@ def children(process: int) -> list[int]:
 
 
 def wait_for_step(running: Streamer, generation: str, wanted: str) -> None:
-    """Until a generation is there, or past it."""
+    """Wait until a generation is at this step or beyond."""
     deadline = time.monotonic() + DEADLINE_S
     while step(running.data, generation) < STEPS.index(wanted):
         assert running.process.poll() is None, running.output.read_text()
@@ -79,7 +79,7 @@ def wait_for_step(running: Streamer, generation: str, wanted: str) -> None:
 
 
 def rebuilt(data: Path, into: Path) -> Digest:
-    """The digest of what the journal of the live state comes to, learned again from the log and the generations' files."""
+    """The digest of the state rebuilt from the journal of the live state, the log and the generations' files."""
     store = RocksStore(data, read_only=True)
     runs = journal(store)
     store.close()
@@ -91,7 +91,7 @@ def rebuilt(data: Path, into: Path) -> Digest:
 
 
 def tables_made(data: Path) -> dict[str, str]:
-    """The sums of what was trained, and of the manifests, of all generations."""
+    """The checksums of the trained files and the manifests of all generations."""
     files = [*data.glob("generations/*/*.safetensors"), *data.glob("generations/*/manifest.json")]
     return {str(file.relative_to(data)): hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(files)}
 
@@ -106,8 +106,8 @@ MANY = [
 
 
 @pytest.mark.parametrize("kills", [FEW, pytest.param(MANY, marks=pytest.mark.soak)], ids=["few", "many"])
-def test_killed_at_any_step_a_replay_ends_as_one_that_was_not(tmp_path: Path, kills: list[tuple[str, str]]) -> None:
-    """With --hold all is deterministic: states, generations and the journal's replay are the same bytes with and without kills."""
+def test_a_replay_killed_at_any_step_ends_like_one_that_was_not(tmp_path: Path, kills: list[tuple[str, str]]) -> None:
+    """With --hold everything is deterministic: states, generations and the rebuilt state have the same bytes with and without kills."""
     made = len({generation for generation, _ in kills})
     path = stream_file(tmp_path, 500 * made + 300)
     arguments = (
@@ -144,7 +144,7 @@ def test_killed_at_any_step_a_replay_ends_as_one_that_was_not(tmp_path: Path, ki
 
 
 def events_before(data: Path, offset: int) -> int:
-    """Ratings and clicks in the log, whatever became of them."""
+    """The number of ratings and clicks in the log, learned or not."""
     log = EmbeddedLog(data)
     source = LogSource(log)
     source.seek({})
@@ -155,7 +155,7 @@ def events_before(data: Path, offset: int) -> int:
     return found
 
 
-def test_who_waits_at_the_gate_is_told_what_for(tmp_path: Path) -> None:
+def test_renormalise_says_what_it_waits_for_at_the_gate(tmp_path: Path) -> None:
     path = stream_file(tmp_path, 200)
     with streamer(tmp_path / "d", "--replay", path, "--gate-max-wait-s", "5") as process, Client(process.url) as client:
         drained(client, path.read_bytes().count(b"\n"))
@@ -164,13 +164,13 @@ def test_who_waits_at_the_gate_is_told_what_for(tmp_path: Path) -> None:
     assert "`streamer promote generation g1`" in said
 
 
-def test_who_waits_for_a_broker_that_is_away_is_told_so(tmp_path: Path) -> None:
+def test_renormalise_says_that_it_waits_for_a_broker(tmp_path: Path) -> None:
     with streamer(tmp_path / "d", "--kafka", "127.0.0.1:1") as process, Client(process.url) as client:
         client.renormalise()
         wait(lambda: "waiting: no Kafka at 127.0.0.1:1" in client.generations().now, "does not say what it waits for")
 
 
-def test_where_nobody_rates_the_rows_alone_decide(tmp_path: Path) -> None:
+def test_without_ratings_the_gate_checks_only_the_rows(tmp_path: Path) -> None:
     path = tmp_path / "clicks.jsonl"
     clicks = [Click(f"u{n % 17}", f"i{n * n % 29}", "click", 1000 * n) for n in range(400)]
     path.write_bytes(b"".join(msgspec.json.encode(click) + b"\n" for click in clicks))
@@ -180,7 +180,7 @@ def test_where_nobody_rates_the_rows_alone_decide(tmp_path: Path) -> None:
         assert client.generations().generations[-1].live
 
 
-def test_what_is_not_there_to_be_listed_or_trained_gets_a_sentence(tmp_path: Path) -> None:
+def test_a_missing_state_or_generation_gets_a_sentence(tmp_path: Path) -> None:
     nothing = tmp_path / "nothing"
     assert f"no state in {nothing}" in run("generations", "--data", nothing, code=78)
     assert "no generation 'g9'" in run("renormalise", "--data", nothing, "--generation", "g9", code=1)
@@ -192,18 +192,21 @@ def test_what_is_not_there_to_be_listed_or_trained_gets_a_sentence(tmp_path: Pat
 
 
 @pytest.mark.parametrize("columns", ["80", "200"])
-def test_the_list_says_why_on_one_line_however_wide_the_terminal(
+def test_the_list_gives_the_reason_on_one_line_at_any_terminal_width(
     tmp_path: Path, columns: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", columns)
     why = "retraining reads the archive, and there is none: leave out --no-archive"
     generations.generation_folder(tmp_path, "g1").mkdir(parents=True)
-    generations.write_record(tmp_path, GenerationRecord(id="g1", parent="g0", trigger="by hand").at_stage("failed", why))
+    generations.write_record(
+        tmp_path, GenerationRecord(id="g1", parent="g0", trigger="by hand").at_stage("failed", why)
+    )
     (tmp_path / "state").mkdir()
     assert why in run("generations", "--data", tmp_path)
 
 
-def test_with_the_stream_held_a_later_candidate_has_no_way_to_be_better(tmp_path: Path) -> None:
+@pytest.mark.process
+def test_with_the_stream_held_a_later_candidate_is_rejected(tmp_path: Path) -> None:
     path, data = stream_file(tmp_path, 600), tmp_path / "d"
     flags = ("--renormalise-every-events", "300", "--hold", "--until-drained", "--candidates", "all,warm")
     run("serve", "--data", data, "--port", "0", "--replay", path, *flags)
@@ -214,7 +217,7 @@ def test_with_the_stream_held_a_later_candidate_has_no_way_to_be_better(tmp_path
 
 
 def test_no_answer_mixes_two_generations(tmp_path: Path) -> None:
-    """While nothing is published a generation answers the same for ever, so two that differ are told apart by every answer."""
+    """While nothing is published, a generation's answers stay the same, so every answer shows which of two generations gave it."""
     path, said = stream_file(tmp_path, 800), dict[tuple[str, str], set[bytes]]()
     with streamer(tmp_path / "d", "--replay", path) as process, Client(process.url) as client:
         drained(client, path.read_bytes().count(b"\n"))
@@ -246,7 +249,7 @@ def test_no_answer_mixes_two_generations(tmp_path: Path) -> None:
 
 
 def test_a_rollback_under_load_loses_no_event_and_no_token(tmp_path: Path) -> None:
-    """Every event is in each answer that is asked for after it, of whichever generation; and the journal replays to the live digest."""
+    """Every answer includes the events published before it, whichever generation gives it; the rebuilt state has the live digest."""
     path, data = stream_file(tmp_path, 600), tmp_path / "d"
     flags = ("--replay", path, "--commit-interval-s", "0.05", "--max-records", "7", "--gate-min-events", "8000")
     with streamer(data, *flags) as process, Client(process.url) as client:
@@ -259,7 +262,7 @@ def test_a_rollback_under_load_loses_no_event_and_no_token(tmp_path: Path) -> No
             at_ms = 1_700_001_000_000 + n
             mine = Rating("watched", f"new {n}", 4.0, at_ms)
             clicks = [Click(f"w{n % 50}", f"i{(n + k) * 7 % 401}", "click", at_ms) for k in range(5)]
-            found = client.publish([wire(message(event)) for event in (*clicks, mine)])
+            found = client.publish([event_json(message(event)) for event in (*clicks, mine)])
             assert found.accepted == 6
             rated.append(mine.item_id)
             tokens.append(found.freshness_token)
@@ -294,19 +297,19 @@ def test_a_rollback_under_load_loses_no_event_and_no_token(tmp_path: Path) -> No
 
 
 def external(data: Path, *arguments: str | Path) -> AbstractContextManager[Streamer]:
-    """A streamer that waits for the test to train."""
+    """A streamer with an external renormaliser: the test does the training."""
     return streamer(data, "--renormaliser", "external", "--gate-min-events", "400", "--watch-events", "0", *arguments)
 
 
 def cut(client: Client, data: Path, generation: str) -> None:
-    """Until a generation is cut, and what it is to be trained on is archived."""
+    """Wait until a generation is cut, and the archive holds the events before the cut."""
     client.renormalise()
     wait(lambda: stage(client, generation) == "cut", f"{generation} is not cut")
-    wait(lambda: archived(data, generations.read_record(data, generation)), "the archive stays behind")
+    wait(lambda: is_archived(data, generations.read_record(data, generation)), "the archive stays behind")
 
 
 def shuffle(data: Path) -> None:
-    """Every rating that was given is given to another item by another user."""
+    """The same ratings, each assigned to another user and item."""
     files = sorted((data / "archive").glob("topic=ratings/**/*.parquet"))
     tables = [pq.read_table(file, partitioning=None) for file in files]
     every = np.concatenate([table["rating"].to_numpy() for table in tables])
@@ -317,8 +320,8 @@ def shuffle(data: Path) -> None:
         pq.write_table(table.set_column(at, table.schema.field(at), pa.array(mine)), file)
 
 
-def test_one_trained_on_shuffled_ratings_is_rejected_and_a_good_one_is_not(tmp_path: Path) -> None:
-    """The same cut of the same stream, but for whose rating is whose."""
+def test_a_generation_trained_on_shuffled_ratings_is_rejected_and_a_good_one_is_not(tmp_path: Path) -> None:
+    """The same cut of the same stream, once with shuffled ratings."""
     world = World(users=150, items=60, events=110_000, duplicates=0.0, late=0.0, bad=0.0, turn=0.0).stream()
     sent = [one for one in world.messages(0, len(world)) if one.topic == "ratings"]
     path, data, first = tmp_path / "first.jsonl", tmp_path / "d", 3500
@@ -336,7 +339,7 @@ def test_one_trained_on_shuffled_ratings_is_rejected_and_a_good_one_is_not(tmp_p
                 for file, content in kept.items():
                     file.write_bytes(content)
             part = sent[first : first + 1200] if spoilt else sent[first + 1200 :]
-            client.publish([wire(one) for one in part])
+            client.publish([event_json(one) for one in part])
             wait(lambda: stage(client, generation) in ("rejected", "failed", "live"), f"{generation} is never judged")  # noqa: B023
             assert stage(client, generation) == outcome, client.generations()
         found = json.loads(run("generations", "--url", process.url, "--json"))["generations"]
@@ -349,7 +352,7 @@ def test_one_trained_on_shuffled_ratings_is_rejected_and_a_good_one_is_not(tmp_p
 
 
 @pytest.mark.parametrize("damage", ["a flipped byte", "a manifest cut off", "a file that is gone"])
-def test_a_good_one_with_damaged_files_is_refused(tmp_path: Path, damage: str) -> None:
+def test_a_good_generation_with_damaged_files_is_rejected(tmp_path: Path, damage: str) -> None:
     path, data = stream_file(tmp_path, 400), tmp_path / "d"
     with external(data, "--replay", path) as process, Client(process.url) as client:
         drained(client, path.read_bytes().count(b"\n"))
@@ -381,8 +384,8 @@ def test_a_good_one_with_damaged_files_is_refused(tmp_path: Path, damage: str) -
         assert not generations.state_folder(data, "g1").exists()
 
 
-def test_the_commands_say_with_their_exit_codes_what_became_of_it(tmp_path: Path) -> None:
-    """Trained by a follower, which an archive that is behind the cut keeps waiting."""
+def test_the_commands_exit_codes_give_the_outcome(tmp_path: Path) -> None:
+    """`renormalise --follow` does the training, after waiting for an archive that is behind the cut."""
     path, data = stream_file(tmp_path, 400), tmp_path / "d"
     flags = ("--replay", path, "--gate-max-wait-s", "6", "--archive-interval-s", "3600")
     with (

@@ -1,4 +1,4 @@
-"""`streamer report` on a small world with hostile names: one file, opened in a real browser, on a desk, a phone and on paper."""
+"""`streamer report` on a small world with hostile names: one file, in a real browser, on a desktop, a phone and paper."""
 
 import subprocess
 import sys
@@ -27,7 +27,7 @@ SECTIONS = [
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """60 users, half of whom like what the other half do not; the first one hates the ten items that all others love."""
+    """60 users in two halves with opposite tastes; the first user hates ten items that all others love."""
     drawn = np.random.default_rng(5)
     events: list[ItemUpdate | Rating] = [
         ItemUpdate(f"i{n}", f"{TITLE} {n}", ("Comedy" if n % 2 else CATEGORY,), {"year": 1950.0 + n}) for n in range(70)
@@ -70,7 +70,7 @@ def opened(browser: Browser, file: Path, width: int, scheme: str = "light") -> t
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
-def test_it_opens_without_a_complaint_or_a_request_and_fits_the_screen(
+def test_the_report_opens_without_errors_or_requests_and_fits_the_screen(
     browser: Browser, made: Path, width: int, scheme: str
 ) -> None:
     page, seen = opened(browser, made, width, scheme)
@@ -99,7 +99,7 @@ def test_text_in_pictures_is_large_enough_on_a_phone(browser: Browser, made: Pat
     page.close()
 
 
-def test_on_paper_it_is_dark_on_white_whatever_the_screen_and_pictures_are_whole(browser: Browser, made: Path) -> None:
+def test_the_printed_report_is_dark_on_white_with_whole_pictures(browser: Browser, made: Path) -> None:
     page, seen = opened(browser, made, 680, "dark")
     page.emulate_media(media="print")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
@@ -113,7 +113,7 @@ def test_on_paper_it_is_dark_on_white_whatever_the_screen_and_pictures_are_whole
     page.close()
 
 
-def test_what_comes_from_events_is_text(browser: Browser, made: Path) -> None:
+def test_names_from_events_are_shown_as_text(browser: Browser, made: Path) -> None:
     page, seen = opened(browser, made, 1280)
     assert page.title() == "world <b>.jsonl: models of the field"
     assert page.locator("script, img, i").count() == 0
@@ -124,7 +124,7 @@ def test_what_comes_from_events_is_text(browser: Browser, made: Path) -> None:
     page.close()
 
 
-def test_the_user_who_hated_what_everybody_loves_is_shown_with_who_loved_it(browser: Browser, made: Path) -> None:
+def test_the_user_who_hates_what_others_love_is_shown_with_those_others(browser: Browser, made: Path) -> None:
     page, _ = opened(browser, made, 1280)
     first = page.locator("#user article").first.inner_text()
     assert "the user gave it 1" in first
@@ -134,20 +134,20 @@ def test_the_user_who_hated_what_everybody_loves_is_shown_with_who_loved_it(brow
     page.close()
 
 
-def test_the_same_history_is_the_same_bytes(world: Path, made: Path) -> None:
+def test_the_same_history_gives_the_same_bytes(world: Path, made: Path) -> None:
     again = world.parent / "again.html"
     report(world, again, "--models", MODELS)
     assert again.read_bytes() == made.read_bytes()
 
 
 @pytest.mark.parametrize("split", ["temporal", "unseen-users"])
-def test_other_splits_are_reported_too(world: Path, split: str) -> None:
+def test_other_splits_can_be_reported_too(world: Path, split: str) -> None:
     file = world.parent / f"{split}.html"
     assert report(world, file, "--models", "bias,popularity", "--split", split).user
     assert f"split {split}" in file.read_text()
 
 
-def test_somebody_may_be_asked_for(world: Path) -> None:
+def test_a_user_can_be_chosen(world: Path) -> None:
     file = world.parent / "u7.html"
     assert report(world, file, "--models", "bias", "--user", "u7").user == "u7"
     assert "the user who was asked for" in file.read_text()
@@ -167,12 +167,12 @@ def test_somebody_may_be_asked_for(world: Path) -> None:
         (["--models", "bias", "--output", "."], "it is a folder"),
     ],
 )
-def test_what_cannot_be_reported_is_refused_in_a_sentence(world: Path, options: list[str], said: str) -> None:
+def test_an_impossible_report_is_refused_with_a_sentence(world: Path, options: list[str], said: str) -> None:
     with pytest.raises(BadSettings, match=said):
         report(world, world.parent / "refused.html", *options)
 
 
-def test_without_torch_models_that_need_none_are_shown_and_it_is_said(world: Path) -> None:
+def test_without_torch_the_report_shows_the_other_models_and_says_so(world: Path) -> None:
     code = "import sys; sys.modules['torch'] = None\nfrom streamer.cli import main\nmain(['report', *sys.argv[1:]])"
     file = world.parent / "light.html"
     done = subprocess.run(
@@ -185,7 +185,7 @@ def test_without_torch_models_that_need_none_are_shown_and_it_is_said(world: Pat
     assert "Left out: the model stochastic-mf needs torch" in file.read_text()
 
 
-def test_without_jinja2_one_sentence_says_what_to_install(world: Path) -> None:
+def test_without_jinja2_a_sentence_says_what_to_install(world: Path) -> None:
     code = "import sys; sys.modules['jinja2'] = None\nfrom streamer.cli import main\nmain(['report', sys.argv[1]])"
     done = subprocess.run(
         [sys.executable, "-c", code, str(world)], capture_output=True, text=True, check=False, timeout=60,

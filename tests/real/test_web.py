@@ -28,7 +28,7 @@ def answers() -> MemoryAnswers:
     return memory
 
 
-def test_the_page_shows_what_is_learned_and_answers_a_user(browser: Browser, answers: MemoryAnswers) -> None:
+def test_the_page_shows_learned_events_and_recommends_for_a_user(browser: Browser, answers: MemoryAnswers) -> None:
     with serving(answers, ServerSettings(port=0), SecuritySettings()) as url:
         page = browser.new_page()
         seen = Seen(page, url)
@@ -54,7 +54,7 @@ def test_the_page_shows_what_is_learned_and_answers_a_user(browser: Browser, ans
         page.close()
 
 
-def test_the_page_says_when_events_do_not_arrive_and_when_nobody_answers(
+def test_the_page_warns_when_events_do_not_arrive_and_when_the_server_is_gone(
     browser: Browser, answers: MemoryAnswers
 ) -> None:
     page = browser.new_page()
@@ -70,7 +70,7 @@ def test_the_page_says_when_events_do_not_arrive_and_when_nobody_answers(
 
 
 class Crowded(MemoryAnswers):
-    """As many learners of ratings as `--shadow stack,biased-mf` makes."""
+    """As many ratings learners as with `--shadow stack,biased-mf`."""
 
     def status(self) -> Status:
         """See Answers."""
@@ -95,7 +95,7 @@ def test_each_of_seven_learners_has_a_colour_of_its_own(browser: Browser) -> Non
 
 
 class Renormalised(MemoryAnswers):
-    """A generation that answers, one that was rejected, and one on its way."""
+    """A live generation, a rejected one, and one being trained."""
 
     now = "g3: train 43%"
 
@@ -137,7 +137,7 @@ class Renormalised(MemoryAnswers):
         return Generations(made if self.now else made[:3], self.now)
 
 
-def test_the_page_lists_generations_with_what_they_were_worth_and_says_what_goes_on(browser: Browser) -> None:
+def test_the_page_lists_generations_with_their_scores_and_what_is_running(browser: Browser) -> None:
     answers = Renormalised()
     with serving(answers, ServerSettings(port=0), SecuritySettings()) as url:
         page = browser.new_page()
@@ -161,7 +161,7 @@ def test_the_page_lists_generations_with_what_they_were_worth_and_says_what_goes
         page.close()
 
 
-def test_the_page_says_so_while_nothing_was_retrained(browser: Browser, answers: MemoryAnswers) -> None:
+def test_the_page_says_so_before_the_first_retraining(browser: Browser, answers: MemoryAnswers) -> None:
     with serving(answers, ServerSettings(port=0), SecuritySettings()) as url:
         page = browser.new_page()
         page.goto(url)
@@ -173,7 +173,7 @@ def test_the_page_says_so_while_nothing_was_retrained(browser: Browser, answers:
         answers.publish([message(Click("u2", "brazil"))])
         expect(page.locator("#tiles")).to_contain_text("4events learned", timeout=WAIT_MS)
         assert answers.requests["streamer.v1.AdminService/ListGenerations", "ok"] == 1, (
-            "what has not changed is not asked for again"
+            "unchanged generations are not requested again"
         )
         page.close()
 
@@ -198,7 +198,7 @@ def test_a_browser_gives_the_token_as_its_password(browser: Browser, answers: Me
         context.close()
 
 
-def test_the_page_asks_nobody_else_and_runs_nothing_else(answers: MemoryAnswers) -> None:
+def test_the_page_contacts_no_other_server_and_runs_no_other_script(answers: MemoryAnswers) -> None:
     text = web.PAGE.decode()
     assert not re.findall(r"(?:src|href)=[\"']?(?:https?:)?//", text)
     assert not re.findall(r"<[^>]+\son\w+=", text)

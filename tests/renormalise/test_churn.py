@@ -1,4 +1,4 @@
-"""How much a retraining changes: alignment finds a rotation that was put in, and the measures say what they are called."""
+"""Churn: alignment finds a known rotation, and every measure has its hand-computed value."""
 
 import numpy as np
 import pytest
@@ -28,12 +28,12 @@ def test_a_rotation_is_found_and_undone() -> None:
     np.testing.assert_allclose(ROWS @ TURN @ found, ROWS, atol=1e-12)
 
 
-def test_what_is_found_only_turns() -> None:
+def test_the_alignment_is_a_rotation() -> None:
     found = rotation(ROWS, RANDOM.normal(size=(50, 4)), ONES)
     np.testing.assert_allclose(found @ found.T, np.eye(4), atol=1e-12)
 
 
-def test_rows_with_more_events_decide_about_the_rotation() -> None:
+def test_rows_with_more_events_weigh_more_in_the_rotation() -> None:
     new = ROWS @ TURN
     new[25:] = RANDOM.normal(size=(25, 4))
     found = rotation(ROWS, new, np.where(np.arange(50) < 25, 1000.0, 1e-6))
@@ -49,21 +49,21 @@ def test_measures_of_rows_that_stay_and_that_double() -> None:
     assert cosine(ROWS, -ROWS, ONES) == pytest.approx(-1.0)
 
 
-def test_rows_without_events_count_nothing() -> None:
+def test_rows_without_events_do_not_count() -> None:
     new, counts = ROWS.copy(), np.ones(50)
     new[:10], counts[:10] = -ROWS[:10], 0.0
     assert cosine(ROWS, new, counts) == pytest.approx(1.0)
     assert residual(ROWS, new, counts) == 0.0
 
 
-def test_overlap_is_the_share_that_stays() -> None:
+def test_overlap_is_the_share_of_the_list_that_stays() -> None:
     a, b, none = (np.array(rows, dtype=np.int32) for rows in ([1, 2, 3, 4], [4, 3, 9, 8], []))
     assert overlap([a, a], [a, b]) == 0.75
     assert overlap([a], [none]) == 0.0
     assert overlap([none], [a]) == 1.0  # nothing that could stay
 
 
-def test_top_tens_are_of_what_is_not_seen() -> None:
+def test_top_tens_leave_out_seen_items() -> None:
     feed = Feed(learner("popularity", seed=1))
     events = [click("u0", "i0"), *[click(f"u{n}", f"i{n % 3}") for n in range(1, 9)], click("u9", "i3")]
     batch = feed.batch(events)
@@ -73,7 +73,7 @@ def test_top_tens_are_of_what_is_not_seen() -> None:
     assert [rows.tolist() for rows in found] == [[1, 2, 3], [0, 1, 2]]
 
 
-def test_a_learner_and_itself_are_alike_in_everything() -> None:
+def test_a_learner_compared_with_itself_has_no_churn() -> None:
     feeds = [Feed(learner("biased-mf", seed=1, dim=4)) for _ in range(2)]
     batches = [feed.batch(sample_events(800)) for feed in feeds]
     for feed, batch in zip(feeds, batches, strict=True):
@@ -87,7 +87,7 @@ def test_a_learner_and_itself_are_alike_in_everything() -> None:
     assert found.rmse_before == found.rmse_after
 
 
-def test_a_learner_that_knows_less_is_unlike() -> None:
+def test_a_learner_that_learned_less_has_churn() -> None:
     feeds = [Feed(learner("biased-mf", seed=1, dim=4)) for _ in range(2)]
     batches = [feed.batch(sample_events(800)) for feed in feeds]
     feeds[0].learner.learn(batches[0])
@@ -101,14 +101,14 @@ def test_a_learner_that_knows_less_is_unlike() -> None:
     assert found.rmse_before < found.rmse_after
 
 
-def test_what_has_no_vectors_and_no_ratings_has_no_such_measures() -> None:
+def test_a_learner_without_vectors_and_ratings_has_no_such_measures() -> None:
     feed = Feed(learner("popularity", seed=1))
     batch = feed.batch([rating("u", "i", 5.0), click("u", "j")])
     found = measure_churn(feed.learner, feed.learner, batch, 2)
     assert (found.item_cosine, found.rmse_before, found.user_norm) == (None, None, None)
 
 
-def test_rows_that_were_nothing_have_moved_by_no_share() -> None:
+def test_rows_of_length_0_have_no_relative_move() -> None:
     before, after = (Feed(learner("biased-mf", seed=1)) for _ in range(2))
     history = after.batch(sample_events(100))
     after.step(history)

@@ -9,7 +9,7 @@ from learning import settings
 from streamer.core.answers import Score
 from streamer.monitoring.monitor import Errors
 from streamer.renormalise import gate
-from streamer.renormalise.gate import BLOCKS, MOST_RATINGS, interval, scored, verdict, worse
+from streamer.renormalise.gate import BLOCKS, MOST_RATINGS, compare, interval, rollback_reason, verdict
 
 CHOSEN = settings(gate_min_events=100, gate_margin=0.01).renormalisation
 
@@ -33,8 +33,8 @@ def paired(
     )
 
 
-def test_the_interval_is_that_of_the_means_of_forty_blocks() -> None:
-    """Blocks of two: the means are 1 and 3 by turns, their standard deviation is known by hand."""
+def test_the_interval_comes_from_the_means_of_forty_blocks() -> None:
+    """Blocks of two: the means alternate between 1 and 3, so their standard deviation is known."""
     mean, half_width = interval(np.array([0.5, 1.5, 2.0, 4.0] * (BLOCKS // 2)))
     assert mean == 2.0
     by_hand = sqrt(40 * 1.0 / 39)  # each of 40 block means is 1 from their mean
@@ -42,8 +42,8 @@ def test_the_interval_is_that_of_the_means_of_forty_blocks() -> None:
     assert half_width == pytest.approx(students_t * by_hand / sqrt(40), rel=1e-3)
 
 
-def test_neighbours_that_are_alike_make_it_wider_and_not_narrower() -> None:
-    """As bursts of one user do: the same values in runs tell less than mixed."""
+def test_runs_of_similar_differences_make_the_interval_wider() -> None:
+    """As bursts of one user are: the same values in runs are less evidence than in mixed order."""
     values = np.random.default_rng(1).normal(size=800)
     assert interval(np.sort(values))[1] > 3 * interval(values)[1]
 
@@ -76,7 +76,7 @@ def test_verdicts(
     assert verdict(paired(ratings, difference, half_width), CHOSEN, better=better) is expected
 
 
-def test_the_margin_is_a_share_of_the_squared_error_of_who_answers() -> None:
+def test_the_margin_is_a_share_of_the_live_generations_squared_error() -> None:
     half = paired(500, 0.004, 0.0, before=0.5)  # of .25: a margin of .0025
     assert verdict(half, CHOSEN) is False
     assert verdict(paired(500, 0.004, 0.0), CHOSEN) is True
@@ -84,39 +84,41 @@ def test_the_margin_is_a_share_of_the_squared_error_of_who_answers() -> None:
 
 def test_only_ratings_after_the_cut_count_and_the_newest_of_these() -> None:
     before, after = observed([9.0] * 200 + [4.0] * 300), observed([1.0] * 200 + [1.0] * 300)
-    score = scored(before, after, 200)
+    score = compare(before, after, 200)
     assert score is not None
     assert (score.ratings, score.before_rmse, score.after_rmse, score.difference) == (300, 2.0, 1.0, -3.0)
 
 
-def test_of_more_ratings_than_are_compared_the_newest_are() -> None:
-    """A thousand old ones at which both were far off, and 8,000 new ones."""
-    score = scored(observed([9.0] * 1000 + [4.0] * 8000), observed([25.0] * 1000 + [1.0] * 8000), 0)
+def test_of_too_many_ratings_the_newest_are_compared() -> None:
+    """A thousand old ratings with large errors of both, and 8,000 new ones."""
+    score = compare(observed([9.0] * 1000 + [4.0] * 8000), observed([25.0] * 1000 + [1.0] * 8000), 0)
     assert score is not None
     assert (score.ratings, score.before_rmse, score.after_rmse) == (MOST_RATINGS, 2.0, 1.0)
 
 
-def test_one_that_is_behind_is_compared_on_what_both_have() -> None:
-    score = scored(observed([4.0] * 150 + [100.0] * 30), observed([1.0] * 150), 100)
+def test_a_generation_that_is_behind_is_compared_on_the_ratings_of_both() -> None:
+    score = compare(observed([4.0] * 150 + [100.0] * 30), observed([1.0] * 150), 100)
     assert score is not None
     assert (score.ratings, score.before_rmse) == (50, 2.0)
-    assert scored(observed([4.0] * 100), observed([1.0] * 100), 100) is None
+    assert compare(observed([4.0] * 100), observed([1.0] * 100), 100) is None
 
 
-def test_ratings_that_one_could_not_predict_pair_up_with_nothing() -> None:
-    assert scored(observed([float("nan"), *[4.0] * 200]), observed([1.0] * 201), 0) is None
+def test_there_is_no_score_when_only_one_predicted_a_rating() -> None:
+    assert compare(observed([float("nan"), *[4.0] * 200]), observed([1.0] * 201), 0) is None
 
 
-def test_a_stream_that_overtakes_the_look_is_looked_at_again() -> None:
-    """While one is read the other may go on further than its ring keeps."""
-    assert scored(observed([4.0] * 100), observed([1.0] * 30_000), 0) is None
+def test_there_is_no_score_when_new_ratings_overwrite_the_compared_ones() -> None:
+    """While the errors of one are read, the other may learn more than its ring holds."""
+    assert compare(observed([4.0] * 100), observed([1.0] * 30_000), 0) is None
 
 
-def test_who_answers_goes_when_it_is_worse_or_drifts_alone() -> None:
+def test_the_live_generation_is_rolled_back_when_it_is_worse_or_only_its_errors_drift() -> None:
     bad, equal = paired(500, 0.2, 0.01, after=1.1), paired(500, 0.002, 0.001)
-    assert worse(None, CHOSEN, alarm=True) == ""
-    assert worse(bad, CHOSEN, alarm=False).startswith("worse than the one before: biased-mf RMSE 1.1000 against 1.0000")
-    assert worse(equal, CHOSEN, alarm=False) == ""
-    assert worse(equal, CHOSEN, alarm=True).startswith("a drift alarm: biased-mf RMSE 1.0000 against 1.0000")
-    assert worse(paired(500, 0.001, 0.002), CHOSEN, alarm=True) == ""  # no worse for sure
-    assert gate.said(None) == "no ratings"
+    assert rollback_reason(None, CHOSEN, alarm=True) == ""
+    assert rollback_reason(bad, CHOSEN, alarm=False).startswith(
+        "worse than the one before: biased-mf RMSE 1.1000 against 1.0000"
+    )
+    assert rollback_reason(equal, CHOSEN, alarm=False) == ""
+    assert rollback_reason(equal, CHOSEN, alarm=True).startswith("a drift alarm: biased-mf RMSE 1.0000 against 1.0000")
+    assert rollback_reason(paired(500, 0.001, 0.002), CHOSEN, alarm=True) == ""  # no worse for sure
+    assert gate.describe(None) == "no ratings"

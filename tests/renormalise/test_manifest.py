@@ -1,4 +1,4 @@
-"""What a retraining wrote: read back as it was, byte for byte the same again, and refused when anything of it is damaged."""
+"""The files of a generation: read back as written, the same bytes each time, and refused when damaged."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,9 +10,9 @@ import pytest
 from streamer.core.errors import BadGeneration
 from streamer.renormalise.churn import Churn
 from streamer.renormalise.manifest import Manifest, read, write, written
-from streamer.renormalise.training import Retrained
+from streamer.renormalise.training import RefittedTables
 
-FOUND = Retrained(
+FOUND = RefittedTables(
     ["ann", "böb", "", "u" * 300],
     ["i1", "電影", "i3"],
     {
@@ -47,7 +47,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_what_was_written_is_read(folder: Path) -> None:
+def test_files_are_read_as_they_were_written(folder: Path) -> None:
     says, found = read(folder)
     assert msgspec.structs.replace(says, files={}) == said()
     assert sorted(says.files) == ["biased-mf.safetensors", "ids.safetensors", "popularity.safetensors"]
@@ -60,23 +60,23 @@ def test_what_was_written_is_read(folder: Path) -> None:
             assert again.tobytes() == np.ascontiguousarray(values).tobytes()
 
 
-def test_nobody_at_all_is_a_generation_too(tmp_path: Path) -> None:
-    nothing = Retrained([], [], {}, {})
+def test_a_generation_without_users_can_be_written(tmp_path: Path) -> None:
+    nothing = RefittedTables([], [], {}, {})
     write(tmp_path, said(trained={}), nothing)
     assert read(tmp_path)[1] == nothing
 
 
-def test_the_same_gives_the_same_bytes(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_the_same_tables_give_the_same_bytes(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     other = tmp_path_factory.mktemp("other")
     backwards = {name: dict(reversed(tables.items())) for name, tables in reversed(FOUND.tables.items())}
-    write(other, said(), Retrained(FOUND.user_ids, FOUND.item_ids, backwards, {}))
+    write(other, said(), RefittedTables(FOUND.user_ids, FOUND.item_ids, backwards, {}))
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
         path.name: path.read_bytes() for path in other.iterdir()
     }
 
 
-def test_it_is_complete_or_there_is_none(tmp_path: Path) -> None:
-    """The manifest comes last: whatever ends before it has written nothing."""
+def test_a_generation_is_complete_or_has_no_manifest(tmp_path: Path) -> None:
+    """The manifest is written last: before it, nothing counts as written."""
     in_the_way = tmp_path / ".manifest.json.new"
     in_the_way.mkdir()
     with pytest.raises(OSError, match="manifest"):
@@ -126,13 +126,13 @@ def changed(folder: Path, **fields: object) -> None:
     (folder / "manifest.json").write_bytes(msgspec.json.encode({**says, **fields}))
 
 
-def test_what_the_manifest_does_not_vouch_for_is_refused(folder: Path) -> None:
+def test_a_file_that_is_not_in_the_manifest_is_refused(folder: Path) -> None:
     changed(folder, files={})
     with pytest.raises(BadGeneration, match="no such file"):
         read(folder)
 
 
-def test_tables_that_are_not_those_it_names_are_refused(folder: Path) -> None:
+def test_tables_that_the_manifest_does_not_name_are_refused(folder: Path) -> None:
     changed(folder, trained={"biased-mf": ["item"]})
     with pytest.raises(BadGeneration, match="holds"):
         read(folder)

@@ -1,4 +1,4 @@
-"""A state is rebuilt from its journal over swaps: partitions in quite another order, and the tables of two generations."""
+"""A state is rebuilt from its journal over swaps, with partitions in another order and the tables of two generations."""
 
 from pathlib import Path
 
@@ -11,8 +11,8 @@ from streamer.app import opened
 from streamer.core.arrays import Array
 from streamer.core.errors import BadGeneration, SourceLost
 from streamer.renormalise import manifest
-from streamer.renormalise.rebuild import graft, rebuild
-from streamer.renormalise.training import Retrained
+from streamer.renormalise.rebuild import install_generation, rebuild
+from streamer.renormalise.training import RefittedTables
 from streamer.storage import generations
 from streamer.stream.engine import Engine, NullObserver
 from streamer.stream.ledger import WENT_LIVE, Run, journal, note
@@ -22,8 +22,8 @@ FLAGS = {"rating_learner": "biased-mf", "click_learner": "skip-gram", "max_recor
 PARTITIONS = partitioned(900)
 
 
-def turned(memory: Memory) -> Retrained:
-    """Tables that differ from those learned: every row of the rating learner, backwards."""
+def turned(memory: Memory) -> RefittedTables:
+    """Tables that differ from the learned ones: every row of the ratings learner reversed."""
     user_ids = sorted(memory.users.row_of)
     learner = memory.learners.by_name["biased-mf"]
     tables: dict[str, Array] = {}
@@ -32,12 +32,12 @@ def turned(memory: Memory) -> Retrained:
             tables[name] = np.ascontiguousarray(memory.users.learned_rows("biased-mf", user_ids)[:, ::-1])
         elif table.side == "item":
             tables[name] = np.ascontiguousarray(table.values[: len(memory.items), ::-1])
-    return Retrained(user_ids, list(memory.items.ids), {"biased-mf": tables}, {})
+    return RefittedTables(user_ids, list(memory.items.ids), {"biased-mf": tables}, {})
 
 
 @pytest.fixture(scope="module")
-def lived(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A state with two grafts in the middle of its stream."""
+def live_state(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A state into which two generations were put in the middle of its stream."""
     folder = tmp_path_factory.mktemp("lived")
     live = opened(settings(data=str(folder), **FLAGS))
     memory = live.memory
@@ -65,7 +65,7 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 ),
                 found,
             )
-            graft(memory, name, found)
+            install_generation(memory, name, found)
             memory.ledger.add_note(note(WENT_LIVE, name))
     engine.commit()
     assert steps > 30
@@ -81,31 +81,33 @@ def runs_of(folder: Path) -> list[Run]:
 
 
 @pytest.mark.parametrize("max_records", [7, 2000])
-def test_over_two_swaps_it_is_the_live_state_byte_for_byte(lived: Path, tmp_path: Path, max_records: int) -> None:
+def test_over_two_swaps_the_rebuilt_state_equals_the_live_one_byte_for_byte(
+    live_state: Path, tmp_path: Path, max_records: int
+) -> None:
     again = opened(settings(data=str(tmp_path / "again"), **FLAGS))
-    rebuild(again.memory, Shuffled(PARTITIONS, seed=3), runs_of(lived), lived, max_records=max_records)
+    rebuild(again.memory, Shuffled(PARTITIONS, seed=3), runs_of(live_state), live_state, max_records=max_records)
     again.close()
-    assert digest(tmp_path / "again") == digest(lived)
+    assert digest(tmp_path / "again") == digest(live_state)
 
 
-def test_without_the_tables_it_is_another(lived: Path, tmp_path: Path) -> None:
-    """Or the test above shows nothing."""
+def test_without_the_tables_the_rebuilt_state_differs(live_state: Path, tmp_path: Path) -> None:
+    """Otherwise the test above would prove nothing."""
     plain = opened(settings(data=str(tmp_path / "plain"), **FLAGS))
-    runs = [run for run in runs_of(lived) if run.first >= 0]
-    rebuild(plain.memory, Shuffled(PARTITIONS, seed=3), runs, lived)
+    runs = [run for run in runs_of(live_state) if run.first >= 0]
+    rebuild(plain.memory, Shuffled(PARTITIONS, seed=3), runs, live_state)
     plain.close()
-    found, wanted = digest(tmp_path / "plain"), digest(lived)
+    found, wanted = digest(tmp_path / "plain"), digest(live_state)
     assert found.offsets == wanted.offsets
     assert found.learners["biased-mf"] != wanted.learners["biased-mf"]
     assert found.learners["skip-gram"] == wanted.learners["skip-gram"]
 
 
-def test_what_is_gone_is_said(lived: Path, tmp_path: Path) -> None:
+def test_missing_records_and_files_are_reported(live_state: Path, tmp_path: Path) -> None:
     fewer = opened(settings(data=str(tmp_path / "fewer"), **FLAGS))
     with pytest.raises(BadGeneration, match="g1"):
-        rebuild(fewer.memory, Shuffled(PARTITIONS, seed=3), runs_of(lived), tmp_path)
+        rebuild(fewer.memory, Shuffled(PARTITIONS, seed=3), runs_of(live_state), tmp_path)
     fewer.close()
     none = opened(settings(data=str(tmp_path / "none"), **FLAGS))
-    with pytest.raises(SourceLost, match="no more records"):
-        rebuild(none.memory, Shuffled([], seed=3), runs_of(lived), lived)
+    with pytest.raises(SourceLost, match="no records after"):
+        rebuild(none.memory, Shuffled([], seed=3), runs_of(live_state), live_state)
     none.close()

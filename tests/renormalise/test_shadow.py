@@ -1,4 +1,4 @@
-"""The shadow: a generation beside the one that answers learns what that one learns, each record once, and disturbs nobody."""
+"""The shadow: a second generation learns the same records as the live one, each once, and does not disturb it."""
 
 import threading
 import time
@@ -14,7 +14,7 @@ from streamer.app import opened
 from streamer.consumers.memory import MemorySource
 from streamer.core.events import LOG, Offsets, Record
 from streamer.core.protocols import Source
-from streamer.renormalise.shadow import Live, Shadow
+from streamer.renormalise.shadow import OpenGeneration, Shadow
 from streamer.storage import generations
 from streamer.storage.state import RocksStore
 from streamer.stream.engine import Engine
@@ -26,7 +26,7 @@ DEADLINE_S = 60.0
 
 
 class Growing:
-    """A source whose records come when somebody lets them."""
+    """A source whose records arrive when the test releases them."""
 
     def __init__(self, entries: Sequence[Record]) -> None:
         self.entries = list(entries)
@@ -48,7 +48,7 @@ class Growing:
 
 
 class Running:
-    """shadow.Lanes without an endpoint: an engine in its thread over records in a list."""
+    """A shadow.Host without an endpoint: an engine in a thread, over records in a list."""
 
     def __init__(self, folder: Path, commit_interval_s: float, shadow: tuple[str, ...], reranker: str) -> None:
         self.settings = settings(
@@ -77,25 +77,25 @@ class Running:
     def committed(self, offsets: Offsets, seconds: float) -> None:
         self.committed_offset = offsets[LOG]
 
-    def live(self) -> Live:
+    def live(self) -> OpenGeneration:
         self.asked_for_live()
         return self._live
 
-    def open(self, generation: str) -> Live:
+    def open(self, generation: str) -> OpenGeneration:
         return opened(self.settings, generation)
 
     def second_source(self) -> Source:
         return MemorySource(list(self.source.entries))
 
-    def archived(self, offsets: Offsets, stop: threading.Event) -> None: ...
+    def wait_for_archive(self, offsets: Offsets, stop: threading.Event) -> None: ...
 
-    def answer_with(self, live: Live) -> None:
+    def make_live(self, live: OpenGeneration) -> None:
         self._live = live
 
     # What tests do with it.
 
     def come(self, until: int) -> None:
-        """More of the stream, until it is learned."""
+        """Append more of the stream, and wait until it is learned."""
         self.source.entries.extend(STREAM[len(self.source.entries) : until])
         self.wait(lambda: self.engine.memory.ledger.offsets.get(LOG, 0) == until)
 
@@ -107,7 +107,7 @@ class Running:
             threading.Event().wait(0.002)
 
     def cut(self, generation: str = "g1") -> None:
-        """A generation that is as it was at the cut: nothing retrained, so that it must learn on to the same bytes."""
+        """A generation as of the cut, without retraining, so that it must come to the same bytes."""
         where = generations.state_folder(Path(self.settings.state.data), generation)
         self.shadow.in_engine(lambda: self._live.memory.store.checkpoint(where))
         made = self.open(generation)
@@ -120,8 +120,8 @@ class Running:
         self.engine.stop.set()
         self._thread.join()
         self._live.close()
-        if self.shadow.other is not None:
-            self.shadow.other.close()
+        if self.shadow.in_shadow is not None:
+            self.shadow.in_shadow.close()
 
 
 @contextmanager
@@ -137,7 +137,7 @@ def process(
 
 
 def learned_alike(folder: Path, one: str = "g0", other: str = "g1") -> None:
-    """Both states hold the same, but for their names."""
+    """Both states are equal except for their generation ids."""
     found = []
     for generation in (one, other):
         store = RocksStore(folder, read_only=True, generation=generation)
@@ -147,8 +147,8 @@ def learned_alike(folder: Path, one: str = "g0", other: str = "g1") -> None:
     assert found[0] == found[1]
 
 
-def test_what_is_committed_while_the_shadow_joins_is_learned_once(tmp_path: Path) -> None:
-    """Records come, and are committed, between the mark and the journal's reading: they stand in both."""
+def test_records_committed_while_the_shadow_joins_are_learned_once(tmp_path: Path) -> None:
+    """Records arrive and are committed between the mark and the reading of the journal, so both contain them."""
     with process(tmp_path / "d") as running:
         running.cut()
         running.come(300)
@@ -165,34 +165,34 @@ def test_what_is_committed_while_the_shadow_joins_is_learned_once(tmp_path: Path
                 running.shadow.in_engine(lambda: None)  # everything is committed before an errand runs
 
         running.asked_for_live = come
-        running.shadow.bring_up("g1")
+        running.shadow.catch_up("g1")
         assert joining
         running.come(500)
     learned_alike(tmp_path / "d")
 
 
-def test_it_learns_on_and_changes_places_and_back(tmp_path: Path) -> None:
+def test_the_shadow_learns_on_and_is_swapped_in_and_back(tmp_path: Path) -> None:
     with process(tmp_path / "d", commit_interval_s=0.01) as running:
         running.cut()
         running.come(250)
-        running.shadow.bring_up("g1")
+        running.shadow.catch_up("g1")
         running.come(300)
-        running.shadow.exchange()
+        running.shadow.swap()
         assert running.live().memory.store.generation == "g1" == generations.live(tmp_path / "d")
         running.come(400)
-        running.shadow.exchange()
+        running.shadow.swap()
         assert running.live().memory.store.generation == "g0" == generations.live(tmp_path / "d")
         running.come(600)
     learned_alike(tmp_path / "d")
 
 
-def test_the_journal_says_where_a_generation_began_to_answer(tmp_path: Path) -> None:
+def test_the_journal_says_where_a_generation_went_live(tmp_path: Path) -> None:
     with process(tmp_path / "d") as running:
         running.cut()
         running.come(250)
-        running.shadow.bring_up("g1")
+        running.shadow.catch_up("g1")
         running.come(300)
-        running.shadow.exchange()
+        running.shadow.swap()
         running.come(400)
     store = RocksStore(tmp_path / "d", read_only=True, generation="g1")
     runs = journal(store)
@@ -201,10 +201,10 @@ def test_the_journal_says_where_a_generation_began_to_answer(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("seen", [CUT, 440])  # users must be read; all users are in memory, and only commits fail
-def test_a_shadow_whose_store_fails_is_left_alone_and_the_stream_goes_on(tmp_path: Path, seen: int) -> None:
+def test_a_shadow_whose_store_fails_is_dropped_and_the_stream_goes_on(tmp_path: Path, seen: int) -> None:
     with process(tmp_path / "d", commit_interval_s=0.01) as running:
         running.cut()
-        running.shadow.bring_up("g1")
+        running.shadow.catch_up("g1")
         running.come(seen)
         running.shadow.memory.store.close()
         running.come(600)
@@ -214,50 +214,50 @@ def test_a_shadow_whose_store_fails_is_left_alone_and_the_stream_goes_on(tmp_pat
     assert digest(tmp_path / "d").offsets == {"log/0": 600}
 
 
-def test_who_was_promoted_meanwhile_answers_after_the_swap_too(tmp_path: Path) -> None:
+def test_a_learner_promoted_during_the_shadow_stays_champion_after_the_swap(tmp_path: Path) -> None:
     with process(tmp_path / "d", shadow=("bias",)) as running:
         running.cut()
         running.live().memory.promote("bias")
-        running.shadow.bring_up("g1")
-        assert running.shadow.unsound() == ""
+        running.shadow.catch_up("g1")
+        assert running.shadow.find_fault() == ""
         assert running.shadow.memory.learners.champion("ratings").name == "biased-mf"
-        running.shadow.exchange()
+        running.shadow.swap()
         assert running.live().memory.learners.champion("ratings").name == "bias"
         running.live().memory.promote("biased-mf")
-        running.shadow.exchange()
+        running.shadow.swap()
         assert running.live().memory.learners.champion("ratings").name == "biased-mf"
 
 
-def test_rows_of_another_length_are_unsound_in_who_answers_and_not_in_a_challenger(tmp_path: Path) -> None:
-    """Who re-ranks what others retrieved answers, too."""
+def test_rows_of_another_length_are_a_fault_of_champions_and_not_of_challengers(tmp_path: Path) -> None:
+    """The re-ranker answers queries, too."""
     with process(
         tmp_path / "d", shadow=("stochastic-mf", "embedding-dot-bias"), reranker="embedding-dot-bias"
     ) as running:
         running.come(CUT)
         running.cut()
-        running.shadow.bring_up("g1")
+        running.shadow.catch_up("g1")
         for name, wanted in (("stochastic-mf", False), ("biased-mf", True), ("embedding-dot-bias", True)):
             learner = running.shadow.memory.learners.by_name[name]
             (table,) = (table for table in learner.tables().values() if table.side == "item")
             before = table.values.copy()
             table.values[:, :-2] *= 3.0
-            assert (f"item rows of {name} have a middle" in running.shadow.unsound()) is wanted
+            assert (f"item rows of {name} have a middle" in running.shadow.find_fault()) is wanted
             table.values[:] = before
             table.values[0, 0] = np.inf
-            assert running.shadow.unsound() == f"some item rows of {name} are not finite"
+            assert running.shadow.find_fault() == f"some item rows of {name} are not finite"
             table.values[:] = before
-            assert running.shadow.unsound() == ""
+            assert running.shadow.find_fault() == ""
 
 
-def test_a_learner_that_began_elsewhere_in_the_stream_is_compared_with_nothing(tmp_path: Path) -> None:
-    """A restart between cut and gate names another: its ratings are not numbered alike in both."""
+def test_a_champion_with_other_ratings_in_both_generations_is_a_fault(tmp_path: Path) -> None:
+    """After a restart between cut and gate with another champion, ratings have different numbers in the two generations."""
     with process(tmp_path / "d") as running:
         running.cut()
         running.come(300)
     with process(tmp_path / "d", shadow=("bias",)) as running:
         running.come(400)
-        running.shadow.bring_up("g1")
-        assert running.shadow.unsound() == ""
+        running.shadow.catch_up("g1")
+        assert running.shadow.find_fault() == ""
         running.live().memory.promote("bias")
-        assert "bias was asked" in running.shadow.unsound()
+        assert "bias was asked" in running.shadow.find_fault()
         running.come(500)

@@ -1,4 +1,4 @@
-"""Retraining: what it is fitted on, and that putting it in is exact."""
+"""Retraining: the history that learners are refitted on, and the exact replacement of their tables."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +13,15 @@ from streamer.core.batch import CLICK, RATING, Events
 from streamer.core.errors import BadSettings, StreamerError
 from streamer.core.settings import RenormalisationSettings
 from streamer.models import REFITTED_BY
-from streamer.renormalise.training import Candidate, Retrained, candidate, candidates, put_in, retrained, whole
+from streamer.renormalise.training import (
+    Candidate,
+    RefittedTables,
+    candidate,
+    candidates,
+    history_batch,
+    refit,
+    replace_tables,
+)
 from streamer.serving.opening import learners
 from streamer.storage.state import RocksStore
 from streamer.stream.memory import Memory
@@ -26,8 +34,8 @@ def fed(tmp_path: Path) -> Iterator[Fed]:
     made.store.close()
 
 
-def test_the_history_is_what_was_learned(fed: Fed) -> None:
-    history = whole(fed.memory, fed.events())
+def test_the_history_equals_the_learned_batches(fed: Fed) -> None:
+    history = history_batch(fed.memory, fed.events())
     for name in ("kinds", "items", "values", "clicks", "times_ms", "keys", "lows", "highs", "seen_counts"):
         learned = np.concatenate([getattr(batch, name) for batch in fed.batches])
         assert np.array_equal(getattr(history, name), learned), name
@@ -51,42 +59,42 @@ def all_of_them(tmp_path: Path) -> Iterator[Fed]:
     made.store.close()
 
 
-def test_counts_and_filters_refitted_on_everything_are_what_they_were(all_of_them: Fed) -> None:
+def test_counting_and_filtering_learners_refitted_on_all_events_keep_their_rows(all_of_them: Fed) -> None:
     fed, same = all_of_them, [name for name, by in REFITTED_BY.items() if by == "replay"]
     before = fed.store.digest()
-    put_in(fed.memory, retrained(fed.memory, fed.events(), [name for name in same if name in before.learners]))
+    replace_tables(fed.memory, refit(fed.memory, fed.events(), [name for name in same if name in before.learners]))
     assert fed.store.digest() == before
 
 
-def test_what_is_refitted_depends_on_the_history_alone(all_of_them: Fed) -> None:
-    """Whoever is in it no more has left no trace: so it is for a state that has been retrained, or has learned more."""
+def test_refitted_tables_depend_on_the_history_only(all_of_them: Fed) -> None:
+    """They are the same for a state that was retrained, or has learned more: events outside the history leave no trace."""
     fed = all_of_them
-    found = retrained(fed.memory, fed.events())
-    put_in(fed.memory, retrained(fed.memory, fed.events(), chosen=Candidate(half_life_days=1.0, window_days=20.0)))
-    again = retrained(fed.memory, fed.events())
+    found = refit(fed.memory, fed.events())
+    replace_tables(fed.memory, refit(fed.memory, fed.events(), chosen=Candidate(half_life_days=1.0, window_days=20.0)))
+    again = refit(fed.memory, fed.events())
     assert bits(again) == bits(found)
     assert {"biased-mf", "bayesian-hybrid", "skip-gram", "transitions", "popularity-recent"} <= found.tables.keys()
 
 
-def bits(found: Retrained) -> dict[tuple[str, str], bytes]:
+def bits(found: RefittedTables) -> dict[tuple[str, str], bytes]:
     return {(name, of): values.tobytes() for name, tables in found.tables.items() for of, values in tables.items()}
 
 
-def test_what_learned_events_left_goes_with_them(all_of_them: Fed) -> None:
+def test_removed_events_leave_no_trace_after_a_refit(all_of_them: Fed) -> None:
     fed, gone = all_of_them, "u7"
     events = fed.events()
     without = events.select(events.users != events.user_ids.index(gone))
     fed.memory.users.forget(gone)
     fed.memory.commit()
-    assert bits(retrained(fed.memory, events)) == bits(retrained(fed.memory, without))
+    assert bits(refit(fed.memory, events)) == bits(refit(fed.memory, without))
     live = fed.memory.learners.by_name["biased-mf"].tables()["item"].values.copy()
-    put_in(fed.memory, retrained(fed.memory, events))
+    replace_tables(fed.memory, refit(fed.memory, events))
     assert not np.array_equal(fed.memory.learners.by_name["biased-mf"].tables()["item"].values, live)
     assert not fed.memory.users.view(gone).known
 
 
-def test_what_is_put_in_is_the_same_in_memory_and_in_the_store(fed: Fed, tmp_path: Path) -> None:
-    put_in(fed.memory, retrained(fed.memory, fed.events()))
+def test_replaced_tables_are_the_same_in_memory_and_in_the_store(fed: Fed, tmp_path: Path) -> None:
+    replace_tables(fed.memory, refit(fed.memory, fed.events()))
     fed.store.close()
     store = RocksStore(tmp_path)
     again = Memory(learners(CHOSEN), CHOSEN, store)
@@ -112,20 +120,20 @@ def test_events_of_another_state_are_refused(fed: Fed) -> None:
         *[getattr(found, name) for name in ("users", "items", "kinds", "values", "times_ms", "keys")],
     )
     with pytest.raises(StreamerError, match="'xi0'"):
-        retrained(fed.memory, other)
+        refit(fed.memory, other)
 
 
 def test_a_learner_without_a_trainer_is_refused_by_name(all_of_them: Fed) -> None:
     with pytest.raises(StreamerError, match="no trainer refits 'click-blend'"):
-        retrained(all_of_them.memory, all_of_them.events(), ["click-blend"])
+        refit(all_of_them.memory, all_of_them.events(), ["click-blend"])
 
 
-def test_a_state_that_nothing_happened_to_yet_can_be_retrained(tmp_path: Path) -> None:
+def test_an_empty_state_can_be_retrained(tmp_path: Path) -> None:
     store = RocksStore(tmp_path)
     memory = Memory(learners(settings()), settings(), store)
     columns = (np.int32, np.int32, np.uint8, np.float32, np.int64, np.uint64)
     nothing = Events([], [], *(np.empty(0, dtype=column) for column in columns))
-    put_in(memory, retrained(memory, nothing))
+    replace_tables(memory, refit(memory, nothing))
     store.close()
 
 
@@ -142,7 +150,7 @@ def test_a_state_that_nothing_happened_to_yet_can_be_retrained(tmp_path: Path) -
         "fixed-vectors:v.txt",
     ],
 )
-def test_candidates_are_read_as_they_are_named(text: str) -> None:
+def test_the_name_of_a_candidate_parses_to_itself(text: str) -> None:
     assert candidate(f" {text} ").name == text
 
 
@@ -162,12 +170,12 @@ def test_candidates_are_read_as_they_are_named(text: str) -> None:
         "model:best",
     ],
 )
-def test_other_candidates_are_refused_with_what_there_is(text: str) -> None:
+def test_other_candidates_are_refused_with_a_list_of_valid_ones(text: str) -> None:
     with pytest.raises(BadSettings, match=r"wanted all, window:DAYS, half-life:DAYS, warm, model:NAME"):
         candidate(text)
 
 
-def test_vectors_that_are_not_there_start_nothing_unless_they_are_elsewhere(tmp_path: Path) -> None:
+def test_a_missing_file_of_vectors_is_refused_unless_the_renormaliser_is_external(tmp_path: Path) -> None:
     there, missing = tmp_path / "there.bin", tmp_path / "missing.bin"
     there.touch()
     chosen = RenormalisationSettings(candidates=("all", f"vectors:{there}"))
@@ -178,19 +186,19 @@ def test_vectors_that_are_not_there_start_nothing_unless_they_are_elsewhere(tmp_
     assert candidates(msgspec.structs.replace(wanting, renormaliser="external"))[0].fixed
 
 
-def test_a_warm_candidate_goes_on_from_the_live_rows_and_leaves_others_alone(all_of_them: Fed) -> None:
-    """For histories that do not go back to the beginning: whom they do not tell of keeps what was learned."""
+def test_a_warm_candidate_starts_from_the_live_rows_and_leaves_other_learners_alone(all_of_them: Fed) -> None:
+    """For histories that do not go back to the beginning: users without events in them keep their rows."""
     fed = all_of_them
-    late = fed.events().chosen(np.arange(2500, len(fed.events())))
+    late = fed.events().select(np.arange(2500, len(fed.events())))
     users = np.unique(late.users)
     told = Events(
         [late.user_ids[n] for n in users], late.item_ids, np.searchsorted(users, late.users).astype(np.int32), late.items,
         late.kinds, late.values, late.times_ms, late.keys,
     )  # fmt: skip
-    found = retrained(fed.memory, told, chosen=Candidate(warm=True))
+    found = refit(fed.memory, told, chosen=Candidate(warm=True))
     assert set(found.tables) == {"biased-mf"}
     live = fed.memory.learners.by_name["biased-mf"].tables()["item"].values.copy()
-    put_in(fed.memory, found)
+    replace_tables(fed.memory, found)
     after = fed.memory.learners.by_name["biased-mf"].tables()["item"].values
     seen = np.unique(told.items[told.kinds == RATING])
     rest = np.setdiff1d(np.arange(len(fed.memory.items)), seen)
@@ -198,20 +206,22 @@ def test_a_warm_candidate_goes_on_from_the_live_rows_and_leaves_others_alone(all
     assert np.array_equal(after[rest], live[rest])
 
 
-def test_churn_of_every_learner_is_told(all_of_them: Fed) -> None:
-    found = retrained(all_of_them.memory, all_of_them.events())
+def test_every_learner_has_churn(all_of_them: Fed) -> None:
+    found = refit(all_of_them.memory, all_of_them.events())
     assert found.churn.keys() == found.tables.keys()
     assert found.churn["transitions"].top_ten_overlap == 1.0  # a replay of everything
     assert 0.2 < found.churn["biased-mf"].top_ten_overlap < 1.0
     assert found.churn["biased-mf"].item_cosine is not None
 
 
-def test_a_history_with_holes_makes_nobody_forget(all_of_them: Fed, caplog: pytest.LogCaptureFixture) -> None:
-    """What came before it is not in it: only who can go on from the live rows is refitted."""
+def test_an_incomplete_history_does_not_lose_what_was_learned(
+    all_of_them: Fed, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The history lacks the beginning: only learners that can start from the live rows are refitted."""
     fed = all_of_them
     events = fed.events()
-    assert len(retrained(fed.memory, events.select(np.arange(20, len(events)))).tables) > 5
+    assert len(refit(fed.memory, events.select(np.arange(20, len(events)))).tables) > 5
     assert not caplog.records
-    late = retrained(fed.memory, events.select(np.arange(1000, len(events))))
+    late = refit(fed.memory, events.select(np.arange(1000, len(events))))
     assert set(late.tables) == {"biased-mf"}
     assert "of the 3000 events that were learned" in caplog.text

@@ -1,4 +1,4 @@
-"""When a renormalisation begins by itself: the schedule and a drift, each no sooner than it is worth it."""
+"""Automatic triggers: the schedule and a drift, both only after enough new events."""
 
 import time
 from pathlib import Path
@@ -10,7 +10,7 @@ from learning import learn, records, settings
 from streamer.app import opened
 from streamer.core.events import Rating
 from streamer.core.settings import RenormalisationSettings
-from streamer.renormalise.shadow import Live
+from streamer.renormalise.shadow import OpenGeneration
 from streamer.renormalise.triggers import Triggers
 from streamer.storage import generations
 from streamer.storage.generations import GenerationRecord, write_record
@@ -18,14 +18,14 @@ from streamer.stream.memory import Memory
 
 
 @pytest.fixture
-def live(tmp_path: Path) -> Live:
+def live(tmp_path: Path) -> OpenGeneration:
     """A state that has learned 50 ratings."""
     flags = {"rating_learner": "biased-mf", "click_learner": "popularity"}
     learn(tmp_path, records([Rating(f"u{n}", "i", 3.0, n) for n in range(50)]), **flags)
     return opened(settings(data=str(tmp_path), **flags))
 
 
-def occasions(live: Live, **flags: object) -> Triggers:
+def occasions(live: OpenGeneration, **flags: object) -> Triggers:
     chosen: RenormalisationSettings = settings(
         **{"renormalise_every_s": 1e-6, "renormalise_min_interval_s": 0.0, "renormalise_min_events": 0, **flags}
     ).renormalisation
@@ -33,14 +33,14 @@ def occasions(live: Live, **flags: object) -> Triggers:
 
 
 def drift(memory: Memory) -> None:
-    """Until the errors of the champion have drifted once more."""
+    """Feed errors until another drift of the champion is detected."""
     errors, seen = memory.monitor.errors["biased-mf"], memory.monitor.errors["biased-mf"].drift.detections
     for level in (0.1, 9.0):
         errors.observe(np.full(3000, level))
     assert errors.drift.detections > seen
 
 
-def test_the_schedule_comes_round_and_begins_anew(live: Live) -> None:
+def test_the_schedule_is_due_after_its_period_and_starts_again(live: OpenGeneration) -> None:
     often, seldom = occasions(live), occasions(live, renormalise_every_s=3600.0)
     deadline = time.monotonic() + 60.0
     while not (why := often.due(live.memory)):
@@ -51,23 +51,23 @@ def test_the_schedule_comes_round_and_begins_anew(live: Live) -> None:
     live.close()
 
 
-def test_a_drift_is_an_occasion_once(live: Live) -> None:
+def test_a_drift_triggers_once(live: OpenGeneration) -> None:
     found = occasions(live, renormalise_every_s=None)
     assert found.due(live.memory) == ""
     drift(live.memory)
     assert found.due(live.memory) == "drift"
-    found.begin(live.memory)  # one was made
+    found.reset(live.memory)  # one was made
     assert found.due(live.memory) == ""
     drift(live.memory)
     assert found.due(live.memory) == "drift"
     live.close()
 
 
-def test_errors_that_fall_are_no_occasion(live: Live) -> None:
+def test_falling_errors_do_not_trigger(live: OpenGeneration) -> None:
     found, errors = occasions(live, renormalise_every_s=None), live.memory.monitor.errors["biased-mf"]
     drift(live.memory)
     assert found.due(live.memory) == "drift"
-    found.begin(live.memory)
+    found.reset(live.memory)
     seen = errors.drift.detections
     errors.observe(np.full(3000, 0.1))
     assert errors.drift.detections > seen
@@ -75,7 +75,7 @@ def test_errors_that_fall_are_no_occasion(live: Live) -> None:
     live.close()
 
 
-def test_a_drift_is_none_where_it_is_not_wanted_or_too_soon(live: Live) -> None:
+def test_a_drift_does_not_trigger_when_switched_off_or_too_soon(live: OpenGeneration) -> None:
     none = occasions(live, renormalise_every_s=None, renormalise_on_drift=False)
     soon = occasions(live, renormalise_every_s=None, renormalise_min_interval_s=3600.0)
     drift(live.memory)
@@ -83,7 +83,7 @@ def test_a_drift_is_none_where_it_is_not_wanted_or_too_soon(live: Live) -> None:
     live.close()
 
 
-def test_events_since_the_cut_of_the_live_one_must_be_worth_it(live: Live) -> None:
+def test_too_few_events_since_the_cut_trigger_nothing(live: OpenGeneration) -> None:
     folder = live.memory.store.folder
     assert occasions(live, renormalise_min_events=51).due(live.memory) == ""
     assert occasions(live, renormalise_min_events=50).due(live.memory) == "schedule"
@@ -93,7 +93,7 @@ def test_events_since_the_cut_of_the_live_one_must_be_worth_it(live: Live) -> No
     live.close()
 
 
-def test_a_record_that_nobody_can_read_stops_nothing(live: Live) -> None:
+def test_an_unreadable_record_stops_no_trigger(live: OpenGeneration) -> None:
     where = generations.generation_folder(live.memory.store.folder, generations.FIRST)
     where.mkdir(parents=True)
     (where / "life.json").write_bytes(b"{")

@@ -1,4 +1,4 @@
-"""Vectors out of a state and into one: the same neighbours in gensim and here, and a replay comes to the same bytes."""
+"""Exporting and importing item vectors: the same neighbours in gensim and here, and a replay gives the same bytes."""
 
 from collections import Counter
 from pathlib import Path
@@ -15,7 +15,7 @@ from streamer.cli import group
 from streamer.core.errors import BadState, StreamerError
 from streamer.models.offline.clicks.vector_file import read, write
 from streamer.renormalise.rebuild import rebuild
-from streamer.renormalise.vectors import imported
+from streamer.renormalise.vectors import import_vectors
 from streamer.storage import generations
 from streamer.storage.log import EmbeddedLog, LogSource
 from streamer.storage.state import Digest, RocksStore
@@ -27,7 +27,7 @@ CHOSEN = {"click_learner": "skip-gram", "rating_learner": "bias", "dim": 8}
 
 
 def clicks(path: Path) -> list[list[str]]:
-    """60 users with 12 clicks each, of items of one of 4 genres; a file of them, and what each user clicked, in order."""
+    """60 users with 12 clicks each on items of one of 4 genres: as a file, and as each user's clicks in order."""
     drawn = np.random.default_rng(5)
     users = [[f"{'abcd'[u % 4]}{n}" for n in drawn.permutation(15)[:12]] for u in range(60)]
     lines = [
@@ -40,8 +40,8 @@ def clicks(path: Path) -> list[list[str]]:
 
 
 @pytest.fixture(scope="module")
-def lived(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[list[str]]]:
-    """A data directory that a streamer learned into, and left."""
+def learned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[list[str]]]:
+    """The data directory of a streamer that has run and stopped."""
     folder = tmp_path_factory.mktemp("lived")
     users = clicks(folder / "clicks.jsonl")
     data = folder / "data"
@@ -52,11 +52,11 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[list[str
 
 
 @pytest.fixture
-def data(lived: tuple[Path, list[list[str]]], tmp_path: Path) -> Path:
-    """A copy of it, to change."""
+def data(learned: tuple[Path, list[list[str]]], tmp_path: Path) -> Path:
+    """A copy of `learned`, for a test to change."""
     import shutil
 
-    return Path(shutil.copytree(lived[0], tmp_path / "data"))
+    return Path(shutil.copytree(learned[0], tmp_path / "data"))
 
 
 def run(*arguments: str | Path) -> str:
@@ -72,7 +72,7 @@ def neighbours(data: Path, item_id: str, limit: int) -> list[str]:
 
 
 def elsewhere(users: list[list[str]], file: Path, *, half: bool = False) -> None:
-    """What gensim makes of the users' clicks, or of those of every other user, in its own space."""
+    """gensim's word2vec vectors from the clicks of all users, or of every other user."""
     from gensim.models import Word2Vec
 
     sentences = users[: len(users) // 2] if half else users
@@ -83,18 +83,18 @@ def elsewhere(users: list[list[str]], file: Path, *, half: bool = False) -> None
 
 
 @pytest.mark.parametrize("binary", [False, True])
-def test_what_is_exported_has_the_same_neighbours_in_gensim(
-    lived: tuple[Path, list[list[str]]], tmp_path: Path, binary: bool
+def test_exported_vectors_have_the_same_neighbours_in_gensim(
+    learned: tuple[Path, list[list[str]]], tmp_path: Path, binary: bool
 ) -> None:
     from gensim.models import KeyedVectors
 
-    data, file = lived[0], tmp_path / "vectors"
+    data, file = learned[0], tmp_path / "vectors"
     said = run("vectors", "export", file, "--data", data, "--json", *(["--binary"] if binary else []))
     assert msgspec.json.decode(said) == {
         "file": str(file), "items": 60, "dim": 8, "format": "binary" if binary else "text",
     }  # fmt: skip
     theirs = KeyedVectors.load_word2vec_format(str(file), binary=binary)
-    counts = Counter(item_id for items in lived[1] for item_id in items)
+    counts = Counter(item_id for items in learned[1] for item_id in items)
     listed = [counts[item_id] for item_id in theirs.index_to_key]
     assert listed == sorted(listed, reverse=True)
     assert listed[0] > listed[-1]
@@ -103,13 +103,13 @@ def test_what_is_exported_has_the_same_neighbours_in_gensim(
 
 
 def test_vectors_trained_elsewhere_answer_at_once(
-    lived: tuple[Path, list[list[str]]], data: Path, tmp_path: Path
+    learned: tuple[Path, list[list[str]]], data: Path, tmp_path: Path
 ) -> None:
-    """Trained on one half of the users; then what is similar is what is similar there."""
+    """gensim trains on half of the users; afterwards similar items here are those of gensim."""
     from gensim.models import KeyedVectors
 
     file = tmp_path / "elsewhere.bin"
-    elsewhere(lived[1], file, half=True)
+    elsewhere(learned[1], file, half=True)
     theirs = KeyedVectors.load_word2vec_format(str(file), binary=True)
     before = neighbours(data, "a0", 14)
     said = run("vectors", "import", file, "--data", data, "--fixed")
@@ -131,12 +131,12 @@ def rebuilt(data: Path, into: Path) -> Digest:
     return digest(into)
 
 
-def test_a_replay_of_the_journal_comes_to_the_bytes_with_the_vectors_in_them(
-    lived: tuple[Path, list[list[str]]], data: Path, tmp_path: Path
+def test_a_replay_of_the_journal_gives_the_bytes_of_the_state_with_imported_vectors(
+    learned: tuple[Path, list[list[str]]], data: Path, tmp_path: Path
 ) -> None:
-    elsewhere(lived[1], tmp_path / "v.bin")
+    elsewhere(learned[1], tmp_path / "v.bin")
     was = digest(data)
-    imported(data, tmp_path / "v.bin", fixed=False)
+    import_vectors(data, tmp_path / "v.bin", fixed=False)
     now = digest(data)
     changed = {name for name in now.learners if now.learners[name] != was.learners[name]}
     assert changed == {"skip-gram"}
@@ -147,12 +147,12 @@ def test_a_replay_of_the_journal_comes_to_the_bytes_with_the_vectors_in_them(
     assert rebuilt(data, tmp_path / "again") == now
 
 
-def test_the_streamer_goes_on_with_them_and_what_was_there_can_come_back(
-    lived: tuple[Path, list[list[str]]], data: Path, tmp_path: Path
+def test_the_streamer_continues_with_imported_vectors_and_can_roll_back(
+    learned: tuple[Path, list[list[str]]], data: Path, tmp_path: Path
 ) -> None:
-    elsewhere(lived[1], tmp_path / "v.bin")
+    elsewhere(learned[1], tmp_path / "v.bin")
     was = digest(data).learners["skip-gram"]
-    imported(data, tmp_path / "v.bin", fixed=True)
+    import_vectors(data, tmp_path / "v.bin", fixed=True)
     with streamer(data, *FLAGS) as process:
         assert process.call("AdminService/GetStatus")["generation"] == "g1"
         run("rollback", "--url", process.url)
@@ -161,15 +161,15 @@ def test_the_streamer_goes_on_with_them_and_what_was_there_can_come_back(
     assert digest(data).learners["skip-gram"] == was
 
 
-def test_only_new_items_train_into_a_space_that_was_exported(
-    lived: tuple[Path, list[list[str]]], data: Path, tmp_path: Path
+def test_with_fixed_vectors_only_new_items_are_trained(
+    learned: tuple[Path, list[list[str]]], data: Path, tmp_path: Path
 ) -> None:
-    """Ours, without one item: it comes back among its own, and the rows of all others are what they were, bit for bit."""
+    """Exported vectors without one item: it is trained back near its genre, and all other rows stay the same bit for bit."""
     run("vectors", "export", tmp_path / "all", "--data", data)
     ids, vectors = read(tmp_path / "all")
     old = [n for n, item_id in enumerate(ids) if item_id != "b7"]
     write(tmp_path / "old", [ids[n] for n in old], vectors[old], binary=False)
-    imported(data, tmp_path / "old", fixed=True)
+    import_vectors(data, tmp_path / "old", fixed=True)
     run("vectors", "export", tmp_path / "now", "--data", data)
     now = dict(zip(*read(tmp_path / "now"), strict=True))
     assert all(now[ids[n]].tobytes() == vectors[n].tobytes() for n in old)
@@ -179,40 +179,40 @@ def test_only_new_items_train_into_a_space_that_was_exported(
 
 def test_vectors_of_unknown_items_are_left_out_and_counted(data: Path, tmp_path: Path) -> None:
     write(tmp_path / "v", ["a0", "nobody", "a b"], np.ones((3, 8), np.float32), binary=True)
-    found = imported(data, tmp_path / "v", fixed=True)
+    found = import_vectors(data, tmp_path / "v", fixed=True)
     assert (found.items, found.unknown) == (1, 2)
 
 
-def test_what_cannot_be_imported_changes_nothing(data: Path, tmp_path: Path) -> None:
+def test_a_failed_import_changes_nothing(data: Path, tmp_path: Path) -> None:
     was, there = digest(data), sorted(path.name for path in (data / "generations").glob("*"))
     write(tmp_path / "long", ["a0"], np.ones((1, 9), np.float32), binary=True)
     with pytest.raises(StreamerError, match="have 9 numbers"):
-        imported(data, tmp_path / "long", fixed=False)
+        import_vectors(data, tmp_path / "long", fixed=False)
     with pytest.raises(StreamerError, match="no file of vectors"):
-        imported(data, tmp_path / "gone", fixed=False)
+        import_vectors(data, tmp_path / "gone", fixed=False)
     write(tmp_path / "v", ["a0"], np.ones((1, 8), np.float32), binary=True)
     with pytest.raises(BadState, match="no state in"):
-        imported(tmp_path / "empty", tmp_path / "v", fixed=False)
+        import_vectors(tmp_path / "empty", tmp_path / "v", fixed=False)
     (data / "archive" / "_archive.json").unlink()
     with pytest.raises(StreamerError, match=r"the archive in .* ends before the state does"):
-        imported(data, tmp_path / "v", fixed=False)
+        import_vectors(data, tmp_path / "v", fixed=False)
     assert digest(data) == was
     assert generations.live(data) == "g0"
     assert sorted(path.name for path in (data / "generations").glob("*")) == there
     assert not (tmp_path / "empty").exists()
 
 
-def test_beside_a_running_streamer_nothing_is_imported(data: Path, tmp_path: Path) -> None:
+def test_nothing_is_imported_while_a_streamer_runs(data: Path, tmp_path: Path) -> None:
     write(tmp_path / "v", ["a0"], np.ones((1, 8), np.float32), binary=True)
     with streamer(data, *FLAGS), pytest.raises(BadState):
-        imported(data, tmp_path / "v", fixed=False)
+        import_vectors(data, tmp_path / "v", fixed=False)
 
 
-def test_a_running_streamer_takes_them_at_its_next_retraining(
-    lived: tuple[Path, list[list[str]]], data: Path, tmp_path: Path
+def test_a_running_streamer_uses_a_file_of_vectors_as_a_candidate(
+    learned: tuple[Path, list[list[str]]], data: Path, tmp_path: Path
 ) -> None:
-    """Beside what answers, through gate and swap; and not where rows are far longer than the live ones."""
-    elsewhere(lived[1], tmp_path / "v.bin")
+    """The candidate passes gate and swap, but not when its rows are far longer than the live ones."""
+    elsewhere(learned[1], tmp_path / "v.bin")
     ids, vectors = read(tmp_path / "v.bin")
     write(tmp_path / "long.bin", ids, 9 * vectors, binary=True)
     before = neighbours(data, "a0", 14)
@@ -226,7 +226,7 @@ def test_a_running_streamer_takes_them_at_its_next_retraining(
         assert process.stop() == 0
 
 
-def test_a_learner_without_vectors_says_so(tmp_path: Path) -> None:
+def test_a_learner_without_vectors_is_reported(tmp_path: Path) -> None:
     data = tmp_path / "data"
     live = opened(settings(data=str(data), click_learner="popularity", rating_learner="bias"))
     live.close()

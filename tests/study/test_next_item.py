@@ -82,7 +82,7 @@ def test_every_step_of_a_long_session_stands_in_one_row(longest: int) -> None:
 
 
 def test_sessions_of_nothing_are_none() -> None:
-    assert cut(clicked((0, 1, 0)).chosen(np.zeros(0, dtype=np.int64)), 1800, 5) == []
+    assert cut(clicked((0, 1, 0)).select(np.zeros(0, dtype=np.int64)), 1800, 5) == []
     assert cut(clicked((0, 1, 0), (1, 2, 0)), 1800, 5) == []
 
 

@@ -1,4 +1,4 @@
-"""A running streamer that is retrained: loads on it, and waiting until a generation comes somewhere."""
+"""For tests that retrain a running streamer: load on it, and waiting for a generation to reach a stage."""
 
 import threading
 import time
@@ -13,7 +13,7 @@ PACE_S = 0.1  # between two acts of a load, so that a busy machine has time for 
 
 
 class Load(threading.Thread):
-    """Does something over and over until it is told to end; what it raises fails the test."""
+    """Repeats a call until it is stopped; an exception fails the test."""
 
     def __init__(self, act: Callable[[], None]) -> None:
         super().__init__(daemon=True)
@@ -52,7 +52,7 @@ def stage(client: Client, generation: str) -> str:
 
 
 def answers(client: Client, generation: str, loads: Sequence[Load] = ()) -> None:
-    """Until a generation is live, and nothing else is under way."""
+    """Wait until a generation is live and no other is being made."""
 
     def there() -> bool:
         return any(one.live and one.id == generation for one in client.generations().generations)
@@ -61,7 +61,7 @@ def answers(client: Client, generation: str, loads: Sequence[Load] = ()) -> None
 
 
 def renormalised(client: Client, generation: str, loads: Sequence[Load] = ()) -> None:
-    """Train one and let it answer, whatever the gate says."""
+    """Train a generation and make it live, whatever the gate says."""
     client.renormalise()
     over = ("gate", "failed", "rejected")
     wait(lambda: stage(client, generation) in over, f"{generation} does not come to the gate", loads)
@@ -71,7 +71,7 @@ def renormalised(client: Client, generation: str, loads: Sequence[Load] = ()) ->
 
 
 def drained(client: Client, end: int) -> None:
-    """Until so many records of the log are learned."""
+    """Wait until so many records of the log are learned."""
     wait(lambda: any(one.next == end for one in client.status().offsets), f"the log is never learned up to {end}")
 
 
