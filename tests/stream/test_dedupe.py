@@ -122,4 +122,4 @@ def test_what_is_forgotten_is_forgotten_after_a_restart_too(tmp_path: Path) -> N
     again = Dedupe(3)
     again.restore(store)
     store.close()
-    assert again.fresh(LOG, ["a", "b", "c"]).tolist() == [False, True, False]
+    assert again.admit(LOG, ["a", "b", "c"]).tolist() == [False, True, False]
