@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What the tests use of the machine: installed from Debian where it is missing and we are root, named otherwise.
-# Usage: deploy/machine.sh [COMMAND...]; without commands, all of them. Never fails: a test says what it misses.
+# Install the programs that the tests use, from Debian's packages; without root, only name the missing ones.
+# Usage: deploy/machine.sh [COMMAND...]; without commands, all of them. It never fails: a test says which program it lacks.
 set -euo pipefail
 
 declare -A packages=(
@@ -17,10 +17,10 @@ done
 mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
 
 if [[ $(id -u) -eq 0 ]] && command -v apt-get >/dev/null; then
-    echo "Debian's ${missing[*]}, for the tests"
+    echo "installing Debian's ${missing[*]}, for the tests"
     export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1  # RUNLEVEL: no service is started
     if apt-get -qq update && apt-get -qq -y --no-install-recommends install "${missing[@]}" >/dev/null; then
         exit 0
     fi
 fi
-echo "Missing on this machine: ${missing[*]} (Debian's names). The tests that use them will say so and be skipped; install them to run all."
+echo "Missing on this machine: ${missing[*]} (Debian's package names). Tests that need them are skipped with a message; install them to run all tests."

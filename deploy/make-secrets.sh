@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Secrets for docker compose, random, into deploy/secrets (git-ignored). What is there stays.
-# The folder is ours alone (umask 077); a file in it is readable, because compose shows it to a container as it is,
-# and the containers run as users of their own.
+# Make random secrets for docker compose in deploy/secrets, which git ignores. Existing ones are kept.
+# Only the owner can enter the folder (umask 077). The files in it are readable by all, because compose mounts them into
+# containers with their permissions, and the containers run as other users.
 set -euo pipefail
 umask 077
 folder="${1:-$(dirname "$0")/secrets}"
