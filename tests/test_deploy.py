@@ -37,7 +37,7 @@ def yaml(path: Path) -> Any:
 
 
 def until(done: Callable[[], bool], deadline_s: float = 120.0) -> bool:
-    """Whether `done` came true before the deadline."""
+    """Whether `done` became true before the deadline."""
     end = time.monotonic() + deadline_s
     while not done():
         if time.monotonic() > end:
@@ -51,16 +51,6 @@ def check(*command: str | Path, cwd: Path = ROOT) -> str:
     done = subprocess.run([str(part) for part in command], cwd=cwd, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
-
-
-@pytest.fixture(scope="session")
-def promtool() -> str:
-    found = shutil.which("promtool")
-    if found is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("no promtool: install Debian's package prometheus, which `make setup` does as root")
-        pytest.skip("no promtool: install Debian's package prometheus")
-    return found
 
 
 def test_compose_file_follows_the_specification() -> None:

@@ -80,19 +80,6 @@ def test_a_request_without_preferences_or_ratings_gets_popular_items(films: Film
     assert {item["source"] for item in found} == {POPULAR}
 
 
-@pytest.fixture
-def make(tmp_path: Path) -> Iterator[Callable[..., LiveRecommender]]:
-    made: list[LiveRecommender] = []
-
-    def live(**flags: object) -> LiveRecommender:
-        made.append(LiveRecommender(tmp_path / str(len(made)), **flags))
-        return made[-1]
-
-    yield live
-    for one in made:
-        one.store.close()
-
-
 def test_preferences_of_a_request_are_ranked_by_the_learner_and_kept_nowhere(
     make: Callable[..., LiveRecommender],
 ) -> None:

@@ -3,7 +3,7 @@
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -22,19 +22,6 @@ from streamer.models.hybrid.rows import SESSION, START_CONSENSUS, deviation
 from streamer.serving.questions import Questions, questions
 
 NOW_MS, LONG_AGO_MS = 1_700_000_000_000, 1_600_000_000_000  # now: when records arrive
-
-
-@pytest.fixture
-def make(tmp_path: Path) -> Iterator[Callable[..., LiveRecommender]]:
-    made: list[LiveRecommender] = []
-
-    def live(**flags: object) -> LiveRecommender:
-        made.append(LiveRecommender(tmp_path / str(len(made)), **flags))
-        return made[-1]
-
-    yield live
-    for one in made:
-        one.store.close()
 
 
 def asked(live: LiveRecommender, user_id: str, limit: int = 5) -> Questions:

@@ -1,6 +1,5 @@
 """The archive: exactly what was accepted, once, in order, as Parquet that any tool reads; and nothing of who was forgotten."""
 
-import os
 import random
 import threading
 import time
@@ -138,15 +137,8 @@ def test_what_was_accepted_is_there_for_any_tool(tmp_path: Path) -> None:
 
 
 def test_a_file_is_on_the_disk_before_it_is_listed_and_the_list_before_it_counts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, synced: list[int]
 ) -> None:
-    synced, sync = list[int](), os.fsync
-
-    def noted(descriptor: int) -> None:
-        synced.append(os.fstat(descriptor).st_ino)
-        sync(descriptor)
-
-    monkeypatch.setattr(os, "fsync", noted)
     archive = archived(tmp_path, logged([Rating("u1", "i1", 4.0)]))
     (file,) = tmp_path.rglob("*.parquet")
     listed = archive.folder / MANIFEST

@@ -1,6 +1,5 @@
 """Generations on the disk: the pointer, the records, and what a crash between two of them leaves."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -50,15 +49,8 @@ def test_without_a_pointer_the_first_answers(tmp_path: Path) -> None:
 
 
 def test_a_pointer_is_on_the_disk_before_it_takes_the_place_of_the_one_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, synced: list[int]
 ) -> None:
-    synced, sync = list[int](), os.fsync
-
-    def noted(descriptor: int) -> None:
-        synced.append(os.fstat(descriptor).st_ino)
-        sync(descriptor)
-
-    monkeypatch.setattr(os, "fsync", noted)
     set_live(tmp_path, "g1")
     assert synced == [(tmp_path / "generation").stat().st_ino, tmp_path.stat().st_ino]
 

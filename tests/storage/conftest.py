@@ -1,0 +1,18 @@
+"""Fixtures of the tests of storage."""
+
+import os
+
+import pytest
+
+
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The inodes of what was made durable, in order."""
+    found, sync = list[int](), os.fsync
+
+    def noted(descriptor: int) -> None:
+        found.append(os.fstat(descriptor).st_ino)
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    return found
