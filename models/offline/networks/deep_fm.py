@@ -11,32 +11,10 @@ Deviations: ratings instead of clicks, hence squared error, a mean and biases; s
 training, so that the network learns to predict new ones (Volkovs, Yu, Poutanen (2017), DropoutNet, NIPS).
 """
 
-from collections.abc import Callable
-
-from streamer.core.arrays import F32, I32
-from streamer.core.dataset import Dataset
-from streamer.core.protocols import Epoch, Kind
-from streamer.models.offline import fitting
-from streamer.models.offline.networks.fields import FieldsParameters, Rating
+from streamer.models.offline.networks.fields import FieldsModel
 
 
-class DeepFM:
+class DeepFM(FieldsModel):
     """A protocols.Rater."""
 
-    kind: Kind = "ratings"
-    Parameters = FieldsParameters
-
-    def __init__(self, name: str, parameters: FieldsParameters, *, seed: int) -> None:
-        """`seed` determines initial values, the order of the ratings and dropout."""
-        self.name, self.parameters, self._seed = name, parameters, seed
-        self._rating: Rating | None = None
-
-    def fit(self, train: Dataset, validation: Dataset, on_progress: Callable[[Epoch], None]) -> None:
-        """See protocols.OfflineModel."""
-        self._rating = Rating(train, self.parameters, products=True, seed=self._seed)
-        self._rating.fit(train, validation, self.parameters, on_progress)
-
-    def predict(self, users: I32, items: I32) -> F32:
-        """See protocols.Rater."""
-        assert self._rating is not None, "fit it first"
-        return fitting.predicted(self._rating.predicted, users, items)
+    products = True

@@ -11,32 +11,10 @@ Deviations: mean and biases are added to the network, which only has to learn wh
 and items are made unknown while training.
 """
 
-from collections.abc import Callable
-
-from streamer.core.arrays import F32, I32
-from streamer.core.dataset import Dataset
-from streamer.core.protocols import Epoch, Kind
-from streamer.models.offline import fitting
-from streamer.models.offline.networks.fields import FieldsParameters, Rating
+from streamer.models.offline.networks.fields import FieldsModel
 
 
-class EmbeddingNetwork:
+class EmbeddingNetwork(FieldsModel):
     """A protocols.Rater."""
 
-    kind: Kind = "ratings"
-    Parameters = FieldsParameters
-
-    def __init__(self, name: str, parameters: FieldsParameters, *, seed: int) -> None:
-        """`seed` determines initial values, the order of the ratings and dropout."""
-        self.name, self.parameters, self._seed = name, parameters, seed
-        self._rating: Rating | None = None
-
-    def fit(self, train: Dataset, validation: Dataset, on_progress: Callable[[Epoch], None]) -> None:
-        """See protocols.OfflineModel."""
-        self._rating = Rating(train, self.parameters, products=False, seed=self._seed)
-        self._rating.fit(train, validation, self.parameters, on_progress)
-
-    def predict(self, users: I32, items: I32) -> F32:
-        """See protocols.Rater."""
-        assert self._rating is not None, "fit it first"
-        return fitting.predicted(self._rating.predicted, users, items)
+    products = False

@@ -5,15 +5,16 @@ and a bias; for several categories or groups the mean is taken. Unseen users and
 """
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import msgspec
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from streamer.core.arrays import F32, Array
+from streamer.core.arrays import F32, I32, Array
 from streamer.core.dataset import Dataset
-from streamer.core.protocols import Epoch
+from streamer.core.protocols import Epoch, Kind
 from streamer.models.offline import fitting
 
 FIELDS = 4
@@ -133,6 +134,29 @@ class Rating:
         """Ratings of pairs, (n,)."""
         z: Tensor = self.network(users, items)
         return self.mean + self.deviation * z
+
+
+class FieldsModel:
+    """Fits and predicts for the models over `Fields`; a subclass says whether the products of the fields are part of it."""
+
+    kind: Kind = "ratings"
+    Parameters = FieldsParameters
+    products: ClassVar[bool]
+
+    def __init__(self, name: str, parameters: FieldsParameters, *, seed: int) -> None:
+        """`seed` determines initial values, the order of the ratings and dropout."""
+        self.name, self.parameters, self._seed = name, parameters, seed
+        self._rating: Rating | None = None
+
+    def fit(self, train: Dataset, validation: Dataset, on_progress: Callable[[Epoch], None]) -> None:
+        """See protocols.OfflineModel."""
+        self._rating = Rating(train, self.parameters, products=self.products, seed=self._seed)
+        self._rating.fit(train, validation, self.parameters, on_progress)
+
+    def predict(self, users: I32, items: I32) -> F32:
+        """See protocols.Rater."""
+        assert self._rating is not None, "fit it first"
+        return fitting.predicted(self._rating.predicted, users, items)
 
 
 def _means(members: F32) -> Array:
