@@ -1,6 +1,7 @@
 """Every trainer of the registry keeps every promise, each check catches one that breaks it, and the kernel has a twin."""
 
 from collections.abc import Callable, Mapping
+from functools import cache
 
 import numpy as np
 import pytest
@@ -19,10 +20,17 @@ from streamer.models.replay import Replay, ReplayParameters
 from streamer.models.twins.ratings import twin_solve_side
 
 
+@cache
+def made(name: str) -> tuple[MakeTrainer, Make]:
+    """The same functions for all checks of a trainer, so that they share a fit."""
+    return lambda: trainer(REFITTED_BY[name]), lambda seed: learner(name, seed=seed)
+
+
+# One worker runs all checks of a trainer, one after the other.
 @pytest.mark.parametrize("check", TRAINER_CHECKS, ids=lambda check: check.__name__)
-@pytest.mark.parametrize("name", REFITTED_BY)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in REFITTED_BY])
 def test_trainer_keeps_its_promises(name: str, check: Callable[[MakeTrainer, Make], None]) -> None:
-    check(lambda: trainer(REFITTED_BY[name]), lambda seed: learner(name, seed=seed))
+    check(*made(name))
 
 
 def test_the_registry_names_what_there_is() -> None:
