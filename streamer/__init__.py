@@ -1,12 +1,12 @@
 """streamer: a recommender that learns from every event the moment it arrives.
 
-Public names, for plug-ins and scripts; everything else may move between versions:
+These names are public, for plug-ins and scripts; everything else may move between versions:
 
 - `streamer.checks`: conformance checks for learners, trainers, offline models and sources;
-- `streamer.protocols`, `streamer.batch`, `streamer.embeddings`, `streamer.arrays`, `streamer.events`, `streamer.errors`: what a
-  plug-in is made of (its home is `streamer.core`);
-- `streamer.kernel`: how a kernel is compiled;
-- `streamer.rebuild`: a state made again from its journal and its archive.
+- `streamer.protocols`, `streamer.batch`, `streamer.embeddings`, `streamer.arrays`, `streamer.events`, `streamer.errors`: the
+  types that plug-ins use (defined in `streamer.core`);
+- `streamer.kernel`: the decorator that compiles kernels;
+- `streamer.rebuild`: rebuilding a state from its journal.
 """
 
 from importlib.metadata import PackageNotFoundError, version

@@ -1,4 +1,4 @@
-"""The one place that wires everything: settings in, a running recommender out."""
+"""The application: wires all parts together, from settings to a running recommender."""
 
 import logging
 import threading
@@ -38,14 +38,14 @@ from streamer.stream.decoder import Decoder
 from streamer.stream.engine import RETRY_S, Engine
 from streamer.stream.memory import Memory
 
-ARCHIVED_S = 600.0  # how long the archive may take to come to a cut
+ARCHIVED_S = 600.0  # how long to wait until the archive holds everything before a cut
 _LOG = logging.getLogger("streamer.app")
 
 
-def opened(
+def open_generation(
     settings: Settings, generation: str | None = None, reranking: Reranker | None = None, *also: str
 ) -> OpenGeneration:
-    """A generation's state, by default that of the one which answers, `also` with these; raises BadSettings, BadState."""
+    """Open a generation's state, by default the live one, with `also` as further learners; raises BadSettings, BadState."""
     store = RocksStore(Path(settings.state.data), generation=generation)
     try:
         memory = Memory(learners(settings, [*store.promoted().values(), *also]), settings, store)
@@ -56,16 +56,16 @@ def opened(
 
 
 class App:
-    """A running streamer: an engine in its own thread, and the answers of `streamer.core.answers.Answers`."""
+    """A running streamer: an engine in its own thread, and an implementation of `streamer.core.answers.Answers`."""
 
     def __init__(self, settings: Settings) -> None:
-        """Open everything; raises BadSettings and BadState. Kafka need not be there."""
+        """Open everything; raises BadSettings and BadState. Kafka may still be unreachable."""
         self.settings = settings
         candidates(settings.renormalisation)
         self.folder = folder = Path(settings.state.data)
         self.log: EmbeddedLog | None = None
         self._reranker = rerank.reranker(settings.server, lambda *said: self._metrics.reranking(*said))
-        self._live = opened(settings, reranking=self._reranker)
+        self._live = open_generation(settings, reranking=self._reranker)
         try:
             self._source, self._sink = self._connect(folder)
             self.archiver = self._archiver(folder)
@@ -74,7 +74,7 @@ class App:
             raise
         named = self.memory.learners.champions
         for kind, name in self.memory.learners.promoted.items():
-            _LOG.warning("%s was promoted and answers for %s, where the settings name %s", name, kind, named[kind])
+            _LOG.warning("the champion for %s is %s, which was promoted; the settings name %s", kind, name, named[kind])
         self._mirror = self._mirrored()
         self._decoder = Decoder(settings.learning)
         self._freshness = Freshness()
@@ -103,7 +103,7 @@ class App:
 
     @property
     def memory(self) -> Memory:
-        """Of the generation that answers."""
+        """The memory of the live generation."""
         return self._live.memory
 
     def _mirrored(self) -> Mirror | None:
@@ -117,7 +117,7 @@ class App:
 
     def open(self, generation: str) -> OpenGeneration:
         """See Host."""
-        return opened(self.settings, generation, self._reranker, *self.memory.learners.promoted.values())
+        return open_generation(self.settings, generation, self._reranker, *self.memory.learners.promoted.values())
 
     def second_source(self) -> Source:
         """See Host."""
@@ -128,11 +128,14 @@ class App:
     def wait_for_archive(self, offsets: Offsets, stop: threading.Event) -> None:
         """See Host."""
         if self.archiver is None:
-            raise BadSettings("retraining reads the archive, and there is none: leave out --no-archive")
+            raise BadSettings("retraining reads the archive, and there is none: start without --no-archive")
         until = time.monotonic() + ARCHIVED_S
         while not (self.archiver.wait_for(offsets, 1.0) or stop.is_set()):
             if time.monotonic() > until:
-                raise StreamerError(f"the archive does not keep up: {self.archiver.trouble or 'it is behind the cut'}")
+                raise StreamerError(
+                    f"the archive did not reach the cut within {ARCHIVED_S:g} s: "
+                    f"{self.archiver.trouble or 'it is behind; retrain when the load is lower'}"
+                )
 
     def make_live(self, live: OpenGeneration) -> None:
         """See Host."""
@@ -146,13 +149,13 @@ class App:
         return LogSource(self.log), self.log
 
     def _archiver(self, folder: Path) -> Archiver | None:
-        """Reads from where the archive is, with a source of its own."""
+        """The archiver, with a source of its own; None for --no-archive."""
         if not self.settings.archive.archive:
             return None
         return Archiver(folder, self.settings, self.second_source(), self.log)
 
     def _covered(self, committed: Offsets) -> Offsets:
-        """What nobody needs from the log any more: the one in the shadow, or on its way, may be behind."""
+        """Offsets before which the log is no longer needed: a generation that is being made may be behind the live one."""
         cuts = [self.renormaliser.stages.current.cut] if self.renormaliser.stages.current is not None else []
         return {
             at: min([offset, *(cut.get(f"{at.topic}/{at.partition}", 0) for cut in cuts)])
@@ -162,7 +165,7 @@ class App:
     # The engine's thread.
 
     def start(self) -> None:
-        """Begin to learn; raises SourceLost when the stored offsets are gone from an embedded log."""
+        """Start to learn; raises SourceLost when an embedded log no longer has the stored offsets."""
         if self.log is not None:
             self._source.seek(self.memory.ledger.offsets)
         else:
@@ -216,7 +219,7 @@ class App:
             self.log.apply_retention(self.settings.state, kept, self.memory.store.sync)
 
     def lag(self) -> Mapping[str, Mapping[int, int]]:
-        """Records still to be learned, by topic and partition."""
+        """Records not yet learned, by topic and partition."""
         return self._source.lag()
 
     @property
@@ -226,11 +229,11 @@ class App:
 
     @property
     def ended(self) -> bool:
-        """Whether the engine's thread is done, by request or by failure."""
+        """Whether the engine's thread has ended, by request or by failure."""
         return self._ended.is_set()
 
     def close(self) -> None:
-        """Commit, stop and let go of everything; safe to call twice."""
+        """Commit, stop and close everything; safe to call twice."""
         self.renormaliser.stop()
         self.engine.stop.set()
         if self._thread.ident is not None:
@@ -265,9 +268,9 @@ class App:
         for topic, partition in offsets:
             if (topic, partition) != LOG if self.log is not None else topic not in TOPICS:
                 raise ValueError(
-                    f"a freshness token of {topic}/{partition}, which is not read here: events come from "
+                    f"the freshness token is of {topic}/{partition}, which is not read here: events come from "
                     f"{'the embedded log, log/0' if self.log is not None else 'the topics ' + ', '.join(TOPICS)}; "
-                    "pass on what Publish answered, unchanged, to the streamer that answered it"
+                    "send the token of Publish unchanged, to the streamer that returned it"
                 )
         return await self._freshness.wait(offsets, timeout_s)
 

@@ -1,8 +1,8 @@
-"""How fast events become committed state, on this machine: a simulated world through the log, the engine and the store.
+"""How fast this machine turns events into committed state: a simulated world through the log, the engine and the store.
 
-The stream is made and appended beforehand, the catalogue first; kernels are loaded. What is timed is everything from
-reading the log (or Kafka) to the last commit, with commits on the service's timer and the error measured. The parts are
-of a second pass over the same events, because looking at a watch between them is not what the engine does.
+The stream is made and appended beforehand, the catalogue first; kernels are loaded. The timed part runs from
+reading the log (or Kafka) to the last commit, with commits at the service's interval and the error measured. The times of
+the engine's parts come from a second pass over the same events, because the engine itself does not read the clock between them.
 """
 
 import tempfile
@@ -30,31 +30,31 @@ from streamer.stream.engine import Engine, NullObserver
 from streamer.stream.learners import Learners
 from streamer.stream.memory import Memory
 
-APPENDED = 1000  # events an append
-KAFKA_FIRST_S = 3.0  # how long to look for events that were there before
+APPENDED = 1000  # events in an append
+KAFKA_FIRST_S = 3.0  # how long to wait for events that the topics held before
 STALLED_S = 60.0  # how long to wait for the next event
 
 
 class Speed(msgspec.Struct, frozen=True):
-    """Events a second, of the CPU that all threads of the process used and of the time that passed."""
+    """Events a second of CPU time (of all threads of the process) and of wall time."""
 
     events: int
-    events_per_second: float  # CPU
+    events_per_second: float  # of CPU time
     events_per_second_wall: float
 
 
 class Learned(msgspec.Struct, frozen=True):
-    """From the log to the committed state."""
+    """The result of learning a stream, from the log to the committed state."""
 
     learners: list[str]
     dim: int | None
     speed: Speed
-    rmse: float | None  # over the last 10,000 ratings
-    parts_us: dict[str, float]  # CPU us an event; not taken through Kafka
+    rmse: float | None  # over the last 10,000 ratings; None without ratings
+    parts_us: dict[str, float]  # CPU us an event by part of the engine; empty for Kafka
 
 
 def world_messages(world: World) -> list[Message]:
-    """Everything that happens in `world`, its catalogue first, as where a catalogue is read before a cold start."""
+    """All events of `world`, its catalogue first, as on a cold start that reads the catalogue first."""
     stream = world.stream(truth=False)
     messages = stream.messages(0, len(stream))
     messages.sort(key=lambda sent: sent.topic != ITEMS)
@@ -62,37 +62,40 @@ def world_messages(world: World) -> list[Message]:
 
 
 class Watch:
-    """Time since it was made, on the clock and of CPU."""
+    """Measures wall time and CPU time since it was made."""
 
     def __init__(self) -> None:
         self._began, self._cpu = time.perf_counter(), time.process_time()
 
     def speed(self, events: int) -> Speed:
-        """So many events in that time."""
+        """The speed of this many events in that time."""
         wall, cpu = time.perf_counter() - self._began, time.process_time() - self._cpu
         return Speed(events, events / cpu, events / wall)
 
 
 def append(sink: Sink, messages: Sequence[Message]) -> Speed:
-    """Publish all of them, durably, in runs of 1,000."""
+    """Publish all messages durably, 1,000 at a time."""
     watch = Watch()
     for start in range(0, len(messages), APPENDED):
         sink.publish(messages[start : start + APPENDED])
     return watch.speed(len(messages))
 
 
-def alone(settings: Settings) -> Learners:
-    """The champion for ratings and nothing else."""
+def rating_champion(settings: Settings) -> Learners:
+    """The ratings champion and no other learner."""
     learning = settings.learning
     made = learner(learning.rating_learner, seed=learning.seed, dim=learning.dim, latent_dim=learning.latent_dim)
     return Learners([made], {"ratings": made.name})
 
 
-LEARNED_BY: tuple[Callable[[Settings], Learners], ...] = (alone, learners)  # the ratings learner, and all that serve
+LEARNER_SETS: tuple[Callable[[Settings], Learners], ...] = (
+    rating_champion,
+    learners,
+)  # the ratings champion only, then all learners of a service
 
 
 def learn_log(log: EmbeddedLog, settings: Settings, made: Callable[[Settings], Learners], folder: Path) -> Learned:
-    """Learn all of the log into a new state in `folder`, and once more, part by part, into one that goes away."""
+    """Learn the whole log into a new state in `folder`, then once more into a temporary state, to time the parts."""
     source = LogSource(log)
     source.seek({})
     found = _learned(source, settings, made, log.end, folder)
@@ -141,7 +144,9 @@ def _drain(memory: Memory, source: Source, settings: Settings, events: int) -> N
             due = time.monotonic() + interval_s
         since = now if step else since
         if now - since > STALLED_S:
-            raise SourceUnavailable(f"wanted {events:,} events, and nothing came after {learned:,} for {STALLED_S:g} s")
+            raise SourceUnavailable(
+                f"expected {events:,} events, and after {learned:,} none came for {STALLED_S:g} s: see the log of the broker"
+            )
     engine.commit()
 
 
@@ -150,7 +155,7 @@ def _parts(memory: Memory, source: Source, settings: Settings) -> dict[str, floa
     spent: dict[str, float] = {}
     last, events = time.process_time(), 0
 
-    def booked(part: str) -> None:
+    def charge(part: str) -> None:
         nonlocal last
         now = time.process_time()
         spent[part] = spent.get(part, 0.0) + now - last
@@ -158,30 +163,30 @@ def _parts(memory: Memory, source: Source, settings: Settings) -> dict[str, floa
 
     due = time.monotonic() + settings.state.commit_interval_s
     while records := source.poll(settings.learning.max_records or SERVED_RECORDS, 0.0):
-        booked("read")
+        charge("read")
         for part, batch in memory.encoder.encode(records, memory.commit):
-            booked("decode and encode")
+            charge("decode and encode")
             predictions = {}
             for name, said in memory.learners.opinions(batch) if len(batch) else ():
                 predictions[name] = said.predicted
-                booked(f"learn {name}")
+                charge(f"learn {name}")
             memory.monitor.observe(batch, predictions)
-            booked("observe")
+            charge("observe")
             memory.ledger.advance(part)
             events += len(part)
         if time.monotonic() >= due:
             memory.commit()
             due = time.monotonic() + settings.state.commit_interval_s
-            booked("commit")
+            charge("commit")
     memory.commit()
-    booked("commit")
+    charge("commit")
     return {part: round(1e6 * seconds / events, 3) for part, seconds in spent.items()}
 
 
 def learn_kafka(settings: Settings, messages: Sequence[Message]) -> tuple[Speed, list[Learned]]:
     """Publish to the broker of `settings`, then learn all of it by each of `LEARNED_BY`; the topics must be empty.
 
-    Raises BadSettings where they are not, SourceUnavailable where there is no broker.
+    Raises BadSettings when they are not empty, SourceUnavailable when there is no broker.
     """
     kafka = settings.kafka
     source = cast(Source, resolve_name(SOURCES["kafka"])(kafka))
@@ -190,11 +195,11 @@ def learn_kafka(settings: Settings, messages: Sequence[Message]) -> tuple[Speed,
         source.seek({})
         if source.poll(1, KAFKA_FIRST_S):
             raise BadSettings(
-                f"the topics on {kafka.kafka} hold events already: give a broker of its own, the bench writes to its topics"
+                f"the topics on {kafka.kafka} must be empty and hold events: use a broker only for this, as the bench writes to its topics"
             )
         published = append(sink, messages)
         found = []
-        for made in LEARNED_BY:
+        for made in LEARNER_SETS:
             source.seek({})
             with tempfile.TemporaryDirectory(prefix="streamer-") as folder:
                 found.append(_learned(source, settings, made, len(messages), Path(folder)))

@@ -1,6 +1,6 @@
-"""How fast a real `streamer serve` answers: from its start, and while it learns.
+"""How fast a real `streamer serve` answers: after its start, and while it learns.
 
-The process is the one that users run, with its own interpreter; the client is this one, over one kept connection, JSON.
+It runs as a process of its own, as for users; this process is the client, with JSON over one kept connection.
 """
 
 import os
@@ -28,17 +28,17 @@ START_S = 120.0
 
 
 class Latency(msgspec.Struct, frozen=True):
-    """Of Recommend with ten items, asked by one client, one request after the other."""
+    """Latency of Recommend with ten items, for one client that sends one request after the other."""
 
     requests: int
     p50_ms: float
     p99_ms: float
     largest_ms: float
-    learned_per_second: float  # by the same process, meanwhile
+    learned_per_second: float  # events that the process learned meanwhile
 
 
 class Running:
-    """A `streamer serve` on a free port, and how long it took to its first answer."""
+    """A running `streamer serve` on a free port, and the time until its first answer."""
 
     def __init__(self, data: Path, arguments: Sequence[str]) -> None:
         """Raises StreamerError when it ends before it answers."""
@@ -67,7 +67,7 @@ class Running:
         raise StreamerError(f"`streamer serve` does not answer after {START_S:g} s")
 
     def recommend(self, user_id: str) -> int:
-        """Ask for ten items; how many came."""
+        """Request ten items; returns how many came."""
         body = msgspec.json.encode({"userId": user_id, "limit": 10})
         self.connection.request(
             "POST", "/streamer.v1.RecommendationService/Recommend", body, {"Content-Type": "application/json"}
@@ -79,12 +79,12 @@ class Running:
         return len(msgspec.json.decode(text).get("items", ()))
 
     def learned(self) -> float:
-        """Events it has learned, by its metrics."""
+        """The number of learned events, from its metrics."""
         self.connection.request("GET", "/metrics")
         return sum(float(count) for count in _LEARNED.findall(self.connection.getresponse().read().decode()))
 
     def stop(self) -> None:
-        """As Ctrl-C does, and wait."""
+        """Stop it with SIGTERM, and wait for its end; after 30 s, kill it."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:
@@ -97,7 +97,7 @@ class Running:
 
 @contextmanager
 def running(data: Path, *arguments: str) -> Iterator[Running]:
-    """A process that is stopped at the end."""
+    """A running process, which is stopped at the end of the block."""
     process = Running(data, arguments)
     try:
         yield process
@@ -109,7 +109,7 @@ def running(data: Path, *arguments: str) -> Iterator[Running]:
 def ask_while_learning(
     data: Path, arguments: Sequence[str], messages: Sequence[Message], rate: float, users: int
 ) -> Latency:
-    """Start it on `data`, let it append and learn `messages` at `rate` events/s, and ask until they are all learned."""
+    """Start a process on `data` that replays `messages` at `rate` events/s, and send requests of random users meanwhile."""
     with tempfile.TemporaryDirectory(prefix="streamer-") as folder:
         file = Path(folder) / "events.jsonl"
         file.write_bytes(b"\n".join(message.value or b"" for message in messages))
@@ -125,13 +125,13 @@ def ask_while_learning(
                 took.append(1000 * (time.perf_counter() - asked))
             learned = (process.learned() - first) / (time.perf_counter() - began)
     if not took:
-        raise StreamerError("the events were learned before anything was asked: take more with --seconds")
+        raise StreamerError("the events were learned before the first request: use a larger --seconds")
     p50, p99 = np.percentile(took, [50, 99]).tolist()
     return Latency(len(took), round(p50, 3), round(p99, 3), round(max(took), 3), round(learned, 1))
 
 
 def start_s(data: Path, arguments: Sequence[str], times: int = 3) -> float:
-    """Seconds from the start of the process to its first answer, the middle one of some."""
+    """Seconds from the start of a process to its first answer, the median of `times` starts."""
     found = []
     for _ in range(times):
         with running(data, *arguments) as process:

@@ -1,8 +1,8 @@
-"""Compiles kernels before they are needed, visibly: a few made-up events through the whole path, for each learner.
+"""Compiles kernels before they are needed, by sending a few made-up events through each learner.
 
 A start compiles what its own learners need to learn and to answer. `python -m streamer.compile`, which `make setup` and the
-image run, compiles everything: every learner, and what only `streamer inspect` and a retraining ask of one. Whatever is left
-out is compiled on its first use, see `streamer.core.kernel`.
+container image run, compiles all kernels of all learners, including those that only `streamer inspect` and retraining use. All
+others are compiled on their first use, see `streamer.core.kernel`.
 """
 
 import tempfile
@@ -26,47 +26,47 @@ from streamer.stream.engine import Engine, NullObserver
 from streamer.stream.learners import assemble
 from streamer.stream.memory import Memory
 
-Told = Callable[[str], None]
+OnCompile = Callable[[str], None]
 
 
-def compiled(name: str) -> bool:
+def is_compiled(name: str) -> bool:
     """Whether this machine has compiled what the learner `name` needs to learn and to answer."""
     return _marker(name).exists()
 
 
 def _marker(name: str) -> Path:
-    """One a class, since names that share a class share its kernels."""
+    """A marker file for each learner class, since names that share a class share its kernels."""
     return CACHE_FOLDER / "compiled" / LEARNERS[name].removeprefix("streamer.models.").replace(":", ".")
 
 
-def names_of(settings: Settings) -> list[str]:
-    """The learners that a start with these settings makes, experts before those made of them. Raises BadSettings."""
-    with unannounced():  # to make one, a few numbers are drawn by a kernel
+def learner_names(settings: Settings) -> list[str]:
+    """The learners that a start with these settings creates, experts before the learners that use them. Raises BadSettings."""
+    with unannounced():  # creating a learner runs a kernel that draws a few random numbers
         return list(learners(settings).by_name)
 
 
-def compile_kernels(names: Iterable[str], told: Told) -> None:
-    """Compile what these learners need to learn and to answer; `told` hears of each one that has to be compiled."""
+def compile_kernels(names: Iterable[str], on_compile: OnCompile) -> None:
+    """Compile what these learners need to learn and to answer; `on_compile` gets the name of each one to be compiled."""
     for name in names:
-        if not compiled(name):
-            told(name)
+        if not is_compiled(name):
+            on_compile(name)
             _run(name)
 
 
-def load_kernels(names: Iterable[str], told: Told) -> None:
-    """As `compile_kernels`, and what is compiled already is read from the disk, so that nothing is left to do later."""
+def load_kernels(names: Iterable[str], on_compile: OnCompile) -> None:
+    """As `compile_kernels`, and also load compiled kernels from disk, so that nothing has to be loaded later."""
     for name in names:
-        if not compiled(name):
-            told(name)
+        if not is_compiled(name):
+            on_compile(name)
         _run(name)
 
 
-def compile_everything(told: Told) -> None:
-    """Compile all kernels there are. Cost: under a minute of CPU the first time, a second afterwards."""
+def compile_everything(on_compile: OnCompile) -> None:
+    """Compile all kernels. Cost: under a minute of CPU the first time, a second afterwards."""
     for name in LEARNERS:
         if REFITTED_BY.get(name) in ("factors", "click-factors"):  # biased-mf's and skip-gram's kernels
             continue
-        told(name)
+        on_compile(name)
         _run(name, everything=True)
 
 
@@ -106,7 +106,7 @@ def _exercise(name: str, folder: Path, *, everything: bool) -> None:
 
 
 def _exercise_the_rest(name: str, memory: Memory) -> None:
-    """What `streamer inspect` and a retraining ask of a learner."""
+    """Run the methods that only `streamer inspect` and retraining use."""
     chosen = memory.learners.by_name[name]
     if isinstance(chosen, Conditioned):
         item, nobody = np.zeros(1, dtype=np.int32), memory.users.view("nobody").rows[name]
@@ -115,7 +115,9 @@ def _exercise_the_rest(name: str, memory: Memory) -> None:
         if isinstance(chosen, Asking):
             chosen.questions(row, item, chosen.ratings_of(item), item, 1)
     by = TRAINERS.get(REFITTED_BY.get(name, ""), "")
-    if by and not by.startswith("streamer.models.offline"):  # those have no kernels of their own, and need torch
+    if by and not by.startswith(
+        "streamer.models.offline"
+    ):  # offline trainers have no kernels of their own, and need torch
         refit(memory, _history(), [name])
 
 
@@ -129,12 +131,12 @@ def _events() -> list[Message]:
 
 
 def _history() -> Events:
-    """What a retraining reads."""
+    """A history for a retraining."""
     n = np.repeat(np.arange(200, dtype=np.int32), 2)  # as many as were learned, see training.COMPLETE
     kinds, values = np.tile(np.array([RATING, CLICK], dtype=np.uint8), 200), (1 + n % 5).astype(np.float32)
     ids = [f"u{k}" for k in range(7)], [f"i{k}" for k in range(11)]
     return Events(*ids, n % 7, n % 11, kinds, values, n.astype(np.int64), n.astype(np.uint64))
 
 
-if __name__ == "__main__":  # `make setup` and the image do it once, where people see it
+if __name__ == "__main__":  # run by `make setup` and when the image is built
     compile_everything(lambda name: print(f"compiling the kernels of {name}, once ...", flush=True))

@@ -1,6 +1,6 @@
-"""What `streamer serve` will find here: one check a part, each with a sentence, and what to do where something is wrong.
+"""Checks whether `streamer serve` can run here: one check for each part, with a sentence that says what to do if it fails.
 
-Nothing is kept: what the checks write is removed again, and a state is opened read-only.
+The checks leave no trace: the files they write are removed again, and a state is opened read-only.
 """
 
 import os
@@ -19,7 +19,7 @@ import msgspec
 
 from streamer.api.security import required_token
 from streamer.api.server import listen
-from streamer.compile import compile_kernels, compiled, names_of
+from streamer.compile import compile_kernels, is_compiled, learner_names
 from streamer.core.errors import BadState, NotAuthorised, SourceUnavailable, StreamerError
 from streamer.core.kernel import CACHE_FOLDER
 from streamer.core.settings import Settings
@@ -35,28 +35,28 @@ from streamer.stream.memory import state_settings
 
 PYTHON = (3, 11)
 FREE_BYTES = 1 << 30
-FSYNC_S = 0.05  # slower, and publishers feel it
+FSYNC_S = 0.05  # a slower disk delays publishers noticeably
 FSYNCS = 5
-KAFKA_S = 15.0  # how long to wait for what is wrong with Kafka, where it takes connections
+KAFKA_S = 15.0  # how long to wait for a precise error from Kafka, once it accepts connections
 DISTRIBUTION = "streamer-recs"
 OPTIONAL = ("torch", "gensim")
-LACKS = "lacks the topics"  # as kafka_connection.missing_topics says
+LACKS = "lacks the topics"  # part of a message of streamer.kafka
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 
 class Check(msgspec.Struct, frozen=True):
-    """One check."""
+    """The result of one check."""
 
     name: str
     ok: bool
-    says: str  # what was found; where it is wrong, what to do
+    says: str  # what was found; on failure also what to do
 
 
-Progress = Callable[[int, int, str], None]  # kernels of so many learners are compiled, of so many; the next
+Progress = Callable[[int, int, str], None]  # learners whose kernels are compiled, their total, the next learner
 
 
 def examine(settings: Settings, compiling: Progress | None) -> Iterator[Check]:
-    """Every check, as it is made. `compiling` is told how the kernels come along; None: they are not compiled here."""
+    """Yields every check as it is made. `compiling` reports the compilation of kernels; None: none are compiled."""
     yield _python()
     yield _packages()
     yield _checked("kernels", lambda: _kernels(settings, compiling))
@@ -89,7 +89,7 @@ def _python() -> Check:
 
 
 def _packages() -> Check:
-    """Presence and versions of what the base installation needs; the installer has held the versions against the bounds."""
+    """The packages of the base installation and their versions; the installer has checked these against their bounds."""
     try:
         wanted = [_NAME.match(text) for text in requires(DISTRIBUTION) or () if "extra ==" not in text]
         names = [found[0] for found in wanted if found]
@@ -100,7 +100,7 @@ def _packages() -> Check:
     if missing:
         return Check("packages", False, f"missing: {', '.join(missing)}; run `make setup`")
     extras = [f"{name} {number}" for name in OPTIONAL if (number := _version(name))]
-    offline = ", ".join(extras) if extras else "not installed, not needed to serve"
+    offline = ", ".join(extras) if extras else "not installed, and not needed to serve"
     return Check(
         "packages", True, ", ".join(f"{name} {number}" for name, number in found) + f"; extra offline: {offline}"
     )
@@ -114,9 +114,9 @@ def _version(name: str) -> str | None:
 
 
 def _kernels(settings: Settings, compiling: Progress | None) -> str:
-    """Of the learners that the settings name."""
-    names = names_of(settings)
-    missing = [name for name in names if not compiled(name)]
+    """The kernels of the learners that the settings name."""
+    names = learner_names(settings)
+    missing = [name for name in names if not is_compiled(name)]
     if compiling is not None:
         began, numbers = time.perf_counter(), iter(range(len(missing)))
         compile_kernels(missing, lambda name: compiling(next(numbers), len(missing), name))
@@ -131,7 +131,7 @@ def _kernels(settings: Settings, compiling: Progress | None) -> str:
 
 
 def _existing(folder: Path) -> Path:
-    """The folder, or the nearest one above it that is there."""
+    """The folder, or the nearest one above it that exists."""
     return next(path for path in (folder, *folder.absolute().parents) if path.exists())
 
 
@@ -163,43 +163,43 @@ def _data(settings: Settings) -> str:
         offsets = sum(store.offsets().values())
     finally:
         store.close()
-    news = [f"{name} would begin now" for name in change.added]
-    news += [f"what {name} learned would be deleted" for name in change.removed]
-    said = f"{folder} holds a state of format {FORMAT}, made with these settings, {offsets:,} events applied"
-    return "; ".join([said, *news])
+    changes = [f"{name} would start to learn" for name in change.added]
+    changes += [f"everything that {name} has learned would be deleted" for name in change.removed]
+    found = f"{folder} holds a state of format {FORMAT}, made with these settings, with {offsets:,} events applied"
+    return "; ".join([found, *changes])
 
 
 def _generations(settings: Settings) -> str:
-    """Which there are; of the live one, that what it was made from is whole: a journal is replayed with it."""
+    """Which generations there are; for the live one, whether its files are undamaged: rebuilding the state needs them."""
     candidates(settings.renormalisation)
     folder = Path(settings.state.data)
     name, found = generations.live(folder), generations.read_records(folder)
     if not found:
         return "none yet"
-    says = [f"{name} answers"]
+    says = [f"{name} is live"]
     if name != generations.FIRST:
         cut = generations.read_record(folder, name).cut_events
         size = sum(
             file.size_bytes for file in manifest.read(generations.generation_folder(folder, name))[0].files.values()
         )
-        says[0] += f", cut after {cut:,} events, its files are whole ({size / 2**20:,.1f} MiB)"
+        says[0] += f", cut after {cut:,} events, and its files are undamaged ({size / 2**20:,.1f} MiB)"
     others = [one for one in found if one.id != name and generations.state_folder(folder, one.id).exists()]
-    on_its_way = [one.id for one in others if one.stage in generations.UNDER_WAY]
-    kept = [one.id for one in others if one.id not in on_its_way]
+    unfinished = [one.id for one in others if one.stage in generations.UNDER_WAY]
+    kept = [one.id for one in others if one.id not in unfinished]
     if kept:
-        says.append(f"{', '.join(kept)} could answer again")
-    if on_its_way:
-        says.append(f"serve goes on with {', '.join(on_its_way)}")
+        says.append(f"{', '.join(kept)} can be promoted again")
+    if unfinished:
+        says.append(f"serve will continue with {', '.join(unfinished)}")
     return "; ".join(says)
 
 
 def _archive(folder: Path) -> str:
-    """By the sizes of its files; nothing is read but their list."""
+    """Checks the sizes of the archive's files; only their list is read."""
     files = read_manifest(folder).files
     lost = [file.path for file in files if not (folder / file.path).is_file()]
     cut = [file.path for file in files if file.path not in lost and (folder / file.path).stat().st_size != file.bytes]
     if lost or cut:
-        what = f"{lost[0]} is missing" if lost else f"{cut[0]} has another size than when it was written"
+        what = f"{lost[0]} is missing" if lost else f"{cut[0]} does not have the size that it was written with"
         raise BadState(f"the archive in {folder} is damaged: {what}: restore a backup")
     if not files:
         return f"{folder} holds nothing yet"
@@ -215,9 +215,9 @@ def _disk(folder: Path) -> str:
         raise BadState(f"cannot write a file in {at}: {error.strerror}; make it writable, or free some space") from None
     found = f"{free / 2**30:,.1f} GiB free, an fsync takes {1000 * statistics.median(took):.1f} ms"
     if free < FREE_BYTES:
-        raise BadState(f"{found}: free some space where {at} is, or use --data on another disk; 1 GiB is little")
+        raise BadState(f"{found}: free at least 1 GiB where {at} is, or use --data on another disk")
     if statistics.median(took) > FSYNC_S:
-        raise BadState(f"{found}: every Publish waits for one; use --data on a local disk")
+        raise BadState(f"{found}, and every Publish waits for one: use --data on a local disk")
     return found
 
 
@@ -234,12 +234,12 @@ def _fsyncs(folder: Path) -> Iterator[float]:
 def _port(settings: Settings) -> str:
     token = required_token(settings.server, settings.security)
     listen(settings.server).close()
-    who = "whoever bears the token" if token else "this machine" if not settings.security.insecure else "anybody"
-    return f"{settings.server.host} port {settings.server.port} is free; {who} may ask"
+    who = "clients with the token" if token else "this machine" if not settings.security.insecure else "anybody"
+    return f"{settings.server.host} port {settings.server.port} is free; requests are accepted from {who}"
 
 
 def _kafka(settings: Settings) -> str:
-    from streamer.consumers.kafka import KafkaSource  # the library is loaded only where it is asked for
+    from streamer.consumers.kafka import KafkaSource  # imported late: Kafka's library is loaded only for this check
     from streamer.kafka.connection import connection, preflight
 
     kafka = settings.kafka
@@ -256,17 +256,17 @@ def _kafka(settings: Settings) -> str:
                     source.seek({})
             except SourceUnavailable as error:
                 if kafka.kafka_create_topics and LACKS in str(error):
-                    return f"{kafka.kafka} answers and lets us in; topics that it lacks are made at the first start"
+                    return f"{kafka.kafka} answers and accepts the login; missing topics are created at the first start"
                 if isinstance(error, NotAuthorised) or LACKS in str(error) or time.monotonic() > until:
                     raise
                 time.sleep(0.2)
             if lag := source.lag():
                 events = sum(count for partitions in lag.values() for count in partitions.values())
-                return f"{kafka.kafka} answers and lets us in; its topics hold {events:,} events"
+                return f"{kafka.kafka} answers and accepts the login; its topics hold {events:,} events"
     finally:
         source.close()
 
 
-def wrong(checks: Sequence[Check]) -> list[Check]:
-    """Those that found something."""
+def failed_checks(checks: Sequence[Check]) -> list[Check]:
+    """The checks that failed."""
     return [check for check in checks if not check.ok]

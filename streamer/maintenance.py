@@ -1,4 +1,4 @@
-"""What is done with the files of a running streamer beside learning: backups, and the forgetting of users; one at a time."""
+"""Maintenance of a running streamer's files: backups and the forgetting of users, one at a time."""
 
 import threading
 from collections.abc import Sequence
@@ -16,20 +16,20 @@ from streamer.stream.memory import Memory
 
 
 class Maintenance:
-    """`start` it when the engine starts, `close` it when the engine has ended."""
+    """Call `start` when the engine starts, and `close` when the engine has ended."""
 
     def __init__(
         self, folder: Path, engine: Engine, log: EmbeddedLog | None, archiver: Archiver | None, sink: Sink
     ) -> None:
-        """Of the data directory `folder`."""
+        """`folder` is the data directory."""
         self._folder, self._engine, self._log, self._archiver, self._sink = folder, engine, log, archiver, sink
         self._lock = threading.Lock()
-        self._forgetting = Forgetting(folder, self._memories, log, archiver, engine.between, self._lock)
+        self._forgetting = Forgetting(folder, self._memories, log, archiver, engine.run_between_steps, self._lock)
         self.start, self.close = self._forgetting.start, self._forgetting.close
         self.committed = self._forgetting.committed
 
     def _memories(self) -> list[Memory]:
-        """The live one first."""
+        """The memory of the live generation, then that of the one in the shadow, if there is one."""
         shadow = self._engine.shadow
         return [self._engine.memory, *([shadow] if shadow is not None else [])]
 
@@ -42,7 +42,7 @@ class Maintenance:
             }
             if self._archiver is not None:
                 opened["archive"] = self._archiver.checkpoint
-            if self._log is not None:  # last: it has what the others cover
+            if self._log is not None:  # last, so that it has every record that the others have applied
                 opened["log"] = self._log.checkpoint
             return back_up(self._folder, Path(directory), opened).to_answer(directory)
 
@@ -52,4 +52,4 @@ class Maintenance:
 
     def receipt(self, number: int) -> ReceiptShown:
         """See Answers."""
-        return self._forgetting.shown(number)
+        return self._forgetting.receipt(number)

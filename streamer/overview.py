@@ -1,4 +1,4 @@
-"""The overview of a running streamer: its status, and what its metrics read."""
+"""The overview of a running streamer: its status, and the readings of its metrics."""
 
 import time
 from collections.abc import Callable
@@ -32,7 +32,7 @@ from streamer.stream.memory import Memory
 
 
 class Overview:
-    """From any thread."""
+    """Reads the state of all parts; from any thread."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class Overview:
         freshness: Freshness,
         ready: Callable[[], tuple[bool, str]],
     ) -> None:
-        """`memory` is that of the generation that answers; `ready`: see Answers."""
+        """`memory()` is the live generation's; `ready`: see Answers."""
         self._settings, self._memory, self._source, self._log = settings, memory, source, log
         self._archiver, self._renormaliser, self._freshness, self._ready = archiver, renormaliser, freshness, ready
         self._started_ms = time.time_ns() // 1_000_000
@@ -84,15 +84,15 @@ class Overview:
     def _learner(self, name: str) -> LearnerStatus:
         found = self._memory().learners.by_name[name]
         errors = self._memory().monitor.errors.get(name)
-        rmse = tuple(RollingRmse(n, _said(errors.rmse(n))) for n in WINDOWS) if errors else ()
+        rmse = tuple(RollingRmse(n, _finite(errors.rmse(n))) for n in WINDOWS) if errors else ()
         drift = (DriftDetections(DETECTOR, errors.drift.detections),) if errors else ()
         champion = self._memory().learners.champion(found.kind).name == name
         promoted = name in self._memory().learners.promoted.values()
         return LearnerStatus(name, found.kind, champion, rmse, drift, promoted)
 
     def readings(self) -> Readings:
-        """What a scrape reads."""
-        memory = self._memory()  # one for all of them: it may be exchanged meanwhile
+        """The readings for one scrape, all of one generation."""
+        memory = self._memory()  # read once, as a swap may replace it meanwhile
         stability = Stability(memory.learners.by_name, memory.users.sample, memory.items)
         return Readings(
             generation=memory.store.generation,
@@ -112,9 +112,9 @@ class Overview:
         )
 
     def _champions(self) -> list[tuple[str, str, bool]]:
-        made = self._memory().learners
-        return [(name, one.kind, made.champion(one.kind).name == name) for name, one in made.by_name.items()]
+        learners = self._memory().learners
+        return [(name, one.kind, learners.champion(one.kind).name == name) for name, one in learners.by_name.items()]
 
 
-def _said(value: float) -> float | None:
+def _finite(value: float) -> float | None:
     return None if np.isnan(value) else value

@@ -1,4 +1,4 @@
-"""The process: opens, answers, learns, replays a stream into its log if asked to, and ends with nothing lost."""
+"""The serving process: opens the state, answers, learns, replays a stream into its log if asked to, and stops without loss."""
 
 import asyncio
 import signal
@@ -18,24 +18,24 @@ from streamer.core.settings import Settings
 from streamer.storage.generations import read_records
 
 CHUNK_EVENTS = 500
-AHEAD_EVENTS = 20_000  # the replay waits when the log is so far ahead of learning
-COUNTED_EVENTS = 10_000  # at a time
+AHEAD_EVENTS = 20_000  # the replay waits while more events than this are not yet learned
+COUNTED_EVENTS = 10_000  # how many messages of the stream are counted at a time
 TICK_S = 0.1
 
 
 @dataclass(frozen=True)
 class Replay:
-    """A stream to append to the embedded log, from where it was left."""
+    """A stream to append to the embedded log, from the row after the last appended one."""
 
     stream: Stream
     rate: float | None = None  # events a second; None: as fast as they are learned
     until_drained: bool = False  # end the process when everything is learned and committed
     renormalise_every_events: int | None = None  # retrain after every so many ratings and clicks of the stream
-    hold: bool = False  # wait at each of these cuts until the swap
+    hold: bool = False  # at each of these cuts, append nothing until the swap
 
 
 class Replayer(threading.Thread):
-    """Appends a stream to the log; the next row is in the log's own write batch, so a crash neither skips nor repeats one."""
+    """Appends a stream to the log; each write batch also stores the next row, so a crash neither skips nor repeats one."""
 
     def __init__(self, app: App, replay: Replay) -> None:
         super().__init__(name="replay", daemon=True)
@@ -45,13 +45,14 @@ class Replayer(threading.Thread):
             )
         self._app, self._log, self._replay = app, app.log, replay
         self.done = self._log.next_replay_row(replay.stream.sha256)
-        self._events = self._cut = 0  # ratings and clicks of the stream that are in the log; of these, at the last cut
+        self._events = 0  # ratings and clicks of the stream that are in the log
+        self._cut = 0  # the value of _events at the last cut
         self.total = len(replay.stream)
         self.stop = threading.Event()
         self.failure: BaseException | None = None
 
     def run(self) -> None:
-        """Until the end of the stream or `stop`."""
+        """Append until the end of the stream or `stop`."""
         try:
             self._begin()
             began, first, rate = time.monotonic(), self.done, self._replay.rate
@@ -67,7 +68,7 @@ class Replayer(threading.Thread):
             self.failure = error
 
     def _begin(self) -> None:
-        """Go on where the last run was: wait for a retraining on its way, or cut where that run ended at a cut."""
+        """Continue where the last run ended: wait for an unfinished retraining, or start the one that was due there."""
         if self._replay.renormalise_every_events is None:
             return
         for first in range(0, self.done, COUNTED_EVENTS):
@@ -78,7 +79,7 @@ class Replayer(threading.Thread):
         self._renormalise()
 
     def _until_cut(self, messages: list[Message]) -> list[Message]:
-        """As many of them as there may be before the next cut."""
+        """The `messages` up to the next cut, or all of them."""
         every, left = self._replay.renormalise_every_events, len(messages)
         if every is not None:
             left = every - self._events % every
@@ -96,7 +97,7 @@ class Replayer(threading.Thread):
         if self._replay.hold:
             self._wait(lambda: self._app.drained and renormaliser.settled)
         if not self.stop.is_set():
-            with suppress(StreamerError):  # one is under way: the next cut does
+            with suppress(StreamerError):  # one is under way: skip this cut
                 renormaliser.renormalise("replay", held=self._replay.hold)
         if self._replay.hold:
             self._wait(lambda: renormaliser.settled)
@@ -127,7 +128,10 @@ Progress = Callable[[App, Replayer | None], None]  # called a few times a second
 
 
 def run(settings: Settings, replay: Replay | None, started: Callable[[str, App], None], progress: Progress) -> None:
-    """Serve until a signal, the end of a drained replay, or a failure, which is raised."""
+    """Serve until a signal, the end of a drained replay, or a failure, which is raised.
+
+    `started(url, app)` is called once clients can connect, `progress` a few times a second.
+    """
     required_token(settings.server, settings.security)
     sock = listen(settings.server)
     try:
@@ -137,7 +141,7 @@ def run(settings: Settings, replay: Replay | None, started: Callable[[str, App],
         raise
 
     async def main() -> bool:
-        """Whether all of the replay, if there is one, is in the log."""
+        """Serve; returns whether the whole replay, if there is one, is in the log."""
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for sign in (signal.SIGINT, signal.SIGTERM):
@@ -179,7 +183,7 @@ def run(settings: Settings, replay: Replay | None, started: Callable[[str, App],
     if app.failure is not None:
         raise app.failure
     if replay is not None and replay.until_drained and not (appended and app.drained):
-        raise StreamerError("stopped before everything was learned: start it again to go on where it stopped")
+        raise StreamerError("stopped before everything was learned: start again to continue from there")
 
 
 async def _watch(app: App, replayer: Replayer | None, stop: asyncio.Event, progress: Progress, drain: bool) -> None:

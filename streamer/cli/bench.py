@@ -11,10 +11,10 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from streamer.bench import LEARNED_BY, Learned, Speed, append, learn_kafka, learn_log, world_messages
+from streamer.bench import LEARNER_SETS, Learned, Speed, append, learn_kafka, learn_log, world_messages
 from streamer.bench_process import Latency, ask_while_learning, compile_s, start_s
 from streamer.cli.options import settings_of, settings_options
-from streamer.compile import load_kernels, names_of
+from streamer.compile import learner_names, load_kernels
 from streamer.core.garbage_collection import collect_seldom
 from streamer.core.settings import Settings
 from streamer.producers.simulate import World
@@ -23,7 +23,7 @@ from streamer.storage.log import EmbeddedLog
 
 
 class Report(msgspec.Struct, kw_only=True):
-    """What `streamer bench --json` prints; None for what was not measured."""
+    """The output of `streamer bench --json`; None where a figure was not measured."""
 
     processors: int
     machine: str
@@ -35,7 +35,7 @@ class Report(msgspec.Struct, kw_only=True):
     learned: list[Learned] = []
     kafka_published: Speed | None = None
     kafka_learned: list[Learned] = []
-    start_s: float | None = None  # of the process on an empty state, to its first answer
+    start_s: float | None = None  # from the start of a process with an empty state to its first answer
     start_with_state_s: float | None = None
     recommend: Latency | None = None
     compile_s: float | None = None
@@ -44,17 +44,27 @@ class Report(msgspec.Struct, kw_only=True):
 @click.command(epilog="Example:  streamer bench --no-serve")
 @click.option(
     "--events",
-    help="events learned before serving",
+    help="number of events learned before serving",
     type=click.IntRange(min=1000),
     default=500_000,
     show_default=True,
     metavar="N",
 )
 @click.option(
-    "--users", help="users of the world", type=click.IntRange(min=1), default=20_000, show_default=True, metavar="N"
+    "--users",
+    help="number of users in the world",
+    type=click.IntRange(min=1),
+    default=20_000,
+    show_default=True,
+    metavar="N",
 )
 @click.option(
-    "--items", help="items of the world", type=click.IntRange(min=1), default=10_000, show_default=True, metavar="N"
+    "--items",
+    help="number of items in the world",
+    type=click.IntRange(min=1),
+    default=10_000,
+    show_default=True,
+    metavar="N",
 )
 @click.option(
     "--seconds",
@@ -62,7 +72,7 @@ class Report(msgspec.Struct, kw_only=True):
     default=15.0,
     show_default=True,
     metavar="X",
-    help="of asking while it learns",
+    help="seconds of queries while it learns",
 )
 @click.option(
     "--rate",
@@ -70,10 +80,10 @@ class Report(msgspec.Struct, kw_only=True):
     default=10_000.0,
     show_default=True,
     metavar="X",
-    help="events a second learned meanwhile",
+    help="events per second learned meanwhile",
 )
-@click.option("--serve/--no-serve", "serving", default=True, help="measure the real process too")
-@click.option("--all", "everything", is_flag=True, help="measure compiling the kernels too (under a minute)")
+@click.option("--serve/--no-serve", "serving", default=True, help="also measure the real process")
+@click.option("--all", "everything", is_flag=True, help="also measure compiling the kernels (under a minute)")
 @click.option("--json", "as_json", is_flag=True, help="one JSON object")
 @settings_options("learning", "kafka")
 def bench(
@@ -82,8 +92,8 @@ def bench(
 ) -> None:  # fmt: skip
     """Measure speed on this machine, in a temporary folder: log to committed state, Recommend while learning, start.
 
-    The world is simulated. The target is 100,000 events/s of CPU from the embedded log with biased-mf at dim 64, 40,000
-    through Kafka (--kafka: a broker of its own, the bench writes to its topics). Nothing else should run meanwhile.
+    The world is simulated. The target is 100,000 events per second of CPU from the embedded log with biased-mf at dim 64, and
+    40,000 through Kafka (for --kafka use a broker without other data: the bench writes to its topics). Run nothing else meanwhile.
     """
     if options.get("dim") is None:
         options["dim"] = 64
@@ -92,7 +102,7 @@ def bench(
     settings = settings_of(options)
     said = Console(stderr=True, quiet=as_json)
     said.print("loading kernels ...")
-    load_kernels(names_of(settings), lambda name: None)
+    load_kernels(learner_names(settings), lambda name: None)
     collect_seldom()
     report = Report(
         processors=os.cpu_count() or 0, machine=platform.machine(), python=platform.python_version(), events=events,
@@ -110,7 +120,7 @@ def bench(
         log = EmbeddedLog(Path(folder))
         try:
             report.appended = append(log, first)
-            for made in LEARNED_BY:
+            for made in LEARNER_SETS:
                 said.print(f"learning with {', '.join(made(embedded).by_name)} ...")
                 state = Path(folder) if made is learners else Path(folder) / "alone"
                 report.learned.append(learn_log(log, embedded, made, state))
@@ -135,7 +145,7 @@ def bench(
 
 
 def _flags(settings: Settings) -> list[str]:
-    """The learning settings as flags, for the process that is to go on with the state."""
+    """The learning settings as flags, for the process that continues with the state."""
     flags = []
     for name, value in msgspec.structs.asdict(settings.learning).items():
         if value is not None:

@@ -16,18 +16,18 @@ from streamer.cli.options import settings_of, settings_options
     "--compile",
     "compiling",
     is_flag=True,
-    help="compile the kernels of these learners here and now (half a minute, once)",
+    help="compile the kernels of these learners now (half a minute, once)",
 )
 @click.option("--json", "as_json", is_flag=True, help="one JSON object")
 @settings_options("server", "state", "archive", "learning", "kafka", "security")
 def doctor(compiling: bool, as_json: bool, **options: Any) -> None:
-    """Check this installation, and compile the kernels; exit code 1 when something is wrong.
+    """Check this installation, and compile the kernels; the exit code is 1 if something is wrong.
 
-    Takes the settings of `streamer serve`, and looks whether it could start with them.
+    Takes the settings of `streamer serve` and checks whether it could start with them.
     """
     settings = settings_of(options)
 
-    from streamer.doctor import examine, wrong
+    from streamer.doctor import examine, failed_checks
 
     console, errors = Console(highlight=False), Console(stderr=True, highlight=False)
 
@@ -40,7 +40,7 @@ def doctor(compiling: bool, as_json: bool, **options: Any) -> None:
         if not as_json:
             mark = Text("ok    ", style="green") if check.ok else Text("wrong ", style="bold red")
             console.print(mark + Text(f"{check.name}: {check.says}"), soft_wrap=True)
-    bad = wrong(checks)
+    bad = failed_checks(checks)
     if as_json:
         click.echo(msgspec.json.encode({"ok": not bad, "checks": checks}).decode())
     if bad:

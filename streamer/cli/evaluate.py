@@ -18,25 +18,25 @@ from streamer.core.protocols import Source
 from streamer.models import check_names
 from streamer.producers.simulate import World
 
-if TYPE_CHECKING:  # they bring in what takes most of a second, and a bad argument is refused before that
+if TYPE_CHECKING:  # importing them takes most of a second; a bad argument is refused before that
     from streamer.study.evaluate import Evaluation
-    from streamer.study.evaluate_retraining import Renormalised
+    from streamer.study.evaluate_retraining import RetrainingComparison
 
 
 @click.command(epilog="Example:  streamer evaluate path/to/ml-latest-small --learner bias")
 @click.argument("path", required=False)
 @click.option(
-    "--simulate", is_flag=True, help="a small simulated world instead of a file; the one of `streamer simulate`"
+    "--simulate", is_flag=True, help="a small simulated world instead of a file, as `streamer simulate` makes it"
 )
 @click.option(
-    "--learner", metavar="NAME", help="takes the place of the champion of its kind (default: the rating learner)"
+    "--learner", metavar="NAME", help="evaluate this learner as the champion of its kind (default: the rating learner)"
 )
-@click.option("--ranking/--no-ranking", default=True, help="rank all items for each click (most of the time it takes)")
+@click.option("--ranking/--no-ranking", default=True, help="rank all items for each click (takes most of the time)")
 @click.option(
     "--renormalise-every-events",
     metavar="N",
     type=click.IntRange(1000),
-    help="once more, with a retraining every N events",
+    help="run once more, with a retraining every N events",
 )
 @click.option("--json", "as_json", is_flag=True, help="one JSON object")
 @settings_options("learning", "renormalisation")
@@ -46,8 +46,8 @@ def evaluate(
 ) -> None:  # fmt: skip
     """Score learners prequentially on a file: every event is predicted before it is learned.
 
-    PATH is a MovieLens folder, a CSV or TSV file with a header, JSON Lines, or a streamer's DATA/archive. Champions for ratings and for clicks are both
-    reported. Nothing is kept: the state lies in a temporary folder.
+    PATH is a MovieLens folder, a CSV or TSV file with a header, JSON Lines, or a streamer's DATA/archive. The champions for ratings
+    and for clicks are both reported. Nothing is kept: the state is in a temporary folder.
     """
     settings = settings_of(options)
     learning = settings.learning
@@ -58,7 +58,7 @@ def evaluate(
     if path:
         check_path(path)
 
-    from streamer.compile import load_kernels, names_of
+    from streamer.compile import learner_names, load_kernels
     from streamer.renormalise.training import candidates
     from streamer.study.evaluate import evaluate as run
     from streamer.study.evaluate import with_champion
@@ -69,16 +69,16 @@ def evaluate(
         trial = Trial(renormalise_every_events, candidates(settings.renormalisation))
     errors = Console(stderr=True)
     what = Path(path).name if path else "a simulated world"
-    with bar(errors, f"evaluating {what}", 0) as moved:
-        # Now, so that the speed reported is that of learning.
-        load_kernels(names_of(with_champion(name, settings)), compiling(errors))
+    with bar(errors, f"evaluating {what}", 0) as advance:
+        # compiled before the clock starts, so that the speed reported is that of learning
+        load_kernels(learner_names(with_champion(name, settings)), compiling(errors))
         collect_seldom()
         found = run(
             name,
             settings,
             lambda: _source(path, settings.learning.seed),
             rank=ranking,
-            progress=moved,
+            progress=advance,
             trial=trial,
         )
     if as_json:
@@ -100,17 +100,17 @@ def _table(found: "Evaluation") -> Table:
     speed = found.events_per_second
     for name, value, what in (
         ("ratings learner", found.rating_learner, f"{found.ratings:,} ratings"),
-        ("  RMSE", _said(found.rmse), "each predicted before it was learned"),
-        ("  last half", _said(found.rmse_last_half), "of the ratings"),
-        ("  new users", _said(found.rmse_new_users), f"fewer than {NEW_RATINGS} earlier ratings"),
-        ("  new items", _said(found.rmse_new_items), f"fewer than {NEW_RATINGS} earlier ratings"),
-        *_over_oracle(found),
-        *_beside(found),
-        *_with_retrainings(found.renormalised),
+        ("  RMSE", _format(found.rmse), "each predicted before it was learned"),
+        ("  last half", _format(found.rmse_last_half), "of the ratings"),
+        ("  new users", _format(found.rmse_new_users), f"fewer than {NEW_RATINGS} earlier ratings"),
+        ("  new items", _format(found.rmse_new_items), f"fewer than {NEW_RATINGS} earlier ratings"),
+        *_oracle_rows(found),
+        *_other_learners(found),
+        *_retraining_rows(found.renormalised),
         ("clicks learner", found.click_learner, f"{found.clicks:,} clicks and likes"),
-        ("  hit rate @10", _said(found.hit_rate_10), "among all clicked before but the user's own"),
-        ("  hit rate @20", _said(found.hit_rate_20), ""),
-        ("  NDCG @20", _said(found.ndcg_20), ""),
+        ("  hit rate @10", _format(found.hit_rate_10), "among all clicked before but the user's own"),
+        ("  hit rate @20", _format(found.hit_rate_20), ""),
+        ("  NDCG @20", _format(found.ndcg_20), ""),
         ("speed", "-" if speed is None else f"{speed:,.0f} events/s", "CPU, from the file to the committed state"),
         ("time", f"{found.wall_seconds:.1f} s", f"{found.ranking_seconds or 0:.1f} s of CPU for ranking"),
     ):
@@ -120,26 +120,26 @@ def _table(found: "Evaluation") -> Table:
         (found.duplicates, "repeated events left out"),
         (
             found.refed if found.refed > found.events / 100 else 0,
-            "events that had come before, without an id: is the stream in there twice?",
+            "events repeated without an id: does the file contain the stream twice?",
         ),
-        (found.unpredicted, "ratings without a prediction, in no error"),
+        (found.unpredicted, "ratings without a prediction, left out of the errors"),
     ):
         if count:
             table.add_row("", f"{count:,}", what, style="yellow")
     return table
 
 
-def _beside(found: "Evaluation") -> list[tuple[str, str, str]]:
-    """The other learners of ratings in the run."""
+def _other_learners(found: "Evaluation") -> list[tuple[str, str, str]]:
+    """Rows for the other learners of ratings in the run."""
     rows = []
     for name, rmse in found.rmse_by_learner.items():
         if name != found.rating_learner:
-            above = f"{100 * (rmse / found.rmse - 1):+.2f}%, in its shadow" if rmse and found.rmse else "in its shadow"
-            rows.append((f"  {name}", _said(rmse), above))
+            above = f"{100 * (rmse / found.rmse - 1):+.2f}%, shadow" if rmse and found.rmse else "shadow"
+            rows.append((f"  {name}", _format(rmse), above))
     return rows
 
 
-def _with_retrainings(found: "Renormalised | None") -> list[tuple[str, str, str]]:
+def _retraining_rows(found: "RetrainingComparison | None") -> list[tuple[str, str, str]]:
     if found is None or found.rmse is None or found.online_rmse is None:
         return []
     worst = max((b / a - 1 for a, b in zip(found.online_rmse_tenths, found.rmse_tenths, strict=True)), default=0.0)
@@ -147,7 +147,7 @@ def _with_retrainings(found: "Renormalised | None") -> list[tuple[str, str, str]
     rows = [
         (
             "  renormalised",
-            _said(found.rmse),
+            _format(found.rmse),
             f"{100 * (found.rmse / found.online_rmse - 1):+.2f}%, every {found.every_events:,} events",
         ),
         ("  squared error", f"{found.difference:+.5f}", f"+- {found.half_width:.5f} (95%), paired with online only"),
@@ -157,19 +157,19 @@ def _with_retrainings(found: "Renormalised | None") -> list[tuple[str, str, str]
     if found.regret_last_days is not None and found.online_regret_last_days:
         share = found.regret_last_days / found.online_regret_last_days
         rows.append(
-            ("  regret, end", _said(found.regret_last_days), f"{share:.0%} of online only, in the last 10 days")
+            ("  regret, end", _format(found.regret_last_days), f"{share:.0%} of online only, in the last 10 days")
         )
     return rows
 
 
-def _over_oracle(found: "Evaluation") -> list[tuple[str, str, str]]:
+def _oracle_rows(found: "Evaluation") -> list[tuple[str, str, str]]:
     if found.oracle_rmse is None:
         return []
     return [
-        ("  oracle", _said(found.oracle_rmse), "the least possible: the world is simulated"),
-        ("  regret", _said(found.regret), "RMSE above the oracle's"),
+        ("  oracle", _format(found.oracle_rmse), "the least possible: the world is simulated"),
+        ("  regret", _format(found.regret), "RMSE above the oracle's"),
     ]
 
 
-def _said(value: float | None) -> str:
+def _format(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"

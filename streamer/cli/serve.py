@@ -17,11 +17,11 @@ from streamer.cli.options import settings_of, settings_options
 from streamer.core.errors import BadSettings
 from streamer.core.garbage_collection import collect_seldom
 
-if TYPE_CHECKING:  # they bring in what takes most of a second, and a bad argument is refused before that
+if TYPE_CHECKING:  # importing them takes most of a second; a bad argument is refused before that
     from streamer.app import App
     from streamer.serve import Replayer
 
-EVERY_S = 5.0  # between progress lines where the output is no terminal
+EVERY_S = 5.0  # between progress lines if the output is not a terminal
 
 
 @click.command(epilog="Example:  streamer serve --replay path/to/ml-latest-small")
@@ -35,14 +35,14 @@ EVERY_S = 5.0  # between progress lines where the output is no terminal
     metavar="N",
     help="events a second of the replay (default: as fast as they are learned)",
 )
-@click.option("--until-drained", is_flag=True, help="end when the replay is learned and committed")
+@click.option("--until-drained", is_flag=True, help="stop when the replay is learned and committed")
 @click.option(
     "--renormalise-every-events",
     type=click.IntRange(min=1),
     metavar="N",
-    help="of the replay: retrain everything after every N ratings and clicks",
+    help="retrain everything after every N ratings and clicks of the replay",
 )
-@click.option("--hold", is_flag=True, help="the replay waits at each such cut until the swap")
+@click.option("--hold", is_flag=True, help="pause the replay at each such cut until the swap")
 @settings_options("server", "state", "archive", "learning", "renormalisation", "kafka", "security")
 def serve(
     replay: str | None, simulate: bool, rate: float | None, until_drained: bool, renormalise_every_events: int | None,
@@ -54,7 +54,7 @@ def serve(
     """
     settings = settings_of(options)
     logging.basicConfig(level=logging.WARNING, format="streamer: %(message)s")
-    logging.getLogger("kafka").propagate = False  # what is wrong is said once, in a sentence of ours
+    logging.getLogger("kafka").propagate = False  # streamer reports what is wrong itself, once and in a sentence
     if replay and simulate:
         raise click.UsageError("--replay and --simulate are two streams: choose one")
     if (replay or simulate) and settings.kafka.kafka:
@@ -75,10 +75,10 @@ def serve(
     if replay:
         check_path(replay)
 
-    from streamer.compile import compile_kernels, names_of
+    from streamer.compile import compile_kernels, learner_names
     from streamer.serve import Replay, run
 
-    compile_kernels(names_of(settings), compiling(Console(stderr=True)))
+    compile_kernels(learner_names(settings), compiling(Console(stderr=True)))
     stream = None
     if replay:
         stream = read(Path(replay), learning.seed)
@@ -96,12 +96,12 @@ def serve(
 
 
 def compiling(console: Console) -> Callable[[str], None]:
-    """Says whose kernels are compiled now."""
+    """A function that reports the learner whose kernels are being compiled."""
     return lambda name: console.print(f"compiling the kernels of {name}, once on this machine ...", soft_wrap=True)
 
 
 class ProgressLine:
-    """What the terminal shows while it learns: one line, alive on a terminal, every few seconds elsewhere."""
+    """Progress while the streamer learns: one live line on a terminal, a line every few seconds elsewhere."""
 
     def __init__(self) -> None:
         self._console = Console(highlight=False, markup=False)  # a path may look like markup
@@ -113,7 +113,7 @@ class ProgressLine:
         self._printed = ""
 
     def started(self, url: str, app: "App") -> None:
-        """The endpoint answers."""
+        """Report that the endpoint answers at `url`."""
         events = f"events from Kafka at {app.settings.kafka.kafka}, " if app.settings.kafka.kafka else ""
         where = f"{events}data in {app.settings.state.data}"
         self._console.print(f"streamer answers on {url}  ({where}; stop with Ctrl-C)", soft_wrap=True)
@@ -123,7 +123,7 @@ class ProgressLine:
             self._live.start()
 
     def update(self, app: "App", replayer: "Replayer | None") -> None:
-        """Show where it is."""
+        """Show the current progress."""
         now, learned = time.monotonic(), _learned(app)
         self._last = self._last or (now, learned)
         if now - self._last[0] >= 1.0:
@@ -137,7 +137,7 @@ class ProgressLine:
             self._print()
 
     def ended(self) -> None:
-        """The last line stays."""
+        """Stop, and leave the last line on the terminal."""
         if self._live is not None:
             self._live.stop()
         else:

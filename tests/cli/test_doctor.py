@@ -1,4 +1,4 @@
-"""`streamer doctor`: what is right is said to be, what is wrong is said with what to do, and nothing is touched."""
+"""`streamer doctor`: every check says what it found, a failed one says what to do, and nothing is changed."""
 
 import json
 import os
@@ -49,7 +49,7 @@ def state(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def test_a_good_installation_is_said_to_be_one_and_nothing_is_made(tmp_path: Path) -> None:
+def test_a_good_installation_passes_every_check_and_no_file_is_made(tmp_path: Path) -> None:
     said = run("doctor", "--port", "0", cwd=tmp_path)
     assert [line.split()[:2] for line in said.splitlines()] == [["ok", f"{name}:"] for name in NAMES]
     answer = json.loads(run("doctor", "--port", "0", "--json", cwd=tmp_path))
@@ -59,7 +59,7 @@ def test_a_good_installation_is_said_to_be_one_and_nothing_is_made(tmp_path: Pat
 
 
 def contents(data: Path) -> dict[str, bytes]:
-    """Of all files but RocksDB's own diary."""
+    """The content of all files but RocksDB's own logs."""
     return {path.name: path.read_bytes() for path in (data / "state").iterdir() if not path.name.startswith("LOG")}
 
 
@@ -74,7 +74,7 @@ def test_a_state_is_recognised_and_left_as_it_is(state: Path) -> None:
     assert digest(state) == before
 
 
-def test_a_state_made_with_other_settings_is_wrong(state: Path) -> None:
+def test_a_state_made_with_other_settings_fails(state: Path) -> None:
     data = found(state, seed=7)["data"]
     assert not data.ok
     assert "was made with seed 1, the settings say 7: use 1, or move " in data.says
@@ -96,14 +96,14 @@ def found_while_another_process_has_it(state: Path) -> Check:
         holder.communicate()
 
 
-def test_a_state_in_use_is_wrong(state: Path) -> None:
+def test_a_state_in_use_fails(state: Path) -> None:
     data = found_while_another_process_has_it(state)
     assert not data.ok
     assert "in use by another process: stop it, or use another --data directory" in data.says
     assert found(state)["data"].ok
 
 
-def test_a_state_of_another_format_is_wrong(tmp_path: Path) -> None:
+def test_a_state_of_another_format_fails(tmp_path: Path) -> None:
     rocks = Rocks(tmp_path / "state")
     rocks.write([(b"meta\0meta", b'{"format":99,"generation":"g0","settings":{}}')])
     rocks.close()
@@ -114,7 +114,7 @@ def test_a_state_of_another_format_is_wrong(tmp_path: Path) -> None:
 
 @pytest.fixture
 def renormalised(state: Path) -> Path:
-    """A directory where g1 answers and g2 is on its way."""
+    """A data directory where g1 is live and g2 is being made."""
     store = RocksStore(state)
     for name in ("g1", "g2"):
         generations.generation_folder(state, name).mkdir(parents=True)
@@ -140,10 +140,10 @@ def renormalised(state: Path) -> Path:
 
 def test_the_first_generation_is_named(tmp_path: Path, state: Path) -> None:
     assert found(tmp_path / "new")["generations"].says == "none yet"
-    assert found(state)["generations"].says == "g0 answers"
+    assert found(state)["generations"].says == "g0 is live"
 
 
-def test_the_live_generation_is_named_and_looked_at(renormalised: Path) -> None:
+def test_the_live_generation_is_named_and_checked(renormalised: Path) -> None:
     shutil.rmtree(renormalised / "state")  # as prune does; what answers is not there
     checks = found(renormalised)
     assert checks["data"].ok, checks["data"].says
@@ -151,12 +151,12 @@ def test_the_live_generation_is_named_and_looked_at(renormalised: Path) -> None:
     assert not found_while_another_process_has_it(renormalised).ok
     assert checks["generations"].ok
     assert re.fullmatch(
-        r"g1 answers, cut after 150 events, its files are whole \(0\.0 MiB\); serve goes on with g2",
+        r"g1 is live, cut after 150 events, and its files are undamaged \(0\.0 MiB\); serve will continue with g2",
         checks["generations"].says,
     )
 
 
-def test_learning_anew_needs_all_generations_moved_away(renormalised: Path) -> None:
+def test_to_learn_again_all_generations_must_be_moved_away(renormalised: Path) -> None:
     said = found(renormalised, seed=7)["data"].says
     there = [renormalised / name for name in ("state", "generations", "generation")]
     assert f"or move {' and '.join(map(str, there))} away to learn again from the log" in said
@@ -167,7 +167,7 @@ def test_learning_anew_needs_all_generations_moved_away(renormalised: Path) -> N
     assert f"or move {there[0]} away" in found(renormalised, seed=7)["data"].says
 
 
-def test_a_generation_with_a_damaged_file_is_wrong(renormalised: Path) -> None:
+def test_a_generation_with_a_damaged_file_fails(renormalised: Path) -> None:
     file = generations.generation_folder(renormalised, "g1") / "bias.safetensors"
     file.write_bytes(file.read_bytes()[:-1] + b"\1")
     checks = found(renormalised)
@@ -177,7 +177,7 @@ def test_a_generation_with_a_damaged_file_is_wrong(renormalised: Path) -> None:
     assert checks["data"].ok, "it answers from its state"
 
 
-def test_a_generation_that_should_answer_and_has_no_state_is_wrong_and_no_empty_one_is_begun(
+def test_a_live_generation_without_a_state_fails_and_no_empty_state_is_made(
     renormalised: Path,
 ) -> None:
     shutil.rmtree(generations.state_folder(renormalised, "g1"))
@@ -188,14 +188,14 @@ def test_a_generation_that_should_answer_and_has_no_state_is_wrong_and_no_empty_
     assert not generations.state_folder(renormalised, "g1").exists()
 
 
-def test_a_pointer_that_names_nothing_is_wrong(state: Path) -> None:
+def test_a_pointer_that_names_no_generation_fails(state: Path) -> None:
     (state / "generation").write_text("the newest")
     for name in ("data", "generations"):
         assert not found(state)[name].ok
         assert "should name a generation, like g1, and says 'the newest'" in found(state)[name].says
 
 
-def test_data_that_cannot_be_a_directory_is_wrong(tmp_path: Path) -> None:
+def test_data_that_cannot_be_a_directory_fails(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for data in (tmp_path / "file", tmp_path / "file" / "below"):
         checks = found(data)
@@ -204,20 +204,20 @@ def test_data_that_cannot_be_a_directory_is_wrong(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not os.access("/proc/self", os.R_OK), reason="needs /proc, where nobody can write")
-def test_data_that_cannot_be_written_is_wrong() -> None:
+def test_data_that_cannot_be_written_fails() -> None:
     checks = found(Path("/proc/streamer"))
     assert not checks["data"].ok
     assert "cannot write in /proc" in checks["data"].says
     assert not checks["disk"].ok
 
 
-def test_a_full_disk_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(streamer.doctor.shutil, "disk_usage", lambda at: usage(10 << 30, (10 << 30) - 1000, 1000))
     disk = found(tmp_path)["disk"]
     assert not disk.ok
     assert disk.says.startswith("0.0 GiB free")
-    assert "free some space" in disk.says
+    assert "free at least 1 GiB" in disk.says
 
 
 @pytest.fixture
@@ -228,7 +228,7 @@ def taken() -> Iterator[int]:
         yield listening.getsockname()[1]
 
 
-def test_a_port_in_use_is_wrong_and_ends_with_exit_code_1(tmp_path: Path, taken: int) -> None:
+def test_a_port_in_use_fails_with_exit_code_1(tmp_path: Path, taken: int) -> None:
     said = run("doctor", "--port", str(taken), code=1, cwd=tmp_path)
     assert f"wrong port: port {taken} is in use by another process: stop it, or use --port" in said
     answer = json.loads(run("doctor", "--port", str(taken), "--json", code=1, cwd=tmp_path))
@@ -236,13 +236,13 @@ def test_a_port_in_use_is_wrong_and_ends_with_exit_code_1(tmp_path: Path, taken:
     assert [check["name"] for check in answer["checks"] if not check["ok"]] == ["port"]
 
 
-def test_an_address_for_everybody_without_a_token_is_wrong(tmp_path: Path) -> None:
+def test_a_public_address_without_a_token_fails(tmp_path: Path) -> None:
     port = found(tmp_path, host="0.0.0.0")["port"]
     assert not port.ok
     assert "token" in port.says
 
 
-def test_kafka_that_is_not_there_is_wrong(tmp_path: Path) -> None:
+def test_an_unreachable_kafka_fails(tmp_path: Path) -> None:
     with socket.socket() as silent:  # bound, and nobody listens
         silent.bind(("127.0.0.1", 0))
         kafka = found(tmp_path, kafka=f"127.0.0.1:{silent.getsockname()[1]}")["kafka"]
@@ -252,11 +252,11 @@ def test_kafka_that_is_not_there_is_wrong(tmp_path: Path) -> None:
 
 
 @pytest.mark.kafka
-def test_kafka_is_looked_at_as_serve_would_and_no_topic_is_made(fresh_broker: Broker, tmp_path: Path) -> None:
+def test_kafka_is_checked_as_serve_would_and_no_topic_is_made(fresh_broker: Broker, tmp_path: Path) -> None:
     for _ in range(2):
         kafka = found(tmp_path, kafka=fresh_broker.bootstrap)["kafka"]
         assert kafka.ok
-        assert kafka.says.endswith("topics that it lacks are made at the first start")
+        assert kafka.says.endswith("missing topics are created at the first start")
     kafka = found(tmp_path, kafka=fresh_broker.bootstrap, kafka_create_topics=False)["kafka"]
     assert not kafka.ok
     assert "create them, or allow kafka_create_topics" in kafka.says
@@ -267,7 +267,7 @@ def test_kafka_is_looked_at_as_serve_would_and_no_topic_is_made(fresh_broker: Br
 
 
 @pytest.mark.kafka
-def test_a_wrong_password_is_told_from_a_wrong_address(fresh_broker: Broker, tmp_path: Path) -> None:
+def test_a_wrong_password_and_a_wrong_address_are_distinguished(fresh_broker: Broker, tmp_path: Path) -> None:
     (tmp_path / "password").write_text("wrong")
     kafka = found(
         tmp_path / "data", kafka=sasl_of(fresh_broker), kafka_security="SASL_PLAINTEXT", kafka_username=USER,
@@ -277,14 +277,14 @@ def test_a_wrong_password_is_told_from_a_wrong_address(fresh_broker: Broker, tmp
     assert f"refused '{USER}'" in kafka.says
 
 
-def test_kernels_that_are_not_compiled_are_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streamer.doctor, "compiled", lambda name: name != "skip-gram")
+def test_kernels_that_are_not_compiled_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streamer.doctor, "is_compiled", lambda name: name != "skip-gram")
     kernels = found(tmp_path)["kernels"]
     assert not kernels.ok
     assert kernels.says.startswith("those of skip-gram are not compiled: run `streamer doctor --compile`")
 
 
-def test_a_missing_package_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         streamer.doctor, "requires", lambda name: ["numpy>=2.3", "not-there[x]==1", 'torch; extra == "offline"']
     )
@@ -293,14 +293,14 @@ def test_a_missing_package_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert packages.says == "missing: not-there; run `make setup`"
 
 
-def test_an_archive_that_lacks_a_file_is_wrong(tmp_path: Path) -> None:
+def test_an_archive_that_lacks_a_file_fails(tmp_path: Path) -> None:
     path = tmp_path / "r.csv"
     path.write_text("user,item,rating\nu,i,3\n")
     run("serve", "--data", tmp_path / "d", "--port", "0", "--replay", path, "--until-drained")
     assert found(tmp_path / "d")["archive"].says.endswith("holds 1 records in 0.0 MiB")
     (file,) = (tmp_path / "d").rglob("*.parquet")
     file.write_bytes(file.read_bytes()[:-1])
-    assert "has another size" in found(tmp_path / "d")["archive"].says
+    assert "does not have the size" in found(tmp_path / "d")["archive"].says
     file.unlink()
     assert "00000000.parquet is missing: restore a backup" in found(tmp_path / "d")["archive"].says
     assert not found(tmp_path / "d")["archive"].ok

@@ -20,7 +20,7 @@ from learning import digest, settings
 from process import Streamer, command, stream_file, streamer
 from renormalising import DEADLINE_S, Load, answers, drained, learned, renormalised, stage, wait
 
-from streamer.app import opened
+from streamer.app import open_generation
 from streamer.core.errors import StreamerError
 from streamer.core.events import CLICKS, RATINGS, Click, Rating, message
 from streamer.producers.client import Client
@@ -83,7 +83,7 @@ def rebuilt(data: Path, into: Path) -> Digest:
     store = RocksStore(data, read_only=True)
     runs = journal(store)
     store.close()
-    made, log = opened(settings(data=str(into))), EmbeddedLog(data)
+    made, log = open_generation(settings(data=str(into))), EmbeddedLog(data)
     rebuild(made.memory, LogSource(log), runs, data)
     made.close()
     log.close()
@@ -186,7 +186,7 @@ def test_a_missing_state_or_generation_gets_a_sentence(tmp_path: Path) -> None:
     assert "no generation 'g9'" in run("renormalise", "--data", nothing, "--generation", "g9", code=1)
     path = stream_file(tmp_path, 200)
     run("serve", "--data", tmp_path / "d", "--port", "0", "--replay", path, "--until-drained")
-    assert "g0 is not to be trained: it is live" in run(
+    assert "cannot train g0: its stage is live" in run(
         "renormalise", "--data", tmp_path / "d", "--generation", "g0", code=1
     )
 
@@ -196,7 +196,7 @@ def test_the_list_gives_the_reason_on_one_line_at_any_terminal_width(
     tmp_path: Path, columns: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", columns)
-    why = "retraining reads the archive, and there is none: leave out --no-archive"
+    why = "retraining reads the archive, and there is none: start without --no-archive"
     generations.generation_folder(tmp_path, "g1").mkdir(parents=True)
     generations.write_record(
         tmp_path, GenerationRecord(id="g1", parent="g0", trigger="by hand").at_stage("failed", why)

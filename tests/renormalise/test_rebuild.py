@@ -7,7 +7,7 @@ import pytest
 from learning import digest, settings
 from partitions import Shuffled, partitioned
 
-from streamer.app import opened
+from streamer.app import open_generation
 from streamer.core.arrays import Array
 from streamer.core.errors import BadGeneration, SourceLost
 from streamer.renormalise import manifest
@@ -39,7 +39,7 @@ def turned(memory: Memory) -> RefittedTables:
 def live_state(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A state into which two generations were put in the middle of its stream."""
     folder = tmp_path_factory.mktemp("lived")
-    live = opened(settings(data=str(folder), **FLAGS))
+    live = open_generation(settings(data=str(folder), **FLAGS))
     memory = live.memory
     engine = Engine(Shuffled(PARTITIONS, seed=1), memory, NullObserver(), max_records=50, commit_interval_s=3600.0)
     steps = idle = 0
@@ -74,7 +74,7 @@ def live_state(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def runs_of(folder: Path) -> list[Run]:
-    live = opened(settings(data=str(folder), **FLAGS))
+    live = open_generation(settings(data=str(folder), **FLAGS))
     found = journal(live.memory.store)
     live.close()
     return found
@@ -84,7 +84,7 @@ def runs_of(folder: Path) -> list[Run]:
 def test_over_two_swaps_the_rebuilt_state_equals_the_live_one_byte_for_byte(
     live_state: Path, tmp_path: Path, max_records: int
 ) -> None:
-    again = opened(settings(data=str(tmp_path / "again"), **FLAGS))
+    again = open_generation(settings(data=str(tmp_path / "again"), **FLAGS))
     rebuild(again.memory, Shuffled(PARTITIONS, seed=3), runs_of(live_state), live_state, max_records=max_records)
     again.close()
     assert digest(tmp_path / "again") == digest(live_state)
@@ -92,7 +92,7 @@ def test_over_two_swaps_the_rebuilt_state_equals_the_live_one_byte_for_byte(
 
 def test_without_the_tables_the_rebuilt_state_differs(live_state: Path, tmp_path: Path) -> None:
     """Otherwise the test above would prove nothing."""
-    plain = opened(settings(data=str(tmp_path / "plain"), **FLAGS))
+    plain = open_generation(settings(data=str(tmp_path / "plain"), **FLAGS))
     runs = [run for run in runs_of(live_state) if run.first >= 0]
     rebuild(plain.memory, Shuffled(PARTITIONS, seed=3), runs, live_state)
     plain.close()
@@ -103,11 +103,11 @@ def test_without_the_tables_the_rebuilt_state_differs(live_state: Path, tmp_path
 
 
 def test_missing_records_and_files_are_reported(live_state: Path, tmp_path: Path) -> None:
-    fewer = opened(settings(data=str(tmp_path / "fewer"), **FLAGS))
+    fewer = open_generation(settings(data=str(tmp_path / "fewer"), **FLAGS))
     with pytest.raises(BadGeneration, match="g1"):
         rebuild(fewer.memory, Shuffled(PARTITIONS, seed=3), runs_of(live_state), tmp_path)
     fewer.close()
-    none = opened(settings(data=str(tmp_path / "none"), **FLAGS))
+    none = open_generation(settings(data=str(tmp_path / "none"), **FLAGS))
     with pytest.raises(SourceLost, match="no records after"):
         rebuild(none.memory, Shuffled([], seed=3), runs_of(live_state), live_state)
     none.close()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from learning import digest, events, records, settings
 
-from streamer.app import opened
+from streamer.app import open_generation
 from streamer.consumers.memory import MemorySource
 from streamer.core.events import LOG, Offsets, Record
 from streamer.core.protocols import Source
@@ -54,7 +54,7 @@ class Running:
         self.settings = settings(
             data=str(folder), rating_learner="biased-mf", click_learner="popularity", shadow=shadow, reranker=reranker
         )
-        self.stop, self._live = threading.Event(), opened(self.settings)
+        self.stop, self._live = threading.Event(), open_generation(self.settings)
         learned = self._live.memory.ledger.offsets
         self.source = Growing(STREAM[: max(CUT, learned.get(LOG, 0))])
         self.source.seek(learned)
@@ -82,7 +82,7 @@ class Running:
         return self._live
 
     def open(self, generation: str) -> OpenGeneration:
-        return opened(self.settings, generation)
+        return open_generation(self.settings, generation)
 
     def second_source(self) -> Source:
         return MemorySource(list(self.source.entries))

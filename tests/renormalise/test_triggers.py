@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from learning import learn, records, settings
 
-from streamer.app import opened
+from streamer.app import open_generation
 from streamer.core.events import Rating
 from streamer.core.settings import RenormalisationSettings
 from streamer.renormalise.shadow import OpenGeneration
@@ -22,7 +22,7 @@ def live(tmp_path: Path) -> OpenGeneration:
     """A state that has learned 50 ratings."""
     flags = {"rating_learner": "biased-mf", "click_learner": "popularity"}
     learn(tmp_path, records([Rating(f"u{n}", "i", 3.0, n) for n in range(50)]), **flags)
-    return opened(settings(data=str(tmp_path), **flags))
+    return open_generation(settings(data=str(tmp_path), **flags))
 
 
 def occasions(live: OpenGeneration, **flags: object) -> Triggers:

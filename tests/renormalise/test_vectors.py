@@ -10,7 +10,7 @@ import pytest
 from learning import digest, settings
 from process import streamer
 
-from streamer.app import opened
+from streamer.app import open_generation
 from streamer.cli import group
 from streamer.core.errors import BadState, StreamerError
 from streamer.models.offline.clicks.vector_file import read, write
@@ -20,7 +20,7 @@ from streamer.storage import generations
 from streamer.storage.log import EmbeddedLog, LogSource
 from streamer.storage.state import Digest, RocksStore
 from streamer.stream.ledger import journal
-from streamer.study.inspection import answered
+from streamer.study.inspection import answer_from_state
 
 FLAGS = ("--click-learner", "skip-gram", "--rating-learner", "bias", "--dim", "8", "--no-renormalise-on-drift")
 CHOSEN = {"click_learner": "skip-gram", "rating_learner": "bias", "dim": 8}
@@ -66,7 +66,7 @@ def run(*arguments: str | Path) -> str:
 
 
 def neighbours(data: Path, item_id: str, limit: int) -> list[str]:
-    found = answered(str(data), lambda recommender: recommender.similar_items(item_id, limit))
+    found = answer_from_state(str(data), lambda recommender: recommender.similar_items(item_id, limit))
     assert all(one.source == "skip-gram" for one in found)
     return [one.item_id for one in found]
 
@@ -124,7 +124,7 @@ def rebuilt(data: Path, into: Path) -> Digest:
     store = RocksStore(data, read_only=True)
     runs = journal(store)
     store.close()
-    made, log = opened(settings(data=str(into), **CHOSEN)), EmbeddedLog(data)
+    made, log = open_generation(settings(data=str(into), **CHOSEN)), EmbeddedLog(data)
     rebuild(made.memory, LogSource(log), runs, data)
     made.close()
     log.close()
@@ -228,7 +228,7 @@ def test_a_running_streamer_uses_a_file_of_vectors_as_a_candidate(
 
 def test_a_learner_without_vectors_is_reported(tmp_path: Path) -> None:
     data = tmp_path / "data"
-    live = opened(settings(data=str(data), click_learner="popularity", rating_learner="bias"))
+    live = open_generation(settings(data=str(data), click_learner="popularity", rating_learner="bias"))
     live.close()
     with pytest.raises(StreamerError, match="the click champion, popularity, has no item vectors"):
-        answered(str(data), lambda recommender: recommender.item_vectors())
+        answer_from_state(str(data), lambda recommender: recommender.item_vectors())

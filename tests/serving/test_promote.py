@@ -71,7 +71,7 @@ def test_a_promoted_learner_answers_at_once_and_after_a_kill(data: Path) -> None
         assert rated_by(process) == "bias"
         assert answering(process) == {"bias": True, "click-blend": False}
         assert champions(process) == {"bias", "click-blend"}
-        assert "bias was promoted and answers for ratings, where the settings name bayesian-hybrid" in (
+        assert "the champion for ratings is bias, which was promoted; the settings name bayesian-hybrid" in (
             process.output.read_text()
         )
     with streamer(data) as process:  # named no more, but promoted: it runs on; popularity is gone

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from learning import settings
 
-from streamer.app import opened
+from streamer.app import open_generation
 from streamer.core.errors import BadState, StreamerError
 from streamer.storage import generations
 from streamer.storage.generations import (
@@ -68,11 +68,11 @@ def test_a_damaged_pointer_is_refused_with_what_to_do(tmp_path: Path, content: b
 
 def test_a_pointer_that_is_lost_or_names_nothing_begins_no_new_state(tmp_path: Path) -> None:
     made(tmp_path, "g3", "live")
-    with pytest.raises(BadState, match="is gone"):
+    with pytest.raises(BadState, match="is missing"):
         live(tmp_path)
     set_live(tmp_path, "g4")
     with pytest.raises(BadState, match="no state of generation g4"):
-        opened(settings(data=str(tmp_path)))
+        open_generation(settings(data=str(tmp_path)))
     assert not state_folder(tmp_path, "g4").exists()
 
 
