@@ -1,9 +1,9 @@
-"""What the endpoint feels of a renormalisation: `python -m benchmarks.undisturbed`.
+"""How a renormalisation affects the endpoint: `python -m benchmarks.undisturbed`.
 
 A streamer learns a simulated world (300,000 events). Then events are published and queries asked at a steady rate, first for a
-while as they are, then through a whole renormalisation: cut, training process, catch-up, gate, swap. Said of both: the
-percentiles of the answers' times as a client sees them, the time from an event's append to the first answer that shows it, and
-the memory of the serving process. Clients are one process beside it, on the same machine.
+while without a renormalisation and then through a whole one: cut, training process, catch-up, gate, swap. For both the table shows
+percentiles of the response times as a client sees them, the time from an event's append to the first answer that shows it, and
+the memory of the serving process. The clients are one other process on the same machine.
 """
 
 import statistics
@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from streamer.producers.client import Client
-from streamer.producers.http import wire
+from streamer.producers.http import event_json
 from streamer.producers.simulate import World
 
 QUERIES_S, EVENTS_S, CHUNK = 100, 500, 25
@@ -29,17 +29,17 @@ QUIET_S = 30.0
 
 
 @dataclass
-class Felt:
-    """What the clients saw in one stretch of time."""
+class Observed:
+    """What the clients observed in one period of time."""
 
-    queries_s: list[float] = field(default_factory=list)  # how long each answer took
-    fresh_s: list[float] = field(default_factory=list)  # from publishing until an answer showed it
-    longest: tuple[float, str] = (0.0, "")  # of these, and what went on when it ended
-    stage: str = ""  # what goes on
-    rss_bytes: int = 0  # the most
+    queries_s: list[float] = field(default_factory=list)  # response times
+    fresh_s: list[float] = field(default_factory=list)  # times from publishing an event until an answer showed it
+    longest: tuple[float, str] = (0.0, "")  # the longest response time, and the stage at its end
+    stage: str = ""  # the current stage
+    rss_bytes: int = 0  # largest memory
 
     def row(self) -> list[str]:
-        """As the table shows it."""
+        """Rows of the table."""
         cuts = statistics.quantiles(self.queries_s, n=1000)
         fresh = statistics.quantiles(self.fresh_s, n=100)
         return [
@@ -49,17 +49,17 @@ class Felt:
 
 
 class Load:
-    """Queries and events at a steady rate, each from a thread of its own; `felt` is where what they feel is noted."""
+    """Queries and events at a steady rate, each from a thread of its own, recorded in `observed`."""
 
     def __init__(self, url: str, pid: int, users: list[str], events: list[bytes]) -> None:
-        self.felt, self.stop, self.failure = Felt(), threading.Event(), ""
+        self.observed, self.stop, self.failure = Observed(), threading.Event(), ""
         self._url, self._pid, self._users, self._events = url, pid, users, events
         self._threads = [threading.Thread(target=self._guarded, args=(work,)) for work in (self._ask, self._publish)]
         for thread in self._threads:
             thread.start()
 
     def close(self) -> None:
-        """End both."""
+        """Stop both threads."""
         self.stop.set()
         for thread in self._threads:
             thread.join()
@@ -82,8 +82,8 @@ class Load:
         def act(n: int) -> None:
             began = time.perf_counter()
             client.recommend(self._users[n % len(self._users)])
-            self.felt.queries_s.append(time.perf_counter() - began)
-            self.felt.rss_bytes = max(self.felt.rss_bytes, rss_bytes(self._pid))
+            self.observed.queries_s.append(time.perf_counter() - began)
+            self.observed.rss_bytes = max(self.observed.rss_bytes, rss_bytes(self._pid))
 
         self._paced(1 / QUERIES_S, act)
 
@@ -93,21 +93,21 @@ class Load:
             began = time.perf_counter()
             token = client.publish(self._events[start : start + CHUNK]).freshness_token
             client.recommend(self._users[n % len(self._users)], freshness_token=token)
-            took_s, stage = time.perf_counter() - began, self.felt.stage
-            self.felt.fresh_s.append(took_s)
-            self.felt.longest = max(self.felt.longest, (took_s, stage))
+            took_s, stage = time.perf_counter() - began, self.observed.stage
+            self.observed.fresh_s.append(took_s)
+            self.observed.longest = max(self.observed.longest, (took_s, stage))
 
         self._paced(CHUNK / EVENTS_S, act)
 
 
 def rss_bytes(pid: int) -> int:
-    """What the process holds in memory."""
+    """The resident memory of the process."""
     lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmRSS"))
 
 
 def ready(url: str, process: "subprocess.Popen[bytes]", done: Callable[[Client], bool]) -> None:
-    """Until it is; raises when the process ended."""
+    """Wait until `done`; raises if the process ends before."""
     while process.poll() is None:
         try:
             with Client(url) as client:
@@ -130,7 +130,7 @@ def main(events: int, port: int) -> None:
         messages = world.stream().messages(0, len(world.stream()))
         path = Path(folder) / "world.jsonl"
         path.write_bytes(b"\n".join(m.value for m in messages[: events + 2000] if m.value) + b"\n")
-        rest = [wire(m) for m in messages[events + 2000 :] if m.topic in ("ratings", "clicks")]
+        rest = [event_json(m) for m in messages[events + 2000 :] if m.topic in ("ratings", "clicks")]
         users = [m.key.decode() for m in messages[events : events + 3000] if m.key and m.topic == "ratings"]
         command = [
             sys.executable,
@@ -154,9 +154,9 @@ def main(events: int, port: int) -> None:
             ready(url, process, lambda client: client.status().state == "up to date")
             load = Load(url, process.pid, users, rest)
             time.sleep(5)
-            quiet = load.felt = Felt()
+            quiet = load.observed = Observed()
             time.sleep(QUIET_S)
-            during = load.felt = Felt()
+            during = load.observed = Observed()
             with Client(url) as client:
                 client.renormalise()
                 time.sleep(1)

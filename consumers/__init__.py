@@ -1,16 +1,16 @@
-"""Where events come from: one file a source, one line of `SOURCES` each.
+"""Sources of events: each has a module, and a line in `SOURCES`.
 
 `streamer.app` and the commands open a source by its name, and the engine polls it. A change usually adds a source (README.md
-says how) or a shape of file that people bring.
+says how) or a file format.
 
-`kafka` (a broker, with `kafka_watch` for what can go wrong with it), `files` (any file or folder: `movielens`, `delimited`,
-`jsonlines`, `archive`, by way of `columns` and `rows`), `stream` (a stream of known rows as a source), `memory` (records in memory).
+`kafka` (a broker; `kafka_watch` is its thread that watches the cluster), `files` (any file or folder: `movielens`, `delimited`,
+`jsonlines`, `archive`, by way of `columns` and `rows`), `stream` (any `protocols.Stream` as a source), `memory` (records in memory).
 """
 
 if __name__ == "consumers":
     raise ImportError("import streamer.consumers, not consumers")
 
-# Name to "module:Class", imported when it is first asked for; `streamer.checks.sources` runs over every line.
+# Name to "module:Class", imported on first use; `streamer.checks.sources` runs over every line.
 SOURCES = {
     "files": "streamer.consumers.files:FileSource",
     "kafka": "streamer.consumers.kafka:KafkaSource",

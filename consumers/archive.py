@@ -1,6 +1,6 @@
-"""An archive, read back: the catalogue, then ratings and clicks in the order in which they were learned.
+"""Reads an archive as a stream: the catalogue, then ratings and clicks in the order in which they were learned.
 
-Who was forgotten is not in it. Memory: some 50 bytes an event and its event_id.
+Forgotten users are left out. Memory: some 50 bytes an event, plus its event_id.
 """
 
 import hashlib
@@ -30,24 +30,24 @@ _COLUMNS = ("user_id", "item_id", "kind", "rating", "timestamp_ms", "event_id", 
 
 @dataclass(frozen=True, slots=True)
 class ArchiveStream:
-    """protocols.Stream. `users`, `items` and `kinds` are numbers of distinct texts."""
+    """protocols.Stream of an archive. `users`, `items` and `kinds` are indices into `texts`."""
 
     catalogue: Sequence[Message]
-    topics: I32  # (n,) numbers into TOPICS
+    topics: I32  # (n,) indices into TOPICS
     users: I32  # (n,)
     items: I32  # (n,)
     kinds: I32  # (n,), -1 for ratings
     ratings: F64  # (n,), NaN for clicks
     times: I64  # (n,)
-    texts: tuple[Sequence[str], Sequence[str], Sequence[str]]  # of users, items, kinds
-    rest: Sequence[Any]  # event_ids, session_ids, recommendation_ids, expectations: columns of Parquet, (n,)
+    texts: tuple[Sequence[str], Sequence[str], Sequence[str]]  # distinct user ids, item ids and kinds
+    rest: Sequence[Any]  # Parquet columns (n,): event_ids, session_ids, recommendation_ids, expectations
     sha256: str
 
     def __len__(self) -> int:
         return len(self.catalogue) + len(self.topics)
 
     def messages(self, start: int, stop: int) -> list[Message]:
-        """See protocols.Stream; as `streamer.core.events.message` writes them. Cost: about 2 us an event."""
+        """See protocols.Stream; the same bytes as from `streamer.core.events.message`. Cost: about 2 us an event."""
         first = len(self.catalogue)
         return [*self.catalogue[start:stop], *self._events(max(start - first, 0), max(stop - first, 0))]
 
@@ -83,7 +83,7 @@ class ArchiveStream:
 
 
 def read_archive(folder: Path) -> ArchiveStream:
-    """The archive in `folder`, as it is now. Raises BadState. Cost: about .3 us an event."""
+    """Read the archive in `folder`. Raises BadState. Cost: about .3 us an event."""
     catalogue = [Message(topic, (user_id if topic == USERS else item_id).encode(), None if value is None else value.encode()) for topic, user_id, item_id, value in _catalogue(folder)]  # fmt: skip
     rows, order, topics = parquet.in_order(folder, (RATINGS, CLICKS), _COLUMNS, None)
     user_ids, users = parquet.encode_texts(rows, "user_id", order)

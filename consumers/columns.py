@@ -1,8 +1,8 @@
-"""Events of a delimited file as columns of numbers: 20 bytes an event, turned into messages a slice at a time.
+"""Events of a delimited file as columns of numbers, 20 bytes an event, which become messages slice by slice.
 
-Each distinct text of a column (an id, a rating, a kind) is kept once, already written as JSON, so that a million
-events cost about a second of CPU to read and another to hand out. A row that cannot be an event keeps its place and
-its text: it becomes a dead letter like any other, and the stream goes on.
+Each distinct text of a column (an id, a rating, a kind) is kept once, already encoded as JSON, so that reading a million
+events costs about a second of CPU, and making messages of them another. A row that cannot be an event keeps its place and
+its text: it becomes a dead letter, and the stream goes on.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from streamer.core.events import Message, MessageParts, parts
 
 
 @dataclass(frozen=True, slots=True)
-class Bad:
+class BadRow:
     """A row that cannot be an event."""
 
     line: int  # in the file, from 1
@@ -25,34 +25,34 @@ class Bad:
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """n events. `users`, `items`, `values` are numbers of distinct texts; for a bad row users is -1 and items its number among `bad`."""
+    """n events. `users`, `items` and `values` are indices of texts; for a bad row, users is -1 and items its index in `bad`."""
 
     topic: str
-    timed: bool  # False: the file has no times
+    timed: bool  # whether the file has times
     users: I32  # (n,)
     items: I32  # (n,)
-    values: I32  # (n,), -1: none given
-    times_ms: I64  # (n,), a bad row's is that of the row before it
+    values: I32  # (n,), -1: no value
+    times_ms: I64  # (n,), a bad row has that of the row before it
     user_texts: Sequence[bytes]  # as JSON up to the item: {"user_id":"u1","item_id":
     item_texts: Sequence[bytes]  # as JSON
     value_texts: Sequence[bytes]  # as JSON up to the time: ,"rating":4.5,"timestamp_ms":
-    keys: Sequence[bytes]  # the users' ids as message keys
-    bad: Sequence[Bad]
+    keys: Sequence[bytes]  # user ids as message keys
+    bad: Sequence[BadRow]
 
     def __len__(self) -> int:
         return len(self.users)
 
     def sorted(self, seed: int) -> "Columns":
-        """In order of time, ties shuffled by `seed`; a file without times stays as it is. Cost: O(n log n)."""
+        """The same events in order of time, ties shuffled by `seed`; a file without times stays as it is. Cost: O(n log n)."""
         if not self.timed:
             return self
         ties, times = np.random.default_rng(seed).random(len(self)), self.times_ms
         order = np.argsort(times, kind="stable")
-        tied = np.zeros(len(self) + 1, dtype=np.bool_)  # with the one before
+        tied = np.zeros(len(self) + 1, dtype=np.bool_)  # whether it has the same time as the one before
         tied[1:-1] = np.diff(times[order]) == 0
-        places = np.flatnonzero(tied[:-1] | tied[1:])  # few, as a rule
-        some = order[places]
-        order[places] = some[np.lexsort((ties[some], times[some]))]
+        positions = np.flatnonzero(tied[:-1] | tied[1:])  # usually few
+        some = order[positions]
+        order[positions] = some[np.lexsort((ties[some], times[some]))]
         return replace(
             self,
             users=self.users[order],
@@ -62,32 +62,32 @@ class Columns:
         )
 
     def messages(self, start: int, stop: int) -> list[Message]:
-        """Events start to stop - 1, the same bytes as `streamer.core.events.message` writes. Cost: about .5 us an event."""
+        """Events start to stop - 1, the same bytes as from `streamer.core.events.message`. Cost: about .5 us an event."""
         return list(map(Message, *self.parts(start, stop)))
 
     def parts(self, start: int, stop: int) -> MessageParts:
-        """The parts of these messages. Cost: about .3 us an event."""
+        """The same messages by field. Cost: about .3 us an event."""
         cut = slice(start, stop)
         if not len(self.users[cut]):
             return MessageParts([], [], [])
         users, items, values = self.users[cut].tolist(), self.items[cut].tolist(), self.values[cut].tolist()
         heads, middles, tails, keys = self.user_texts, self.item_texts, self.value_texts, self.keys
         ends = [b"}"] * len(users)
-        if self.timed:  # written as one text and cut: half the CPU of one by one
+        if self.timed:  # formatting all as one text and splitting it takes half the CPU
             ends = str(self.times_ms[cut].tolist())[1:-1].replace(", ", "} ").encode().split(b" ")
             ends[-1] += b"}"
         if min(users) >= 0 and min(values) >= 0:
-            said = [
+            bodies = [
                 heads[u] + middles[i] + tails[v] + end for u, i, v, end in zip(users, items, values, ends, strict=True)
             ]
-            return MessageParts([self.topic] * len(users), [keys[u] for u in users], said)
-        without = b',"timestamp_ms":' if self.timed else b""
-        said = [
-            heads[u] + middles[i] + (tails[v] if v >= 0 else without) + end if u >= 0 else self.bad[i].text
+            return MessageParts([self.topic] * len(users), [keys[u] for u in users], bodies)
+        tail_without_value = b',"timestamp_ms":' if self.timed else b""
+        bodies = [
+            heads[u] + middles[i] + (tails[v] if v >= 0 else tail_without_value) + end if u >= 0 else self.bad[i].text
             for u, i, v, end in zip(users, items, values, ends, strict=True)
         ]
-        named = [keys[u] if u >= 0 else b"line %d" % self.bad[i].line for u, i in zip(users, items, strict=True)]
-        return MessageParts([self.topic] * len(users), named, said)
+        message_keys = [keys[u] if u >= 0 else b"line %d" % self.bad[i].line for u, i in zip(users, items, strict=True)]
+        return MessageParts([self.topic] * len(users), message_keys, bodies)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Ratings or clicks from a CSV or TSV file with a header: `userId,movieId,rating,timestamp` and its common variants."""
+"""Reads ratings or clicks from a CSV or TSV file with a header: `userId,movieId,rating,timestamp` and common variants."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -18,14 +18,14 @@ NAMES = {
 }
 _WANTED = (
     "wanted a header with a user column (userId, user_id, user), an item column (itemId, item_id, movieId, item), for ratings "
-    "rating (or score, value), for clicks kind (or event), and, to be put in order, timestamp (or timestamp_ms, time)"
+    "rating (or score, value), for clicks kind (or event), and, for the order, timestamp (or timestamp_ms, time)"
 )
 
 
 def read_delimited(path: Path) -> Columns:
-    """The events of `path` in file order: clicks where there is a kind or no rating, ratings otherwise.
+    """The events of `path` in file order: clicks if the file has kinds or no ratings, otherwise ratings.
 
-    A file without times keeps its order. Raises BadSettings for a header that does not say who and what, OSError.
+    Raises BadSettings for a header without user or item column, OSError.
     """
     with path.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
         header = lines.readline()
@@ -33,7 +33,7 @@ def read_delimited(path: Path) -> Columns:
             raise BadSettings(f"{path} has no header on its first line: {_WANTED}")
         delimiter = max("\t,;", key=header.count)
         texts = next(csv.reader([header], delimiter=delimiter))
-        found = _numbered(texts, NAMES)
+        found = _column_numbers(texts, NAMES)
         if "user" not in found or "item" not in found:
             columns = ", ".join(repr(text.strip()) for text in texts[:12])
             raise BadSettings(
@@ -52,8 +52,8 @@ def read_delimited(path: Path) -> Columns:
         return read_columns(lines, layout, first_line=2)
 
 
-def _numbered(texts: Sequence[str], names: Mapping[str, Sequence[str]]) -> dict[str, int]:
-    """Which column of a header bears which of `names`, each with its spellings; case and underscores do not count."""
+def _column_numbers(texts: Sequence[str], names: Mapping[str, Sequence[str]]) -> dict[str, int]:
+    """The columns of a header by name; `names` lists the spellings of each. Case, spaces, "_" and "-" do not matter."""
     spelled = [text.strip().lower().replace("_", "").replace("-", "").replace(" ", "") for text in texts]
     found = {}
     for name, spellings in names.items():

@@ -1,4 +1,4 @@
-"""Events from a path: a MovieLens folder, a CSV or TSV file with a header, JSON Lines, or an archive."""
+"""Reads events from a path: a MovieLens folder, a CSV or TSV file with a header, JSON Lines, or an archive."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -20,26 +20,26 @@ _JSON_LINES = {".jsonl", ".ndjson", ".json"}
 def read(path: str | Path, seed: int = 1) -> Stream:
     """The events of `path` in the order in which they are learned.
 
-    All catalogue records come first, then the events: in order of time with ties shuffled by `seed`; JSON Lines, files
-    without times and archives as they stand. Bad rows stay in their place, to become dead letters.
+    All catalogue records come first, then the events in order of time, with ties shuffled by `seed`; JSON Lines, archives and
+    files without times keep their order. Bad rows stay in their place and become dead letters.
     Raises BadSettings for a path that cannot be read as any of these, BadState for a damaged archive.
     """
     path = Path(path)
     try:
         return _read(path, seed)
     except FileNotFoundError as error:
-        raise _missing(error.filename or path) from None
+        raise _no_such_path(error.filename or path) from None
     except OSError as error:
         raise BadSettings(f"cannot read {error.filename or path}: {error.strerror or error}") from None
 
 
 def check_path(path: str | Path) -> None:
-    """Raises BadSettings for a path that is not there. What it holds is seen when it is read."""
+    """Raise BadSettings for a path that does not exist. Its content is only checked by `read`."""
     if not Path(path).exists():
-        raise _missing(path)
+        raise _no_such_path(path)
 
 
-def _missing(path: str | Path) -> BadSettings:
+def _no_such_path(path: str | Path) -> BadSettings:
     return BadSettings(
         f"there is no {path}: give a MovieLens folder, a CSV or TSV file with a header, or a JSON Lines file"
     )
@@ -48,7 +48,7 @@ def _missing(path: str | Path) -> BadSettings:
 def _read(path: Path, seed: int) -> Stream:
     stream: Stream
     if (path / MANIFEST).exists():
-        from streamer.consumers.archive import read_archive  # only who reads one pays for pyarrow
+        from streamer.consumers.archive import read_archive  # imports pyarrow, which only archives need
 
         stream = read_archive(path)
     elif path.is_dir():
@@ -61,12 +61,12 @@ def _read(path: Path, seed: int) -> Stream:
     else:
         stream = ColumnStream([], read_delimited(path).sorted(seed), _sha256([path], seed))
     if not len(stream):
-        raise BadSettings(f"{path} holds no events: give a file with at least one")
+        raise BadSettings(f"{path} has no events: give a file with at least one")
     return stream
 
 
 def _is_json_lines(path: Path) -> bool:
-    """By its name or its first character; raises BadSettings for what is no text, or no lines."""
+    """Whether a file is JSON Lines, by its name or first character; raises BadSettings for an empty or binary file or a JSON array."""
     with path.open("rb") as file:
         head = file.read(4096)
     if not head.strip():
@@ -91,7 +91,7 @@ class FileSource:
     """protocols.Source over `read(path, seed)`; see StreamSource."""
 
     def __init__(self, path: str | Path, seed: int = 1) -> None:
-        """Raises BadSettings, as `read` does."""
+        """Raises like `read`."""
         self.stream = read(path, seed)
         self._rows = StreamSource(self.stream)
 

@@ -1,7 +1,7 @@
-"""JSON Lines: each line an event, as it would stand on its topic.
+"""Reads JSON Lines: each line is an event, the same JSON as on its topic.
 
-Which topic a line is for is said by its field `topic`, or else seen from its other fields. What cannot be told goes to
-`ratings`, where it becomes a dead letter with its line as the key.
+A line's topic is its field `topic`, or else follows from its other fields. A line without a recognisable topic goes to
+`ratings`, where it becomes a dead letter with its line number as the key.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,7 +22,7 @@ _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _IDS = msgspec.json.Decoder(_Ids)
 _TEXT = msgspec.json.Decoder(str)
 
-# The first field of these that a line has decides; "attributes" is last because items and users both have them.
+# The first of these fields that a line has decides; "attributes" is last, because both items and users have it.
 _FIELDS = {
     "rating": RATINGS, "kind": CLICKS, "session_id": CLICKS, "session": CLICKS, "title": ITEMS, "categories": ITEMS,
     "available": ITEMS, "preferences": USERS, "same_as": USERS, "attributes": USERS,
@@ -30,7 +30,7 @@ _FIELDS = {
 
 
 def topic_of(fields: Mapping[str, msgspec.Raw]) -> str:
-    """The topic that an object with these fields is for."""
+    """The topic of an object with these fields."""
     if "topic" in fields:
         try:
             return _TEXT.decode(fields["topic"])
@@ -44,19 +44,19 @@ def topic_of(fields: Mapping[str, msgspec.Raw]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class JsonLines:
-    """protocols.Stream over the lines themselves: catalogue records first, then the rest, each in file order."""
+    """protocols.Stream of lines: catalogue records first, then the rest, each in file order."""
 
     lines: Sequence[bytes]
-    numbers: Sequence[int]  # of each line in the file, from 1
+    numbers: Sequence[int]  # line numbers in the file, from 1
     topics: Sequence[str]
-    times: Sequence[int]  # a line that says no time has that of the line before it
+    times: Sequence[int]  # in ms; a line without a time has that of the line before it
     sha256: str
 
     def __len__(self) -> int:
         return len(self.lines)
 
     def messages(self, start: int, stop: int) -> list[Message]:
-        """See protocols.Stream; the key is the user (the item for `items`), or "line 17" where there is none. Cost: about 1 us a line."""
+        """See protocols.Stream. The key is the user (on `items`, the item), or "line 17" without one. Cost: about 1 us a line."""
         cut = slice(start, stop)
         return [
             Message(topic, self._key(topic, line, number), line)
@@ -81,20 +81,20 @@ class JsonLines:
 
 
 def read_json_lines(path: Path, sha256: str) -> JsonLines:
-    """All lines of `path` but blank ones. Cost: about 1.3 us a line; memory: the file and 60 bytes a line. Raises OSError."""
+    """All lines of `path` except blank ones. Raises OSError. Cost: about 1.3 us a line; memory: the file, and 60 bytes a line."""
     with path.open("rb") as file:
         return parse_json_lines(file, sha256)
 
 
 def parse_json_lines(source: Iterable[bytes], sha256: str) -> JsonLines:
-    """As `read_json_lines`, from lines."""
+    """Like `read_json_lines`, from an iterable of lines."""
     catalogue: list[tuple[bytes, int, str, int]] = []
     lines: list[bytes] = []
     numbers: list[int] = []
     topics: list[str] = []
     times: list[int] = []
     last_ms = 0
-    known = {RATINGS: RATINGS, CLICKS: CLICKS}  # one object a topic, not one a line
+    known = {RATINGS: RATINGS, CLICKS: CLICKS}  # so that equal topics share one string
     for number, text in enumerate(source, 1):
         line = text.strip(b"\xef\xbb\xbf \t\r\n" if number == 1 else b" \t\r\n")
         if not line:
@@ -104,7 +104,7 @@ def parse_json_lines(source: Iterable[bytes], sha256: str) -> JsonLines:
             fields = _OBJECT.decode(line)
             topic = topic_of(fields)
             if "timestamp_ms" in fields:
-                last_ms = _time(fields["timestamp_ms"], last_ms)
+                last_ms = _time_ms(fields["timestamp_ms"], last_ms)
         except (msgspec.DecodeError, UnicodeDecodeError):
             pass
         if topic in CATALOGUE_TOPICS:
@@ -118,8 +118,8 @@ def parse_json_lines(source: Iterable[bytes], sha256: str) -> JsonLines:
     return JsonLines([*first[0], *lines], [*first[1], *numbers], [*first[2], *topics], [*first[3], *times], sha256)
 
 
-def _time(raw: msgspec.Raw, otherwise: int) -> int:
+def _time_ms(raw: msgspec.Raw, otherwise: int) -> int:
     try:
         return int(bytes(raw))
-    except ValueError:  # null, a text, a fraction: the decoder says what it thinks of it
+    except ValueError:  # null, text or a fraction: the decoder will accept or reject the event
         return otherwise

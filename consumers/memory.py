@@ -1,9 +1,9 @@
-"""Records in a list: a source and a sink for tests, with crashes and ends written into the input as data.
+"""Records in a list: a source and a sink for tests, with crashes and ends of input as entries of the list.
 
     MemorySource([first, second, Abort(), third, EndOfFile(), fourth])
 
-hands out two records, raises Abort once, hands out the third after the restart, seems drained, and goes on after the
-next restart. After bytewax's TestingSource.
+returns two records, raises Abort once, returns the third after a restart, then seems to be at its end, and returns the
+fourth after another restart. Modelled on bytewax's TestingSource.
 """
 
 import threading
@@ -18,13 +18,13 @@ from streamer.core.events import LOG, Message, Offsets, Record, TopicPartition, 
 
 
 class Abort(Exception):
-    """Where the process is to die: raised once, by the poll that gets here; no error of ours, so that nothing takes it for one."""
+    """A crash: the poll that reaches this entry raises it, once. It is no StreamerError, so that nothing handles it."""
 
     spent = False
 
 
 class EndOfFile:
-    """Where the input ends for this run: nothing more is handed out until the next `seek`, or by another source."""
+    """The end of input for this run: the source returns nothing more until the next `seek`; another source continues."""
 
     spent = False
 
@@ -33,7 +33,7 @@ Entry: TypeAlias = Record | Abort | EndOfFile
 
 
 class MemorySource:
-    """protocols.Source over a list that may grow (a MemorySink's `records`); markers are spent for good, by whoever reads them first."""
+    """protocols.Source over a list that may grow (a MemorySink's `records`). Each marker works once, for the first source."""
 
     def __init__(self, entries: Sequence[Entry]) -> None:
         self.entries = entries
@@ -52,13 +52,13 @@ class MemorySource:
         for sequence, offset in offsets.items():
             if not first.get(sequence, 0) <= offset <= end.get(sequence, 0):
                 raise SourceLost(
-                    f"wanted to go on at offset {offset} of {sequence.topic}/{sequence.partition}, and there are "
+                    f"wanted to continue at offset {offset} of {sequence.topic}/{sequence.partition}, and there are "
                     f"{first.get(sequence, 0)} to {end.get(sequence, 0)}: give the records that were read before"
                 )
         self._from, self._next, self._ended = dict(offsets), 0, False
 
     def poll(self, max_records: int, timeout_s: float) -> Sequence[Record]:
-        """See protocols.Source; answers at once. Raises Abort where one stands."""
+        """See protocols.Source; returns at once. Raises Abort where the list has one."""
         records: list[Record] = []
         while len(records) < max_records and self._next < len(self.entries) and not self._ended:
             entry = self.entries[self._next]
@@ -67,7 +67,7 @@ class MemorySource:
                 break
             if isinstance(entry, Abort) and not entry.spent:
                 if records:
-                    break  # what came before it is handed out first
+                    break  # first return the records before it
                 entry.spent = True
                 raise entry
             self._next += 1
@@ -76,7 +76,7 @@ class MemorySource:
         return records
 
     def lag(self) -> Mapping[str, Mapping[int, int]]:
-        """See protocols.Source; up to the next end."""
+        """See protocols.Source; counts records up to the next EndOfFile."""
         left: Counter[TopicPartition] = Counter()
         for entry in self.entries:
             if isinstance(entry, Record):
@@ -92,7 +92,7 @@ class MemorySource:
         return lags
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Do nothing: no resources are held."""
 
 
 def _now_ms() -> int:
@@ -103,14 +103,14 @@ class MemorySink:
     """protocols.Sink into `records`, a list that a MemorySource may read."""
 
     def __init__(self, partitions: int = 0, now_ms: Callable[[], int] = _now_ms) -> None:
-        """`partitions` a topic, by key, as Kafka does; 0: one sequence over all topics, as the embedded log does."""
+        """`partitions` for each topic, chosen by key as in Kafka; 0: one sequence for all topics, as in the embedded log."""
         self.records: list[Record] = []
         self._partitions, self._now_ms = partitions, now_ms
         self._ends: Counter[TopicPartition] = Counter()
         self._lock = threading.Lock()
 
     def publish(self, messages: Sequence[Message]) -> Offsets:
-        """See protocols.Sink; durable as long as the process is."""
+        """See protocols.Sink; records last as long as the process."""
         written: dict[TopicPartition, int] = {}
         with self._lock:
             for message in messages:
@@ -123,4 +123,4 @@ class MemorySink:
         return written
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Do nothing: no resources are held."""

@@ -1,4 +1,4 @@
-"""MovieLens folders of any edition: ratings, films as items, and people as users where the edition tells of them.
+"""Reads MovieLens folders of any edition: ratings, films as items, and people as users if the edition has them.
 
 | edition | ratings | films | people |
 |---|---|---|---|
@@ -35,7 +35,7 @@ _PEOPLE = {"u.user": ("age", "gender", "occupation", "zip"), "users.dat": ("gend
 
 
 def find_files(folder: Path) -> list[Path]:
-    """The files of the edition that `folder` holds, ratings first, then films; raises BadSettings when it holds none."""
+    """The files of the edition in `folder`, ratings first, then films; raises BadSettings when there is none."""
     for names, further in (
         (("ratings.csv", "movies.csv"), ()),
         (("u.data", "u.item"), ("u.genre", "u.user")),
@@ -45,19 +45,19 @@ def find_files(folder: Path) -> list[Path]:
             continue
         if not (folder / names[1]).is_file():
             raise BadSettings(
-                f"{folder} has {names[0]} and no {names[1]} beside it, which every MovieLens edition has: "
-                "unpack it again, or name a CSV file itself for ratings without titles"
+                f"{folder} has {names[0]} but no {names[1]}, which every MovieLens edition has: "
+                "unpack it again, or give a CSV file itself for ratings without titles"
             )
         return [folder / name for name in names] + [folder / name for name in further if (folder / name).is_file()]
     found = ", ".join(sorted(file.name for file in folder.iterdir())[:8]) or "nothing"
     raise BadSettings(
         f"{folder} is not a MovieLens folder: wanted ratings.csv and movies.csv, or u.data and u.item, or ratings.dat and "
-        f"movies.dat; found {found}: name the folder that holds them, or a CSV or JSON Lines file"
+        f"movies.dat; found {found}: give the folder that has them, or a CSV or JSON Lines file"
     )
 
 
 def read_movielens(files: list[Path]) -> tuple[list[Message], Columns]:
-    """The catalogue and the ratings in file order, from what `find_files` found. Raises OSError."""
+    """The catalogue and the ratings in file order, from the files of `find_files`. Raises OSError."""
     ratings, films = files[0], files[1]
     if ratings.suffix == ".csv":
         return [message(item) for item in _items_csv(films)], read_delimited(ratings)
@@ -71,7 +71,7 @@ def read_movielens(files: list[Path]) -> tuple[list[Message], Columns]:
 
 
 def _lines(file: Path) -> Iterator[str]:
-    """The text of a small file: UTF-8 (ml-10m) where it is that, Latin-1 (ml-100k, ml-1m) otherwise."""
+    """The lines of a small file, decoded as UTF-8 (ml-10m) if possible, otherwise as Latin-1 (ml-100k, ml-1m)."""
     content = file.read_bytes()
     try:
         text = content.decode("utf-8-sig")

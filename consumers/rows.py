@@ -1,7 +1,7 @@
-"""Rows of text, a million a second, to columns of numbers.
+"""Parses rows of text to columns of numbers, a million a second.
 
-A block of whole lines is cut in one go where it has no quotes and every line is as wide as it should be; any other goes
-through the csv module, and its bad rows are found by halving.
+A block of whole lines is split at once if it has no quotes and all lines have the right width. Any other block goes
+through the csv module, and its bad rows are found by bisection.
 """
 
 import csv
@@ -15,27 +15,27 @@ from typing import TextIO, TypeAlias
 import msgspec
 import numpy as np
 
-from streamer.consumers.columns import Bad, Columns
+from streamer.consumers.columns import BadRow, Columns
 from streamer.core.arrays import F64, I32, I64, U8, U64
 from streamer.core.events import RATINGS
 
 BLOCK_CHARACTERS = 1 << 20
-_LONGEST = 1 << 22  # of a block: a quote that nothing closes lets it grow to no more than this
+_BLOCK_MAX_CHARACTERS = 1 << 22  # how far a block may grow because of a quote that is never closed
 SECONDS_BELOW = 10**11  # a time below this is in seconds: as milliseconds it would be before March 1973
-_LATEST = 2**53  # beyond it a time is not exact, nor one
+_LATEST = 2**53  # beyond it a time is not an exact number, nor a valid one
 
-_SHORT, _DIGITS = 8, 15  # bytes of a text that is read as a number, and of a time
+_TEXT_BYTES, _TIME_DIGITS = 8, 15  # most bytes of a text that fits a uint64, and of a time that a float64 holds exactly
 
 Part: TypeAlias = tuple[I32, I32, I32, I64]  # users, items, values, times of some events
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where a row has what: numbers of columns, None for a column that is not there."""
+    """The layout of a row: column numbers, None for a missing column."""
 
     topic: str  # ratings or clicks
     delimiter: str
-    width: int  # columns a row
+    width: int  # columns in a row
     user: int
     item: int
     value: int | None  # the rating, or the kind of click
@@ -44,7 +44,7 @@ class Layout:
 
 
 class _Texts(dict[str, int]):
-    """Distinct texts numbered in order of first sight, and each as it stands in an event; a text that `write` refuses raises ValueError."""
+    """Distinct texts, numbered by first appearance, and each as `write` encodes it, which may raise ValueError."""
 
     def __init__(self, write: Callable[[str], bytes]) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class _Texts(dict[str, int]):
         return number
 
     def numbers(self, packed: U64) -> I32:
-        """Of texts as `_packed` packs them, (n,)."""
+        """The numbers (n,) of texts packed by `_pack_texts`."""
         distinct, which = np.unique(packed, return_inverse=True)
         texts = [one.rstrip(b"\0").decode("utf-8", "surrogateescape") for one in distinct.view("V8").tolist()]
         return np.array([self[text] for text in texts], np.int32)[which]
@@ -75,12 +75,12 @@ def _number(text: str) -> bytes:
 
 
 class _Reader:
-    """Text to columns, block by block."""
+    """Parses text to columns, block by block."""
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
         self.users, self.items, self.values = _Texts(_user), _Texts(msgspec.json.encode), _Texts(self._value)
-        self.bad: list[Bad] = []
+        self.bad: list[BadRow] = []
         self._last_ms = 0
 
     def _value(self, text: str) -> bytes:
@@ -89,8 +89,8 @@ class _Reader:
 
     def read(self, block: str, line: int) -> Iterator[Part]:
         """The events of `block`, whose first line is number `line` of the file."""
-        with suppress(ValueError):  # a text that cannot be what it should be
-            part = self._short(block)
+        with suppress(ValueError):  # a text is not valid in its column
+            part = self._parse_fast(block)
             if part is not None:
                 yield part
                 return
@@ -101,19 +101,19 @@ class _Reader:
                 return
         yield from self._read_rows(*_rows(block, self.layout, line))
 
-    def _short(self, block: str) -> Part | None:
-        """All of a block as `_parse` reads it, without an object a field: where texts are short and times whole numbers."""
-        layout, fields = self.layout, _fields(block, self.layout)
+    def _parse_fast(self, block: str) -> Part | None:
+        """Like `_parse`, without a Python object for each field; None unless all texts are short and times whole numbers."""
+        layout, fields = self.layout, _field_positions(block, self.layout)
         if fields is None:
             return None
         data, starts, sizes = fields
         n, times, values = len(starts), None, None
-        users = _packed(data, starts[:, layout.user], sizes[:, layout.user])
-        items = _packed(data, starts[:, layout.item], sizes[:, layout.item])
+        users = _pack_texts(data, starts[:, layout.user], sizes[:, layout.user])
+        items = _pack_texts(data, starts[:, layout.item], sizes[:, layout.item])
         if layout.value is not None:
-            values = _packed(data, starts[:, layout.value], sizes[:, layout.value])
+            values = _pack_texts(data, starts[:, layout.value], sizes[:, layout.value])
         if layout.time is not None:
-            times = _whole(data, starts[:, layout.time], sizes[:, layout.time])
+            times = _whole_numbers(data, starts[:, layout.time], sizes[:, layout.time])
         if users is None or items is None or (values is None) != (layout.value is None):
             return None
         if (times is None) != (layout.time is None):
@@ -124,7 +124,7 @@ class _Reader:
         return self.users.numbers(users), self.items.numbers(items), numbers, times_ms
 
     def _read_rows(self, rows: list[list[str]], lines: list[int]) -> Iterator[Part]:
-        """All rows in one go; where one of them is bad, in halves down to that one."""
+        """Parse all rows at once; if one of them is bad, bisect down to that one."""
         if not rows:
             return
         try:
@@ -153,22 +153,22 @@ class _Reader:
         return users, items, values, times
 
     def _keep_bad(self, row: list[str], line: int) -> Part:
-        self.bad.append(Bad(line, self.layout.delimiter.join(row).encode("utf-8", "surrogateescape")))
+        self.bad.append(BadRow(line, self.layout.delimiter.join(row).encode("utf-8", "surrogateescape")))
         users, items, values = (np.array([n], np.int32) for n in (-1, len(self.bad) - 1, -1))
         return users, items, values, np.array([self._last_ms], np.int64)
 
 
 def _milliseconds(times: F64) -> I64:
-    if not (np.abs(times) < _LATEST).all():  # NaN too
+    if not (np.abs(times) < _LATEST).all():  # also for NaN
         raise ValueError("a time is out of range")
     return np.rint(np.where(np.abs(times) < SECONDS_BELOW, times * 1000, times)).astype(np.int64)
 
 
-def _fields(block: str, layout: Layout) -> tuple[U8, I64, I64] | None:
-    """The block's bytes, and of each line's fields, (lines, width), where they start and their sizes; None as for `_split`."""
+def _field_positions(block: str, layout: Layout) -> tuple[U8, I64, I64] | None:
+    """The block's bytes, and the starts and sizes of all fields, (lines, width); None as for `_split`."""
     if (layout.quoted and '"' in block) or "\0" in block:
         return None
-    data = np.frombuffer(block.encode("utf-8", "surrogateescape") + bytes(_SHORT + _DIGITS), np.uint8)
+    data = np.frombuffer(block.encode("utf-8", "surrogateescape") + bytes(_TEXT_BYTES + _TIME_DIGITS), np.uint8)
     ends: I64 = np.flatnonzero((data == ord(layout.delimiter)) | (data == ord("\n")))
     if len(ends) % layout.width:
         return None
@@ -180,9 +180,9 @@ def _fields(block: str, layout: Layout) -> tuple[U8, I64, I64] | None:
     return data, starts, ends - starts
 
 
-def _packed(data: U8, starts: I64, sizes: I64) -> U64 | None:
-    """Texts of at most 8 bytes as numbers, the first byte the lowest; None where one is longer."""
-    if sizes.max() > _SHORT:
+def _pack_texts(data: U8, starts: I64, sizes: I64) -> U64 | None:
+    """Texts of at most 8 bytes as numbers, little-endian; None if one is longer."""
+    if sizes.max() > _TEXT_BYTES:
         return None
     packed = np.zeros(len(starts), np.uint64)
     for k in range(int(sizes.max())):
@@ -190,13 +190,13 @@ def _packed(data: U8, starts: I64, sizes: I64) -> U64 | None:
     return packed
 
 
-def _whole(data: U8, starts: I64, sizes: I64) -> F64 | None:
-    """Texts that are digits as numbers; None where one is not, or is too long to be exact."""
-    if sizes.min() < 1 or sizes.max() > _DIGITS:
+def _whole_numbers(data: U8, starts: I64, sizes: I64) -> F64 | None:
+    """Texts of digits as numbers; None if one has other characters, or is too long to be exact."""
+    if sizes.min() < 1 or sizes.max() > _TIME_DIGITS:
         return None
     numbers = np.zeros(len(starts))
     for k in range(int(sizes.max())):
-        digits, there = data[starts + k] - np.uint8(ord("0")), sizes > k  # what is none is above 9: it wraps
+        digits, there = data[starts + k] - np.uint8(ord("0")), sizes > k  # other characters wrap to values above 9
         if (digits[there] > 9).any():
             return None
         numbers = np.where(there, 10 * numbers + digits, numbers)
@@ -204,11 +204,11 @@ def _whole(data: U8, starts: I64, sizes: I64) -> F64 | None:
 
 
 def _split(block: str, layout: Layout) -> list[list[str]] | None:
-    """The columns of a block without quotes whose lines all have the right width, None of any other: 5 times as fast as csv."""
+    """The columns of a block without quotes and with lines of the right width, None for any other: 5 times as fast as csv."""
     if layout.quoted and '"' in block:
         return None
     d, step, lines = layout.delimiter, layout.width + 1, block.count("\n")
-    fields = block.replace("\n", f"{d}\n{d}").split(d)  # each line's end is a field of its own
+    fields = block.replace("\n", f"{d}\n{d}").split(d)  # each newline becomes a field of its own
     if len(fields) != lines * step + 1 or fields[layout.width :: step].count("\n") != lines:
         return None
     del fields[-1]
@@ -216,10 +216,10 @@ def _split(block: str, layout: Layout) -> list[list[str]] | None:
 
 
 def _rows(block: str, layout: Layout, line: int) -> tuple[list[list[str]], list[int]]:
-    """The block's rows and the line of the file that each ends on; blank lines are none.
+    """The block's rows, without blank lines, and the line of the file on which each ends.
 
-    A row over several lines that is not as wide as it should be, or has a line's end in a column that is read (no id may
-    hold one), has a stray quote: its first line is bad by itself, as one text, and the next line is read as any other.
+    A row over several lines has a stray quote if its width is wrong, or if it has a newline in a column that is read (ids
+    cannot have one). Then its first line is a bad row, as one text, and parsing continues with the next line.
     """
     given, begin = list(StringIO(block)), 0
     rows: list[list[str]] = []
@@ -231,10 +231,10 @@ def _rows(block: str, layout: Layout, line: int) -> tuple[list[list[str]], list[
         reader = csv.reader(
             rest, delimiter=layout.delimiter, quoting=csv.QUOTE_MINIMAL if layout.quoted else csv.QUOTE_NONE
         )
-        with suppress(csv.Error):  # a quote that nothing closes
+        with suppress(csv.Error):  # a quote that is never closed
             for row in reader:
                 end = first + reader.line_num
-                over = end > begin + 1 or end == len(given)  # the end of the last line may be in an open quote
+                over = end > begin + 1 or end == len(given)  # the last newline may be inside a quote
                 odd = len(row) != layout.width or (over and any("\n" in row[column] for column in read))
                 if odd and row and '"' in given[begin]:
                     break
@@ -251,17 +251,17 @@ def _rows(block: str, layout: Layout, line: int) -> tuple[list[list[str]], list[
 
 
 def _blocks(text: TextIO, quoted: bool) -> Iterator[str]:
-    """Whole lines, some 1 MiB at a time; more where a quoted text goes over the end."""
+    """Whole lines, some 1 MiB at a time, or more if a quoted text goes beyond."""
     while block := text.read(BLOCK_CHARACTERS):
         block += text.readline()
         if quoted and block.count('"') % 2:
-            block += _to_quote(text)
+            block += _read_to_quote(text)
         yield block if block.endswith("\n") else block + "\n"
 
 
-def _to_quote(text: TextIO) -> str:
+def _read_to_quote(text: TextIO) -> str:
     lines, size = [], 0
-    while size < _LONGEST and (line := text.readline()):
+    while size < _BLOCK_MAX_CHARACTERS and (line := text.readline()):
         lines.append(line)
         size += len(line)
         if line.count('"') % 2:
@@ -270,7 +270,7 @@ def _to_quote(text: TextIO) -> str:
 
 
 def read_columns(text: TextIO, layout: Layout, first_line: int = 1) -> Columns:
-    """All events from here to the end of `text`, which stands at line `first_line`. Cost: about 1 us an event."""
+    """All events from the present position, at line `first_line`, to the end of `text`. Cost: about 1 us an event."""
     reader, line = _Reader(layout), first_line
     parts: list[Part] = []
     for block in _blocks(text, layout.quoted):

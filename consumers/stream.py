@@ -1,4 +1,4 @@
-"""A source over a stream: one sequence of offsets, the stream's rows, as the embedded log numbers its records."""
+"""A stream as a source: its rows are the offsets of one sequence, like the records of the embedded log."""
 
 from collections.abc import Mapping, Sequence
 from itertools import repeat
@@ -9,9 +9,9 @@ from streamer.core.protocols import Stream
 
 
 class StreamSource:
-    """protocols.Source over `stream`: record k has offset k of events.LOG, and the time that the event itself says.
+    """protocols.Source over `stream`: record k has offset k of events.LOG, and the event's own time.
 
-    Nothing reads the wall clock: the same stream gives the same records. At the end `poll` answers at once with nothing.
+    It never reads the clock, so the same stream gives the same records. At the end `poll` returns nothing at once.
     """
 
     def __init__(self, stream: Stream) -> None:
@@ -23,8 +23,8 @@ class StreamSource:
         offset = offsets.get(LOG, 0)
         if not 0 <= offset <= len(self.stream):
             raise SourceLost(
-                f"wanted to go on from row {offset}, and the stream has rows 0 to {len(self.stream)}: it is not the one "
-                "that was read before; give that one, or start with another --data directory"
+                f"wanted to continue at row {offset}, and the stream has rows 0 to {len(self.stream)}: it is not the one "
+                "that was read before; give that one, or use another --data directory"
             )
         self._next = offset
 
@@ -40,4 +40,4 @@ class StreamSource:
         return {LOG.topic: {LOG.partition: len(self.stream) - self._next}}
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Do nothing: no resources are held."""

@@ -1,16 +1,16 @@
-"""Where events are published, and what is published: one file a sink, one line of `SINKS` each.
+"""Sinks for events, each with a module and a line in `SINKS`, and the simulated world.
 
-`Publish`, `streamer publish` and `streamer simulate` use them. A change usually adds a sink (README.md says how) or something
-that the simulated world does.
+`Publish`, `streamer publish` and `streamer simulate` use them. A change usually adds a sink (README.md says how) or a feature
+of the simulated world.
 
-`kafka` and `http` (sinks), `client` (every call of the endpoint), `replay` (a stream into a sink, at a rate), `world` (the
-simulated world, with `titles` and the `oracle` that knows its truth), `simulate` (that world as a stream of events).
+`kafka` and `http` (sinks), `client` (all calls of the endpoint), `replay` (publishes a stream to a sink), `world` (the simulated
+world, with `titles`, and the `oracle` that knows the expectation of its ratings), `simulate` (that world as a stream of events).
 """
 
 if __name__ == "producers":
     raise ImportError("import streamer.producers, not producers")
 
-# Name to "module:Class", imported when it is first asked for. (The sink for tests is MemorySink, beside MemorySource.)
+# Name to "module:Class", imported on first use. (The sink for tests is MemorySink, in streamer.consumers.memory.)
 SINKS = {
     "http": "streamer.producers.http:HttpSink",
     "kafka": "streamer.producers.kafka:KafkaSink",

@@ -1,6 +1,6 @@
-"""Publishing to a running streamer, by HTTP.
+"""A sink that publishes to a running streamer by HTTP.
 
-Cost: one request for up to 128 KiB of events, each answered after the server's fsync.
+Cost: one request for each 128 KiB of events, answered after the server's fsync.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,9 +25,9 @@ from streamer.core.events import (
     UserUpdate,
 )
 from streamer.core.freshness import parse
-from streamer.producers.client import URL, Client, Published, TooLarge, Unreached
+from streamer.producers.client import URL, Client, Published, TooLarge, Unreachable
 
-REQUEST_BYTES = 128 * 1024  # half of what a server reads unless told otherwise
+REQUEST_BYTES = 128 * 1024  # half of the server's default limit
 
 _VALUES: dict[str, tuple[bytes, Callable[[bytes], Rating | Click | ItemUpdate | UserUpdate]]] = {
     RATINGS: (b"rating", msgspec.json.Decoder(Rating).decode),
@@ -38,17 +38,19 @@ _VALUES: dict[str, tuple[bytes, Callable[[bytes], Rating | Click | ItemUpdate | 
 _REMOVALS = {ITEMS: ("remove_item", "item_id"), USERS: ("forget_user", "user_id")}
 
 
-def wire(message: Message) -> bytes:
-    """The message as an event of PublishRequest, in JSON; raises BadEvent for one that cannot be an event.
+def event_json(message: Message) -> bytes:
+    """The message as the JSON of an event in PublishRequest; raises BadEvent for one that cannot be an event.
 
-    The record's time becomes the event's where it has none of its own.
+    An event without a time of its own gets that of the message.
     """
     if message.topic not in TOPICS:
-        raise BadEvent(Reason.UNKNOWN_TOPIC, f"no topic {message.topic!r}; there are: {', '.join(TOPICS)}")
+        raise BadEvent(Reason.UNKNOWN_TOPIC, f"unknown topic {message.topic!r}; the topics are: {', '.join(TOPICS)}")
     try:
         if message.value is None:
             if message.topic not in _REMOVALS:
-                raise BadEvent(Reason.NOT_JSON, f"the event has no value; on {message.topic} that means nothing")
+                raise BadEvent(
+                    Reason.NOT_JSON, f"the event has no value; only records on {ITEMS} and {USERS} may have none"
+                )
             kind, name = _REMOVALS[message.topic]
             return msgspec.json.encode({kind: {name: (message.key or b"").decode()}})
         field, decode = _VALUES[message.topic]
@@ -65,10 +67,10 @@ def wire(message: Message) -> bytes:
 
 
 class HttpSink:
-    """A `Sink`: what is published goes to a streamer, which writes it to the log that it reads.
+    """protocols.Sink: publishes to a running streamer, which writes the events to its own log.
 
-    A server that goes away or cannot store now is asked again for `patience_s`; one that was never there is an error at
-    once. Events that it refuses are told to `on_rejected`, and the others go on.
+    If the server becomes unavailable, requests are repeated for `patience_s`; if it was never reached, that is an error at
+    once. `on_rejected` is called with each event that the server refuses; the others are published.
     """
 
     def __init__(
@@ -86,13 +88,13 @@ class HttpSink:
         self._reached = False
 
     def publish(self, messages: Sequence[Message]) -> Offsets:
-        """See `Sink.publish`. Events without an `event_id` may be stored twice when it has to ask again."""
+        """See `Sink.publish`. Events without an `event_id` may be stored twice if a request is repeated."""
         offsets: dict[TopicPartition, int] = {}
         chunk: list[tuple[Message, bytes]] = []
         size = 0
         for message in messages:
             try:
-                event = wire(message)
+                event = event_json(message)
             except BadEvent as error:
                 self._reject(message, f"{error.reason}: {error}")
                 continue
@@ -106,13 +108,13 @@ class HttpSink:
         return offsets
 
     def close(self) -> None:
-        """Whoever waits for the server gives up."""
+        """Close the connection; calls that wait for the server raise SourceUnavailable."""
         self._closed.set()
         self._client.close()
 
     def _publish(self, chunk: Sequence[tuple[Message, bytes]], offsets: dict[TopicPartition, int]) -> None:
         try:
-            done = self._patiently([event for _, event in chunk])
+            done = self._publish_with_retries([event for _, event in chunk])
         except TooLarge as error:
             if len(chunk) == 1:
                 self._reject(chunk[0][0], f"{Reason.TOO_LARGE}: {error}")
@@ -125,8 +127,8 @@ class HttpSink:
         for sequence, offset in parse(done.freshness_token).items():
             offsets[sequence] = max(offset, offsets.get(sequence, 0))
 
-    def _patiently(self, events: Sequence[bytes]) -> Published:
-        """Raises SourceUnavailable when patience ends, and at once where asking again cannot help."""
+    def _publish_with_retries(self, events: Sequence[bytes]) -> Published:
+        """Publish, repeating the request for `patience_s`; raises SourceUnavailable then, or at once if repeating cannot help."""
         deadline, pause_s = monotonic() + self._patience_s, 0.1
         while True:
             try:
@@ -134,7 +136,7 @@ class HttpSink:
             except NotAuthorised:
                 raise
             except SourceUnavailable as error:
-                if isinstance(error, Unreached) and not self._reached:
+                if isinstance(error, Unreachable) and not self._reached:
                     raise
                 if monotonic() + pause_s > deadline or self._closed.wait(pause_s):
                     raise

@@ -1,8 +1,8 @@
-"""Events to Apache Kafka: acknowledged by all replicas, each once, a user's in order.
+"""A sink that publishes to Apache Kafka: acknowledged by all replicas, each event once, each user's events in order.
 
-The key decides the partition, by the same hash (murmur2) as Java's clients. Sizes are checked here: one record that a
-broker rejects as too large would end the library's idempotent producer for good. After any failure the producer is
-made anew. A call waits for a round trip or two, however many messages it has.
+The key determines the partition, by the same hash (murmur2) as in Java's clients. Sizes are checked here, because a record
+that a broker rejects as too large breaks the library's idempotent producer for good. After any failure the producer is
+created again. A call takes a round trip or two, however many messages it has.
 """
 
 import threading
@@ -34,14 +34,14 @@ from streamer.kafka.connection import (
     topic_specification,
 )
 
-DELIVERY_S = 8.0  # what is not acknowledged by then has failed
+DELIVERY_S = 8.0  # messages not acknowledged by then have failed
 BOOTSTRAP_MS = 5_000
-OVERHEAD_BYTES = 128  # of one record and its batch, beside key and value: 93 at most by the format
+OVERHEAD_BYTES = 128  # for record and batch, without key and value: at most 93 by the format
 
 _PRODUCER = {
     "acks": "all",
     "enable_idempotence": True,
-    "allow_auto_create_topics": False,  # a broker would make them with one partition
+    "allow_auto_create_topics": False,  # a broker would create them with one partition
     "batch_size": MESSAGE_MAX_BYTES // 4,
     "delivery_timeout_ms": int(1000 * DELIVERY_S),
     "max_block_ms": int(500 * DELIVERY_S),
@@ -51,24 +51,24 @@ _UNKNOWN_TOPIC = 3
 
 
 class KafkaSink:
-    """protocols.Sink."""
+    """protocols.Sink for Kafka."""
 
     def __init__(self, settings: KafkaSettings) -> None:
-        """The broker need not be there. Raises BadSettings."""
+        """Does not connect yet. Raises BadSettings."""
         self._at = connection(settings)
         self._producer: Any = None
-        self._missing: frozenset[str] = frozenset()  # topics that were not there when the producer was made
+        self._missing: frozenset[str] = frozenset()  # topics that did not exist when last looked
         self._closed = False
         self._lock = threading.Lock()
 
     def publish(self, messages: Sequence[Message]) -> Offsets:
-        """See protocols.Sink; takes DELIVERY_S at most, and a little more when the producer is made anew.
+        """See protocols.Sink; takes at most DELIVERY_S, and a little more when it has to connect.
 
-        Raises BadEvent, and publishes nothing, when a message is larger than a topic takes or lacks a key that it needs.
+        Raises BadEvent, and publishes nothing, when a message is too large or lacks a key that it needs.
         Raises SourceUnavailable and NotAuthorised.
         """
         for message in messages:
-            _check(message)
+            _check_size_and_key(message)
         if not messages:
             return {}
         producer = self._connected(messages)
@@ -84,19 +84,19 @@ class KafkaSink:
                 at = TopicPartition(done.topic, done.partition)
                 offsets[at] = max(offsets.get(at, 0), done.offset + 1)
         except (KafkaError, OSError, RuntimeError, ValueError) as error:
-            self._retire(producer)
-            raise self._why(error) from None
+            self._discard(producer)
+            raise self._explain(error) from None
         return offsets
 
-    def _why(self, error: Exception) -> StreamerError:
+    def _explain(self, error: Exception) -> StreamerError:
         if isinstance(error, MessageSizeTooLargeError | RecordListTooLargeError):
-            return BadEvent(Reason.TOO_LARGE, f"a topic takes less than we allow: set max.message.bytes=65536: {error}")
+            return BadEvent(Reason.TOO_LARGE, f"a topic's limit is too low: set max.message.bytes=65536 on it: {error}")
         return explain(self._at, error)
 
     def _connected(self, messages: Sequence[Message]) -> Any:
         with self._lock:
             if self._closed:
-                raise SourceUnavailable("the connection to Kafka was closed: nothing can be published any more")
+                raise SourceUnavailable("the connection to Kafka is closed: nothing can be published any more")
             wanted = {message.topic for message in messages}
             if self._producer is None or wanted & self._missing:
                 try:
@@ -111,7 +111,7 @@ class KafkaSink:
             return self._producer
 
     def _make_topics(self) -> frozenset[str]:
-        """Make the topics that are missing, where that is allowed; answers with those that stay missing."""
+        """Create missing topics if the settings allow it; returns those that are still missing."""
         admin = build(KafkaAdminClient, KafkaNetClient, self._at.client() | {"bootstrap_timeout_ms": BOOTSTRAP_MS})
         try:
             found = admin.describe_topics([*TOPICS, DEAD_LETTERS])
@@ -126,8 +126,8 @@ class KafkaSink:
         finally:
             admin.close()
 
-    def _retire(self, producer: Any) -> None:
-        """Use it no more; others may still wait for what they sent through it."""
+    def _discard(self, producer: Any) -> None:
+        """Stop using a producer, and close it in the background, as other calls may still wait for their messages."""
         with self._lock:
             if self._producer is producer:
                 self._producer = None
@@ -141,12 +141,12 @@ class KafkaSink:
             _close(producer, 1.0)
 
 
-def _check(message: Message) -> None:
+def _check_size_and_key(message: Message) -> None:
     size = len(message.key or b"") + len(message.value or b"")
     if size > MESSAGE_MAX_BYTES - OVERHEAD_BYTES:
         raise BadEvent(
             Reason.TOO_LARGE,
-            f"the event has {size} bytes with its key; Kafka's topics take {MESSAGE_MAX_BYTES - OVERHEAD_BYTES}",
+            f"the event has {size} bytes with its key; Kafka's topics accept {MESSAGE_MAX_BYTES - OVERHEAD_BYTES}",
         )
     if message.key is None and message.value is None:
         raise BadEvent(Reason.BAD_ID, f"a removal on {message.topic!r} needs the id as its key")
@@ -155,5 +155,5 @@ def _check(message: Message) -> None:
 def _close(producer: Any, timeout_s: float = DELIVERY_S) -> None:
     try:
         producer.close(timeout=timeout_s)
-    except KafkaError:  # something is still unsent, and it gave up before it stopped its thread
+    except KafkaError:  # with unsent messages, it gives up before it stops its thread
         producer._sender.force_close()

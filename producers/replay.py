@@ -1,4 +1,4 @@
-"""Publishing a whole stream, a file or a simulated world, to wherever events are read from."""
+"""Publishes a whole stream, such as a file or a simulated world, to a sink."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -8,38 +8,36 @@ from streamer.core.events import Message, TopicPartition
 from streamer.core.protocols import Sink, Stream
 
 CHUNK_EVENTS = 500
-CHUNK_BYTES = 256 * 1024  # of values: long events go fewer at a time
+CHUNK_BYTES = 256 * 1024  # limit for the values of one chunk
 
-Progress = Callable[[int, int], None]  # rows that are durable, rows there are
+Progress = Callable[[int, int], None]  # called with the number of durable rows, and of all rows
 
 
 @dataclass
-class Replayed:
-    """What a replay did."""
+class ReplayResult:
+    """What a replay published."""
 
     topics: Counter[str] = field(default_factory=Counter)  # messages published, by topic
-    offsets: dict[TopicPartition, int] = field(
-        default_factory=dict
-    )  # the next one of each sequence that was written to
+    offsets: dict[TopicPartition, int] = field(default_factory=dict)  # the next offset of each sequence written to
 
     @property
     def messages(self) -> int:
-        """Published in all."""
+        """How many messages were published in all."""
         return self.topics.total()
 
 
 def replay(
     stream: Stream, sink: Sink, start: int = 0, progress: Progress | None = None, chunk: int = CHUNK_EVENTS
-) -> Replayed:
-    """Publish the rows of `stream` from `start` on, in order, `chunk` or fewer at a time.
+) -> ReplayResult:
+    """Publish the rows of `stream` from `start` on, in order, at most `chunk` at a time.
 
-    `progress` is told after each chunk how many rows are durable: where to go on when something was raised. Raises what
-    the sink raises (SourceUnavailable); rows after the last progress may or may not have been published.
+    `progress` is called after each chunk with the number of durable rows, from which a replay can continue after an error.
+    Raises the sink's errors (SourceUnavailable); rows after the last progress may or may not have been published.
     """
-    replayed, total = Replayed(), len(stream)
+    replayed, total = ReplayResult(), len(stream)
     for row in range(start, total, chunk):
         done = row
-        for part in _parts(stream.messages(row, row + chunk)):
+        for part in _split(stream.messages(row, row + chunk)):
             replayed.offsets.update(sink.publish(part))
             replayed.topics.update(message.topic for message in part)
             done += len(part)
@@ -48,7 +46,7 @@ def replay(
     return replayed
 
 
-def _parts(messages: list[Message]) -> Iterator[list[Message]]:
+def _split(messages: list[Message]) -> Iterator[list[Message]]:
     first, size = 0, 0
     for n, message in enumerate(messages):
         size += len(message.value or b"")

@@ -1,7 +1,7 @@
-"""The simulated world as a stream: items when they arrive, then what people do with them; the same for the same settings.
+"""The simulated world as a stream of catalogue records and events; the same settings give the same stream.
 
-Beside what happens, a stream has what streams have: events that come twice, late, or broken. And a rating says what was
-to be `expected` of it, given the truth: learners never see that field; the monitor takes regret over the oracle from it.
+Like real streams it also has duplicates, late events and broken events. Ratings have a field `expected`, their expectation
+given the true tastes. Learners never see it; the monitor uses it for the regret over the oracle.
 """
 
 import hashlib
@@ -16,14 +16,14 @@ from streamer.core.errors import BadSettings
 from streamer.core.events import CLICKS, RATINGS, ItemUpdate, Message, MessageParts, message, parts
 from streamer.producers.oracle import expected
 from streamer.producers.titles import CATEGORIES, title
-from streamer.producers.world import RATED, TURN, Happenings, Shock, happen
+from streamer.producers.world import RATED, TURN, Interactions, Shock, simulate
 
 _KINDS = (b"view", b"click", b"purchase")
 _HALVES = [b"%.1f" % (half / 2) for half in range(11)]
-_AGAIN_MS = (1_000, 3_600_000)  # after how long an event is repeated
-_LATE_MS = (3_600_000, 86_400_000)  # by how long one is late
+_REPEATED_AFTER_MS = (1_000, 3_600_000)  # how long after an event its duplicate arrives
+_LATE_BY_MS = (3_600_000, 86_400_000)  # by how much a late event is late
 
-# Broken events by turns; they are given the user, the item and the time.
+# Kinds of broken events, used in turn; each is a function of user, item and time.
 _RATING = b'{"user_id":"%b","item_id":"i%d","rating":'
 _BROKEN: tuple[tuple[str, Callable[[bytes, int, int], bytes]], ...] = (
     (RATINGS, lambda user, item, at: _RATING % (user, item)),  # cut off
@@ -42,27 +42,27 @@ _LIMITS = {
 
 @dataclass(frozen=True)
 class World:
-    """Settings of a world. The defaults are the one that `make run` shows."""
+    """The settings of a simulated world. The defaults are those of `make run`."""
 
     users: int = 1_000
     items: int = 500
-    events: int = 60_000  # ratings and clicks, without the repeated and the broken ones
+    events: int = 60_000  # ratings and clicks, without duplicates and broken events
     days: int = 60
     seed: int = 1
-    turn: float = TURN  # radians that a typical taste turns over all the days
-    shock_day: float | None = None  # when tastes jump, in days from the beginning
-    shock_share: float = 0.3  # of the users
-    duplicates: float = 0.001  # share of the events that come again, with the same event_id
-    late: float = 0.001  # share of the events that come hours after they happened
-    bad: float = 0.001  # broken events, as a share of `events` and beside them
+    turn: float = TURN  # radians by which a typical taste turns over all days
+    shock_day: float | None = None  # when tastes jump, in days from the beginning; None: never
+    shock_share: float = 0.3  # share of users whose tastes jump
+    duplicates: float = 0.001  # share of events that arrive again, with the same event_id
+    late: float = 0.001  # share of events that arrive hours after they happened
+    bad: float = 0.001  # number of additional broken events, as a share of `events`
 
     def __post_init__(self) -> None:
-        """Raises BadSettings for a world without anybody or anything in it, and for what is no share."""
+        """Check all values; raises BadSettings."""
         for name, found in asdict(self).items():
             if found is None:
                 continue
             least, most = _LIMITS.get(name, (0, inf))
-            if not least <= found <= most:  # NaN is not either
+            if not least <= found <= most:  # also for NaN
                 raise BadSettings(
                     f"wanted a simulated world with {name} of at least {least}"
                     + (f" and at most {most}" if most < inf else "")
@@ -74,43 +74,47 @@ class World:
                 "give an earlier one"
             )
 
-    def happenings(self) -> Happenings:
-        """What happens in it, as arrays."""
+    def interactions(self) -> Interactions:
+        """Simulate the world, as arrays."""
         shock = None if self.shock_day is None else Shock(self.shock_day, self.shock_share)
-        return happen(self.users, self.items, self.events, self.days, self.seed, self.turn, shock)
+        return simulate(self.users, self.items, self.events, self.days, self.seed, self.turn, shock)
 
     def stream(self, *, catalogue_first: bool = False, truth: bool = True) -> "Simulation":
-        """What happens in it, as a stream."""
-        return Simulation(self, self.happenings(), catalogue_first=catalogue_first, truth=truth)
+        """Simulate the world, as a stream; for the options see `Simulation`."""
+        return Simulation(self, self.interactions(), catalogue_first=catalogue_first, truth=truth)
 
 
 class Simulation:
-    """protocols.Stream of a world."""
+    """protocols.Stream of a simulated world."""
 
     def __init__(
-        self, world: World, happenings: Happenings, *, catalogue_first: bool = False, truth: bool = True
+        self, world: World, interactions: Interactions, *, catalogue_first: bool = False, truth: bool = True
     ) -> None:
-        """Of what happens in `world`. An item's record comes just before anybody could meet it, or with `catalogue_first` before every event.
+        """An item's record comes when the item arrives, before any event with it, or with `catalogue_first` before all events.
 
-        With `truth`, ratings say what was to be `expected`. Cost: about .3 us an event; memory: 80 bytes an event.
+        With `truth`, ratings have the field `expected`. Cost: about .3 us an event; memory: 80 bytes an event.
         """
-        self.world, self.happenings, self._truth = world, happenings, truth
-        self.expected: F64 = expected(happenings.means)  # (events,) what the rating is on average, given the truth
-        self.rated = happenings.kinds == RATED  # (events,)
-        random = np.random.default_rng([world.seed, 2])  # of its own: what happens is the same with and without
-        again, late, broken = (
-            _some(share, world.events, random) for share in (world.duplicates, world.late, world.bad)
+        self.world, self.interactions, self._truth = world, interactions, truth
+        self.expected: F64 = expected(interactions.means)  # (events,) expectation of the rating, given the true tastes
+        self.rated = interactions.kinds == RATED  # (events,)
+        random = np.random.default_rng(
+            [world.seed, 2]
+        )  # a generator of its own, so that duplicates and late or broken events change nothing else
+        repeats, late, broken = (
+            _sample(share, world.events, random) for share in (world.duplicates, world.late, world.bad)
         )
-        arrived = happenings.times_ms.copy()
-        arrived[late] += random.integers(*_LATE_MS, len(late))
-        repeated = arrived[again] + random.integers(*_AGAIN_MS, len(again))
-        self.duplicates, self.late, self.bad = len(again), len(late), len(broken)
-        # Numbers: items, events, repeated events, broken ones; rows are numbers in the order of arrival.
-        self._event = np.concatenate([np.zeros(world.items, np.int64), np.arange(world.events), again, broken])
-        items = np.zeros(world.items, np.int64) if catalogue_first else happenings.arrivals_ms
-        self._times: I64 = np.concatenate([happenings.arrivals_ms, arrived, repeated, happenings.times_ms[broken]])
+        arrived = interactions.times_ms.copy()
+        arrived[late] += random.integers(*_LATE_BY_MS, len(late))
+        repeats_ms = arrived[repeats] + random.integers(*_REPEATED_AFTER_MS, len(repeats))
+        self.duplicates, self.late, self.bad = len(repeats), len(late), len(broken)
+        # Numbers count items, events, duplicates, then broken events; rows are numbers sorted by arrival.
+        self._event = np.concatenate([np.zeros(world.items, np.int64), np.arange(world.events), repeats, broken])
+        items = np.zeros(world.items, np.int64) if catalogue_first else interactions.arrivals_ms
+        self._times: I64 = np.concatenate(
+            [interactions.arrivals_ms, arrived, repeats_ms, interactions.times_ms[broken]]
+        )
         self._order: I64 = np.argsort(np.concatenate([items, self._times[world.items :]]), kind="stable")
-        self._sha256 = _digest(happenings, self._order, self._event, self._times)
+        self._sha256 = _digest(interactions, self._order, self._event, self._times)
 
     @property
     def sha256(self) -> str:
@@ -122,14 +126,14 @@ class Simulation:
 
     @property
     def oracle_rmse(self) -> float | None:
-        """The RMSE of whoever predicts what is to be expected, on the ratings of this world; None where there are none."""
+        """The RMSE of the oracle, which predicts expectations, on this world's ratings; None without ratings."""
         if not self.rated.any():
             return None
-        errors = self.happenings.halves[self.rated] / 2 - self.expected[self.rated]
+        errors = self.interactions.halves[self.rated] / 2 - self.expected[self.rated]
         return float(np.sqrt(np.mean(np.square(errors))))
 
     def times_ms(self, start: int, stop: int) -> list[int]:
-        """See protocols.Stream: when each row arrived; a late event says itself when it happened."""
+        """See protocols.Stream: when each row arrived; a late event has the time when it happened in its JSON."""
         return [int(at) for at in self._times[self._order[start:stop]].tolist()]
 
     def parts(self, start: int, stop: int) -> MessageParts:
@@ -138,15 +142,15 @@ class Simulation:
 
     def messages(self, start: int, stop: int) -> list[Message]:
         """See protocols.Stream. Cost: about 1.7 us an event."""
-        numbers, happenings = self._order[start:stop], self.happenings
+        numbers, interactions = self._order[start:stop], self.interactions
         events, items = self._event[numbers], self.world.items
         first_bad = len(self._order) - self.bad
         columns = (
-            happenings.users, happenings.items, happenings.kinds, happenings.halves, happenings.sessions,
-            happenings.times_ms, self.expected,
+            interactions.users, interactions.items, interactions.kinds, interactions.halves, interactions.sessions,
+            interactions.times_ms, self.expected,
         )  # fmt: skip
         lists = [column[events].tolist() for column in columns]
-        truth, named = self._truth, self.duplicates > 0  # who repeats events gives them ids
+        truth, with_ids = self._truth, self.duplicates > 0  # only a world with duplicates needs ids
         messages = []
         for number, event, user, item, kind, half, session, at, mean in zip(
             numbers.tolist(), events.tolist(), *lists, strict=True
@@ -159,7 +163,7 @@ class Simulation:
                 topic, broken = _BROKEN[(number - first_bad) % len(_BROKEN)]
                 messages.append(Message(topic, key, broken(key, item, at)))
                 continue
-            event_id = b',"event_id":"e%d"' % event if named else b""
+            event_id = b',"event_id":"e%d"' % event if with_ids else b""
             if kind == RATED:
                 value = b'{"user_id":"%b","item_id":"i%d","rating":%b,"timestamp_ms":%d%b%b}' % (
                     key, item, _HALVES[half], at, event_id, b',"expected":%.4f' % mean if truth else b"",
@@ -173,20 +177,20 @@ class Simulation:
         return messages
 
     def _item(self, item: int) -> Message:
-        happenings = self.happenings
-        year = int(happenings.years[item])
-        categories = dict.fromkeys(CATEGORIES[number] for number in happenings.categories[item])
-        name = title(int(happenings.titles[item]), year)
+        interactions = self.interactions
+        year = int(interactions.years[item])
+        categories = dict.fromkeys(CATEGORIES[number] for number in interactions.categories[item])
+        name = title(int(interactions.titles[item]), year)
         return message(ItemUpdate(f"i{item}", name, tuple(categories), {"year": year}))
 
 
-def _some(share: float, events: int, random: np.random.Generator) -> I64:
-    """So many of the events, without one twice, in no order."""
+def _sample(share: float, events: int, random: np.random.Generator) -> I64:
+    """A random sample of event numbers without replacement, in random order."""
     return random.permutation(events)[: round(share * events)]
 
 
-def _digest(happenings: Happenings, *rows: Array) -> str:
+def _digest(interactions: Interactions, *rows: Array) -> str:
     digest = hashlib.sha256(b"world 2")
-    for array in (*(getattr(happenings, field.name) for field in fields(happenings)), *rows):
+    for array in (*(getattr(interactions, field.name) for field in fields(interactions)), *rows):
         digest.update(array.tobytes())
     return digest.hexdigest()

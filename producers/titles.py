@@ -1,4 +1,4 @@
-"""Titles that people can read and tell apart, for items that nobody made: "The Quiet Harbour (1987)"."""
+"""Readable, distinct titles for simulated films, such as "The Quiet Harbour (1987)"."""
 
 import numpy as np
 
@@ -26,11 +26,11 @@ _PLACES_TEXT = """
 """
 _ADJECTIVES, _NOUNS, _PLACES = _ADJECTIVES_TEXT.split(), _NOUNS_TEXT.split(), _PLACES_TEXT.split()
 _PLAIN = len(_ADJECTIVES) * len(_NOUNS)
-DISTINCT = 2 * _PLAIN + len(_NOUNS) * len(_PLACES)  # then come sequels
+DISTINCT = 2 * _PLAIN + len(_NOUNS) * len(_PLACES)  # number of titles without sequels
 
 
 def title(number: int, year: int) -> str:
-    """The title of that number, no two the same: sequels from DISTINCT on."""
+    """The title with this number, all different; numbers from DISTINCT on are sequels."""
     sequel, number = divmod(number, DISTINCT)
     form, rest = divmod(number, _PLAIN)
     first, noun = divmod(rest, len(_NOUNS))
@@ -42,7 +42,7 @@ def title(number: int, year: int) -> str:
 
 
 def numbers(items: int, random: np.random.Generator) -> I32:
-    """(items,) numbers of titles in no order, without one twice; sequels come only when there is one of every first part."""
+    """(items,) distinct numbers of titles in random order; sequels only once all first parts are used."""
     whole = -(-items // DISTINCT)
     shuffled = [random.permutation(DISTINCT) + part * DISTINCT for part in range(whole)]
     return np.concatenate(shuffled)[:items].astype(np.int32)

@@ -1,7 +1,7 @@
-"""How a Kafka broker is reached: shared by the source and the sink, and free of the Kafka library itself.
+"""Connecting to Kafka: shared by the source and the sink, without importing the Kafka library.
 
 `consumers/kafka.py`, `producers/kafka.py` and `streamer doctor` call it. A change usually adds a connection setting or a
-clearer sentence for a connection that fails.
+clearer message for a connection that fails.
 
-`connection` (settings as the library's options, topics, sizes, a preflight that says what is wrong), `login` (TLS and SASL by hand).
+`connection` (the library's options, topics, sizes, and a preflight that explains failures), `login` (SASL by hand).
 """

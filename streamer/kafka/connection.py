@@ -1,7 +1,7 @@
-"""Where Kafka is and how it is spoken to: what the source and the sink share. The client library is passed in, not imported.
+"""Connection options, topics and error messages for Kafka. The client library is passed in, not imported.
 
-The library says "unable to bootstrap" whatever went wrong. So each connection is first tried by hand: address, TLS,
-credentials (`kafka_login`), and whatever fails is said.
+The library only says "unable to bootstrap", whatever is wrong. So a connection is first tried by hand, in the order address,
+TLS and credentials (`login`), to report which of them fails.
 """
 
 import logging
@@ -20,10 +20,10 @@ DEAD_LETTERS = "dead-letters"
 MESSAGE_MAX_BYTES = 65_536  # max.message.bytes of the topics: one record, or one batch, as it is stored
 RECEIVE_MAX_BYTES = (
     32 * 2**20
-)  # largest answer taken from a broker; a batch beyond it would stall its partition in silence
+)  # largest response accepted from a broker; a larger batch would silently stall its partition
 TRY_S = 2.0  # how long connecting by hand may take
 
-# With it no constructor waits for a broker: the protocol as of Kafka 2.8, which has all that is used here.
+# With a fixed version no constructor waits for a broker. The protocol of Kafka 2.8 has everything used here.
 API_VERSION = (2, 8)
 
 _SECURITY = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
@@ -32,12 +32,12 @@ _REFUSALS = {"SaslAuthenticationFailedError", "UnsupportedSaslMechanismError", "
 
 
 def partitions_of(topic: str) -> int:
-    """How many partitions the topic is created with."""
+    """The number of partitions with which a topic is created."""
     return 12 if topic in TOPICS and topic not in CATALOGUE_TOPICS else 3
 
 
 def topic_specification(topic: str, replication: int) -> dict[str, Any]:
-    """The topic as it is created, in the library's words."""
+    """How a topic is created, as the library's options."""
     policy = "compact" if topic in CATALOGUE_TOPICS else "delete"
     configs = {"cleanup.policy": policy, "max.message.bytes": str(MESSAGE_MAX_BYTES)}
     return {"num_partitions": partitions_of(topic), "replication_factor": replication, "configs": configs}
@@ -45,7 +45,7 @@ def topic_specification(topic: str, replication: int) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """How to reach the brokers; made once, so that bad settings are found at the start."""
+    """Validated connection settings; created at the start, so that bad settings are found then."""
 
     settings: KafkaSettings
     servers: tuple[tuple[str, int], ...]
@@ -56,7 +56,7 @@ class Connection:
         return f"Connection({self.settings.kafka})"
 
     def client(self) -> dict[str, Any]:
-        """Configuration of every client of the library."""
+        """The options of every client of the library."""
         settings = self.settings
         config: dict[str, Any] = {
             "bootstrap_servers": [f"{host}:{port}" for host, port in self.servers],
@@ -79,7 +79,7 @@ class Connection:
 
 
 def connection(settings: KafkaSettings) -> Connection:
-    """Raises BadSettings for settings that cannot work whatever the broker says; asks no broker."""
+    """Validate the settings without connecting; raises BadSettings."""
     _one_of("kafka_security", settings.kafka_security, _SECURITY)
     password = ""
     if settings.kafka_security.startswith("SASL"):
@@ -104,7 +104,7 @@ def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
 def _server(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise BadSettings(f"kafka = {text!r} is not HOST:PORT: give for one 127.0.0.1:9092")
+        raise BadSettings(f"kafka = {text!r} is not HOST:PORT: give, for example, 127.0.0.1:9092")
     return host.strip("[]"), int(port)
 
 
@@ -117,17 +117,17 @@ def _context(settings: KafkaSettings) -> ssl.SSLContext | None:
             context.load_cert_chain(settings.kafka_cert_file, settings.kafka_key_file or None)
     except (OSError, ssl.SSLError) as error:
         files = ", ".join(filter(None, (settings.kafka_ca_file, settings.kafka_cert_file, settings.kafka_key_file)))
-        raise BadSettings(f"cannot use the certificates of Kafka in {files}: {error}") from None
+        raise BadSettings(f"cannot use the certificates for Kafka in {files}: {error}") from None
     return context
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Whether this error of the library means that the broker was reached, and refused us."""
+    """Whether this error of the library means that the broker was reached, but refused access."""
     return any(kind.__name__ in _REFUSALS for kind in type(error).__mro__)
 
 
 def _guard_log() -> None:
-    """Keep every logger of the library at INFO or above: at DEBUG it logs the password. And off stderr: we say what it says."""
+    """Keep all loggers of the library at INFO or above, as DEBUG logs the password, and off stderr, as we report its errors."""
     root = logging.getLogger("kafka")
     if not root.handlers:
         root.addHandler(logging.NullHandler())
@@ -143,37 +143,37 @@ class Closable(Protocol):
     """The library's network client."""
 
     def close(self) -> None:
-        """Stops its thread and closes its sockets."""
+        """Stop its thread and close its sockets."""
 
 
 Client = TypeVar("Client")
 
 
 def build(make: Callable[..., Client], network: Callable[..., Closable], config: Mapping[str, Any]) -> Client:
-    """A client of the library; its constructor leaves a thread and sockets behind when it fails, this does not."""
+    """Make a client of the library. When its constructor fails, close the thread and the sockets that it leaves behind."""
     _guard_log()
-    made: list[Closable] = []
+    clients: list[Closable] = []
 
-    def recorded(**configs: Any) -> Closable:
-        made.append(network(**configs))
-        return made[-1]
+    def record(**configs: Any) -> Closable:
+        clients.append(network(**configs))
+        return clients[-1]
 
     try:
-        return make(**config, kafka_client=recorded)
+        return make(**config, kafka_client=record)
     except BaseException:
-        for client in made:
+        for client in clients:
             client.close()
         raise
 
 
 def preflight(at: Connection) -> None:
-    """Raises SourceUnavailable when no server answers, NotAuthorised when one does and refuses us: by TLS, or the credentials.
+    """Raise SourceUnavailable when no server responds, NotAuthorised when one refuses TLS or the credentials.
 
     Takes up to TRY_S for each server.
     """
     failures = []
     for server in at.servers:
-        failure = _reach(at, server)
+        failure = _try_server(at, server)
         if failure is None:
             return
         failures.append(failure)
@@ -181,22 +181,24 @@ def preflight(at: Connection) -> None:
 
 
 def explain(at: Connection, error: BaseException) -> StreamerError:
-    """What is wrong, in a sentence, after `error`: NotAuthorised where we were refused, SourceUnavailable otherwise.
+    """An error with a helpful message for `error`: NotAuthorised if access was refused, otherwise SourceUnavailable.
 
-    Tries to connect by hand: see `preflight`.
+    Tries to connect by hand, see `preflight`.
     """
     if isinstance(error, StreamerError):
         return error
     if is_refusal(error):
-        return NotAuthorised(f"Kafka at {at.settings.kafka} refused us: {_said(error)}: check the user's rights")
+        return NotAuthorised(
+            f"Kafka at {at.settings.kafka} refused access: {_text(error)}: check the user's permissions"
+        )
     try:
         preflight(at)
     except SourceUnavailable as reason:
         return reason
-    return _silent(at, error)
+    return _no_answer(at, error)
 
 
-def _reach(at: Connection, server: tuple[str, int]) -> SourceUnavailable | None:
+def _try_server(at: Connection, server: tuple[str, int]) -> SourceUnavailable | None:
     host, port = server
     settings, where = at.settings, f"Kafka at {host}:{port}"
     try:
@@ -208,7 +210,7 @@ def _reach(at: Connection, server: tuple[str, int]) -> SourceUnavailable | None:
                     _login(at, secured)
     except ssl.SSLError as error:
         return NotAuthorised(
-            f"{where} was reached and TLS failed: {_said(error)}: check kafka_security, kafka_ca_file, kafka_cert_file "
+            f"{where} was reached, but TLS failed: {_text(error)}: check kafka_security, kafka_ca_file, kafka_cert_file "
             "and kafka_key_file"
         )
     except Refused as error:
@@ -217,9 +219,9 @@ def _reach(at: Connection, server: tuple[str, int]) -> SourceUnavailable | None:
             f"{error}: check kafka_security, kafka_sasl_mechanism, kafka_username and kafka_password_file"
         )
     except EOFError as error:
-        return _silent(at, error)
+        return _no_answer(at, error)
     except OSError as error:
-        return SourceUnavailable(f"no {where}: {error.strerror or _said(error)}: start it, or give the right address")
+        return SourceUnavailable(f"no {where}: {error.strerror or _text(error)}: start it, or give the right address")
     return None
 
 
@@ -228,19 +230,19 @@ def _login(at: Connection, to: socket.socket) -> None:
         login(to, at.settings.kafka_sasl_mechanism, at.settings.kafka_username, at.password)
 
 
-def _silent(at: Connection, error: BaseException) -> SourceUnavailable:
+def _no_answer(at: Connection, error: BaseException) -> SourceUnavailable:
     return SourceUnavailable(
-        f"Kafka at {at.settings.kafka} takes connections and does not answer as {at.settings.kafka_security}: {_said(error)}: "
+        f"Kafka at {at.settings.kafka} accepts connections but does not answer as {at.settings.kafka_security}: {_text(error)}: "
         "wait if it is starting, otherwise check that kafka_security is that of its listener"
     )
 
 
-def _said(error: BaseException) -> str:
+def _text(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
 def missing_topics(at: Connection, topics: Iterable[str]) -> SourceUnavailable:
-    """What to do about topics that are not there."""
+    """An error that says how to create missing topics."""
     wanted = ", ".join(
         f"{topic!r} ({partitions_of(topic)} partitions, "
         + ", ".join(f"{key}={value}" for key, value in topic_specification(topic, 1)["configs"].items())

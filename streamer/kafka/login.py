@@ -1,4 +1,4 @@
-"""Logging in to a Kafka broker by hand, only to hear what it answers: the client library often loses the refusal.
+"""Logs in to a Kafka broker by hand, only to get its reason for a refusal, which the client library often loses.
 
 Kafka's protocol: SaslHandshake (17) version 1 names the mechanism, SaslAuthenticate (36) version 0 carries its messages.
 PLAIN: RFC 4616. SCRAM: RFC 5802, with SHA-256 or SHA-512.
@@ -13,15 +13,15 @@ import struct
 
 _HANDSHAKE, _AUTHENTICATE = (17, 1), (36, 0)
 _ANSWER_MAX_BYTES = 2**20
-_NONSENSE = "what answers does not speak Kafka's protocol"
+_NONSENSE = "the server does not speak Kafka's protocol"
 
 
 class Refused(Exception):
-    """The broker said no; the message is its reason."""
+    """The broker refused the login; the message is its reason."""
 
 
 def login(to: socket.socket, mechanism: str, user: str, password: str) -> None:
-    """Log in over a connection that is open; raises Refused, OSError and EOFError (no answer, or none that makes sense)."""
+    """Log in over an open connection; raises Refused, OSError, and EOFError for no response or an invalid one."""
     try:
         _login(to, mechanism, user, password)
     except (KeyError, ValueError, struct.error):
@@ -32,9 +32,9 @@ def _login(to: socket.socket, mechanism: str, user: str, password: str) -> None:
     answer = _ask(to, _HANDSHAKE, struct.pack(">h", len(mechanism)) + mechanism.encode())
     (code,) = struct.unpack_from(">h", answer)
     if code == 34:  # ILLEGAL_SASL_STATE
-        raise Refused("its listener takes no SASL")
+        raise Refused("its listener does not use SASL")
     if code:
-        raise Refused(f"it does not take the mechanism {mechanism}")
+        raise Refused(f"it does not accept the mechanism {mechanism}")
     if mechanism == "PLAIN":
         _send(to, b"\0" + user.encode() + b"\0" + password.encode())
     else:
@@ -55,7 +55,7 @@ def _scram(to: socket.socket, algorithm: str, user: str, password: str) -> None:
 
 
 def _send(to: socket.socket, message: bytes) -> bytes:
-    """One message of the mechanism, and what the broker says to it."""
+    """Send one message of the mechanism, and return the broker's reply."""
     answer = _ask(to, _AUTHENTICATE, struct.pack(">i", len(message)) + message)
     code, length = struct.unpack_from(">hh", answer)
     reason = answer[4 : 4 + max(0, length)]
@@ -71,7 +71,7 @@ def _ask(to: socket.socket, request: tuple[int, int], body: bytes) -> bytes:
     (size,) = struct.unpack(">i", _receive(to, 4))
     if not 6 <= size <= _ANSWER_MAX_BYTES:
         raise EOFError(_NONSENSE)
-    return _receive(to, size)[4:]  # after the number of the request
+    return _receive(to, size)[4:]  # without the request's number
 
 
 def _receive(to: socket.socket, size: int) -> bytes:
@@ -79,6 +79,6 @@ def _receive(to: socket.socket, size: int) -> bytes:
     while len(received) < size:
         part = to.recv(size - len(received))
         if not part:
-            raise EOFError("closed without an answer")
+            raise EOFError("the connection was closed without an answer")
         received += part
     return received

@@ -1,7 +1,8 @@
-"""Where a user is forgotten: out of the rows, the log, the archive, every generation and every file.
+"""Forgetting users: erases their data from rows, log, archive, all generations and all files.
 
-`streamer forget` and `ForgetUser` start it; the removal itself is learned like an event (`stream.removals` notes it), and a
-thread here erases the rest. A change usually adds a place where something about a user may stand.
+`streamer forget` and `ForgetUser` start it. The removal itself is learned like an event (`stream.removals` records it), and a
+thread in this room erases the rest. A change usually adds a place where data about a user may be.
 
-`forgetting` (works off the removals, in a thread), `eraser` (takes users out of every file), `erasure` (which records and dead letters are a user's, and what is left of them).
+`forgetting` (publishes removals, and processes them in a thread), `eraser` (erases users from every file), `erasure` (which
+records and dead letters are about a user, and what remains of them).
 """

@@ -1,7 +1,7 @@
-"""Takes users out of every file of a data directory: the log, the archive, the states, and the files of generations.
+"""Erases users from every file of a data directory: log, archive, states, and files of generations.
 
-Each step can be done twice. Records are blanked only after the state that has learned the removal is durable: a replay finds
-either the removal or nothing of the user before it.
+Each step can be repeated. Records are blanked only after the state that has learned the removal is durable: a replay finds
+either the removal, or nothing of the user before it.
 """
 
 import threading
@@ -28,15 +28,15 @@ from streamer.stream.dead_letters import dead_letters, deletions
 from streamer.stream.memory import Memory
 from streamer.stream.removals import Removal, removal_rows
 
-ARCHIVED_TRIES = 10  # of RETRY_S each, before it is said that the archive keeps us waiting
-RETRY_S = 1.0  # when something is in the way
+ARCHIVED_TRIES = 10  # how often to wait RETRY_S for the archive before it is reported as late
+RETRY_S = 1.0  # pause before work that could not go on is tried again
 _PROFILE = msgspec.json.Decoder(UserUpdate)
 _ENCODER = msgspec.json.Encoder(order="deterministic")
 _T = TypeVar("_T")
 
 
 class Eraser:
-    """Of the data directory `folder`, while it is learned into; one thread at a time."""
+    """Erases users from a data directory while the engine learns. Only one thread may use it at a time."""
 
     def __init__(
         self,
@@ -44,26 +44,29 @@ class Eraser:
         memories: Callable[[], Sequence[Memory]],
         log: EmbeddedLog | None,
         archiver: Archiver | None,
-        between: Callable[[Callable[[], Any]], "Future[Any]"],
+        run_between_steps: Callable[[Callable[[], Any]], "Future[Any]"],
         stop: threading.Event,
     ) -> None:
-        """`memories`: the live one first; `between`: see Engine.between; `stop` is set when it is to end between two steps."""
+        """`memories`: the live one first; `run_between_steps`: that of Engine; `stop`: set to make it end between two steps."""
         self._folder, self._memories, self._log, self._archiver = folder, memories, log, archiver
-        self._between, self._stop = between, stop
-        self._span: tuple[int, int] | None = None  # runs of the log written anew, of the receipts that are erased
-        self._spanned: set[int] = set()  # receipts whose runs `_span` covers
-        self._swept: set[int] = set()  # receipts whose files are written anew
+        self._run_between_steps, self._stop = run_between_steps, stop
+        self._span: tuple[int, int] | None = None  # the runs of the log in which records were blanked
+        self._spanned: set[int] = set()  # removals whose runs are in `_span`
+        self._swept: set[int] = set()  # removals for which all files were rewritten
 
     def erase(self, pending: Sequence[Removal]) -> None:
-        """Make them 'erased': everything but bytes that files still hold; raises StreamerError for what has to come first."""
+        """Bring pending removals to the stage 'erased': no row and no record has the users' data, but files may have its bytes.
+
+        Raises StreamerError when something else must happen first.
+        """
         memories = self._memories()
-        self._check_none_is_made()
+        self._check_no_retraining()
         for memory in memories:
             memory.store.sync()
-            behind = [found for found in pending if memory.store.offsets().get(found.at, 0) <= found.offset]
+            behind = [removal for removal in pending if memory.store.offsets().get(removal.at, 0) <= removal.offset]
             if behind:
                 raise StreamerError("a generation in the shadow has not learned the removal yet")
-        until = {found.user_id: found.offset for found in pending}  # the newest of several
+        until = {removal.user_id: removal.offset for removal in pending}  # for a user with several, the newest
         erasure = Erasure(until)
 
         def change(record: Record) -> Record:
@@ -71,17 +74,22 @@ class Eraser:
                 raise CancelledError
             return erasure(record)
 
-        self._unarchive(pending)
+        self._erase_from_archive(pending)
         if self._log is not None:
-            self._cover(self._log.rewrite(change, max(until.values()) + 1), {found.number for found in pending})
-        named = naming(self._memories()[0].store, set(until))
-        counts, *_ = self._answer(self._between(lambda: [_clean(memory, erasure, named) for memory in memories]))
+            self._add_span(self._log.rewrite(change, max(until.values()) + 1), {removal.number for removal in pending})
+        named = profiles_naming(self._memories()[0].store, set(until))
+        counts, *_ = self._result_of(
+            self._run_between_steps(lambda: [_erase_from_memory(memory, erasure, named) for memory in memories])
+        )
         done = []
-        for found in pending:
-            user_id, first = found.user_id, until.pop(found.user_id, None) is not None  # counted once
+        for removal in pending:
+            user_id, first = (
+                removal.user_id,
+                until.pop(removal.user_id, None) is not None,
+            )  # counts go to a user's first removal
             done.append(
                 msgspec.structs.replace(
-                    found,
+                    removal,
                     stage="erased",
                     user_id="",
                     records=erasure.records[user_id] if first else 0,
@@ -93,22 +101,22 @@ class Eraser:
         for generation in generations.read_records(self._folder):
             place = generations.generation_folder(self._folder, generation.id)
             manifest.erase(place, erasure.records, lambda learner, name: _of_users(tables, learner, name))
-        for store in self._kept():
-            _clean_kept(store, memories[0], erasure, list(erasure.records), done)
+        for store in self._other_states():
+            _erase_from_state(store, memories[0], erasure, list(erasure.records), done)
         for memory in memories:
             memory.store.commit(removal_rows(done), {})
 
-    def _check_none_is_made(self) -> None:
-        """Raises StreamerError while a generation is: it began with what the user had left at its cut."""
+    def _check_no_retraining(self) -> None:
+        """Raise StreamerError while a generation is being trained, because it may have the user's data from its cut."""
         mine = {memory.store.generation for memory in self._memories()}
         for generation in generations.read_records(self._folder):
             if generation.stage in generations.UNDER_WAY and generation.id not in mine:
                 raise StreamerError(
-                    f"generation {generation.id} is being made of what there was before: when it is done"
+                    f"generation {generation.id} is being trained on earlier events: erasure waits until it is done"
                 )
 
-    def _kept(self) -> Iterator[RocksStore]:
-        """States of other generations, which nobody has open, one open at a time."""
+    def _other_states(self) -> Iterator[RocksStore]:
+        """Yield the states of other generations, which are not open, opening one at a time."""
         mine = {memory.store.generation for memory in self._memories()}
         for generation in generations.read_records(self._folder):
             if generation.id not in mine and generations.state_folder(self._folder, generation.id).exists():
@@ -118,23 +126,25 @@ class Eraser:
                 finally:
                     store.close()
 
-    def _unarchive(self, pending: Sequence[Removal]) -> None:
-        """Take them out of the archive, which has to come to their removals first: it reads the log for itself."""
+    def _erase_from_archive(self, pending: Sequence[Removal]) -> None:
+        """Erase the users from the archive, once it has read up to their removals."""
         if self._archiver is not None:
-            removals = {found.at: found.offset + 1 for found in sorted(pending, key=lambda found: found.offset)}
+            removals = {
+                removal.at: removal.offset + 1 for removal in sorted(pending, key=lambda removal: removal.offset)
+            }
             tries = range(ARCHIVED_TRIES)
             if not any(not self._stop.is_set() and self._archiver.wait_for(removals, RETRY_S) for _ in tries):
                 trouble = self._archiver.trouble
-                raise StreamerError(f"the archive has not come to the removal yet{trouble and ': ' + trouble}")
+                raise StreamerError(f"the archive has not reached the removal yet{trouble and ': ' + trouble}")
             self._archiver.archive.purge()
-        elif (self._folder / FOLDER).exists():  # of a time when there was one
+        elif (self._folder / FOLDER).exists():  # archiving is off now, but was on before
             archive = Archive(self._folder)
             archive.open()
-            archive.commit({}, {}, {found.user_id for found in pending})
+            archive.commit({}, {}, {removal.user_id for removal in pending})
             archive.purge()
 
-    def _answer(self, asked: "Future[_T]") -> _T:
-        """What the engine's thread found; raises CancelledError when we are to end, as an engine that waits for Kafka may not answer."""
+    def _result_of(self, asked: "Future[_T]") -> _T:
+        """The result of a task in the engine's thread; raises CancelledError on `stop`, as an engine that waits may never run it."""
         while True:
             try:
                 return asked.result(RETRY_S)
@@ -142,8 +152,8 @@ class Eraser:
                 if self._stop.is_set() and asked.cancel():
                     raise CancelledError from None
 
-    def _cover(self, span: tuple[int, int] | None, numbers: set[int]) -> None:
-        """Remember which runs are to be swept."""
+    def _add_span(self, span: tuple[int, int] | None, numbers: set[int]) -> None:
+        """Remember runs of the log to sweep."""
         if self._span is None or span is None:
             self._span = self._span or span
         else:
@@ -151,70 +161,73 @@ class Eraser:
         self._spanned |= numbers
 
     def sweep(self, swept: Sequence[Removal]) -> bool:
-        """Write every file anew; whether none holds anything of them any more, and they are 'complete'."""
-        self._check_none_is_made()
-        memories, numbers = self._memories(), {found.number for found in swept}
+        """Rewrite every file; whether none has the users' data any more, so that the removals are 'complete'."""
+        self._check_no_retraining()
+        memories, numbers = self._memories(), {removal.number for removal in swept}
         if not numbers <= self._swept:
             for memory in memories:
                 memory.store.sweep()
-            for store in self._kept():
-                store.sweep()  # whoever opens it next deletes what is left over
-            if self._log is not None and not numbers <= self._spanned:  # a crash forgot which runs
+            for store in self._other_states():
+                store.sweep()  # files left over are deleted when it is opened next
+            if self._log is not None and not numbers <= self._spanned:  # after a restart the runs are unknown
                 self._log.sweep(None)
             elif self._log is not None and self._span is not None:
                 self._log.sweep(self._span)
             self._swept |= numbers
-        lean = [*(memory.store.has_only_live_files for memory in memories), self._log is None or self._log.has_only_live_files]
-        if not all(lean):
-            return False  # tables that somebody still reads
-        done = [msgspec.structs.replace(found, stage="complete") for found in swept]
+        clean = [
+            *(memory.store.has_only_live_files for memory in memories),
+            self._log is None or self._log.has_only_live_files,
+        ]
+        if not all(clean):
+            return False  # old tables are still being read
+        done = [msgspec.structs.replace(removal, stage="complete") for removal in swept]
         for memory in memories:
             memory.store.commit(removal_rows(done), {})
         self._span, self._spanned, self._swept = None, set(), set()
         return True
 
 
-def naming(store: RocksStore, user_ids: set[str]) -> list[tuple[str, str]]:
-    """Committed profiles that name one of these: whose, and whom."""
-    found = []
+def profiles_naming(store: RocksStore, user_ids: set[str]) -> list[tuple[str, str]]:
+    """Committed profiles whose `same_as` is one of these users: pairs of the profile's user and that one."""
+    pairs = []
     for key, value in store.scan("users/profile"):
         if b"same_as" in value:
             same_as = _PROFILE.decode(value).same_as
             if same_as in user_ids and same_as is not None:
-                found.append((key.decode(), same_as))
-    return found
+                pairs.append((key.decode(), same_as))
+    return pairs
 
 
 def _of_users(tables: Mapping[str, Mapping[str, Table]], learner: str, name: str) -> bool:
-    """Whether rows of a table are users'."""
+    """Whether a table has a row for each user."""
     return learner in tables and name in tables[learner] and tables[learner][name].side == "user"
 
 
 class _Counts(NamedTuple):
-    """What a memory kept, by user."""
+    """How much was erased from a memory, by user."""
 
     letters: Counter[str]
     event_ids: dict[str, int]
 
 
-def _clean(memory: Memory, erasure: Erasure, naming: Sequence[tuple[str, str]]) -> _Counts:
-    """Take out what a memory keeps of them beside their rows. In the engine's thread, with nothing uncommitted."""
+def _erase_from_memory(memory: Memory, erasure: Erasure, naming: Sequence[tuple[str, str]]) -> _Counts:
+    """Erase event ids, references in profiles and dead letters from a memory. In the engine's thread, with nothing uncommitted."""
     ids = {user_id: memory.dedupe.forget(LOG, named) for user_id, named in erasure.event_ids.items()}
     for user_id, same_as in naming:
         profile = memory.users.profile(user_id)
         if profile is not None and profile.same_as == same_as:
             memory.users.put(msgspec.structs.replace(profile, same_as=None))
     memory.commit()
-    letters = {letter: whose for letter in dead_letters(memory.store) if (whose := erasure.whose(letter))}
+    letters = {letter: owner for letter in dead_letters(memory.store) if (owner := erasure.owner_of(letter))}
     memory.store.commit(deletions(letters), {})
     return _Counts(Counter(letters.values()), ids)
 
 
-def _clean_kept(
-    store: RocksStore, like: Memory, erasure: Erasure, user_ids: Sequence[str], done: Sequence[Removal]
+def _erase_from_state(
+    store: RocksStore, memory: Memory, erasure: Erasure, user_ids: Sequence[str], done: Sequence[Removal]
 ) -> None:
-    """Take them out of a state that nobody learns into, which has the tables of `like`, and leave their receipts in it."""
-    changed = [row for user_id in user_ids for row in like.users.stored.deletions(user_id)]
+    """Erase users from a state that does not learn and has the tables of `memory`; record their removals in it."""
+    changed = [row for user_id in user_ids for row in memory.users.stored.deletions(user_id)]
     known = store.read("users/head", [user_id.encode() for user_id in user_ids])
     (count,) = store.read("users", [b"count"])
     if count is not None:
@@ -223,5 +236,5 @@ def _clean_kept(
     for key, value in store.scan("users/profile"):
         if b"same_as" in value and (profile := _PROFILE.decode(value)).same_as in user_ids:
             changed.append(Row("users/profile", key, _ENCODER.encode(msgspec.structs.replace(profile, same_as=None))))
-    letters = [letter for letter in dead_letters(store) if erasure.whose(letter)]
+    letters = [letter for letter in dead_letters(store) if erasure.owner_of(letter)]
     store.commit([*changed, *deletions(letters), *removal_rows(done)], {})

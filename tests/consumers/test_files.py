@@ -317,7 +317,7 @@ def test_a_file_source_numbers_rows_and_never_reads_the_clock(tmp_path: Path) ->
         ("none.csv", None, r"there is no .*none\.csv: give a MovieLens folder, a CSV or TSV file"),
         ("empty.csv", b"", r"empty\.csv is empty: give a file with at least one event"),
         ("blank.jsonl", b" \n\n", r"blank\.jsonl is empty"),
-        ("head.csv", b"user,item,rating\n", r"head\.csv holds no events"),
+        ("head.csv", b"user,item,rating\n", r"head\.csv has no events"),
         ("bare.csv", b"1,2,3,4\n1,2,3,4\n", r"wanted a header with a user column .*; found '1', '2', '3', '4' on the first line"),
         ("half.csv", b"user,rating\nu,3\n", r"wanted a header .*; found 'user', 'rating' on the first line of .*half\.csv"),
         ("late.csv", b"\nuser,item\n", r"late\.csv has no header on its first line"),
@@ -338,10 +338,10 @@ def test_folders_that_are_no_movielens_get_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(BadSettings, match=r"is not a MovieLens folder: wanted ratings\.csv .*; found nothing"):
         read(tmp_path)
     write(tmp_path / "notes.txt", "")
-    with pytest.raises(BadSettings, match=r"found notes\.txt: name the folder"):
+    with pytest.raises(BadSettings, match=r"found notes\.txt: give the folder"):
         read(tmp_path)
     write(tmp_path / "ratings.csv", "userId,movieId,rating,timestamp\n1,1,1,1\n")
-    with pytest.raises(BadSettings, match=r"has ratings\.csv and no movies\.csv beside it"):
+    with pytest.raises(BadSettings, match=r"has ratings\.csv but no movies\.csv"):
         read(tmp_path)
 
 

@@ -43,7 +43,7 @@ def test_far_from_the_scale_there_is_nothing_left_to_doubt() -> None:
 def test_the_oracles_error_is_what_was_reckoned_and_nothing_simple_is_below_it() -> None:
     stream = World(users=500, items=300, events=100_000).stream()
     rated = stream.rated
-    ratings, truth = stream.happenings.halves[rated] / 2, stream.happenings.means[rated].astype(np.float64)
+    ratings, truth = stream.interactions.halves[rated] / 2, stream.interactions.means[rated].astype(np.float64)
     oracle = stream.oracle_rmse or np.inf
     assert oracle == pytest.approx(np.sqrt(variance(truth).mean()), rel=0.01)
     for other in (
