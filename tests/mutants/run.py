@@ -14,14 +14,14 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import tomllib
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 
 ROOT = Path(__file__).parents[2]
 LIST = Path(__file__).with_name("mutants.toml")
@@ -91,6 +91,8 @@ class Worker:
     """A copy of the tree, and the tests run in it."""
 
     def __init__(self, place: Path) -> None:
+        self._running: subprocess.Popen[str] | None = None
+        self._ended = False
         self.place = place / "tree"
         copy_tree(ROOT, self.place)
         self._environment = {
@@ -105,8 +107,17 @@ class Worker:
             if not Path(file).resolve().is_relative_to(self.place.resolve()):
                 raise Stale(f"the tests would import {file}, which is not in the copy {self.place}")
 
+    def end(self) -> None:
+        """Run nothing any more. From any thread."""
+        self._ended = True
+        if self._running is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._running.pid, signal.SIGKILL)
+
     def _python(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        """Run Python in the copy; raises TimeoutExpired, with everything that was started ended."""
+        """Run Python in the copy; raises TimeoutExpired, with everything that was started ended, and Stale after `end`."""
+        if self._ended:
+            raise Stale("ended")
         with subprocess.Popen(
             [sys.executable, *arguments],
             cwd=self.place,
@@ -116,6 +127,7 @@ class Worker:
             text=True,
             start_new_session=True,
         ) as process:
+            self._running = process
             resource.prlimit(process.pid, resource.RLIMIT_CPU, (CPU_LIMIT_S, CPU_LIMIT_S))
             try:
                 output, _ = process.communicate(timeout=LIMIT_S)
@@ -123,6 +135,10 @@ class Worker:
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
                 raise
+            finally:
+                self._running = None
+        if self._ended:
+            raise Stale("ended")
         return subprocess.CompletedProcess(process.args, process.returncode, output)
 
     def test(self, tests: Sequence[str]) -> Run:
@@ -202,18 +218,21 @@ def run(chosen: Sequence[Mutant], workers: int) -> Iterator[tuple[Mutant, Run]]:
         places = [Path(folder) / str(n) for n in range(min(workers, len(areas)))]
         for place in places:
             place.mkdir()
-        free, local = iter(places), threading.local()
-
-        def begin() -> None:
-            local.worker = Worker(next(free))
+        made = [Worker(place) for place in places]
+        free: SimpleQueue[Worker] = SimpleQueue()
+        for worker in made:
+            free.put(worker)
 
         def one_area(of: Sequence[Mutant]) -> list[tuple[Mutant, Run]]:
-            tests = sorted({test for mutant in of for test in mutant.tests})
-            unbroken = local.worker.test(tests)
-            if not unbroken.passed:
-                raise Stale(f"the tests of {of[0].area} do not pass as the source stands: {unbroken.by}")
-            print(f"        {of[0].area}: passes unbroken, {unbroken.seconds:.0f} s", flush=True)
-            return [told(mutant, local.worker.broken(mutant)) for mutant in of]
+            worker = free.get()
+            try:
+                unbroken = worker.test(sorted({test for mutant in of for test in mutant.tests}))
+                if not unbroken.passed:
+                    raise Stale(f"the tests of {of[0].area} do not pass as the source stands: {unbroken.by}")
+                print(f"        {of[0].area}: passes unbroken, {unbroken.seconds:.0f} s", flush=True)
+                return [told(mutant, worker.broken(mutant)) for mutant in of]
+            finally:
+                free.put(worker)
 
         def told(mutant: Mutant, run: Run) -> tuple[Mutant, Run]:
             said = "SURVIVED" if run.passed else run.by
@@ -222,12 +241,15 @@ def run(chosen: Sequence[Mutant], workers: int) -> Iterator[tuple[Mutant, Run]]:
             )
             return mutant, run
 
-        with ThreadPoolExecutor(len(places), initializer=begin) as pool:
+        with ThreadPoolExecutor(len(made)) as pool:
+            asked = [pool.submit(one_area, of) for of in areas.values()]
             try:
-                for found in pool.map(one_area, areas.values()):
-                    yield from found
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)  # after an error no other area begins
+                for answer in as_completed(asked):
+                    yield from answer.result()
+            finally:  # after an error, or when somebody interrupts it, at once
+                for worker in made:
+                    worker.end()
+                pool.shutdown(cancel_futures=True)
 
 
 def main() -> int:
@@ -247,6 +269,7 @@ def main() -> int:
             print(f"{mutant.number:3} {mutant.area}: {mutant.file}: {mutant.what}")
         return 0
     began = time.monotonic()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(2))
     try:
         found = list(run(chosen, arguments.workers))
     except Stale as error:
