@@ -1,4 +1,4 @@
-"""Files become streams: every edition of MovieLens, CSV and TSV, JSON Lines, in the order that `evaluate` promises."""
+"""Files as streams: every edition of MovieLens, CSV and TSV, and JSON Lines, in the order that `evaluate` promises."""
 
 import json
 import os
@@ -84,7 +84,7 @@ def test_ml_100k_without_its_genre_file_knows_the_nineteen(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "utf-8"])  # ml-1m, ml-10m
-def test_double_colon_editions(tmp_path: Path, encoding: str) -> None:
+def test_editions_with_double_colons_are_read(tmp_path: Path, encoding: str) -> None:
     write(tmp_path / "movies.dat", "1::Cité: des enfants (1995)::Adventure|Sci-Fi\n", encoding)
     write(tmp_path / "users.dat", "3::F::25::20::55117\n")
     write(tmp_path / "ratings.dat", "3::1::4.5::978300760\n")
@@ -95,7 +95,7 @@ def test_double_colon_editions(tmp_path: Path, encoding: str) -> None:
     ]  # fmt: skip
 
 
-def test_values_are_written_as_events_write_them(tmp_path: Path) -> None:
+def test_values_are_the_bytes_that_events_encode_to(tmp_path: Path) -> None:
     path = write(tmp_path / "r.csv", 'user,item,rating,time\n"a ""b"" / \\",é世,5,1e9\n')
     user_id, item_id = 'a "b" / \\', "é世"
     assert read(path).messages(0, 1) == [message(Rating(user_id, item_id, 5.0, 1_000_000_000_000))]
@@ -112,7 +112,7 @@ def test_values_are_written_as_events_write_them(tmp_path: Path) -> None:
         ("\ufeffuser,item\nu,i\n", {}),
     ],
 )  # fmt: skip
-def test_headers_and_delimiters(tmp_path: Path, text: str, event: dict[str, Any]) -> None:
+def test_common_headers_and_delimiters_are_recognised(tmp_path: Path, text: str, event: dict[str, Any]) -> None:
     stream = read(write(tmp_path / "events.csv", text))
     assert values(stream) == [{"user_id": "u", "item_id": "i", **event}]
     assert stream.messages(0, 1)[0].topic == ("ratings" if "rating" in event else "clicks")
@@ -139,14 +139,14 @@ def test_files_without_times_keep_their_order(tmp_path: Path) -> None:
     assert stream.times_ms(0, 2) == [0, 0]
 
 
-def test_another_file_is_another_stream(tmp_path: Path) -> None:
+def test_another_file_has_another_sha256(tmp_path: Path) -> None:
     latest(tmp_path)
     first = read(tmp_path).sha256
     (tmp_path / "movies.csv").write_text("movieId,title,genres\n1,A,B\n")
     assert read(tmp_path).sha256 != first
 
 
-def test_rows_from_anywhere_are_the_same_rows(tmp_path: Path) -> None:
+def test_any_slice_has_the_same_rows(tmp_path: Path) -> None:
     stream = read(latest(tmp_path))
     all_rows = stream.messages(0, 7)
     for start in range(8):
@@ -197,7 +197,7 @@ def test_bad_rows_become_records_and_the_stream_goes_on(
 
 
 @pytest.mark.parametrize("block", [1, 300, 1 << 20])
-def test_a_stray_quote_costs_its_own_line(tmp_path: Path, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stray_quote_makes_only_its_own_line_bad(tmp_path: Path, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rows, "BLOCK_CHARACTERS", block)
     lines = [f"u{k},i,3,{k}" for k in range(500)]
     stray = {
@@ -217,12 +217,12 @@ def test_a_stray_quote_costs_its_own_line(tmp_path: Path, block: int, monkeypatc
     assert good == [f"u{k}" for k in range(500) if k not in stray]
 
 
-def test_a_text_over_several_lines_is_fine_where_nobody_reads_it(tmp_path: Path) -> None:
+def test_text_over_several_lines_is_accepted_in_unused_columns(tmp_path: Path) -> None:
     text = 'user,item,rating,note\nu1,i,3,"two\nlines, and ""more"""\nu2,i,4,"three\n\nlines"\nu3,i,5,\n'
     assert [m.key for m in read(write(tmp_path / "r.csv", text)).messages(0, 9)] == [b"u1", b"u2", b"u3"]
 
 
-def test_a_quote_that_nothing_closes_in_a_long_file_costs_its_own_line(tmp_path: Path) -> None:
+def test_an_unclosed_quote_in_a_long_file_makes_only_its_own_line_bad(tmp_path: Path) -> None:
     swallowed = "".join(f"u{k},i,3,{k}\n" for k in range(20_000))  # more than a field may hold
     stream = read(write(tmp_path / "r.csv", f'user,item,rating,timestamp\nu,"i,3,5\n{swallowed}'))
     (bad,) = [m for m in stream.messages(0, len(stream)) if (m.key or b"").startswith(b"line")]
@@ -230,7 +230,7 @@ def test_a_quote_that_nothing_closes_in_a_long_file_costs_its_own_line(tmp_path:
     assert len(stream) == 20_001
 
 
-def test_a_column_too_many_does_not_make_up_for_one_too_few(tmp_path: Path) -> None:
+def test_a_line_too_wide_does_not_compensate_for_one_too_narrow(tmp_path: Path) -> None:
     stream = read(write(tmp_path / "r.csv", "user,item,rating\nu1,i,3\nu2,i,3,4\ni,5\nu3,i,4\n"))
     assert [sent.key for sent in stream.messages(0, 9)] == [b"u1", b"line 3", b"line 4", b"u3"]
 
@@ -258,7 +258,7 @@ def test_texts_of_any_length_are_read_as_the_csv_module_reads_them(tmp_path: Pat
     assert plain.times_ms(0, 9) == by_csv.times_ms(0, 9)
 
 
-def test_json_lines_keep_file_order_behind_the_catalogue(tmp_path: Path) -> None:
+def test_json_lines_keep_file_order_after_the_catalogue(tmp_path: Path) -> None:
     lines = [
         b'{"user_id":"u2","item_id":"i1","rating":4,"timestamp_ms":2000}',
         b'{"user_id":"u1","item_id":"i1","kind":"view","timestamp_ms":1000}',
@@ -295,7 +295,7 @@ def test_json_lines_keep_file_order_behind_the_catalogue(tmp_path: Path) -> None
     assert stream.times_ms(5, 8) == [2000, 1000, 1000]
 
 
-def test_json_lines_are_known_by_their_first_character_too(tmp_path: Path) -> None:
+def test_json_lines_are_also_recognised_by_their_first_character(tmp_path: Path) -> None:
     path = write(tmp_path / "events.log", '\n {"user_id":"u","item_id":"i","rating":1}\n')
     assert values(read(path)) == [{"user_id": "u", "item_id": "i", "rating": 1}]
 
@@ -326,7 +326,9 @@ def test_a_file_source_numbers_rows_and_never_reads_the_clock(tmp_path: Path) ->
         ("binary.csv", b"user,item\n\x00\x01", r"binary\.csv is not text"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_read_gets_a_sentence(tmp_path: Path, name: str, content: bytes | None, sentence: str) -> None:
+def test_an_unsupported_file_is_refused_with_a_sentence(
+    tmp_path: Path, name: str, content: bytes | None, sentence: str
+) -> None:
     path = tmp_path / name
     if content is not None:
         path.write_bytes(content)
@@ -334,7 +336,7 @@ def test_what_cannot_be_read_gets_a_sentence(tmp_path: Path, name: str, content:
         read(path)
 
 
-def test_folders_that_are_no_movielens_get_a_sentence(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_movielens_is_refused_with_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(BadSettings, match=r"is not a MovieLens folder: wanted ratings\.csv .*; found nothing"):
         read(tmp_path)
     write(tmp_path / "notes.txt", "")
@@ -346,27 +348,27 @@ def test_folders_that_are_no_movielens_get_a_sentence(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="the superuser reads everything")
-def test_an_unreadable_file_gets_a_sentence(tmp_path: Path) -> None:
+def test_an_unreadable_file_is_refused_with_a_sentence(tmp_path: Path) -> None:
     path = write(tmp_path / "r.csv", "user,item\nu,i\n")
     path.chmod(0)
     with pytest.raises(BadSettings, match=r"cannot read .*r\.csv: Permission denied"):
         read(path)
 
 
-def test_a_path_through_a_file_gets_a_sentence(tmp_path: Path) -> None:
+def test_a_path_through_a_file_is_refused_with_a_sentence(tmp_path: Path) -> None:
     path = write(tmp_path / "r.csv", "user,item\nu,i\n")
     with pytest.raises(BadSettings, match=r"cannot read .*x\.csv: Not a directory"):
         read(path / "x.csv")
 
 
-def test_updates_and_ratings_decode_as_what_they_are(tmp_path: Path) -> None:
+def test_catalogue_records_and_ratings_decode_as_their_own_types(tmp_path: Path) -> None:
     stream = read(latest(tmp_path))
     for sent in stream.messages(0, len(stream)):
         kind = {"items": ItemUpdate, "users": UserUpdate, "ratings": Rating}[sent.topic]
         assert message(msgspec.json.decode(sent.value or b"", type=kind)).key == sent.key
 
 
-def test_ml_latest_small_is_all_there_in_order_of_time(movielens: Path) -> None:
+def test_ml_latest_small_is_complete_and_in_order_of_time(movielens: Path) -> None:
     stream = read(movielens)
     topics = [sent.topic for sent in stream.messages(0, len(stream))]
     assert topics == ["items"] * 9125 + ["ratings"] * 100_004

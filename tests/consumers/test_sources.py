@@ -1,4 +1,4 @@
-"""Every source keeps to the conformance checks, and every check catches a source that does not."""
+"""Every source passes the conformance checks, and every check catches a faulty source."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -47,7 +47,7 @@ def test_every_source_of_the_registry_is_checked() -> None:
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("name", SUBJECTS)
-def test_sources_keep_to_every_check(check: Check, name: str, tmp_path: Path) -> None:
+def test_every_source_passes_all_checks(check: Check, name: str, tmp_path: Path) -> None:
     check(SUBJECTS[name](tmp_path))
 
 
@@ -147,7 +147,7 @@ def test_each_check_catches_its_mutant(fault: str, check: str) -> None:
     by_name[check](healthy)
 
 
-def test_a_poll_that_never_ends_in_time_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_poll_that_blocks_too_long_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("streamer.checks.sources.BLOCKED_S", -1.0)
     with pytest.raises(AssertionError, match="poll blocked"):
         {check.__name__: check for check in CHECKS}["is_empty_at_the_end_and_does_not_block"](memory(0))
@@ -157,7 +157,7 @@ def record(offset: int) -> Record:
     return Record("ratings", -1, offset, 0, b"u", b"%d" % offset)
 
 
-def test_abort_comes_once_and_after_what_stands_before_it() -> None:
+def test_abort_is_raised_once_and_after_the_records_before_it() -> None:
     entries: list[Entry] = [record(0), record(1), Abort(), record(2)]
     source = MemorySource(entries)
     assert [r.offset for r in source.poll(10, 0)] == [0, 1]
@@ -168,7 +168,7 @@ def test_abort_comes_once_and_after_what_stands_before_it() -> None:
     assert [r.offset for r in restarted.poll(10, 0)] == [1, 2]
 
 
-def test_end_of_file_ends_one_run_and_the_next_goes_on() -> None:
+def test_end_of_file_ends_one_run_and_the_next_continues() -> None:
     entries: list[Entry] = [record(0), EndOfFile(), record(1)]
     source = MemorySource(entries)
     assert source.lag() == {"log": {0: 1}}
@@ -180,12 +180,12 @@ def test_end_of_file_ends_one_run_and_the_next_goes_on() -> None:
     assert [r.offset for r in restarted.poll(10, 0)] == [1]
 
 
-def test_what_retention_took_is_lost_not_skipped() -> None:
+def test_records_deleted_by_retention_are_reported_and_not_skipped() -> None:
     with pytest.raises(SourceLost, match=r"offset 3 of log/0, and there are 5 to 6"):
         MemorySource([record(5)]).seek({LOG: 3})
 
 
-def test_a_memory_sink_numbers_each_partition_and_says_what_comes_next() -> None:
+def test_a_memory_sink_numbers_each_partition_and_returns_next_offsets() -> None:
     sink = MemorySink(partitions=4, now_ms=lambda: 7)
     offsets = sink.publish([Message("ratings", b"u1", b"a"), Message("ratings", b"u1", b"b", 5)])
     (sequence,) = offsets

@@ -1,4 +1,4 @@
-"""Events as they travel, and the schemas that say what they look like."""
+"""Events, messages and records, and the JSON Schemas of the events."""
 
 import json
 import tomllib
@@ -56,13 +56,13 @@ def schema(topic: str) -> Draft202012Validator:
 
 
 @pytest.mark.parametrize("case", GOOD)
-def test_what_the_decoder_takes_its_schema_takes(case: str) -> None:
+def test_the_schema_accepts_what_the_decoder_accepts(case: str) -> None:
     topic, value, _ = GOOD[case]
     schema(topic).validate(json.loads(value))
 
 
 @pytest.mark.parametrize("case", [name for name in BAD if name not in BEYOND_A_SCHEMA])
-def test_what_the_decoder_refuses_its_schema_refuses(case: str) -> None:
+def test_the_schema_refuses_what_the_decoder_refuses(case: str) -> None:
     topic, value, reason = BAD[case]
     if reason in (Reason.NOT_JSON, Reason.UNKNOWN_TOPIC):  # there is nothing that a schema could be asked about
         return
@@ -83,12 +83,12 @@ EVENTS: list[tuple[Event, Message]] = [
 
 
 @pytest.mark.parametrize(("event", "sent"), EVENTS)
-def test_an_event_travels_under_its_key_and_arrives_as_it_was(event: Event, sent: Message) -> None:
+def test_an_event_is_keyed_and_decodes_to_itself(event: Event, sent: Message) -> None:
     assert message(event) == sent
     assert Decoder(LearningSettings()).parse(sent.topic, sent.key, sent.value) == event
 
 
-def test_a_record_below_partition_0_counts_in_the_embedded_log() -> None:
+def test_a_record_below_partition_0_belongs_to_the_embedded_log() -> None:
     assert sequence_of(Record("ratings", -1, 7, 0, None, None)) == LOG
     assert sequence_of(Record("ratings", 3, 7, 0, None, None)) == TopicPartition("ratings", 3)
 

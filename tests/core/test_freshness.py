@@ -1,4 +1,4 @@
-"""Freshness: a query that carries a token waits for its events, and no longer than it may."""
+"""Freshness: a query with a token waits for its events, but no longer than its deadline."""
 
 import asyncio
 import threading
@@ -11,7 +11,7 @@ from streamer.core.freshness import Freshness, parse, token
 R3, C5 = TopicPartition("ratings", 3), TopicPartition("clicks", 5)
 
 
-def test_a_token_is_text_that_says_its_offsets() -> None:
+def test_a_token_round_trips_through_text() -> None:
     assert token({LOG: 1234}) == "log/0:1234"
     assert token({R3: 17, C5: 5}) == token({C5: 5, R3: 17}) == "clicks/5:5,ratings/3:17"
     assert token({}) == ""
@@ -19,7 +19,7 @@ def test_a_token_is_text_that_says_its_offsets() -> None:
         assert parse(token(offsets)) == offsets
 
 
-def test_a_sequence_named_twice_means_the_later_offset() -> None:
+def test_of_a_sequence_named_twice_the_later_offset_counts() -> None:
     assert parse("log/0:7,log/0:5") == parse("log/0:5,log/0:7") == {LOG: 7}
 
 
@@ -27,13 +27,13 @@ def test_a_sequence_named_twice_means_the_later_offset() -> None:
     "text", ["log", "log/0", "log/0:", "log/0:-1", "log/0:1.5", "log/-1:1", ",", "log/0:1,", "a b/0:1", " log/0:1",
              "log/0:1\n", "log/0:" + "9" * 19, "é/0:1", "log/0:\u0661", "/0:1", "x" * 5000],
 )  # fmt: skip
-def test_what_is_no_token_is_refused_in_a_sentence(text: str) -> None:
+def test_an_invalid_token_is_refused_with_a_sentence(text: str) -> None:
     with pytest.raises(ValueError, match="is not part of a freshness token, which looks like log/0:1234") as raised:
         parse(text)
     assert len(str(raised.value)) < 300
 
 
-def test_what_the_view_includes_already_is_not_waited_for() -> None:
+def test_events_already_in_the_view_need_no_wait() -> None:
     freshness = Freshness()
     freshness.advance({LOG: 5, R3: 2})
 
@@ -44,7 +44,7 @@ def test_what_the_view_includes_already_is_not_waited_for() -> None:
     assert asyncio.run(ask()) == [True] * 5
 
 
-def test_what_does_not_come_is_waited_for_up_to_the_deadline() -> None:
+def test_a_wait_for_events_that_do_not_come_ends_at_the_deadline() -> None:
     freshness = Freshness()
     freshness.advance({LOG: 5})
 
@@ -56,7 +56,7 @@ def test_what_does_not_come_is_waited_for_up_to_the_deadline() -> None:
     assert freshness._waiting == []
 
 
-def test_all_who_wait_are_woken_by_the_engines_thread_when_their_events_are_in() -> None:
+def test_the_engines_thread_wakes_all_requests_whose_events_are_in() -> None:
     freshness = Freshness()
     order: list[int] = []
 
@@ -81,7 +81,7 @@ def test_all_who_wait_are_woken_by_the_engines_thread_when_their_events_are_in()
     assert freshness._waiting == []
 
 
-def test_one_who_waits_for_two_sequences_waits_for_both() -> None:
+def test_a_wait_for_two_sequences_waits_for_both() -> None:
     freshness = Freshness()
 
     async def ask() -> list[bool]:
@@ -98,7 +98,7 @@ def test_one_who_waits_for_two_sequences_waits_for_both() -> None:
     assert asyncio.run(ask()) == [False, True]
 
 
-def test_one_who_gives_up_is_forgotten() -> None:
+def test_a_wait_that_timed_out_is_forgotten() -> None:
     freshness = Freshness()
 
     async def ask() -> None:
@@ -114,7 +114,7 @@ def test_one_who_gives_up_is_forgotten() -> None:
 
 
 def test_an_endpoint_that_is_gone_does_not_stop_the_engine() -> None:
-    """At shutdown its loop may close while somebody still stands in the list."""
+    """At shutdown the event loop may close while a request still waits."""
     freshness = Freshness()
     loop = asyncio.new_event_loop()
     freshness._waiting.append(({LOG: 1}, loop, asyncio.Event()))

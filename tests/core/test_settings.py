@@ -1,4 +1,4 @@
-"""Settings: flags over variables over the file, and a sentence that names the culprit."""
+"""Settings: flags override variables, these override the file, and an error names the wrong setting."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ def file(folder: Path, text: str) -> Path:
     return path
 
 
-def test_flags_go_over_variables_over_the_file(tmp_path: Path) -> None:
+def test_flags_override_variables_and_these_the_file(tmp_path: Path) -> None:
     toml = file(tmp_path, "[learning]\ndim = 9\nseed = 5\n[server]\nport = 1\n")
     assert load({}, {}, toml).learning.dim == 9
     assert load({}, {"STREAMER_DIM": "8"}, toml).learning.dim == 8
@@ -24,7 +24,7 @@ def test_flags_go_over_variables_over_the_file(tmp_path: Path) -> None:
     assert load({"dim": None}, {"STREAMER_DIM": "8"}, toml).learning == load({"dim": 8, "seed": 5}, {}).learning
 
 
-def test_without_any_the_defaults_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_defaults_apply_without_flags_variables_and_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert load({}, {}) == Settings()
     file(tmp_path, "[server]\nport = 1\n").rename(tmp_path / "streamer.toml")
@@ -32,7 +32,7 @@ def test_without_any_the_defaults_hold(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("text", ["view=0.5, dislike=-2,", "view=0.5,dislike=-2"])
-def test_kinds_are_weights_by_name(text: str, tmp_path: Path) -> None:
+def test_kinds_are_parsed_as_weights_by_name(text: str, tmp_path: Path) -> None:
     assert load({"kinds": text}, {}).learning.kinds == {"view": 0.5, "dislike": -2.0}
     toml = file(tmp_path, "[learning.kinds]\nview = 0.5\ndislike = -2")
     assert load({}, {}, toml).learning.kinds == {"view": 0.5, "dislike": -2.0}
@@ -59,7 +59,7 @@ def test_kinds_are_weights_by_name(text: str, tmp_path: Path) -> None:
         ({"rating_max": "inf"}, {}, "rating_max = inf"),
     ],
 )
-def test_what_cannot_be_used_is_said_with_where_it_came_from(
+def test_an_invalid_setting_is_reported_with_its_origin(
     flags: dict[str, object], environ: dict[str, str], said: str
 ) -> None:
     with pytest.raises(BadSettings) as raised:
@@ -80,14 +80,14 @@ def test_what_cannot_be_used_is_said_with_where_it_came_from(
         ("[server", "cannot read settings from {file}: "),
     ],
 )
-def test_a_file_that_cannot_be_used_says_where(text: str, said: str, tmp_path: Path) -> None:
+def test_an_invalid_file_is_reported_with_the_place(text: str, said: str, tmp_path: Path) -> None:
     toml = file(tmp_path, text)
     with pytest.raises(BadSettings) as raised:
         load({}, {}, toml)
     assert said.format(file=toml) in str(raised.value)
 
 
-def test_a_named_file_must_be_there_and_be_readable(tmp_path: Path) -> None:
+def test_a_named_file_must_exist_and_be_readable(tmp_path: Path) -> None:
     with pytest.raises(BadSettings, match=r"no settings file .*none\.toml"):
         load({}, {}, tmp_path / "none.toml")
     with pytest.raises(BadSettings, match="cannot read settings"):
@@ -112,7 +112,7 @@ def test_secrets_are_read_and_never_shown(tmp_path: Path) -> None:
         read_secret(str(tmp_path / "none"), "token")
 
 
-def test_every_setting_is_said_once_and_no_part_is_large() -> None:
+def test_every_setting_is_documented_once_and_no_part_is_large() -> None:
     names = [field.name for part in PARTS.values() for field in msgspec.structs.fields(part)]
     assert len(names) == len(set(names))
     for part in PARTS.values():
@@ -140,6 +140,6 @@ def test_a_misspelt_variable_is_refused_with_the_nearest_name(variable: str, mea
         load({}, {variable: "1"})
 
 
-def test_variables_of_others_are_left_alone() -> None:
+def test_other_programs_variables_are_ignored() -> None:
     theirs = ("TEST_DATA", "TEST_KAFKA", "CACHE", "CHROMIUM", "SERVICE_HOST", "SERVICE_PORT", "PORT_8080_TCP_ADDR")
     assert load({}, {f"STREAMER_{name}": "x" for name in theirs} | {"SEEDS": "1"}) == load({}, {})

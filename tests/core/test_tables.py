@@ -1,4 +1,4 @@
-"""Tables: rows that begin as their id says, grow without moving, and are stored as they stand."""
+"""Tables: rows have initial values determined by their id, keep their values when the table grows, and are stored exactly."""
 
 import numpy as np
 import pytest
@@ -22,13 +22,13 @@ def test_rows_begin_at_the_start_with_noise_in_the_first_columns_only() -> None:
     assert table.dirty().tolist() == []
 
 
-def test_without_noise_every_row_begins_alike() -> None:
+def test_without_noise_all_rows_begin_equal() -> None:
     table = Table("user", [1.0, 2.0], dtype=np.float64)
     assert table.initial(5).tolist() == table.initial(6).tolist() == [1.0, 2.0]
     assert table.initial(5) is not table.start
 
 
-def test_a_row_that_begins_again_keeps_nothing() -> None:
+def test_a_row_that_begins_again_has_initial_values() -> None:
     table = Table("user", [1.0, 2.0], random=1, scale=1.0)
     table.reserve(1)
     table.begin(rows(0), [11])
@@ -38,7 +38,7 @@ def test_a_row_that_begins_again_keeps_nothing() -> None:
     assert (table.values[0].tobytes(), table.dirty().tolist()) == (first, [])
 
 
-def test_growing_keeps_rows_and_marks() -> None:
+def test_growing_keeps_rows_and_touched_marks() -> None:
     table = Table("item", [0.0])
     table.reserve(1)
     assert len(table.values) == 64
@@ -54,7 +54,7 @@ def test_growing_keeps_rows_and_marks() -> None:
     assert table.values.flags.c_contiguous
 
 
-def test_a_row_is_stored_and_loaded_as_it_stands() -> None:
+def test_a_stored_row_loads_exactly() -> None:
     table = Table("item", [0.0, 0.0], dtype=np.float64)
     table.reserve(2)
     table.values[0], table.touched[1] = [np.pi, -0.0], 1
@@ -68,7 +68,7 @@ def test_a_row_is_stored_and_loaded_as_it_stands() -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64])
-def test_a_long_row_is_stored_without_what_is_as_it_began(dtype: type) -> None:
+def test_a_long_row_is_stored_without_initial_values(dtype: type) -> None:
     table = Table("user", [float(n % 3) for n in range(100)], dtype=dtype)
     table.reserve(4)
     table.begin(rows(0, 1, 2, 3), [0, 1, 2, 3])

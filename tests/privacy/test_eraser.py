@@ -1,4 +1,4 @@
-"""The eraser, step by step and in this process: after it a user is in no record, no dead letter, no row and no file."""
+"""The eraser, step by step and in this process: afterwards a user is in no record, dead letter, row or file."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +26,7 @@ BAD = b'{"user_id": "zoe-4711", "item_id": "i1", "rating": NaN}'
 
 
 class Learning:
-    """A log, a state, and an engine that learns when it is told to."""
+    """A log, a state, and an engine that learns on request."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -59,7 +59,7 @@ class Learning:
 
 @pytest.fixture
 def learning(tmp_path: Path) -> Iterator[Learning]:
-    """Ann and Zoe rate, one of Zoe's ratings is written with an escape, and one cannot be learned from."""
+    """Ratings by Ann and Zoe; one of Zoe's has an escape in its JSON, and one is a bad event."""
     made = Learning(tmp_path)
     events = [Rating(ANN, "i1", 4.0, event_id="e1"), Rating(ZOE, "i1", 5.0, event_id="e2")]
     made.publish([*map(message, events), Message("ratings", None, ESCAPED), Message("ratings", None, BAD)])
@@ -68,7 +68,7 @@ def learning(tmp_path: Path) -> Iterator[Learning]:
     made.store.close()
 
 
-def test_what_is_erased_is_in_no_record_no_dead_letter_and_no_receipt(learning: Learning) -> None:
+def test_an_erased_user_is_in_no_record_dead_letter_or_receipt(learning: Learning) -> None:
     assert [letter.value for letter in dead_letters(learning.store)] == [BAD]
     learning.publish([message(UserRemoval(ZOE))])
     learning.eraser.erase(unfinished(learning.store))
@@ -81,14 +81,14 @@ def test_what_is_erased_is_in_no_record_no_dead_letter_and_no_receipt(learning: 
     assert (found.records, found.dead_letters, found.event_ids) == (4, 1, 1)
 
 
-def test_an_event_id_of_somebody_erased_is_new_again(learning: Learning) -> None:
+def test_an_erased_users_event_id_counts_as_new(learning: Learning) -> None:
     learning.publish([message(UserRemoval(ZOE))])
     learning.eraser.erase(unfinished(learning.store))
     learning.publish([message(Rating("mia", "i1", 3.0, event_id="e1")), message(Rating(BEN, "i1", 3.0, event_id="e2"))])
     assert learning.memory.users.known(["mia", BEN]).tolist() == [False, True]  # e1 is a duplicate still
 
 
-def test_no_file_holds_the_id_when_files_are_written_anew(learning: Learning) -> None:
+def test_no_file_has_the_id_after_the_sweep(learning: Learning) -> None:
     learning.publish([message(UserRemoval(ZOE))])
     learning.eraser.erase(unfinished(learning.store))
     assert learning.files_with(ZOE)  # bytes of what was deleted
@@ -98,14 +98,14 @@ def test_no_file_holds_the_id_when_files_are_written_anew(learning: Learning) ->
     assert unfinished(learning.store) == []
 
 
-def test_what_others_say_of_somebody_erased_goes(learning: Learning) -> None:
+def test_references_in_other_profiles_are_erased(learning: Learning) -> None:
     learning.publish([message(UserUpdate(BEN, {"age": 30.0}, same_as=ZOE)), message(UserRemoval(ZOE))])
     learning.eraser.erase(unfinished(learning.store))
     assert learning.memory.users.profile(BEN) == UserUpdate(BEN, {"age": 30.0})
 
 
-def test_whoever_is_the_same_person_is_forgotten_too(learning: Learning) -> None:
-    """Ben says that he is Zoe."""
+def test_aliases_are_forgotten_too(learning: Learning) -> None:
+    """Ben's profile names Zoe in `same_as`."""
     learning.publish([message(Rating(BEN, "i1", 3.0)), message(UserUpdate(BEN, same_as=ZOE))])
     assert learning.memory.users.known([ANN, ZOE, BEN]).tolist() == [True, True, True]
     forgetting = Forgetting(*learning.parts, threading.Lock())

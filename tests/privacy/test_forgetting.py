@@ -1,4 +1,4 @@
-"""Forgetting: answers stop at once, and when the receipt is complete no file of the data directory holds the user, whatever was killed."""
+"""Forgetting: answers stop using the user at once, and a complete receipt means that no file has the user, even after kills."""
 
 import json
 import random
@@ -29,7 +29,7 @@ LEARNED = 'streamer_events_total{outcome="learned",topic="ratings"}'
 
 
 def crowd(count: int) -> list[Event]:
-    """Ratings by many, and by Zoe in between."""
+    """Ratings by many users, with Zoe's among them."""
     found: list[Event] = []
     for n in range(count):
         user = ZOE if n % 10 == 0 else f"u{n % 37}"
@@ -38,7 +38,7 @@ def crowd(count: int) -> list[Event]:
 
 
 def about_zoe() -> list[Event | bytes]:
-    """All the places that she may stand in."""
+    """Messages about her of every kind."""
     return [
         UserUpdate(ZOE, {"age": 30.0}, same_as=SHE),
         UserUpdate(HE, {"age": 40.0}, same_as=ZOE),
@@ -58,19 +58,19 @@ def file(folder: Path, events: list[Event | bytes]) -> Path:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """3,000 ratings, and whatever else may be about Zoe."""
+    """3,000 ratings, and messages of every kind about Zoe."""
     ratings = crowd(3000)
     return file(tmp_path, [*ratings[:1500], *about_zoe(), *ratings[1500:]])
 
 
 def found_in(data: Path, user_id: str) -> list[str]:
-    """The files that hold the id, as it is."""
+    """The files that contain the id."""
     places = [place for place in sorted(data.rglob("*")) if place.is_file()]
     return [str(place.relative_to(data)) for place in places if user_id.encode() in place.read_bytes()]
 
 
 def drained(process: Streamer, path: Path) -> None:
-    """Until all of it is learned."""
+    """Learn everything."""
     total = path.read_bytes().count(b"\n")
     for _ in range(int(DEADLINE_S / 0.05)):
         offsets = process.call("AdminService/GetStatus").get("offsets")
@@ -81,7 +81,7 @@ def drained(process: Streamer, path: Path) -> None:
 
 
 def complete(process: Streamer, number: int) -> dict[str, object]:
-    """The receipt, when it is."""
+    """Wait until the receipt is complete."""
     until = DEADLINE_S / 0.05
     for _ in range(int(until)):
         (found,) = process.call("AdminService/ForgetUser", receipt=number)["receipts"]  # type: ignore[misc]
@@ -126,7 +126,7 @@ def test_answers_stop_before_the_call_returns(tmp_path: Path, path: Path) -> Non
         assert process.call("RecommendationService/Recommend", **query)["items"] == nobody["items"]
 
 
-def test_who_comes_back_is_somebody_new_and_stays(tmp_path: Path, path: Path) -> None:
+def test_a_user_who_comes_back_counts_as_new_and_stays(tmp_path: Path, path: Path) -> None:
     data = tmp_path / "d"
     new, known = ({"rating": {"userId": ZOE, "itemId": "i1", "rating": 5, "eventId": one}} for one in ("", f"{ZOE}-0"))
     with streamer(data, *COMMITS, "--replay", path) as process:
@@ -141,7 +141,7 @@ def test_who_comes_back_is_somebody_new_and_stays(tmp_path: Path, path: Path) ->
         assert f"user {ZOE!r}: 2 events" in run("inspect", "user", ZOE, "--data", data)
 
 
-def test_what_is_left_replays_to_the_same_users(tmp_path: Path, path: Path) -> None:
+def test_replaying_the_log_after_erasure_gives_the_same_users(tmp_path: Path, path: Path) -> None:
     data = tmp_path / "d"
     with streamer(data, *COMMITS, "--replay", path) as process:
         drained(process, path)
@@ -170,7 +170,7 @@ def test_what_is_left_replays_to_the_same_users(tmp_path: Path, path: Path) -> N
 
 
 @pytest.mark.parametrize("kills", [6, pytest.param(30, marks=pytest.mark.soak)])
-def test_killed_at_any_moment_it_goes_on(tmp_path: Path, kills: int) -> None:
+def test_erasure_continues_after_a_kill_at_any_moment(tmp_path: Path, kills: int) -> None:
     data, chance, landed, number = tmp_path / "d", random.Random(kills), 0, 0
     events = [e for n in range(kills) for e in crowd_of(n, 8000)]
     run("serve", "--data", data, "--port", "0", "--replay", file(tmp_path, list(events)), "--until-drained")
@@ -203,7 +203,7 @@ def crowd_of(number: int, count: int) -> Iterator[Event]:
         yield msgspec.structs.replace(event, user_id=user, event_id=f"{number}-{event.event_id}")
 
 
-def test_a_removal_that_is_an_event_is_worked_off_too(tmp_path: Path, path: Path) -> None:
+def test_a_removal_published_as_an_event_is_processed_too(tmp_path: Path, path: Path) -> None:
     data = tmp_path / "d"
     with streamer(data, *COMMITS, "--replay", path) as process:
         drained(process, path)
@@ -221,7 +221,7 @@ def test_a_removal_that_is_an_event_is_worked_off_too(tmp_path: Path, path: Path
         process.stop()
 
 
-def test_generations_forget_too_and_a_backup_has_them(tmp_path: Path, path: Path) -> None:
+def test_all_generations_forget_and_a_backup_includes_them(tmp_path: Path, path: Path) -> None:
     data, learners = tmp_path / "d", ("--rating-learner", "bias", "--click-learner", "popularity")
     retrained = ("--renormalise-every-events", "1200", "--hold", "--gate-min-events", "100", "--gate-margin", "1")
     with streamer(data, *COMMITS, *learners, "--replay", path, *retrained) as process:
@@ -247,7 +247,7 @@ def test_generations_forget_too_and_a_backup_has_them(tmp_path: Path, path: Path
 # Parts.
 
 
-def test_blank_records_count_as_none(tmp_path: Path) -> None:
+def test_blank_records_are_skipped(tmp_path: Path) -> None:
     events = [Rating(f"u{n % 7}", f"i{n % 11}", 1.0 + n % 5, 1000 * n) for n in range(300)]
     left = [event for event in events if event.user_id != "u3"]
     erasure = Erasure({"u3": 10**6})
@@ -281,13 +281,13 @@ def record(key: str | None, value: str | None, topic: str = "ratings", offset: i
         (record("y", '{"user_id":"y","same_as":"x"}', "users"), record("y", '{"user_id":"y"}', "users")),
     ],
 )
-def test_a_record_is_whose_it_says(given: Record, left: Record | str | None) -> None:
+def test_a_record_belongs_to_the_user_it_names(given: Record, left: Record | str | None) -> None:
     found = Erasure({"x": 9})(given)
     blank = Record("", -1, given.offset, given.timestamp_ms, None, None)
     assert found == (blank if left is None else given if left == "same" else left)
 
 
-def test_an_event_id_that_is_forgotten_is_new_again_and_the_others_are_not(tmp_path: Path) -> None:
+def test_only_a_forgotten_event_id_counts_as_new(tmp_path: Path) -> None:
     window = 100
     dedupe = Dedupe(window)
     ids = [f"e{n}" for n in range(150)]
@@ -331,7 +331,7 @@ def client() -> Iterator[httpx.Client]:
         ({"userId": "u1", "receipt": "1"}, "invalid_argument", "leave one out"),
     ],
 )
-def test_what_cannot_be_forgotten_is_said(
+def test_an_invalid_forget_request_is_refused_with_a_sentence(
     client: httpx.Client, request_: dict[str, str], code: str, sentence: str
 ) -> None:
     answer = client.post(FORGET, json=request_).json()
@@ -339,7 +339,7 @@ def test_what_cannot_be_forgotten_is_said(
     assert sentence in answer["message"]
 
 
-def test_a_removal_is_answered_with_its_receipt(client: httpx.Client) -> None:
+def test_forget_returns_the_receipt_of_the_removal(client: httpx.Client) -> None:
     (said,) = client.post(FORGET, json={"userId": "u1"}).json()["receipts"]
     assert (said["number"], said["stage"]) == ("1", "complete")
 

@@ -1,4 +1,4 @@
-"""What the oracle expects of a rating, against throwing the dice and against a sum that can be checked by hand."""
+"""The oracle's expectations of ratings, compared with simulated ratings and with a sum that can be checked by hand."""
 
 from math import erf, sqrt
 
@@ -35,12 +35,12 @@ def test_expectation_is_the_sum_over_half_stars() -> None:
         assert variance(np.array([mean]))[0] == pytest.approx(squares - by_hand**2, abs=1e-6)
 
 
-def test_far_from_the_scale_there_is_nothing_left_to_doubt() -> None:
+def test_far_outside_the_scale_the_variance_is_0() -> None:
     assert expected(np.array([-50.0, 60.0])) == pytest.approx([0.5, 5.0], abs=1e-9)
     assert variance(np.array([-50.0, 60.0])) == pytest.approx([0.0, 0.0], abs=1e-9)
 
 
-def test_the_oracles_error_is_what_was_reckoned_and_nothing_simple_is_below_it() -> None:
+def test_the_oracles_error_is_its_variance_and_below_that_of_simple_predictors() -> None:
     stream = World(users=500, items=300, events=100_000).stream()
     rated = stream.rated
     ratings, truth = stream.interactions.halves[rated] / 2, stream.interactions.means[rated].astype(np.float64)

@@ -1,4 +1,4 @@
-"""The simulated world is the same for the same settings, can be read by people, and has something to learn in it."""
+"""The simulated world: it is reproducible and readable, and has something to learn. Also: replays of streams."""
 
 import contextlib
 import json
@@ -46,12 +46,12 @@ def default() -> Simulation:
 
 @pytest.fixture(scope="module")
 def worn() -> Simulation:
-    """With a good deal of everything that goes wrong."""
+    """A world with many duplicates, late and broken events."""
     return replace(SMALL, duplicates=0.05, late=0.04, bad=0.03).stream()
 
 
 def decoded(stream: Stream) -> list[Rating | Click | ItemUpdate]:
-    """Every row but broken ones."""
+    """All rows except broken ones, decoded."""
     found = []
     for sent in stream.messages(0, len(stream)):
         with contextlib.suppress(msgspec.DecodeError):
@@ -62,7 +62,7 @@ def decoded(stream: Stream) -> list[Rating | Click | ItemUpdate]:
 def learned(
     stream: Stream, folder: Path, after: Callable[[Memory], None] = lambda memory: None, **flags: object
 ) -> Memory:
-    """What remains in memory when all of it is learned; `after` is called after each micro-batch."""
+    """The memory after learning everything; `after` is called after each micro-batch."""
     chosen, store = settings(**flags), RocksStore(folder)
     try:
         memory = Memory(learners(chosen), chosen, store)
@@ -89,14 +89,14 @@ def test_rows_are_the_same_however_they_are_cut(small: Simulation) -> None:
     assert small.messages(2_020, 9_999) == whole[2_020:]
 
 
-def test_messages_are_written_as_events_write_them() -> None:
+def test_messages_are_the_bytes_that_events_encode_to() -> None:
     stream = SMALL.stream(truth=False)
     for event, sent in zip(decoded(stream), stream.messages(0, len(stream)), strict=True):
         if not isinstance(event, ItemUpdate):  # whose years come back as fractions
             assert message(event) == sent
 
 
-def test_the_truth_is_one_more_field_of_ratings_that_no_event_has(small: Simulation) -> None:
+def test_the_field_expected_is_not_part_of_an_event(small: Simulation) -> None:
     said = 0
     for with_truth, without in zip(small.messages(0, 3000), SMALL.stream(truth=False).messages(0, 3000), strict=True):
         value, plain = json.loads(with_truth.value or b""), json.loads(without.value or b"")
@@ -108,7 +108,7 @@ def test_the_truth_is_one_more_field_of_ratings_that_no_event_has(small: Simulat
     assert decoded(small) == decoded(SMALL.stream(truth=False))
 
 
-def test_time_runs_forward_from_2024_and_items_come_before_anybody_meets_them(small: Simulation) -> None:
+def test_time_ascends_from_2024_and_items_arrive_before_their_events(small: Simulation) -> None:
     times = small.times_ms(0, len(small))
     assert times == sorted(times)
     assert times[0] == START_MS
@@ -122,14 +122,14 @@ def test_time_runs_forward_from_2024_and_items_come_before_anybody_meets_them(sm
     assert len(announced) == 30
 
 
-def test_people_and_items_go_on_arriving(default: Simulation) -> None:
+def test_people_and_items_arrive_over_the_whole_time(default: Simulation) -> None:
     h, n = default.interactions, default.world.events
     for column, least in ((h.users, 100), (h.items, 50)):
         first_half, second_half = set(column[: n // 2].tolist()), set(column[n // 2 :].tolist())
         assert len(second_half - first_half) > least
 
 
-def test_titles_can_be_read_and_told_apart(default: Simulation) -> None:
+def test_titles_are_readable_and_distinct(default: Simulation) -> None:
     items = [event for event in decoded(default) if isinstance(event, ItemUpdate)]
     assert len({item.title for item in items}) == 500
     for item in items:
@@ -157,7 +157,7 @@ def test_popularity_and_activity_are_uneven(default: Simulation) -> None:
 
 
 def test_popularity_follows_zipf_with_about_the_exponent_asked_for() -> None:
-    """The likes of people bend the first ranks and little-seen newcomers the last; between them it is a line of slope -.55."""
+    """Preferences bend the first ranks and newcomers the last; between them it is a line of slope -.55."""
     items = World(users=2_000, items=2_000, events=300_000).interactions().items
     counts = np.sort(np.bincount(items))[::-1]
     ranks = np.arange(1, len(counts) + 1)
@@ -165,7 +165,7 @@ def test_popularity_follows_zipf_with_about_the_exponent_asked_for() -> None:
     assert 0.45 < -slope < 0.65
 
 
-def test_what_goes_wrong_has_the_shares_asked_for_and_changes_nothing_else(small: Simulation, worn: Simulation) -> None:
+def test_faults_have_the_requested_shares_and_change_nothing_else(small: Simulation, worn: Simulation) -> None:
     assert (worn.duplicates, worn.late, worn.bad) == (100, 80, 60)
     assert len(worn) == len(small) + 160
     assert np.array_equal(worn.interactions.means, small.interactions.means)
@@ -185,7 +185,7 @@ def test_what_goes_wrong_has_the_shares_asked_for_and_changes_nothing_else(small
     assert 75 <= behind <= 80  # of the last to come, some have nothing left to be behind of
 
 
-def test_rows_arrive_in_order_and_late_ones_say_when_they_happened(worn: Simulation) -> None:
+def test_rows_arrive_in_order_and_late_events_keep_their_own_time(worn: Simulation) -> None:
     arrived = worn.times_ms(0, len(worn))
     assert arrived == sorted(arrived)
     waited = []
@@ -210,7 +210,7 @@ def test_repeated_events_count_once_bad_ones_are_dead_letters_by_reason_and_late
     assert memory.monitor.regret.ratings == worn.rated.sum()
 
 
-def test_a_catalogue_that_comes_first_changes_the_order_and_nothing_else(small: Simulation) -> None:
+def test_catalogue_first_changes_only_the_order(small: Simulation) -> None:
     first = SMALL.stream(catalogue_first=True).messages(0, 3000)
     assert [sent.topic for sent in first[:30]] == ["items"] * 30
     assert first == sorted(small.messages(0, 3000), key=lambda sent: sent.topic != "items")
@@ -225,7 +225,7 @@ def test_a_shock_turns_tastes_at_its_day_and_not_before() -> None:
     assert 5 < len(set(calm.users[~same].tolist())) <= 20
 
 
-def test_learners_are_hit_by_a_shock_and_recover(tmp_path: Path) -> None:
+def test_learners_errors_rise_at_a_shock_and_recover(tmp_path: Path) -> None:
     world = World(users=300, events=40_000, turn=0.0)
     calm = hybrid_regrets(world.stream(), tmp_path / "calm")
     stream = replace(world, shock_day=30.0, shock_share=1.0).stream()
@@ -247,8 +247,8 @@ def rmse(errors: Array) -> float:
     return float(np.sqrt(np.mean(np.square(errors))))
 
 
-def test_there_is_something_to_learn(default: Simulation) -> None:
-    """The oracle is at .774; user and item means, known in full, are far above it, and nothing at all is at 1.04."""
+def test_user_and_item_means_are_far_from_the_oracle(default: Simulation) -> None:
+    """The oracle's RMSE is .774; user and item means, fully known, are far above it, and a constant is at 1.04."""
     h = default.interactions
     rated = h.kinds == RATED
     y, users, items = h.halves[rated] / 2, h.users[rated], h.items[rated]
@@ -267,11 +267,11 @@ def test_there_is_something_to_learn(default: Simulation) -> None:
     "world",
     [World(1, 1, 1, 1), World(2, 3, 500, 1), World(3, 9_000, 100, 2), World(2, 2, 9, 3, shock_day=0, shock_share=1)],
 )
-def test_extreme_worlds_are_worlds(world: World) -> None:
+def test_extreme_settings_give_valid_worlds(world: World) -> None:
     assert len(decoded(world.stream())) == world.items + world.events
 
 
-def test_a_world_may_be_nothing_but_trouble() -> None:
+def test_a_world_may_consist_of_faults_only() -> None:
     stream = World(5, 5, 60, 2, duplicates=1, late=1, bad=1).stream()
     assert len(stream) == len(stream.messages(0, 999)) == 5 + 3 * 60
 
@@ -286,12 +286,12 @@ def test_a_world_may_be_nothing_but_trouble() -> None:
         ({"shock_day": 60.0}, "within the 60 days .* shock_day 60"),
     ],
 )
-def test_a_world_that_cannot_be_gets_a_sentence(settings: dict[str, Any], sentence: str) -> None:
+def test_invalid_settings_of_a_world_are_refused_with_a_sentence(settings: dict[str, Any], sentence: str) -> None:
     with pytest.raises(BadSettings, match=sentence):
         World(**settings)
 
 
-def test_a_replay_publishes_every_row_in_order_and_tells_how_far_it_is(small: Simulation) -> None:
+def test_a_replay_publishes_every_row_in_order_and_reports_progress(small: Simulation) -> None:
     sink, told = MemorySink(), list[tuple[int, int]]()
     done = replay(small, sink, progress=lambda *told_now: told.append(told_now), chunk=300)
     sent = small.messages(0, len(small))
@@ -303,7 +303,7 @@ def test_a_replay_publishes_every_row_in_order_and_tells_how_far_it_is(small: Si
 
 
 class Failing:
-    """A sink that goes away after some calls."""
+    """A sink that becomes unavailable after some calls."""
 
     def __init__(self, calls: int) -> None:
         self.inner, self.calls = MemorySink(), calls
@@ -318,7 +318,7 @@ class Failing:
         self.inner.close()
 
 
-def test_a_replay_goes_on_from_what_progress_said(small: Simulation) -> None:
+def test_a_replay_continues_from_reported_progress(small: Simulation) -> None:
     sink, told = Failing(calls=3), [0]
     with pytest.raises(SourceUnavailable):
         replay(small, sink, progress=lambda done, total: told.append(done))
@@ -327,7 +327,7 @@ def test_a_replay_goes_on_from_what_progress_said(small: Simulation) -> None:
     assert [r.value for r in sink.inner.records] == [m.value for m in small.messages(0, len(small))]
 
 
-def test_long_events_are_published_fewer_at_a_time(small: Simulation, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_events_are_published_in_smaller_chunks(small: Simulation, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CHUNK_BYTES", 1_000)
     sink, told = MemorySink(), [0]
     replay(small, sink, progress=lambda done, total: told.append(done))

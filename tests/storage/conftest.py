@@ -7,7 +7,7 @@ import pytest
 
 @pytest.fixture
 def synced(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The inodes of what was made durable, in order."""
+    """The inodes of files and folders that were synced, in order."""
     found, sync = list[int](), os.fsync
 
     def noted(descriptor: int) -> None:

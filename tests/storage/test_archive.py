@@ -1,4 +1,4 @@
-"""The archive: exactly what was accepted, once, in order, as Parquet that any tool reads; and nothing of who was forgotten."""
+"""The archive: exactly the accepted events, once, in order, as Parquet for any tool, and without forgotten users."""
 
 import random
 import threading
@@ -55,7 +55,7 @@ DEADLINE_S = 60.0
 
 
 def logged(events: Sequence[Event | bytes], start: int = 0, at_ms: int = AT_MS) -> list[Record]:
-    """As the embedded log would hold them, all appended in one day."""
+    """The records as the embedded log has them, all appended on one day."""
     made = []
     for n, event in enumerate(events, start):
         sent = Message("ratings", b"u", event) if isinstance(event, bytes) else message(event)
@@ -64,7 +64,7 @@ def logged(events: Sequence[Event | bytes], start: int = 0, at_ms: int = AT_MS) 
 
 
 def archived(folder: Path, records: Sequence[Record], *, cut: int = 10**9, **flags: Any) -> Archive:
-    """Archive `records` in commits of `cut` records each, going on from where the archive is."""
+    """Archive `records` in commits of `cut` records each, continuing where the archive ends."""
     archive = Archive(folder)
     archive.open()
     rows = Rows(settings(**flags))
@@ -95,7 +95,7 @@ def told(events: Events) -> list[tuple[str, str, int, float, int]]:
 
 
 def table(folder: Path) -> list[dict[str, Any]]:
-    """What another tool finds: every file below the folder, by plain pyarrow."""
+    """What another tool reads: all files below the folder, by plain pyarrow."""
     found = ds.dataset(folder / "archive", format="parquet", partitioning="hive").to_table().to_pylist()
     return sorted(found, key=lambda row: (row["topic"], row["partition"], row["offset"]))
 
@@ -107,7 +107,7 @@ def same(left: Events, right: Events) -> bool:
 LEARNING = settings().learning
 
 
-def test_what_was_accepted_is_there_for_any_tool(tmp_path: Path) -> None:
+def test_any_parquet_tool_reads_all_accepted_events(tmp_path: Path) -> None:
     archived(
         tmp_path,
         logged(
@@ -136,9 +136,7 @@ def test_what_was_accepted_is_there_for_any_tool(tmp_path: Path) -> None:
     assert compression == {"ZSTD"}
 
 
-def test_a_file_is_on_the_disk_before_it_is_listed_and_the_list_before_it_counts(
-    tmp_path: Path, synced: list[int]
-) -> None:
+def test_a_file_is_durable_before_it_is_listed_and_the_list_before_it_counts(tmp_path: Path, synced: list[int]) -> None:
     archive = archived(tmp_path, logged([Rating("u1", "i1", 4.0)]))
     (file,) = tmp_path.rglob("*.parquet")
     listed = archive.folder / MANIFEST
@@ -147,7 +145,7 @@ def test_a_file_is_on_the_disk_before_it_is_listed_and_the_list_before_it_counts
     assert synced[-1] == archive.folder.stat().st_ino  # the new name of the list comes last
 
 
-def test_events_come_back_in_the_order_learned_in(tmp_path: Path) -> None:
+def test_events_are_read_in_the_order_in_which_they_were_learned(tmp_path: Path) -> None:
     records = logged([Rating("b", "y", 3.0, 70), Click("a", "x", "view", 50), Rating("a", "y", 1.0, 60)])
     archive = archived(tmp_path, records, cut=1)
     found = archive.events(LEARNING, None)
@@ -158,12 +156,12 @@ def test_events_come_back_in_the_order_learned_in(tmp_path: Path) -> None:
     assert len(archive.events(LEARNING, {})) == 0
 
 
-def test_a_time_in_the_future_is_the_records_own(tmp_path: Path) -> None:
+def test_a_time_in_the_future_is_replaced_by_the_records_time(tmp_path: Path) -> None:
     archive = archived(tmp_path, logged([Rating("u", "i", 1.0, AT_MS + 2 * DAY_MS), Rating("u", "i", 1.0)]))
     assert archive.events(LEARNING, None).times_ms.tolist() == [AT_MS, AT_MS + 1]
 
 
-def test_kafkas_partitions_come_by_time_appended_each_in_its_own_order(tmp_path: Path) -> None:
+def test_kafkas_partitions_are_merged_by_time_appended_each_in_its_own_order(tmp_path: Path) -> None:
     def rated(partition: int, offset: int, appended_ms: int) -> Record:
         sent = message(Rating(f"p{partition}", f"o{offset}", 1.0, 1))
         return Record("ratings", partition, offset, appended_ms, sent.key, sent.value)
@@ -185,7 +183,7 @@ def test_kafkas_partitions_come_by_time_appended_each_in_its_own_order(tmp_path:
 
 
 @pytest.mark.parametrize("cut", [1, 3, 100])
-def test_an_event_id_is_archived_once_after_a_restart_too(tmp_path: Path, cut: int) -> None:
+def test_an_event_id_is_archived_once_also_after_a_restart(tmp_path: Path, cut: int) -> None:
     rated = [Rating("u", f"i{n}", 1.0, n, f"e{n % 4}") for n in range(20)]
     archived(tmp_path, logged(rated[:10]), cut=cut)
     archived(tmp_path, logged(rated[10:], 10), cut=cut)
@@ -200,8 +198,8 @@ def test_only_as_many_event_ids_are_remembered_as_the_encoder_remembers(tmp_path
     assert archive.newest_event_ids(3) == {LOG: ["e4", "e5", "e2"]}
 
 
-def test_its_events_are_the_batches_that_were_learned(tmp_path: Path) -> None:
-    """Ids, kinds, values, times and the keys of negatives, event by event, duplicates and bad ones left out."""
+def test_archived_events_are_those_that_were_learned(tmp_path: Path) -> None:
+    """Ids, kinds, values, times and random keys, event by event, without duplicates and bad events."""
     records = records_of([event for event in stream_of(1500) if not isinstance(event, UserRemoval)])
     seen: list[tuple[str, str, int, float, int, int]] = []
 
@@ -225,7 +223,7 @@ def test_its_events_are_the_batches_that_were_learned(tmp_path: Path) -> None:
     assert len(seen) > 1200
 
 
-def test_merging_keeps_every_row_and_leaves_few_files(tmp_path: Path) -> None:
+def test_merging_keeps_all_rows_and_leaves_few_files(tmp_path: Path) -> None:
     records = logged([Rating(f"u{n % 7}", f"i{n % 11}", 1.0 + n % 5, n) for n in range(40)])
     archive = archived(tmp_path, records, cut=2)
     before, rows = archive.events(LEARNING, None), table(tmp_path)
@@ -244,7 +242,7 @@ def test_merging_keeps_every_row_and_leaves_few_files(tmp_path: Path) -> None:
     assert table(tmp_path) == rows
 
 
-def test_a_day_has_its_own_files_and_old_ones_go(tmp_path: Path) -> None:
+def test_each_day_has_its_own_files_and_old_ones_are_deleted(tmp_path: Path) -> None:
     events: list[Event] = [ItemUpdate("i", "One"), Rating("u", "i", 1.0, 5)]
     archived(tmp_path, logged(events))
     archive = archived(tmp_path, logged(events, 2, AT_MS + DAY_MS))
@@ -257,7 +255,7 @@ def test_a_day_has_its_own_files_and_old_ones_go(tmp_path: Path) -> None:
 
 
 def holds(folder: Path, text: bytes) -> list[Path]:
-    """Files with these bytes, as they stand or in any column."""
+    """Files that contain these bytes, in the file itself or in a decoded column."""
     found = []
     for path in (folder / "archive").rglob("*"):
         if path.is_file():
@@ -288,7 +286,7 @@ def test_forgetting_leaves_no_byte_of_the_user_or_an_alias(tmp_path: Path) -> No
     assert same(Archive(tmp_path).events(LEARNING, None), archive.events(LEARNING, None))
 
 
-def test_a_removal_takes_what_came_before_it_and_nothing_after(tmp_path: Path) -> None:
+def test_a_removal_erases_earlier_rows_and_no_later_ones(tmp_path: Path) -> None:
     events: list[Event] = [
         *(Rating("gone", "i1", 1.0, 1), Rating("stays", "i1", 2.0, 2), Rating("gone", "i2", 3.0, 3)),
         *(UserRemoval("gone"), Rating("gone", "i3", 4.0, 4)),
@@ -307,7 +305,7 @@ def test_a_removal_takes_what_came_before_it_and_nothing_after(tmp_path: Path) -
         assert read_manifest(folder / "archive").forgetting == {}
 
 
-def test_what_no_manifest_names_is_no_part_of_it_and_goes_at_the_next_start(tmp_path: Path) -> None:
+def test_unlisted_files_are_ignored_and_deleted_at_the_next_start(tmp_path: Path) -> None:
     archive = archived(tmp_path, logged([Rating("u", "i", 1.0, 1)]))
     (named,) = (tmp_path / "archive").rglob("*.parquet")
     rubbish = [named.with_name("00000009.parquet"), named.with_name(".00000010.tmp")]
@@ -336,7 +334,7 @@ def test_a_damaged_file_is_refused_with_its_name(tmp_path: Path) -> None:
         Archive(tmp_path)
 
 
-def test_a_snapshot_is_the_archive_as_it_was(tmp_path: Path) -> None:
+def test_a_snapshot_does_not_change_with_the_archive(tmp_path: Path) -> None:
     archive = archived(tmp_path, logged([Rating("u", f"i{n}", 1.0, n) for n in range(20)]), cut=2)
     before = archive.events(LEARNING, None)
     archive.snapshot(tmp_path / "copy")
@@ -347,7 +345,7 @@ def test_a_snapshot_is_the_archive_as_it_was(tmp_path: Path) -> None:
 
 
 def expected_of(folder: Path, **flags: Any) -> list[tuple[str, int]]:
-    """Topic and offset of what is accepted of all records in the log of `folder`, by the archive's own way in one piece."""
+    """Topic and offset of the accepted records in the log of `folder`, archived in one piece."""
     log = EmbeddedLog(folder)
     try:
         records = [record for run_of in log.read(0) for record in run_of]
@@ -358,7 +356,7 @@ def expected_of(folder: Path, **flags: Any) -> list[tuple[str, int]]:
 
 
 @pytest.mark.parametrize("kills", [5, pytest.param(30, marks=pytest.mark.soak)])
-def test_kills_lose_nothing_and_repeat_nothing(tmp_path: Path, kills: int) -> None:
+def test_kills_neither_lose_nor_repeat_archived_events(tmp_path: Path, kills: int) -> None:
     chance = random.Random(kills)
     path = tmp_path / "events.jsonl"
     with path.open("wb") as out:
@@ -399,7 +397,7 @@ def archiving(folder: Path, **flags: Any) -> Iterator[tuple[EmbeddedLog, Archive
         log.close()
 
 
-def test_reach_waits_for_the_offsets_and_says_when_it_cannot(tmp_path: Path) -> None:
+def test_wait_for_returns_whether_the_offsets_are_archived(tmp_path: Path) -> None:
     with archiving(tmp_path, archive_interval_s=3600) as (log, archiver):
         end = log.publish([message(Rating("u", f"i{n}", 1.0, n)) for n in range(30)])
         assert archiver.wait_for(end, DEADLINE_S)
@@ -408,7 +406,7 @@ def test_reach_waits_for_the_offsets_and_says_when_it_cannot(tmp_path: Path) -> 
         assert archiver.lag() == 0
 
 
-def test_what_came_is_archived_without_being_asked_and_at_the_end(tmp_path: Path) -> None:
+def test_events_are_archived_periodically_and_at_the_end(tmp_path: Path) -> None:
     with archiving(tmp_path, archive_interval_s=0.05) as (log, archiver):
         log.publish([message(Rating("u", "i", 1.0, 1))])
         deadline = time.monotonic() + DEADLINE_S
@@ -421,7 +419,7 @@ def test_what_came_is_archived_without_being_asked_and_at_the_end(tmp_path: Path
     assert Archive(tmp_path).rows == 2
 
 
-def test_the_user_of_a_running_archive_is_forgotten_with_what_was_only_in_the_log(tmp_path: Path) -> None:
+def test_forgetting_in_a_running_archive_includes_events_still_in_the_log(tmp_path: Path) -> None:
     with archiving(tmp_path, archive_interval_s=3600) as (log, archiver):
         log.publish([message(Rating("secret", "i", 1.0, 1)), message(Rating("other", "i", 1.0, 1))])
         assert archiver.forget("secret", DEADLINE_S).rows == 1
@@ -429,7 +427,7 @@ def test_the_user_of_a_running_archive_is_forgotten_with_what_was_only_in_the_lo
         assert [row["user_id"] for row in table(tmp_path)] == ["other"]
 
 
-def test_a_log_that_was_trimmed_while_nothing_was_archived_is_archived_from_where_it_begins(tmp_path: Path) -> None:
+def test_a_log_trimmed_while_archiving_was_off_is_archived_from_its_beginning(tmp_path: Path) -> None:
     log = EmbeddedLog(tmp_path)
     for n in range(4):
         log.publish([message(Rating("u", f"i{n}", 1.0, n))])
@@ -451,7 +449,7 @@ def test_the_log_is_not_trimmed_beyond_the_archive(tmp_path: Path) -> None:
     assert archiver.clamp_to_archived({LOG: 3}) == {LOG: 3}
 
 
-def test_retention_of_the_log_leaves_what_is_not_archived(tmp_path: Path) -> None:
+def test_retention_keeps_records_that_are_not_archived(tmp_path: Path) -> None:
     path = tmp_path / "r.csv"
     path.write_text("user,item,rating\n" + "".join(f"u{n % 9},i{n % 23},{1 + n % 5}\n" for n in range(20_000)))
     arguments = ("--replay", path, "--rate", "3000", "--log-retention-days", "0.000001", "--archive-interval-s", "3600")
@@ -464,14 +462,14 @@ def test_retention_of_the_log_leaves_what_is_not_archived(tmp_path: Path) -> Non
     assert begin <= Archive(tmp_path / "d").offsets.get(LOG, 0) < end
 
 
-def test_without_an_archive_there_is_none(tmp_path: Path) -> None:
+def test_no_archive_is_written_when_it_is_off(tmp_path: Path) -> None:
     path = tmp_path / "r.csv"
     path.write_text("user,item,rating\nu,i,3\n")
     run("serve", "--data", tmp_path / "d", "--port", "0", "--replay", path, "--until-drained", "--no-archive")
     assert not (tmp_path / "d/archive").exists()
 
 
-def test_who_waits_for_an_archive_that_cannot_go_on_is_told(tmp_path: Path) -> None:
+def test_waiting_for_an_archive_that_has_failed_raises(tmp_path: Path) -> None:
     archived(tmp_path, logged([Rating("u", "i", 1.0, 1)] * 5))  # of another log than the empty one here
     with archiving(tmp_path) as (_, archiver):
         with pytest.raises(
@@ -482,7 +480,7 @@ def test_who_waits_for_an_archive_that_cannot_go_on_is_told(tmp_path: Path) -> N
 
 
 @pytest.mark.kafka
-def test_from_kafka_too_nothing_is_lost_or_repeated_by_a_kill(fresh_broker: Broker, tmp_path: Path) -> None:
+def test_kills_neither_lose_nor_repeat_events_archived_from_kafka(fresh_broker: Broker, tmp_path: Path) -> None:
     sink = KafkaSink(settings(kafka=fresh_broker.bootstrap).kafka)
     rated = [Rating(f"u{n % 37}", f"i{n % 91}", 1.0 + n % 5, 1_700_000_000_000 + n, f"e{n}") for n in range(4000)]  # fmt: skip
     arguments = ("--kafka", fresh_broker.bootstrap, "--archive-interval-s", "0.05")
@@ -508,8 +506,8 @@ def test_from_kafka_too_nothing_is_lost_or_repeated_by_a_kill(fresh_broker: Brok
     assert len(Archive(tmp_path / "d").events(LEARNING, None)) == 4001
 
 
-def test_what_is_read_back_is_what_was_published(tmp_path: Path) -> None:
-    """Catalogue first; a forgotten user's events, duplicates and bad events are left out."""
+def test_reading_the_archive_gives_the_published_events(tmp_path: Path) -> None:
+    """The catalogue comes first; a forgotten user's events, duplicates and bad events are left out."""
     events = [
         *(Rating("u1", "i1", 4.0, AT_MS, "e1"), ItemUpdate("i1", "One"), Rating("u1", "i1", 4.0, AT_MS, "e1")),
         *(Click("u2", "i2", "cart", AT_MS, "e2", "s", "r"), UserUpdate("u2", {"age": 3.0}), Rating("u2", "i1", 0.1)),
@@ -530,7 +528,7 @@ def test_what_is_read_back_is_what_was_published(tmp_path: Path) -> None:
     assert len({stream.sha256 for stream in streams}) == 1
 
 
-def test_evaluating_the_archive_is_evaluating_what_was_learned(tmp_path: Path) -> None:
+def test_evaluating_the_archive_equals_evaluating_the_original_events(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     good = [e for e in stream_of(600) if isinstance(e, Rating | Click | ItemUpdate)]
     path.write_bytes(b"".join(msgspec.json.encode(e) + b"\n" for e in good if not getattr(e, "event_id", None)))
@@ -544,7 +542,7 @@ def test_evaluating_the_archive_is_evaluating_what_was_learned(tmp_path: Path) -
     assert scores(path)["ratings"] > 100
 
 
-def test_a_row_group_is_merged_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_merging_holds_one_row_group_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parquet, "GROUP_ROWS", 3)
     archive = archived(tmp_path, logged([Rating(f"u{n % 2}", f"i{n}", 1.0, n) for n in range(20)]), cut=10)
     while archive.compact("2099-01-01"):
@@ -556,7 +554,7 @@ def test_a_row_group_is_merged_at_a_time(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 class Steady:
-    """A source that has one more record whenever it is asked, for ever."""
+    """A source that always has one more record."""
 
     def __init__(self) -> None:
         self.next = 0
@@ -575,8 +573,8 @@ class Steady:
     def close(self) -> None: ...
 
 
-def test_a_stream_that_never_pauses_keeps_nobody_waiting(tmp_path: Path) -> None:
-    """A retraining waits for the archive to come to its cut, while events go on coming."""
+def test_a_flush_ends_while_events_keep_arriving(tmp_path: Path) -> None:
+    """A retraining waits until the archive has reached its cut, while events keep arriving."""
     archiver = Archiver(tmp_path, settings(archive_interval_s=3600.0), Steady())
     archiver.start()
     try:

@@ -1,4 +1,4 @@
-"""Backups: taken under load, put back to the byte, and refused where they are not whole."""
+"""Backups: taken under load, restored exactly, and refused when they are incomplete or damaged."""
 
 import json
 import shutil
@@ -16,14 +16,14 @@ COMMITS = ("--commit-interval-s", "0.1")
 
 
 def backed_up(process: Streamer, destination: Path) -> dict[str, object]:
-    """By the running streamer, as the command says it."""
+    """Back up a running streamer with the command; its output."""
     found: dict[str, object] = json.loads(run("backup", destination, "--url", process.url, "--json"))
     return found
 
 
 @pytest.fixture
 def backup(tmp_path: Path) -> Path:
-    """One of 300 rows, made with no streamer running."""
+    """A backup of 300 rows, made without a running streamer."""
     run("serve", "--data", tmp_path / "d", "--port", "0", "--replay", stream_file(tmp_path, 300), "--until-drained")
     run("backup", tmp_path / "b", "--data", tmp_path / "d")
     return tmp_path / "b"
@@ -33,7 +33,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def test_what_was_backed_up_under_load_goes_on_to_the_same_state(tmp_path: Path) -> None:
+def test_a_backup_taken_under_load_continues_to_the_same_state(tmp_path: Path) -> None:
     path = stream_file(tmp_path, ROWS)
     with streamer(tmp_path / "d", *COMMITS, "--replay", path, "--rate", "800", "--max-records", "100") as process:
         process.wait_for(LEARNED, 800)
@@ -49,7 +49,7 @@ def test_what_was_backed_up_under_load_goes_on_to_the_same_state(tmp_path: Path)
     assert digest(tmp_path / "r").offsets["log/0"] == path.read_bytes().count(b"\n")
 
 
-def test_a_backup_writes_nowhere_but_into_its_folder(tmp_path: Path) -> None:
+def test_a_backup_writes_only_to_its_folder(tmp_path: Path) -> None:
     run("serve", "--data", tmp_path / "d", "--port", "0", "--replay", stream_file(tmp_path, 300), "--until-drained")
     before = contents(tmp_path / "d")
     run("backup", tmp_path / "b", "--data", tmp_path / "d")
@@ -61,7 +61,7 @@ def test_a_backup_writes_nowhere_but_into_its_folder(tmp_path: Path) -> None:
     assert contents(tmp_path / "b") == made  # what was put back learned on without it
 
 
-def test_a_folder_that_will_not_do_is_refused(tmp_path: Path) -> None:
+def test_an_unsuitable_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "letters").write_text("of love")
     with streamer(tmp_path / "d") as process:
@@ -104,7 +104,7 @@ def escape(backup: Path) -> None:
     ("spoil", "said"),
     [(cut_off, "is not a complete backup"), (flip, "is damaged"), (lose, "is damaged"), (escape, "is damaged")],
 )
-def test_what_is_not_whole_is_not_put_back(
+def test_an_incomplete_or_damaged_backup_is_not_restored(
     backup: Path, tmp_path: Path, spoil: Callable[[Path], None], said: str
 ) -> None:
     spoil(backup)
@@ -121,14 +121,14 @@ def test_a_damaged_state_is_not_backed_up(tmp_path: Path) -> None:
     assert contents(tmp_path / "b") == {}
 
 
-def test_a_restore_that_was_broken_off_is_no_data_directory(backup: Path, tmp_path: Path) -> None:
+def test_an_interrupted_restore_cannot_be_opened(backup: Path, tmp_path: Path) -> None:
     run("restore", backup, "--data", tmp_path / "r")
     for current in (tmp_path / "r").rglob("CURRENT"):
         current.unlink()  # they come last
     assert "restore a backup" in run("serve", "--data", tmp_path / "r", "--port", "0", code=78)
 
 
-def test_a_backup_says_what_is_in_it(backup: Path, tmp_path: Path) -> None:
+def test_a_backup_lists_its_content(backup: Path, tmp_path: Path) -> None:
     made = msgspec.json.decode((backup / "backup.json").read_bytes())
     assert {file["path"] for file in made["files"]} == set(contents(backup)) - {"backup.json"}
     assert made["state"]["digest"] == digest(backup).digest

@@ -1,4 +1,4 @@
-"""Generations on the disk: the pointer, the records, and what a crash between two of them leaves."""
+"""Generations on disk: the pointer to the live one, the records, and the repair after a crash between two writes."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from streamer.storage.state import RocksStore
 
 
 def made(folder: Path, name: str, *stages: generations.Stage, parent: str = "g0") -> GenerationRecord:
-    """A generation with a state and a record of what it went through."""
+    """Make a generation with a state and a record with these stages."""
     state_folder(folder, name).mkdir(parents=True)
     one = GenerationRecord(id=name, parent="" if name == "g0" else parent)
     for stage in stages:
@@ -40,7 +40,7 @@ def states(folder: Path) -> list[str]:
     return [one.id for one in read_records(folder) if state_folder(folder, one.id).exists()]
 
 
-def test_without_a_pointer_the_first_answers(tmp_path: Path) -> None:
+def test_without_a_pointer_the_first_generation_is_live(tmp_path: Path) -> None:
     assert live(tmp_path) == live(tmp_path / "nothing") == "g0"
     set_live(tmp_path, "g12")
     assert live(tmp_path) == "g12"
@@ -48,16 +48,14 @@ def test_without_a_pointer_the_first_answers(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["generation"]
 
 
-def test_a_pointer_is_on_the_disk_before_it_takes_the_place_of_the_one_before(
-    tmp_path: Path, synced: list[int]
-) -> None:
+def test_a_pointer_is_durable_before_it_replaces_the_old_one(tmp_path: Path, synced: list[int]) -> None:
     set_live(tmp_path, "g1")
     assert synced == [(tmp_path / "generation").stat().st_ino, tmp_path.stat().st_ino]
 
 
 @pytest.mark.parametrize("content", [b"", b"g", b"g01", b"g-1", b"../state", b"g1 g2", b"\xff\xfe", b"g1\0"])
-def test_a_damaged_pointer_is_refused_with_what_to_do(tmp_path: Path, content: bytes) -> None:
-    """Never taken for g0: that may be months old."""
+def test_a_damaged_pointer_is_refused_with_advice(tmp_path: Path, content: bytes) -> None:
+    """It is never taken for g0, which may be months old."""
     (tmp_path / "generation").write_bytes(content)
     with pytest.raises(BadState, match=r"generation"):
         live(tmp_path)
@@ -66,7 +64,7 @@ def test_a_damaged_pointer_is_refused_with_what_to_do(tmp_path: Path, content: b
     assert not (tmp_path / "state").exists()
 
 
-def test_a_pointer_that_is_lost_or_names_nothing_begins_no_new_state(tmp_path: Path) -> None:
+def test_a_lost_or_wrong_pointer_creates_no_new_state(tmp_path: Path) -> None:
     made(tmp_path, "g3", "live")
     with pytest.raises(BadState, match="is missing"):
         live(tmp_path)
@@ -87,14 +85,14 @@ def test_ids_are_never_used_twice(tmp_path: Path) -> None:
     assert [one.id for one in read_records(tmp_path)] == ["g1", "g2", "g10"]
 
 
-def test_one_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path) -> None:
+def test_a_missing_generation_is_refused_with_a_list_of_the_others(tmp_path: Path) -> None:
     made(tmp_path, "g0")
     made(tmp_path, "g1", "live")
     with pytest.raises(StreamerError, match="there are: g0, g1"):
         read_record(tmp_path, "g7")
 
 
-def test_a_damaged_record_hides_no_other(tmp_path: Path) -> None:
+def test_a_damaged_record_does_not_hide_the_others(tmp_path: Path) -> None:
     made(tmp_path, "g0")
     made(tmp_path, "g1", "live")
     (tmp_path / "generations" / "g1" / "life.json").write_bytes(b'{"id":"g1","mom')
@@ -105,7 +103,9 @@ def test_a_damaged_record_hides_no_other(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("kept", "left"), [(1, ["g2"]), (2, ["g2", "g4"]), (3, ["g2", "g3", "g4"]), (9, ["g0", "g1", "g2", "g3", "g4"])])  # fmt: skip
-def test_states_are_kept_of_the_live_one_and_the_newest_others(tmp_path: Path, kept: int, left: list[str]) -> None:
+def test_pruning_keeps_the_states_of_the_live_and_the_newest_generations(
+    tmp_path: Path, kept: int, left: list[str]
+) -> None:
     for name in ("g0", "g1", "g2", "g3", "g4"):
         made(tmp_path, name, "kept")
     set_live(tmp_path, "g2")
@@ -114,8 +114,8 @@ def test_states_are_kept_of_the_live_one_and_the_newest_others(tmp_path: Path, k
     assert len(read_records(tmp_path)) == 5  # records stay
 
 
-def test_after_a_crash_records_say_what_the_pointer_says(tmp_path: Path) -> None:
-    """The swap is the pointer alone; whoever was to write it down afterwards may be gone."""
+def test_repair_makes_records_agree_with_the_pointer(tmp_path: Path) -> None:
+    """The swap is only the pointer; the process may be killed before it writes the records."""
     made(tmp_path, "g0")
     made(tmp_path, "g1", "cut", "trained", "catching up", "gate")
     set_live(tmp_path, "g1")
@@ -131,7 +131,7 @@ def test_after_a_crash_records_say_what_the_pointer_says(tmp_path: Path) -> None
     assert read_records(tmp_path) == before
 
 
-def test_a_live_one_whose_record_is_lost_is_no_crash_of_a_cut(tmp_path: Path) -> None:
+def test_repair_keeps_a_live_generation_whose_record_is_lost(tmp_path: Path) -> None:
     state_folder(tmp_path, "g1").mkdir(parents=True)
     set_live(tmp_path, "g1")
     repair(tmp_path)

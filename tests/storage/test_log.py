@@ -1,4 +1,4 @@
-"""The embedded log: what was acknowledged is there, once, in order, for as long as the retention says."""
+"""The embedded log: acknowledged records are there, once, in order, for as long as the retention says."""
 
 import os
 import threading
@@ -53,7 +53,7 @@ def test_records_are_read_as_they_were_published(log: EmbeddedLog) -> None:
     ]
 
 
-def test_nothing_to_publish_is_acknowledged_too(log: EmbeddedLog) -> None:
+def test_publishing_no_messages_is_acknowledged(log: EmbeddedLog) -> None:
     assert log.publish([]) == {LOG: 0}
     log.publish(messages("a"))
     assert log.publish([]) == {LOG: 1}
@@ -69,7 +69,7 @@ def test_reading_goes_on_from_any_offset_across_runs(log: EmbeddedLog, offset: i
     assert [record.offset for record in drained(log, offset, max_records)] == list(range(offset, 1103))
 
 
-def test_what_is_published_while_it_is_read_comes_next(log: EmbeddedLog) -> None:
+def test_records_published_during_a_read_come_next(log: EmbeddedLog) -> None:
     reader = source(log)
     assert reader.poll(10, 0.0) == []
     found = []
@@ -92,7 +92,7 @@ def test_a_reader_that_waits_is_woken_by_a_publisher(log: EmbeddedLog) -> None:
     assert [record.value for record in found] == [b"a"]
 
 
-def test_a_reopened_log_goes_on_where_it_ended(tmp_path: Path) -> None:
+def test_a_reopened_log_continues_at_its_end(tmp_path: Path) -> None:
     for n in range(4):
         log = EmbeddedLog(tmp_path)
         assert log.end == n * 600
@@ -104,7 +104,7 @@ def test_a_reopened_log_goes_on_where_it_ended(tmp_path: Path) -> None:
     log.close()
 
 
-def test_publishers_at_the_same_time_lose_and_reorder_nothing(log: EmbeddedLog) -> None:
+def test_concurrent_publishers_lose_and_reorder_nothing(log: EmbeddedLog) -> None:
     ends = dict[tuple[int, int], int]()
 
     def publisher(name: int) -> None:
@@ -129,7 +129,7 @@ def test_publishers_at_the_same_time_lose_and_reorder_nothing(log: EmbeddedLog) 
         assert mine == sorted(mine)
 
 
-def test_a_record_is_on_the_disk_before_anybody_reads_it_or_is_told(log: EmbeddedLog) -> None:
+def test_a_record_is_durable_before_it_is_read_or_acknowledged(log: EmbeddedLog) -> None:
     live: Any = log
     write, seen = live._rocks.write, []
 
@@ -143,7 +143,7 @@ def test_a_record_is_on_the_disk_before_anybody_reads_it_or_is_told(log: Embedde
     assert log.end == 2
 
 
-def test_publishers_at_the_same_time_share_an_fsync(log: EmbeddedLog) -> None:
+def test_concurrent_publishers_share_an_fsync(log: EmbeddedLog) -> None:
     writes, entered, go_on = list[int](), threading.Event(), threading.Event()
     live: Any = log
     write = live._write
@@ -169,8 +169,8 @@ def test_publishers_at_the_same_time_share_an_fsync(log: EmbeddedLog) -> None:
     assert len(drained(log)) == 20
 
 
-def test_a_message_that_cannot_be_stored_is_its_publishers_trouble_alone(log: EmbeddedLog) -> None:
-    """It once took the others' events along, and told them they were stored."""
+def test_a_message_that_cannot_be_stored_fails_only_its_own_publisher(log: EmbeddedLog) -> None:
+    """Once it lost the others' events too, and acknowledged them as stored."""
     entered, go_on = threading.Event(), threading.Event()
     live: Any = log
     write, answers = live._write, dict[str, Any]()
@@ -226,7 +226,7 @@ def test_a_state_that_does_not_belong_to_the_log_is_refused(log: EmbeddedLog, of
         source(log, offset)
 
 
-def test_a_hole_in_the_log_is_said_before_anything_behind_it_is_read(log: EmbeddedLog) -> None:
+def test_a_gap_in_the_log_is_reported_before_later_records_are_read(log: EmbeddedLog) -> None:
     for name in "abcdef":
         log.publish(messages(name))
     log._rocks.delete_range(b"r" + (2).to_bytes(8, "big"), b"r" + (4).to_bytes(8, "big"))
@@ -244,7 +244,7 @@ def runs(log: EmbeddedLog, count: int, *, bulk: int = 0, first_ms: int = 0) -> N
         log.publish([Message("ratings", b"u", os.urandom(bulk), first_ms + 1000 * n) for _ in range(10)])
 
 
-def test_old_runs_go_and_newer_ones_stay(log: EmbeddedLog) -> None:
+def test_trimming_deletes_old_runs_and_keeps_newer_ones(log: EmbeddedLog) -> None:
     runs(log, 10)
     log.trim(100, None, older_than_ms=4000)
     assert (log.begin(), log.end) == (40, 100)
@@ -253,14 +253,14 @@ def test_old_runs_go_and_newer_ones_stay(log: EmbeddedLog) -> None:
         source(log, 39)
 
 
-def test_nothing_that_is_not_committed_goes(log: EmbeddedLog) -> None:
+def test_trimming_keeps_uncommitted_records(log: EmbeddedLog) -> None:
     runs(log, 10)
     for covered, begin in [(0, 0), (9, 0), (10, 10), (25, 20), (29, 20)]:
         log.trim(covered, 1, older_than_ms=10**6)
         assert log.begin() == begin
 
 
-def test_the_newest_run_stays_whatever_the_retention(tmp_path: Path) -> None:
+def test_trimming_always_keeps_the_newest_run(tmp_path: Path) -> None:
     log = EmbeddedLog(tmp_path)
     runs(log, 10)
     log.trim(100, 1, older_than_ms=10**6)
@@ -273,8 +273,8 @@ def test_the_newest_run_stays_whatever_the_retention(tmp_path: Path) -> None:
     log.close()
 
 
-def test_as_much_as_the_retention_says_is_kept_however_often_it_is_looked_at(log: EmbeddedLog) -> None:
-    """Once, what was trimmed stayed on the disk, and so every look trimmed as much again, down to the last run."""
+def test_repeated_trimming_keeps_as_much_as_the_retention_says(log: EmbeddedLog) -> None:
+    """Once trimmed runs stayed on disk, so each call trimmed as much again, down to the last run."""
     runs(log, 1000, bulk=1000)
     for _ in range(4):
         log.trim(10_000, 4_000_000, None)
@@ -283,7 +283,7 @@ def test_as_much_as_the_retention_says_is_kept_however_often_it_is_looked_at(log
     assert [record.offset for record in drained(log, 7000)] == list(range(7000, 10_000))
 
 
-def test_retention_is_looked_at_once_a_minute_and_only_when_there_is_one(log: EmbeddedLog) -> None:
+def test_retention_is_applied_once_a_minute_and_only_if_set(log: EmbeddedLog) -> None:
     secured = list[int]()
     runs(log, 10)
     log.apply_retention(StateSettings(), {LOG: 100}, lambda: secured.append(log.begin()))
@@ -293,7 +293,7 @@ def test_retention_is_looked_at_once_a_minute_and_only_when_there_is_one(log: Em
     assert (secured, log.begin()) == ([0], 50)  # the commit was made to last before anything went
 
 
-def test_a_commit_that_cannot_be_made_to_last_keeps_the_log_as_it_is(log: EmbeddedLog) -> None:
+def test_nothing_is_trimmed_when_the_commit_cannot_be_synced(log: EmbeddedLog) -> None:
     runs(log, 10)
 
     def full() -> None:

@@ -1,4 +1,4 @@
-"""The state store: one batch or nothing, refused in words when it is another's, and damage is never passed over."""
+"""The state store: batches are atomic, a state with other settings is refused, and damage is never ignored."""
 
 import hashlib
 import os
@@ -40,14 +40,14 @@ def test_rows_and_offsets_are_read_as_they_were_committed(store: RocksStore) -> 
     assert store.offsets() == {LOG: 5, TopicPartition("a/b", 11): 2**40}
 
 
-def test_the_last_row_of_a_key_in_a_batch_holds(store: RocksStore) -> None:
-    """A forgotten user who is back already relies on it."""
+def test_of_several_rows_with_one_key_in_a_batch_the_last_wins(store: RocksStore) -> None:
+    """A forgotten user who has already come back depends on it."""
     store.commit([Row("t", b"a", b"1"), Row("t", b"b", b"1")], {})
     store.commit([Row("t", b"a", None), Row("t", b"b", None), Row("t", b"a", b"2")], {})
     assert store.read("t", [b"a", b"b"]) == [b"2", None]
 
 
-def test_a_batch_that_cannot_be_made_leaves_everything_as_it_was(store: RocksStore) -> None:
+def test_a_batch_that_fails_changes_nothing(store: RocksStore) -> None:
     store.commit([Row("t", b"a", b"1")], {LOG: 1})
 
     def rows() -> Iterator[Row]:
@@ -59,7 +59,7 @@ def test_a_batch_that_cannot_be_made_leaves_everything_as_it_was(store: RocksSto
     assert (store.read("t", [b"a"]), store.offsets()) == ([b"1"], {LOG: 1})
 
 
-def test_tables_whose_names_begin_alike_stay_apart(store: RocksStore) -> None:
+def test_tables_with_a_common_prefix_stay_separate(store: RocksStore) -> None:
     store.commit([Row(name, b"k", name.encode()) for name in ("users", "users/head", "users/heads", "user")], {})
     assert {name: list(store.scan(name)) for name in ("users", "users/head", "user")} == {
         name: [(b"k", name.encode())] for name in ("users", "users/head", "user")
@@ -99,7 +99,7 @@ def test_the_digest_leaves_out_the_journal_and_dead_letters_and_nothing_else(sto
     assert len(seen) == 7
 
 
-def test_a_run_of_rows_is_committed_as_so_many_rows(store: RocksStore) -> None:
+def test_rows_are_committed_like_single_rows(store: RocksStore) -> None:
     store.commit([Rows("t", [b"a", b"b"], [b"1", b"2"]), Row("t", b"a", None)], {LOG: 1})
     assert list(store.scan("t")) == [(b"b", b"2")]
     with pytest.raises(ValueError, match="zip"):
@@ -164,7 +164,7 @@ def test_a_state_is_opened_with_the_settings_it_was_made_with(store: RocksStore)
         ({"kafka": "localhost:9092"}, 'made with source "embedded log", the settings say "kafka"'),
     ],
 )
-def test_other_settings_are_refused_by_name_and_change_nothing(
+def test_a_different_setting_is_refused_by_name_and_changes_nothing(
     tmp_path: Path, flags: dict[str, object], said: str
 ) -> None:
     learn(tmp_path, records(events(10)))
@@ -183,7 +183,7 @@ def test_settings_that_do_not_change_the_meaning_may_change(tmp_path: Path) -> N
     assert digest(tmp_path).digest == digest(tmp_path / "once").digest
 
 
-def test_another_format_is_refused_with_words(store: RocksStore) -> None:
+def test_another_format_is_refused_with_advice(store: RocksStore) -> None:
     store.commit([Row("meta", b"meta", b'{"format":3,"generation":"g0","settings":{},"more":1}')], {})
     with pytest.raises(BadState, match="has format 3, this streamer writes format 2: use the version that made it"):
         store.open_as({})
@@ -209,7 +209,7 @@ for _ in sys.stdin:
 
 @pytest.fixture
 def owner(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
-    """Another process that has the state open, and commits once for every line it is given."""
+    """Another process that has the state open, and commits once for every line of input."""
     with subprocess.Popen(
         [sys.executable, "-c", OWNER, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -224,7 +224,7 @@ def test_a_state_in_use_is_refused(owner: "subprocess.Popen[str]", tmp_path: Pat
         RocksStore(tmp_path)
 
 
-def test_a_state_in_use_is_read_beside_its_owner(owner: "subprocess.Popen[str]", tmp_path: Path) -> None:
+def test_a_state_in_use_can_be_read(owner: "subprocess.Popen[str]", tmp_path: Path) -> None:
     assert owner.stdin is not None
     assert owner.stdout is not None
     for n in range(1, 6):
@@ -238,8 +238,10 @@ def test_a_state_in_use_is_read_beside_its_owner(owner: "subprocess.Popen[str]",
         reader.close()
 
 
-def test_a_file_compacted_away_while_a_reader_opens_is_no_damage(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four in seventy looks beside a busy owner once said that a backup must be restored."""
+def test_a_file_deleted_while_a_reader_opens_does_not_count_as_damage(
+    whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once four in seventy reads beside a busy owner said that a backup must be restored."""
     tries = list[str]()
 
     def opened(path: str, *arguments: object, **more: object) -> Rdict:
@@ -267,13 +269,13 @@ def test_the_same_process_cannot_open_it_twice_and_can_again_once_closed(tmp_pat
     RocksStore(tmp_path).close()
 
 
-def test_no_state_is_made_by_looking(tmp_path: Path) -> None:
+def test_reading_never_creates_a_state(tmp_path: Path) -> None:
     with pytest.raises(BadState, match=r"no state in .* give the --data directory of a streamer that has run"):
         RocksStore(tmp_path / "none", read_only=True)
     assert not (tmp_path / "none").exists()
 
 
-def test_a_file_in_the_place_of_the_directory_is_said(tmp_path: Path) -> None:
+def test_a_file_in_place_of_the_directory_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(BadState, match="cannot open the state in"):
         RocksStore(tmp_path / "file")
@@ -284,7 +286,7 @@ def test_a_file_in_the_place_of_the_directory_is_said(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """2,000 rows in one table file, the directory's name with a word that once misled us."""
+    """2,000 rows in one table file, in a directory whose name has a word that once misled the error handling."""
     folder = tmp_path_factory.mktemp("whole")
     store = RocksStore(folder)
     random = np.random.default_rng(1)
@@ -295,7 +297,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def damaged(whole: Path, folder: Path, at: float) -> Path:
-    """A copy with eight bytes changed in its only table file, at a share of its length."""
+    """A copy with eight bytes changed in its only table file, at this share of its length."""
     shutil.copytree(whole, folder)
     (table,) = (folder / "state").glob("*.sst")
     spot = min(int(table.stat().st_size * at), table.stat().st_size - 8)
@@ -309,7 +311,7 @@ def damaged(whole: Path, folder: Path, at: float) -> Path:
 
 @pytest.mark.parametrize("read_only", [True, False])
 @pytest.mark.parametrize("at", [0.0, 0.1, 0.35, 0.6, 0.85, 0.93, 0.96, 0.98, 0.99, 0.995, 0.999, 1.0])
-def test_a_damaged_table_file_is_never_passed_over(whole: Path, tmp_path: Path, at: float, read_only: bool) -> None:
+def test_a_damaged_table_file_is_never_ignored(whole: Path, tmp_path: Path, at: float, read_only: bool) -> None:
     folder = damaged(whole, tmp_path / "damaged", at)
     store = unless_bad(lambda: RocksStore(folder, read_only=read_only))
     if isinstance(store, BadState):
@@ -333,8 +335,8 @@ def unless_bad(look: Callable[[], Found]) -> Found | BadState:
         return error
 
 
-def test_a_scan_of_a_damaged_file_was_short_without_our_check(whole: Path, tmp_path: Path) -> None:
-    """That rocksdict still ends in silence, which is why `Rocks.scan` asks for the status."""
+def test_without_a_status_check_a_scan_of_a_damaged_file_ends_early(whole: Path, tmp_path: Path) -> None:
+    """rocksdict's own iterator ends silently, which is why `Rocks.scan` asks for the status."""
     store = RocksStore(damaged(whole, tmp_path / "damaged", 0.6), read_only=True)
     assert 0 < sum(1 for _ in store._rocks._db.items()) < 2000
     with pytest.raises(BadState, match="is damaged"):
@@ -346,7 +348,7 @@ def test_a_scan_of_a_damaged_file_was_short_without_our_check(whole: Path, tmp_p
 
 @pytest.mark.parametrize("read_only", [True, False])
 @pytest.mark.parametrize("lost", ["*.sst", "MANIFEST-*", "CURRENT"])
-def test_a_lost_file_is_never_passed_over(whole: Path, tmp_path: Path, lost: str, read_only: bool) -> None:
+def test_a_lost_file_is_never_ignored(whole: Path, tmp_path: Path, lost: str, read_only: bool) -> None:
     folder = tmp_path / "lost"
     shutil.copytree(whole, folder)
     for file in (folder / "state").glob(lost):
@@ -374,7 +376,7 @@ def test_a_cut_write_ahead_log_gives_the_batches_before_the_cut(tmp_path: Path) 
     store.close()
 
 
-def test_what_cannot_be_written_is_said_and_not_done(tmp_path: Path) -> None:
+def test_a_failed_write_raises_and_changes_nothing(tmp_path: Path) -> None:
     rocks = Rocks(tmp_path / "x")
     rocks.write([(b"a", b"1")])
     rocks.close()

@@ -1,4 +1,4 @@
-"""Categories keep their numbers, attributes can be categories, and there is an end to them."""
+"""Categories keep their numbers, attributes can be categories, and only 64 have a number of their own."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +16,7 @@ from streamer.stream.memory import Memory
 
 
 def resolve(categories: Categories, *items: ItemUpdate) -> list[set[str]]:
-    """The names of each item's categories, as its word says."""
+    """The names of each item's categories, decoded from its word."""
     categories.words.reserve(len(items))
     categories.category_sets.sets.reserve(len(items))
     for row, item in enumerate(items):
@@ -34,14 +34,14 @@ def test_numbers_are_given_in_order_of_first_appearance() -> None:
     assert categories.number_of == {"Drama": 0, "War": 1, "Comedy": 2}
 
 
-def test_values_that_are_equal_and_read_otherwise_are_categories_of_their_own() -> None:
+def test_equal_values_with_different_text_are_different_categories() -> None:
     categories = Categories({"tone": 0.0})
     value_key: list[str | float | bool] = [0, -0.0, False, "0", 1.0, True]
     found = resolve(categories, *[ItemUpdate(f"i{n}", attributes={"tone": value}) for n, value in enumerate(value_key)])
     assert found == [{f"tone:{text}"} for text in ("0", "-0.0", "False", "0", "1.0", "True")]
 
 
-def test_attributes_are_categories_in_steps_or_as_they_are() -> None:
+def test_attributes_are_categories_binned_or_as_they_are() -> None:
     categories = Categories({"year": 10.0, "language": 0.0, "price": 0.5})
     found = resolve(
         categories,
@@ -52,13 +52,13 @@ def test_attributes_are_categories_in_steps_or_as_they_are() -> None:
     assert found == [{"year:1990", "language:fr", "price:1.5"}, {"year:-10", "language:True"}, {"year:unknown"}]
 
 
-def test_what_the_catalogue_says_last_holds() -> None:
+def test_the_last_record_of_an_item_holds() -> None:
     categories = Categories({})
     resolve(categories, ItemUpdate("a", categories=("Drama",)))
     assert resolve(categories, ItemUpdate("a", categories=("Comedy",))) == [{"Comedy"}]
 
 
-def test_there_are_64_and_the_others_are_left_out_and_said() -> None:
+def test_the_65th_category_gets_no_number_and_is_reported() -> None:
     categories = Categories({})
     found = resolve(
         categories,
@@ -70,7 +70,7 @@ def test_there_are_64_and_the_others_are_left_out_and_said() -> None:
     assert categories.beyond_limit == {"c64", "c65"}
 
 
-def test_later_ones_are_told_apart_by_the_bits_that_they_share() -> None:
+def test_later_categories_differ_by_their_combination_of_shared_bits() -> None:
     categories = Categories({})
     assert categories.numbers("c70") == ()  # nothing is known of it
     items = [ItemUpdate(f"i{n}", categories=(f"c{n}",)) for n in range(200)]
@@ -102,7 +102,7 @@ def opened(folder: Path, look: Callable[[Memory], object], **flags: object) -> o
         store.close()
 
 
-def test_numbers_and_words_survive_a_restart_though_the_catalogue_has_changed(tmp_path: Path) -> None:
+def test_numbers_and_words_survive_a_restart_after_catalogue_changes(tmp_path: Path) -> None:
     learn(tmp_path, records(CHANGING), rating_learner="bayesian-hybrid", max_records=2, commit_every=1)
     words = opened(tmp_path, lambda memory: memory.categories.words.values[:3, 0].tolist())
     assert words == [0b010, 0, 0]
@@ -111,13 +111,13 @@ def test_numbers_and_words_survive_a_restart_though_the_catalogue_has_changed(tm
     assert opened(tmp_path, lambda memory: list(memory.categories.changed())) == []
 
 
-def test_other_attributes_are_another_state(tmp_path: Path) -> None:
+def test_other_category_attributes_are_refused_for_an_existing_state(tmp_path: Path) -> None:
     learn(tmp_path, records(CHANGING), rating_learner="bayesian-hybrid")
     with pytest.raises(BadState, match="category_attributes"):
         opened(tmp_path, len, category_attributes="year=20")  # type: ignore[arg-type]  # nothing looks
 
 
-def test_a_missing_name_is_a_damaged_state(tmp_path: Path) -> None:
+def test_a_missing_category_name_is_reported_as_damage(tmp_path: Path) -> None:
     learn(tmp_path, records(CHANGING), rating_learner="bayesian-hybrid")
     store = RocksStore(tmp_path)
     store.commit([Row("categories", b"Drama", None)], {})

@@ -1,4 +1,4 @@
-"""Challengers: they learn beside the champions, come to a state that is there and leave it, and change nothing of the others."""
+"""Challengers: they learn beside the champions, can be added to an existing state and removed, and do not change the others."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ HALF = STREAM[:200]
 
 
 def tables(folder: Path, name: str) -> set[str]:
-    """The tables of the store in which something of the learner lies."""
+    """The store's tables that have rows of the learner."""
     store = RocksStore(folder, read_only=True)
     try:
         found = {table for table, _ in store.sizes() if f"/{name}/" in table}
@@ -35,12 +35,12 @@ def since(folder: Path) -> dict[str, dict[str, int]]:
 
 @pytest.fixture
 def alone(tmp_path: Path) -> Path:
-    """Learned without anybody in the shadow."""
+    """A state learned without a shadow."""
     learn(tmp_path / "alone", STREAM)
     return tmp_path / "alone"
 
 
-def test_a_shadow_changes_nothing_of_the_champions(tmp_path: Path, alone: Path) -> None:
+def test_a_shadow_does_not_change_the_champions(tmp_path: Path, alone: Path) -> None:
     learn(tmp_path / "d", STREAM, shadow="bias,stack")
     learned, found = digest(alone).learners, digest(tmp_path / "d").learners
     assert found.keys() - learned.keys() == {
@@ -55,7 +55,7 @@ def test_a_shadow_learns_as_it_would_as_the_champion(tmp_path: Path) -> None:
     assert digest(tmp_path / "d").learners["biased-mf"] == digest(tmp_path / "other").learners["biased-mf"]
 
 
-def test_a_shadow_may_come_to_a_state_that_is_there(tmp_path: Path, alone: Path) -> None:
+def test_a_shadow_can_be_added_to_an_existing_state(tmp_path: Path, alone: Path) -> None:
     learn(tmp_path / "d", HALF)
     learn(tmp_path / "d", STREAM, shadow="bias")
     assert since(tmp_path / "d") == {"bias": {"log/0": 200}}
@@ -72,7 +72,7 @@ def test_a_shadow_may_come_to_a_state_that_is_there(tmp_path: Path, alone: Path)
     assert since(tmp_path / "whole") == {}
 
 
-def test_a_shadow_that_is_named_no_more_leaves_no_trace(tmp_path: Path, alone: Path) -> None:
+def test_a_shadow_that_is_removed_leaves_no_trace(tmp_path: Path, alone: Path) -> None:
     learn(tmp_path / "d", HALF, shadow="bias,biased-mf")
     learn(tmp_path / "d", STREAM[:300], shadow="biased-mf")
     assert tables(tmp_path / "d", "bias") == set()
@@ -82,7 +82,7 @@ def test_a_shadow_that_is_named_no_more_leaves_no_trace(tmp_path: Path, alone: P
     assert digest(tmp_path / "d").digest == digest(alone).digest
 
 
-def test_a_shadow_that_comes_back_begins_anew(tmp_path: Path) -> None:
+def test_a_shadow_that_returns_begins_with_nothing_learned(tmp_path: Path) -> None:
     learn(tmp_path / "d", STREAM[:100], shadow="bias")
     learn(tmp_path / "d", HALF)
     learn(tmp_path / "d", STREAM, shadow="bias")
@@ -91,7 +91,7 @@ def test_a_shadow_that_comes_back_begins_anew(tmp_path: Path) -> None:
     assert digest(tmp_path / "d").digest == digest(tmp_path / "once").digest
 
 
-def test_a_learner_that_stays_must_have_the_parameters_it_had(tmp_path: Path) -> None:
+def test_a_learner_that_stays_must_keep_its_parameters(tmp_path: Path) -> None:
     learn(tmp_path, HALF, shadow="biased-mf")
     with pytest.raises(BadState, match="made with learners biased-mf dim 32, the settings say 16: use 32"):
         learn(
@@ -99,7 +99,7 @@ def test_a_learner_that_stays_must_have_the_parameters_it_had(tmp_path: Path) ->
         )
 
 
-def test_who_answers_is_not_forgotten_by_leaving_it_out(tmp_path: Path) -> None:
+def test_a_champion_cannot_be_removed_by_leaving_it_out(tmp_path: Path) -> None:
     learn(tmp_path, HALF)
     before = digest(tmp_path)
     with pytest.raises(

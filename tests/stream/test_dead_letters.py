@@ -1,4 +1,4 @@
-"""Dead letters: the newest 10,000, with what was wrong and where it came from."""
+"""Dead letters: the newest 10,000, each with its reason and origin."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ def commit(letters: DeadLetters, store: RocksStore) -> None:
     letters.committed()
 
 
-def test_a_letter_says_what_was_wrong_and_where_it_came_from(tmp_path: Path) -> None:
+def test_a_dead_letter_has_the_reason_and_the_origin(tmp_path: Path) -> None:
     store, letters = RocksStore(tmp_path), DeadLetters()
     letters.put(Record("ratings", 3, 77, 0, b"k", b"\xff" * 5000), BadEvent(Reason.TOO_LARGE, "the event has ..."))
     letters.put(Record("items", -1, 78, 0, None, None), BadEvent(Reason.BAD_ID, "x" * 50_000))
@@ -30,7 +30,7 @@ def test_a_letter_says_what_was_wrong_and_where_it_came_from(tmp_path: Path) -> 
     store.close()
 
 
-def test_the_newest_are_kept_the_newest_first_across_restarts(tmp_path: Path) -> None:
+def test_the_newest_10000_are_kept_across_restarts(tmp_path: Path) -> None:
     store = RocksStore(tmp_path)
     for first, stop in [(0, 10), (10, KEPT - 1), (KEPT - 1, KEPT + 5), (KEPT + 5, 2 * KEPT + 100)]:
         letters = DeadLetters()
@@ -55,7 +55,7 @@ def test_a_commit_that_fails_keeps_them_for_the_next(tmp_path: Path) -> None:
     store.close()
 
 
-def test_they_are_no_part_of_the_digest(tmp_path: Path) -> None:
+def test_dead_letters_are_not_part_of_the_digest(tmp_path: Path) -> None:
     store, letters = RocksStore(tmp_path), DeadLetters()
     before = store.digest()
     put(letters, 0, 10)

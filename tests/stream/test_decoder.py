@@ -1,4 +1,4 @@
-"""Every kind of bad event is said, by reason, and none stops the stream."""
+"""Every kind of bad event is rejected with its reason, and none stops the stream."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ DECODER = Decoder(LearningSettings())
 
 
 def decode(topic: str, value: bytes | None, key: bytes | None = None, known: tuple[str, ...] = ()) -> Event | BadEvent:
-    """As the stream is decoded; the careful way, which the endpoint takes, must say the same."""
+    """Decode as in the stream; `parse`, which the endpoint uses, must give the same result."""
     (found,) = DECODER.decode([Record(topic, -1, 0, 0, key, value)], known, known)
     if isinstance(found, BadEvent):
         with pytest.raises(BadEvent) as raised:
@@ -32,7 +32,7 @@ def test_good_events_are_decoded(case: str) -> None:
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_events_are_said_by_reason(case: str) -> None:
+def test_bad_events_are_rejected_with_their_reason(case: str) -> None:
     topic, value, reason = BAD[case]
     for known in ((), ("u1", "i9")):
         found = decode(topic, value, known=known)
@@ -45,15 +45,15 @@ def test_an_event_of_exactly_the_largest_size_is_accepted() -> None:
     assert decode("ratings", value) == Rating("u1", "i9", 4.5, 1000)
 
 
-def test_known_ids_do_not_open_a_way_round_the_other_checks() -> None:
-    """The quick way skips only the checks of ids."""
+def test_known_ids_skip_no_other_check() -> None:
+    """For known ids only the checks of ids are skipped."""
     for value in (rating(value=b"101"), rating() + b" " * 20000):
         assert isinstance(decode("ratings", value, known=("u1", "i9")), BadEvent)
 
 
 @pytest.mark.parametrize("depth", [100, 101, 700, 5000])
-def test_nesting_is_bounded_by_the_event_and_not_by_the_stack(depth: int) -> None:
-    """The same bytes must give the same event wherever they are decoded; brackets in text are no nesting."""
+def test_the_limit_of_nesting_does_not_depend_on_the_stack(depth: int) -> None:
+    """The same bytes must give the same event wherever they are decoded; brackets in strings do not count."""
     nested = rating()[:-1] + b', "z": ' + b"[" * (depth - 1) + b"]" * (depth - 1) + b"}"
     text = rating()[:-1] + b', "z": "\\"' + b"[" * depth + b'"}'
 
@@ -81,7 +81,9 @@ def test_nesting_is_bounded_by_the_event_and_not_by_the_stack(depth: int) -> Non
         ("likes", b"u1", Reason.UNKNOWN_TOPIC),
     ],
 )
-def test_a_null_value_removes_what_its_key_names(topic: str, key: bytes | None, wanted: Event | Reason) -> None:
+def test_a_null_value_removes_the_user_or_item_in_its_key(
+    topic: str, key: bytes | None, wanted: Event | Reason
+) -> None:
     found = decode(topic, None, key)
     assert (found.reason if isinstance(found, BadEvent) else found) == wanted
 
@@ -104,7 +106,7 @@ def test_kinds_range_and_size_are_settings() -> None:
 
 
 def test_no_bytes_stop_the_stream() -> None:
-    """Good events with bytes changed, cut and doubled at random: each is an event or a complaint."""
+    """Good events with bytes changed, removed and doubled at random: each gives an event or a BadEvent."""
     random = np.random.default_rng(1)
     seeds = [value for _, value, _ in GOOD.values() if len(value) < 300]
     for n in range(3000):

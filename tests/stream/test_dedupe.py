@@ -1,4 +1,4 @@
-"""Each event_id counts once among the newest N of its partition, against a plain deque."""
+"""Each event_id counts once among the newest N of its partition, compared with a plain deque."""
 
 from collections import deque
 from pathlib import Path
@@ -26,9 +26,7 @@ class Newest:
 
 @pytest.mark.parametrize("window", [1, 2, 3, 255, 256, 257, 1000])
 @pytest.mark.parametrize("spread", [1.2, 3.0])
-def test_it_is_the_deque_whatever_the_window_the_cut_and_the_restarts(
-    tmp_path: Path, window: int, spread: float
-) -> None:
+def test_it_equals_a_deque_for_any_window_batches_and_restarts(tmp_path: Path, window: int, spread: float) -> None:
     store = RocksStore(tmp_path)
     random = np.random.default_rng(window)
     dedupe, models = Dedupe(window), {at: Newest(window) for at in (LOG, TopicPartition("clicks", 3))}
@@ -69,7 +67,7 @@ def test_a_window_of_0_turns_it_off() -> None:
     assert dedupe.changed() == []
 
 
-def test_removal_leaves_everybody_else_to_be_found() -> None:
+def test_removing_an_id_leaves_colliding_ids_findable() -> None:
     """Ids that collide in the table, in a window small enough that every new one removes one."""
     window, random = 40, np.random.default_rng(2)
     dedupe, model = Dedupe(window), Newest(window)
@@ -78,14 +76,14 @@ def test_removal_leaves_everybody_else_to_be_found() -> None:
         assert dedupe.admit(LOG, ids).tolist() == [model.fresh(event_id) for event_id in ids]
 
 
-def test_ids_are_any_text() -> None:
+def test_event_ids_can_be_any_text() -> None:
     ids = ["é", "\0", "a\0", "a" * 10_000, " ", "é".upper(), "e\u0301"]
     dedupe = Dedupe(100)
     assert dedupe.admit(LOG, ids).all()
     assert not dedupe.admit(LOG, ids).any()
 
 
-def test_what_is_stored_does_not_depend_on_when_it_was_committed(tmp_path: Path) -> None:
+def test_stored_bytes_do_not_depend_on_when_they_were_committed(tmp_path: Path) -> None:
     digests = set()
     for every in (1, 3, 50):
         store = RocksStore(tmp_path / f"{every}")
@@ -111,8 +109,8 @@ def test_one_event_rewrites_one_block() -> None:
     assert dedupe.changed() == dedupe.changed()
 
 
-def test_what_is_forgotten_is_forgotten_after_a_restart_too(tmp_path: Path) -> None:
-    """Nothing was added since the last commit: the block is stored again all the same."""
+def test_a_forgotten_id_stays_forgotten_after_a_restart(tmp_path: Path) -> None:
+    """The block is stored again, although nothing was added since the last commit."""
     store, dedupe = RocksStore(tmp_path), Dedupe(3)
     dedupe.admit(LOG, ["a", "b", "c"])
     store.commit(dedupe.changed(), {})

@@ -1,4 +1,4 @@
-"""Records to batches: what a learner sees is a function of the order of events, never of how the log was cut."""
+"""Records to batches: what a learner sees depends only on the order of events, never on how the log is split."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -33,7 +33,7 @@ FIELDS = ("kinds", "items", "values", "clicks", "times_ms", "keys", "lows", "hig
 
 
 class Cutter:
-    """A source that gives records in batches of the sizes that it is told, round and round."""
+    """A source that returns records in batches of the given sizes, repeated cyclically."""
 
     def __init__(self, records: Sequence[Record], sizes: Sequence[int]) -> None:
         self.records, self.sizes, self.polls, self.next = records, sizes, 0, 0
@@ -45,7 +45,7 @@ class Cutter:
 
 
 class Seen:
-    """Learns a stream and remembers every batch, with user ids in the place of rows."""
+    """Learns a stream and remembers every batch, with user ids in place of rows."""
 
     def __init__(self, folder: Path, stream: Sequence[Record], sizes: Sequence[int], **flags: object) -> None:
         chosen = settings(**flags)
@@ -83,10 +83,10 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Seen, str]:
 
 @pytest.mark.parametrize("cache_bytes", [1 << 30, 30_000, 0])
 @pytest.mark.parametrize("sizes", [[1], [7], [1000], [1, 400, 3, 50]])
-def test_the_cut_changes_no_byte_of_any_batch(
+def test_batches_do_not_depend_on_how_the_log_is_split(
     tmp_path: Path, whole: tuple[Seen, str], sizes: list[int], cache_bytes: int
 ) -> None:
-    """Catalogue changes, forgotten users, duplicates and bad events in mid-stream; users that fit, and that do not."""
+    """With catalogue records, forgotten users, duplicates and bad events in mid-stream, and with a cache large or too small."""
     cut = Seen(tmp_path, STREAM, sizes, user_cache_bytes=cache_bytes)
     for name in FIELDS:
         assert cut.field(name).tobytes() == whole[0].field(name).tobytes(), name
@@ -108,7 +108,7 @@ def kinds_of(cut: Seen) -> list[int]:
     return [len(batch) for batch in cut.batches]
 
 
-def test_a_change_of_the_catalogue_cuts_the_batch(tmp_path: Path) -> None:
+def test_a_catalogue_record_ends_the_batch(tmp_path: Path) -> None:
     stream = records([
         Rating("u", "a", 3.0), Rating("u", "b", 3.0), ItemUpdate("c"), ItemRemoval("d"), UserUpdate("u"), Rating("u", "c", 3.0),
         b"bad", UserRemoval("u"), b"bad", Rating("u", "a", 3.0),
@@ -120,7 +120,7 @@ def test_a_change_of_the_catalogue_cuts_the_batch(tmp_path: Path) -> None:
     assert cut.memory.items.ids == ["a", "b", "c", "d"]
 
 
-def test_every_batch_is_booked_once(tmp_path: Path, whole: tuple[Seen, str]) -> None:
+def test_every_record_is_entered_in_the_ledger_once(tmp_path: Path, whole: tuple[Seen, str]) -> None:
     cut = Seen(tmp_path, STREAM, [64], user_cache_bytes=0)
     assert cut.memory.ledger.offsets == {LOG: len(STREAM)}
     counts = cut.memory.monitor.events
@@ -183,7 +183,7 @@ def test_no_time_of_a_record_stops_the_stream(one: Callable[..., Seen], appended
     assert len(found.field("times_ms")) == 2
 
 
-def test_the_range_is_that_of_the_ratings_before(one: Callable[..., Seen]) -> None:
+def test_the_range_is_that_of_earlier_ratings(one: Callable[..., Seen]) -> None:
     found = one(
         Click("u", "i"), Rating("u", "i", 3.0), Rating("u", "i", 5.0), Click("u", "i", "purchase"), Rating("u", "i", 1.0),
         Rating("u", "i", 2.0),
@@ -206,20 +206,20 @@ def test_a_rating_near_the_highest_so_far_is_a_click_as_well(one: Callable[..., 
     assert below.field("clicks").tolist() == [0, 0, 0, 1]  # nothing below 0 is liked
 
 
-def test_clicks_weigh_what_their_kind_does(one: Callable[..., Seen]) -> None:
+def test_a_click_has_the_weight_of_its_kind(one: Callable[..., Seen]) -> None:
     found = one(*[Click("u", "i", kind) for kind in ("view", "click", "cart", "purchase", "dislike")])
     assert found.field("clicks").tolist() == [np.float32(0.2), 1, 2, 4, -1]
     assert found.field("values").tolist() == found.field("clicks").tolist()
 
 
-def test_seen_counts_are_of_distinct_items_before_the_event(one: Callable[..., Seen]) -> None:
+def test_seen_counts_count_distinct_items_before_the_event(one: Callable[..., Seen]) -> None:
     found = one(
         Click("u", "a"), Click("u", "a"), Rating("u", "b", 3.0), Click("v", "a"), Click("u", "a"), Click("u", "c")
     )
     assert found.field("seen_counts").tolist() == [0, 1, 1, 0, 2, 2]
 
 
-def test_an_events_randomness_is_of_its_place_in_the_log(one: Callable[..., Seen]) -> None:
+def test_an_events_key_depends_on_its_place_in_the_log(one: Callable[..., Seen]) -> None:
     found = one(
         at(0, Rating("u", "i", 3.0), "ratings", 2, 7), at(0, Rating("u", "i", 3.0), "ratings", 3, 7),
         at(0, Click("u", "i"), "clicks", 2, 7), at(0, Click("u", "i"), "clicks", 2, 8),
@@ -242,8 +242,8 @@ def test_an_event_id_counts_once_in_its_partition(one: Callable[..., Seen]) -> N
     assert apart.memory.monitor.events["ratings"] == {"learned": 2, "duplicate": 1, "dead_letter": 0}
 
 
-def test_an_empty_event_id_names_nothing(one: Callable[..., Seen]) -> None:
-    """Producers that send an empty string once had every event but the first taken for a repeat."""
+def test_an_empty_event_id_counts_as_none(one: Callable[..., Seen]) -> None:
+    """Once all events but the first of a producer that sends empty strings were taken for duplicates."""
     assert one(*[Rating("u", "i", value, event_id="") for value in (1.0, 2.0, 3.0)]).field("values").tolist() == [
         1,
         2,
@@ -251,7 +251,7 @@ def test_an_empty_event_id_names_nothing(one: Callable[..., Seen]) -> None:
     ]
 
 
-def test_a_duplicate_brings_nobody_and_nothing_in(one: Callable[..., Seen]) -> None:
+def test_a_duplicate_adds_no_user_and_no_item(one: Callable[..., Seen]) -> None:
     found = one(Rating("u", "i", 3.0, event_id="e"), Rating("new", "new", 9.0, event_id="e"))
     assert found.memory.items.ids == ["i"]
     assert found.memory.users.count == 1
@@ -259,7 +259,7 @@ def test_a_duplicate_brings_nobody_and_nothing_in(one: Callable[..., Seen]) -> N
     assert not found.memory.users.view("new").known
 
 
-def test_a_bad_event_brings_nobody_and_nothing_in(one: Callable[..., Seen]) -> None:
+def test_a_bad_event_adds_no_user_and_no_item(one: Callable[..., Seen]) -> None:
     bad = Record("ratings", -1, 1, 0, b"new", b'{"user_id": "new", "item_id": "new", "rating": 1000}')
     found = one(Rating("u", "i", 3.0), bad)
     assert found.memory.items.ids == ["i"]
@@ -273,7 +273,7 @@ def test_histories_name_sequences_by_number() -> None:
     assert codes == [0, 1 << 20, (1 << 20) + 11, 4 << 20]
 
 
-def test_the_range_is_kept_across_restarts(tmp_path: Path) -> None:
+def test_the_range_of_ratings_survives_a_restart(tmp_path: Path) -> None:
     stream = records([Rating("u", "i", 2.0), Rating("u", "i", 4.0), Rating("u", "i", 3.0)])
     Seen(tmp_path, stream[:2], [2])
     store = RocksStore(tmp_path)

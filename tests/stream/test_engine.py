@@ -1,4 +1,4 @@
-"""The engine: goes on by itself when what it needs comes back, stops at once, and loses nothing either way."""
+"""The engine: continues by itself when source or store is available again, stops at once, and loses nothing."""
 
 import subprocess
 import threading
@@ -25,7 +25,7 @@ DEADLINE_S = 60.0
 
 
 class Told:
-    """A watcher that remembers what it was told."""
+    """An observer that remembers its calls."""
 
     def __init__(self) -> None:
         self.applied_offsets: list[Offsets] = []
@@ -41,7 +41,7 @@ class Told:
 
 
 class Flaky:
-    """A source that raises what it is given, by poll."""
+    """A source that raises the given errors, poll by poll."""
 
     def __init__(self, entries: Sequence[Record], troubles: Mapping[int, Exception]) -> None:
         self._source, self._troubles, self._polls = MemorySource(entries), dict(troubles), 0
@@ -107,7 +107,7 @@ def wanted(tmp_path_factory: pytest.TempPathFactory) -> str:
     return digest(folder).digest
 
 
-def test_a_source_that_was_away_is_gone_on_with(tmp_path: Path, wanted: str) -> None:
+def test_learning_continues_when_a_source_is_back(tmp_path: Path, wanted: str) -> None:
     away = {n: SourceUnavailable(f"away {n}") for n in (1, 4, 5, 9)} | {12: NotAuthorised("no more")}
     running = Running(tmp_path, source := Flaky(STREAM, away))
     running.until(lambda: running.engine.source_trouble == "away 5")
@@ -119,7 +119,7 @@ def test_a_source_that_was_away_is_gone_on_with(tmp_path: Path, wanted: str) -> 
     assert running.told.committed_offsets[-1] == {LOG: len(STREAM)}
 
 
-def test_what_is_applied_is_told_before_it_is_committed_and_each_only_once(tmp_path: Path) -> None:
+def test_observers_get_each_record_once_before_its_commit(tmp_path: Path) -> None:
     running = Running(tmp_path, source := Flaky(STREAM, {}))
     running.until(source.drained.is_set)
     running.stop()
@@ -140,7 +140,7 @@ def test_stopping_commits_what_is_learned(tmp_path: Path, wanted: str) -> None:
     assert digest(tmp_path).digest == wanted
 
 
-def test_stopping_while_the_source_is_away_does_not_wait_for_it(tmp_path: Path) -> None:
+def test_stopping_does_not_wait_for_an_unavailable_source(tmp_path: Path) -> None:
     running = Running(tmp_path, Flaky(STREAM, {n: SourceUnavailable("away") for n in range(4, 10_000)}))
     running.until(lambda: running.engine.source_trouble == "away")
     running.stop()
@@ -148,8 +148,8 @@ def test_stopping_while_the_source_is_away_does_not_wait_for_it(tmp_path: Path) 
     assert digest(tmp_path).offsets == {"log/0": 60}
 
 
-def test_a_lost_source_ends_it_with_everything_learned_until_then_committed(tmp_path: Path) -> None:
-    """Retention may have taken those events meanwhile: they could not be read again."""
+def test_a_lost_source_ends_the_engine_after_a_commit(tmp_path: Path) -> None:
+    """Retention may delete those events meanwhile, so they could not be read again."""
     running = Running(tmp_path, Flaky(STREAM, {4: SourceLost("gone")}), commit_interval_s=3600.0)
     running.thread.join(DEADLINE_S)
     assert isinstance(running.failure, SourceLost)
@@ -165,7 +165,7 @@ def test_an_idle_engine_commits_nothing(tmp_path: Path) -> None:
 
 
 class Full:
-    """A store whose disk is full while `full` is set; everything else is the real one's."""
+    """A store whose disk is full while `full` is set; otherwise it is a real store."""
 
     def __init__(self, store: RocksStore) -> None:
         self.store, self.full, self.refused = store, threading.Event(), 0
@@ -179,7 +179,7 @@ class Full:
 
 
 def test_a_commit_that_fails_pauses_learning_and_loses_nothing(tmp_path: Path, wanted: str) -> None:
-    """Users are evicted on the way, which waits for the commit as well."""
+    """Evictions, which need a commit, wait too."""
     running = Running(tmp_path, source := Flaky(STREAM, {2: SourceUnavailable("not yet")}), user_cache_bytes=20_000)
     full = Full(running.store)
     running.memory.store = full  # type: ignore[assignment]  # commits only
@@ -211,7 +211,7 @@ def test_stopping_while_the_disk_is_full_ends_at_once_with_the_last_good_state(t
 
 @contextmanager
 def small_disk(folder: Path, size: str) -> Iterator[Path]:
-    """A file system of that size, where we may mount one."""
+    """A file system of this size, if the tests are allowed to mount one."""
     folder.mkdir()
     done = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True, check=False
@@ -224,8 +224,8 @@ def small_disk(folder: Path, size: str) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def test_a_disk_that_is_really_full_is_waited_for_while_answers_go_on(tmp_path: Path, wanted: str) -> None:
-    """RocksDB heals some seconds after room is back: at least as much as its write buffers may need."""
+def test_a_full_disk_pauses_learning_while_answers_continue(tmp_path: Path, wanted: str) -> None:
+    """RocksDB recovers some seconds after enough space is free for its write buffers."""
     with small_disk(tmp_path / "disk", "300m") as disk:
         growing = STREAM[:200]
         running = Running(disk, Flaky(growing, {}))
@@ -255,14 +255,14 @@ def test_a_disk_that_is_really_full_is_waited_for_while_answers_go_on(tmp_path: 
         assert digest(disk).digest == wanted
 
 
-def test_a_step_is_read_on_one_screen() -> None:
+def test_engine_step_is_short() -> None:
     """The front page of the project stays under 15 lines."""
     source = (Path(__file__).parents[2] / "streamer/stream/engine.py").read_text(encoding="utf-8")
     step = source.partition("    def step(")[2].partition("    def ")[0]
     assert len(step.rstrip().splitlines()) < 15
 
 
-def test_errands_run_between_steps_with_everything_committed_in_order(tmp_path: Path) -> None:
+def test_tasks_run_in_order_between_steps_with_everything_committed(tmp_path: Path) -> None:
     running = Running(tmp_path, source := Flaky(STREAM, {}), commit_interval_s=3600.0)
     seen: list[tuple[int, int, bool]] = []
 
@@ -279,7 +279,7 @@ def test_errands_run_between_steps_with_everything_committed_in_order(tmp_path: 
     assert digest(tmp_path).offsets == {"log/0": len(STREAM)}
 
 
-def test_what_an_errand_raises_goes_to_who_asked_and_the_stream_goes_on(tmp_path: Path, wanted: str) -> None:
+def test_an_error_in_a_task_goes_to_its_caller_and_the_stream_goes_on(tmp_path: Path, wanted: str) -> None:
     running = Running(tmp_path, source := Flaky(STREAM, {}))
     for error in (ValueError("mine"), KeyboardInterrupt()):
 
@@ -294,8 +294,8 @@ def test_what_an_errand_raises_goes_to_who_asked_and_the_stream_goes_on(tmp_path
     assert digest(tmp_path).digest == wanted
 
 
-def test_errands_that_the_end_overtakes_are_cancelled(tmp_path: Path) -> None:
-    """Nobody waits for ever for an engine that is gone, whether it was stopped or failed."""
+def test_tasks_are_cancelled_when_the_engine_ends(tmp_path: Path) -> None:
+    """No caller waits for ever for an engine that was stopped or has failed."""
     running = Running(tmp_path / "stopped", source := Flaky(STREAM, {}))
     running.until(source.drained.is_set)
     begun, going = threading.Event(), threading.Event()

@@ -1,4 +1,4 @@
-"""Histories against a plain list of everything a user did."""
+"""Histories, compared with a plain list of everything a user did."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from streamer.stream.history import (
 
 
 class Diary:
-    """What a history must say, kept in the plainest way."""
+    """The expected history, kept in the simplest way."""
 
     def __init__(self) -> None:
         self.events: list[tuple[int, int]] = []  # item, position
@@ -82,7 +82,7 @@ def test_long_histories_survive_rings_evictions_and_restarts(
 
 @pytest.mark.parametrize("events", [1, 31, 32, 33, 480, 511, 512, 513, 544, 545, 1023, 1024, 1025])
 @pytest.mark.parametrize("cut", [1, 32, 2000])
-def test_the_last_512_events_are_kept_whatever_the_count(tmp_path: Path, events: int, cut: int) -> None:
+def test_the_last_512_events_are_kept_for_any_count(tmp_path: Path, events: int, cut: int) -> None:
     """It once kept 481 of them after the 513th: the newest block took the oldest one's place."""
     crowd = Crowd(tmp_path)
     rows = crowd.users.rows(["a"], crowd.commit)
@@ -144,7 +144,7 @@ def test_evicted_users_give_their_pages_back(tmp_path: Path) -> None:
     crowd.close()
 
 
-def test_a_head_of_an_earlier_version_is_taken_up(tmp_path: Path) -> None:
+def test_a_head_of_an_earlier_version_can_be_loaded(tmp_path: Path) -> None:
     crowd = Crowd(tmp_path)
     crowd.happen(["a"] * 3, [1, 2, 3])
     crowd.commit()

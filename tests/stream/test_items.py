@@ -1,4 +1,4 @@
-"""Items: rows in order of arrival for ever, and what the catalogue says."""
+"""Items: rows in order of arrival, for ever, and the entries of the catalogue."""
 
 from pathlib import Path
 
@@ -46,7 +46,7 @@ def test_rows_are_given_in_order_of_arrival_and_kept(tmp_path: Path) -> None:
     store.close()
 
 
-def test_new_rows_begin_as_their_id_says_however_they_came() -> None:
+def test_new_rows_have_initial_values_determined_by_their_id() -> None:
     one, first = made()
     one.rows([f"i{n}" for n in range(200)])
     other, second = made()
@@ -58,7 +58,7 @@ def test_new_rows_begin_as_their_id_says_however_they_came() -> None:
     assert len(np.unique(first.values[:200, 0])) == 200
 
 
-def test_the_catalogue_says_the_title_and_what_may_be_shown(tmp_path: Path) -> None:
+def test_the_catalogue_sets_title_and_availability(tmp_path: Path) -> None:
     store, (items, _) = RocksStore(tmp_path), made()
     items.put(ItemUpdate("a", "Alien", ("Horror",), {"year": 1979.0}))
     items.put(ItemUpdate("b", "Brazil", available=False))
@@ -75,7 +75,7 @@ def test_the_catalogue_says_the_title_and_what_may_be_shown(tmp_path: Path) -> N
     store.close()
 
 
-def test_a_removed_item_is_shown_no_more_and_keeps_its_row(tmp_path: Path) -> None:
+def test_a_removed_item_is_unavailable_and_keeps_its_row(tmp_path: Path) -> None:
     store, (items, _) = RocksStore(tmp_path), made()
     items.put(ItemUpdate("a", "Alien"))
     items.remove("a")
@@ -89,14 +89,14 @@ def test_a_removed_item_is_shown_no_more_and_keeps_its_row(tmp_path: Path) -> No
     store.close()
 
 
-def test_what_is_shown_is_right_when_the_table_grows() -> None:
+def test_availability_is_kept_when_the_table_grows() -> None:
     items, _ = made()
     items.put(ItemUpdate("a", available=False))
     items.rows([f"i{n}" for n in range(1000)])
     assert items.available[:1001].tolist() == [0] + [1] * 1000
 
 
-def test_a_commit_that_fails_gives_the_rows_again(tmp_path: Path) -> None:
+def test_after_a_failed_commit_the_rows_are_returned_again(tmp_path: Path) -> None:
     items, _ = made()
     items.put(ItemUpdate("a", "Alien"))
     first = items.changed()
@@ -106,7 +106,7 @@ def test_a_commit_that_fails_gives_the_rows_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rows", [[0, 2], [0, 0], [1, 2]])
-def test_a_state_without_an_item_of_each_number_is_refused(tmp_path: Path, rows: list[int]) -> None:
+def test_a_state_with_gaps_in_item_numbers_is_refused(tmp_path: Path, rows: list[int]) -> None:
     store = RocksStore(tmp_path)
     store.commit([Row("items", b"i%d" % n, row.to_bytes(4, "little")) for n, row in enumerate(rows)], {})
     with pytest.raises(BadState, match="has 2 items, but their numbers have gaps: restore a backup"):

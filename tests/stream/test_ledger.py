@@ -1,4 +1,4 @@
-"""The ledger: how far each sequence is applied, and in what order, so that the state can be rebuilt byte for byte."""
+"""The ledger: how far each sequence was applied, and in what order, so that the state can be rebuilt byte for byte."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,7 +38,7 @@ def commit(ledger: Ledger, store: RocksStore) -> None:
     ledger.committed()
 
 
-def test_runs_of_one_sequence_are_joined_and_gaps_are_no_loss(tmp_path: Path) -> None:
+def test_adjacent_runs_are_joined_across_gaps_in_offsets(tmp_path: Path) -> None:
     store, ledger = RocksStore(tmp_path), Ledger()
     ledger.advance(at("ratings", 0, 0, 1) + at("ratings", 1, 5) + at("clicks", 1, 0))
     ledger.advance(at("clicks", 1, 1, 2, 9))
@@ -54,7 +54,7 @@ def test_runs_of_one_sequence_are_joined_and_gaps_are_no_loss(tmp_path: Path) ->
     store.close()
 
 
-def test_the_embedded_log_is_one_run_whatever_its_topics(tmp_path: Path) -> None:
+def test_the_embedded_log_is_one_run_for_all_topics(tmp_path: Path) -> None:
     store, ledger = RocksStore(tmp_path), Ledger()
     for n in range(0, 100, 10):
         ledger.advance(at("ratings", -1, *range(n, n + 5)) + at("items", -1, *range(n + 5, n + 10)))
@@ -64,7 +64,7 @@ def test_the_embedded_log_is_one_run_whatever_its_topics(tmp_path: Path) -> None
     store.close()
 
 
-def test_a_run_goes_on_after_a_restart_and_an_uncommitted_one_is_gone(tmp_path: Path) -> None:
+def test_a_run_continues_after_a_restart_and_an_uncommitted_one_is_gone(tmp_path: Path) -> None:
     store = RocksStore(tmp_path)
     for n in range(5):
         ledger = Ledger()
@@ -99,7 +99,7 @@ def test_a_start_reads_one_run_of_a_long_journal(tmp_path: Path) -> None:
 
 
 class Unscanned:
-    """A store that is read and not scanned."""
+    """A store that fails when it is scanned."""
 
     def __init__(self, store: RocksStore) -> None:
         self.read, self.commit = store.read, store.commit
@@ -108,7 +108,7 @@ class Unscanned:
         raise AssertionError(table)
 
 
-def test_offsets_that_others_hold_do_not_move_under_them() -> None:
+def test_offsets_given_to_others_never_change() -> None:
     ledger = Ledger()
     ledger.advance(at("ratings", 0, 0))
     held = ledger.offsets
@@ -135,7 +135,7 @@ def learn_from(folder: Path, source: Source, *, max_records: int) -> None:
 
 @pytest.mark.parametrize("max_records", [1, 7, 1000])
 def test_replaying_the_journal_rebuilds_the_state_byte_for_byte(tmp_path: Path, max_records: int) -> None:
-    """From a source that gives the partitions in quite another order."""
+    """From a source that returns the partitions in another order."""
     partitions = partitioned(900)
     learn_from(tmp_path / "first", Shuffled(partitions, seed=1), max_records=50)
     learn_from(tmp_path / "other", Shuffled(partitions, seed=2), max_records=50)
@@ -150,8 +150,8 @@ def test_replaying_the_journal_rebuilds_the_state_byte_for_byte(tmp_path: Path, 
     assert digest(tmp_path / "other").offsets == wanted.offsets
 
 
-def test_what_a_state_has_not_learned_of_a_journal_is_handed_out_in_its_order() -> None:
-    """Notes are no runs, and a run that was learned in part begins where that ended."""
+def test_runs_after_offsets_are_the_rest_of_the_journal_in_order() -> None:
+    """Notes are not runs, and a run that was learned in part begins where that part ended."""
     entries = at("ratings", 0, 0, 1, 2, 3) + at("ratings", 1, 0, 1)
     runs = [Run("ratings", 0, 0, 2), Run("ratings", 1, 0, 2), note(TABLES_REPLACED, "g1"), Run("ratings", 0, 2, 4)]
     learned = {TopicPartition("ratings", 0): 1, TopicPartition("ratings", 1): 1}
@@ -168,8 +168,8 @@ def test_what_a_state_has_not_learned_of_a_journal_is_handed_out_in_its_order() 
 
 
 @pytest.mark.parametrize("runs", [5, 300, 1000])
-def test_of_a_long_journal_only_the_end_is_read(tmp_path: Path, runs: int) -> None:
-    """What is left is the same as of all of it, wherever somebody is."""
+def test_only_the_end_of_a_long_journal_is_read(tmp_path: Path, runs: int) -> None:
+    """For any offsets the remaining runs are the same as those found in the whole journal."""
     store, ledger = RocksStore(tmp_path), Ledger()
     assert newest_runs(store, {}) == []
     seen = [dict(ledger.offsets)]
@@ -188,8 +188,8 @@ def test_of_a_long_journal_only_the_end_is_read(tmp_path: Path, runs: int) -> No
     store.close()
 
 
-def test_a_journal_says_where_the_tables_of_a_generation_were_put_in(tmp_path: Path) -> None:
-    """A note never grows into a run, nor a run over a note, across restarts too."""
+def test_notes_stay_separate_from_runs_across_restarts(tmp_path: Path) -> None:
+    """A note is never extended to a run, nor a run across a note, also after restarts."""
     store = RocksStore(tmp_path)
     for noted in (note(TABLES_REPLACED, "g1"), note(WENT_LIVE, "g1")):
         ledger = Ledger()
@@ -210,7 +210,7 @@ def test_a_journal_says_where_the_tables_of_a_generation_were_put_in(tmp_path: P
     ]  # fmt: skip
 
 
-def test_records_past_the_journal_are_left_alone() -> None:
+def test_records_after_the_journal_are_not_read() -> None:
     entries = at("ratings", 0, 0, 1, 2, 3) + at("ratings", 1, 0, 1)
     source = JournalSource(MemorySource(entries), [Run("ratings", 1, 0, 1), Run("ratings", 0, 0, 3)])
     source.seek({})

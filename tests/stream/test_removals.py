@@ -1,4 +1,4 @@
-"""Removals of users: each has a number of its own, and is found again after a restart until its work is done."""
+"""Removals of users: each has its own number, and is found after a restart until it is complete."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ def commit(removals: Removals, store: RocksStore) -> None:
     removals.committed()
 
 
-def test_numbers_go_on_after_a_restart_and_one_that_waits_is_found_again(tmp_path: Path) -> None:
+def test_numbers_continue_after_a_restart_and_unfinished_removals_are_found(tmp_path: Path) -> None:
     store, removals = RocksStore(tmp_path), Removals()
     removals.put(removal(3), "ann")
     assert not removals.waiting  # before it is committed nobody may look
@@ -33,7 +33,7 @@ def test_numbers_go_on_after_a_restart_and_one_that_waits_is_found_again(tmp_pat
     store.close()
 
 
-def test_one_that_is_complete_waits_no_more_and_is_still_shown(tmp_path: Path) -> None:
+def test_a_complete_removal_is_not_unfinished_and_can_still_be_read(tmp_path: Path) -> None:
     store, removals = RocksStore(tmp_path), Removals()
     removals.put(removal(3), "ann")
     commit(removals, store)

@@ -1,4 +1,4 @@
-"""The user cache: whoever was evicted comes back exactly, whoever was forgotten does not, and nobody is taken for another."""
+"""The user cache: evicted users come back exactly, forgotten users do not, and users are never confused."""
 
 import sys
 import threading
@@ -48,7 +48,7 @@ def batches(count: int, users: int, seed: int = 1) -> list[tuple[list[str], list
     return made
 
 
-def test_users_that_were_evicted_are_those_they_were(tmp_path: Path) -> None:
+def test_evicted_users_come_back_unchanged(tmp_path: Path) -> None:
     wide, narrow = Crowd(tmp_path / "wide"), Crowd(tmp_path / "narrow", cache_bytes=0)
     for user_ids, items, clicks in batches(300, 80):
         assert wide.happen(user_ids, items, clicks).tolist() == narrow.happen(user_ids, items, clicks).tolist()
@@ -77,7 +77,7 @@ def test_users_are_the_same_after_a_restart(tmp_path: Path) -> None:
     restarted.close()
 
 
-def test_a_user_is_seen_alike_in_memory_in_the_store_and_in_between(crowd: Crowd) -> None:
+def test_a_view_of_a_user_is_the_same_from_memory_and_store(crowd: Crowd) -> None:
     crowd.happen(["a"] * 200, list(range(200)), [0.0] * 199 + [1.0])
     fresh = crowd.users.view("a")
     assert (fresh.known, fresh.clicked, fresh.seen.tolist()) == (True, True, list(range(200)))
@@ -91,7 +91,7 @@ def test_a_user_is_seen_alike_in_memory_in_the_store_and_in_between(crowd: Crowd
     assert fresh.seen.tolist() == list(range(200))  # a copy
 
 
-def test_a_user_never_seen_begins_as_their_id_says_and_looking_changes_nothing(crowd: Crowd) -> None:
+def test_a_user_never_seen_has_initial_values_and_a_view_changes_nothing(crowd: Crowd) -> None:
     views = [crowd.users.view(f"nobody {n}") for n in range(100)]
     assert {(view.known, view.clicked, len(view.seen)) for view in views} == {(False, False, 0)}
     for view in views:
@@ -100,8 +100,8 @@ def test_a_user_never_seen_begins_as_their_id_says_and_looking_changes_nothing(c
     assert (crowd.users.cached, crowd.users.count) == (0, 0)
 
 
-def test_a_user_without_events_of_their_own_is_not_stored(crowd: Crowd) -> None:
-    """Duplicates admit their user and teach nothing."""
+def test_a_user_without_learned_events_is_not_stored(crowd: Crowd) -> None:
+    """Duplicates bring their user into the cache, but nothing is learned from them."""
     crowd.users.rows(["a", "b"], crowd.commit)
     assert not crowd.users.view("a").known
     assert crowd.users.changed() == []
@@ -115,7 +115,7 @@ def used_bytes(crowd: Crowd) -> int:
     return crowd.users.cached * crowd.users._row_bytes + crowd.users.history.pages_used * History.page_bytes
 
 
-def test_the_cache_keeps_within_its_bytes_whoever_comes(tmp_path: Path) -> None:
+def test_the_cache_keeps_its_limit_with_many_users(tmp_path: Path) -> None:
     crowd = Crowd(tmp_path, cache_bytes=100_000)
     for batch in batches(300, 500):
         crowd.happen(*batch)
@@ -124,8 +124,8 @@ def test_the_cache_keeps_within_its_bytes_whoever_comes(tmp_path: Path) -> None:
     crowd.close()
 
 
-def test_the_cache_keeps_within_its_bytes_when_the_same_users_see_more_and_more(tmp_path: Path) -> None:
-    """It once grew to 24 KiB of seen items a user, as only newcomers made it look."""
+def test_the_cache_keeps_its_limit_when_the_same_users_see_more_items(tmp_path: Path) -> None:
+    """Once it grew to 24 KiB of seen items for each user, because only new users made it check its size."""
     crowd = Crowd(tmp_path, cache_bytes=200_000)
     crowd.happen([f"u{n}" for n in range(50)], [0] * 50)
     assert crowd.users.evictions == 0
@@ -152,7 +152,7 @@ def test_a_batch_keeps_its_own_users_and_commits_before_it_evicts_others(tmp_pat
     crowd.close()
 
 
-def test_the_least_recently_used_go_first(tmp_path: Path) -> None:
+def test_the_least_recently_used_users_are_evicted_first(tmp_path: Path) -> None:
     crowd = Crowd(tmp_path, cache_bytes=40_000)
     room = crowd.users.capacity
     ids = [f"u{n}" for n in range(room)]
@@ -170,7 +170,7 @@ def test_the_least_recently_used_go_first(tmp_path: Path) -> None:
 
 
 def forget_now(crowd: Crowd) -> None:
-    """In memory, not committed."""
+    """Forget a user who is in memory and not committed."""
 
 
 def forget_committed(crowd: Crowd) -> None:
@@ -186,7 +186,9 @@ def forget_evicted(crowd: Crowd) -> None:
 
 @pytest.mark.parametrize("before", [forget_now, forget_committed, forget_evicted])
 @pytest.mark.parametrize("commit_between", [True, False])
-def test_a_forgotten_user_begins_anew(crowd: Crowd, before: Callable[[Crowd], None], commit_between: bool) -> None:
+def test_a_forgotten_user_begins_with_initial_values(
+    crowd: Crowd, before: Callable[[Crowd], None], commit_between: bool
+) -> None:
     crowd.happen(["a"] * 700, list(range(700)), [1.0] * 700)
     crowd.users.put(UserUpdate("a", preferences={"Drama": 5.0}))
     before(crowd)
@@ -215,7 +217,7 @@ def test_a_forgotten_user_begins_anew(crowd: Crowd, before: Callable[[Crowd], No
     fresh.close()
 
 
-def test_forgetting_somebody_never_seen_or_twice_counts_nobody(crowd: Crowd) -> None:
+def test_forgetting_a_user_twice_or_never_seen_does_not_change_the_count(crowd: Crowd) -> None:
     crowd.happen(["a", "b"], [1, 1])
     crowd.users.forget("nobody")
     crowd.users.forget("a")
@@ -228,7 +230,7 @@ def test_forgetting_somebody_never_seen_or_twice_counts_nobody(crowd: Crowd) -> 
     assert crowd.users.view("b").known
 
 
-def test_a_commit_that_fails_forgets_nobody_twice_and_loses_nothing(crowd: Crowd) -> None:
+def test_a_failed_commit_neither_loses_nor_repeats_a_removal(crowd: Crowd) -> None:
     crowd.happen(["a", "b"] * 40, list(range(80)))
     crowd.commit()
     crowd.users.forget("a")
@@ -245,7 +247,7 @@ def test_a_commit_that_fails_forgets_nobody_twice_and_loses_nothing(crowd: Crowd
     assert same(restarted.view("b"), crowd.users.view("b"))
 
 
-def test_profiles_are_kept_beside_events(crowd: Crowd) -> None:
+def test_profiles_are_stored_separately_from_events(crowd: Crowd) -> None:
     assert crowd.users.profile("a") is None
     crowd.users.put(UserUpdate("a", {"age": 7.0}, {"Drama": 5.0}, "b"))
     for _ in range(2):
@@ -257,7 +259,7 @@ def test_profiles_are_kept_beside_events(crowd: Crowd) -> None:
     assert not crowd.users.view("a").known
 
 
-def test_profiles_take_room_in_the_cache_and_give_it_back(tmp_path: Path) -> None:
+def test_profiles_count_in_the_cache_size(tmp_path: Path) -> None:
     crowd = Crowd(tmp_path, cache_bytes=100_000)
     for n in range(200):
         crowd.users.put(UserUpdate(f"u{n}", {"job": "writer"}))
@@ -274,7 +276,7 @@ def test_profiles_take_room_in_the_cache_and_give_it_back(tmp_path: Path) -> Non
 
 
 class Meddler:
-    """A store that does something just after a table was read."""
+    """A store that calls a function just after a table was read."""
 
     def __init__(self, store: StateStore, table: str, then: Callable[[], None]) -> None:
         self.store, self.table, self.then = store, table, then
@@ -294,7 +296,7 @@ class Meddler:
 
 
 @pytest.mark.parametrize("table", ["users/head", "learned/counter/user", "users/seen"])
-def test_a_user_forgotten_while_a_query_reads_them_is_an_answer(crowd: Crowd, table: str) -> None:
+def test_a_query_during_forgetting_is_answered(crowd: Crowd, table: str) -> None:
     crowd.happen(["a"] * 300, list(range(300)))
     forget_evicted(crowd)
 
@@ -309,7 +311,7 @@ def test_a_user_forgotten_while_a_query_reads_them_is_an_answer(crowd: Crowd, ta
     assert crowd.users.view("a").known is False
 
 
-def test_a_history_that_is_not_all_there_is_never_taken_up(crowd: Crowd) -> None:
+def test_an_incomplete_history_is_never_loaded(crowd: Crowd) -> None:
     crowd.happen(["a"] * 300, list(range(300)))
     forget_evicted(crowd)
     for table in ("users/seen", "users/history"):
@@ -321,8 +323,8 @@ def test_a_history_that_is_not_all_there_is_never_taken_up(crowd: Crowd) -> None
     assert crowd.happen(["a"], [5]).tolist() == [300]
 
 
-def test_queries_beside_evictions_never_see_another_users_rows(tmp_path: Path) -> None:
-    """Every row and every seen item carries its owner's number; rows change hands and tables grow all the time."""
+def test_queries_during_evictions_never_see_another_users_rows(tmp_path: Path) -> None:
+    """Every row and every seen item contains its owner's number, while rows are reused and tables grow all the time."""
     crowd = Crowd(tmp_path, cache_bytes=60_000)
     crowd.table.start[:] = 0.0
     crowd.table.random = 0
