@@ -60,11 +60,11 @@ def test_kinds_are_parsed_as_weights_by_name(text: str, tmp_path: Path) -> None:
     ],
 )
 def test_an_invalid_setting_is_reported_with_its_origin(
-    flags: dict[str, object], environ: dict[str, str], said: str
+    flags: dict[str, object], environ: dict[str, str], sentence: str
 ) -> None:
     with pytest.raises(BadSettings) as raised:
         load(flags, environ)
-    assert said in str(raised.value)
+    assert sentence in str(raised.value)
     assert raised.value.exit_code == 78
 
 
@@ -80,11 +80,11 @@ def test_an_invalid_setting_is_reported_with_its_origin(
         ("[server", "cannot read settings from {file}: "),
     ],
 )
-def test_an_invalid_file_is_reported_with_the_place(text: str, said: str, tmp_path: Path) -> None:
+def test_an_invalid_file_is_reported_with_the_place(text: str, sentence: str, tmp_path: Path) -> None:
     toml = file(tmp_path, text)
     with pytest.raises(BadSettings) as raised:
         load({}, {}, toml)
-    assert said.format(file=toml) in str(raised.value)
+    assert sentence.format(file=toml) in str(raised.value)
 
 
 def test_a_named_file_must_exist_and_be_readable(tmp_path: Path) -> None:

@@ -36,12 +36,12 @@ class Learning:
         source = LogSource(self.log)
         source.seek(self.memory.ledger.offsets)
         self.engine = Engine(source, self.memory, NullObserver(), max_records=100, commit_interval_s=3600.0)
-        self.parts = folder, lambda: [self.memory], self.log, None, self.between
+        self.parts = folder, lambda: [self.memory], self.log, None, self.run_between_steps
         self.eraser = Eraser(*self.parts, threading.Event())
 
-    def between(self, errand: Callable[[], Any]) -> "Future[Any]":
+    def run_between_steps(self, task: Callable[[], Any]) -> "Future[Any]":
         answer: Future[Any] = Future()
-        answer.set_result(errand())
+        answer.set_result(task())
         return answer
 
     def publish(self, messages: Sequence[Message]) -> Offsets:

@@ -96,11 +96,11 @@ def test_a_forgotten_user_is_in_no_file(tmp_path: Path, path: Path) -> None:
     with streamer(data, *COMMITS, "--replay", path) as process:
         drained(process, path)
         assert {ZOE, SHE} <= {user for user in (ZOE, SHE, HE) if found_in(data, user)}
-        said = json.loads(run("forget", ZOE, "--url", process.url, "--json"))
+        answer = json.loads(run("forget", ZOE, "--url", process.url, "--json"))
         for user in (ZOE, SHE, HE):  # who named her is the same person
             assert found_in(data, user) == []
-        zoe, she, _ = said["receipts"]
-        assert [one["stage"] for one in said["receipts"]] == ["complete"] * 3
+        zoe, she, _ = answer["receipts"]
+        assert [one["stage"] for one in answer["receipts"]] == ["complete"] * 3
         assert (zoe["records"], zoe["dead_letters"], zoe["event_ids"]) == (300 + 1 + 3 + 1, 3, 300)
         assert she["event_ids"] == 1
         assert "the next renormalisation" in zoe["waits"][0]
@@ -179,8 +179,8 @@ def test_erasure_continues_after_a_kill_at_any_moment(tmp_path: Path, kills: int
             if number:
                 complete(process, number)
                 assert found_in(data, f"{ZOE}-{n - 1:03}") == []
-            said = process.call("AdminService/ForgetUser", userId=f"{ZOE}-{n:03}")
-            number = said["receipts"][0]["number"]  # type: ignore[index]
+            answer = process.call("AdminService/ForgetUser", userId=f"{ZOE}-{n:03}")
+            number = answer["receipts"][0]["number"]  # type: ignore[index]
             process.pause(chance.uniform(0.0, 0.15))
             process.kill()
         store = RocksStore(data, read_only=True)
@@ -340,8 +340,8 @@ def test_an_invalid_forget_request_is_refused_with_a_sentence(
 
 
 def test_forget_returns_the_receipt_of_the_removal(client: httpx.Client) -> None:
-    (said,) = client.post(FORGET, json={"userId": "u1"}).json()["receipts"]
-    assert (said["number"], said["stage"]) == ("1", "complete")
+    (answer,) = client.post(FORGET, json={"userId": "u1"}).json()["receipts"]
+    assert (answer["number"], answer["stage"]) == ("1", "complete")
 
 
 def test_a_backup_goes_to_an_absolute_path(client: httpx.Client) -> None:

@@ -45,7 +45,7 @@ def default() -> Simulation:
 
 
 @pytest.fixture(scope="module")
-def worn() -> Simulation:
+def faulty() -> Simulation:
     """A world with many duplicates, late and broken events."""
     return replace(SMALL, duplicates=0.05, late=0.04, bad=0.03).stream()
 
@@ -97,14 +97,14 @@ def test_messages_are_the_bytes_that_events_encode_to() -> None:
 
 
 def test_the_field_expected_is_not_part_of_an_event(small: Simulation) -> None:
-    said = 0
+    ratings = 0
     for with_truth, without in zip(small.messages(0, 3000), SMALL.stream(truth=False).messages(0, 3000), strict=True):
         value, plain = json.loads(with_truth.value or b""), json.loads(without.value or b"")
         if with_truth.topic == "ratings":
             assert 0.5 < value.pop("expected") < 5
-            said += 1
+            ratings += 1
         assert value == plain
-    assert said == small.rated.sum() > 400
+    assert ratings == small.rated.sum() > 400
     assert decoded(small) == decoded(SMALL.stream(truth=False))
 
 
@@ -165,13 +165,13 @@ def test_popularity_follows_zipf_with_about_the_exponent_asked_for() -> None:
     assert 0.45 < -slope < 0.65
 
 
-def test_faults_have_the_requested_shares_and_change_nothing_else(small: Simulation, worn: Simulation) -> None:
-    assert (worn.duplicates, worn.late, worn.bad) == (100, 80, 60)
-    assert len(worn) == len(small) + 160
-    assert np.array_equal(worn.interactions.means, small.interactions.means)
-    assert np.array_equal(worn.interactions.halves, small.interactions.halves)
+def test_faults_have_the_requested_shares_and_change_nothing_else(small: Simulation, faulty: Simulation) -> None:
+    assert (faulty.duplicates, faulty.late, faulty.bad) == (100, 80, 60)
+    assert len(faulty) == len(small) + 160
+    assert np.array_equal(faulty.interactions.means, small.interactions.means)
+    assert np.array_equal(faulty.interactions.halves, small.interactions.halves)
     seen, again, behind, newest = set[str](), 0, 0, 0
-    for event in decoded(worn):
+    for event in decoded(faulty):
         if isinstance(event, ItemUpdate):
             continue
         assert event.timestamp_ms is not None
@@ -185,11 +185,11 @@ def test_faults_have_the_requested_shares_and_change_nothing_else(small: Simulat
     assert 75 <= behind <= 80  # of the last to come, some have nothing left to be behind of
 
 
-def test_rows_arrive_in_order_and_late_events_keep_their_own_time(worn: Simulation) -> None:
-    arrived = worn.times_ms(0, len(worn))
+def test_rows_arrive_in_order_and_late_events_keep_their_own_time(faulty: Simulation) -> None:
+    arrived = faulty.times_ms(0, len(faulty))
     assert arrived == sorted(arrived)
     waited = []
-    for sent, at in zip(worn.messages(0, len(worn)), arrived, strict=True):
+    for sent, at in zip(faulty.messages(0, len(faulty)), arrived, strict=True):
         with contextlib.suppress(msgspec.DecodeError):
             event = msgspec.json.decode(sent.value or b"", type=KINDS[sent.topic])
             if not isinstance(event, ItemUpdate) and event.event_id:
@@ -200,14 +200,14 @@ def test_rows_arrive_in_order_and_late_events_keep_their_own_time(worn: Simulati
 
 
 def test_repeated_events_count_once_bad_ones_are_dead_letters_by_reason_and_late_ones_are_learned(
-    worn: Simulation, tmp_path: Path
+    faulty: Simulation, tmp_path: Path
 ) -> None:
-    memory = learned(worn, tmp_path, rating_learner="bias")
+    memory = learned(faulty, tmp_path, rating_learner="bias")
     assert sum(memory.monitor.events[topic]["learned"] for topic in ("ratings", "clicks")) == 2_000
     assert sum(memory.monitor.events[topic]["duplicate"] for topic in ("ratings", "clicks")) == 100
     dead = {reason: count for reason, count in memory.monitor.dead_letters.items() if count}
     assert dead == {"not_json": 20, "out_of_range": 10, "bad_id": 10, "wrong_type": 10, "unknown_kind": 10}
-    assert memory.monitor.regret.ratings == worn.rated.sum()
+    assert memory.monitor.regret.ratings == faulty.rated.sum()
 
 
 def test_catalogue_first_changes_only_the_order(small: Simulation) -> None:
@@ -292,11 +292,11 @@ def test_invalid_settings_of_a_world_are_refused_with_a_sentence(settings: dict[
 
 
 def test_a_replay_publishes_every_row_in_order_and_reports_progress(small: Simulation) -> None:
-    sink, told = MemorySink(), list[tuple[int, int]]()
-    done = replay(small, sink, progress=lambda *told_now: told.append(told_now), chunk=300)
+    sink, progress = MemorySink(), list[tuple[int, int]]()
+    done = replay(small, sink, progress=lambda *now: progress.append(now), chunk=300)
     sent = small.messages(0, len(small))
     assert [(r.topic, r.key, r.value) for r in sink.records] == [(m.topic, m.key, m.value) for m in sent]
-    assert told == [(300, 2030), (600, 2030), (900, 2030), (1200, 2030), (1500, 2030), (1800, 2030), (2030, 2030)]
+    assert progress == [(300, 2030), (600, 2030), (900, 2030), (1200, 2030), (1500, 2030), (1800, 2030), (2030, 2030)]
     assert done.messages == 2030
     assert done.topics == {topic: sum(m.topic == topic for m in sent) for topic in KINDS}
     assert list(done.offsets.values()) == [2030]
@@ -319,18 +319,18 @@ class Failing:
 
 
 def test_a_replay_continues_from_reported_progress(small: Simulation) -> None:
-    sink, told = Failing(calls=3), [0]
+    sink, progress = Failing(calls=3), [0]
     with pytest.raises(SourceUnavailable):
-        replay(small, sink, progress=lambda done, total: told.append(done))
+        replay(small, sink, progress=lambda done, total: progress.append(done))
     sink.calls = 100
-    replay(small, sink, start=told[-1])
+    replay(small, sink, start=progress[-1])
     assert [r.value for r in sink.inner.records] == [m.value for m in small.messages(0, len(small))]
 
 
 def test_long_events_are_published_in_smaller_chunks(small: Simulation, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CHUNK_BYTES", 1_000)
-    sink, told = MemorySink(), [0]
-    replay(small, sink, progress=lambda done, total: told.append(done))
-    sizes = [sum(len(r.value or b"") for r in sink.records[a:b]) for a, b in pairwise(told)]
+    sink, progress = MemorySink(), [0]
+    replay(small, sink, progress=lambda done, total: progress.append(done))
+    sizes = [sum(len(r.value or b"") for r in sink.records[a:b]) for a, b in pairwise(progress)]
     assert max(sizes) <= 1_000
     assert [r.value for r in sink.records] == [m.value for m in small.messages(0, len(small))]

@@ -10,9 +10,9 @@ def synced(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The inodes of files and folders that were synced, in order."""
     found, sync = list[int](), os.fsync
 
-    def noted(descriptor: int) -> None:
+    def record_sync(descriptor: int) -> None:
         found.append(os.fstat(descriptor).st_ino)
         sync(descriptor)
 
-    monkeypatch.setattr(os, "fsync", noted)
+    monkeypatch.setattr(os, "fsync", record_sync)
     return found

@@ -85,7 +85,7 @@ def ends(records: Sequence[Record]) -> Offsets:
     return found
 
 
-def told(events: Events) -> list[tuple[str, str, int, float, int]]:
+def rows_of(events: Events) -> list[tuple[str, str, int, float, int]]:
     return [
         (events.user_ids[u], events.item_ids[i], int(kind), float(value), int(time_ms))
         for u, i, kind, value, time_ms in zip(
@@ -101,7 +101,7 @@ def table(folder: Path) -> list[dict[str, Any]]:
 
 
 def same(left: Events, right: Events) -> bool:
-    return told(left) == told(right) and left.keys.tolist() == right.keys.tolist()
+    return rows_of(left) == rows_of(right) and left.keys.tolist() == right.keys.tolist()
 
 
 LEARNING = settings().learning
@@ -149,10 +149,10 @@ def test_events_are_read_in_the_order_in_which_they_were_learned(tmp_path: Path)
     records = logged([Rating("b", "y", 3.0, 70), Click("a", "x", "view", 50), Rating("a", "y", 1.0, 60)])
     archive = archived(tmp_path, records, cut=1)
     found = archive.events(LEARNING, None)
-    assert told(found) == [("b", "y", RATING, 3.0, 70), ("a", "x", CLICK, np.float32(0.2), 50), ("a", "y", RATING, 1.0, 60)]  # fmt: skip
+    assert rows_of(found) == [("b", "y", RATING, 3.0, 70), ("a", "x", CLICK, np.float32(0.2), 50), ("a", "y", RATING, 1.0, 60)]  # fmt: skip
     assert (found.user_ids, found.item_ids) == (["b", "a"], ["y", "x"])
     assert found.keys.tolist() == event_keys(sequence_key(LEARNING.seed, LOG), np.arange(3)).tolist()
-    assert told(archive.events(LEARNING, {LOG: 2})) == told(found)[:2]
+    assert rows_of(archive.events(LEARNING, {LOG: 2})) == rows_of(found)[:2]
     assert len(archive.events(LEARNING, {})) == 0
 
 
@@ -207,7 +207,7 @@ def test_archived_events_are_those_that_were_learned(tmp_path: Path) -> None:
         observe = engine.memory.monitor.observe
         users, items = engine.memory.users, engine.memory.items
 
-        def told_too(batch: Batch, predictions: Any) -> Any:
+        def observe_too(batch: Batch, predictions: Any) -> Any:
             item_of = {row: item_id for item_id, row in items.row_of.items()}
             user_of = {row: user_id for user_id, row in users.row_of.items()}
             for k in range(len(batch)):
@@ -215,11 +215,11 @@ def test_archived_events_are_those_that_were_learned(tmp_path: Path) -> None:
                 seen.append((*who, int(batch.kinds[k]), float(batch.values[k]), int(batch.times_ms[k]), int(batch.keys[k])))  # fmt: skip
             return observe(batch, predictions)
 
-        engine.memory.monitor.observe = told_too  # type: ignore[method-assign]  # who listens learns nothing
+        engine.memory.monitor.observe = observe_too  # type: ignore[method-assign]  # who listens learns nothing
 
     learn(tmp_path / "state", records, alter=listening, rating_learner="bias", click_learner="popularity")
     found = archived(tmp_path, records, cut=70).events(LEARNING, None)
-    assert [(*event, int(key)) for event, key in zip(told(found), found.keys, strict=True)] == seen
+    assert [(*event, int(key)) for event, key in zip(rows_of(found), found.keys, strict=True)] == seen
     assert len(seen) > 1200
 
 
@@ -295,12 +295,12 @@ def test_a_removal_erases_earlier_rows_and_no_later_ones(tmp_path: Path) -> None
         folder = tmp_path / str(cut)
         archive = archived(folder, logged(events), cut=cut)
         left = [("stays", "i1", RATING, 2.0, 2), ("gone", "i3", RATING, 4.0, 4)]
-        assert told(archive.events(LEARNING, None)) == left, "at once, for who reads it back"
+        assert rows_of(archive.events(LEARNING, None)) == left, "at once, for who reads it back"
         while archive.compact("2099-01-01"):
             pass
-        assert told(archive.events(LEARNING, None)) == left
+        assert rows_of(archive.events(LEARNING, None)) == left
         archive.purge()
-        assert told(archive.events(LEARNING, None)) == left
+        assert rows_of(archive.events(LEARNING, None)) == left
         assert [row["item_id"] for row in table(folder)] == ["i1", "i3"], "and in time in the files"
         assert read_manifest(folder / "archive").forgetting == {}
 
@@ -522,7 +522,7 @@ def test_reading_the_archive_gives_the_published_events(tmp_path: Path) -> None:
         sent = stream.messages(0, len(stream))
         left = [records[n] for n in (1, 4, 8, 0, 3)] + [msgspec.structs.replace(records[10], key=b"u3")]
         assert [(s.topic, s.key, s.value) for s in sent if b'"u2","item_id":"i1"' not in (s.value or b"")] == [(r.topic, r.key, r.value) for r in left]  # fmt: skip
-        assert sent[5] == message(Rating("u2", "i1", 0.1, AT_MS + 5)), "it said no time: the record's"
+        assert sent[5] == message(Rating("u2", "i1", 0.1, AT_MS + 5)), "it has no time: the record's"
         assert [stream.messages(n, n + 1)[0] for n in range(len(sent))] == sent
         assert stream.times_ms(2, 5) == [AT_MS, AT_MS, AT_MS]
     assert len({stream.sha256 for stream in streams}) == 1

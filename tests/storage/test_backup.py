@@ -65,8 +65,8 @@ def test_an_unsuitable_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "letters").write_text("of love")
     with streamer(tmp_path / "d") as process:
-        said = run("backup", tmp_path / "d" / "inside", "--url", process.url, code=1)
-        assert "cannot lie inside it" in said
+        sentence = run("backup", tmp_path / "d" / "inside", "--url", process.url, code=1)
+        assert "cannot lie inside it" in sentence
         assert not (tmp_path / "d" / "inside").exists()
         assert "is not empty" in run("backup", tmp_path / "full", "--url", process.url, code=1)
         assert "in use by another process" in run("backup", tmp_path / "b", "--data", tmp_path / "d", code=78)
@@ -105,11 +105,11 @@ def escape(backup: Path) -> None:
     [(cut_off, "is not a complete backup"), (flip, "is damaged"), (lose, "is damaged"), (escape, "is damaged")],
 )
 def test_an_incomplete_or_damaged_backup_is_not_restored(
-    backup: Path, tmp_path: Path, spoil: Callable[[Path], None], said: str
+    backup: Path, tmp_path: Path, spoil: Callable[[Path], None], sentence: str
 ) -> None:
     spoil(backup)
     found = run("restore", backup, "--data", tmp_path / "r", code=78)
-    assert said in found
+    assert sentence in found
     assert "another" in found
     assert not (tmp_path / "r").exists()
 

@@ -121,7 +121,7 @@ def test_concurrent_publishers_lose_and_reorder_nothing(log: EmbeddedLog) -> Non
     assert [record.offset for record in found] == list(range(8 * sum(1 + n % 3 for n in range(40))))
     values = [(record.value or b"").decode() for record in found]
     assert len(set(values)) == len(values)
-    for (name, n), end in ends.items():  # each batch together, ending where its publisher was told
+    for (name, n), end in ends.items():  # each batch together, ending at the offset that its publisher got
         count = 1 + n % 3
         assert values[end - count : end] == [f"{name} {n} {k}" for k in range(count)]
     for name in range(8):
@@ -133,11 +133,11 @@ def test_a_record_is_durable_before_it_is_read_or_acknowledged(log: EmbeddedLog)
     live: Any = log
     write, seen = live._rocks.write, []
 
-    def noted(rows: list[tuple[bytes, bytes]], *, sync: bool = False) -> None:
+    def record_write(rows: list[tuple[bytes, bytes]], *, sync: bool = False) -> None:
         write(rows, sync=sync)
         seen.append((sync, log.end))
 
-    live._rocks.write = noted
+    live._rocks.write = record_write
     assert log.publish(messages("a", "b")) == {LOG: 2}
     assert seen == [(True, 0)]  # one write with an fsync, after which the log still ended where it did
     assert log.end == 2

@@ -127,7 +127,7 @@ def test_a_state_is_opened_with_the_settings_it_was_made_with(store: RocksStore)
     }
     store.open_as(made)
     store.open_as({**made})
-    for change, said in [
+    for change, sentence in [
         ({"seed": 2}, "made with seed 1, the settings say 2: use 1, or move "),
         ({"kinds": {"view": 0.3}}, "made with kinds view 0.2, the settings say 0.3"),
         ({"kinds": {"click": 1.0}}, "made with kinds view, the settings say click"),
@@ -143,7 +143,7 @@ def test_a_state_is_opened_with_the_settings_it_was_made_with(store: RocksStore)
     ]:
         with pytest.raises(BadState) as raised:
             store.open_as({**made, **change})
-        assert f"the state in {store.folder} was {said}" in str(raised.value)
+        assert f"the state in {store.folder} was {sentence}" in str(raised.value)
         assert raised.value.exit_code == 78
 
 
@@ -165,13 +165,13 @@ def test_a_state_is_opened_with_the_settings_it_was_made_with(store: RocksStore)
     ],
 )
 def test_a_different_setting_is_refused_by_name_and_changes_nothing(
-    tmp_path: Path, flags: dict[str, object], said: str
+    tmp_path: Path, flags: dict[str, object], sentence: str
 ) -> None:
     learn(tmp_path, records(events(10)))
     before = digest(tmp_path)
     with pytest.raises(BadState) as raised:
         learn(tmp_path, records(events(20)), **flags)
-    assert said in str(raised.value)
+    assert sentence in str(raised.value)
     assert digest(tmp_path) == before
 
 

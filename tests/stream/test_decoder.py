@@ -61,9 +61,9 @@ def test_the_limit_of_nesting_does_not_depend_on_the_stack(depth: int) -> None:
         return deeper(frames - 1) if frames else (decode("ratings", nested), decode("ratings", text))
 
     for frames in (0, 500):
-        found, told = deeper(frames)
+        found, event = deeper(frames)
         assert isinstance(found, BadEvent) == (depth > 100)
-        assert told == Rating("u1", "i9", 4.5, 1000)
+        assert event == Rating("u1", "i9", 4.5, 1000)
 
 
 @pytest.mark.parametrize(

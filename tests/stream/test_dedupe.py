@@ -30,14 +30,14 @@ def test_it_equals_a_deque_for_any_window_batches_and_restarts(tmp_path: Path, w
     store = RocksStore(tmp_path)
     random = np.random.default_rng(window)
     dedupe, models = Dedupe(window), {at: Newest(window) for at in (LOG, TopicPartition("clicks", 3))}
-    told = 0
+    accepted = 0
     for n in range(120):
         at = list(models)[n % 3 // 2]
         count = int(random.choice([1, 7, 40, 400]))
         ids = [f"e{k}" for k in random.integers(0, int(window * spread) + 2, count)]
         wanted = [models[at].fresh(event_id) for event_id in ids]
         assert dedupe.admit(at, ids).tolist() == wanted
-        told += sum(wanted)
+        accepted += sum(wanted)
         if n % 10 == 9:
             store.commit(dedupe.changed(), {})
             dedupe.committed()
@@ -45,7 +45,7 @@ def test_it_equals_a_deque_for_any_window_batches_and_restarts(tmp_path: Path, w
         if n % 20 == 19:
             dedupe = Dedupe(window)
             dedupe.restore(store)
-    assert told > window
+    assert accepted > window
     store.close()
 
 

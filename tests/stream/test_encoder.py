@@ -135,8 +135,8 @@ def test_every_record_is_entered_in_the_ledger_once(tmp_path: Path, whole: tuple
 def one(tmp_path: Path) -> Callable[..., Seen]:
     made = iter(range(100))
 
-    def learned(*told: Event | Record, **flags: object) -> Seen:
-        stream = [event if isinstance(event, Record) else records([event], start=n)[0] for n, event in enumerate(told)]
+    def learned(*given: Event | Record, **flags: object) -> Seen:
+        stream = [event if isinstance(event, Record) else records([event], start=n)[0] for n, event in enumerate(given)]
         return Seen(tmp_path / f"{next(made)}", stream, [100], **flags)
 
     return learned

@@ -24,7 +24,7 @@ STREAM = records(events(400))
 DEADLINE_S = 60.0
 
 
-class Told:
+class Recorder:
     """An observer that remembers its calls."""
 
     def __init__(self) -> None:
@@ -75,8 +75,8 @@ class Running:
         self.store = RocksStore(folder)
         self.memory = Memory(learners(chosen), chosen, self.store)
         source.seek(self.memory.ledger.offsets)
-        self.told = Told()
-        self.engine = Engine(source, self.memory, self.told, max_records=20, commit_interval_s=commit_interval_s)
+        self.recorder = Recorder()
+        self.engine = Engine(source, self.memory, self.recorder, max_records=20, commit_interval_s=commit_interval_s)
         self.failure: Exception | None = None
         self.thread = threading.Thread(target=self._run)
         self.thread.start()
@@ -116,15 +116,15 @@ def test_learning_continues_when_a_source_is_back(tmp_path: Path, wanted: str) -
     running.stop()
     assert running.failure is None
     assert digest(tmp_path).digest == wanted
-    assert running.told.committed_offsets[-1] == {LOG: len(STREAM)}
+    assert running.recorder.committed_offsets[-1] == {LOG: len(STREAM)}
 
 
 def test_observers_get_each_record_once_before_its_commit(tmp_path: Path) -> None:
     running = Running(tmp_path, source := Flaky(STREAM, {}))
     running.until(source.drained.is_set)
     running.stop()
-    applied = [offsets[LOG] for offsets in running.told.applied_offsets]
-    committed = [offsets[LOG] for offsets in running.told.committed_offsets]
+    applied = [offsets[LOG] for offsets in running.recorder.applied_offsets]
+    committed = [offsets[LOG] for offsets in running.recorder.committed_offsets]
     assert applied == sorted(set(applied))
     assert committed == sorted(set(committed))
     assert set(committed) <= set(applied)
@@ -134,9 +134,9 @@ def test_observers_get_each_record_once_before_its_commit(tmp_path: Path) -> Non
 def test_stopping_commits_what_is_learned(tmp_path: Path, wanted: str) -> None:
     running = Running(tmp_path, source := Flaky(STREAM, {}), commit_interval_s=3600.0)
     running.until(source.drained.is_set)
-    assert running.told.committed_offsets == []
+    assert running.recorder.committed_offsets == []
     running.stop()
-    assert running.told.committed_offsets == [{LOG: len(STREAM)}]
+    assert running.recorder.committed_offsets == [{LOG: len(STREAM)}]
     assert digest(tmp_path).digest == wanted
 
 
@@ -161,7 +161,7 @@ def test_an_idle_engine_commits_nothing(tmp_path: Path) -> None:
     running = Running(tmp_path, source := Flaky([], {}), commit_interval_s=0.001)
     running.until(lambda: source._polls > 5)
     running.stop()
-    assert running.told.committed_offsets == []
+    assert running.recorder.committed_offsets == []
 
 
 class Full:
@@ -197,14 +197,14 @@ def test_a_commit_that_fails_pauses_learning_and_loses_nothing(tmp_path: Path, w
 
 def test_stopping_while_the_disk_is_full_ends_at_once_with_the_last_good_state(tmp_path: Path, wanted: str) -> None:
     running = Running(tmp_path, Flaky(STREAM, {}))
-    running.until(lambda: running.told.committed_offsets)
+    running.until(lambda: running.recorder.committed_offsets)
     full = Full(running.store)
     full.full.set()
     running.memory.store = full  # type: ignore[assignment]  # commits only
-    running.until(lambda: full.refused or running.told.committed_offsets[-1] == {LOG: len(STREAM)})
+    running.until(lambda: full.refused or running.recorder.committed_offsets[-1] == {LOG: len(STREAM)})
     running.stop()
     assert running.failure is None
-    assert digest(tmp_path).offsets == {"log/0": running.told.committed_offsets[-1][LOG]}
+    assert digest(tmp_path).offsets == {"log/0": running.recorder.committed_offsets[-1][LOG]}
     learn(tmp_path, STREAM)  # goes on from there
     assert digest(tmp_path).digest == wanted
 
@@ -229,7 +229,9 @@ def test_a_full_disk_pauses_learning_while_answers_continue(tmp_path: Path, want
     with small_disk(tmp_path / "disk", "300m") as disk:
         growing = STREAM[:200]
         running = Running(disk, Flaky(growing, {}))
-        running.until(lambda: running.told.committed_offsets and running.told.committed_offsets[-1] == {LOG: 200})
+        running.until(
+            lambda: running.recorder.committed_offsets and running.recorder.committed_offsets[-1] == {LOG: 200}
+        )
         recommender = Recommender(running.memory, running.memory.learners.by_name[POPULARITY])
         before = recommender.recommend("u7", 5)
         with (disk / "filler").open("wb", buffering=0) as filler:
@@ -247,9 +249,9 @@ def test_a_full_disk_pauses_learning_while_answers_continue(tmp_path: Path, want
         running.until(lambda: "No space left on device" in running.engine.store_trouble)
         assert recommender.recommend("u7", 5)
         assert before
-        assert running.told.committed_offsets[-1][LOG] < len(STREAM)
+        assert running.recorder.committed_offsets[-1][LOG] < len(STREAM)
         (disk / "filler").unlink()
-        running.until(lambda: running.told.committed_offsets[-1] == {LOG: len(STREAM)})
+        running.until(lambda: running.recorder.committed_offsets[-1] == {LOG: len(STREAM)})
         assert running.engine.store_trouble == ""
         running.stop()
         assert digest(disk).digest == wanted

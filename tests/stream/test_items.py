@@ -69,7 +69,7 @@ def test_the_catalogue_sets_title_and_availability(tmp_path: Path) -> None:
         assert items.catalogue["a"] == ItemUpdate("a", "Alien", ("Horror",), {"year": 1979.0})
         commit(items, store)
         items = restored(store)
-    items.put(ItemUpdate("b"))  # replaces what it said before
+    items.put(ItemUpdate("b"))  # replaces the entry before
     assert items.title("b") == "b"
     assert items.available[1] == 1
     store.close()

@@ -180,9 +180,9 @@ class Archive:
             if not manifest.forgetting:
                 return 0
             held = [[file] for file in manifest.files if self._mentions(file, manifest.forgotten_in(file))]
-            gone = self._rewrite(held) if held else 0
+            removed = self._rewrite(held) if held else 0
             self._replace(msgspec.structs.replace(self._manifest, forgetting={}))
-            return gone
+            return removed
 
     def _mentions(self, file: File, user_ids: Collection[str]) -> bool:
         from streamer.storage.archive import parquet
