@@ -1,8 +1,8 @@
-"""One competitor on one stream: what it predicted or ranked before it learned, and the CPU that it took.
+"""One competitor on one stream: its predictions or ranks before learning each event, and its CPU time.
 
-Peers are timed in memory, learning and predicting alone, over arrays that are there already. Ours are timed in two ways:
-through `streamer evaluate`, so with the file read, events decoded, everything that serves learned (the learner of the
-other kind and popularity too) and the state committed to disk; and in memory, as peers are.
+Peers are timed in memory, learning and predicting alone, over arrays that already exist. Our learners are timed in two ways:
+through `streamer evaluate`, which includes reading the file, decoding, all learners that serve (also the learner of the
+other kind and popularity) and committing the state to disk; and in memory, like peers.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ import numpy as np
 from benchmarks import figures
 from benchmarks.figures import Clicks, Ratings
 from benchmarks.peers import missing, peer
-from benchmarks.protocols import ClickPeer, OnProgress, RatingPeer
+from benchmarks.protocols import ClickPeer, PeerContext, RatingPeer
 from benchmarks.stream import Events, batches, memory, read
 from streamer.consumers.files import FileSource
 from streamer.core.arrays import F64
@@ -34,11 +34,11 @@ from streamer.study.evaluate import evaluate
 from streamer.study.ranking import Ranking, rank
 
 Progress = Callable[[int, int], None]
-SEEN_EVENTS = 2000  # between two looks at how far it is
+SEEN_EVENTS = 2000  # events between two reports of progress
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """A competitor's row of the table; of its kind's figures, those that it has."""
+    """A competitor's row of the table, with the figures of its kind."""
 
     name: str
     side: Literal["ours", "peer"]
@@ -46,20 +46,20 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     variant: str  # "default" or "tuned"; ours run as they are
     parameters: dict[str, Any]
     package: str | None = None
-    skipped: str | None = None  # why it did not run
+    skipped: str | None = None  # the reason why it did not run
     ratings: Ratings | None = None
     clicks: Clicks | None = None
-    events_per_second: float | None = None  # of CPU in memory: predicting and learning, without ranking
-    oracle_rmse: float | None = None  # in a simulated world: the least there can be
-    evaluate_events_per_second: float | None = None  # of CPU through `streamer evaluate`
+    events_per_second: float | None = None  # per second of CPU in memory: predicting and learning, without ranking
+    oracle_rmse: float | None = None  # in a simulated world, the least possible
+    evaluate_events_per_second: float | None = None  # per second of CPU through `streamer evaluate`
 
 
-def nobody_watches(done: int, of: int) -> None:
-    """No progress is shown."""
+def no_progress(done: int, of: int) -> None:
+    """Shows no progress."""
 
 
-def predict(events: Events, made: RatingPeer, progress: Progress = nobody_watches) -> tuple[F64, float]:
-    """What was predicted before each rating was learned, (ratings,), and the CPU seconds it took."""
+def predict(events: Events, made: RatingPeer, progress: Progress = no_progress) -> tuple[F64, float]:
+    """The predictions before learning each rating, (ratings,), and the CPU seconds they took."""
     rated = events.rated
     rows = list(
         zip(events.users[rated].tolist(), events.items[rated].tolist(), events.values[rated].tolist(), strict=True)
@@ -74,40 +74,40 @@ def predict(events: Events, made: RatingPeer, progress: Progress = nobody_watche
     return predicted, spent
 
 
-def ranked(events: Events, made: ClickPeer, progress: Progress = nobody_watches) -> tuple[F64, float]:
-    """The rank of each click just before it is learned, as streamer.study.ranking has it, and the CPU seconds of learning."""
+def rank_clicks(events: Events, made: ClickPeer, progress: Progress = no_progress) -> tuple[F64, float]:
+    """The rank of each click just before it is learned, as in streamer.study.ranking, and the CPU seconds of learning."""
     chosen = np.flatnonzero(events.clicks > 0)
-    spots: dict[int, int] = {}  # item -> its number among those clicked
+    positions: dict[int, int] = {}  # item -> its position among the clicked items
     clicked: list[list[int]] = [[] for _ in range(events.user_count)]
     ranks, spent = [], 0.0
     for n, (user, item) in enumerate(zip(events.users[chosen].tolist(), events.items[chosen].tolist(), strict=True)):
-        spot, own = spots.get(item), clicked[user]
-        if spot is None:
-            spot = spots.setdefault(item, len(spots))
-            own.append(spot)
+        position, own = positions.get(item), clicked[user]
+        if position is None:
+            position = positions.setdefault(item, len(positions))
+            own.append(position)
             ranks.append(np.inf)
-        elif spot not in own:
-            ranks.append(rank(made.score(user, len(spots)), spot, np.array(own, dtype=np.int32)))
-            own.append(spot)
+        elif position not in own:
+            ranks.append(rank(made.score(user, len(positions)), position, np.array(own, dtype=np.int32)))
+            own.append(position)
         began = process_time()
-        made.learn(user, spot)
+        made.learn(user, position)
         spent += process_time() - began
         if n % SEEN_EVENTS == 0:
             progress(n, len(chosen))
     return np.array(ranks), spent
 
 
-def run_peer(name: str, variant: str, events: Events, seed: int, progress: Progress = nobody_watches) -> Outcome:
-    """A peer with its library's defaults or with the settings that were found best."""
+def run_peer(name: str, variant: str, events: Events, seed: int, progress: Progress = no_progress) -> Outcome:
+    """Run a peer with its library's defaults, or with the best settings found."""
     found = peer(name)
     parameters = found.tuned if variant == "tuned" else found.Settings()
     return run_settings(name, variant, parameters, events, seed, progress)
 
 
 def run_settings(
-    name: str, variant: str, parameters: msgspec.Struct, events: Events, seed: int, progress: Progress = nobody_watches
+    name: str, variant: str, parameters: msgspec.Struct, events: Events, seed: int, progress: Progress = no_progress
 ) -> Outcome:
-    """A peer with these settings."""
+    """Run a peer with these settings."""
     found = peer(name)
     begun = Outcome(
         name=name, side="peer", kind=found.kind, variant=variant, parameters=msgspec.to_builtins(parameters),
@@ -116,24 +116,24 @@ def run_settings(
     if begun.skipped:
         return begun
     count = int(np.count_nonzero(events.rated if found.kind == "ratings" else events.clicks > 0))
-    made = found(parameters, OnProgress(events.categories if found.kind == "ratings" else (), count, seed))
+    made = found(parameters, PeerContext(events.categories if found.kind == "ratings" else (), count, seed))
     replaced = msgspec.structs.replace
     if found.kind == "ratings":
         predicted, seconds = predict(events, made, progress)
         return replaced(begun, ratings=figures.ratings(events, predicted), events_per_second=count / seconds)
-    ranks, seconds = ranked(events, made, progress)
+    ranks, seconds = rank_clicks(events, made, progress)
     return replaced(begun, clicks=figures.clicks(ranks), events_per_second=count / seconds)
 
 
-def run_ours(name: str, path: Path, settings: Settings, progress: Progress = nobody_watches) -> Outcome:
-    """One of our learners, its parameters as they are; raises StreamerError when it is not what `evaluate` measured."""
+def run_ours(name: str, path: Path, settings: Settings, progress: Progress = no_progress) -> Outcome:
+    """Run one of our learners with its default parameters; raises StreamerError if the figures are not those of `evaluate`."""
     collect_seldom()
     kind = learner(name, seed=settings.learning.seed).kind
     champion = "rating_learner" if kind == "ratings" else "click_learner"
     learning = msgspec.structs.replace(settings.learning, **{champion: name})
     settings = msgspec.structs.replace(settings, learning=learning)
     seed = learning.seed
-    # Without a learner of clicks that asks others: what it asks would be booked to whoever learns first.
+    # without a composed learner of clicks: the time of its probes would be counted for other learners
     counting = msgspec.structs.replace(learning, click_learner=POPULARITY) if kind == "ratings" else learning
     alone = msgspec.structs.replace(settings, learning=counting)
     evaluated = evaluate(name, settings, lambda: FileSource(path, seed), rank=False, progress=lambda done, of: None)
@@ -141,8 +141,8 @@ def run_ours(name: str, path: Path, settings: Settings, progress: Progress = nob
         ranking = Ranking(parts.learners, parts.users) if kind == "clicks" else None
         predicted, done = [], 0
         for batch in batches(parts, path, settings):
-            said = parts.learners.learn(batch) if ranking is None else ranking.learn(batch)
-            predicted.append(said[learning.rating_learner])
+            predictions = parts.learners.learn(batch) if ranking is None else ranking.learn(batch)
+            predicted.append(predictions[learning.rating_learner])
             done += len(batch)
             progress(done, evaluated.events)
         parameters = msgspec.to_builtins(parts.learners.by_name[name].parameters)
@@ -156,12 +156,12 @@ def run_ours(name: str, path: Path, settings: Settings, progress: Progress = nob
     events = read(path, settings)
     measured = figures.ratings(events, np.concatenate(predicted)[events.rated].astype(np.float64))
     if abs(measured.rmse - (evaluated.rmse or 0.0)) > 1e-9:
-        raise StreamerError(f"{name}: evaluate came to an RMSE of {evaluated.rmse}, the benchmark to {measured.rmse}")
+        raise StreamerError(f"{name}: evaluate gives an RMSE of {evaluated.rmse}, the benchmark one of {measured.rmse}")
     return msgspec.structs.replace(begun, ratings=measured)
 
 
 def in_memory(made: Learners, name: str, path: Path, settings: Settings) -> float:
-    """Events of its kind a CPU second of the learner `name` alone, with its experts where it has some, on encoded micro-batches."""
+    """Events of its kind per CPU second of the learner `name` alone, with its experts if it has any, on encoded micro-batches."""
     counted, of_clicks = {name, *made.experts.get(name, {}).values()}, made.by_name[name].kind == "clicks"
     spent, events = 0.0, 0
     with memory(made, settings) as parts:

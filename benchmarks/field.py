@@ -1,9 +1,9 @@
-"""The models of the field beside one another: five seeds each, over bias only on the same splits.
+"""The models of the field compared: five seeds each, against bias only on the same splits.
 
     python -m benchmarks.field path/to/ml-latest-small [NAME ...]      into benchmarks/results/field.{json,md}
 
-Every fit is that of `streamer train PATH --model NAME --split random --test-share 0.2 --seed S`. Named models are measured anew,
-the others stay as they stand in the JSON. It takes some fifteen minutes of CPU.
+Every fit is that of `streamer train PATH --model NAME --split random --test-share 0.2 --seed S`. Named models are measured again,
+the others keep their figures in the JSON. It takes some fifteen minutes of CPU.
 """
 
 import sys
@@ -27,7 +27,7 @@ FILE = RESULTS / "field.json"
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
-    """One model, a figure a seed."""
+    """The figures of one model, one for each seed."""
 
     model: str
     kind: Kind
@@ -43,7 +43,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def measured(name: str, path: str) -> Measured:
-    """Fit it by every seed. Raises what `streamer train` raises."""
+    """Fit the model with every seed. Raises the same errors as `streamer train`."""
     settings = load({})
     data = read(FileSource(path), settings, lambda done, of: None).data
     fits, cpu = [], []
@@ -101,7 +101,7 @@ def page(found: list[Measured]) -> str:
 
 
 def main(path: str, *names: str) -> None:
-    """Measure, and write both files after every model."""
+    """Measure the models, and write both files after each."""
     known: dict[str, Measured] = {}
     if FILE.exists():
         known = {one.model: one for one in msgspec.json.decode(FILE.read_bytes(), type=list[Measured])}

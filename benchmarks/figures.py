@@ -1,4 +1,4 @@
-"""The figures of `streamer evaluate`, from predictions and ranks, and their course over the stream in 100 parts."""
+"""The figures of `streamer evaluate`, computed from predictions and ranks, and their course over the stream in 100 parts."""
 
 from math import sqrt
 
@@ -9,7 +9,7 @@ from benchmarks.stream import Events
 from streamer.core.arrays import F64, I32, I64
 from streamer.study.evaluate import NEW_RATINGS
 
-PARTS = 100  # of the stream, for the curves
+PARTS = 100  # number of parts of the stream, for the curves
 
 
 class Ratings(msgspec.Struct, frozen=True):
@@ -19,8 +19,8 @@ class Ratings(msgspec.Struct, frozen=True):
     rmse_last_half: float
     rmse_new_users: float | None
     rmse_new_items: float | None
-    unpredicted: int  # without a finite prediction; in no error
-    squares: list[float]  # (100,) mean squared error of each hundredth of those predicted
+    unpredicted: int  # number of ratings without a finite prediction; they are left out of the errors
+    squares: list[float]  # (100,) mean squared error of each hundredth of the predicted ratings
 
 
 class Clicks(msgspec.Struct, frozen=True):
@@ -34,7 +34,7 @@ class Clicks(msgspec.Struct, frozen=True):
 
 
 def ratings(events: Events, predicted: F64) -> Ratings:
-    """`predicted`: (ratings,), for the events that are ratings."""
+    """Figures of `predicted` (ratings,), the predictions for the events that are ratings."""
     rated = events.rated
     squares = np.square(np.clip(predicted, events.lows[rated], events.highs[rated]) - events.values[rated])
     finite = np.isfinite(squares)
@@ -51,7 +51,7 @@ def ratings(events: Events, predicted: F64) -> Ratings:
 
 
 def parts(values: F64) -> list[float]:
-    """The mean of each hundredth of them, (100,); of each where there are fewer."""
+    """The mean of each hundredth of the values, (100,); the values themselves if there are fewer."""
     return [float(part.mean()) for part in np.array_split(values, min(PARTS, len(values)))]
 
 
@@ -60,7 +60,7 @@ def _root(squares: F64) -> float:
 
 
 def earlier(rows: I32) -> I64:
-    """How often each row came before, (n,)."""
+    """How often each row occurred before, (n,)."""
     order = np.argsort(rows, kind="stable")
     same = rows[order]
     starts = np.flatnonzero(np.r_[True, same[1:] != same[:-1]])
@@ -70,7 +70,7 @@ def earlier(rows: I32) -> I64:
 
 
 def clicks(ranks: F64) -> Clicks:
-    """`ranks`: (queries,), inf for a miss."""
+    """Figures of `ranks` (queries,), inf for a miss."""
     gains = np.where(ranks <= 20, 1 / np.log2(1 + ranks), 0.0)
     return Clicks(
         queries=len(ranks),

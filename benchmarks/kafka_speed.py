@@ -1,4 +1,4 @@
-"""How fast events go through the Kafka source and sink alone, in events a CPU second of this process, by a real broker.
+"""The speed of the Kafka source and sink alone, in events per CPU second of this process, with a real broker.
 
     .venv/bin/python benchmarks/kafka_speed.py [EVENTS]
 

@@ -27,11 +27,11 @@ STYLE = {
     "axes.edgecolor": "#888888", "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "text.color": INK,
     "axes.grid": True, "grid.color": FAINT, "grid.linewidth": 0.6, "svg.hashsalt": "streamer", "svg.fonttype": "path",
 }  # fmt: skip
-WINDOW = 10  # hundredths of the stream that a point looks back
+WINDOW = 10  # number of hundredths of the stream that a point averages
 
 
 def save(report: Report, folder: Path) -> None:
-    """NAME-rmse.svg, NAME-hits.svg and NAME-speed.svg."""
+    """Write NAME-rmse.svg, NAME-hits.svg and NAME-speed.svg."""
     with mpl.rc_context(STYLE):
         for what, drawn in (("rmse", _rmse(report)), ("hits", _hits(report)), ("speed", _speed(report))):
             if drawn is not None:
@@ -44,22 +44,22 @@ def _chosen(report: Report, kind: str) -> list[Outcome]:
 
 
 def colours(chosen: Sequence[Outcome], named: Sequence[str]) -> dict[str, str]:
-    """By name; the default has the first of ours."""
+    """Colours by name; the default learner has the first of ours."""
     ours = sorted((o.name for o in chosen if o.side == "ours"), key=lambda name: name not in named)
     peers = [o.name for o in chosen if o.side == "peer"]
     found = {name: OURS[k % len(OURS)] for k, name in enumerate(ours)}
     return found | {name: PEERS[k % len(PEERS)] for k, name in enumerate(peers)}
 
 
-def looking_back(parts: Sequence[float]) -> Any:
+def moving_mean(parts: Sequence[float]) -> Any:
     """The mean of each hundredth and the nine before it, (91,)."""
     return np.convolve(np.array(parts), np.full(WINDOW, 1 / WINDOW), mode="valid")
 
 
 def _rmse(report: Report) -> Figure | None:
     named = tuple(f"{name}-" for name in report.defaults)
-    chosen = [o for o in _chosen(report, "ratings") if not o.name.startswith(named)]  # its variants crowd the picture
-    lines = {o.name: np.sqrt(looking_back(o.ratings.squares)) for o in chosen if o.ratings}
+    chosen = [o for o in _chosen(report, "ratings") if not o.name.startswith(named)]  # variants would crowd the picture
+    lines = {o.name: np.sqrt(moving_mean(o.ratings.squares)) for o in chosen if o.ratings}
     return _curves(
         report,
         chosen,
@@ -72,7 +72,7 @@ def _rmse(report: Report) -> Figure | None:
 
 def _hits(report: Report) -> Figure | None:
     chosen = _chosen(report, "clicks")
-    lines = {o.name: looking_back(o.clicks.hits_10) for o in chosen if o.clicks}
+    lines = {o.name: moving_mean(o.clicks.hits_10) for o in chosen if o.clicks}
     return _curves(
         report, chosen, lines, f"hit rate @10 over the last {WINDOW}% of the clicks", "share of the clicks learned"
     )
@@ -98,7 +98,7 @@ def _curves(
         axes.axhline(oracle, color="#666666", linewidth=1.2, linestyle=":")
         ends["oracle"], colour["oracle"] = oracle, "#666666"
     low, high = axes.get_ylim()
-    for name, height in apart(ends, (high - low) * 0.048).items():
+    for name, height in spread_labels(ends, (high - low) * 0.048).items():
         axes.annotate(
             name, (100, ends[name]), (103.5, height), textcoords="data", va="center", color=colour[name],
             fontweight="bold" if name in named else "normal", annotation_clip=False,
@@ -110,8 +110,8 @@ def _curves(
     return figure
 
 
-def apart(wanted: dict[str, float], least: float) -> dict[str, float]:
-    """Heights as near to those wanted as labels that are `least` apart can be."""
+def spread_labels(wanted: dict[str, float], least: float) -> dict[str, float]:
+    """Heights of labels that are at least `least` apart, as near as possible to those wanted."""
     names = sorted(wanted, key=lambda name: wanted[name])
     groups: list[list[str]] = [[name] for name in names]
 
@@ -138,7 +138,7 @@ def _speed(report: Report) -> Figure | None:
         return None
     named, figure = report.defaults, Figure(figsize=(9, 5))
     colour, axes = colours(_chosen(report, "ratings"), named), figure.subplots()
-    places: dict[str, list[tuple[float, float]]] = {}  # by name, the one that is labelled last
+    places: dict[str, list[tuple[float, float]]] = {}  # points by name; the last one gets the label
     for o in chosen:
         assert o.ratings
         for speed in (o.evaluate_events_per_second, o.events_per_second):
@@ -160,7 +160,7 @@ def _speed(report: Report) -> Figure | None:
     axes.invert_yaxis()
     ends = {name: points[-1][1] for name, points in places.items()}
     low, high = sorted(axes.get_ylim())
-    for name, height in apart(ends, (high - low) * 0.045).items():
+    for name, height in spread_labels(ends, (high - low) * 0.045).items():
         axes.annotate(
             name, (places[name][-1][0], height), (11, 0), textcoords="offset points", va="center",
             color=colour[name], fontweight="bold" if name in named else "normal", annotation_clip=False,

@@ -1,7 +1,8 @@
-"""What a peer is: one class, one file in `benchmarks/peers`, one line in its registry.
+"""The protocol of a peer: one class, one file in `benchmarks/peers`, one line in its registry.
 
-Users and items are numbers in the order in which they first came (for those who learn from clicks: items in the order of their first click). Whatever a peer keeps, it keeps in memory; its library
-is imported in its constructor, so that the registry can be read where the library is not installed.
+Users and items are numbered in the order in which they first come (for peers that learn from clicks, items in the order of their
+first click). Peers keep their state in memory. A peer's library is imported in its constructor, so that the registry can be read
+where the library is not installed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,36 +16,36 @@ from streamer.core.protocols import Kind
 
 
 @dataclass(frozen=True)
-class OnProgress:
-    """What a peer knows before the first event, as our learners do: the catalogue."""
+class PeerContext:
+    """What a peer knows before the first event: the catalogue, which our learners know too, and a few numbers."""
 
     categories: Sequence[Sequence[str]]  # by item: genres, and the decade of its release
-    events: int  # of the peer's kind that will come, for those who refit after a share of the stream
+    events: int  # number of events of the peer's kind in the stream, for peers that refit after a share of it
     seed: int
 
 
 class Peer(Protocol):
-    """What both kinds have: made by `Class(settings, told)`."""
+    """What both kinds have in common; a peer is made by `Class(settings, context)`."""
 
     kind: ClassVar[Kind]
     package: ClassVar[str]  # distribution on PyPI
     Settings: ClassVar[type[msgspec.Struct]]  # its defaults are the library's own
-    tuned: ClassVar[msgspec.Struct | None]  # the best that `benchmarks.tune` found; None: not searched yet
-    space: ClassVar[Mapping[str, Sequence[Any]]]  # what it searched: a setting's values, in order
+    tuned: ClassVar[msgspec.Struct | None]  # the best settings that `benchmarks.tune` found; None: not searched yet
+    space: ClassVar[Mapping[str, Sequence[Any]]]  # the settings it searched, each with its values in order
 
 
 class RatingPeer(Protocol):
     """A peer that predicts ratings."""
 
     def predict_then_learn(self, user: int, item: int, rating: float) -> float:
-        """What it predicted before it learned this rating; not clipped."""
+        """Return its prediction for this rating, not clipped, and then learn the rating."""
 
 
 class ClickPeer(Protocol):
     """A peer that ranks items."""
 
     def score(self, user: int, count: int) -> F32:
-        """(count,) of items 0 to count - 1, all that were ever clicked; higher is better, NaN where it cannot."""
+        """Scores of items 0 to count - 1, all that were ever clicked, (count,); higher is better, NaN where there is none."""
 
     def learn(self, user: int, item: int) -> None:
-        """The user clicked the item."""
+        """Learn that the user clicked the item."""

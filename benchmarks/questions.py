@@ -1,11 +1,11 @@
-"""What questions are worth: errors on users never seen, after their answers to questions that were chosen in several ways.
+"""What questions are worth: errors on unseen users after their answers to questions that were chosen in several ways.
 
     python -m benchmarks.questions path/to/ml-latest-small
 
-A quarter of the users is held out, the rest is learned as the service learns. Of each held-out user with 20 ratings or
-more one random half may be asked about, and the other half is predicted: with no answer, and after five, which are the
-true ratings. A service does not know what somebody has rated, so all items are asked about too, 15 of them, and
-answered are those that the user has rated. Four times with other users; about a minute.
+A quarter of the users is held out, the rest is learned as in the service. For each held-out user with 20 ratings or
+more, questions may be about one random half of the ratings, and the other half is predicted: without answers, and after five,
+which are the true ratings. A service does not know which items somebody has rated, so 15 questions are also chosen among all
+items, and the user answers those about rated items. This is repeated for four sets of users; about a minute.
 """
 
 import itertools
@@ -35,7 +35,7 @@ Ratings = Mapping[int, float]  # by item row
 
 
 def learned(parts: Memory, path: Path, fold: int) -> list[Ratings]:
-    """Learn what is not held out; the ratings of who is."""
+    """Learn the events of users that are not held out; return the ratings of those that are."""
     source, records = FileSource(path, 1), list[Record]()
     while found := source.poll(1_000, 0.0):
         records += found
@@ -48,13 +48,13 @@ def learned(parts: Memory, path: Path, fold: int) -> list[Ratings]:
     row_of, ratings = parts.items.row_of, {user: dict[int, float]() for user in sorted(held)}
     for one in records:
         if one.topic == RATINGS and one.key in held and one.value:
-            said = msgspec.json.decode(one.value, type=Rating)
-            ratings[one.key][row_of[said.item_id]] = said.rating
+            event = msgspec.json.decode(one.value, type=Rating)
+            ratings[one.key][row_of[event.item_id]] = event.rating
     return [found for found in ratings.values() if len(found) >= LEAST]
 
 
 def errors(path: Path, fold: int) -> dict[str, F64]:
-    """By how questions were chosen, a row a user: squared error and ratings of recommended items, of all, and answers; (users, 5)."""
+    """For each way to choose questions, an array (users, 5): squared error and number of recommended items, then of all items, and number of answers."""
     settings = Settings()
     with memory(learners(settings), settings) as parts:
         held, learner = learned(parts, path, fold), parts.learners.rater_with_belief()
@@ -84,12 +84,10 @@ def errors(path: Path, fold: int) -> dict[str, F64]:
             }
             for name, asked in chosen.items():
                 values = np.array([ratings[item] for item in asked.tolist()], dtype=np.float32)
-                on_progress = learner.condition(nobody, {}, rows(asked), values)
-                on_progress[SESSION] = 0.0  # the rest is predicted for another day
+                row = learner.condition(nobody, {}, rows(asked), values)
+                row[SESSION] = 0.0  # the other ratings are of other sessions
                 truth = np.array([ratings[item] for item in rest.tolist()])
-                squares = (
-                    np.clip(learner.score_row(on_progress, rest), parts.encoder.low, parts.encoder.high) - truth
-                ) ** 2
+                squares = (np.clip(learner.score_row(row, rest), parts.encoder.low, parts.encoder.high) - truth) ** 2
                 shown = np.isin(rest, targets)
                 found.setdefault(name, []).append(
                     [squares[shown].sum(), shown.sum(), squares.sum(), len(rest), len(asked)]
@@ -98,17 +96,17 @@ def errors(path: Path, fold: int) -> dict[str, F64]:
 
 
 def rows(items: Iterable[int]) -> I32:
-    """As item rows."""
+    """The items as an array of rows."""
     return np.array(list(items), dtype=np.int32)
 
 
 def rmse(per_user: F64, column: int) -> Array:
-    """Of (..., users, 5)."""
+    """The RMSE from columns `column` and `column` + 1 of (..., users, 5)."""
     return np.asarray(np.sqrt(per_user[..., column].sum(axis=-1) / per_user[..., column + 1].sum(axis=-1)))
 
 
 def main(path: Path) -> None:
-    """Print a table, and how far the questions are from the others with 95% intervals over users."""
+    """Print a table, and the differences between the questions and the alternatives with 95% intervals over users."""
     folds = [errors(path, fold) for fold in range(FOLDS)]
     found = {name: np.concatenate([fold[name] for fold in folds]) for name in folds[0]}
     columns = {"recommended items": 0, "all items": 2}

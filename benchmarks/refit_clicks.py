@@ -1,9 +1,9 @@
-"""What refitting a learner of clicks is worth: the stream learned, refitted once at a cut, and every click after it ranked before it is learned.
+"""What refitting a learner of clicks is worth: the learner is refitted once in mid-stream, and every later click is ranked before it is learned.
 
     python -m benchmarks.refit_clicks path/to/ml-latest-small [skip-gram | click-blend [model:word2vec | model:youtube-dnn]]
 
-Ranked as `streamer evaluate` ranks (streamer.study.ranking); `all` is a replay, which comes to what there was. Prints a table; the
-interval is that of the difference of hits, click by click, by means of 40 blocks of consecutive clicks.
+Ranks are those of `streamer evaluate` (streamer.study.ranking). The baseline `all` is a replay, which changes nothing. Prints a table; the
+interval is that of the paired difference of hits, from the means of 40 blocks of consecutive clicks.
 """
 
 import sys
@@ -29,7 +29,7 @@ BLOCKS, T = 40, 2.02
 
 
 def hits(path: str, champion: str, cut: float, chosen: str) -> Bool:
-    """(queries,) whether the item clicked ranked among the first ten, of the clicks after `cut` of the events."""
+    """Whether the clicked item is among the first ten, (queries,), for the clicks after the share `cut` of the events."""
     settings = load({"rating_learner": "bias", "click_learner": champion}, environ={})
     with tempfile.TemporaryDirectory() as folder:
         store = RocksStore(Path(folder))

@@ -1,10 +1,10 @@
-"""What renormalising is worth: a table and a picture of streams learned with retrainings and without, rating for rating.
+"""What renormalising is worth: a table and a picture of streams learned with and without retrainings, compared rating by rating.
 
-    python -m benchmarks.renormalise path/to/ml-latest-small      into benchmarks/results/renormalise.{json,md,svg}
-    python -m benchmarks.renormalise                              the page and the picture anew from the JSON there
+    python -m benchmarks.renormalise path/to/ml-latest-small      writes benchmarks/results/renormalise.{json,md,svg}
+    python -m benchmarks.renormalise                              rewrites the page and the picture from that JSON
 
-Every stream is learned as `streamer evaluate --renormalise-every-events N` does: held at each cut while candidates are trained
-on all events so far, which then have to pass the gate of `serve`, with its default settings. It takes some five minutes.
+Every stream is learned as in `streamer evaluate --renormalise-every-events N`: it pauses at each cut while candidates are trained
+on all events so far, and they must pass the gate of `serve` with its default settings. It takes some five minutes.
 """
 
 import sys
@@ -30,12 +30,12 @@ from streamer.core.settings import load
 from streamer.models import learner, trainer
 from streamer.producers.simulate import World
 from streamer.renormalise.training import candidate
-from streamer.study.evaluate_retraining import Renormalised, Trial, renormalised
+from streamer.study.evaluate_retraining import RetrainingComparison, Trial, compare_with_retraining
 
 LEARNERS = ("biased-mf", "bayesian-hybrid")
 COLOURS = {"biased-mf": "#E69F00", "bayesian-hybrid": "#0072B2"}
 DAYS = 60
-MANY = 200_000  # events of a world in which people rate as often as on MovieLens, some 100 times
+MANY = 200_000  # events in a world whose users rate as often as on MovieLens, some 100 times each
 
 
 class Stream(NamedTuple):
@@ -44,7 +44,7 @@ class Stream(NamedTuple):
     name: str
     what: str
     opened: Callable[[], Source]
-    parts: int  # that the retrainings cut it into
+    parts: int  # number of parts between retrainings
     candidates: tuple[str, ...] = ("all",)
 
 
@@ -54,7 +54,7 @@ class Figures(msgspec.Struct, frozen=True):
     stream: str
     what: str
     learner: str
-    found: Renormalised
+    found: RetrainingComparison
 
 
 class Measured(msgspec.Struct, frozen=True):
@@ -66,7 +66,7 @@ class Measured(msgspec.Struct, frozen=True):
 
 
 def streams(path: str) -> list[Stream]:
-    """All that is measured."""
+    """The streams that are measured."""
 
     def world(turn: float, events: int) -> Callable[[], Source]:
         return lambda: StreamSource(World(turn=turn, events=events).stream(catalogue_first=True))
@@ -86,7 +86,7 @@ def streams(path: str) -> list[Stream]:
 
 
 def measure(path: str) -> Measured:
-    """Everything, one after the other."""
+    """Measure every learner on every stream, one after the other."""
     began, figures = time.monotonic(), []
     for stream in streams(path):
         events = _events(stream.opened())
@@ -94,13 +94,13 @@ def measure(path: str) -> Measured:
         for name in LEARNERS:
             settings = load({"rating_learner": name, "click_learner": "popularity"}, environ={})
             print(f"{stream.name}: {name} ...", flush=True)
-            found = renormalised(settings, stream.opened, trial, lambda done, of: None)
+            found = compare_with_retraining(settings, stream.opened, trial, lambda done, of: None)
             figures.append(Figures(stream.name, stream.what, name, found))
     return Measured(tuple(figures), als_seconds(), time.monotonic() - began)
 
 
 def _events(source: Source) -> int:
-    """Ratings and clicks of a source, about."""
+    """The approximate number of ratings and clicks in a source."""
     counted = 0
     while records := source.poll(2000, 0.0):
         counted += sum(record.topic in ("ratings", "clicks") for record in records)
@@ -109,7 +109,7 @@ def _events(source: Source) -> int:
 
 
 def als_seconds(ratings: int = 200_000) -> float:
-    """CPU seconds a million ratings of the ratings trainer, on ratings at random of 2,000 users and 1,000 items."""
+    """CPU seconds of the trainer `als` per million ratings, on random ratings of 2,000 users and 1,000 items."""
     random = np.random.default_rng(1)
 
     def batch(count: int) -> tuple[Feed, Batch]:
@@ -124,7 +124,7 @@ def als_seconds(ratings: int = 200_000) -> float:
         )
 
     feed, history = batch(1000)
-    trainer("als").fit(feed.learner, history, lambda share: None)  # compiled
+    trainer("als").fit(feed.learner, history, lambda share: None)  # compiles the kernels
     feed, history = batch(ratings)
     began = time.process_time()
     trainer("als").fit(feed.learner, history, lambda share: None)
@@ -132,7 +132,7 @@ def als_seconds(ratings: int = 200_000) -> float:
 
 
 def page(measured: Measured) -> str:
-    """The table, in Markdown."""
+    """The page with the table, in Markdown."""
     head = (
         "stream",
         "learner",
@@ -188,7 +188,7 @@ def page(measured: Measured) -> str:
 
 
 def picture(measured: Measured) -> Figure:
-    """RMSE of each tenth against online only, a field a stream."""
+    """RMSE of each tenth against online only, one panel for each stream."""
     names = list(dict.fromkeys(one.stream for one in measured.figures))
     figure = Figure(figsize=(10, 2.6 * -(-len(names) // 2) + 0.6), layout="constrained")
     fields = figure.subplots(-(-len(names) // 2), 2, squeeze=False).ravel()
@@ -210,7 +210,7 @@ def picture(measured: Measured) -> Figure:
 
 
 def main(arguments: list[str]) -> None:
-    """Measure where a path is given, then write page and picture."""
+    """Measure if a path is given, then write page and picture."""
     file = RESULTS / "renormalise.json"
     if arguments:
         file.write_bytes(msgspec.json.format(msgspec.json.encode(measure(arguments[0]))) + b"\n")

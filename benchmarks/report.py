@@ -1,4 +1,4 @@
-"""What a run of the benchmarks found, and where it is kept."""
+"""The result of a run of the benchmarks, and where it is stored."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """benchmarks/results/NAME.json: everything that the tables and plots are made of."""
+    """benchmarks/results/NAME.json: all figures behind the tables and plots."""
 
     stream: str
     events: int
@@ -22,11 +22,11 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     machine: str
     versions: dict[str, str | None]  # None: not installed
     minutes: float
-    defaults: list[str]  # what `streamer` served with, of ratings and of clicks
+    defaults: list[str]  # the default learners of `streamer`, for ratings and for clicks
     outcomes: list[Outcome]
     speed: Speed
 
     @property
     def oracle_rmse(self) -> float | None:
-        """In a simulated world: the least there can be."""
+        """In a simulated world, the least possible RMSE."""
         return next((o.oracle_rmse for o in self.outcomes if o.oracle_rmse), None)

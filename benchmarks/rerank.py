@@ -1,13 +1,13 @@
-"""What a re-ranker costs and what it brings: `python -m benchmarks.rerank path/to/ml-latest-small`, into benchmarks/results/rerank.{json,md}.
+"""What a re-ranker costs and gains: `python -m benchmarks.rerank path/to/ml-latest-small` writes benchmarks/results/rerank.{json,md}.
 
-**Cost.** A streamer replays the stream with the re-ranker in its shadow and retrains everything at each fifth of it, in a process beside.
-The stream waits for each swap, so that the network that re-ranks is a trained one. A client asks `Recommend` at a steady rate all the while; said are the percentiles of the answers' times as it saw them, of the answers that
-were re-ranked, and what came of the re-rankings.
+**Cost.** A streamer replays the stream with the re-ranker as a shadow and retrains everything after each fifth of it, in another
+process. The stream waits for each swap, so that the re-ranker is a trained network. Meanwhile a client calls `Recommend` at a steady
+rate. The page shows percentiles of the response times of re-ranked answers as the client saw them, and the outcomes of re-rankings.
 
-**Worth.** The same stream in this process, networks among the re-rankers retrained at each fifth: just before each click is learned, the champion's
-ranking of all items with an earlier click that the user has not clicked (as `streamer evaluate` asks), and the same list with its first
-candidates in the re-ranker's order. Whether the item clicked is among the first ten of each, click by click; the interval is of a
-bootstrap over users.
+**Worth.** The same stream in this process, with networks among the re-rankers retrained after each fifth. Just before each click is
+learned, the champion ranks all items with an earlier click that the user has not clicked (as in `streamer evaluate`), and the
+re-ranker reorders the first candidates of that list. The figure is how often the clicked item is among the first ten of each
+list; the interval is a bootstrap over users.
 """
 
 import os
@@ -41,7 +41,7 @@ from streamer.storage.state import RocksStore
 from streamer.stream.memory import Memory
 from streamer.study.ranking import Ranking, rank
 
-PARTS = 5  # that retrainings cut the stream into
+PARTS = 5  # number of parts between retrainings
 QUERIES_S, EVENTS_S = 50, 2_000
 TOP, DRAWN = 10, 2_000
 EVENTS = ("ratings", "clicks")
@@ -49,16 +49,16 @@ OUTCOME = "streamer_rerank_seconds_count"
 
 
 class Served(msgspec.Struct, frozen=True, kw_only=True):
-    """What the client saw."""
+    """The figures that the client saw."""
 
     queries: int  # answers that were re-ranked, or would have been
     p50_ms: float
     p99_ms: float
     longest_ms: float
-    outcomes: dict[str, int]  # of re-rankings
+    outcomes: dict[str, int]  # number of re-rankings by outcome
     rerank_ms: float  # mean time that an answer waited for the re-ranker
-    generations: int  # swaps while it was asked
-    load: float  # of the machine before it began, processes that ran or wanted to
+    generations: int  # number of swaps meanwhile
+    load: float  # load average of the machine before the streamer started
 
 
 class Worth(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,8 +87,8 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def served(path: str, settings: Settings, events: int, port: int) -> Served:
-    """Replay and ask."""
-    server, url, felt = settings.server, f"http://127.0.0.1:{port}", os.getloadavg()[1]
+    """Replay the stream and query meanwhile."""
+    server, url, load = settings.server, f"http://127.0.0.1:{port}", os.getloadavg()[1]
     with tempfile.TemporaryDirectory() as folder:
         command = [
             *(sys.executable, "-m", "streamer", "serve", "--data", f"{folder}/d", "--port", str(port)),
@@ -146,12 +146,12 @@ def served(path: str, settings: Settings, events: int, port: int) -> Served:
     cuts = statistics.quantiles(times_s, n=100)
     return Served(
         queries=len(times_s), p50_ms=1000 * cuts[49], p99_ms=1000 * cuts[98], longest_ms=1000 * max(times_s), outcomes=counts,
-        rerank_ms=1000 * waited_s / max(1, sum(counts.values())), generations=generations, load=felt,
+        rerank_ms=1000 * waited_s / max(1, sum(counts.values())), generations=generations, load=load,
     )  # fmt: skip
 
 
 class _Hits:
-    """What re-rankers make of the queries."""
+    """The ranks of the clicked items by the champion and by each re-ranker."""
 
     def __init__(self, memory: Memory, rerankers: list[str], candidates: int) -> None:
         self._memory, self.rerankers, self._candidates = memory, rerankers, candidates
@@ -159,32 +159,32 @@ class _Hits:
         self.ranks: list[float] = []
         self.reranked: dict[str, list[float]] = {name: [] for name in rerankers}
 
-    def heard(self, user: UserView, items: I32, scores: F32, spot: int, own: I32) -> None:
-        """See ranking.Heard."""
+    def on_query(self, user: UserView, items: I32, scores: F32, position: int, own: I32) -> None:
+        """See ranking.OnQuery."""
         shown = np.ones(len(items), dtype=np.bool_)
         shown[own] = False
         first = np.array(top(scores, shown, self._candidates), dtype=np.int32)
-        given = rank(scores, spot, own)
+        given = rank(scores, position, own)
         self.users.append(user.user_id)
         self.ranks.append(given)
-        place = np.flatnonzero(first == spot)
+        place = np.flatnonzero(first == position)
         for name in self.rerankers:
             if len(place):
-                said = self._memory.learners.by_name[name].score(user, items[first])
-                self.reranked[name].append(rank(said, int(place[0]), first[:0]))
+                rescored = self._memory.learners.by_name[name].score(user, items[first])
+                self.reranked[name].append(rank(rescored, int(place[0]), first[:0]))
             else:
                 self.reranked[name].append(given)
 
 
 def worth(path: str, settings: Settings, rerankers: list[str]) -> tuple[list[Worth], int]:
-    """Learn, ask, and retrain; and how many events there were."""
+    """Learn the stream with rankings and retrainings; return the figures of each re-ranker and the number of events."""
     source, batches, users = FileSource(path, settings.learning.seed), list[Batch](), dict[str, int]()
     numbers: list[int] = []
     total = sum(count for partitions in source.lag().values() for count in partitions.values())
     with tempfile.TemporaryDirectory() as folder:
         memory = Memory(learners(settings), settings, RocksStore(Path(folder)))
         hits = _Hits(memory, rerankers, settings.server.rerank_candidates)
-        ranking = Ranking(memory.learners, memory.users, hits.heard)
+        ranking = Ranking(memory.learners, memory.users, hits.on_query)
         networks, trained_at = [name for name in rerankers if REFITTED_BY.get(name) == "network"], 0
         due, done = total / PARTS, 0
         while records := source.poll(EVALUATED_RECORDS, 0.0):
@@ -220,7 +220,7 @@ def _joined(batches: list[Batch], name: str) -> Array:
 
 
 def _compared(name: str, champion: str, hits: _Hits, queries: int, trained_at: int) -> Worth:
-    """Hits by user, drawn again with replacement; an item's first click is a miss of both."""
+    """The figures of a re-ranker, with a bootstrap over users; an item's first click is a miss of both lists."""
     before, after = (np.array(ranks) <= TOP for ranks in (hits.ranks, hits.reranked[name]))
     change = after.astype(float) - before
     of_user: dict[str, float] = defaultdict(float)
@@ -230,7 +230,7 @@ def _compared(name: str, champion: str, hits: _Hits, queries: int, trained_at: i
         asked[user] += 1
     changes, counts = np.array(list(of_user.values())), np.array([asked[user] for user in of_user])
     drawn = np.random.default_rng(1).integers(0, len(changes), (DRAWN, len(changes)))
-    share = len(change) / queries  # misses of both are in the rates
+    share = len(change) / queries  # the rates include the misses of both
     differences = share * changes[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
     low, high = np.quantile(differences, [0.025, 0.975])
     return Worth(
@@ -277,11 +277,13 @@ def page(measured: Measured) -> str:
 
 @click.command()
 @click.argument("path", required=False)
-@click.option("--reranker", default="deep-fm", show_default=True, help="that is served")
-@click.option("--also", default="bayesian-hybrid", show_default=True, help="others whose worth is measured, NAME,...")
-@click.option("--port", default=8198, show_default=True, help="for the streamer")
+@click.option("--reranker", default="deep-fm", show_default=True, help="the re-ranker that is served")
+@click.option(
+    "--also", default="bayesian-hybrid", show_default=True, help="further re-rankers whose worth is measured, NAME,..."
+)
+@click.option("--port", default=8198, show_default=True, help="port of the streamer")
 def main(path: str | None, reranker: str, also: str, port: int) -> None:
-    """Measure where a PATH is given, then write the page."""
+    """Measure if a PATH is given, then write the page."""
     file, began = RESULTS / "rerank.json", time.perf_counter()
     if path:
         others = [name for name in also.split(",") if name]

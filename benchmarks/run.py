@@ -1,4 +1,4 @@
-"""`make bench`: every learner and every peer on the same streams, one process each, into benchmarks/results.
+"""`make bench`: every learner and every peer on the same streams, one process each; writes benchmarks/results.
 
 python -m benchmarks.run [PATH ...] [--out FOLDER]     all competitors on the simulated world and on PATHs
 python -m benchmarks.run PATH --one NAME               one of them, one JSON object on standard output
@@ -36,7 +36,7 @@ ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in LIBRARIES} | {"PYTHON
 
 
 def machine() -> str:
-    """In words; no names."""
+    """A description of this machine, without its name."""
     memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     model = platform.machine()
     cpu = Path("/proc/cpuinfo")
@@ -48,7 +48,7 @@ def machine() -> str:
 
 
 def versions() -> dict[str, str | None]:
-    """Of what took part."""
+    """The versions of all packages that take part."""
     found: dict[str, str | None] = {"streamer": __version__}
     for package in PACKAGES:
         try:
@@ -68,17 +68,17 @@ def competitors() -> Iterator[tuple[str, str]]:
 
 
 def one(path: Path, name: str, variant: str, title: str) -> Outcome:
-    """A competitor, in this process."""
+    """Run one competitor in this process."""
     settings = load({}, environ={})
-    with bar(Console(stderr=True), title, 0) as moved:
+    with bar(Console(stderr=True), title, 0) as advance:
         if name in LEARNERS:
             compile_everything(lambda kernel: None)
-            return run_ours(name, path, settings, moved)
-        return run_peer(name, variant, read(path, settings), settings.learning.seed, moved)
+            return run_ours(name, path, settings, advance)
+        return run_peer(name, variant, read(path, settings), settings.learning.seed, advance)
 
 
 def everyone(path: Path, name: str, console: Console, rounds: int) -> Report:
-    """All competitors on one stream, one after the other, each in a process of its own."""
+    """Run all competitors on one stream, one after the other, each in a process of its own."""
     settings, began = load({}, environ={}), time.monotonic()
     events, learning = read(path, settings), settings.learning
     chosen, outcomes = list(competitors()), []
@@ -87,7 +87,7 @@ def everyone(path: Path, name: str, console: Console, rounds: int) -> Report:
         command = [sys.executable, "-m", "benchmarks.run", str(path), "--one", competitor, "--variant", variant]
         printed = subprocess.run([*command, "--title", title], check=True, stdout=subprocess.PIPE).stdout
         outcomes.append(msgspec.json.decode(printed, type=Outcome))
-        console.print(f"{title:60} {said(outcomes[-1])}", highlight=False, soft_wrap=True)
+        console.print(f"{title:60} {summary(outcomes[-1])}", highlight=False, soft_wrap=True)
     speed = by_turns(path, rounds, lambda what: console.print(f"{name}, {what}", highlight=False))
     return Report(
         stream=name, events=len(events), ratings=int(events.rated.sum()), clicks=int((events.clicks > 0).sum()),
@@ -97,8 +97,8 @@ def everyone(path: Path, name: str, console: Console, rounds: int) -> Report:
     )  # fmt: skip
 
 
-def said(outcome: Outcome) -> str:
-    """In a line."""
+def summary(outcome: Outcome) -> str:
+    """An outcome in one line."""
     if outcome.skipped:
         return f"skipped: {outcome.skipped}"
     figure = f"RMSE {outcome.ratings.rmse:.4f}" if outcome.ratings else ""
@@ -109,14 +109,16 @@ def said(outcome: Outcome) -> str:
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("paths", nargs="*", type=Path, metavar="PATH", help="streams beside the simulated world")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of tables and plots")
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help="of the speed comparison")
-    parser.add_argument("--no-world", action="store_true", help="only PATHs")
-    parser.add_argument("--one", metavar="NAME", help="one competitor, to standard output")
+    parser.add_argument(
+        "paths", nargs="*", type=Path, metavar="PATH", help="streams in addition to the simulated world"
+    )
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder for tables and plots")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="rounds of the speed comparison")
+    parser.add_argument("--no-world", action="store_true", help="only PATHs, without the simulated world")
+    parser.add_argument("--one", metavar="NAME", help="run one competitor and print its outcome")
     parser.add_argument("--variant", choices=("default", "tuned"), default="default")
     parser.add_argument("--title", default="", help=argparse.SUPPRESS)
-    parser.add_argument("--speed", choices=MEASURED, help="one measurement, to standard output")
+    parser.add_argument("--speed", choices=MEASURED, help="take one speed measurement and print it")
     asked = parser.parse_args()
     os.environ.update(ONE_THREAD)
     if asked.one:
@@ -126,7 +128,7 @@ def main() -> None:
         compile_everything(lambda kernel: None)
         print(MEASURED[asked.speed](asked.paths[0], load({}, environ={})))
         return
-    from benchmarks import plots, tables  # only here: plots need matplotlib, and competitors are timed without it
+    from benchmarks import plots, tables  # imported here: plots need matplotlib, and competitors are timed without it
 
     console = Console()
     asked.out.mkdir(parents=True, exist_ok=True)

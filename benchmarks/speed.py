@@ -1,7 +1,7 @@
-"""The speed of the default beside River's: each measured in a process of its own, by turns, medians of the rounds.
+"""The speed of the default learner compared with River's: each is measured in its own process, in turns, with medians of the rounds.
 
 evaluate     the defaults through `streamer evaluate`: file, decoding, all learners that serve, committed storage
-ratings      the same with the default for ratings and popularity alone: River's model learns nothing of clicks
+ratings      the same with the default for ratings and popularity alone, as River's model learns no clicks
 kernel       the default's kernel alone, in memory, with all of its categories
 kernel-20    the same with 20 categories
 river-*      River's BiasedMF predicting and learning in memory, with its defaults and with the settings found best
@@ -29,12 +29,12 @@ RIVER = ("river-default", "river-tuned")
 
 
 class Speed(msgspec.Struct, frozen=True):
-    """Events a CPU second, each the median of the rounds, and what they come to."""
+    """Events per CPU second in each round, their medians, and the ratios to River."""
 
     learner: str
     rounds: dict[str, list[float]]
     medians: dict[str, float]
-    over_river: dict[str, float]  # median of each round's own ratios, as a busy neighbour slows all of a round
+    over_river: dict[str, float]  # the median of the ratios of each round, as other load slows a whole round
 
 
 def _evaluated(path: Path, *options: str) -> float:
@@ -73,18 +73,18 @@ MEASURED: dict[str, Callable[[Path, Settings], float]] = {
 
 
 def by_turns(path: Path, rounds: int, on_progress: Callable[[str], None]) -> Speed:
-    """Every one of `MEASURED` in a process of its own, `rounds` times by turns. River counts with the faster of its two."""
+    """Measure each of `MEASURED` in a process of its own, `rounds` times in turns. The faster of River's two variants counts."""
     found: dict[str, list[float]] = {name: [] for name in MEASURED}
     for n in range(rounds):
         for name in MEASURED:
             on_progress(f"speed, round {n + 1} of {rounds}: {name}")
             command = [sys.executable, "-m", "benchmarks.run", str(path), "--speed", name]
             found[name].append(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout))
-    return compared(Settings().learning.rating_learner, found)
+    return summarise(Settings().learning.rating_learner, found)
 
 
-def compared(learner_name: str, rounds: dict[str, list[float]]) -> Speed:
-    """What the rounds come to."""
+def summarise(learner_name: str, rounds: dict[str, list[float]]) -> Speed:
+    """Medians and ratios of the rounds."""
     river = [max(pair) for pair in zip(*(rounds[name] for name in RIVER), strict=True)]
     medians = {name: statistics.median(values) for name, values in rounds.items()}
     ratios = {

@@ -1,7 +1,7 @@
-"""A stream as peers see it: read, decoded and ordered by the product's own source and encoder, then plain arrays.
+"""A stream as peers see it: read, decoded and ordered by the product's own source and encoder, and then as plain arrays.
 
-So peers get exactly the events of `streamer evaluate`, in its order, without duplicates and bad events, with its range of
-ratings before each event and its clicks.
+So peers get exactly the events of `streamer evaluate` in the same order, without duplicates and bad events, with the same range of
+ratings before each event and the same clicks.
 """
 
 import tempfile
@@ -26,7 +26,7 @@ from streamer.stream.memory import Memory
 class Events:
     """n events in the order in which they are learned."""
 
-    rated: Bool  # (n,) a rating, not a click
+    rated: Bool  # (n,) whether it is a rating and not a click
     users: I32  # (n,) by first appearance
     items: I32  # (n,) by first appearance, the catalogue included
     values: F32  # (n,)
@@ -43,7 +43,7 @@ class Events:
 
 @contextmanager
 def memory(learners: Learners, settings: Settings) -> Iterator[Memory]:
-    """An empty state in a folder that goes away."""
+    """An empty state in a temporary folder."""
     with tempfile.TemporaryDirectory(prefix="streamer-") as folder:
         store = RocksStore(Path(folder))
         try:
@@ -53,7 +53,7 @@ def memory(learners: Learners, settings: Settings) -> Iterator[Memory]:
 
 
 def batches(parts: Memory, path: Path, settings: Settings) -> Iterator[Batch]:
-    """The stream of `path`, as `streamer evaluate` cuts it; each must be learned before the next is asked for."""
+    """The batches of `path`, as in `streamer evaluate`; each must be learned before the next is taken."""
     source = FileSource(path, settings.learning.seed)
     while records := source.poll(settings.learning.max_records or EVALUATED_RECORDS, 0.0):
         for part, batch in parts.encoder.encode(records, parts.commit):
@@ -69,7 +69,7 @@ def read(path: Path, settings: Settings) -> Events:
         users: list[int] = []
         seen: list[Batch] = []
         for batch in batches(parts, path, settings):
-            ids = parts.users.ids  # rows are recycled: names while they last
+            ids = parts.users.ids  # rows are recycled, so ids are looked up batch by batch
             users.extend(rows.setdefault(ids[row], len(rows)) for row in batch.users.tolist())
             seen.append(batch)
         words, names = parts.categories.words.values[:, 0], parts.categories.names

@@ -1,4 +1,4 @@
-"""A report as JSON and as Markdown, and the README's table, which is written from it.
+"""A report as JSON and as Markdown, and the table in the README.
 
 python -m benchmarks.tables        the README's table and the pages in benchmarks/results, anew from the JSON there
 """
@@ -15,17 +15,17 @@ from benchmarks.report import RESULTS, Report
 
 README = Path(__file__).parent.parent / "README.md"
 BEGIN, END = "<!-- written by python -m benchmarks.tables -->", "<!-- end of what is written -->"
-SHOWN = "ml-latest-small"  # whose figures the README has
+SHOWN = "ml-latest-small"  # the stream whose figures the README shows
 
 
 def save(report: Report, folder: Path) -> None:
-    """NAME.json and NAME.md."""
+    """Write NAME.json and NAME.md."""
     (folder / f"{report.stream}.json").write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
     (folder / f"{report.stream}.md").write_text(page(report))
 
 
 def load(name: str, folder: Path = RESULTS) -> Report:
-    """What `save` wrote."""
+    """The report that `save` wrote."""
     return msgspec.json.decode((folder / f"{name}.json").read_bytes(), type=Report)
 
 
@@ -44,22 +44,22 @@ def row(cells: Sequence[str]) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """A Markdown table; the first column is words, the others figures."""
+    """A Markdown table; the first column is left-aligned, the others are figures."""
     return [row(head), row(["---", *["---:"] * (len(head) - 1)]), *map(row, rows)]
 
 
 def figure(value: float | None) -> str:
-    """An error or a rate."""
+    """An error or a rate with four decimals; a dash for None."""
     return "-" if value is None else f"{value:.4f}".replace("0.", ".", 1) if value < 1 else f"{value:.4f}"
 
 
 def speed(value: float | None) -> str:
-    """Events a second, to three digits."""
+    """Events per second, to three digits."""
     return "-" if value is None else f"{float(f'{value:.3g}'):,.0f}"
 
 
 def label(outcome: Outcome, defaults: Sequence[str] = ()) -> str:
-    """What it is called in a table; ours in bold."""
+    """The name of a competitor in a table, with ours in bold."""
     if outcome.side == "ours":
         return f"**`{outcome.name}`**" + (" (default)" if outcome.name in defaults else "")
     return f"`{outcome.name}`, {outcome.variant if outcome.variant == 'tuned' else 'its defaults'}"
@@ -93,7 +93,7 @@ def clicks(report: Report) -> list[str]:
 
 
 def page(report: Report) -> str:
-    """All of it."""
+    """The whole page of a report."""
     known = [f"{name} {found}" if found else f"{name} not installed" for name, found in report.versions.items()]
     lines = [
         f"# {report.stream}",
@@ -140,7 +140,7 @@ def page(report: Report) -> str:
 
 
 def command(report: Report) -> str:
-    """What makes this page anew."""
+    """The command that makes this page again."""
     return "make bench" if report.stream == world.NAME else f"make bench DATA=path/to/{report.stream}"
 
 
@@ -155,7 +155,7 @@ SPEEDS = {
 
 
 def speeds(report: Report) -> list[str]:
-    """The interleaved comparison."""
+    """The table of the speed comparison."""
     found = report.speed
     rows = [
         [what.format(found.learner), speed(found.medians[name]), " ".join(map(speed, found.rounds[name])), f"{found.over_river[name]:.2f}"]
@@ -165,7 +165,7 @@ def speeds(report: Report) -> list[str]:
 
 
 def readme(report: Report) -> str:
-    """What stands between the two marks in the README."""
+    """The text between the two marks in the README."""
     chosen = list({o.name: o for o in report.outcomes}.values())  # tuned comes after the defaults
     return "\n".join(
         [

@@ -1,11 +1,11 @@
-"""The search for each peer's best settings on a stream, the same number of trials for all.
+"""Searches each peer's best settings on a stream, with the same number of trials for all.
 
     python -m benchmarks.tune PATH [--peer NAME] [--trials 48]
 
-The library's own defaults first, then draws from the peer's `space` up to a quarter of the trials, then steps to a neighbouring
-value of one setting from the best so far. By RMSE, or by hit rate @10, over the whole stream: peers are tuned on what they
-are then measured on, which ours are not. Writes results/tuning-NAME.json, every trial of it; the best goes into the peer's
-file by hand.
+A search starts with the library's defaults, goes on with random settings from the peer's `space` up to a quarter of the trials, and
+then moves from the best so far to a neighbouring value of one setting. The measure is RMSE, or hit rate @10, over the whole stream:
+peers are tuned on the data that they are then measured on, unlike our learners. Writes every trial to results/tuning-NAME.json;
+the best settings are copied into the peer's file by hand.
 """
 
 import argparse
@@ -27,21 +27,21 @@ TRIALS = 48
 
 
 class Trial(msgspec.Struct, frozen=True):
-    """One run; lower `loss` is better."""
+    """One run of the search; a lower `loss` is better."""
 
     settings: dict[str, Any]
     loss: float
 
 
 def loss(outcome: Outcome) -> float:
-    """RMSE, or 1 - HR@10; infinite where something was not predicted."""
+    """RMSE, or 1 - HR@10; infinite if any rating has no prediction."""
     if outcome.ratings:
         return outcome.ratings.rmse if not outcome.ratings.unpredicted else float("inf")
     return 1.0 - outcome.clicks.hit_rate_10 if outcome.clicks else float("inf")
 
 
 def search(name: str, events: Events, trials: int, seed: int) -> Iterator[Trial]:
-    """Its trials, in order; the same ones every time."""
+    """The trials of a peer in order; the same ones in every run."""
     found, draw = peer(name), random.Random(seed)
     tried: dict[str, float] = {}
     best: tuple[float, dict[str, Any]] = (float("inf"), {})
@@ -62,7 +62,7 @@ def search(name: str, events: Events, trials: int, seed: int) -> Iterator[Trial]
 
 
 def _neighbours(found: Any, settings: dict[str, Any]) -> list[dict[str, Any]]:
-    """`settings` with one of them a step up or down."""
+    """`settings` with one of them moved a step up or down."""
     chosen = []
     for setting, values in found.space.items():
         at = values.index(settings[setting]) if settings.get(setting) in values else 0

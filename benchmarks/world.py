@@ -1,4 +1,4 @@
-"""The simulated world of the benchmark: nobody tuned anything on it, and its least possible error is known."""
+"""The simulated world of the benchmark: nothing was tuned on it, and its least possible error is known."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ OPTIONS = ("--users", "2000", "--items", "1000", "--events", "100000")
 
 
 def write(folder: Path) -> Path:
-    """`streamer simulate` into a file of `folder`."""
+    """Write the world with `streamer simulate` into a file in `folder`."""
     path = folder / f"{NAME}.jsonl"
     subprocess.run(
         [sys.executable, "-m", "streamer", "simulate", str(path), *OPTIONS], check=True, stdout=subprocess.PIPE

@@ -22,7 +22,7 @@ from benchmarks.same_behaviour import disk, surface
 from benchmarks.same_behaviour.facts import Facts, masked
 from benchmarks.same_behaviour.facts import compared as facts_compared
 from benchmarks.same_behaviour.speed import Measured
-from benchmarks.speed import MEASURED, compared
+from benchmarks.speed import MEASURED, summarise
 from benchmarks.stream import read
 from streamer.consumers.files import FileSource
 from streamer.core.arrays import F32
@@ -110,7 +110,7 @@ class Counted:
 
 
 def test_the_protocol_of_clicks_is_that_of_evaluate(path: Path) -> None:
-    ranks, _ = contest.ranked(read(path, settings()), Counted())
+    ranks, _ = contest.rank_clicks(read(path, settings()), Counted())
     found, wanted = figures.clicks(ranks), evaluated("popularity", path)
     for name in ("queries", "hit_rate_10", "hit_rate_20", "ndcg_20"):
         assert getattr(found, name) == pytest.approx(getattr(wanted, name), abs=1e-12), name
@@ -195,7 +195,7 @@ def report() -> Report:
             rated("river-baseline", "peer", "tuned", 1.25), rated("bayesian-hybrid", "ours", "default", 0.875),
             Outcome(name="skip-gram", side="ours", kind="clicks", variant="default", parameters={}, clicks=clicks), absent,
         ],
-        speed=compared("bayesian-hybrid", rounds),
+        speed=summarise("bayesian-hybrid", rounds),
     )  # fmt: skip
 
 
@@ -214,7 +214,7 @@ def test_tables_say_what_was_measured_best_first_and_name_what_did_not_run(tmp_p
 
 def test_speeds_are_compared_within_a_round_and_with_the_faster_of_the_two() -> None:
     rounds = {"evaluate": [30.0, 10.0, 40.0], "river-default": [10.0, 5.0, 10.0], "river-tuned": [8.0, 8.0, 20.0]}
-    found = compared("bias", rounds)
+    found = summarise("bias", rounds)
     assert found.medians == {"evaluate": 30.0, "river-default": 10.0, "river-tuned": 8.0}
     assert found.over_river["evaluate"] == 2.0  # of 3, 1.25 and 2
 

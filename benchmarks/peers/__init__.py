@@ -1,4 +1,4 @@
-"""The registry of peers. One more is one file and one line."""
+"""The registry of peers. A new peer is one file and one line."""
 
 from importlib.metadata import PackageNotFoundError, version
 from pkgutil import resolve_name
@@ -16,12 +16,12 @@ PEERS = {
 
 
 def peer(name: str) -> Any:
-    """The class; its library need not be there."""
+    """The class; its library need not be installed."""
     return resolve_name(PEERS[name])
 
 
 def missing(name: str) -> str | None:
-    """Why it cannot run here, None where it can."""
+    """The reason why the peer cannot run here; None if it can."""
     package = peer(name).package
     try:
         version(package)

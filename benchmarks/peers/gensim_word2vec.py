@@ -1,4 +1,4 @@
-"""gensim's `Word2Vec`, trained on as it goes: users' histories are sentences, items words (item2vec).
+"""gensim's `Word2Vec`, trained continuously: users' histories are sentences, items words (item2vec).
 
 Every so many clicks the vocabulary takes up new items and the model trains on the clicks since, each in the context of its
 user's last items. A user is the mean of the vectors of the last items. Where there is nothing to go by, items rank by popularity.
@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 import msgspec
 import numpy as np
 
-from benchmarks.protocols import OnProgress
+from benchmarks.protocols import PeerContext
 from streamer.core.arrays import F32
 from streamer.core.protocols import Kind
 
@@ -28,7 +28,7 @@ class GensimWord2VecSettings(msgspec.Struct, frozen=True):
     learning_rate: float = 0.025
     epochs: int = 5
     every_clicks: int = 500
-    last_items: int = 10  # the user's, of which the query is the mean
+    last_items: int = 10  # the number of the user's last items whose mean is the query
     answer: Literal["input", "output"] = "input"  # cosine to input vectors, or the network's own output
 
 
@@ -53,19 +53,19 @@ class GensimWord2Vec:
         "dim": (32, 64, 100),
     }
 
-    def __init__(self, settings: GensimWord2VecSettings, on_progress: OnProgress) -> None:
+    def __init__(self, settings: GensimWord2VecSettings, context: PeerContext) -> None:
         self._settings = settings
         self._model = import_module("gensim.models").Word2Vec(
             vector_size=settings.dim, sg=int(settings.algorithm == "skip-gram"), window=settings.window,
             negative=settings.negatives, ns_exponent=settings.noise_exponent, alpha=settings.learning_rate,
-            min_alpha=settings.learning_rate, sample=0, min_count=1, workers=1, seed=on_progress.seed,
+            min_alpha=settings.learning_rate, sample=0, min_count=1, workers=1, seed=context.seed,
         )  # fmt: skip
         self._last: defaultdict[int, deque[int]] = defaultdict(lambda: deque(maxlen=settings.last_items))
         self._before: defaultdict[int, deque[int]] = defaultdict(lambda: deque(maxlen=settings.window))
         self._since: defaultdict[int, list[int]] = defaultdict(list)
         self._clicks = 0
-        self._counts: F32 = np.zeros(on_progress.events, dtype=np.float32)
-        self._asked: F32 = np.zeros((0, settings.dim), dtype=np.float32)  # items that were there when it trained
+        self._counts: F32 = np.zeros(context.events, dtype=np.float32)
+        self._asked: F32 = np.zeros((0, settings.dim), dtype=np.float32)  # items that existed when it was trained
         self._answers: F32 = self._asked
 
     def score(self, user: int, count: int) -> F32:

@@ -1,4 +1,4 @@
-"""implicit's alternating least squares on clicks, fitted anew on all of them every 20% of the stream.
+"""implicit's alternating least squares on clicks, refitted on all of them after every 20% of the stream.
 
 Between two fits items stay as they are; users can be folded in (one least squares problem a query, on all that the user has
 clicked). Before the first fit, and for users without vectors, items rank by popularity.
@@ -14,11 +14,11 @@ from typing import Any, ClassVar
 import msgspec
 import numpy as np
 
-from benchmarks.protocols import OnProgress
+from benchmarks.protocols import PeerContext
 from streamer.core.arrays import F32
 from streamer.core.protocols import Kind
 
-FITS = 5  # one after each 20%, the last after the last event
+FITS = 5  # number of fits, one after each 20%, the last one after the last event
 
 
 class ImplicitALSSettings(msgspec.Struct, frozen=True):
@@ -42,12 +42,12 @@ class ImplicitALS:
         "iterations": (5, 15),
     }
 
-    def __init__(self, settings: ImplicitALSSettings, on_progress: OnProgress) -> None:
-        self._settings, self._seed, self._every = settings, on_progress.seed, max(1, on_progress.events // FITS)
+    def __init__(self, settings: ImplicitALSSettings, context: PeerContext) -> None:
+        self._settings, self._seed, self._every = settings, context.seed, max(1, context.events // FITS)
         self._library, self._sparse = import_module("implicit.cpu.als"), import_module("scipy.sparse")
         self._clicked: defaultdict[int, list[int]] = defaultdict(list)
         self._clicks, self._known = 0, 0  # items with a click when the model was fitted
-        self._counts: F32 = np.zeros(on_progress.events, dtype=np.float32)
+        self._counts: F32 = np.zeros(context.events, dtype=np.float32)
         self._fitted: Any = None
 
     def score(self, user: int, count: int) -> F32:

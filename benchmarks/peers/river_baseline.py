@@ -6,12 +6,12 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from benchmarks.protocols import OnProgress
+from benchmarks.protocols import PeerContext
 from streamer.core.protocols import Kind
 
 
 class RiverBaselineSettings(msgspec.Struct, frozen=True):
-    """The rate is half of what the literature calls it: River's gradient of the squared loss is 2e."""
+    """The rate is half of that in the literature: River's gradient of the squared loss is 2e."""
 
     rate: float = 0.01
     l2: float = 0.0
@@ -27,9 +27,9 @@ class RiverBaseline:
         "l2": (0.0, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5),
     }
 
-    def __init__(self, settings: RiverBaselineSettings, on_progress: OnProgress) -> None:
+    def __init__(self, settings: RiverBaselineSettings, context: PeerContext) -> None:
         reco, optim = import_module("river.reco"), import_module("river.optim")
-        self._model = reco.Baseline(optimizer=optim.SGD(settings.rate), l2=settings.l2, seed=on_progress.seed)
+        self._model = reco.Baseline(optimizer=optim.SGD(settings.rate), l2=settings.l2, seed=context.seed)
 
     def predict_then_learn(self, user: int, item: int, rating: float) -> float:
         predicted: float = self._model.predict_one(user, item)

@@ -1,4 +1,4 @@
-"""River's `reco.BiasedMF`: biased matrix factorisation by stochastic gradient descent, what a user of Python has today."""
+"""River's `reco.BiasedMF`: biased matrix factorisation by stochastic gradient descent, the usual choice in Python today."""
 
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -6,12 +6,12 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from benchmarks.protocols import OnProgress
+from benchmarks.protocols import PeerContext
 from streamer.core.protocols import Kind
 
 
 class RiverBiasedMFSettings(msgspec.Struct, frozen=True):
-    """The rates are half of what the literature calls them: River's gradient of the squared loss is 2e."""
+    """The rates are half of those in the literature: River's gradient of the squared loss is 2e."""
 
     factors: int = 10
     bias_rate: float = 0.01
@@ -37,7 +37,7 @@ class RiverBiasedMF:
         "factors": (5, 10, 20, 40),
     }
 
-    def __init__(self, settings: RiverBiasedMFSettings, on_progress: OnProgress) -> None:
+    def __init__(self, settings: RiverBiasedMFSettings, context: PeerContext) -> None:
         reco, optim = import_module("river.reco"), import_module("river.optim")
         self._model = reco.BiasedMF(
             n_factors=settings.factors,
@@ -45,7 +45,7 @@ class RiverBiasedMF:
             latent_optimizer=optim.SGD(settings.latent_rate),
             l2_bias=settings.bias_l2,
             l2_latent=settings.latent_l2,
-            latent_initializer=optim.initializers.Normal(sigma=settings.first_deviation, seed=on_progress.seed),
+            latent_initializer=optim.initializers.Normal(sigma=settings.first_deviation, seed=context.seed),
         )
 
     def predict_then_learn(self, user: int, item: int, rating: float) -> float:

@@ -6,12 +6,12 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from benchmarks.protocols import OnProgress
+from benchmarks.protocols import PeerContext
 from streamer.core.protocols import Kind
 
 
 class RiverFMSettings(msgspec.Struct, frozen=True):
-    """The rates are half of what the literature calls them: River's gradient of the squared loss is 2e."""
+    """The rates are half of those in the literature: River's gradient of the squared loss is 2e."""
 
     factors: int = 10
     weight_rate: float = 0.01
@@ -20,7 +20,7 @@ class RiverFMSettings(msgspec.Struct, frozen=True):
     weight_l2: float = 0.0
     latent_l2: float = 0.0
     first_deviation: float = 0.1
-    categories: bool = False  # a feature each, of 1 over the root of their number
+    categories: bool = False  # whether each category is a feature, with value 1 / root of their number
 
 
 class RiverFM:
@@ -42,7 +42,7 @@ class RiverFM:
         "factors": (5, 10, 20),
     }
 
-    def __init__(self, settings: RiverFMSettings, on_progress: OnProgress) -> None:
+    def __init__(self, settings: RiverFMSettings, context: PeerContext) -> None:
         facto, optim = import_module("river.facto"), import_module("river.optim")
         self._model = facto.FMRegressor(
             n_factors=settings.factors,
@@ -51,11 +51,11 @@ class RiverFM:
             intercept_lr=settings.intercept_rate,
             l2_weight=settings.weight_l2,
             l2_latent=settings.latent_l2,
-            latent_initializer=optim.initializers.Normal(sigma=settings.first_deviation, seed=on_progress.seed),
+            latent_initializer=optim.initializers.Normal(sigma=settings.first_deviation, seed=context.seed),
         )
         self._of_item: list[dict[str, float]] = [
             dict.fromkeys([f"c_{name}" for name in names], max(1, len(names)) ** -0.5) if settings.categories else {}
-            for names in on_progress.categories
+            for names in context.categories
         ]
 
     def predict_then_learn(self, user: int, item: int, rating: float) -> float:

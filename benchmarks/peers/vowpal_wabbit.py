@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 
 import msgspec
 
-from benchmarks.protocols import OnProgress
+from benchmarks.protocols import PeerContext
 from streamer.core.protocols import Kind
 
 
@@ -38,10 +38,10 @@ class VowpalWabbit:
         "categories": ("none", "linear", "by user"),
     }
 
-    def __init__(self, settings: VowpalWabbitSettings, on_progress: OnProgress) -> None:
+    def __init__(self, settings: VowpalWabbitSettings, context: PeerContext) -> None:
         asked = [
             "--quiet --no_stdin", f"-b {settings.bits}", f"-l {settings.learning_rate}", f"--power_t {settings.power_t}",
-            f"--l2 {settings.l2}", f"--random_seed {on_progress.seed}", settings.interaction.removeprefix("none"),
+            f"--l2 {settings.l2}", f"--random_seed {context.seed}", settings.interaction.removeprefix("none"),
         ]  # fmt: skip
         if settings.categories == "by user":
             asked.append("-q uc")
@@ -50,7 +50,7 @@ class VowpalWabbit:
             f" |c {' '.join(name.replace(' ', '_').replace(':', '_').replace('|', '_') for name in names)}"
             if settings.categories != "none" and names
             else ""
-            for names in on_progress.categories
+            for names in context.categories
         ]
 
     def predict_then_learn(self, user: int, item: int, rating: float) -> float:

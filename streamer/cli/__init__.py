@@ -1,4 +1,4 @@
-"""The command line: `streamer COMMAND`. A command is one file here and one line of `COMMANDS`, imported when it runs."""
+"""The command line, `streamer COMMAND`. Each command is one file here and one line of `COMMANDS`, imported when it runs."""
 
 import errno
 import signal
@@ -13,45 +13,45 @@ import click
 from streamer import __version__
 from streamer.core.errors import StreamerError
 
-# Name to "module:function" and what `streamer --help` says of it.
+# Name to "module:function" and the description in `streamer --help`.
 COMMANDS = {
     "serve": ("streamer.cli.serve:serve", "Learn from events and answer queries, in one process."),
     "publish": ("streamer.cli.publish:publish", "Send a file to a running streamer, or to Kafka."),
-    "recommend": ("streamer.cli.recommend:recommend", "What should this user see now?"),
-    "promote": ("streamer.cli.promote:promote", "Let another learner, or another generation, answer."),
+    "recommend": ("streamer.cli.recommend:recommend", "Recommend items to a user."),
+    "promote": ("streamer.cli.promote:promote", "Make another learner, or another generation, answer."),
     "renormalise": ("streamer.cli.renormalise:renormalise", "Retrain everything on the whole history."),
-    "generations": ("streamer.cli.renormalise:generations", "List the generations and what became of each."),
-    "rollback": ("streamer.cli.renormalise:rollback", "Let the generation before answer again."),
-    "backup": ("streamer.cli.backup:backup", "Copy what a streamer knows, while it learns."),
-    "restore": ("streamer.cli.restore:restore", "Put a backup into a new data directory."),
+    "generations": ("streamer.cli.renormalise:generations", "List the generations and their stages."),
+    "rollback": ("streamer.cli.renormalise:rollback", "Return to the previous generation."),
+    "backup": ("streamer.cli.backup:backup", "Copy everything a streamer knows, while it learns."),
+    "restore": ("streamer.cli.restore:restore", "Restore a backup into a new data directory."),
     "forget": ("streamer.cli.forget:forget", "Forget a user, in every file."),
     "evaluate": ("streamer.cli.evaluate:evaluate", "Score learners prequentially on a file."),
-    "train": ("streamer.cli.train:train", "Fit a model of the field on a file, and say how well it does."),
+    "train": ("streamer.cli.train:train", "Fit, measure and diagnose models of the field on a file."),
     "report": ("streamer.cli.report:report", "Write one HTML file about models of the field on a file."),
-    "vectors": ("streamer.cli.vectors:vectors", "Item vectors in word2vec's formats, out and in."),
+    "vectors": ("streamer.cli.vectors:vectors", "Export and import item vectors in word2vec's formats."),
     "simulate": ("streamer.cli.simulate:simulate", "Write a simulated world to a file."),
-    "inspect": ("streamer.cli.inspect:inspect", "Look into a state directory."),
+    "inspect": ("streamer.cli.inspect:inspect", "Show the contents of a state directory."),
     "doctor": ("streamer.cli.doctor:doctor", "Check this installation, and compile the kernels."),
     "bench": ("streamer.cli.bench:bench", "Measure speed on this machine."),
 }
 
 
 class _Commands(click.Group):
-    """Imports a command when it is asked for, so that `--help` costs nothing."""
+    """Imports a command only when it is run, so that `--help` is fast."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """In the order of the registry."""
+        """The commands in the order of `COMMANDS`."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Imported now."""
+        """The command, imported now; None for an unknown name."""
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = resolve_name(COMMANDS[cmd_name][0])
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """From the registry alone."""
+        """Write the list of commands from `COMMANDS`, without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
@@ -68,9 +68,9 @@ def group() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command; exit code 0 done, 1 failed, 2 usage, 78 bad settings or state, 130 interrupted."""
-    with suppress(ValueError):  # not the main thread: whoever called us has the signals
-        signal.signal(signal.SIGTERM, _terminated)  # as Ctrl-C: what is open is closed, temporary folders go
+    """Run a command. Exit codes: 0 done, 1 failed, 2 bad usage, 78 bad settings or state, 130 interrupted."""
+    with suppress(ValueError):  # outside the main thread the caller handles signals
+        signal.signal(signal.SIGTERM, _terminated)  # as Ctrl-C: close what is open, delete temporary folders
     try:
         group.main(args=arguments, prog_name="streamer", standalone_mode=False)
     except click.exceptions.Exit as ended:
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
-    except BrokenPipeError:  # the reader of our output is gone
+    except BrokenPipeError:  # the reader of our output has ended
         sys.stderr.close()
         sys.exit(1)
     except OSError as error:
@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         click.echo(f"streamer: {error}", err=True)
         sys.exit(error.exit_code)
     finally:
-        with suppress(ValueError):  # nothing is open any more, and libraries that take leave should not be interrupted
+        with suppress(ValueError):  # everything is closed, and libraries should not be interrupted while they shut down
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 

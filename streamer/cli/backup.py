@@ -14,19 +14,19 @@ from streamer.producers.client import URL, Client
 
 @click.command(epilog="Example:  streamer backup /var/backups/streamer-monday")
 @click.argument("destination", metavar="DEST")
-@click.option("--url", default=URL, show_default=True, help="a running streamer, on whose machine DEST is")
+@click.option("--url", default=URL, show_default=True, help="a running streamer; DEST is on its machine")
 @click.option("--json", "as_json", is_flag=True, help="one JSON object")
 @settings_options("state", "security")
 def backup(destination: str, url: str, as_json: bool, **options: Any) -> None:
-    """Copy all that a streamer knows into DEST, which is absent or empty, while it learns and answers.
+    """Copy everything that a streamer knows into DEST, a new or empty folder, while it learns and answers.
 
-    Asks the streamer at --url; with --data it copies that directory instead, with no streamer running.
+    The streamer at --url does this. With --data the command copies that directory itself; no streamer may run on it.
     """
     offline = options.get("data") is not None
     settings, folder = settings_of(options), Path(destination).absolute()
     with Console(stderr=True, highlight=False).status("copying"):
         if offline:
-            from streamer.storage.backup import back_up_closed  # brings RocksDB in
+            from streamer.storage.backup import back_up_closed  # imports RocksDB
 
             made = back_up_closed(Path(settings.state.data), folder).to_answer(str(folder))
         else:
@@ -36,6 +36,6 @@ def backup(destination: str, url: str, as_json: bool, **options: Any) -> None:
     if as_json:
         click.echo(msgspec.json.encode(made))
         return
-    click.echo(f"{made.files:,} files, {made.size_bytes:,} bytes in {made.directory}, read back and found whole")
-    click.echo(f"streamer restore {made.directory} --data NEW  puts it back; the state has digest")
+    click.echo(f"{made.files:,} files, {made.size_bytes:,} bytes in {made.directory}, read back and verified")
+    click.echo(f"streamer restore {made.directory} --data NEW  restores it; the digest of the state is")
     click.echo(made.digest)

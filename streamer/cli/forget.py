@@ -18,23 +18,25 @@ LOOK_S, WAIT_S = 0.2, 60.0
 
 @click.command(epilog="Example:  streamer forget 7\n\n          streamer forget --receipt 3")
 @click.argument("user_id", metavar="[USER]", required=False)
-@click.option("--receipt", type=click.IntRange(1), metavar="N", help="instead of USER: how far is this one?")
+@click.option(
+    "--receipt", type=click.IntRange(1), metavar="N", help="instead of USER: show the progress of this receipt"
+)
 @click.option(
     "--wait/--no-wait",
     default=True,
     show_default=True,
-    help="until no file holds anything of the user, at most a minute",
+    help="wait until no file contains anything about the user, at most a minute",
 )
 @click.option("--url", default=URL, show_default=True, help="a running streamer")
 @click.option("--json", "as_json", is_flag=True, help="one JSON object")
 @settings_options("security")
 def forget(user_id: str | None, receipt: int | None, wait: bool, url: str, as_json: bool, **options: Any) -> None:
-    """Forget a user, and who is the same person by `same_as`: answers stop at once, then everything is erased.
+    """Forget a user, and any that `same_as` names as the same person: answers stop at once, then everything is erased.
 
-    The receipt says what is done, and what waits for a renormalisation or for Kafka.
+    The receipt shows what is erased, and what still waits for a renormalisation or for Kafka.
     """
     if (user_id is None) == (receipt is None):
-        raise click.UsageError("say whom to forget, or of which --receipt you want to know")
+        raise click.UsageError("give either a USER to forget or a --receipt to show")
     if user_id is not None:
         check_id(user_id, "the user's id")
     security = settings_of(options).security
@@ -58,6 +60,6 @@ def forget(user_id: str | None, receipt: int | None, wait: bool, url: str, as_js
 
 
 def sentence(receipt: ReceiptShown) -> str:
-    """A receipt in words."""
+    """A receipt as a sentence."""
     counts = f"{receipt.records:,} records, {receipt.dead_letters:,} dead letters, {receipt.event_ids:,} event ids"
     return f"receipt {receipt.number}: {receipt.stage}; {counts} erased"

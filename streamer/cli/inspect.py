@@ -9,7 +9,7 @@ from rich.table import Table
 from streamer.cli.options import plain, settings_of, settings_options
 from streamer.stream.decoder import check_id
 
-if TYPE_CHECKING:  # it brings in what takes most of a second, and a bad argument is refused before that
+if TYPE_CHECKING:  # importing it takes most of a second; a bad argument is refused before that
     from streamer.study.inspection import Answer, Inspection
 
 WHATS = ("user", "item", "offsets", "stats", "dead-letters")
@@ -20,8 +20,8 @@ WHATS = ("user", "item", "offsets", "stats", "dead-letters")
 )
 @click.argument("what", required=False, type=click.Choice(WHATS))
 @click.argument("external_id", required=False, metavar="[ID]")
-@click.option("--digest", is_flag=True, help="SHA-256 over the whole logical state, last on a line of its own")
-@click.option("--questions", is_flag=True, help="of a user: the items whose rating would teach most about them")
+@click.option("--digest", is_flag=True, help="print the SHA-256 of the whole logical state, last on a line of its own")
+@click.option("--questions", is_flag=True, help="for a user: the items whose rating would teach most about them")
 @click.option("--limit", type=click.IntRange(1, 100), default=5, show_default=True, help="how many questions")
 @click.option("--json", "as_json", is_flag=True, help="one JSON object (JSON Lines for dead letters)")
 @settings_options("state")
@@ -34,14 +34,14 @@ def inspect(
     as_json: bool,
     **options: object,
 ) -> None:
-    """Look into a state directory, beside a running streamer too: its state as of the last commit."""
+    """Show the contents of a state directory as of its last commit; a streamer may run on it."""
     if (what is None) == (not digest):
-        raise click.UsageError(f"say what to look at: one of {', '.join(WHATS)}, or --digest")
+        raise click.UsageError(f"give what to show: one of {', '.join(WHATS)}, or --digest")
     if what in ("user", "item") and external_id is None:
         raise click.UsageError(f"which {what}? streamer inspect {what} ID")
     if questions and what != "user":
         raise click.UsageError(
-            f"--questions are of a user, not of {what or 'a digest'}: streamer inspect user ID --questions"
+            f"--questions are about a user, not about {what or 'a digest'}: streamer inspect user ID --questions"
         )
     if what in ("user", "item"):
         check_id(external_id or "", f"the {what}'s id")

@@ -1,4 +1,4 @@
-"""Every setting as a command line option, made from its field."""
+"""Every setting as a command line option, generated from its field."""
 
 import types
 from collections.abc import Callable
@@ -14,7 +14,7 @@ Command = Callable[..., Any]
 
 
 def settings_options(*parts: str) -> Callable[[Command], Command]:
-    """Options for all fields of these parts, None where not given, and `--config`."""
+    """Adds options for all fields of these parts, with None as default, and `--config`."""
 
     def add(command: Command) -> Command:
         for part in reversed(parts):
@@ -33,7 +33,7 @@ def settings_options(*parts: str) -> Callable[[Command], Command]:
 
 
 def settings_of(options: dict[str, Any]) -> Settings:
-    """The settings that a command's options, the environment and the file make; takes them out of `options`."""
+    """The settings from a command's options, the environment and the settings file; removes them from `options`."""
     config = options.pop("config", None)
     names = {name for part in PARTS.values() for name in _fields(part)}
     flags = {name: options.pop(name) for name in list(options) if name in names}
@@ -46,7 +46,7 @@ def _fields(part: type[msgspec.Struct]) -> dict[str, tuple[type, str]]:
 
 
 def _kind(hint: Any) -> tuple[type, str]:
-    """The type that a value is given as, and what the field says of itself."""
+    """The type of a field's value, and the field's description."""
     text, kind = "", hint
     while get_origin(kind) is Annotated or get_origin(kind) in (Union, types.UnionType):
         if get_origin(kind) is Annotated:
@@ -58,10 +58,10 @@ def _kind(hint: Any) -> tuple[type, str]:
 
 
 def describe(part: type[msgspec.Struct], name: str) -> str:
-    """What a setting says of itself."""
+    """The description of a setting."""
     return _fields(part)[name][1]
 
 
 def plain(text: str) -> str:
-    """Without control characters, which events may carry and a terminal would obey."""
+    """The text with control characters escaped: events may contain them and a terminal would obey."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

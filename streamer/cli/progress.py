@@ -1,4 +1,4 @@
-"""A progress bar on a terminal, for what takes over two seconds; nothing elsewhere."""
+"""A progress bar on a terminal, shown after two seconds; no output elsewhere."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ SHOWN_AFTER_S = 2.0
 
 @contextmanager
 def bar(console: Console, what: str, total: int) -> Iterator[Callable[[int, int], None]]:
-    """Yields `moved(done, total)`."""
+    """Yields a function `advance(done, total)` that updates the bar."""
     columns = (
         TextColumn(what),
         BarColumn(),
@@ -24,7 +24,7 @@ def bar(console: Console, what: str, total: int) -> Iterator[Callable[[int, int]
     task = shown.add_task(what, total=total, speed="")
     began, running = time.monotonic(), False
 
-    def moved(done: int, of: int) -> None:
+    def advance(done: int, of: int) -> None:
         nonlocal running
         took_s = time.monotonic() - began
         if not running and took_s > SHOWN_AFTER_S and console.is_terminal:
@@ -34,7 +34,7 @@ def bar(console: Console, what: str, total: int) -> Iterator[Callable[[int, int]
             shown.update(task, completed=done, total=of, speed=f"{done / took_s:,.0f}/s")
 
     try:
-        yield moved
+        yield advance
     finally:
         if running:
             shown.stop()

@@ -20,10 +20,10 @@ from streamer.producers.client import URL, Client
 @click.option("--json", "as_json", is_flag=True, help="one JSON object")
 @settings_options("security")
 def promote(what: str, name: str, url: str, as_json: bool, **options: Any) -> None:
-    """Let another of the running learners answer: from the next query on, and after a restart. Or another generation.
+    """Make another of the running learners, or another generation, the one that answers, also after a restart.
 
-    What is learned does not change. NAME is a learner that `serve` was started with, for one with --shadow NAME; or a
-    generation whose state is kept, which answers as soon as it has learned what it missed, whatever the gate says.
+    Learning does not change. NAME is a learner that `serve` runs, for example because of --shadow NAME, and answers from the next
+    query on; or a generation whose state is kept, which answers as soon as it has caught up, whatever the gate says.
     """
     security = settings_of(options).security
     token = read_secret(security.token_file, "token") if security.token_file else ""
@@ -41,7 +41,7 @@ def promote(what: str, name: str, url: str, as_json: bool, **options: Any) -> No
 
 
 def table(learners: tuple[LearnerStatus, ...]) -> Table:
-    """The learners of a server."""
+    """A table of the learners of a streamer."""
     windows = sorted({error.window for one in learners for error in one.rmse})
     titles = [f"RMSE of {window:,}" for window in windows]
     shown = Table("learner", "learns from", "answers", *titles, box=None, pad_edge=False, header_style="bold")

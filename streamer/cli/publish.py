@@ -23,14 +23,14 @@ SHOWN = 5
 @click.argument("path")
 @click.option("--url", default=URL, show_default=True, help="a running streamer")
 @click.option(
-    "--start", type=click.IntRange(0), default=0, metavar="ROW", help="begin at this row, as a broken-off run says"
+    "--start", type=click.IntRange(0), default=0, metavar="ROW", help="start at this row, as an interrupted run advises"
 )
 @click.option("--json", "as_json", is_flag=True, help="one JSON object")
 @settings_options("kafka", "security")
 def publish(path: str, url: str, start: int, as_json: bool, **options: Any) -> None:
-    """Send a file to a running streamer, or with --kafka to a broker.
+    """Send the events of a file to a running streamer or, with --kafka, to a broker.
 
-    PATH is a MovieLens folder, a CSV or TSV file with a header, JSON Lines, or a streamer's DATA/archive. Events go in order of time.
+    PATH is a MovieLens folder, a CSV or TSV file with a header, JSON Lines, or a streamer's DATA/archive. Events are sent in order of time.
     """
     settings = settings_of(options)
 
@@ -43,21 +43,23 @@ def publish(path: str, url: str, start: int, as_json: bool, **options: Any) -> N
     stream = read(Path(path), settings.learning.seed)
     durable = start
 
-    def moved(done: int, total: int) -> None:
+    def advance(done: int, total: int) -> None:
         nonlocal durable
         durable = done
         shown(done, total)
 
     try:
         with bar(console, "publishing", len(stream)) as shown:
-            done = replay(stream, out, start, moved)
+            done = replay(stream, out, start, advance)
     except KeyboardInterrupt:
-        click.echo(f"streamer: stopped; rows before {durable:,} are published: go on with --start {durable}", err=True)
+        click.echo(
+            f"streamer: stopped; rows before {durable:,} are published: continue with --start {durable}", err=True
+        )
         raise
     except SourceUnavailable as error:
         if durable == start:
             raise
-        raise type(error)(f"{error}; rows before {durable:,} are published: go on with --start {durable}") from None
+        raise type(error)(f"{error}; rows before {durable:,} are published: continue with --start {durable}") from None
     finally:
         out.close()
     published, where = done.messages - len(rejected), settings.kafka.kafka or url
@@ -74,7 +76,7 @@ def publish(path: str, url: str, start: int, as_json: bool, **options: Any) -> N
 
 def _sink(settings: Settings, url: str, rejected: list[tuple[Message, str]]) -> Sink:
     if settings.kafka.kafka:
-        from streamer.producers.kafka import KafkaSink  # only who has a broker pays for the client
+        from streamer.producers.kafka import KafkaSink  # imported only if there is a broker
 
         return KafkaSink(settings.kafka)
     token = read_secret(settings.security.token_file, "token") if settings.security.token_file else ""

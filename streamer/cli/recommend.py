@@ -18,28 +18,28 @@ if TYPE_CHECKING:
     from streamer.serving.recommend import Recommender
 
 
-def _said(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, float]:
-    """NAME=RATING as often as it was given; a name may hold `=` itself."""
-    said = {}
+def _numbers_by_name(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, float]:
+    """The numbers of all NAME=RATING options by name; a name may contain `=` itself."""
+    numbers = {}
     for value in values:
         name, _, number = value.rpartition("=")
         try:
-            said[name] = float(number)
+            numbers[name] = float(number)
         except ValueError:
             name = ""
         if not name:
             raise click.BadParameter(f"{value!r} is not NAME=RATING, as in Documentary=5", ctx, param)
-    return said
+    return numbers
 
 
 @click.command(
     epilog="Example:  streamer recommend 7 --limit 5\n\n          streamer recommend --preference Documentary=5"
 )
 @click.argument("user_id", metavar="[USER]", required=False)
-@click.option("--preference", "preferences", multiple=True, callback=_said, metavar="CATEGORY=RATING",
-              help="instead of USER: somebody who says this of a category; may be repeated")  # fmt: skip
-@click.option("--rating", "ratings", multiple=True, callback=_said, metavar="ITEM=RATING",
-              help="instead of USER: somebody who rates an item so; may be repeated")  # fmt: skip
+@click.option("--preference", "preferences", multiple=True, callback=_numbers_by_name, metavar="CATEGORY=RATING",
+              help="instead of USER: somebody who gives a category this rating; may be repeated")  # fmt: skip
+@click.option("--rating", "ratings", multiple=True, callback=_numbers_by_name, metavar="ITEM=RATING",
+              help="instead of USER: somebody who gives an item this rating; may be repeated")  # fmt: skip
 @click.option("--limit", type=click.IntRange(1, 1000), default=10, show_default=True, help="how many items")
 @click.option("--url", default=URL, show_default=True, help="a running streamer")
 @click.option("--freshness-token", default="", metavar="TOKEN", help="wait for the events that this token names")
@@ -55,25 +55,25 @@ def recommend(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """What should this user see now? Or somebody who likes what --preference and --rating say?
+    """Recommend items to a user, or to somebody with the tastes that --preference and --rating state.
 
-    Asks the streamer at --url; with --data it reads that state as of its last commit instead, with no streamer running.
+    Asks the streamer at --url. With --data it reads that state as of its last commit instead; no streamer needs to run.
     """
     if (user_id is None) == (not preferences and not ratings):
-        raise click.UsageError("say who: either USER, or what somebody likes with --preference and --rating")
+        raise click.UsageError("give either a USER, or somebody's tastes with --preference and --rating")
     if user_id is not None:
         check_id(user_id, "the user's id")
     offline = options.get("data") is not None
     settings = settings_of(options)
     if offline:
-        from streamer.study.inspection import answered  # brings the learners in
+        from streamer.study.inspection import answer_from_state  # imports the learners
 
         def ask(recommender: "Recommender") -> list[Recommendation]:
             if user_id is None:
                 return recommender.recommend_for_preferences(preferences, ratings, limit)
             return recommender.recommend(user_id, limit)
 
-        answer = Recommendations(items=tuple(answered(settings.state.data, ask)))
+        answer = Recommendations(items=tuple(answer_from_state(settings.state.data, ask)))
     else:
         token = read_secret(settings.security.token_file, "token") if settings.security.token_file else ""
         with Client(url, token=token) as client:
@@ -89,9 +89,9 @@ def recommend(
 
 
 def show(who: str, items: Sequence[Recommendation]) -> None:
-    """A table for people."""
+    """Print a table of recommendations."""
     if not items:
-        click.echo(f"nothing to recommend to {who}: no item is known that this user has not seen")
+        click.echo(f"nothing to recommend to {who}: there is no item that this user has not seen")
         return
     table = Table("", "item", "title", "score", "source", box=None, pad_edge=False, header_style="bold")
     for n, item in enumerate(items, 1):

@@ -22,25 +22,27 @@ from streamer.storage.generations import PROGRESS, Progress, generation_folder, 
 LOOK_S = 0.5
 ENDED = ("live", "rejected", "failed", "rolled back", "kept")
 NICE = 10
-WIDE = 120  # columns of a terminal in which there is room to say why in the table
-GATE = "  it waits for ratings after the cut, to be compared on; `streamer promote generation {}` lets it answer now"
+WIDE = 120  # from this number of columns on, a terminal has room for the reasons in the table
+GATE = "  the gate waits for ratings after the cut to compare on; `streamer promote generation {}` skips it"
 
 
 @click.command(epilog="Example:  streamer renormalise --wait")
 @click.option("--url", default=URL, show_default=True, help="a running streamer")
-@click.option("--wait", is_flag=True, help="until the new generation answers, or is rejected (then the exit code is 1)")
+@click.option(
+    "--wait", is_flag=True, help="wait until the new generation answers, or is rejected (then the exit code is 1)"
+)
 @click.option("--json", "as_json", is_flag=True, help="one JSON object")
-@click.option("--data", metavar="DIR", help="be the process that trains, for the streamer with this data directory")
+@click.option("--data", metavar="DIR", help="run as the training process for the streamer with this data directory")
 @click.option("--follow", is_flag=True, help="with --data: train every generation that is cut, until stopped")
-@click.option("--generation", metavar="ID", help="with --data: train this one and end")
+@click.option("--generation", metavar="ID", help="with --data: train this one and stop")
 @settings_options("security")
 def renormalise(
     url: str, wait: bool, as_json: bool, data: str | None, follow: bool, generation: str | None, **options: Any
 ) -> None:
-    """Retrain everything on the whole history, beside a running streamer, which swaps it in when it is not worse.
+    """Retrain everything on the whole history while a streamer runs; it swaps the result in if it is not worse.
 
-    With --data it is the process that trains, which `serve` starts by itself unless its setting `renormaliser` is
-    `external`: then run it with --follow, anywhere that sees the data directory.
+    With --data this is the training process, which `serve` starts by itself unless its setting `renormaliser` is
+    `external`: then run it with --follow on any machine with access to the data directory.
     """
     settings = settings_of(options)
     if data is not None:
@@ -54,17 +56,17 @@ def renormalise(
     with Client(url, token=token) as client:
         before = {one.id for one in client.generations().generations}
         client.renormalise()
-        found = _awaited(client, before, as_json) if wait else None
+        found = _wait_for_end(client, before, as_json) if wait else None
     if found is None:
-        click.echo('{"asked":true}' if as_json else "asked for: `streamer generations` shows how it goes")
+        click.echo('{"asked":true}' if as_json else "requested: `streamer generations` shows the progress")
         return
     click.echo(msgspec.json.encode(found) if as_json else f"{found.id}: {found.stage}, {found.why}")
     if found.stage != "live":
         raise SystemExit(1)
 
 
-def _awaited(client: Client, before: set[str], silent: bool) -> Generation:
-    """The new generation, when it has come to an end of its way. Raises StreamerError when there is none."""
+def _wait_for_end(client: Client, before: set[str], silent: bool) -> Generation:
+    """Wait for the final stage of the new generation and return it. Raises StreamerError if there is none."""
     console, said = Console(stderr=True, highlight=False, markup=False), ""
     while True:
         found = client.generations()
@@ -72,7 +74,7 @@ def _awaited(client: Client, before: set[str], silent: bool) -> Generation:
         if new and new[-1].stage in ENDED:
             return new[-1]
         if not found.now and not new:
-            raise StreamerError("nothing was cut: the log of the streamer says why")
+            raise StreamerError("no generation was made: see the streamer's log for the reason")
         step = found.now.rstrip("%0123456789 ").partition(",")[0]
         if step != said and not silent:
             said = step
@@ -88,20 +90,20 @@ def _train(folder: Path, generation: str | None) -> None:
         of = read_record(folder, generation)
         if of.stage != "cut":
             raise StreamerError(
-                f"{generation} is not to be trained: it is {of.stage}; `streamer renormalise` cuts another"
+                f"cannot train {generation}: its stage is {of.stage}, not cut; `streamer renormalise` makes another generation"
             )
-        _one(folder, generation, os.getppid())
+        _train_one(folder, generation, os.getppid())
         return
     from streamer.renormalise.training_job import is_archived
 
     while True:
         for one in read_records(folder):
-            if one.stage == "cut" and not _ended(folder, one.id) and is_archived(folder, one):
-                _one(folder, one.id, None)
+            if one.stage == "cut" and not _is_done(folder, one.id) and is_archived(folder, one):
+                _train_one(folder, one.id, None)
         time.sleep(LOOK_S)
 
 
-def _ended(folder: Path, generation: str) -> bool:
+def _is_done(folder: Path, generation: str) -> bool:
     try:
         found = msgspec.json.decode((generation_folder(folder, generation) / PROGRESS).read_bytes(), type=Progress)
     except (OSError, msgspec.DecodeError):
@@ -109,26 +111,26 @@ def _ended(folder: Path, generation: str) -> bool:
     return found.done or bool(found.failed)
 
 
-def _one(folder: Path, generation: str, parent: int | None) -> None:
-    """Train one generation; what goes wrong is written for whoever waits for it. Ends when `parent` does."""
+def _train_one(folder: Path, generation: str, parent: int | None) -> None:
+    """Train one generation; an error is written to its progress file, for the streamer that waits. Ends when `parent` does."""
     from streamer.renormalise.training_job import retrain
 
     where = generation_folder(folder, generation)
 
     def report(progress: Progress) -> None:
         if parent is not None and os.getppid() != parent:
-            raise SystemExit("who started this process is gone")
+            raise SystemExit("the streamer that started this process has ended")
         write_atomically(where / PROGRESS, msgspec.json.encode(progress))
 
     with (where / "lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # one that a crash left behind may be about to end
-        if parent is None and _ended(folder, generation):
-            return  # another follower has done it, and its state may be at work already
+        fcntl.flock(lock, fcntl.LOCK_EX)  # a process that a crash left behind may still hold it
+        if parent is None and _is_done(folder, generation):
+            return  # another follower has trained it, and its state may be in use already
         try:
             retrain(folder, generation, report)
         except Exception as error:
-            said = str(error) if isinstance(error, StreamerError) else f"{type(error).__name__}: {error}"
-            report(Progress(failed=said))
+            reason = str(error) if isinstance(error, StreamerError) else f"{type(error).__name__}: {error}"
+            report(Progress(failed=reason))
             if parent is not None:
                 raise
 
@@ -139,7 +141,7 @@ def _one(folder: Path, generation: str, parent: int | None) -> None:
 @click.option("--json", "as_json", is_flag=True, help="one JSON object")
 @settings_options("security")
 def generations(url: str, data: str | None, as_json: bool, **options: Any) -> None:
-    """List the generations: what each was made of, what became of it, and why."""
+    """List the generations: what each was made from, its stage, and the reasons."""
     security = settings_of(options).security
     if data is not None:
         answering = live(Path(data))
@@ -164,7 +166,7 @@ def generations(url: str, data: str | None, as_json: bool, **options: Any) -> No
 
 
 def table(found: Generations, *, why: bool) -> Table:
-    """The generations of a server or a directory; `why`: with a column of it."""
+    """A table of generations; with `why` it has a column for the reasons."""
     names = (
         "",
         "generation",
@@ -187,7 +189,7 @@ def table(found: Generations, *, why: bool) -> Table:
     return shown
 
 
-def _answers(found: Generations, generation: str) -> bool:
+def _is_live(found: Generations, generation: str) -> bool:
     return any(one.live and one.id == generation for one in found.generations)
 
 
@@ -196,16 +198,16 @@ def _answers(found: Generations, generation: str) -> bool:
 @click.option("--json", "as_json", is_flag=True, help="one JSON object")
 @settings_options("security")
 def rollback(url: str, as_json: bool, **options: Any) -> None:
-    """Let the generation before answer again; it learns what it has missed first."""
+    """Make the previous generation answer again, after it has learned what it missed."""
     security = settings_of(options).security
     token = read_secret(security.token_file, "token") if security.token_file else ""
     with Client(url, token=token) as client:
         back = client.rollback()
-        while (now := client.generations()).now and not _answers(now, back):
+        while (now := client.generations()).now and not _is_live(now, back):
             time.sleep(LOOK_S)
-    if not _answers(now, back):
+    if not _is_live(now, back):
         why = next((one.why for one in now.generations if one.id == back), "it is gone")
-        raise StreamerError(f"{back} does not answer again: {why}")
+        raise StreamerError(f"cannot return to {back}: {why}")
     if as_json:
         click.echo(msgspec.json.encode({"generation": back}))
     else:

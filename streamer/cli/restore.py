@@ -16,21 +16,21 @@ from streamer.cli.progress import bar
 @click.option("--json", "as_json", is_flag=True, help="one JSON object")
 @settings_options("state")
 def restore(source: str, as_json: bool, **options: Any) -> None:
-    """Put a backup into --data, which is absent or empty. `streamer serve` goes on from there.
+    """Restore a backup into --data, a new or empty folder. `streamer serve` continues from there.
 
-    Every file is held against the backup's checksums first; one that is damaged or not complete is refused.
+    Every file is compared with the backup's checksums first; a damaged or incomplete backup is refused.
     """
-    from streamer.storage.backup import restore as put_back  # brings RocksDB in
+    from streamer.storage.backup import restore as put_back  # imports RocksDB
 
     data = settings_of(options).state.data
-    with bar(Console(stderr=True, highlight=False), "restoring", 1) as moved:
-        found = put_back(Path(source), Path(data), moved)
+    with bar(Console(stderr=True, highlight=False), "restoring", 1) as advance:
+        found = put_back(Path(source), Path(data), advance)
     if as_json:
         answer = {"data": data, "files": len(found.files), "size_bytes": found.size_bytes, "digest": found.state.digest,
                   "offsets": found.state.offsets, "made_ms": found.made_ms}  # fmt: skip
         click.echo(msgspec.json.encode(answer))
         return
     click.echo(
-        f"{len(found.files):,} files, {found.size_bytes:,} bytes in {data}; the state has the digest of the backup"
+        f"{len(found.files):,} files, {found.size_bytes:,} bytes in {data}; the state's digest is that of the backup"
     )
     click.echo(found.state.digest)

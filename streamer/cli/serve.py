@@ -161,8 +161,8 @@ def _line(app: "App", replayer: "Replayer | None", learned: int, speed: float) -
     words = [f"learned {learned:,} events"]
     if replayer is not None and replayer.done < replayer.total:
         words.append(f"replayed {replayer.done:,} of {replayer.total:,}")
-    if app.renormaliser.says():
-        words.append(app.renormaliser.says())
+    if app.renormaliser.describe():
+        words.append(app.renormaliser.describe())
     if speed >= 1:
         words.append(f"{speed:,.0f} events/s")
     for name, errors in app.memory.monitor.errors.items():

@@ -17,7 +17,7 @@ from streamer.core.dataset import Dataset
 from streamer.core.errors import BadSettings
 from streamer.core.protocols import Epoch
 from streamer.models.offline import MODELS, model
-from streamer.study.comparison import drawn_clicks, drawn_ratings, share_over_bias_only
+from streamer.study.comparison import plot_clicks, plot_ratings, share_over_bias_only
 from streamer.study.diagnosis import FEW, Diagnosis, diagnose
 from streamer.study.next_item_diagnosis import NextItemDiagnosis, diagnose_next_items
 from streamer.study.splits import SPLITS
@@ -32,9 +32,9 @@ SHOWN = 8  # categories listed
 @click.command(epilog="Example:  streamer train path/to/ml-latest-small --compare bias,als,stochastic-mf")
 @click.argument("path")
 @click.option("--model", "name", metavar="NAME", help=f"one of {', '.join(MODELS)}")
-@click.option("--compare", metavar="NAME,NAME,...", help="several, in one table and one picture")
+@click.option("--compare", metavar="NAME,NAME,...", help="several models, in one table and one picture")
 @click.option(
-    "--split", type=click.Choice(list(SPLITS)), default="random", show_default=True, help="which ratings are put aside"
+    "--split", type=click.Choice(list(SPLITS)), default="random", show_default=True, help="which ratings are held out"
 )
 @click.option(
     "--test-share",
@@ -42,24 +42,24 @@ SHOWN = 8  # categories listed
     default=0.2,
     show_default=True,
     metavar="X",
-    help="of the ratings, or of the users",
+    help="share of the ratings, or of the users",
 )
 @click.option(
     "--validation-share", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.1, show_default=True,
-    metavar="X", help="of what the test part leaves",
+    metavar="X", help="share of the ratings outside the test part",
 )  # fmt: skip
 @click.option(
-    "--picture", metavar="FILE", default="comparison.svg", show_default=True, help="where --compare draws (SVG)"
+    "--picture", metavar="FILE", default="comparison.svg", show_default=True, help="the picture of --compare (SVG)"
 )
-@click.option("--json", "as_json", is_flag=True, help="one JSON object a model, on a line of its own")
+@click.option("--json", "as_json", is_flag=True, help="one JSON object for each model, on a line of its own")
 @settings_options("learning")
 def train(
     path: str, name: str | None, compare: str | None, split: str, test_share: float, validation_share: float, picture: str,
     as_json: bool, **options: Any,
 ) -> None:  # fmt: skip
-    """Fit models of the field on a file, and say how well they do on a part that they never saw, and why.
+    """Fit models of the field on a file, measure them on a part that they never saw, and diagnose them.
 
-    PATH is what `streamer evaluate` takes. Models of ratings are judged on the test part of --split, models of clicks on each
+    PATH is as for `streamer evaluate`. Models of ratings are measured on the test part of --split, models of clicks on each
     user's last click. Nothing is kept.
     """
     if bool(name) == bool(compare):
@@ -69,10 +69,12 @@ def train(
         raise click.UsageError("--compare names no model: give NAME,NAME,...")
     settings = settings_of(options)
     for one in names:
-        model(one, seed=settings.learning.seed)  # what cannot be made is said before anything is read
+        model(
+            one, seed=settings.learning.seed
+        )  # unknown models and missing libraries are reported before anything is read
     if compare and not as_json and (Path(picture).is_dir() or not Path(picture).absolute().parent.is_dir()):
         raise BadSettings(
-            f"cannot write the picture {picture}: wanted a file in a folder that is there; give another --picture"
+            f"cannot write the picture {picture}: wanted a file in an existing folder; give another --picture"
         )
     errors = Console(stderr=True)
     data = history(path, settings, errors)
@@ -80,8 +82,8 @@ def train(
     fits, refused = list[Fit](), dict[str, BadSettings]()
     for one in names:
         try:
-            with bar(errors, f"fitting {one}", 0) as moved:
-                fits.append(fit(one, data, plan, on_progress(moved)))
+            with bar(errors, f"fitting {one}", 0) as advance:
+                fits.append(fit(one, data, plan, on_progress(advance)))
         except BadSettings as error:
             refused[one] = error
     for one, why in refused.items():
@@ -90,8 +92,8 @@ def train(
         errors.print(f"{one} was left out: {why}", style="yellow", soft_wrap=True)
     diagnoses = [diagnose(found) if found.predicted else diagnose_next_items(found) for found in fits]
     if as_json:
-        for found, said in zip(fits, diagnoses, strict=True):
-            click.echo(msgspec.json.encode({**msgspec.structs.asdict(found.trained), "diagnosis": said}).decode())
+        for found, diagnosis in zip(fits, diagnoses, strict=True):
+            click.echo(msgspec.json.encode({**msgspec.structs.asdict(found.trained), "diagnosis": diagnosis}).decode())
         return
     console = Console(highlight=False, markup=False)  # a category may look like markup
     if name:
@@ -104,21 +106,21 @@ def train(
         else:
             _hits(console, diagnoses[0])
         return
-    told_of = [(found.trained, said) for found, said in zip(fits, diagnoses, strict=True)]
-    ratings = [(found, said) for found, said in told_of if isinstance(said, Diagnosis)]
-    clicks = [(found, said) for found, said in told_of if isinstance(said, NextItemDiagnosis)]
+    diagnosed = [(found.trained, diagnosis) for found, diagnosis in zip(fits, diagnoses, strict=True)]
+    ratings = [(found, diagnosis) for found, diagnosis in diagnosed if isinstance(diagnosis, Diagnosis)]
+    clicks = [(found, diagnosis) for found, diagnosis in diagnosed if isinstance(diagnosis, NextItemDiagnosis)]
     if ratings:
         ratings.sort(key=lambda one: one[1].test_mse.mean)
         console.print(_ratings(ratings))
         console.print(REFERENCE, soft_wrap=True)
-        _draw(console, Path(picture), drawn_ratings, ratings)
+        _draw(console, Path(picture), plot_ratings, ratings)
     if clicks:
         clicks.sort(key=lambda one: -one[1].test.hit_rate_10)
         console.print(_next_items(clicks))
         _draw(
             console,
             Path(picture).with_stem(f"{Path(picture).stem}-next-items" if ratings else Path(picture).stem),
-            drawn_clicks,
+            plot_clicks,
             [found for found, _ in clicks],
         )
 
@@ -126,7 +128,7 @@ def train(
 def _draw(console: Console, file: Path, drawn: Callable[[Any], str], chosen: Any) -> None:
     try:
         file.write_text(drawn(chosen), encoding="utf-8")
-    except BadSettings as error:  # the table stands without it
+    except BadSettings as error:  # the table is still useful
         console.print(f"no picture: {error}", soft_wrap=True)
     except OSError as error:
         raise BadSettings(f"cannot write the picture {file}: {error.strerror}; give another --picture") from None
@@ -134,11 +136,11 @@ def _draw(console: Console, file: Path, drawn: Callable[[Any], str], chosen: Any
         console.print(f"drawn in {file}", soft_wrap=True)
 
 
-def _errors(console: Console, said: Diagnosis) -> None:
-    columns = ("ratings", "MSE", "+-", "bias only", "given", "expected")
+def _errors(console: Console, diagnosis: Diagnosis) -> None:
+    columns = ("ratings", "MSE", "+-", "bias only", "given", "predicted")
     for title, slices, shown in (
-        ("by category, worst first", said.by_category, SHOWN),
-        ("by what was given", said.by_value, None),
+        ("by category, worst first", diagnosis.by_category, SHOWN),
+        ("by rating", diagnosis.by_value, None),
     ):
         rows = [
             (
@@ -157,12 +159,12 @@ def _errors(console: Console, said: Diagnosis) -> None:
     console.print(REFERENCE)
 
 
-def _hits(console: Console, said: NextItemDiagnosis) -> None:
+def _hits(console: Console, diagnosis: NextItemDiagnosis) -> None:
     columns = ("clicks", "HR@10", "from", "to", "popularity")
     for title, slices in (
-        ("by category, worst first", said.by_category),
-        ("by how often the item was clicked", said.by_popularity),
-        ("by the user's earlier clicks", said.by_history),
+        ("by category, worst first", diagnosis.by_category),
+        ("by how often the item was clicked", diagnosis.by_popularity),
+        ("by the user's earlier clicks", diagnosis.by_history),
     ):
         rows = [
             (one.name, one.examples, one.hit_rate_10, one.low, one.high, one.popularity_hit_rate_10) for one in slices
@@ -173,15 +175,15 @@ def _hits(console: Console, said: NextItemDiagnosis) -> None:
 def _slices(
     console: Console, title: str, columns: Sequence[str], rows: Sequence[tuple[Any, ...]], shown: int | None
 ) -> None:
-    """A table of the first `shown` of `rows`: a name, how many examples, numbers."""
+    """Print a table of the first `shown` of `rows`, each a name, the number of examples, and numbers."""
     if not rows:
         return
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
     for name in ("", *columns):
         table.add_column(name, justify="left" if not name else "right")
     for name, examples, *numbers in rows[:shown]:
-        on_progress = ("-" if isnan(number) else f"{number:.3f}" for number in numbers)
-        table.add_row(plain(name), f"{examples:,}", *on_progress, style="yellow" if examples < FEW else "")
+        cells = ("-" if isnan(number) else f"{number:.3f}" for number in numbers)
+        table.add_row(plain(name), f"{examples:,}", *cells, style="yellow" if examples < FEW else "")
     if shown and len(rows) > shown:
         table.caption = f"and {len(rows) - shown} more (--json has all)"
     console.print()
@@ -189,7 +191,7 @@ def _slices(
 
 
 def _side_by_side(title: str, columns: Sequence[str]) -> Table:
-    """Models, one a row."""
+    """An empty table with these columns, for one model in each row."""
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), title=title)
     table.title_justify, table.title_style = "left", "bold"
     for name in columns:
@@ -200,14 +202,14 @@ def _side_by_side(title: str, columns: Sequence[str]) -> Table:
 def _ratings(chosen: Sequence[tuple[Trained, Diagnosis]]) -> Table:
     columns = ("model", "test", "over bias", "train", "validation", "s", "verdict")
     table = _side_by_side("Ratings, mean squared errors", columns)
-    for found, said in chosen:
-        over, width = share_over_bias_only(found, said)
+    for found, diagnosis in chosen:
+        over, width = share_over_bias_only(found, diagnosis)
         share = "-" if found.model == "bias" or not isfinite(over) else f"{100 * (over - 1):+.1f}%"
         if isfinite(width):
             share += f" ± {100 * width:.1f}"
         table.add_row(
-            found.model, _said(found.test_mse), share, _said(found.train_mse),
-            _said(found.validation_mse), f"{found.seconds:.0f}", said.verdict,
+            found.model, _format(found.test_mse), share, _format(found.train_mse),
+            _format(found.validation_mse), f"{found.seconds:.0f}", diagnosis.verdict,
         )  # fmt: skip
     return table
 
@@ -215,22 +217,22 @@ def _ratings(chosen: Sequence[tuple[Trained, Diagnosis]]) -> Table:
 def _next_items(chosen: Sequence[tuple[Trained, NextItemDiagnosis]]) -> Table:
     columns = ("model", "HR@10", "NDCG@10", "over transitions (95%)", "train", "s", "verdict")
     table = _side_by_side("Next items", columns)
-    for found, said in chosen:
+    for found, diagnosis in chosen:
         low, high = found.hit_rate_10_over_transitions_interval or (nan, nan)
         itself = found.model == "transitions"
         table.add_row(
-            found.model, _said(found.hit_rate_10), _said(found.ndcg_10),
-            "-" if itself else f"{found.hit_rate_10_over_transitions or 0.0:+.3f} ({low:+.3f} to {high:+.3f})", _said(said.train.hit_rate_10 if said.train else None), f"{found.seconds:.0f}", said.verdict,
+            found.model, _format(found.hit_rate_10), _format(found.ndcg_10),
+            "-" if itself else f"{found.hit_rate_10_over_transitions or 0.0:+.3f} ({low:+.3f} to {high:+.3f})", _format(diagnosis.train.hit_rate_10 if diagnosis.train else None), f"{found.seconds:.0f}", diagnosis.verdict,
         )  # fmt: skip
     return table
 
 
 def history(path: str, settings: Any, errors: Console) -> Dataset:
-    """What PATH holds, with a bar while it is read."""
-    source = FileSource(path)  # events of one moment in one order, whatever --seed draws of the split and the fit
+    """The data in PATH, with a progress bar while it is read."""
+    source = FileSource(path)  # not with --seed, so that the order of simultaneous events is always the same
     try:
-        with bar(errors, f"reading {Path(path).name}", 0) as moved:
-            found = read(source, settings, moved)
+        with bar(errors, f"reading {Path(path).name}", 0) as advance:
+            found = read(source, settings, advance)
     finally:
         source.close()
     for sentence in found.left_out():
@@ -238,13 +240,13 @@ def history(path: str, settings: Any, errors: Console) -> Dataset:
     return found.data
 
 
-def on_progress(moved: Any) -> OnProgress:
-    """Epochs as steps of a bar."""
+def on_progress(advance: Any) -> OnProgress:
+    """A callback that shows epochs as steps of a progress bar."""
 
-    def heard(name: str, epoch: Epoch) -> None:
-        moved(epoch.number, epoch.of)
+    def report(name: str, epoch: Epoch) -> None:
+        advance(epoch.number, epoch.of)
 
-    return heard
+    return report
 
 
 def _table(found: Trained) -> Table:
@@ -259,21 +261,21 @@ def _rows(found: Trained) -> list[tuple[str, str, str]]:
     if found.kind == "ratings":
         return [
             *rows,
-            ("  train MSE", _said(found.train_mse), f"{found.train_events:,} ratings"),
-            ("  validation MSE", _said(found.validation_mse), f"{found.validation_events:,}"),
-            ("  test MSE", _said(found.test_mse), f"{found.test_events:,}, split {found.split}"),
-            ("  test RMSE", _said(found.test_rmse), ""),
-            ("  bias only", _said(found.bias_only_test_mse), "test MSE on the same parts"),
+            ("  train MSE", _format(found.train_mse), f"{found.train_events:,} ratings"),
+            ("  validation MSE", _format(found.validation_mse), f"{found.validation_events:,}"),
+            ("  test MSE", _format(found.test_mse), f"{found.test_events:,}, split {found.split}"),
+            ("  test RMSE", _format(found.test_rmse), ""),
+            ("  bias only", _format(found.bias_only_test_mse), "test MSE on the same parts"),
         ]
     return [
         *rows,
-        ("  hit rate @10", _said(found.hit_rate_10), f"last clicks of {found.test_events:,} users, among all items"),
-        ("  NDCG @10", _said(found.ndcg_10), ""),
-        ("  popularity", _said(found.popularity_hit_rate_10), "hit rate on the same parts"),
-        ("  transitions", _said(found.transitions_hit_rate_10), "one pass, hit rate on the same parts"),
+        ("  hit rate @10", _format(found.hit_rate_10), f"last clicks of {found.test_events:,} users, among all items"),
+        ("  NDCG @10", _format(found.ndcg_10), ""),
+        ("  popularity", _format(found.popularity_hit_rate_10), "hit rate on the same parts"),
+        ("  transitions", _format(found.transitions_hit_rate_10), "one pass, hit rate on the same parts"),
         (
             "  over transitions",
-            _said(found.hit_rate_10_over_transitions),
+            _format(found.hit_rate_10_over_transitions),
             _between(found.hit_rate_10_over_transitions_interval),
         ),
     ]
@@ -283,5 +285,5 @@ def _between(interval: tuple[float, float] | None) -> str:
     return "" if interval is None else "{:+.4f} to {:+.4f} in 95% of resamples of the users".format(*interval)
 
 
-def _said(value: float | None) -> str:
+def _format(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"

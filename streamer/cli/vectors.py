@@ -15,7 +15,7 @@ from streamer.cli.progress import bar
     epilog="Example:  streamer vectors export vectors.txt\n\n          streamer vectors import vectors.txt --data ./streamer-data"
 )
 def vectors() -> None:
-    """Item vectors in word2vec's text and binary formats, out of a state and into one."""
+    """Export item vectors from a state, or import them, in word2vec's text and binary formats."""
 
 
 @vectors.command(epilog="Example:  streamer vectors export vectors.txt --data ./streamer-data")
@@ -24,44 +24,49 @@ def vectors() -> None:
 @click.option("--json", "as_json", is_flag=True, help="one JSON object")
 @settings_options("state")
 def export(file: Path, binary: bool, as_json: bool, **options: Any) -> None:
-    """Write the vectors that similar items go by, of every item ever clicked, the most clicked first.
+    """Write the vectors that define similar items, of every item ever clicked, the most clicked first.
 
-    Reads the state as of its last commit, beside a running streamer too. White space and % in ids become %20 and %25.
+    Reads the state as of its last commit; a streamer may run on it. White space and % in ids become %20 and %25.
     """
     from streamer.models.offline.clicks.vector_file import write
-    from streamer.study.inspection import answered  # brings the learners in
+    from streamer.study.inspection import answer_from_state  # imports the learners
 
-    item_ids, found = answered(settings_of(options).state.data, lambda recommender: recommender.item_vectors())
+    item_ids, found = answer_from_state(settings_of(options).state.data, lambda recommender: recommender.item_vectors())
     write(file, item_ids, found, binary=binary)
-    said = {"file": str(file), "items": len(item_ids), "dim": found.shape[1], "format": "binary" if binary else "text"}
+    written = {
+        "file": str(file),
+        "items": len(item_ids),
+        "dim": found.shape[1],
+        "format": "binary" if binary else "text",
+    }
     if as_json:
-        click.echo(msgspec.json.encode(said))
+        click.echo(msgspec.json.encode(written))
     else:
-        click.echo("{items:,} vectors of {dim} numbers written to {file} ({format})".format(**said))
+        click.echo("{items:,} vectors of {dim} numbers written to {file} ({format})".format(**written))
 
 
 @vectors.command("import", epilog="Example:  streamer vectors import vectors.txt --data ./streamer-data")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--fixed", is_flag=True, help="items of the file keep its vectors, and only the others train")
+@click.option("--fixed", is_flag=True, help="items of the file keep its vectors; only the others are trained")
 @click.option("--json", "as_json", is_flag=True, help="one JSON object")
 @settings_options("state")
 def import_(file: Path, fixed: bool, as_json: bool, **options: Any) -> None:
-    """Begin in vectors that were trained elsewhere: as a new generation, in a state that no streamer runs on.
+    """Start from vectors that were trained elsewhere, as a new generation. No streamer may run on the state.
 
     Words must be item ids; vectors of items that the state does not know are left out. Needs the archive and the extra
-    `offline`. `streamer promote generation` brings back what was there. A running streamer does the same at its next
+    `offline`. `streamer promote generation` returns to the former generation. A running streamer does the same at its next
     retraining with --candidates vectors:FILE, or fixed-vectors:FILE.
     """
     from streamer.renormalise.vectors import import_vectors
 
     folder = settings_of(options).state.data
-    with bar(Console(stderr=True), "training", 100) as moved:
+    with bar(Console(stderr=True), "training", 100) as advance:
         found = import_vectors(
-            Path(folder), file, fixed=fixed, on_progress=lambda progress: moved(int(100 * progress.share), 100)
+            Path(folder), file, fixed=fixed, on_progress=lambda progress: advance(int(100 * progress.share), 100)
         )
     if as_json:
         click.echo(msgspec.json.encode(found._asdict()))
         return
-    click.echo(f"{found.generation} answers from the next start on: {found.items:,} items begin in vectors of {file}")
+    click.echo(f"{found.generation} answers from the next start on: {found.items:,} items start from vectors of {file}")
     if found.unknown:
-        click.echo(f"{found.unknown:,} vectors are of items that are not known here, and were left out")
+        click.echo(f"{found.unknown:,} vectors of items that this state does not know were left out")

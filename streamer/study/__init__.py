@@ -1,10 +1,10 @@
-"""Offline: evaluate learners on a file, train and compare the models of the field, and look into a state.
+"""Offline: evaluate learners on a file, train and compare the models of the field, and inspect a state.
 
 `streamer evaluate`, `train`, `report` and `inspect` call it; nothing here runs while a streamer serves. A change usually adds
-a figure to what these commands say.
+a figure to the output of these commands.
 
-`evaluate` (test-then-train over a file), `ranking` (hit rates and NDCG of clicks), `evaluate_retraining` (the same with
-retrainings beside it), `training_data` (a source as one dataset), `splits` (how it is cut), `train` (fit a model and measure
-it), `comparison` (several, side by side), `diagnosis` and `next_item_diagnosis` (what is wrong with a fit, in words),
-`inspection` (what a state holds). The report has a room of its own below this one.
+`evaluate` (test-then-train over a file), `ranking` (hit rates and NDCG of clicks), `evaluate_retraining` (the same stream with
+and without retrainings), `training_data` (a source as one dataset), `splits` (training, validation and test part), `train` (fit
+a model and measure it), `comparison` (a picture of several models), `diagnosis` and `next_item_diagnosis` (what is wrong with a
+fit, in words), `inspection` (the contents of a state). The report has a room of its own below this one.
 """

@@ -1,8 +1,8 @@
-"""Prequential evaluation of a stream: every event is scored before it is learned, by what serves.
+"""Prequential evaluation of a stream: every event is predicted before it is learned, by the learners that serve.
 
-The stream is read twice through decoder, encoder, learners and store. The first time as the service does it, for speed:
-from reading the file to the committed state, in a temporary folder. The second time click by click, asking for a ranking
-before each. Both must come to the same errors, to the bit, or nothing is reported.
+The stream is read twice through decoder, encoder, learners and store. The first pass runs as the service does, to measure speed
+from reading the file to the committed state, in a temporary folder. The second goes click by click, with a ranking
+before each. Both passes must give the same errors bit for bit, or nothing is reported.
 """
 
 import tempfile
@@ -29,46 +29,46 @@ from streamer.serving.opening import learners
 from streamer.storage.state import RocksStore
 from streamer.stream.engine import Engine, NullObserver
 from streamer.stream.memory import Memory
-from streamer.study.evaluate_retraining import Renormalised, Trial, renormalised, tenths
+from streamer.study.evaluate_retraining import RetrainingComparison, Trial, compare_with_retraining, tenths
 from streamer.study.ranking import Ranking
 
-NEW_RATINGS = 10  # who has fewer earlier ratings is new
+NEW_RATINGS = 10  # a user or item with fewer earlier ratings counts as new
 
-Progress = Callable[[int, int], None]  # told how many records are done and how many there are, of both passes
+Progress = Callable[[int, int], None]  # gets the number of records done and that of all records, in both passes
 
 
 class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
-    """What `streamer evaluate --json` prints; None where it does not apply."""
+    """The output of `streamer evaluate --json`; None where a figure does not apply."""
 
     learner: str
     rating_learner: str
     click_learner: str
     seed: int
-    events: int  # learned: ratings and clicks, without the catalogue, dead letters and duplicates
+    events: int  # learned ratings and clicks, without the catalogue, dead letters and duplicates
     ratings: int
-    clicks: int  # events whose weight as a click is above 0: likes too
-    queries: int | None  # clicks without the repeated ones; None: no ranking was asked for
+    clicks: int  # events whose weight as a click is above 0, including likes
+    queries: int | None  # clicks without repeated ones; None: without ranking
     dead_letters: int
     duplicates: int
-    refed: int  # events learned that had come before, as far as their users' histories tell
-    unpredicted: int  # ratings without a finite prediction; they are in no error
+    refed: int  # learned events that repeat one in their user's history
+    unpredicted: int  # ratings without a finite prediction; they are left out of the errors
     users: int
-    items: int  # with an event or in the catalogue
+    items: int  # items with an event or in the catalogue
     rmse: float | None
-    rmse_by_learner: dict[str, float | None]  # of every learner of ratings in the run: champion, shadows, experts
-    rmse_tenths: tuple[float, ...]  # of each tenth of the ratings, by count; empty for fewer than ten
+    rmse_by_learner: dict[str, float | None]  # every learner of ratings in the run: champion, shadows, experts
+    rmse_tenths: tuple[float, ...]  # for each tenth of the ratings, in order; empty for fewer than ten ratings
     rmse_last_half: float | None
     rmse_new_users: float | None
     rmse_new_items: float | None
-    oracle_rmse: float | None  # of whoever knows the truth of a simulated world: the least there can be
-    regret: float | None  # RMSE above that; see streamer.monitoring.regret
+    oracle_rmse: float | None  # of an oracle that knows the truth of a simulated world: the least possible
+    regret: float | None  # RMSE above the oracle's; see streamer.monitoring.regret
     hit_rate_10: float | None
     hit_rate_20: float | None
     ndcg_20: float | None
-    events_per_second: float | None  # of CPU: read, learned and committed, without ranking
-    ranking_seconds: float | None  # CPU
+    events_per_second: float | None  # per second of CPU: read, learned and committed, without ranking
+    ranking_seconds: float | None  # CPU time
     wall_seconds: float
-    renormalised: Renormalised | None = None  # the same stream with retrainings, where they were asked for
+    renormalised: RetrainingComparison | None = None  # the same stream with retrainings, if requested
 
 
 @dataclass
@@ -89,9 +89,9 @@ class _Squares:
 
 @dataclass
 class _Errors:
-    """The errors of the champion for ratings, by what was known at the time."""
+    """The errors of the champion for ratings: all, in the last half, on new users and on new items."""
 
-    half: int  # ratings before the last half
+    half: int  # the number of ratings before the last half
     ratings: int = 0
     squares: list[F64] = field(default_factory=list)
     last_half: _Squares = field(default_factory=_Squares)
@@ -101,7 +101,7 @@ class _Errors:
     of_item: Counter[int] = field(default_factory=Counter)
 
     def observe(self, batch: Batch, predicted: F32, user_ids: Sequence[str]) -> None:
-        """Take up the ratings of a batch; `user_ids` by user row."""
+        """Add the ratings of a batch; `user_ids` are by user row."""
         rated = np.flatnonzero(batch.kinds == RATING)
         if not len(rated):
             return
@@ -122,31 +122,31 @@ class _Errors:
 
 
 def evaluate(
-    name: str, settings: Settings, opened: Callable[[], Source], *, rank: bool, progress: Progress,
+    name: str, settings: Settings, open_source: Callable[[], Source], *, rank: bool, progress: Progress,
     trial: Trial | None = None,
 ) -> Evaluation:  # fmt: skip
-    """Evaluate the learner `name`, in the place of the champion of its kind, on what `opened` reads from its beginning.
+    """Evaluate the learner `name` as champion of its kind on the whole stream that `open_source` opens.
 
-    With a `trial` once more, with retrainings beside (streamer.study.evaluate_retraining); all else is reported of the stream without.
-    The state that `settings` name is left alone. Raises BadSettings for an unknown learner, StoreUnavailable when the
-    temporary folder is full, and StreamerError when the two passes differ.
+    With a `trial` the stream is learned once more with retrainings (streamer.study.evaluate_retraining); all other figures are
+    without them. The state directory in `settings` is not touched. Raises BadSettings for an unknown learner, StoreUnavailable
+    when the temporary folder is full, and StreamerError when the two passes differ.
     """
     settings = with_champion(name, settings)
     began, cpu = time.perf_counter(), time.process_time()
-    source = opened()
+    source = open_source()
     try:
         total = _left(source)
         with _memory(settings) as memory:
-            _serve(memory, source, settings, lambda: progress(total - _left(source), 2 * total))
+            _first_pass(memory, source, settings, lambda: progress(total - _left(source), 2 * total))
             cpu = time.process_time() - cpu
             first = memory.monitor
         source.seek({LOG: 0})
         with _memory(settings) as memory:
-            memory.monitor.repeated_input.silent = True  # the first pass said it
+            memory.monitor.repeated_input.silent = True  # the first pass has already warned
             predicted = first.errors[settings.learning.rating_learner]
             errors = _Errors(half=(predicted.ratings + predicted.unpredicted) // 2)
             ranking = Ranking(memory.learners, memory.users) if rank else None
-            clicks = _ask(
+            clicks = _second_pass(
                 memory, source, settings, errors, ranking, lambda: progress(2 * total - _left(source), 2 * total)
             )
             _compare(first, memory.monitor)
@@ -156,11 +156,11 @@ def evaluate(
         source.close()
     if trial is None:
         return found
-    return msgspec.structs.replace(found, renormalised=renormalised(settings, opened, trial, progress))
+    return msgspec.structs.replace(found, renormalised=compare_with_retraining(settings, open_source, trial, progress))
 
 
 def with_champion(name: str, settings: Settings) -> Settings:
-    """`settings` with the learner as champion of its kind, and with the embedded log's one sequence."""
+    """`settings` with the learner as champion of its kind, and with the embedded log instead of Kafka."""
     kind = learner(name, seed=settings.learning.seed).kind
     champion = "rating_learner" if kind == "ratings" else "click_learner"
     learning = msgspec.structs.replace(settings.learning, **{champion: name})
@@ -169,7 +169,7 @@ def with_champion(name: str, settings: Settings) -> Settings:
 
 @contextmanager
 def _memory(settings: Settings) -> Iterator[Memory]:
-    """An empty state in a folder that goes away."""
+    """An empty state in a temporary folder."""
     with tempfile.TemporaryDirectory(prefix="streamer-") as folder:
         store = RocksStore(Path(folder))
         try:
@@ -182,8 +182,8 @@ def _left(source: Source) -> int:
     return sum(count for partitions in source.lag().values() for count in partitions.values())
 
 
-def _serve(memory: Memory, source: Source, settings: Settings, progress: Callable[[], None]) -> None:
-    """As the service learns, to the last commit."""
+def _first_pass(memory: Memory, source: Source, settings: Settings, progress: Callable[[], None]) -> None:
+    """Learn as the service does, up to the last commit."""
     interval_s = settings.state.commit_interval_s
     engine = Engine(
         source,
@@ -192,7 +192,7 @@ def _serve(memory: Memory, source: Source, settings: Settings, progress: Callabl
         max_records=settings.learning.max_records or EVALUATED_RECORDS,
         commit_interval_s=interval_s,
     )
-    engine.stop.set()  # a full disk ends it instead of pausing it
+    engine.stop.set()  # so that a full disk ends the engine instead of pausing it
     due = time.monotonic() + interval_s
     try:
         while engine.step(0.0):
@@ -207,11 +207,11 @@ def _serve(memory: Memory, source: Source, settings: Settings, progress: Callabl
         raise
 
 
-def _ask(
+def _second_pass(
     memory: Memory, source: Source, settings: Settings, errors: _Errors, ranking: Ranking | None,
     progress: Callable[[], None],
 ) -> int:  # fmt: skip
-    """The same steps, asking before each click and sorting the errors; answers how many clicks there were."""
+    """The same steps, with a ranking before each click and errors by group; return the number of clicks."""
     learn = memory.learners.learn if ranking is None else ranking.learn
     clicks, due = 0, time.monotonic() + settings.state.commit_interval_s
     memory.monitor.regret.watching = True
@@ -230,15 +230,15 @@ def _ask(
 
 
 def _compare(first: Monitor, second: Monitor) -> None:
-    """Raises StreamerError unless the passes came to the same counts and the same errors, to the bit."""
+    """Raises StreamerError unless both passes gave the same counts and the same errors bit for bit."""
     passes = [
         (monitor.events, {name: (errors.ratings, errors.squared) for name, errors in monitor.errors.items()})
         for monitor in (first, second)
     ]
     if passes[0] != passes[1]:
         raise StreamerError(
-            f"two passes over the same events came to different errors: {passes[0]} and {passes[1]}; a learner predicts "
-            "from more than the events before, so that nothing it claims can be trusted: run streamer.checks.learners on it"
+            f"two passes over the same events gave different errors: {passes[0]} and {passes[1]}; a learner's predictions depend "
+            "on more than the events before, so its figures cannot be trusted: run streamer.checks.learners on it"
         )
 
 

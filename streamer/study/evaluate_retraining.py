@@ -273,9 +273,7 @@ def _with_outcome(generation: Generation, outcome: str, score: Score | None) -> 
 
 
 def _result(trial: Trial, generations: Sequence[Generation], observed: _Observed) -> RetrainingComparison:
-    values, expected, times = (
-        _concatenate(parts) for parts in (observed.values, observed.expected, observed.times)
-    )
+    values, expected, times = (_concatenate(parts) for parts in (observed.values, observed.expected, observed.times))
     online, live = (_concatenate(observed.predicted[name]) for name in (ONLINE, "live"))
     both = np.isfinite(online) & np.isfinite(live)
     squares = [np.square(predicted[both] - values[both]) for predicted in (online, live)]

@@ -12,7 +12,7 @@ from streamer.core.errors import BadState
 from streamer.core.events import ItemUpdate, UserUpdate
 from streamer.core.protocols import Kind
 from streamer.core.tables import Table
-from streamer.serving.opening import recorded_learner, recorded_memory, load_memory
+from streamer.serving.opening import load_memory, recorded_learner, recorded_memory
 from streamer.serving.posterior import posterior
 from streamer.serving.questions import questions
 from streamer.serving.recommend import POPULARITY, Recommender
@@ -231,7 +231,7 @@ class Inspection:
         self._store.close()
 
 
-def answered(folder: str, ask: Callable[[Recommender], Answered]) -> Answered:
+def answer_from_state(folder: str, ask: Callable[[Recommender], Answered]) -> Answered:
     """What a streamer on this state would answer when asked so, as of its last commit; raises BadState."""
     store = RocksStore(Path(folder), read_only=True)
     try:

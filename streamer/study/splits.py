@@ -1,4 +1,4 @@
-"""What a model is fitted on, stopped by and judged on: three parts of a history that share no event.
+"""Splits of a history into a training, a validation and a test part, which share no event.
 
 Nothing is ever chosen on the test part.
 """
@@ -14,21 +14,21 @@ from streamer.core.errors import BadSettings
 
 
 class Split(NamedTuple):
-    """Three parts of one history, each in its order."""
+    """The three parts of a history, each in the history's order."""
 
     train: Dataset
-    validation: Dataset  # epochs and whatever else is chosen are chosen on it
+    validation: Dataset  # for choices, such as the epoch
     test: Dataset
 
 
 def split(name: str, data: Dataset, test_share: float, validation_share: float, seed: int) -> Split:
-    """Cut `data` by a rule of `SPLITS`; `validation_share` is of what the test part leaves.
+    """Split `data` by a rule of `SPLITS`; `validation_share` is a share of the events outside the test part.
 
     Raises BadSettings for an unknown rule or share, and where a part would be empty.
     """
     for share in (test_share, validation_share):
         if not 0 < share < 1:
-            raise BadSettings(f"wanted shares between 0 and 1 to put aside, found {share}: give another")
+            raise BadSettings(f"wanted shares of test and validation part between 0 and 1, found {share}: give another")
     if name not in SPLITS:
         raise BadSettings(f"no split {name!r}; choose one of: {', '.join(sorted(SPLITS))}")
     rest, test = _cut(name, data, test_share, np.random.default_rng([seed, 0]))
@@ -40,21 +40,21 @@ def _cut(name: str, data: Dataset, share: float, drawn: np.random.Generator) -> 
     held: Bool = SPLITS[name](data, share, drawn)
     if not 0 < np.count_nonzero(held) < len(data):
         raise BadSettings(
-            f"the split {name} cannot put {share:g} of {len(data):,} events by {len(np.unique(data.users)):,} users "
-            "aside: give another share, or more events"
+            f"the split {name} cannot hold out {share:g} of {len(data):,} events by {len(np.unique(data.users)):,} users: "
+            "give another share, or more events"
         )
     return data.select(~held), data.select(held)
 
 
 def _random(data: Dataset, share: float, drawn: np.random.Generator) -> Bool:
-    """Any event, whenever it was: how well holes in a table are filled."""
+    """A random choice of events, whatever their time: measures how well missing ratings are predicted."""
     held: Bool = np.zeros(len(data), dtype=np.bool_)
     held[drawn.permutation(len(data))[: round(share * len(data))]] = True
     return held
 
 
 def _temporal(data: Dataset, share: float, drawn: np.random.Generator) -> Bool:
-    """The latest events: what a service would have met."""
+    """The latest events, as a service would meet them."""
     order = np.argsort(data.times_ms, kind="stable")
     held: Bool = np.zeros(len(data), dtype=np.bool_)
     held[order[len(data) - round(share * len(data)) :]] = True
@@ -62,7 +62,7 @@ def _temporal(data: Dataset, share: float, drawn: np.random.Generator) -> Bool:
 
 
 def _unseen_users(data: Dataset, share: float, drawn: np.random.Generator) -> Bool:
-    """All events of some users: what is said to somebody of whom nothing is known but the profile."""
+    """All events of some users: measures predictions for users of whom only the profile is known."""
     users = np.unique(data.users)
     chosen = drawn.permutation(users)[: round(share * len(users))]
     held: Bool = np.isin(data.users, chosen)
@@ -77,10 +77,10 @@ SPLITS: Mapping[str, Callable[[Dataset, float, np.random.Generator], Array]] = {
 
 
 def leave_last_out(data: Dataset) -> Split:
-    """Each user's last click is the test, the one before it the validation; users with fewer than three only train.
+    """Each user's last click is the test, the one before it the validation; users with fewer than three clicks only train.
 
-    Of `data`, the events that count as clicks are looked at. A last click on what its user had clicked before tests nothing, as
-    in `streamer.study.ranking`: nobody is recommended what they know.
+    Only the events of `data` that count as clicks are used. A last click on an item that its user had clicked before is left out,
+    as in `streamer.study.ranking`: items that a user knows are not recommended.
     """
     clicks = data.clicked()
     order, starts = clicks.by_user()

@@ -1,9 +1,9 @@
-"""Fits a model of the field on one part of a history, stops it by another, and measures it on a third.
+"""Fits a model of the field on one part of a history, stops it early with another, and measures it on a third.
 
-Ratings: the three parts of `splits.split`; squared errors of predictions clipped to the range of the training ratings,
-beside those of bias only on the same parts. Next items: leave-last-out; every test click is ranked among all items that
-somebody clicked in the training part and the user had not, ties by half; an item that nobody had clicked is a miss.
-Beside it stand popularity, and one-pass transitions with an interval for the difference: a bootstrap over users.
+Ratings: the three parts of `splits.split`. The measure is the squared error of predictions clipped to the range of the
+training ratings, compared with bias only on the same parts. Next items: leave-last-out. Every test click is ranked among all
+items that were clicked in the training part and that its user had not clicked; ties count half, and an item without training
+clicks is a miss. The baselines are popularity, and one-pass transitions with a bootstrap interval over users for the difference.
 """
 
 import time
@@ -22,16 +22,16 @@ from streamer.study.ranking import rank
 from streamer.study.splits import Split, leave_last_out, split
 
 RANKED_AT = 10
-SLICE = 256  # users ranked at once
-RESAMPLES = 10_000  # of the users, for an interval
-COVERED = 0.95  # share of the resamples that an interval holds
+SLICE = 256  # number of users ranked at once
+RESAMPLES = 10_000  # number of bootstrap resamples of the users
+COVERED = 0.95  # the share of the resamples inside the interval
 BASELINES: dict[Kind, str] = {"ratings": "bias", "clicks": "popularity"}
 
-OnProgress = Callable[[str, Epoch], None]  # a model's name, and how far its fit has come
+OnProgress = Callable[[str, Epoch], None]  # gets the model's name and each epoch of its fit
 
 
 class Trained(msgspec.Struct, frozen=True, kw_only=True):
-    """What `streamer train --json` prints; None where it does not apply."""
+    """The output of `streamer train --json`; None where a figure does not apply."""
 
     model: str
     kind: Kind
@@ -53,27 +53,27 @@ class Trained(msgspec.Struct, frozen=True, kw_only=True):
     transitions_hit_rate_10: float | None = None  # of one pass of streamer.models.transitions
     hit_rate_10_over_transitions: float | None = None  # the difference
     hit_rate_10_over_transitions_interval: tuple[float, float] | None = None  # of 95%, by a bootstrap over users
-    seconds: float  # on the clock, for the fit alone
-    epochs: int  # that were run
-    best_epoch: int  # that was kept
+    seconds: float  # wall time of the fit alone
+    epochs: int  # number of epochs that were run
+    best_epoch: int  # the epoch that was kept
     parameters: dict[str, object]
     curve: tuple[Epoch, ...]
 
 
 class Fit(msgspec.Struct, frozen=True, kw_only=True):
-    """A fitted model, the parts it was fitted and judged on, and what it says of them."""
+    """A fitted model, the parts of the history, and its predictions or ranks."""
 
     trained: Trained
     model: OfflineModel
     parts: Split
-    predicted: tuple[F32, F32, F32] | None = None  # for ratings: of train, validation and test, clipped
-    bias_only: tuple[F32, F32, F32] | None = None  # for ratings: what bias only says of them
-    ranks: F64 | None = None  # for next items: of each test click, inf for a miss
-    popularity_ranks: F64 | None = None  # for next items: popularity's of the same clicks
+    predicted: tuple[F32, F32, F32] | None = None  # for ratings: predictions for train, validation and test, clipped
+    bias_only: tuple[F32, F32, F32] | None = None  # for ratings: those of bias only
+    ranks: F64 | None = None  # for next items: the rank of each test click, inf for a miss
+    popularity_ranks: F64 | None = None  # for next items: those of popularity
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """How a history is cut, and by which random numbers."""
+    """How a history is split, and the seed."""
 
     split: str = "random"
     test_share: float = 0.2
@@ -84,32 +84,32 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 def train(name: str, data: Dataset, plan: Plan, on_progress: OnProgress, **chosen: object) -> Fit:
     """Fit the model `name` on `data` and measure it; `chosen` are parameters of the model.
 
-    Raises BadSettings for an unknown model, or a history that cannot be cut so, and StreamerError for what is not finite.
+    Raises BadSettings for an unknown model or a history that cannot be split, and StreamerError for predictions that are not finite.
     """
     made = model(name, seed=plan.seed, **chosen)
     parts = cut(data, made.kind, plan)
     curve: list[Epoch] = []
 
-    def heard(epoch: Epoch) -> None:
+    def report(epoch: Epoch) -> None:
         curve.append(epoch)
         on_progress(name, epoch)
 
     began = time.perf_counter()
-    made.fit(parts.train, parts.validation, heard)
+    made.fit(parts.train, parts.validation, report)
     seconds = time.perf_counter() - began
     losses = [epoch.validation_loss for epoch in curve]
     best = int(np.nanargmin(losses)) + 1 if np.isfinite(losses).any() else len(curve)
-    said = Trained(
+    trained = Trained(
         model=name, kind=made.kind, split=plan.split if made.kind == "ratings" else "leave-last-out", seed=plan.seed,
         users=data.user_count, items=data.item_count, train_events=len(parts.train),
         validation_events=len(parts.validation), test_events=len(parts.test), seconds=seconds, epochs=len(curve),
         best_epoch=best, parameters=msgspec.to_builtins(made.parameters), curve=tuple(curve),
     )  # fmt: skip
-    return (_rated if made.kind == "ratings" else _ranked)(said, made, parts, plan)
+    return (_measure_ratings if made.kind == "ratings" else _measure_ranking)(trained, made, parts, plan)
 
 
 def cut(data: Dataset, kind: Kind, plan: Plan) -> Split:
-    """The three parts for a model of `kind`; raises BadSettings where there is too little of what it learns from."""
+    """The three parts for a model of `kind`; raises BadSettings where there are too few of the events that it learns from."""
     if kind == "ratings":
         ratings = data.ratings()
         if len(ratings) < 10:
@@ -120,13 +120,13 @@ def cut(data: Dataset, kind: Kind, plan: Plan) -> Split:
     parts = leave_last_out(data)
     if not len(parts.test):
         raise BadSettings(
-            "wanted users with at least three clicks or likes, the last on something new to them, found none: give another PATH, "
+            "wanted users with at least three clicks or likes, the last one on an item new to them, found none: give another PATH, "
             "or a model of ratings"
         )
     return parts
 
 
-def _rated(said: Trained, made: OfflineModel, parts: Split, plan: Plan) -> Fit:
+def _measure_ratings(trained: Trained, made: OfflineModel, parts: Split, plan: Plan) -> Fit:
     predicted = [predictions(made, part, parts.train) for part in parts]
     baseline = model(BASELINES["ratings"], seed=plan.seed)
     baseline.fit(parts.train, parts.validation, lambda epoch: None)
@@ -134,7 +134,7 @@ def _rated(said: Trained, made: OfflineModel, parts: Split, plan: Plan) -> Fit:
     errors = [_mse(found, part) for found, part in zip(predicted, parts, strict=True)]
     return Fit(
         trained=msgspec.structs.replace(
-            said, train_mse=errors[0], validation_mse=errors[1], test_mse=errors[2], test_rmse=sqrt(errors[2]),
+            trained, train_mse=errors[0], validation_mse=errors[1], test_mse=errors[2], test_rmse=sqrt(errors[2]),
             bias_only_test_mse=_mse(bias_only[2], parts.test),
         ),
         model=made, parts=parts, predicted=(predicted[0], predicted[1], predicted[2]), bias_only=(bias_only[0], bias_only[1], bias_only[2]),
@@ -142,7 +142,7 @@ def _rated(said: Trained, made: OfflineModel, parts: Split, plan: Plan) -> Fit:
 
 
 def predictions(made: OfflineModel, part: Dataset, train: Dataset) -> F32:
-    """What a model says of the ratings of `part`, (n,), clipped to the range of the training ratings.
+    """A model's predictions for the ratings of `part`, (n,), clipped to the range of the training ratings.
 
     Raises StreamerError for a prediction that is not finite.
     """
@@ -150,7 +150,7 @@ def predictions(made: OfflineModel, part: Dataset, train: Dataset) -> F32:
     found = made.predict(part.users, part.items)
     if not np.isfinite(found).all():
         raise StreamerError(
-            f"the model {made.name} predicts what is not finite for {np.count_nonzero(~np.isfinite(found)):,} of "
+            f"the model {made.name} has predictions that are not finite for {np.count_nonzero(~np.isfinite(found)):,} of "
             f"{len(found):,} ratings: it diverged; take smaller steps"
         )
     return found.clip(train.values.min(), train.values.max())
@@ -160,14 +160,14 @@ def _mse(predicted: F32, part: Dataset) -> float:
     return float(np.mean(np.square(predicted.astype(np.float64) - part.values)))
 
 
-def _ranked(said: Trained, made: OfflineModel, parts: Split, plan: Plan) -> Fit:
+def _measure_ranking(trained: Trained, made: OfflineModel, parts: Split, plan: Plan) -> Fit:
     assert isinstance(made, NextItem)
     ranks = next_item_ranks(made, parts.train, parts[:2], parts.test)
     popular, counted = (_ranks_of(name, parts, plan) for name in (BASELINES["clicks"], "transitions"))
     over: F64 = (ranks <= RANKED_AT) - (counted <= RANKED_AT).astype(np.float64)
     return Fit(
         trained=msgspec.structs.replace(
-            said, hit_rate_10=hit_rate(ranks), ndcg_10=ndcg(ranks), popularity_hit_rate_10=hit_rate(popular),
+            trained, hit_rate_10=hit_rate(ranks), ndcg_10=ndcg(ranks), popularity_hit_rate_10=hit_rate(popular),
             transitions_hit_rate_10=hit_rate(counted), hit_rate_10_over_transitions=float(np.mean(over)),
             hit_rate_10_over_transitions_interval=interval(over, plan.seed),
         ),
@@ -183,9 +183,9 @@ def _ranks_of(name: str, parts: Split, plan: Plan) -> F64:
 
 
 def interval(differences: F64, seed: int) -> tuple[float, float]:
-    """The middle 95% of the means of resamples of `differences` (n,), one a user, drawn from `seed`.
+    """A bootstrap interval: the middle 95% of the means of resamples of `differences` (n,), one for each user, drawn with `seed`.
 
-    A resample is how often each distinct value is drawn, so that its cost hangs on how many there are and not on n.
+    A resample counts how often each distinct value is drawn, so its cost depends on the number of those and not on n.
     Efron (1979), Bootstrap methods: another look at the jackknife, The Annals of Statistics 7(1).
     """
     values, counts = np.unique(differences, return_counts=True)
@@ -195,41 +195,41 @@ def interval(differences: F64, seed: int) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def next_item_ranks(made: NextItem, train: Dataset, before: Sequence[Dataset], asked: Dataset) -> F64:
-    """The rank of each click of `asked` (n,), one a user, after its user's clicks in `before`, inf for a miss.
+def next_item_ranks(made: NextItem, train: Dataset, before: Sequence[Dataset], targets: Dataset) -> F64:
+    """The rank of each click of `targets` (n,), one for each user, after the user's clicks in `before`; inf for a miss.
 
-    Ranked are the items that were clicked in `train`, without those in the user's history.
+    It is the rank among the items that were clicked in `train`, without those in the user's history.
     """
     known: Bool = np.bincount(train.items, minlength=train.item_count) > 0
-    histories = _before(before, asked)
-    spots = np.cumsum(known) - 1  # an item's place among those that are ranked
-    ranks = np.full(len(asked), inf)
-    for start in range(0, len(asked), SLICE):
-        users = asked.users[start : start + SLICE]
+    histories = _histories(before, targets)
+    positions = np.cumsum(known) - 1  # an item's position among those that are ranked
+    ranks = np.full(len(targets), inf)
+    for start in range(0, len(targets), SLICE):
+        users = targets.users[start : start + SLICE]
         scores = made.scores(users, [histories[user] for user in users.tolist()])
         for n, user in enumerate(users.tolist()):
-            item = asked.items[start + n]
+            item = targets.items[start + n]
             if known[item]:
                 own = np.unique(histories[user])
-                left_out = spots[own[known[own] & (own != item)]].astype(np.int32)
-                ranks[start + n] = rank(scores[n, known], int(spots[item]), left_out)
+                left_out = positions[own[known[own] & (own != item)]].astype(np.int32)
+                ranks[start + n] = rank(scores[n, known], int(positions[item]), left_out)
     return ranks
 
 
-def _before(parts: Sequence[Dataset], asked: Dataset) -> dict[int, I32]:
-    """The clicks in `parts` of each user of `asked`, oldest first."""
-    wanted: Bool = np.zeros(asked.user_count, dtype=np.bool_)
-    wanted[asked.users] = True
+def _histories(parts: Sequence[Dataset], targets: Dataset) -> dict[int, I32]:
+    """The clicks in `parts` of each user of `targets`, oldest first."""
+    wanted: Bool = np.zeros(targets.user_count, dtype=np.bool_)
+    wanted[targets.users] = True
     theirs = [one.select(wanted[one.users]) for one in parts]
     users, items, times = (
         np.concatenate([getattr(one, of) for one in theirs]) for of in ("users", "items", "times_ms")
     )
     order = np.lexsort((np.arange(len(users)), times, users))
     users, items = users[order], items[order]
-    starts, ends = (np.searchsorted(users, asked.users, side=side) for side in ("left", "right"))
+    starts, ends = (np.searchsorted(users, targets.users, side=side) for side in ("left", "right"))
     return {
         user: items[start:end]
-        for user, start, end in zip(asked.users.tolist(), starts.tolist(), ends.tolist(), strict=True)
+        for user, start, end in zip(targets.users.tolist(), starts.tolist(), ends.tolist(), strict=True)
     }
 
 
@@ -239,5 +239,5 @@ def hit_rate(ranks: F64, k: int = RANKED_AT) -> float:
 
 
 def ndcg(ranks: F64, k: int = RANKED_AT) -> float:
-    """NDCG@k with one relevant item each."""
+    """NDCG@k with one relevant item for each rank."""
     return sum(1 / log2(1 + found) for found in ranks.tolist() if found <= k) / len(ranks)

@@ -1,4 +1,4 @@
-"""A file, a folder or an archive as one `Dataset`: read, decoded and admitted as the service does it, without a learner."""
+"""A file, a folder or an archive as one `Dataset`: read, decoded and given rows as in the service, but without a learner."""
 
 import tempfile
 from collections.abc import Callable
@@ -20,32 +20,32 @@ from streamer.storage.state import RocksStore
 from streamer.stream.learners import Learners
 from streamer.stream.memory import Memory
 
-Progress = Callable[[int, int], None]  # told how many records are read and how many there are
+Progress = Callable[[int, int], None]  # gets the number of records read and that of all records
 
 
 class History(NamedTuple):
-    """What a source held."""
+    """The contents of a source."""
 
     data: Dataset
     dead_letters: dict[str, int]  # by reason
     duplicates: int
 
     def left_out(self) -> list[str]:
-        """For people: what of the source is not in the data; empty for nothing."""
+        """Sentences about the events that are not in the data; empty if all are."""
         why = ", ".join(f"{reason} {count:,}" for reason, count in self.dead_letters.items() if count)
-        said = (
+        counts = (
             (sum(self.dead_letters.values()), "bad", f": {why}"),
             (self.duplicates, "repeated", ""),
         )
         return [
-            f"{count:,} {what} event{'' if count == 1 else 's'} left out{more}" for count, what, more in said if count
+            f"{count:,} {what} event{'' if count == 1 else 's'} left out{more}" for count, what, more in counts if count
         ]
 
 
 def read(source: Source, settings: Settings, progress: Progress) -> History:
-    """Everything that `source` holds but bad events and duplicates, which are counted. Cost: some 3 us an event.
+    """All events of `source` except bad ones and duplicates, which are counted. Cost: some 3 us an event.
 
-    The state that `settings` name is left alone. Raises BadSettings for settings that cannot be used.
+    The state directory in `settings` is not touched. Raises BadSettings for settings that cannot be used.
     """
     settings = msgspec.structs.replace(settings, kafka=KafkaSettings())
     with tempfile.TemporaryDirectory(prefix="streamer-") as folder:
@@ -66,7 +66,7 @@ def _read(source: Source, memory: Memory, settings: Settings, progress: Progress
         for part, batch in memory.encoder.encode(records, memory.commit):
             memory.ledger.advance(part)
             if len(batch):
-                ids = memory.users.ids  # a user's row may be another's in the next batch
+                ids = memory.users.ids  # rows of users are recycled: a row may be another user's in the next batch
                 users += [number_of.setdefault(ids[row], len(number_of)) for row in batch.users.tolist()]
                 parts.append(batch)
         done += len(records)

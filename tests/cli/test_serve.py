@@ -56,7 +56,7 @@ def test_a_signal_in_the_middle_ends_it_in_order(tmp_path: Path, ratings: Path, 
         process.wait_for('streamer_events_total{outcome="learned",topic="ratings"}', 100)
         process.process.send_signal(sign)
         assert process.process.wait(5) == 1  # under 5 s, and nobody may take it for drained
-        assert "go on" in process.output.read_text()
+        assert "start again to continue" in process.output.read_text()
     run("serve", "--data", tmp_path / "d", "--port", "0", *arguments)
     run("serve", "--data", tmp_path / "whole", "--port", "0", *arguments)
     assert digest(tmp_path / "d") == digest(tmp_path / "whole")

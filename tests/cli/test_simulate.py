@@ -63,12 +63,12 @@ def test_the_file_can_be_served(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_written_gets_a_sentence_and_leaves_nothing(tmp_path: Path) -> None:
-    assert "give a file in a folder that is there" in run("simulate", "no/where.jsonl", *SMALL, code=78, cwd=tmp_path)
+    assert "give a file in an existing folder" in run("simulate", "no/where.jsonl", *SMALL, code=78, cwd=tmp_path)
     assert "it is a folder" in run("simulate", ".", *SMALL, code=78, cwd=tmp_path)
     assert "within the 10 days" in run("simulate", "a", *SMALL, "--shock-day", "11", code=78, cwd=tmp_path)
     assert "found nan" in run("simulate", "a", *SMALL, "--late", "nan", code=78, cwd=tmp_path)
     assert "--events" in run("simulate", "a", "--events", "0", code=2, cwd=tmp_path)
-    assert "standard output is the events" in run("simulate", "-", "--json", code=2, cwd=tmp_path)
+    assert "standard output consists of the events" in run("simulate", "-", "--json", code=2, cwd=tmp_path)
     assert "PATH" in run("simulate", code=2, cwd=tmp_path)
     assert "--simulate" in run("evaluate", code=2, cwd=tmp_path)
     assert "not both" in run("evaluate", "a", "--simulate", code=2, cwd=tmp_path)

@@ -130,7 +130,7 @@ def test_the_user_who_hates_what_others_love_is_shown_with_those_others(browser:
     assert "the user gave it 1" in first
     assert "It would have been shown: it is in the top ten of" in first
     assert "others gave it 5.0 on average" in first
-    assert "Nearest users" in page.locator("#user").inner_text()
+    assert "Most similar users" in page.locator("#user").inner_text()
     page.close()
 
 
@@ -150,7 +150,7 @@ def test_other_splits_can_be_reported_too(world: Path, split: str) -> None:
 def test_a_user_can_be_chosen(world: Path) -> None:
     file = world.parent / "u7.html"
     assert report(world, file, "--models", "bias", "--user", "u7").user == "u7"
-    assert "the user who was asked for" in file.read_text()
+    assert "the user you asked for" in file.read_text()
 
 
 @pytest.mark.parametrize(

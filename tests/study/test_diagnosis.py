@@ -92,7 +92,7 @@ def test_a_small_category_that_goes_wrong_is_seen_with_its_number_of_examples(pa
     found = diagnose(fit(parts, (predicted[0], predicted[1], predicted[2])))
     worst = found.by_category[0]
     assert (worst.name, worst.examples, worst.mse.mean) == ("horror", 13, pytest.approx(4.0))
-    assert any("Too few to tell" in sentence and "horror (13)" in sentence for sentence in found.sentences)
+    assert any("too few ratings to tell" in sentence and "horror (13)" in sentence for sentence in found.sentences)
 
 
 def test_errors_by_what_was_given_are_those_of_that_rating(parts: Split) -> None:
@@ -176,7 +176,7 @@ def test_predictions_stay_within_the_ratings_that_were_trained_on_and_are_number
     low, high = parts.train.values.min(), parts.train.values.max()
     assert set(predictions(Wild(100.0), parts.test, parts.train).tolist()) == {float(high)}  # type: ignore[arg-type]
     assert set(predictions(Wild(-100.0), parts.test, parts.train).tolist()) == {float(low)}  # type: ignore[arg-type]
-    with pytest.raises(StreamerError, match="the model table predicts what is not finite for"):
+    with pytest.raises(StreamerError, match="the model table has predictions that are not finite for"):
         predictions(Wild(np.nan), parts.test, parts.train)  # type: ignore[arg-type]
 
 
@@ -191,7 +191,7 @@ def test_ratings_that_are_all_the_same_leave_nothing_to_tell_apart() -> None:
     found = diagnose(fit(parts, plain(parts)))
     assert found.verdict == "fine"
     assert found.over_bias_only.mean == 0
-    assert f"all {len(parts.train):,} ratings of the training part are 4, which every model says" in " ".join(
+    assert f"all {len(parts.train):,} ratings of the training part are 4, which every model predicts" in " ".join(
         found.sentences
     )
 
@@ -211,13 +211,15 @@ def test_fine_on_the_validation_part_alone_is_said_to_be_that(parts: Split) -> N
 
 def test_a_verdict_on_a_handful_of_ratings_is_said_to_hang_on_them(parts: Split) -> None:
     few = parts._replace(validation=parts.validation.select(np.arange(len(parts.validation)) < 7))
-    assert "the validation part is 7 ratings by" in " ".join(said(few, 0.3, 0.3, 0.3).sentences)
-    assert "Too little to be sure" not in " ".join(said(parts, 0.3, 0.3, 0.3).sentences)
+    assert "the validation part has 7 ratings by" in " ".join(said(few, 0.3, 0.3, 0.3).sentences)
+    assert "too few to be sure" not in " ".join(said(parts, 0.3, 0.3, 0.3).sentences)
 
 
 def test_a_verdict_that_hangs_on_one_user_is_said_to(parts: Split) -> None:
     users = parts.validation.users.copy()
     users[: len(users) * 2 // 3] = 0
     one = parts._replace(validation=dataclasses.replace(parts.validation, users=users))
-    (sentence,) = (line for line in said(one, 0.3, 0.3, 0.3).sentences if line.startswith("Too little to be sure"))
-    assert f"{np.count_nonzero(users == 0):,} of them by one" in sentence
+    (sentence,) = (
+        line for line in said(one, 0.3, 0.3, 0.3).sentences if line.startswith("The data are too few to be sure")
+    )
+    assert f"{np.count_nonzero(users == 0):,} of them by one user" in sentence

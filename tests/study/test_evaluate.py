@@ -213,7 +213,7 @@ class BatchReader:
 
 def test_a_learner_that_looks_ahead_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(LEARNERS, "batch-reader", f"{__name__}:BatchReader")
-    with pytest.raises(StreamerError, match="two passes over the same events came to different errors"):
+    with pytest.raises(StreamerError, match="two passes over the same events gave different errors"):
         evaluated("batch-reader", world(200))
 
 

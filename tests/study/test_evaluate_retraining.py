@@ -14,23 +14,25 @@ from streamer.consumers.stream import StreamSource
 from streamer.producers.simulate import World
 from streamer.renormalise.training import ALL, Candidate
 from streamer.study.evaluate import evaluate
-from streamer.study.evaluate_retraining import Renormalised, Trial, renormalised, tenths
+from streamer.study.evaluate_retraining import RetrainingComparison, Trial, compare_with_retraining, tenths
 
 WORLD = World(users=150, items=80, events=20_000, turn=0.0)
 CHOSEN = settings(rating_learner="biased-mf", click_learner="popularity", gate_min_events=500)
 
 
-def tried(trial: Trial, **flags: object) -> Renormalised:
+def tried(trial: Trial, **flags: object) -> RetrainingComparison:
     chosen = settings(rating_learner="biased-mf", click_learner="popularity", **{"gate_min_events": 500, **flags})
-    return renormalised(chosen, lambda: StreamSource(WORLD.stream(catalogue_first=True)), trial, lambda done, of: None)
+    return compare_with_retraining(
+        chosen, lambda: StreamSource(WORLD.stream(catalogue_first=True)), trial, lambda done, of: None
+    )
 
 
 @pytest.fixture(scope="module")
-def found() -> Renormalised:
+def found() -> RetrainingComparison:
     return tried(Trial(6000, (ALL, Candidate(half_life_days=0.5))))
 
 
-def test_online_only_is_what_evaluate_reports(found: Renormalised) -> None:
+def test_online_only_is_what_evaluate_reports(found: RetrainingComparison) -> None:
     online = evaluate(
         "biased-mf",
         CHOSEN,
@@ -43,14 +45,14 @@ def test_online_only_is_what_evaluate_reports(found: Renormalised) -> None:
     assert found.online_regret == pytest.approx(online.regret, rel=1e-9)
 
 
-def test_until_the_first_swap_nothing_differs_and_a_good_candidate_gains(found: Renormalised) -> None:
+def test_until_the_first_swap_nothing_differs_and_a_good_candidate_gains(found: RetrainingComparison) -> None:
     assert found.rmse_tenths[:3] == found.online_rmse_tenths[:3]
     assert (found.difference or 0.0) + (found.half_width or 0.0) < 0
     assert (found.rmse or inf) < (found.online_rmse or 0.0)
     assert (found.regret_last_days or inf) < (found.online_regret_last_days or 0.0)
 
 
-def test_every_candidate_of_every_cut_is_accounted_for(found: Renormalised) -> None:
+def test_every_candidate_of_every_cut_is_accounted_for(found: RetrainingComparison) -> None:
     assert [(one.cut_events, one.candidate) for one in sorted(found.generations, key=lambda one: (one.cut_events, one.candidate))] == [
         (cut, name) for cut in (6000, 12_000, 18_000) for name in ("all", "half-life:0.5")
     ]  # fmt: skip
@@ -61,7 +63,7 @@ def test_every_candidate_of_every_cut_is_accounted_for(found: Renormalised) -> N
     assert all(one.ratings >= 500 for one in promoted)
 
 
-def test_it_is_deterministic(found: Renormalised) -> None:
+def test_it_is_deterministic(found: RetrainingComparison) -> None:
     again = tried(Trial(6000, (ALL, Candidate(half_life_days=0.5))))
     assert (again.rmse, again.rmse_tenths) == (found.rmse, found.rmse_tenths)
 
@@ -103,7 +105,7 @@ def test_the_command_reports_both(tmp_path: Path) -> None:
 def test_what_it_is_worth_on_real_ratings(movielens: Path, name: str, gain: float) -> None:
     """Overall better for biased-mf and not worse for the default, and in no tenth of the stream worse by more than .1%."""
     chosen = settings(rating_learner=name, click_learner="popularity")
-    found = renormalised(chosen, lambda: FileSource(movielens), Trial(20_001), lambda done, of: None)
+    found = compare_with_retraining(chosen, lambda: FileSource(movielens), Trial(20_001), lambda done, of: None)
     assert found.rmse is not None
     assert found.online_rmse is not None
     assert found.difference is not None

@@ -12,7 +12,7 @@ from learning import digest, learn, records
 from streamer.cli import main
 from streamer.core.events import Click, Event, ItemRemoval, ItemUpdate, Rating, UserRemoval, UserUpdate
 from streamer.storage.state import RocksStore
-from streamer.study.inspection import Inspection, answered
+from streamer.study.inspection import Inspection, answer_from_state
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -148,8 +148,8 @@ def test_somebody_who_says_what_they_like_is_answered_from_a_state(run: Run, tmp
         (["--preference", "Ballet=5"], 1, "no item has the category 'Ballet'; there are: Drama, Comedy"),
         (["--preference", "Comedy=1e9"], 1, "is not within -100 to 100"),
         (["--preference", "Comedy"], 2, "'Comedy' is not NAME=RATING"),
-        ([], 2, "say who"),
-        (["u1", "--rating", "i3=5"], 2, "say who"),
+        ([], 2, "give either a USER"),
+        (["u1", "--rating", "i3=5"], 2, "give either a USER"),
     ):
         ended, _, err = run("recommend", *wrong, "--data", tmp_path)
         assert ended == code
@@ -243,15 +243,15 @@ def test_looking_beside_its_owner_shows_the_last_commit(run: Run, tmp_path: Path
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        ([], 2, "say what to look at: one of user, item, offsets, stats, dead-letters, or --digest"),
+        ([], 2, "give what to show: one of user, item, offsets, stats, dead-letters, or --digest"),
         (["user"], 2, "which user? streamer inspect user ID"),
-        (["user", "u1", "--digest"], 2, "say what to look at"),
+        (["user", "u1", "--digest"], 2, "give what to show"),
         (
             ["item", "a", "--questions"],
             2,
-            "--questions are of a user, not of item: streamer inspect user ID --questions",
+            "--questions are about a user, not about item: streamer inspect user ID --questions",
         ),
-        (["--digest", "--questions"], 2, "--questions are of a user"),
+        (["--digest", "--questions"], 2, "--questions are about a user"),
         (["user", "--questions"], 2, "which user? streamer inspect user ID"),
         (["user", "u1", "--questions", "--limit", "0"], 2, "0 is not in the range 1<=x<=100"),
         (["moods"], 2, "'moods' is not one of"),
@@ -311,4 +311,4 @@ def test_a_state_of_other_sizes_is_read_as_it_was_made(tmp_path: Path) -> None:
         "skip-gram/user": 3 + 10,
         "transitions/user": 10,
     }
-    assert answered(str(tmp_path), lambda recommender: recommender.recommend("u1", 1))
+    assert answer_from_state(str(tmp_path), lambda recommender: recommender.recommend("u1", 1))

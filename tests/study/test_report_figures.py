@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from streamer.core.protocols import Epoch
-from streamer.study.report.figures import COLOURS, Pictures, compared
+from streamer.study.report.figures import COLOURS, Pictures, dot_plot
 
 NAMES, VALUES, INTERVALS = ["als", "bias"], [0.87, 0.88], [(0.86, 0.88), (0.87, 0.89)]
 
@@ -19,12 +19,12 @@ def texts(svg: str) -> list[str]:
 
 
 def test_models_are_compared_in_digits_under_their_names() -> None:
-    found = texts(compared(NAMES, VALUES, INTERVALS, what="RMSE <of> $x$ & $y$", reference=("best", 0.865)))
+    found = texts(dot_plot(NAMES, VALUES, INTERVALS, what="RMSE <of> $x$ & $y$", reference=("best", 0.865)))
     assert {"als", "bias", "0.8700", "0.8800", "RMSE <of> $x$ & $y$", "best"} <= set(found)
 
 
 def test_the_same_numbers_are_the_same_bytes_and_ids_are_the_pictures_own() -> None:
-    one, again, other = (compared(NAMES, VALUES, INTERVALS, what="RMSE", name=name) for name in ("a", "a", "b"))
+    one, again, other = (dot_plot(NAMES, VALUES, INTERVALS, what="RMSE", name=name) for name in ("a", "a", "b"))
     assert one == again
     ids = [set(re.findall(r'id="([^"]+)"', svg)) for svg in (one, other)]
     assert ids[0]
@@ -41,7 +41,7 @@ def marks(svg: str, colour: int) -> list[tuple[float, float]]:
 
 
 def test_points_stand_where_their_values_are() -> None:
-    svg = compared(["a", "b", "c"], [0.2, 0.4, 0.8], [(0.1, 0.3), (0.3, 0.5), (0.7, 0.9)], what="x")
+    svg = dot_plot(["a", "b", "c"], [0.2, 0.4, 0.8], [(0.1, 0.3), (0.3, 0.5), (0.7, 0.9)], what="x")
     (a,), (b,), (c,) = (marks(svg, colour) for colour in range(3))
     assert c[0] - b[0] == pytest.approx(2 * (b[0] - a[0]), rel=1e-4)
     assert a[1] > b[1] > c[1]
@@ -71,7 +71,7 @@ def test_the_epoch_that_was_kept_is_marked_on_the_validation_curve() -> None:
 
 def test_an_upset_picture_names_its_sets_with_their_sizes_and_its_bars_with_theirs() -> None:
     parts = [((True, True), 1234), ((False, True), 321), ((True, False), 12)]
-    svg = Pictures(["als"]).upset(["rated highest", "als"], [1246, 1555], parts, name="x", what="items")
+    svg = Pictures(["als"]).upset_plot(["rated highest", "als"], [1246, 1555], parts, name="x", what="items")
     assert {"rated highest (1,246)", "als (1,555)", "1.2k", "321", "12"} <= set(texts(svg))
 
 

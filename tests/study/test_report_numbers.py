@@ -13,10 +13,20 @@ from streamer.core.batch import RATING
 from streamer.core.dataset import Dataset, SideInformation
 from streamer.serving.posterior import nearest, posterior
 from streamer.study.report import errors_by
-from streamer.study.report.belief import Overheard, learned
+from streamer.study.report.belief import CatalogueRecorder, learned_memory
 from streamer.study.report.contenders import Contender, Contest
-from streamer.study.report.misses import Miss, why, worst
-from streamer.study.report.topten import TEN, TRUTH, Lists, Rated, among, coverage, lists, outcome, unseen
+from streamer.study.report.misses import Miss, explain, worst_served_user
+from streamer.study.report.topten import (
+    TEN,
+    TRUTH,
+    Lists,
+    Rated,
+    coverage,
+    lists,
+    outcome,
+    overlap_among_rated,
+    overlap_among_unseen,
+)
 from streamer.study.splits import Split
 from streamer.study.train import Plan
 from streamer.study.training_data import read
@@ -146,14 +156,14 @@ def test_top_tens_are_of_what_the_user_had_not_rated_and_somebody_had(found: Lis
 
 
 def test_overlaps_count_pairs_of_user_and_item_in_exactly_these_sets(found: Lists) -> None:
-    first = among(found, 30)
+    first = overlap_among_rated(found, 30)
     assert first.names == (TRUTH, "high", "low", "repeating")
     assert first.users == 1  # user 1 rated one item: nothing to choose from
     assert first.sizes == (10, 10, 10, 10)
     assert first.parts == (((False, False, True, True), 10), ((True, True, False, False), 10))
     assert first.chance == pytest.approx(10 / 24)
     assert [first.share_of_truth(name) for name in first.names[1:]] == [1.0, 0.0, 0.0]
-    second = unseen(found, 30)
+    second = overlap_among_unseen(found, 30)
     assert second.sizes == (11, 10, 10, 10)  # user 1's only rating is the highest there is
     assert dict(second.parts)[True, True, False, False] == 9
     assert dict(second.parts)[True, False, False, False] == 2
@@ -179,9 +189,9 @@ def test_the_user_served_worst_hated_what_would_have_been_shown(found: Lists) ->
     of = side(2, 30)
     train = dataset(of, [(0, 0, 4.0), (1, 1, 5.0), (1, 2, 1.0)])
     test = dataset(of, [(0, 2, 1.0), (1, 29, 1.0)])
-    user, why_this = worst(contest(train, test, [1.0, 5.0]), found)
+    user, why_this = worst_served_user(contest(train, test, [1.0, 5.0]), found)
     assert user == 0  # of whose top tens ten items were rated 2 or less, though user 1's prediction is further off
-    assert why_this == "the user served worst: 10 items of some model's top ten the user hated"
+    assert why_this == "the user served worst, who hated 10 items of the models' top tens"
 
 
 def miss(**changed: object) -> Miss:
@@ -194,32 +204,32 @@ def miss(**changed: object) -> Miss:
 
 
 def test_why_is_said_from_the_numbers() -> None:
-    assert why(miss(), "als") == [
-        "als predicted 4.5, place 3 of the 800 items that the user had not rated; the user gave it 1.",
+    assert explain(miss(), "als") == [
+        "als predicted 4.5, place 3 among the 800 items that the user had not rated; the user gave it 1.",
         "It would have been shown: it is in the top ten of als.",
-        "9 others gave it 4.2 on average; bias only, which goes by that and by this user's level, says 4.0.",
-        "The prediction is mostly reputation; what als makes of this user's taste added +0.5.",
-        "The 2 most alike who rated it gave it 4.2: as good as predicted, so nobody near warned of it.",
-        "No hint in the history: the user rates none of its categories clearly lower than the rest.",
+        "9 others gave it 4.2 on average; bias only, which knows only that and the user's own mean, predicts 4.0.",
+        "The prediction comes mostly from the item's reputation; als's estimate of this user's taste added +0.5.",
+        "The 2 most similar users who rated it gave it 4.2: about as much as predicted, so there was no warning.",
+        "The history has no hint: the user rates none of its categories clearly lower than the rest.",
     ]
 
 
 @pytest.mark.parametrize(
     ("changed", "sentence"),
     [
-        ({"bias_only": 3.6}, "The prediction is what als makes of this user's taste, +0.9, more than reputation."),
-        ({"bias_only": 4.5}, "The prediction is reputation: what als makes of this user's taste changed nothing (+0.00)."),
-        ({"bias_only": 4.9}, "The prediction is reputation; what als makes of this user's taste held back (-0.4), and too little."),
-        ({"usual": 4.8}, "als did not fall for it: that is less than the user's mean, 4.8."),
-        ({"neighbours": (("u1", 0.5, 1.5),)}, "The only user alike who rated it gave it 1.5: the warning was there, and outweighed."),
-        ({"neighbours": ()}, "Nobody alike had rated it."),
-        ({"own": (("Drama", 2.1, 20),)}, "A hint in the history: the user rates Drama 2.1 on average, and 3.5 on the whole."),
-        ({"others": 1, "mean": 5.0}, "One other gave it 5.0; bias only, which goes by that and by this user's level, says 4.0."),
-        ({"others": 0}, "Nobody had rated it in the training part; bias only says 4.0."),
+        ({"bias_only": 3.6}, "The prediction comes more from als's estimate of this user's taste (+0.9) than from the item's reputation."),
+        ({"bias_only": 4.5}, "The prediction comes from the item's reputation; als's estimate of this user's taste changed nothing (+0.00)."),
+        ({"bias_only": 4.9}, "The prediction comes from the item's reputation; als's estimate of this user's taste lowered it (-0.4), but too little."),
+        ({"usual": 4.8}, "als was not misled: the prediction is below the user's mean, 4.8."),
+        ({"neighbours": (("u1", 0.5, 1.5),)}, "The only similar user who rated it gave it 1.5: a warning, but it was outweighed."),
+        ({"neighbours": ()}, "No similar user had rated it."),
+        ({"own": (("Drama", 2.1, 20),)}, "The history has a hint: the user rates Drama 2.1 on average, and 3.5 overall."),
+        ({"others": 1, "mean": 5.0}, "One other user gave it 5.0; bias only, which knows only that and the user's own mean, predicts 4.0."),
+        ({"others": 0}, "Nobody had rated it in the training part; bias only predicts 4.0."),
     ],
 )  # fmt: skip
 def test_each_kind_of_evidence_has_its_sentence(changed: dict[str, object], sentence: str) -> None:
-    assert sentence in why(miss(**changed), "als")
+    assert sentence in explain(miss(**changed), "als")
 
 
 def test_the_online_learner_believes_what_the_training_part_says_and_finds_who_is_alike() -> None:
@@ -227,7 +237,7 @@ def test_the_online_learner_believes_what_the_training_part_says_and_finds_who_i
     of = side(10, 20)
     rows = [(user, item, 5.0 if (user + item) % 2 == 0 else 1.0) for item in range(20) for user in range(10)]
     train = dataset(of, rows)
-    with learned([], train, settings()) as memory:
+    with learned_memory([], train, settings()) as memory:
         believed = posterior(memory, "u0")
         assert believed is not None
         assert believed.ratings == 20
@@ -241,6 +251,6 @@ def test_the_online_learner_believes_what_the_training_part_says_and_finds_who_i
 def test_what_passes_a_source_is_remembered_of_the_catalogue_alone(tmp_path: Path) -> None:
     file = tmp_path / "events.jsonl"
     file.write_text('{"item_id": "i1", "title": "One"}\n{"user_id": "u1", "item_id": "i1", "rating": 3}\n')
-    source = Overheard(FileSource(str(file), 1))
+    source = CatalogueRecorder(FileSource(str(file), 1))
     assert read(source, settings(), lambda done, of: None).data.side.titles == ["One"]
     assert [record.topic for record in source.catalogue] == ["items"]

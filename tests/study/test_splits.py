@@ -76,5 +76,5 @@ def test_what_is_no_click_is_not_left_out_as_one() -> None:
 
 
 def test_too_little_to_cut_is_refused_with_what_was_found() -> None:
-    with pytest.raises(BadSettings, match=r"unseen-users cannot put 0\.2 of 5 events by 1 users aside"):
+    with pytest.raises(BadSettings, match=r"unseen-users cannot hold out 0\.2 of 5 events by 1 users"):
         split("unseen-users", of_users([0] * 5), 0.2, 0.1, 1)

@@ -88,7 +88,7 @@ def test_where_torch_is_missing_it_is_named_with_the_way_to_it() -> None:
     [
         (("--compare", " , "), 2, "--compare names no model"),
         (("--model", "als,bias"), 78, "no model 'als,bias'"),
-        (("--model", "bias", "--test-share", "nan"), 78, "wanted shares between 0 and 1"),
+        (("--model", "bias", "--test-share", "nan"), 78, "wanted shares of test and validation part between 0 and 1"),
         (("--compare", "bias", "--picture", "nowhere/x.svg"), 78, "give another --picture"),
     ],
 )

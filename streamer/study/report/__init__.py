@@ -1,6 +1,6 @@
-"""One HTML file that says how models of the field do on a history: pictures, the numbers behind them, and one user's page.
+"""One HTML file on how well models of the field do on a history: pictures, the numbers behind them, and one user's page.
 
-`contenders` fits the models on one split; `errors_by`, `topten`, `misses` and `user_page` work out the numbers, `belief` what the online
-learner knows of the same part; `sections` puts them into words, `figures` draws (and alone knows matplotlib), `page` fills
-`report.html.j2` (and alone knows jinja2). Both libraries come with the extra `offline`.
+`streamer report` calls it. `contenders` fits the models on one split; `errors_by`, `topten`, `misses` and `user_page` compute the
+numbers, and `belief` what the online learner knows after the same training part. `sections` puts them into words, `figures` draws
+(matplotlib is known here only) and `page` fills `report.html.j2` (jinja2 is known here only). Both come with the extra `offline`.
 """

@@ -1,4 +1,4 @@
-"""What the online learner believes after the training part alone: a private memory that learned it, event by event."""
+"""The online learner's beliefs after the training part alone: a temporary memory learns it, event by event."""
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,11 +17,11 @@ from streamer.stream.learners import assemble
 from streamer.stream.memory import Memory
 
 
-class Overheard:
-    """protocols.Source that hands on another, and remembers what the catalogue and users' profiles said."""
+class CatalogueRecorder:
+    """A protocols.Source that passes on the records of another and keeps those of the catalogue and of users' profiles."""
 
     def __init__(self, source: Source) -> None:
-        """`catalogue` fills while it is read."""
+        """Wrap `source`; `catalogue` fills while it is read."""
         self._source = source
         self.catalogue: list[Record] = []
 
@@ -45,10 +45,10 @@ class Overheard:
 
 
 @contextmanager
-def learned(catalogue: Sequence[Record], train: Dataset, settings: Settings) -> Iterator[Memory]:
-    """A memory in which the champion for ratings learned `train`, all of the catalogue being there from the start.
+def learned_memory(catalogue: Sequence[Record], train: Dataset, settings: Settings) -> Iterator[Memory]:
+    """A temporary memory in which the champion for ratings has learned `train`, after all records of the catalogue.
 
-    It is gone afterwards. Cost: some 10 us a rating. Raises BadSettings for a learner that there is not.
+    It is deleted at the end of the context. Cost: some 10 us a rating. Raises BadSettings for an unknown learner.
     """
     name, settings = settings.learning.rating_learner, msgspec.structs.replace(settings, kafka=KafkaSettings())
     sizes = {"dim": settings.learning.dim, "latent_dim": settings.learning.latent_dim}

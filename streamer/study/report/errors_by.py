@@ -1,7 +1,4 @@
-"""Where models err: by the rating that was given, and by how often the item had been rated; and what they say at all.
-
-Everything is of the test part.
-"""
+"""Errors of models by rating and by popularity of the item, and distributions of predictions, all on the test part."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,21 +9,21 @@ from streamer.core.arrays import F32, F64, I64, Array
 from streamer.study.diagnosis import FEW
 from streamer.study.report.contenders import Contest
 
-LEVELS = 12  # distinct ratings that are shown one by one; with more there are ten steps
-COUNTS = (0, 1, 3, 6, 11, 21, 51, 101)  # of ratings that an item had in the training part: where classes begin
+LEVELS = 12  # up to this many distinct ratings are shown one by one; with more there are ten steps
+COUNTS = (0, 1, 3, 6, 11, 21, 51, 101)  # the smallest number of training ratings of an item in each class
 
 
 class Classes(msgspec.Struct, frozen=True):
-    """Ratings of the test part in classes, and each model's errors in them; NaN where there is nothing."""
+    """Ratings of the test part in classes, and each model's errors in them; NaN for empty classes."""
 
     labels: tuple[str, ...]  # (classes,)
     counts: I64  # (classes,)
     rmse: Mapping[str, F64]  # by model, (classes,)
-    mean_error: Mapping[str, F64]  # by model, (classes,): above 0 is predicted too high
+    mean_error: Mapping[str, F64]  # by model, (classes,): above 0 where predictions are too high
 
 
 def classes(contest: Contest, of: I64, labels: Sequence[str]) -> Classes:
-    """Errors of the raters, `of` (test ratings,) being the number of each rating's class."""
+    """Errors of the models of ratings; `of` (test ratings,) is the class number of each rating."""
     test, count = contest.parts.test, len(labels)
     counts = np.bincount(of, minlength=count)
     rmse, mean_error = {}, {}
@@ -40,13 +37,13 @@ def classes(contest: Contest, of: I64, labels: Sequence[str]) -> Classes:
 
 
 class Scale(msgspec.Struct, frozen=True):
-    """Steps that ratings are counted in: the distinct ones, or ten equal parts of their range."""
+    """Steps in which ratings are counted: the distinct ratings, or ten equal parts of their range."""
 
     middles: F64  # (steps,), ascending
     labels: tuple[str, ...]
 
     def of(self, values: Array) -> I64:
-        """The number of the nearest step, (n,)."""
+        """The number of the step nearest to each value, (n,)."""
         return np.searchsorted((self.middles[1:] + self.middles[:-1]) / 2, values, side="right").astype(np.int64)
 
     def shares(self, values: Array) -> F64:
@@ -56,7 +53,7 @@ class Scale(msgspec.Struct, frozen=True):
 
 
 def scale(values: F32) -> Scale:
-    """Of these ratings."""
+    """The steps for these ratings."""
     distinct = np.unique(values).astype(np.float64)
     if len(distinct) > LEVELS:
         edges = np.linspace(distinct[0], distinct[-1], 11)
@@ -82,7 +79,7 @@ def by_popularity(contest: Contest) -> Classes:
 
 
 def in_words(found: Classes, name: str) -> str:
-    """At which ratings a model errs most, upwards and downwards."""
+    """A sentence on the ratings at which a model errs most."""
     enough = np.flatnonzero(found.counts >= (FEW if found.counts.max() >= FEW else 1))
     errors, rmse = found.mean_error[name][enough], found.rmse[name][enough]
     high, low, worst = int(np.argmax(errors)), int(np.argmin(errors)), int(np.argmax(rmse))
@@ -91,5 +88,5 @@ def in_words(found: Classes, name: str) -> str:
         parts.append(f"{errors[high]:.2f} too high on ratings of {found.labels[enough[high]]}")
     if errors[low] < 0:
         parts.append(f"{-errors[low]:.2f} too low on ratings of {found.labels[enough[low]]}")
-    said = " and ".join(parts) or "right on the mean at every rating"
-    return f"{name} is {said}; its RMSE is highest at {found.labels[enough[worst]]}, {rmse[worst]:.2f}."
+    errs = " and ".join(parts) or "right on average at every rating"
+    return f"{name} is {errs}; its RMSE is highest at {found.labels[enough[worst]]}, {rmse[worst]:.2f}."

@@ -1,10 +1,10 @@
-"""Pictures as SVG that stands inside a page, or alone in a file. The one place that knows matplotlib.
+"""Pictures as SVG, inside a page or in a file of their own. Only this module knows matplotlib.
 
-A picture is 360 points wide with text of 10 and 11, so that it is legible on a phone and may be twice as wide on a desk. Text
-stays text. Colours are Okabe and Ito's, which people of all colour vision tell apart, beside markers and dashes for paper
-without colour; a page may give each another value as a CSS variable (`--series-0`, `--ink`, ...), so that they suit a dark
-background. The same numbers are the same bytes, and ids begin with the picture's name, so that two pictures in one page never
-share one.
+A picture is 360 points wide with text of 10 and 11 points, so that it is legible on a phone and at twice the width on a desktop.
+Text stays text. Colours are those of Okabe and Ito, which people with any colour vision can distinguish, with markers and dashes
+for printing without colour. A page can change each as a CSS variable (`--series-0`, `--ink`, ...), for instance for a dark
+background. The same numbers give the same bytes, and ids begin with the picture's name, so that two pictures in one page
+share none.
 
 Importing this module raises MissingExtra where matplotlib is not installed.
 """
@@ -52,7 +52,7 @@ STYLE = {
 }  # fmt: skip
 
 
-def compared(
+def dot_plot(
     names: Sequence[str],
     values: Sequence[float],
     intervals: Sequence[tuple[float, float]],
@@ -61,11 +61,11 @@ def compared(
     reference: tuple[str, float] | None = None,
     name: str = "compared",
 ) -> str:
-    """Models below one another in this order, each a point with its interval and its value in digits, as SVG.
+    """A dot plot as SVG: models from top to bottom in this order, each with a dot, its interval and its value in digits.
 
-    `intervals` are (low, high); one of NaN is not drawn. `what` is measured along the bottom ("test RMSE, lower is better").
-    `reference` is a line with a label ("bias only", .88). Points and not bars: bars that do not begin at 0 lie, and those that
-    do show no difference of some percent.
+    `intervals` are (low, high); one of NaN is not drawn. `what` is the label of the axis ("test RMSE, lower is better").
+    `reference` is a line with a label ("bias only", .88). These are dots because bars that do not start at 0 mislead, and bars
+    that do hide differences of a few percent.
     """
     with mpl.rc_context(STYLE):
         figure, axes = _one(0.9 + 0.3 * len(names))
@@ -89,10 +89,10 @@ def compared(
 
 
 class Pictures:
-    """Pictures of one set of models, each of which keeps its colour, marker and dashes in all of them."""
+    """Pictures of one set of models, with the same colour, marker and dashes for a model in all of them."""
 
     def __init__(self, names: Sequence[str]) -> None:
-        """At most eight can be told apart by colour."""
+        """Colours can distinguish at most eight models."""
         self._number = {name: number for number, name in enumerate(names)}
 
     def _style(self, name: str, *, marker: bool = True) -> dict[str, Any]:
@@ -105,10 +105,10 @@ class Pictures:
     def curves(
         self, curves: Mapping[str, Sequence[Epoch]], kept: Mapping[str, int | None], *, what: str, name: str
     ) -> str:
-        """Learning curves, a panel a model: `what` on the training part (dashed) and on the validation part, by epoch.
+        """Learning curves, one panel for each model: `what` on the training part (dashed) and on the validation part, by epoch.
 
-        The epoch that was kept is a dot. All panels have the same heights, so that models compare; what is far above, as first
-        epochs are, is cut off.
+        A dot marks the epoch that was kept. All panels have the same scale, so that models can be compared; values far above,
+        as in first epochs, are cut off.
         """
         with mpl.rc_context(STYLE):
             columns = 2 if len(curves) > 1 else 1
@@ -139,7 +139,7 @@ class Pictures:
             return _svg(figure, name, "learning curves")
 
     def shares(self, labels: Sequence[str], given: F64, predicted: Mapping[str, F64], *, along: str) -> str:
-        """What was given as bars, what each model predicts as lines: share of all in each step, (steps,)."""
+        """The shares of ratings (bars) and of each model's predictions (lines) in each step, (steps,)."""
         with mpl.rc_context(STYLE):
             figure, axes = _one(3.0)
             axes.bar(labels, 100 * given, color=FAINT, edgecolor=SOFT, linewidth=0.8, label="given")
@@ -154,7 +154,7 @@ class Pictures:
     def by_class(
         self, labels: Sequence[str], counts: Array, rmse: Mapping[str, F64], mean_error: Mapping[str, F64], *, along: str, name: str
     ) -> str:  # fmt: skip
-        """RMSE above, mean error in the middle, and the number of ratings below, by class."""
+        """RMSE, mean error and number of ratings by class, in three panels from top to bottom."""
         with mpl.rc_context(STYLE):
             figure = Figure(figsize=(WIDTH_IN, 5.0), layout="constrained")
             figure.patch.set_visible(False)
@@ -178,7 +178,7 @@ class Pictures:
             return _svg(figure, name, f"errors by {along}")
 
     def concentration(self, curves: Mapping[str, F64], *, ratings: F64) -> str:
-        """Share of the top tens that the n most popular items have, n on a scale of powers; (items + 1,) each."""
+        """The share of top tens that the n most popular items have, with n on a logarithmic axis; (items + 1,) each."""
         with mpl.rc_context(STYLE):
             figure, axes = _one(3.2)
             items = len(ratings) - 1
@@ -196,7 +196,7 @@ class Pictures:
             return _svg(figure, "concentration", "popularity of what is recommended")
 
     def covered(self, shares: Mapping[str, float]) -> str:
-        """Bars from 0: the share of the items that are in anybody's top ten."""
+        """Bars: the share of the items that are in at least one top ten."""
         with mpl.rc_context(STYLE):
             figure, axes = _one(0.7 + 0.3 * len(shares))
             for row, (name, share) in enumerate(shares.items()):
@@ -207,14 +207,14 @@ class Pictures:
             axes.set_yticks(range(len(shares)), list(shares))
             axes.set_ylim(len(shares) - 0.5, -0.5)
             axes.set_xlim(0, max(1.0, 115 * max(shares.values())))
-            axes.set_xlabel("items in anybody's top ten (% of all)")
+            axes.set_xlabel("items in at least one top ten (% of all)")
             axes.grid(visible=False, axis="y")
             return _svg(figure, "covered", "coverage")
 
-    def upset(
+    def upset_plot(
         self, names: Sequence[str], sizes: Sequence[int], parts: Sequence[tuple[Sequence[bool], int]], *, name: str, what: str
     ) -> str:  # fmt: skip
-        """An UpSet picture: below which sets an intersection is in (joined dots), above how large it is. The first set is the truth.
+        """An UpSet plot: joined dots below show the sets of an intersection, bars above its size. The first set is the truth.
 
         Lex, Gehlenborg, Strobelt, Vuillemot, Pfister (2014), UpSet: visualization of intersecting sets, IEEE TVCG 20(12).
         """
@@ -256,7 +256,7 @@ class Pictures:
             return _svg(figure, name, f"which {what} are in which sets")
 
     def history(self, times: Sequence[float], values: Sequence[float], missed: Sequence[bool], *, mean: float) -> str:
-        """One user's ratings in the order in which they came; those that were predicted worst are marked."""
+        """One user's ratings in order of time; the worst misses are marked."""
         with mpl.rc_context(STYLE):
             figure, axes = _one(2.4)
             t, v, m = np.array(times), np.array(values), np.array(missed, dtype=bool)
@@ -280,7 +280,7 @@ class Pictures:
 
 
 def _heights(losses: Sequence[float]) -> tuple[float, float]:
-    """From just below the lowest to a little above the ninth tenth."""
+    """Limits of the axis: from just below the lowest loss to a little above the 90% quantile."""
     found = np.array([loss for loss in losses if np.isfinite(loss)])
     if not len(found):
         return 0.0, 1.0
@@ -290,10 +290,12 @@ def _heights(losses: Sequence[float]) -> tuple[float, float]:
 
 
 def _legend(figure: Figure, axes: Axes, colour: str | None = None) -> None:
-    """Above the picture, where it covers nothing, in rows as many as the names need; in one colour where models are told apart otherwise."""
+    """A legend above the picture, in as many rows as the names need; with `colour`, all its lines have that colour."""
     handles, labels = axes.get_legend_handles_labels()
     columns = next(n for n in range(len(labels), 0, -1) if n == 1 or _legend_width(labels, n) < WIDTH_IN * 72)
-    order = [n for first in range(columns) for n in range(first, len(labels), columns)]  # it is filled column by column
+    order = [
+        n for first in range(columns) for n in range(first, len(labels), columns)
+    ]  # matplotlib fills it column by column
     legend = figure.legend(
         [handles[n] for n in order], [labels[n] for n in order], loc="outside upper left", ncols=columns,
         columnspacing=1.2, handlelength=2.2, borderaxespad=0,
@@ -304,7 +306,7 @@ def _legend(figure: Figure, axes: Axes, colour: str | None = None) -> None:
 
 
 def _legend_width(labels: Sequence[str], columns: int) -> float:
-    """About how many points it takes."""
+    """The approximate width in points."""
     return sum(42 + 6 * max(map(len, labels[first::columns])) for first in range(columns))
 
 
@@ -315,7 +317,7 @@ def _one(height_in: float) -> tuple[Figure, Axes]:
 
 
 def _svg(figure: Figure, name: str, title: str) -> str:
-    """Without what belongs to a file alone: no declaration, no size, no style sheet (it would hold for the whole page)."""
+    """The figure as SVG for a page: without declaration, size and style sheet, which would apply to the whole page."""
     written = StringIO()
     figure.savefig(written, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     text = written.getvalue()

@@ -1,9 +1,9 @@
-"""Misses: what was recommended to somebody who hated it, or predicted high and rated low, and the evidence for and against it.
+"""Misses: items that were recommended and hated, or predicted high and rated low, with the evidence for and against them.
 
-A miss was predicted at least as high as the user rates on the whole, and rated lower than predicted by a deviation of all
+A miss was predicted at least as high as the user's mean rating, and rated lower than predicted by one standard deviation of all
 ratings or more; or it was hated and in some model's top ten among everything unseen. "Why was this recommended to somebody
-who hated it?" has four possible answers, and a miss is put beside all of them: what everybody thinks of the item (bias only
-knows nothing else), what the model made of this user's taste beyond that, what those who are most alike gave it, and how the
+who hated it?" has four possible answers, and all of them are shown: what everybody thinks of the item (all that bias only
+knows), the model's estimate of this user's taste beyond that, the ratings of the most similar users, and how the
 user rates its categories.
 """
 
@@ -17,12 +17,12 @@ from streamer.core.dataset import Dataset
 from streamer.core.protocols import Conditioned
 from streamer.stream.memory import Memory
 from streamer.study.report.contenders import Contest
-from streamer.study.report.topten import HATED_SHARE, TEN, Lists, scored
+from streamer.study.report.topten import HATED_SHARE, TEN, Lists, score_items
 
 MISSES, RATERS_OF_IT = 6, 5
 JUDGED_FROM = 10  # test ratings that a user needs to be chosen
 COMMON = 5  # ratings that a statement needs
-NEAR, SOME = 0.5, 0.1  # ratings: as good as the same; worth a word
+NEAR, SOME = 0.5, 0.1  # differences in ratings: below NEAR they count as equal, above SOME they are mentioned
 
 
 class Miss(NamedTuple):
@@ -33,22 +33,26 @@ class Miss(NamedTuple):
     rating: float
     predicted: tuple[tuple[str, float], ...]  # by model
     bias_only: float
-    online: tuple[float, float] | None  # what the online learner says, and the deviation of that belief
+    online: tuple[float, float] | None  # the online learner's prediction, and its standard deviation
     places: tuple[
         tuple[str, int | None], ...
-    ]  # by model: among all items that the user had not rated; None: it cannot tell
-    of: int  # such items
-    mean: float  # of others' ratings of it; NaN for none
-    others: int  # who rated it
+    ]  # by model: its place among all items that the user had not rated; None: the model has no score for it
+    of: int  # number of such items
+    mean: float  # of other users' ratings of it; NaN without any
+    others: int  # number of other users who rated it
     usual: float  # the user's mean rating
-    own: tuple[tuple[str, float, int], ...]  # the user's mean rating of each of its categories, and of how many
-    neighbours: tuple[tuple[str, float, float], ...]  # most alike of those who rated it: id, likeness, rating
+    own: tuple[
+        tuple[str, float, int], ...
+    ]  # the user's mean rating of each of its categories, and the number of ratings
+    neighbours: tuple[tuple[str, float, float], ...]  # the most similar users who rated it: id, likeness, rating
     words: tuple[str, ...]
 
 
-def worst(contest: Contest, found: Lists) -> tuple[int, str]:
-    """The number of the user who was served worst, and in words why: whose top tens had most that was then hated; of equals
-    the one whose five worst misses of the best model are worst. Those with few test ratings are left out where others have more.
+def worst_served_user(contest: Contest, found: Lists) -> tuple[int, str]:
+    """The row of the user served worst, and the reason in words: the user who hated the most items of the models' top tens.
+
+    Among equals it is the one with the largest sum of the best model's five worst misses. Users with few test ratings are
+    left out if others have more.
     """
     order, starts = contest.parts.test.by_user()
     counts, rank = np.diff(starts), {}
@@ -58,12 +62,12 @@ def worst(contest: Contest, found: Lists) -> tuple[int, str]:
     user = max(rank, key=lambda user: rank[user])
     if rank[user][0]:
         many = f"{rank[user][0]} items" if rank[user][0] > 1 else "an item"
-        return user, f"the user served worst: {many} of some model's top ten the user hated"
-    return user, f"the user whose five worst misses by {contest.best.name} are the worst of all"
+        return user, f"the user served worst, who hated {many} of the models' top tens"
+    return user, f"the user whose five worst misses by {contest.best.name} are the largest of all"
 
 
 def _hated(contest: Contest, found: Lists, user: int) -> set[int]:
-    """Items of the test part that the user hated and that some model's top ten among everything unseen has."""
+    """Items of the test part that the user hated and that are in some model's top ten among everything unseen."""
     at = np.flatnonzero(found.users == user)
     if not len(at):
         return set()
@@ -74,7 +78,7 @@ def _hated(contest: Contest, found: Lists, user: int) -> set[int]:
 
 
 def _over(contest: Contest, user: int, tested: I64) -> tuple[F64, Bool]:
-    """By how much the best model was too high on the user's test ratings `tested` (n,), and which of them are misses."""
+    """By how much the best model was too high on the user's test ratings `tested` (n,), and whether each is a miss."""
     parts = contest.parts
     assert contest.best.predicted is not None
     predicted = contest.best.predicted[2][tested].astype(np.float64)
@@ -84,16 +88,16 @@ def _over(contest: Contest, user: int, tested: I64) -> tuple[F64, Bool]:
 
 
 def _usual(contest: Contest, user: int) -> float:
-    """The user's mean rating before the test part; that of all where there is none."""
+    """The user's mean rating in the training part; without any, that of all users."""
     train = contest.parts.train
     mine = train.values[train.users == user]
     return float(mine.mean() if len(mine) else train.values.mean())
 
 
 def misses(
-    contest: Contest, lists: Lists, memory: Memory, user: int, tested: I64, near: Sequence[tuple[float, str]]
+    contest: Contest, lists: Lists, memory: Memory, user: int, tested: I64, neighbours: Sequence[tuple[float, str]]
 ) -> list[tuple[int, Miss]]:
-    """The worst, with their places in `tested`: first what would have been shown, then by how much the best model was too high."""
+    """The worst misses with their indices into `tested`: first those that would have been shown, then the largest errors of the best model."""
     parts, side, best = contest.parts, contest.data.side, contest.best
     assert best.predicted is not None
     test, train = parts.test, parts.train
@@ -103,14 +107,14 @@ def misses(
     order = sorted((n for n in range(len(tested)) if high[n] or shown[n]), key=lambda n: (not shown[n], -over[n], n))
     likes = train.select(train.users == user).clicked().items
     scores = {
-        one.name: scored(one.model, np.array([user], dtype=np.int32), [likes], contest.data.item_count)[0]
+        one.name: score_items(one.model, np.array([user], dtype=np.int32), [likes], contest.data.item_count)[0]
         for one in contest.contenders
     }
     unseen = np.bincount(train.items, minlength=train.item_count) > 0
     for part in (train, parts.validation):
         unseen[part.items[part.users == user]] = False
     number = {user_id: n for n, user_id in enumerate(side.user_ids)}
-    alike = {number[other]: likeness for likeness, other in near if likeness > 0}
+    alike = {number[other]: likeness for likeness, other in neighbours if likeness > 0}
     found = []
     for n in order[:MISSES]:
         at = int(tested[n])
@@ -141,7 +145,7 @@ def misses(
             ),
             words=(),
         )
-        found.append((n, miss._replace(words=tuple(why(miss, best.name)))))
+        found.append((n, miss._replace(words=tuple(explain(miss, best.name)))))
     return found
 
 
@@ -169,12 +173,12 @@ def _online(memory: Memory, user_id: str, item_id: str) -> tuple[float, float] |
     return value, float(learner.uncertainty(belief, items)[0])
 
 
-def why(miss: Miss, name: str) -> list[str]:
-    """The evidence for and against it, one sentence each, from its numbers alone; `name` is the model that is asked."""
+def explain(miss: Miss, name: str) -> list[str]:
+    """The evidence for and against a miss of the model `name`, one sentence each, from its numbers alone."""
     predicted, places = dict(miss.predicted)[name], dict(miss.places)
     place = f"place {places[name]:,}" if places[name] else "no place"
     found = [
-        f"{name} predicted {predicted:.1f}, {place} of the {miss.of:,} items that the user had not rated; the user gave it {miss.rating:.3g}."
+        f"{name} predicted {predicted:.1f}, {place} among the {miss.of:,} items that the user had not rated; the user gave it {miss.rating:.3g}."
     ]
     shown = [one for one, at in places.items() if at and at <= TEN]
     if shown:
@@ -183,24 +187,24 @@ def why(miss: Miss, name: str) -> list[str]:
         who = (
             f"{miss.others:,} others gave it {miss.mean:.1f} on average"
             if miss.others > 1
-            else f"One other gave it {miss.mean:.1f}"
+            else f"One other user gave it {miss.mean:.1f}"
         )
-        found.append(f"{who}; bias only, which goes by that and by this user's level, says {miss.bias_only:.1f}.")
+        found.append(f"{who}; bias only, which knows only that and the user's own mean, predicts {miss.bias_only:.1f}.")
     else:
-        found.append(f"Nobody had rated it in the training part; bias only says {miss.bias_only:.1f}.")
+        found.append(f"Nobody had rated it in the training part; bias only predicts {miss.bias_only:.1f}.")
     if name != "bias":
         found.append(_taste(miss, name, predicted))
     if miss.neighbours:
         mean, many = float(np.mean([value for _, _, value in miss.neighbours])), len(miss.neighbours)
         verdict = (
-            "as good as predicted, so nobody near warned of it" if mean >= predicted - NEAR
-            else "the warning was there, and outweighed" if mean <= (predicted + miss.rating) / 2
-            else "less than predicted, and no warning"
+            "about as much as predicted, so there was no warning" if mean >= predicted - NEAR
+            else "a warning, but it was outweighed" if mean <= (predicted + miss.rating) / 2
+            else "less than predicted, but no clear warning"
         )  # fmt: skip
-        who = f"The {many} most alike who rated it" if many > 1 else "The only user alike who rated it"
+        who = f"The {many} most similar users who rated it" if many > 1 else "The only similar user who rated it"
         found.append(f"{who} gave it {mean:.1f}: {verdict}.")
     else:
-        found.append("Nobody alike had rated it.")
+        found.append("No similar user had rated it.")
     hints = [
         f"{category} {mean:.1f}"
         for category, mean, count in miss.own
@@ -208,21 +212,21 @@ def why(miss: Miss, name: str) -> list[str]:
     ]
     if hints:
         found.append(
-            f"A hint in the history: the user rates {', '.join(hints)} on average, and {miss.usual:.1f} on the whole."
+            f"The history has a hint: the user rates {', '.join(hints)} on average, and {miss.usual:.1f} overall."
         )
     elif miss.own:
-        found.append("No hint in the history: the user rates none of its categories clearly lower than the rest.")
+        found.append("The history has no hint: the user rates none of its categories clearly lower than the rest.")
     return found
 
 
 def _taste(miss: Miss, name: str, predicted: float) -> str:
     taste = predicted - miss.bias_only
     if predicted < miss.usual:
-        return f"{name} did not fall for it: that is less than the user's mean, {miss.usual:.1f}."
+        return f"{name} was not misled: the prediction is below the user's mean, {miss.usual:.1f}."
     if taste > (predicted - miss.usual) / 2 and taste > SOME:
-        return f"The prediction is what {name} makes of this user's taste, {taste:+.1f}, more than reputation."
+        return f"The prediction comes more from {name}'s estimate of this user's taste ({taste:+.1f}) than from the item's reputation."
     if taste > SOME:
-        return f"The prediction is mostly reputation; what {name} makes of this user's taste added {taste:+.1f}."
+        return f"The prediction comes mostly from the item's reputation; {name}'s estimate of this user's taste added {taste:+.1f}."
     if taste > -SOME:
-        return f"The prediction is reputation: what {name} makes of this user's taste changed nothing ({taste:+.2f})."
-    return f"The prediction is reputation; what {name} makes of this user's taste held back ({taste:+.1f}), and too little."
+        return f"The prediction comes from the item's reputation; {name}'s estimate of this user's taste changed nothing ({taste:+.2f})."
+    return f"The prediction comes from the item's reputation; {name}'s estimate of this user's taste lowered it ({taste:+.1f}), but too little."

@@ -1,8 +1,8 @@
 """The report as one HTML file: sections of sentences, pictures and the numbers behind them, and one user's page.
 
-Nothing is asked of anybody: no script, no font, no address; the policy in the page forbids it as well. Whatever comes from
-events (titles, ids, categories) is escaped by the template. No clock is read: the same history, models and seed are the same
-bytes. The one place that knows jinja2; importing this module raises MissingExtra where it is not installed.
+The file loads nothing from elsewhere, no script, font or image, and its content security policy forbids it. Text from
+events (titles, ids, categories) is escaped by the template. There are no dates of making: the same history, models and seed
+give the same bytes. Only this module knows jinja2; importing it raises MissingExtra where jinja2 is not installed.
 """
 
 from importlib.resources import files
@@ -26,7 +26,7 @@ except ModuleNotFoundError as error:
 
 
 def page(contest: Contest, lists: Lists, user: UserPage, *, name: str) -> str:
-    """The whole file; `name` says what was read."""
+    """The whole file as text; `name` is the name of the file or folder that was read."""
     pictures = Pictures(contest.names)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"svg": Markup, "number": number}
@@ -37,8 +37,8 @@ def page(contest: Contest, lists: Lists, user: UserPage, *, name: str) -> str:
         name=name, sections=sections(contest, lists, pictures), user=user, history=history, best=contest.best.name, raters=contest.raters,
         about=(
             f"{len(data.ratings()):,} ratings by {data.user_count:,} users of {data.item_count:,} items; split {plan.split}: "
-            f"{len(contest.parts.train):,} to learn from, {len(contest.parts.validation):,} to stop by, "
-            f"{len(contest.parts.test):,} to be judged on; seed {plan.seed}"
+            f"{len(contest.parts.train):,} for training, {len(contest.parts.validation):,} for validation, "
+            f"{len(contest.parts.test):,} for the test; seed {plan.seed}"
         ),
         missing=contest.missing,
     )  # fmt: skip

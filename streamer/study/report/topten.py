@@ -1,14 +1,14 @@
-"""Top tens: how several models' agree with one another and with what users truly rated highest, and which items get into them.
+"""Top tens: how those of several models agree with one another and with users' highest ratings, and which items they contain.
 
-There are two questions, and they have different answers.
+There are two questions with different answers.
 
-- *Among what the user rated*: each model puts the items of a user's test part in order, and its first ten are held against those
-  that the user rated highest. Every place can be judged; but what a service shows is never chosen from so good a list.
-- *Among everything unseen*: the ten that would be shown, of all items that the user had not rated. Most of them the user never
-  rated, so little can be judged; it is what coverage is measured on.
+- *Among what the user rated*: each model ranks the items of a user's test part, and its first ten are compared with those
+  that the user rated highest. Every place can be judged, but a service never chooses from so good a list.
+- *Among everything unseen*: the ten items that would be shown, of all that the user had not rated. The user never
+  rated most of them, so few can be judged. Coverage is measured on these.
 
-What a user truly rated highest: whole levels of rating from the top, as many as fit in ten items, the highest always, so that
-no lot decides between equal ratings.
+The items that a user rated highest are whole levels of ratings from the top, as many as fit in ten items and at least one, so
+that no random choice between equal ratings is needed.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,23 +22,23 @@ from streamer.core.dataset import Dataset
 from streamer.core.protocols import NextItem, OfflineModel, Rater
 
 TEN = 10
-JUDGED_FROM = 20  # rated items that a user needs for the first question: ten are then half of them at most
+JUDGED_FROM = 20  # test ratings that a user needs for the first question, so that ten are at most half of them
 PAIRS_MOST, USERS_MOST = (
     8_000_000,
     5_000,
-)  # of a user and an item that each model scores; with more, evenly spaced users are looked at
-SLICE = 32  # users scored at once
+)  # largest number of (user, item) pairs that each model scores, and of users; with more, evenly spaced users are taken
+SLICE = 32  # number of users scored at once
 TRUTH = "rated highest"
 
 
 class Rated(NamedTuple):
-    """A user's test part: each item once, with the last rating of it."""
+    """A user's test part: each item once, with its last rating."""
 
     items: I32  # (n,)
     values: F32  # (n,)
 
     def highest(self) -> Bool:
-        """(n,) what the user truly rated highest."""
+        """Whether each item is among those the user rated highest, (n,)."""
         levels, counts = np.unique(self.values, return_counts=True)
         fit = int(np.count_nonzero(np.cumsum(counts[::-1]) <= TEN))
         chosen: Bool = self.values >= levels[-max(1, fit)]
@@ -46,18 +46,18 @@ class Rated(NamedTuple):
 
 
 class Lists(msgspec.Struct, frozen=True):
-    """Top tens of each model for users who have a test part; item numbers, -1 where there is none."""
+    """Top tens of each model for users with test ratings, as item rows, -1 where there are fewer."""
 
-    users: I32  # (n,) that were looked at
+    users: I32  # (n,) the users
     rated: Sequence[Rated]  # (n,)
     unseen: Mapping[str, I32]  # by model, (n, 10): among everything the user had not rated
     among: Mapping[str, I32]  # by model, (n, 10): among what the user rated in the test part
-    candidates: Bool  # (items,) somebody rated them in the training part
-    of: int  # users who have a test part
+    candidates: Bool  # (items,) whether they have training ratings
+    of: int  # number of all users with test ratings
 
 
 def lists(models: Mapping[str, OfflineModel], train: Dataset, validation: Dataset, test: Dataset) -> Lists:
-    """The top tens. Cost: each model scores every item for each user looked at, eight million pairs at most."""
+    """The top tens. Cost: each model scores every item for each of the users, at most eight million pairs."""
     everybody = np.unique(test.users)
     most = max(1, min(USERS_MOST, PAIRS_MOST // max(1, train.item_count)))
     users = everybody[np.linspace(0, len(everybody) - 1, min(most, len(everybody))).astype(np.int64)]
@@ -77,15 +77,15 @@ def lists(models: Mapping[str, OfflineModel], train: Dataset, validation: Datase
             for of, data in zip(known, (train, validation), strict=True):
                 shown[n, data.items[of(user)]] = False
         for name, made in models.items():
-            scores = scored(made, part, histories, train.item_count)
+            scores = score_items(made, part, histories, train.item_count)
             for n in range(len(part)):
                 unseen[name][start + n] = _first(scores[n], np.flatnonzero(shown[n]))
                 among[name][start + n] = _first(scores[n], rated[start + n].items)
     return Lists(users, rated, unseen, among, candidates, len(everybody))
 
 
-def scored(made: OfflineModel, users: I32, histories: Sequence[I32], items: int) -> F32:
-    """(users, items): what the model makes of every item; NaN where it cannot tell."""
+def score_items(made: OfflineModel, users: I32, histories: Sequence[I32], items: int) -> F32:
+    """The model's scores of every item, (users, items); NaN where it has none."""
     if isinstance(made, Rater):
         every = np.arange(items, dtype=np.int32)
         return made.predict(np.repeat(users, items), np.tile(every, len(users))).reshape(len(users), items)
@@ -108,10 +108,10 @@ def _once(test: Dataset, events: I64) -> Rated:
 
 
 def _first(scores: F32, items: Array) -> I32:
-    """The ten of `items` with the highest scores, the earlier item first among equals, (10,); -1 where there are fewer."""
+    """The ten of `items` with the highest scores, (10,), lower rows first among equals; -1 where there are fewer."""
     found: I32 = np.full(TEN, -1, dtype=np.int32)
     items = items[np.isfinite(scores[items])]
-    if len(items) > TEN:  # all that are as good as the tenth: a whole sort would cost ten times as much
+    if len(items) > TEN:  # first select all that are as good as the tenth: a full sort would cost ten times as much
         items = items[scores[items] >= np.partition(scores[items], -TEN)[-TEN]]
     best = items[np.lexsort((items, -scores[items]))[:TEN]]
     found[: len(best)] = best
@@ -119,31 +119,31 @@ def _first(scores: F32, items: Array) -> I32:
 
 
 class Overlap(msgspec.Struct, frozen=True):
-    """Sets of pairs of a user and an item, and how much of them is common to which."""
+    """Sets of (user, item) pairs, and the sizes of their intersections."""
 
-    names: tuple[str, ...]  # what users rated highest first, then the models
+    names: tuple[str, ...]  # of the sets: first the items rated highest, then those of each model
     sizes: tuple[int, ...]  # of each set
-    parts: tuple[tuple[tuple[bool, ...], int], ...]  # in exactly these sets there are so many pairs; the largest first
+    parts: tuple[tuple[tuple[bool, ...], int], ...]  # number of pairs that are in exactly these sets; the largest first
     users: int
-    chance: float | None  # share of a model's places that would be among the highest rated if it drew lots
+    chance: float | None  # the share of places among the highest rated of a model that ranks at random
 
     def share_of_truth(self, name: str) -> float:
-        """The share of the model's places that are among what the user rated highest; NaN for no places."""
+        """The share of the model's places that are among the user's highest rated; NaN without places."""
         at = self.names.index(name)
         common = sum(count for sets, count in self.parts if sets[0] and sets[at])
         return common / self.sizes[at] if self.sizes[at] else np.nan
 
 
-def among(found: Lists, items: int) -> Overlap:
-    """The first question: among what the user rated in the test part, for users with enough to choose from."""
+def overlap_among_rated(found: Lists, items: int) -> Overlap:
+    """The first question: overlaps among what users rated in the test part, for users with enough ratings there."""
     enough = [n for n, rated in enumerate(found.rated) if len(rated.items) >= JUDGED_FROM]
     places = sum(min(TEN, len(found.rated[n].items)) for n in enough)
     lot = sum(TEN * float(np.mean(found.rated[n].highest())) for n in enough)
     return _overlap(found, found.among, enough, items, lot / places if places else None)
 
 
-def unseen(found: Lists, items: int) -> Overlap:
-    """The second question: among everything that the user had not rated before."""
+def overlap_among_unseen(found: Lists, items: int) -> Overlap:
+    """The second question: overlaps among everything that users had not rated before."""
     return _overlap(found, found.unseen, range(len(found.users)), items, None)
 
 
@@ -166,20 +166,20 @@ def _overlap(
 
 
 class Outcome(NamedTuple):
-    """What became of the places of a model's top tens among everything unseen."""
+    """How users rated the items in a model's top tens among everything unseen."""
 
     places: int
-    rated: int  # that the user rated in the test part
-    highest: int  # of these, among what the user rated highest
-    hated: int  # of these, at most 40% of the highest rating there is
-    mean: float  # of these ratings; NaN for none
+    rated: int  # places that the user rated in the test part
+    highest: int  # of these, the number among the user's highest rated
+    hated: int  # of these, the number rated at most 40% of the highest possible rating
+    mean: float  # of these ratings; NaN without any
 
 
 HATED_SHARE = 0.4  # of the highest rating: 2 of 5
 
 
 def outcome(found: Lists, name: str, highest: float) -> Outcome:
-    """What users who rated a place gave it, `highest` being the highest rating there is."""
+    """The outcome for a model; `highest` is the highest possible rating."""
     places = rated = loved = hated = 0
     total = 0.0
     for row, of in zip(found.unseen[name], found.rated, strict=True):
@@ -193,12 +193,14 @@ def outcome(found: Lists, name: str, highest: float) -> Outcome:
 
 
 class Coverage(NamedTuple):
-    """Which items get into top tens among everything unseen; or which are rated."""
+    """Which items are in top tens among everything unseen (or, for comparison, which are rated)."""
 
-    covered: float  # share of the items that are in anybody's
-    gini: float  # of places by item: 0, all items as often; 1, one item always
+    covered: float  # share of the items that are in at least one
+    gini: (
+        float  # Gini coefficient of places by item: 0 if all items are equally frequent, 1 if it is always the same one
+    )
     head: float  # share of the places that the 1% most popular items have
-    tail: float  # share of the places that the tail has: items beyond those that got 80% of the ratings
+    tail: float  # share of the places that the tail has: items outside the most popular ones with 80% of the ratings
     curve: F64  # (items + 1,) share of the places that the n most popular items have
 
 
@@ -206,7 +208,7 @@ HEAD_SHARE, TAIL_SHARE = 0.01, 0.2
 
 
 def coverage(places: I64, popularity: I64) -> Coverage:
-    """Of `places` (items,) by item and `popularity` (items,), ratings in the training part, of items that have any."""
+    """The coverage for `places` (items,) and `popularity` (items,), the number of training ratings, of items that have any."""
     order = np.argsort(-popularity, kind="stable")
     curve: F64 = np.concatenate([[0.0], np.cumsum(places[order])]) / max(1, places.sum())
     ratings = np.cumsum(popularity[order]) / max(1, popularity.sum())
@@ -218,7 +220,7 @@ def coverage(places: I64, popularity: I64) -> Coverage:
 
 
 def coverages(found: Lists, train: Dataset) -> dict[str, Coverage]:
-    """By model, and of the training ratings themselves under the name `ratings`."""
+    """The coverage by model, and that of the training ratings under the name `ratings`."""
     popularity = np.bincount(train.items, minlength=train.item_count)[found.candidates]
     every = {"ratings": coverage(popularity, popularity)}
     for name, rows in found.unseen.items():

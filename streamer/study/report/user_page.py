@@ -1,4 +1,4 @@
-"""One user: history, what is believed, who is alike, what would be shown, and the worst misses beside what their neighbours gave."""
+"""One user's page: history, beliefs, similar users, recommendations, and the worst misses with the evidence for them."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -12,11 +12,11 @@ from streamer.core.errors import BadSettings
 from streamer.serving.posterior import Posterior, nearest, posterior
 from streamer.stream.memory import Memory
 from streamer.study.report.contenders import Contest
-from streamer.study.report.misses import COMMON, Miss, misses, worst
-from streamer.study.report.topten import Lists, scored
+from streamer.study.report.misses import COMMON, Miss, misses, worst_served_user
+from streamer.study.report.topten import Lists, score_items
 
 LISTED, PEOPLE = 8, 5
-LOOKED_AT = 100_000
+USERS_SEARCHED = 100_000
 
 
 class Seen(NamedTuple):
@@ -27,69 +27,69 @@ class Seen(NamedTuple):
     when: str
 
 
-class ItemSets(NamedTuple):
-    """Another user, by the belief of the online learner; ratings of the training part."""
+class SimilarUser(NamedTuple):
+    """A user who is similar by the beliefs of the online learner; ratings are of the training part."""
 
     user_id: str
-    likeness: float  # 1: leans the same way, as strongly or more; 0: in nothing alike
+    likeness: float  # 1: the same tastes, as strong or stronger; 0: nothing in common
     ratings: int
-    common: int  # items that both rated
+    common: int  # number of items that both rated
     agreement: float  # correlation of these ratings; NaN for fewer than five
     favourites: tuple[str, ...]  # titles
 
 
 class Suggestion(NamedTuple):
-    """A place of the best model's top ten among everything unseen."""
+    """An item of the best model's top ten among everything unseen."""
 
     title: str
     predicted: float
-    given: float | None  # what the user gave it in the test part
+    given: float | None  # the user's rating in the test part
 
 
 class UserPage(msgspec.Struct, frozen=True, kw_only=True):
-    """What there is to say of one user."""
+    """All that is shown about one user."""
 
     user_id: str
-    chosen: str  # why this one
-    mean: float  # of the training and validation ratings; NaN for none
-    ratings: tuple[int, int]  # before, and in the test part
-    values: tuple[float, ...]  # of all ratings, in order of time
-    missed: tuple[bool, ...]  # which of these are among `misses`
+    chosen: str  # why this user was chosen, in words
+    mean: float  # of the training and validation ratings; NaN without any
+    ratings: tuple[int, int]  # number of ratings before the test part and in it
+    values: tuple[float, ...]  # all ratings, in order of time
+    missed: tuple[bool, ...]  # whether each of them is among `misses`
     liked: tuple[Seen, ...]
     disliked: tuple[Seen, ...]
     believed: Posterior | None
-    alike: tuple[ItemSets, ...]
+    alike: tuple[SimilarUser, ...]
     suggested: tuple[Suggestion, ...]
     misses: tuple[Miss, ...]
 
 
-def asked(data: Dataset, test: Dataset, user_id: str) -> int:
-    """The number of the user of that id; raises BadSettings for one who is not there, or has no rating in the test part."""
+def find_user(data: Dataset, test: Dataset, user_id: str) -> int:
+    """The row of the user with that id; raises BadSettings for an unknown user, or one without ratings in the test part."""
     if user_id not in data.side.user_ids:
-        raise BadSettings(f"no user {user_id!r} in the history: name one of it, or none, for the one served worst")
+        raise BadSettings(f"no user {user_id!r} in the history: name another, or none for the user served worst")
     user = list(data.side.user_ids).index(user_id)
     if user not in test.users:
         raise BadSettings(
-            f"user {user_id!r} has no rating in the test part, so that nothing can be held against it: name another user, or another --split or --seed"
+            f"user {user_id!r} has no rating in the test part to compare predictions with: name another user, or another --split or --seed"
         )
     return user
 
 
 def user_page(contest: Contest, lists: Lists, memory: Memory, user_id: str | None) -> UserPage:
-    """Of the user of that id, or of the worst served; `memory` has learned the training part.
+    """The page of the user with that id, or of the user served worst; `memory` has learned the training part.
 
     Raises BadSettings for a user without a rating in the test part.
     """
     data, parts = contest.data, contest.parts
     if user_id is None:
-        user, chosen = worst(contest, lists)
+        user, chosen = worst_served_user(contest, lists)
         user_id = data.side.user_ids[user]
     else:
-        user, chosen = asked(data, parts.test, user_id), "the user who was asked for"
+        user, chosen = find_user(data, parts.test, user_id), "the user you asked for"
     tested = np.flatnonzero(parts.test.users == user)
     known = [part.select(part.users == user) for part in (parts.train, parts.validation)]
-    near = nearest(memory, user_id, LOOKED_AT)
-    worst_ones = misses(contest, lists, memory, user, tested, near)
+    neighbours = nearest(memory, user_id, USERS_SEARCHED)
+    worst_ones = misses(contest, lists, memory, user, tested, neighbours)
     missed = {int(tested[n]) for n, _ in worst_ones}
     values = np.concatenate([*(part.values for part in known), parts.test.values[tested]])
     times = np.concatenate([*(part.times_ms for part in known), parts.test.times_ms[tested]])
@@ -107,14 +107,14 @@ def user_page(contest: Contest, lists: Lists, memory: Memory, user_id: str | Non
         liked=liked,
         disliked=disliked,
         believed=posterior(memory, user_id),
-        alike=_alike(contest, user, near[:PEOPLE]),
+        alike=_similar_users(contest, user, neighbours[:PEOPLE]),
         suggested=_suggested(contest, lists, user),
         misses=tuple(miss for _, miss in worst_ones),
     )
 
 
 def _extremes(known: Sequence[Dataset], data: Dataset) -> tuple[tuple[Seen, ...], tuple[Seen, ...]]:
-    """What was rated highest and lowest, the newest of them first; nothing is in both."""
+    """The items rated highest and lowest, the newest first; no item is in both."""
     found = sorted(
         (
             (float(value), int(time_ms), int(item))
@@ -144,18 +144,18 @@ def _ratings_of(train: Dataset, user: int) -> dict[int, float]:
     return dict(zip(train.items[mine].tolist(), train.values[mine].tolist(), strict=True))
 
 
-def _alike(contest: Contest, user: int, near: Sequence[tuple[float, str]]) -> tuple[ItemSets, ...]:
+def _similar_users(contest: Contest, user: int, neighbours: Sequence[tuple[float, str]]) -> tuple[SimilarUser, ...]:
     train, side = contest.parts.train, contest.data.side
     number = {user_id: n for n, user_id in enumerate(side.user_ids)}
     own, found = _ratings_of(train, user), []
-    for likeness, other in near:
+    for likeness, other in neighbours:
         theirs = _ratings_of(train, number[other])
         common = sorted(own.keys() & theirs.keys())
         pairs = np.array([(own[item], theirs[item]) for item in common]).reshape(-1, 2)
         varied = len(common) >= COMMON and bool((pairs.std(axis=0) > 0).all())
         best = sorted(theirs, key=lambda item: (-theirs[item], item))[:3]
         found.append(
-            ItemSets(
+            SimilarUser(
                 other, likeness, len(theirs), len(common),
                 float(np.corrcoef(pairs.T)[0, 1]) if varied else np.nan, tuple(side.titles[item] for item in best),
             )
@@ -172,7 +172,7 @@ def _suggested(contest: Contest, lists: Lists, user: int) -> tuple[Suggestion, .
     items = lists.unseen[contest.best.name][int(at[0])]
     items = items[items >= 0]
     train = contest.parts.train.values
-    scores = scored(contest.best.model, np.array([user], dtype=np.int32), [], contest.data.item_count)[0][items]
+    scores = score_items(contest.best.model, np.array([user], dtype=np.int32), [], contest.data.item_count)[0][items]
     return tuple(
         Suggestion(side.titles[item], float(score), given.get(item))
         for item, score in zip(items.tolist(), scores.clip(train.min(), train.max()), strict=True)
