@@ -1,11 +1,11 @@
-"""How kernels are compiled: the one place that knows Numba's settings.
+"""How kernels are compiled: the only place that sets Numba's options.
 
-`nogil` lets the endpoint answer while a kernel learns; no `fastmath` and no `parallel`, so that the same log gives the
-same bytes. Numba's cache does not see changes in kernels imported from other files, so the cache folder is named by a
-hash of every kernel source: a changed kernel compiles all of them anew, once.
+`nogil` lets the endpoint answer while a kernel learns. Without `fastmath` and `parallel`, the same log gives the same
+bytes. Numba's cache does not notice changes in kernels imported from other files, so the cache folder's name is a hash
+of all kernel sources: after a change in one of them all are compiled again, once.
 
-A kernel is compiled when it is first called. `streamer.compile` calls those that a start needs; whatever else has to be
-compiled says so in the log, one line a family of kernels, because it may take seconds.
+A kernel is compiled when it is first called. `streamer.compile` calls those that a start needs. For any other kernel
+that must be compiled, the log gets a line for its family, because that may take seconds.
 """
 
 import fcntl
@@ -45,7 +45,7 @@ vars(numba.config)["CACHE_DIR"] = str(CACHE_FOLDER)
 
 
 class _Announcer(event.Listener):
-    """Hears of every kernel that is compiled, not of those that are read from the cache."""
+    """Logs that kernels are compiled, once for each family; kernels read from the cache are not logged."""
 
     def __init__(self) -> None:
         self._families = set[str]()
@@ -53,7 +53,7 @@ class _Announcer(event.Listener):
         self.quiet = False
 
     def on_start(self, compiling: Any) -> None:
-        """Say it, once a family."""
+        """Log the family of a kernel whose compilation begins."""
         self._depth += 1
         package, _, rest = compiling.data["dispatcher"].py_func.__module__.partition(".")
         family = ".".join(rest.split(".")[:2])
@@ -62,7 +62,7 @@ class _Announcer(event.Listener):
             _LOG.warning("compiling the kernels of %s, once on this machine ...", family)
 
     def on_end(self, compiling: Any) -> None:
-        """The kernel is compiled."""
+        """Leave the kernel whose compilation has ended."""
         self._depth -= 1
 
 
@@ -72,7 +72,7 @@ event.register("numba:compile", _ANNOUNCER)  # type: ignore[no-untyped-call]
 
 @contextmanager
 def unannounced() -> Iterator[None]:
-    """Whoever compiles in here has said so."""
+    """A context in which compiling is not logged, because the caller has announced it."""
     before, _ANNOUNCER.quiet = _ANNOUNCER.quiet, True
     try:
         yield
@@ -81,10 +81,10 @@ def unannounced() -> Iterator[None]:
 
 
 class _SharedCache(FunctionCache):
-    """Numba's cache, for several processes: two that added a signature of one kernel at once might take each other's code."""
+    """Numba's cache with a lock: two processes that add signatures of one kernel at once could get each other's code."""
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        """One process at a time."""
+        """Save compiled code, one process at a time."""
         folder = Path(self.cache_path)
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "lock").open("a") as lock:
@@ -94,6 +94,6 @@ class _SharedCache(FunctionCache):
 
 def kernel(function: Callable[P, R]) -> Callable[P, R]:
     """Compile `function` on its first call, to run without the GIL; the result is cached on disk for later processes."""
-    compiled = numba.njit(nogil=True, cache=True, error_model="numpy")(function)
+    compiled = numba.njit(nogil=True, error_model="numpy")(function)
     vars(compiled)["_cache"] = _SharedCache(function)  # type: ignore[no-untyped-call]
     return cast(Callable[P, R], compiled)

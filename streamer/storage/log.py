@@ -260,7 +260,7 @@ class EmbeddedLog:
             pass
 
     def close(self) -> None:
-        """Safe to call twice."""
+        """Close it; safe to call twice."""
         with self._writer:
             self._rocks.close()
 

@@ -251,7 +251,7 @@ def _advice(path: Path) -> str:
 
 
 def in_use(state: Path) -> BadState:
-    """What to say of a state that another process has open."""
+    """The error for a state that another process has open."""
     return BadState(f"the state in {state} is in use by another process: stop it, or use another --data directory")
 
 

@@ -230,7 +230,7 @@ class RocksStore:
         return self._rocks.size_bytes
 
     def close(self) -> None:
-        """Safe to call twice."""
+        """Close it; safe to call twice."""
         self._rocks.close()
 
 

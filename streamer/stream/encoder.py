@@ -129,7 +129,7 @@ class Encoder:
                     self._dead_letters.put(record, event)
                     self._monitor.dead_letter(record.topic, event.reason)
             records = [record for record, event in zip(records, events, strict=True) if isinstance(event, _LEARNED)]
-        named = [k for k, event in enumerate(chosen) if event.event_id]  # an empty one names nothing
+        named = [k for k, event in enumerate(chosen) if event.event_id]  # an empty id counts as none
         if named:
             fresh = self._not_duplicates(records, chosen, named)
             records = [record for record, new in zip(records, fresh, strict=True) if new]
