@@ -40,7 +40,7 @@ def test_kinds_are_parsed_as_weights_by_name(text: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "environ", "said"),
+    ("flags", "environ", "sentence"),
     [
         ({"port": "80x"}, {}, "port = '80x' from --port"),
         ({"port": "65536"}, {}, "port = '65536' from --port cannot be used: Expected `int` <= 65535"),
@@ -69,7 +69,7 @@ def test_an_invalid_setting_is_reported_with_its_origin(
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "sentence"),
     [
         ("[server]\nport = 8.5", "port = 8.5 from [server] in {file}"),
         ("[server]\nprot = 1", "no setting 'prot' for [server] in {file}; choose one of: host, port, "),

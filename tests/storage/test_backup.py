@@ -101,7 +101,7 @@ def escape(backup: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("spoil", "sentence"),
     [(cut_off, "is not a complete backup"), (flip, "is damaged"), (lose, "is damaged"), (escape, "is damaged")],
 )
 def test_an_incomplete_or_damaged_backup_is_not_restored(

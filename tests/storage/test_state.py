@@ -148,7 +148,7 @@ def test_a_state_is_opened_with_the_settings_it_was_made_with(store: RocksStore)
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "sentence"),
     [
         ({"seed": 2}, "made with seed 1, the settings say 2"),
         ({"latent_dim": 16}, "made with learners bayesian-hybrid latent_dim 8, the settings say 16"),
