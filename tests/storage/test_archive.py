@@ -334,6 +334,16 @@ def test_a_damaged_file_is_refused_with_its_name(tmp_path: Path) -> None:
         Archive(tmp_path)
 
 
+@pytest.mark.parametrize("listed", [1, 3])
+def test_a_file_with_other_rows_than_it_is_listed_with_is_refused(tmp_path: Path, listed: int) -> None:
+    """Another file in its place, whole by itself."""
+    archived(tmp_path, logged([Rating("u", "i", 1.0, 1), Rating("u", "j", 1.0, 2)]))
+    manifest = tmp_path / "archive/_archive.json"
+    manifest.write_text(manifest.read_text().replace('"rows":2', f'"rows":{listed}'))
+    with pytest.raises(BadState, match=f"2 rows, not {listed}"):
+        Archive(tmp_path).events(LEARNING, None)
+
+
 def test_a_snapshot_does_not_change_with_the_archive(tmp_path: Path) -> None:
     archive = archived(tmp_path, logged([Rating("u", f"i{n}", 1.0, n) for n in range(20)]), cut=2)
     before = archive.events(LEARNING, None)
@@ -404,6 +414,14 @@ def test_wait_for_returns_whether_the_offsets_are_archived(tmp_path: Path) -> No
         assert len(Archive(tmp_path).events(LEARNING, end)) == 30
         assert not archiver.wait_for({LOG: 31}, 0.2)
         assert archiver.lag() == 0
+
+
+def test_a_restarted_archiver_knows_the_event_ids_archived_before(tmp_path: Path) -> None:
+    for event_id in ("e1", "e2"):
+        with archiving(tmp_path, archive_interval_s=3600) as (log, archiver):
+            end = log.publish([message(Rating("u", "i", 1.0, 1, one)) for one in ("e1", event_id)])
+            assert archiver.wait_for(end, DEADLINE_S)
+    assert [row["event_id"] for row in table(tmp_path)] == ["e1", "e2"]
 
 
 def test_events_are_archived_periodically_and_at_the_end(tmp_path: Path) -> None:
