@@ -58,11 +58,11 @@ class Running:
 
     def _connect(self, deadline: float) -> HTTPConnection:
         while time.perf_counter() < deadline:
-            said = os.pread(self._output.fileno(), 65536, 0).decode(errors="replace")
-            if found := _ANSWERS.search(said):
+            output = os.pread(self._output.fileno(), 65536, 0).decode(errors="replace")
+            if found := _ANSWERS.search(output):
                 return HTTPConnection(urlsplit(found[1]).netloc, timeout=30)
             if self.process.poll() is not None:
-                raise StreamerError(f"`streamer serve` ended with {self.process.returncode}: {said.strip()}")
+                raise StreamerError(f"`streamer serve` ended with {self.process.returncode}: {output.strip()}")
             time.sleep(0.005)
         raise StreamerError(f"`streamer serve` does not answer after {START_S:g} s")
 

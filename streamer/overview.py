@@ -78,7 +78,7 @@ class Overview:
             state_bytes=memory.store.size_bytes,
             log_bytes=self._log.size_bytes if self._log else 0,
             archive=self._archiver.status() if self._archiver else None,
-            renormalisation=self._renormaliser.says(),
+            renormalisation=self._renormaliser.describe(),
         )
 
     def _learner(self, name: str) -> LearnerStatus:

@@ -73,7 +73,7 @@ class Replayer(threading.Thread):
             return
         for first in range(0, self.done, COUNTED_EVENTS):
             self._events += _events(self._replay.stream.messages(first, min(first + COUNTED_EVENTS, self.done)))
-        self._wait(lambda: self._app.drained and (self._app.renormaliser.settled or not self._replay.hold))
+        self._wait(lambda: self._app.drained and (self._app.renormaliser.idle or not self._replay.hold))
         if self._log.end in {one.cut.get(f"{LOG.topic}/{LOG.partition}") for one in read_records(self._app.folder)}:
             self._cut = self._events
         self._renormalise()
@@ -95,12 +95,12 @@ class Replayer(threading.Thread):
             return
         self._cut = self._events
         if self._replay.hold:
-            self._wait(lambda: self._app.drained and renormaliser.settled)
+            self._wait(lambda: self._app.drained and renormaliser.idle)
         if not self.stop.is_set():
             with suppress(StreamerError):  # one is under way: skip this cut
                 renormaliser.renormalise("replay", held=self._replay.hold)
         if self._replay.hold:
-            self._wait(lambda: renormaliser.settled)
+            self._wait(lambda: renormaliser.idle)
 
     def _wait(self, until: Callable[[], bool]) -> None:
         while not (self.stop.is_set() or until()):

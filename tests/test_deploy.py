@@ -1,4 +1,4 @@
-"""What is deployed: checked by the tools that will read it. No Docker engine is needed, and nothing is started."""
+"""The files for deployment, checked by the tools that will read them. No Docker engine is needed, and nothing is started."""
 
 import fcntl
 import json
@@ -80,7 +80,7 @@ def test_every_service_has_a_version_a_user_a_health_check_and_loopback_ports() 
             assert service["healthcheck"]["test"][0] == "CMD", name
 
 
-def test_the_renormaliser_shares_the_data_and_nothing_else_and_gets_out_of_the_way() -> None:
+def test_the_renormaliser_shares_only_the_data_and_runs_with_low_priority() -> None:
     services = yaml(ROOT / "docker-compose.yml")["services"]
     trains, serves = services["renormaliser"], services["streamer"]
     assert trains["volumes"] == serves["volumes"]
@@ -99,7 +99,7 @@ def test_the_renormaliser_shares_the_data_and_nothing_else_and_gets_out_of_the_w
 
 @pytest.fixture
 def follower(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """The container's process, with another directory."""
+    """The container's process, with another data directory."""
     container = yaml(ROOT / "docker-compose.yml")["services"]["renormaliser"]
     command = [part.replace("/data", str(tmp_path)) for part in container["command"]]
     one_thread = {name: str(value) for name, value in container["environment"].items()}
@@ -119,16 +119,14 @@ def test_the_renormaliser_trains_a_cut_that_somebody_else_made(
         app.publish([message(Rating(f"u{n % 7}", f"i{n % 11}", 1.0 + n % 5)) for n in range(500)])
         assert until(lambda: app.drained)
         app.renormaliser.renormalise("by hand", held=True)
-        assert until(lambda: app.renormaliser.settled or follower.poll() is not None)
+        assert until(lambda: app.renormaliser.idle or follower.poll() is not None)
         assert follower.poll() is None
         assert manifest.read(generation_folder(tmp_path, "g1"))[0].events == 500
     finally:
         app.close()
 
 
-def test_of_two_renormalisers_the_second_leaves_what_the_first_has_done(
-    follower: subprocess.Popen[bytes], tmp_path: Path
-) -> None:
+def test_a_second_renormaliser_does_not_repeat_a_training(follower: subprocess.Popen[bytes], tmp_path: Path) -> None:
     where = generation_folder(tmp_path, "g1")
     where.mkdir(parents=True)
     done = msgspec.json.encode(Progress("done", 1.0, done=True))
@@ -191,7 +189,7 @@ def test_prometheus_accepts_its_configuration_and_rules(promtool: str, tmp_path:
     assert "SUCCESS" in check(promtool, "check", "config", config)
 
 
-def test_the_oracle_stands_beside_the_learners_in_a_simulated_world(promtool: str, tmp_path: Path) -> None:
+def test_the_oracle_is_shown_with_the_learners_in_a_simulated_world(promtool: str, tmp_path: Path) -> None:
     dashboard = json.loads((DEPLOY / "grafana/dashboards/streamer.json").read_text(encoding="utf-8"))
     (panel,) = (panel for panel in dashboard["panels"] if panel["title"] == "Rolling RMSE")
     series = {

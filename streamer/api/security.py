@@ -53,7 +53,7 @@ def required_token(server: ServerSettings, security: SecuritySettings) -> str:
     if not is_loopback(server.host) and not security.insecure:
         raise BadSettings(
             f"host {server.host} is reachable from other machines and there is no token: "
-            "name a file with one (--token-file), listen on 127.0.0.1, or say --insecure"
+            "name a file with one (--token-file), listen on 127.0.0.1, or allow it with --insecure"
         )
     return ""
 

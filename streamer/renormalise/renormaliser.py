@@ -81,8 +81,7 @@ class Renormaliser:
                 found = generations.read_record(self._folder, generation)
                 if not generations.state_folder(self._folder, found.id).exists():
                     raise StreamerError(
-                        f"the state of {found.id} is not kept any more, so it cannot go live again: `streamer generations` "
-                        "lists those that can, or raise --generations-kept"
+                        f"the state of {found.id} is not kept any more, so it cannot go live again; --generations-kept keeps more"
                     )
                 self._requests.append(Request("promote", generation))
         self._wake.set()
@@ -96,16 +95,16 @@ class Renormaliser:
         return live.parent
 
     @property
-    def settled(self) -> bool:
+    def idle(self) -> bool:
         """Whether no generation is being made and no request waits; a generation may still be watched."""
         return self._resumed and not self._requests and not self.stages.working
 
-    def says(self) -> str:
+    def describe(self) -> str:
         """What it is doing, in words; empty for nothing."""
         current = self.stages.current
         if current is None:
             trouble = self._host.engine.source_trouble  # while a start waits for the source, nothing can be cut
-            return "" if self.settled else f"waiting: {trouble}" if trouble else "waiting"
+            return "" if self.idle else f"waiting: {trouble}" if trouble else "waiting"
         if current.stage == "cut":
             return f"{current.id}: {self.stages.progress.step or 'waiting'} {self.stages.progress.share:.0%}"
         if current.stage == "gate" and not current.held:
@@ -119,12 +118,12 @@ class Renormaliser:
         records = [
             current if current and one.id == current.id else one for one in generations.read_records(self._folder)
         ]
-        return Generations(tuple(summary(one, live) for one in records), self.says())
+        return Generations(tuple(summary(one, live) for one in records), self.describe())
 
     def _refuse_busy(self) -> None:
         if self._requests or self.stages.working:
             raise StreamerError(
-                f"a renormalisation is under way ({self.says() or 'waiting'}): ask again when it has ended"
+                f"a renormalisation is under way ({self.describe() or 'waiting'}): try again when it has ended"
             )
 
     # The renormaliser's thread.
@@ -137,7 +136,7 @@ class Renormaliser:
                 self._wake.wait(TICK_S)
                 self._wake.clear()
                 if self._requests:
-                    self.stages.working = True  # before the request leaves the queue: see `settled`
+                    self.stages.working = True  # before the request leaves the queue: see `idle`
                     self._serve_request(self._requests.popleft())
                 elif trigger := self._triggers.due(self.stages.memory):
                     self._enqueue(trigger)

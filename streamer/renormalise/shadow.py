@@ -77,7 +77,7 @@ class Stopped(Exception):
 class Shadow:
     """The generation in the shadow, if there is one.
 
-    Only the renormaliser's thread may call it, where nothing else is said.
+    Only the renormaliser's thread may call its methods, unless they say otherwise.
     """
 
     def __init__(self, settings: Settings, host: Host, stop: threading.Event) -> None:

@@ -157,8 +157,8 @@ class Stages:
         fault = self.shadow.find_fault()
         rated = self.memory.monitor.errors[self.champion].ratings
         if fault or record.held or not rated:  # clicks have no prequential measure
-            said = f"{'the stream waits' if rated else 'nobody rates'}: there is nothing to compare on"
-            return not (fault or record.better), fault or said + (", and it had to be better" if record.better else "")
+            why = f"{'the stream waits' if rated else 'nobody rates'}: there is nothing to compare on"
+            return not (fault or record.better), fault or why + (", and it had to be better" if record.better else "")
         while True:
             self.shadow.check()
             scores = self.shadow.scores(self._record().id, self._record().cut_ratings)

@@ -30,10 +30,10 @@ _NO_CHURN = ("panel_users",)  # fields of Churn that are not measures of churn
 OnProgress = Callable[[Progress], None]
 
 
-def is_archived(folder: Path, of: GenerationRecord) -> bool:
+def is_archived(folder: Path, record: GenerationRecord) -> bool:
     """Whether the archive holds everything before the cut of a generation, so that it can be trained."""
     offsets = Archive(folder).offsets
-    return all(offsets.get(TopicPartition(*_parse_sequence(name)), 0) >= offset for name, offset in of.cut.items())
+    return all(offsets.get(TopicPartition(*_parse_sequence(name)), 0) >= offset for name, offset in record.cut.items())
 
 
 def retrain(folder: Path, generation: str, on_progress: OnProgress) -> None:
@@ -48,14 +48,14 @@ def retrain(folder: Path, generation: str, on_progress: OnProgress) -> None:
             train(where, memory, settings, read_record(folder, generation), report)
     finally:
         store.close()
-    report.done()  # after `close`, so that the state can be opened by whoever reads this
+    report.done()  # after `close`, so that the serving process can open the state
 
 
 def train(
     where: Path,
     memory: Memory,
     settings: Settings,
-    of: GenerationRecord,
+    record: GenerationRecord,
     report: "ProgressReport",
     names: Sequence[str] | None = None,
 ) -> None:
@@ -66,7 +66,7 @@ def train(
     store = memory.store
     if not manifest.written(where):
         report.step("read")
-        cut = {TopicPartition(*_parse_sequence(name)): offset for name, offset in of.cut.items()}
+        cut = {TopicPartition(*_parse_sequence(name)): offset for name, offset in record.cut.items()}
         events = Archive(store.folder).events(settings.learning, cut)
         report.step("train")
         names = names or [name for name in memory.learners.by_name if name in REFITTED_BY]
@@ -74,27 +74,27 @@ def train(
         def on_progress(name: str, share: float) -> None:
             report.share((names.index(name) + share) / len(names))
 
-        found = refit(memory, events, names, candidate(of.candidate), on_progress=on_progress)
+        found = refit(memory, events, names, candidate(record.candidate), on_progress=on_progress)
         report.step("write")
         manifest.write(
             where,
             manifest.Manifest(
-                generation=of.id,
-                parent=of.parent,
-                cut=of.cut,
+                generation=record.id,
+                parent=record.parent,
+                cut=record.cut,
                 events=len(events),
                 settings=dict(state_settings(memory.learners, settings)),
                 trained={name: sorted(tables) for name, tables in found.tables.items()},
-                candidate=of.candidate,
+                candidate=record.candidate,
                 churn=dict(found.churn),
             ),
             found,
         )
     report.step("write")
-    says, found = manifest.read(where)
-    if (says.generation, says.cut) != (of.id, of.cut):
+    written, found = manifest.read(where)
+    if (written.generation, written.cut) != (record.id, record.cut):
         raise BadGeneration(
-            f"the manifest in {where} should be of {of.id} at its cut, and is of {says.generation} at {says.cut}: retrain"
+            f"the manifest in {where} should be of {record.id} at its cut, and is of {written.generation} at {written.cut}: retrain"
         )
     report.churn = {
         f"{name} {measure}": value
@@ -102,7 +102,7 @@ def train(
         for measure, value in msgspec.structs.asdict(churn).items()
         if value is not None and measure not in _NO_CHURN
     }
-    install_generation(memory, of.id, found)
+    install_generation(memory, record.id, found)
     store.sync()  # before the generation is recorded as trained
 
 
