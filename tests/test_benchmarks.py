@@ -1,4 +1,4 @@
-"""The benchmarks hold peers to the protocol of `streamer evaluate`, do without the peers' packages, and write tables that say what was measured."""
+"""The benchmarks measure peers by the protocol of `streamer evaluate`, run without the peers' packages, and write correct tables."""
 
 import json
 from collections import Counter
@@ -41,7 +41,7 @@ NOTHING = Seen(np.empty((0, 1), np.int32), np.empty((0, 0), np.int32), np.empty(
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ratings with ties in time, repeated ones, events given twice and a bad one."""
+    """Ratings with equal times, repeated ratings, events sent twice and a bad one."""
     file, random = tmp_path_factory.mktemp("benchmarks") / "events.jsonl", np.random.default_rng(7)
     lines: list[dict[str, object]] = [
         {"item_id": f"i{n}", "title": f"Film {n}", "categories": ["Drama"]} for n in range(9)
@@ -63,7 +63,7 @@ def evaluated(name: str, path: Path) -> Evaluation:
 
 
 class BiasAsPeer:
-    """Our `bias` behind the peers' protocol, an event at a time."""
+    """Our `bias` as a peer, one event at a time."""
 
     def __init__(self, users: int, items: int) -> None:
         self.learner = learner("bias", seed=1)
@@ -97,7 +97,7 @@ def test_the_protocol_of_ratings_is_that_of_evaluate(path: Path) -> None:
 
 
 class Counted:
-    """Popularity, as a peer."""
+    """Popularity as a peer."""
 
     def __init__(self) -> None:
         self.counts = Counter[int]()
@@ -117,7 +117,7 @@ def test_the_protocol_of_clicks_is_that_of_evaluate(path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["bias", "skip-gram"])
-def test_ours_are_measured_as_evaluate_measures_them(name: str, path: Path) -> None:
+def test_our_learners_get_the_figures_of_evaluate(name: str, path: Path) -> None:
     outcome, wanted = contest.run_ours(name, path, settings()), evaluated(name, path)
     found = outcome.ratings or outcome.clicks
     assert found is not None
@@ -147,7 +147,7 @@ def read_by_hand(values: list[float], lows: list[float], highs: list[float]) -> 
 
 
 @pytest.mark.parametrize("name", PEERS)
-def test_every_peer_resolves_and_runs_or_is_skipped_with_words(name: str, path: Path) -> None:
+def test_every_peer_runs_or_is_skipped_with_a_reason(name: str, path: Path) -> None:
     found = peer(name)
     assert set(found.space) <= {field.name for field in msgspec.structs.fields(found.Settings)}
     for setting, values in found.space.items():
@@ -169,7 +169,7 @@ def test_a_peer_without_its_package_is_skipped(path: Path, monkeypatch: pytest.M
     assert outcome.ratings is None
 
 
-def test_all_of_ours_and_both_variants_of_each_peer_compete() -> None:
+def test_all_our_learners_and_both_variants_of_each_peer_compete() -> None:
     chosen = list(competitors())
     assert {(name, "default") for name in [*LEARNERS, *PEERS]} <= set(chosen)
     assert {(name, "tuned") for name in PEERS if peer(name).tuned is not None} <= set(chosen)

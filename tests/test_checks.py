@@ -1,4 +1,4 @@
-"""Every learner of the registry keeps every promise, and each check catches the learners that break it."""
+"""Every learner in the registry passes every check, and each check catches learners with a fault."""
 
 from collections.abc import Callable, Mapping
 
@@ -24,7 +24,7 @@ def test_learner_keeps_its_promises(name: str, check: Callable[[Make], None]) ->
 
 
 class Toy:
-    """Damped means of users and items, with one negative an event, that goes wrong in one named way, or in none.
+    """Damped means of users and items, with one negative for each event, and with one named fault, or none.
 
     Its user and item rows are [noise, sum of errors, events, times a negative]; its stream is [sum, events, refused].
     """
@@ -222,18 +222,18 @@ CAUGHT = {
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-def test_checks_pass_a_learner_without_fault(check: Callable[[Make], None]) -> None:
+def test_every_check_passes_a_learner_without_a_fault(check: Callable[[Make], None]) -> None:
     check(lambda seed: Toy("", seed))
 
 
 @pytest.mark.parametrize("fault", CAUGHT)
 @pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid value")
-def test_check_catches_the_learner_that_breaks_it(fault: str) -> None:
+def test_each_fault_is_caught_by_its_check(fault: str) -> None:
     with pytest.raises(CheckFailed):
         CAUGHT[fault](lambda seed: Toy(fault, seed))
 
 
-def test_every_check_has_a_learner_that_it_catches() -> None:
+def test_every_check_catches_some_fault() -> None:
     assert set(CAUGHT.values()) == set(CHECKS)
 
 

@@ -1,4 +1,4 @@
-"""What the documents must say, held against the code; `python tests/test_docs.py` writes docs/settings.md anew."""
+"""The documents agree with the code; `python tests/test_docs.py` rewrites docs/settings.md."""
 
 import re
 import shlex

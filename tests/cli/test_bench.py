@@ -1,4 +1,4 @@
-"""`streamer bench` runs and says what it found; how much that is depends on the machine and is no test."""
+"""`streamer bench` runs and reports all figures; their values depend on the machine and are not tested."""
 
 import json
 from pathlib import Path
@@ -32,6 +32,6 @@ def test_a_tiny_run_measures_everything_and_keeps_nothing(tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_setting_that_cannot_be_used_gets_a_sentence(tmp_path: Path) -> None:
+def test_a_bad_setting_gives_a_sentence(tmp_path: Path) -> None:
     said = run("bench", "--rating-learner", "biased-fm", "--events", "1000", "--no-serve", code=78, cwd=tmp_path)
     assert "no learner 'biased-fm'; choose one of" in said

@@ -1,4 +1,4 @@
-"""`streamer doctor`: every check says what it found, a failed one says what to do, and nothing is changed."""
+"""`streamer doctor`: every check reports what it found, a failed one also what to do, and nothing is changed."""
 
 import json
 import os
@@ -59,7 +59,7 @@ def test_a_good_installation_passes_every_check_and_no_file_is_made(tmp_path: Pa
 
 
 def contents(data: Path) -> dict[str, bytes]:
-    """The content of all files but RocksDB's own logs."""
+    """The contents of all files except RocksDB's own logs."""
     return {path.name: path.read_bytes() for path in (data / "state").iterdir() if not path.name.startswith("LOG")}
 
 

@@ -1,4 +1,4 @@
-"""`streamer serve` as its users meet it: what it says, how it ends, what it refuses."""
+"""`streamer serve` as users see it: its output, how it ends, and what it refuses."""
 
 import signal
 import socket
@@ -35,7 +35,7 @@ def test_an_event_changes_the_next_answer(tmp_path: Path) -> None:
         assert mine["items"] == []  # seen
 
 
-def test_a_token_of_what_is_not_read_is_refused_at_once_and_what_publish_refuses_is_counted(tmp_path: Path) -> None:
+def test_a_token_for_other_events_is_refused_at_once_and_rejected_events_are_counted(tmp_path: Path) -> None:
     with streamer(tmp_path / "d") as process:
         for token in ("ratings/3:17", "log/1:1", "log/0:0,mine/0:1"):
             url = f"{process.url}/streamer.v1.RecommendationService/Recommend"
@@ -50,7 +50,7 @@ def test_a_token_of_what_is_not_read_is_refused_at_once_and_what_publish_refuses
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_in_the_middle_ends_it_in_order(tmp_path: Path, ratings: Path, sign: signal.Signals) -> None:
+def test_a_signal_ends_a_replay_in_order(tmp_path: Path, ratings: Path, sign: signal.Signals) -> None:
     arguments = ("--replay", ratings, "--until-drained")
     with streamer(tmp_path / "d", *arguments, "--rate", "500") as process:
         process.wait_for('streamer_events_total{outcome="learned",topic="ratings"}', 100)
@@ -62,7 +62,7 @@ def test_a_signal_in_the_middle_ends_it_in_order(tmp_path: Path, ratings: Path, 
     assert digest(tmp_path / "d") == digest(tmp_path / "whole")
 
 
-def test_restarting_goes_on_where_it_stopped(tmp_path: Path, ratings: Path) -> None:
+def test_a_restart_continues_where_it_stopped(tmp_path: Path, ratings: Path) -> None:
     run("serve", "--data", tmp_path / "d", "--port", "0", "--replay", ratings, "--until-drained")
     with streamer(tmp_path / "d") as process:
         assert process.metrics()['streamer_events_total{outcome="learned",topic="ratings"}'] == 2000
@@ -70,7 +70,7 @@ def test_restarting_goes_on_where_it_stopped(tmp_path: Path, ratings: Path) -> N
         assert len(similar["items"]) == 3  # type: ignore[arg-type]
 
 
-def test_a_port_in_use_is_said_before_anything_is_touched(tmp_path: Path) -> None:
+def test_a_port_in_use_is_reported_before_anything_is_touched(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -115,7 +115,7 @@ def test_a_state_in_use_is_refused_and_still_readable(tmp_path: Path, ratings: P
         (("--no-such-flag",), "No such option", 2),
     ],
 )
-def test_what_cannot_be_used_is_refused_in_a_sentence(
+def test_bad_settings_are_refused_with_a_sentence(
     tmp_path: Path, arguments: tuple[str, ...], sentence: str, code: int
 ) -> None:
     said = run("serve", "--data", tmp_path / "d", "--port", "0", *arguments, code=code)

@@ -62,7 +62,7 @@ def test_the_file_can_be_served(tmp_path: Path) -> None:
     assert "2 dead letters" in said
 
 
-def test_what_cannot_be_written_gets_a_sentence_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_gives_a_sentence_and_leaves_nothing(tmp_path: Path) -> None:
     assert "give a file in an existing folder" in run("simulate", "no/where.jsonl", *SMALL, code=78, cwd=tmp_path)
     assert "it is a folder" in run("simulate", ".", *SMALL, code=78, cwd=tmp_path)
     assert "within the 10 days" in run("simulate", "a", *SMALL, "--shock-day", "11", code=78, cwd=tmp_path)
@@ -91,7 +91,7 @@ def test_a_pipe_and_a_link_stay_what_they_are_and_are_written_through(tmp_path: 
     assert (tmp_path / "there.jsonl").read_bytes() == read
 
 
-def test_a_world_too_large_for_anybody_gets_a_sentence(tmp_path: Path) -> None:
+def test_a_world_too_large_for_memory_gives_a_sentence(tmp_path: Path) -> None:
     for option in ("--users", "--items", "--events", "--days"):
         assert "give less" in run("simulate", "a", option, "9" * 14, code=78, cwd=tmp_path)
     assert "cannot write" in run("simulate", "x" * 300, *SMALL, code=78, cwd=tmp_path)

@@ -1,4 +1,4 @@
-"""The Bayesian hybrid learns tastes for categories at once, knows how sure it is, and can be told what somebody likes."""
+"""The Bayesian hybrid learns tastes for categories quickly, knows its uncertainty, and accepts stated preferences."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +24,7 @@ NO_ITEMS: tuple[I32, F32] = (np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.f
 
 @pytest.fixture(scope="module")
 def films(movielens: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Memory]:
-    """What is known after all of ml-latest-small, learned as the service learns."""
+    """A memory that has learned all of ml-latest-small as the service does."""
     chosen = settings(rating_learner="bayesian-hybrid", click_learner="popularity")
     store = RocksStore(tmp_path_factory.mktemp("films"))
     memory = Memory(learners(chosen), chosen, store)
@@ -36,7 +36,7 @@ def films(movielens: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 def first_ten(memory: Memory, likes: dict[str, float]) -> list[tuple[str, ...]]:
-    """The categories of the items that somebody would rate highest who says no more than this."""
+    """The categories of the items with the highest predictions for a user of whom only these preferences are known."""
     learner = memory.learners.by_name["bayesian-hybrid"]
     assert isinstance(learner, BayesianHybrid)
     said = {memory.categories.number_of[name]: value for name, value in likes.items()}
@@ -46,21 +46,21 @@ def first_ten(memory: Memory, likes: dict[str, float]) -> list[tuple[str, ...]]:
     return [memory.items.catalogue[memory.items.ids[item]].categories for item in best]
 
 
-def test_it_predicts_real_ratings_better_than_anything_beside_it(films: Memory) -> None:
+def test_it_predicts_real_ratings_better_than_other_learners(films: Memory) -> None:
     assert films.monitor.errors["bayesian-hybrid"].rmse() <= 0.853
 
 
-def test_who_likes_documentaries_gets_documentaries(films: Memory) -> None:
+def test_a_preference_for_documentaries_brings_documentaries(films: Memory) -> None:
     assert sum("Documentary" in categories for categories in first_ten(films, {"Documentary": 5.0})) >= 8
 
 
-def test_who_likes_comedies_and_no_horror_gets_that(films: Memory) -> None:
+def test_preferences_for_and_against_categories_are_followed(films: Memory) -> None:
     best = first_ten(films, {"Comedy": 5.0, "Horror": 1.0})
     assert sum("Comedy" in categories for categories in best) >= 8
     assert not any("Horror" in categories for categories in best)
 
 
-def test_the_length_of_vectors_is_none_of_its_business() -> None:
+def test_the_setting_dim_does_not_affect_it() -> None:
     usual, long = learner("bayesian-hybrid", seed=1), learner("bayesian-hybrid", seed=1, dim=64)
     assert long.parameters == usual.parameters
     assert learner("bayesian-hybrid", seed=1, latent_dim=16).tables()["user"].width == 60 + 60 * 61 // 2 + 4
@@ -71,14 +71,14 @@ def hybrid(**parameters: float) -> BayesianHybrid:
 
 
 def genres(count: int, *, items: int = 60, seed: int = 1) -> list[FeedEvent]:
-    """Item n is of category n % 3, user m rates category m % 3 with 5 and all others with 3, half a star of noise."""
+    """Item n has category n % 3; user m rates category m % 3 with 5 and the others with 3, with half a star of noise."""
     random = np.random.default_rng(seed)
     pairs = zip(random.integers(0, 30, count).tolist(), random.integers(0, items, count).tolist(), strict=True)
     return [rating(f"u{u}", f"i{i}", (5.0 if u % 3 == i % 3 else 3.0) + 0.5 * float(random.normal())) for u, i in pairs]
 
 
 def fed(learner: BayesianHybrid, events: list[FeedEvent]) -> Feed:
-    """A feed that has learned `events`; item n is of category n % 3."""
+    """A feed that has learned `events`; item n has category n % 3."""
     feed = Feed(learner)
     for start in range(0, len(events), 100):
         batch = feed.batch(events[start : start + 100])
@@ -107,7 +107,7 @@ def answer(feed: Feed, user_id: str, item_id: str) -> float:
     return float(feed.learner.score(view, np.array([row], dtype=np.int32))[0])
 
 
-def test_a_scale_twice_as_wide_gives_answers_twice_as_high_to_the_bit() -> None:
+def test_a_scale_twice_as_wide_gives_exactly_doubled_predictions() -> None:
     events = [
         event for event in sample_events(1000) if not event.user_id.endswith("s")
     ]  # who says nothing, on any scale
@@ -115,7 +115,7 @@ def test_a_scale_twice_as_wide_gives_answers_twice_as_high_to_the_bit() -> None:
     np.testing.assert_array_equal(2 * Feed(hybrid()).learn(events), Feed(hybrid()).learn(wide))
 
 
-def test_a_scale_may_begin_anywhere() -> None:
+def test_an_offset_of_the_scale_shifts_predictions() -> None:
     events = [e for e in sample_events(1000) if e.kind == RATING and not e.user_id.endswith("s")]
     high = [event._replace(value=event.value + 64) for event in events]
     once, other = Feed(hybrid()).learn(events), Feed(hybrid()).learn(high)
@@ -159,7 +159,7 @@ def test_a_new_item_begins_with_the_bias_of_its_categories() -> None:
     assert drama > comedy + 0.3 > horror + 0.6
 
 
-def test_a_mood_lasts_for_its_session_and_a_late_event_ends_none() -> None:
+def test_the_session_bias_lasts_for_its_session_and_a_late_event_does_not_end_it() -> None:
     feed = Feed(hybrid())
     feed.learn(sample_events(1000, users=20, items=20))
     mood = feed.batch([rating("u3", f"i{n}", 0.5) for n in range(8)])
@@ -195,7 +195,7 @@ def test_it_says_how_sure_it_is() -> None:
     assert known[0] > known[1:].mean()  # of an item never seen it knows less
 
 
-def test_its_doubts_are_about_as_large_as_its_errors() -> None:
+def test_its_uncertainty_is_about_as_large_as_its_errors() -> None:
     learner = hybrid()
     feed = fed(learner, genres(1500))
     ahead = genres(400, seed=2)
@@ -207,7 +207,7 @@ def test_its_doubts_are_about_as_large_as_its_errors() -> None:
     assert 0.3 < float(np.mean(errors**2 / (doubts**2 + noise))) < 1.3
 
 
-def test_who_says_what_they_like_gets_it_first() -> None:
+def test_stated_preferences_rank_first() -> None:
     learner = hybrid()
     feed = fed(learner, genres(2000))
     items = np.arange(len(feed.item_rows), dtype=np.int32)
@@ -224,14 +224,14 @@ def test_who_says_what_they_like_gets_it_first() -> None:
     assert 0 < float(np.abs(learner.score_row(odd, items) - learner.score_row(fresh, items)).max()) < 0.3
 
 
-def test_three_ratings_are_answered_as_if_they_had_been_learned() -> None:
+def test_conditioning_on_three_ratings_equals_learning_them() -> None:
     learner = hybrid()
     feed = fed(learner, genres(2000))
     rated = [("i0", 5.0), ("i3", 5.0), ("i1", 2.0)]
     rows = np.array([feed.item_rows[item] for item, _ in rated], dtype=np.int32)
-    on_progress = learner.condition(feed.view("new").rows["hybrid"], {}, rows, np.array([5, 5, 2], dtype=np.float32))
+    conditioned = learner.condition(feed.view("new").rows["hybrid"], {}, rows, np.array([5, 5, 2], dtype=np.float32))
     items = np.arange(len(feed.item_rows), dtype=np.int32)
-    scores = learner.score_row(on_progress, items)
+    scores = learner.score_row(conditioned, items)
     feed.learn([rating("new", item, value) for item, value in rated])
     np.testing.assert_allclose(scores, learner.score(feed.view("new"), items), atol=0.15)  # the items learned too
     assert float(np.abs(scores - learner.score(feed.view("nobody"), items)).max()) > 0.3
@@ -246,7 +246,7 @@ def test_score_is_the_prediction_within_the_session() -> None:
     np.testing.assert_allclose(feed.learner.predict(last), feed.learner.score(feed.view("u1"), batch.items), rtol=1e-6)
 
 
-def test_score_is_the_prediction_for_who_and_what_was_never_seen() -> None:
+def test_score_is_the_prediction_for_unseen_users_and_items() -> None:
     learner = hybrid()
     feed = fed(learner, genres(2000))
     nobody, batch = np.full(3, -1, dtype=np.int32), feed.batch([rating("u1", item, 3.0) for item in ("i0", "i1", "i2")])
@@ -262,7 +262,7 @@ def test_score_is_the_prediction_for_who_and_what_was_never_seen() -> None:
     np.testing.assert_array_equal(learner.score(feed.view("u1"), nobody), nothing)  # nobody else's categories
 
 
-def test_the_same_rating_again_and_again_is_what_it_predicts() -> None:
+def test_a_rating_repeated_many_times_is_predicted() -> None:
     feed = Feed(hybrid())
     out = feed.learn([rating(f"u{n % 5}", f"i{n % 7}", 4.0) for n in range(50)])
     assert (out[1:] == 4.0).all()
@@ -270,7 +270,7 @@ def test_the_same_rating_again_and_again_is_what_it_predicts() -> None:
     assert np.isfinite(feed.learn([rating("u1", "i1", 1.0), rating("u2", "i2", 1.0)])).all()
 
 
-def test_what_is_no_number_is_refused_and_counted() -> None:
+def test_values_that_are_not_finite_are_refused_and_counted() -> None:
     learner = hybrid()
     feed = Feed(learner)
     feed.learn([*sample_events(100), rating("u1", "i1", float("nan")), rating("u1", "i1", float("inf"))])

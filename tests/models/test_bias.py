@@ -1,4 +1,4 @@
-"""The bias learner is the filter on top of its file, on any scale of ratings."""
+"""The bias learner is the filter described at the top of its file, on any scale of ratings."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Biased matrix factorisation learns what biases cannot, on any scale, and refuses what would ruin it."""
+"""Biased matrix factorisation learns what biases cannot, on any scale, and refuses steps that would ruin it."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def test_it_learns_a_checkerboard(dim: int) -> None:
     assert float(np.sqrt((errors**2).mean())) < 0.5  # biases alone: 2
 
 
-def test_it_learns_any_scale_alike() -> None:
+def test_any_scale_gives_the_same_results() -> None:
     events = sample_events(2000)
     scaled = [event._replace(value=20 * event.value - 10) for event in events]
     once, other = feed().learn(events), feed().learn(scaled)
@@ -35,7 +35,7 @@ def test_it_learns_any_scale_alike() -> None:
     assert float(np.abs(20 * once[late] - 10 - other[late]).max()) < 20 * 0.05  # all but the first sigma's trace
 
 
-def test_likeness_of_items_shows_in_their_vectors() -> None:
+def test_similar_items_have_similar_vectors() -> None:
     one = feed()
     one.learn(checkerboard(6000))
     assert isinstance(one.learner, ItemVectors)
@@ -56,7 +56,7 @@ def test_steps_that_diverge_are_refused_and_counted() -> None:
     assert all(np.isfinite(table.values).all() for table in tables.values())
 
 
-def test_unknown_sides_answer_with_what_is_known() -> None:
+def test_for_an_unseen_side_the_bias_of_the_other_is_predicted() -> None:
     one = feed()
     one.learn([rating("kind", f"i{n}", 5.0) for n in range(20)] + [rating("strict", f"i{n}", 2.0) for n in range(20)])
     nobody = one.learner.score(one.view("nobody"), np.array([-1], dtype=np.int32))

@@ -1,4 +1,4 @@
-"""The stack: it begins as its first expert, finds out which ones are right, and stays in bounds."""
+"""The stack starts as its first expert, learns which experts are right, and stays within bounds."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ def stack(*experts: str) -> Stack:
 
 
 def learned(made: Stack, values: Array, *said: Array) -> F32:
-    """What it predicted for ratings of these values, (n,), each expert having said this of them."""
+    """The stack's predictions (n,) for ratings of these values, given the predictions of each expert."""
     n, zeros = len(values), np.zeros(len(values), dtype=np.int32)
     seen = Seen(np.empty((0, 1), dtype=np.int32), np.empty((0, 1), dtype=np.int32), np.empty(0, dtype=np.int64), 1)
     lows = np.full(n, -np.inf, dtype=np.float32)
@@ -29,7 +29,7 @@ def learned(made: Stack, values: Array, *said: Array) -> F32:
 
 
 def weights(made: Stack) -> F64:
-    """Of the differences from the first expert, of the first's own from the mean, and the constant."""
+    """The weights of the differences from the first expert, of its own difference from the mean, and of the constant."""
     row: F64 = made.stream.values[0, WEIGHTS : WEIGHTS + len(made.experts) + 1]
     return row
 
@@ -52,7 +52,7 @@ def ratings(count: int) -> tuple[F64, F64]:
     return truth, truth + 0.5 * random.normal(size=count)
 
 
-def test_it_begins_as_its_first_expert() -> None:
+def test_it_starts_as_its_first_expert() -> None:
     said = np.array([3.0, 4.0, 2.5])
     predicted = learned(stack("a", "b"), np.array([3.0, 5.0, 1.0]), said, said + 2)
     np.testing.assert_array_equal(predicted[:2], said[:2])  # all ratings so far alike: there is no scale
@@ -85,7 +85,7 @@ def test_it_is_hardly_ever_worse_than_its_first_expert_while_it_learns() -> None
         assert rmse(values[:count], predicted[:count]) < share * rmse(values[:count], truth[:count])
 
 
-def test_any_scale_of_ratings_is_learned_alike() -> None:
+def test_any_scale_of_ratings_gives_the_same_results() -> None:
     truth, values = ratings(2000)
     random = np.random.default_rng(4)
     said = [truth + 0.5 * random.normal(size=len(truth)) for _ in range(2)]
@@ -97,7 +97,7 @@ def test_any_scale_of_ratings_is_learned_alike() -> None:
     np.testing.assert_allclose(weights(made), weights(tenfold), atol=1e-4)
 
 
-def test_an_expert_without_an_answer_sides_with_the_first() -> None:
+def test_an_expert_without_a_prediction_counts_as_agreeing_with_the_first() -> None:
     truth, values = ratings(1000)
     silent, echo = stack("a", "b"), stack("a", "b")
     assert (
@@ -119,7 +119,7 @@ def test_covariance_is_bounded_when_events_say_nothing() -> None:
     assert np.all(np.abs(weights(made)) < 2)
 
 
-def test_what_is_not_finite_teaches_nothing() -> None:
+def test_values_that_are_not_finite_teach_nothing() -> None:
     made = stack("a", "b")
     truth, values = ratings(100)
     learned(made, values, truth, truth)

@@ -1,4 +1,4 @@
-"""The blend of click learners: its weights follow who is right, and its items are drawn as it says."""
+"""The blend of click learners: its weights follow the experts that are right, and its items are drawn as described."""
 
 import numpy as np
 import pytest
@@ -20,8 +20,8 @@ def weights(one: Feed) -> dict[str, float]:
     return dict(zip(made.experts, made.stream.values[0, WEIGHTS : WEIGHTS + 3].tolist(), strict=True))
 
 
-def test_who_is_right_gains_weight() -> None:
-    """Everybody goes round a circle of items: what comes next says everything, what is popular nothing."""
+def test_the_expert_that_is_right_gains_weight() -> None:
+    """All users go round a circle of items: transitions predict every click, popularity none."""
     events = []
     for n in range(300):
         events += [click(f"u{n}", f"i{(n * 7 + step) % ITEMS}") for step in range(8)]
@@ -30,7 +30,7 @@ def test_who_is_right_gains_weight() -> None:
     assert weights(one)["transitions"] > 0.3
 
 
-def test_an_expert_that_says_nothing_while_it_learns_keeps_its_weight() -> None:
+def test_an_expert_that_is_not_probed_keeps_its_weight() -> None:
     events: list[FeedEvent] = []
     for n in range(200):
         events += [rating(f"u{n}", f"i{n % ITEMS}", 1.0 + n % 5), click(f"u{n}", f"i{(n + 1) % ITEMS}")]
@@ -39,8 +39,8 @@ def test_an_expert_that_says_nothing_while_it_learns_keeps_its_weight() -> None:
     assert weights(one)["ratings"] == pytest.approx(0.5, abs=1e-6)
 
 
-def test_a_predicted_rating_counts_alike_on_every_scale() -> None:
-    """Three stars where ratings go from 1 to 5 are six where they go from 2 to 10; without a range they say nothing."""
+def test_a_predicted_rating_counts_the_same_on_every_scale() -> None:
+    """Three stars on a scale from 1 to 5 equal six on one from 2 to 10; without a range they count 0."""
     ratings, none = np.array([1], dtype=np.int32), np.zeros(1)
     worth = [
         feature(stars, 0, 0.5, ratings, none, np.array([[0.0, width, 0.0]]))
@@ -49,7 +49,7 @@ def test_a_predicted_rating_counts_alike_on_every_scale() -> None:
     assert worth == [3.0, 3.0, 0.0]
 
 
-def test_clicks_are_compared_with_items_of_late_that_the_user_has_not_seen() -> None:
+def test_clicks_are_compared_with_recent_items_that_the_user_has_not_seen() -> None:
     one = feed(every=1, probes=32)
     one.learn([click(f"u{n}", f"i{n % 40}") for n in range(100)])
     one.learn([click("u", f"i{n}") for n in range(10)])

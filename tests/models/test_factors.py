@@ -1,4 +1,4 @@
-"""Models of the field as candidates: what was fitted offline is what the learner then predicts, turned to where its rows were."""
+"""Models of the field as candidates: the learner then predicts what was fitted offline, with rows rotated onto its own."""
 
 from importlib import import_module
 from pathlib import Path
@@ -49,8 +49,8 @@ def learned(count: int = 900) -> tuple[Feed, BiasedMF]:
 
 
 @pytest.mark.parametrize("dim", [2, 4])
-def test_what_was_fitted_is_what_is_predicted(dim: int) -> None:
-    """Over pairs, whatever the scale, the mean and the rotation, and where the learner has more factors than the model."""
+def test_the_learner_predicts_what_the_model_was_fitted_to(dim: int) -> None:
+    """For all pairs, whatever the scale, the mean and the rotation, also if the learner has more factors than the model."""
     feed, made = learned()
     batch = feed.batch(sample_events(900))
     random = np.random.default_rng(2)
@@ -67,8 +67,8 @@ def test_what_was_fitted_is_what_is_predicted(dim: int) -> None:
     np.testing.assert_allclose(said, targets, atol=SAME)
 
 
-def test_rows_are_turned_to_where_they_were_and_grow_alike() -> None:
-    """The learner's own factors, turned by anything and ten times as long on one side, come back as they were, if of mean 0."""
+def test_rows_are_rotated_to_the_former_ones_and_grow_alike() -> None:
+    """The learner's own factors, rotated and ten times as long on one side, come back as they were, if their mean is 0."""
     feed, made = learned()
     batch = feed.batch(sample_events(900))
     data = FittedFactors("factors", FactorsParameters())._chosen(batch, made)
@@ -91,8 +91,8 @@ def test_rows_are_turned_to_where_they_were_and_grow_alike() -> None:
     assert np.array_equal(made.item.values[:, 5], items[:, 5])  # counts are the history's
 
 
-def test_what_all_factors_have_in_common_becomes_biases_and_makes_rows_no_longer() -> None:
-    """As of towers, which say in the product what others say by biases: the gate takes rows of twice the length for unsound."""
+def test_the_mean_of_factors_becomes_biases_and_does_not_lengthen_rows() -> None:
+    """As with two towers, whose product contains the biases: the gate refuses rows of twice the length."""
     feed, plain = learned()
     other = learned()[1]
     data = FittedFactors("factors", FactorsParameters())._chosen(feed.batch(sample_events(900)), plain)
@@ -108,7 +108,7 @@ def test_what_all_factors_have_in_common_becomes_biases_and_makes_rows_no_longer
         np.testing.assert_allclose(after.values, before.values, atol=1e-3)
 
 
-def test_of_too_many_factors_those_are_kept_that_say_most() -> None:
+def test_of_too_many_factors_the_most_important_are_kept() -> None:
     random = np.random.default_rng(4)
     users, items = random.normal(size=(30, 6)).astype(np.float32), random.normal(size=(20, 6)).astype(np.float32)
     exact = users.astype(np.float64) @ items.T.astype(np.float64)
@@ -138,7 +138,7 @@ def test_a_candidate_of_a_model_changes_biased_mf_alone(tmp_path: Path) -> None:
     fed.store.close()
 
 
-def test_learners_named_like_a_model_keep_to_it_whatever_the_candidate_names(tmp_path: Path) -> None:
+def test_learners_named_like_a_model_are_fitted_by_it_whatever_the_candidate_names(tmp_path: Path) -> None:
     fed = Fed(tmp_path, settings(rating_learner="biased-mf", click_learner="skip-gram", shadow=("stochastic-mf",)))
     plain, other = (
         refit(fed.memory, fed.events(), ["biased-mf", "stochastic-mf"], candidate(name))
@@ -150,7 +150,7 @@ def test_learners_named_like_a_model_keep_to_it_whatever_the_candidate_names(tmp
 
 
 def test_item_vectors_of_a_model_of_clicks_become_skip_grams(tmp_path: Path) -> None:
-    """Items that lie alike to the model lie alike to the learner, as long as they were; items nobody clicked stay."""
+    """Similarities of items in the model become those in the learner, at the former lengths; items without clicks stay."""
     fed = Fed(tmp_path, CHOSEN)
     plain, other = (
         refit(fed.memory, fed.events(), ["skip-gram"], candidate(name)) for name in ("all", "model:youtube-dnn")
@@ -169,7 +169,7 @@ def test_item_vectors_of_a_model_of_clicks_become_skip_grams(tmp_path: Path) -> 
     fed.store.close()
 
 
-def test_a_candidate_of_a_model_says_that_nobody_is_there_whom_it_could_fit(
+def test_a_candidate_of_a_model_without_a_learner_to_fit_is_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     fed = Fed(tmp_path)
@@ -204,7 +204,7 @@ def test_where_torch_is_missing_the_learner_is_carried_over_and_the_others_are_r
 def test_challengers_of_the_field_are_retrained_swapped_promoted_and_asked_to_rerank_and_torch_never_serves(
     tmp_path: Path,
 ) -> None:
-    """In shadow beside the champions, refitted by torch in a process of its own, and promoted: they answer."""
+    """They run as shadows, are refitted by torch in another process, and answer once promoted."""
     path, data = tmp_path / "world.jsonl", tmp_path / "d"
     run("simulate", path, "--users", "60", "--items", "80", "--events", "3000", "--duplicates", "0", "--bad", "0")
     flags = (

@@ -1,4 +1,4 @@
-"""The online GRU serves what torch fitted, and popularity before."""
+"""The online GRU serves what torch has fitted, and popularity before that."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ ITEMS = 10
 
 
 def rounds(users: int = 30) -> list[FeedEvent]:
-    """Everybody clicks 0 to 9 in a circle, from a place of their own."""
+    """Every user clicks 0 to 9 in a circle, from a different start."""
     return [click(f"u{user}", f"i{(user + n) % ITEMS}") for n in range(8) for user in range(users)]
 
 
@@ -37,7 +37,7 @@ def test_before_the_first_retraining_it_is_popularity() -> None:
     assert np.array_equal(*orders)
 
 
-def test_after_a_retraining_each_click_moves_what_is_next() -> None:
+def test_after_a_retraining_each_click_changes_the_next_recommendation() -> None:
     feed = Feed(learner("gru4rec", seed=1))
     history = feed.batch(rounds())
     made = trainer("gru4rec")
@@ -50,7 +50,7 @@ def test_after_a_retraining_each_click_moves_what_is_next() -> None:
     assert best(feed, "newcomer") == "i5"
 
 
-def test_an_item_that_came_later_is_as_popular_as_it_was_clicked() -> None:
+def test_an_item_that_came_later_is_ranked_by_its_clicks() -> None:
     feed = Feed(learner("gru4rec", seed=1))
     trainer("gru4rec").fit(feed.learner, feed.batch(rounds()), lambda share: None)
     before = feed.learner.user.values[feed.user_rows["u0"]].copy()
@@ -62,7 +62,7 @@ def test_an_item_that_came_later_is_as_popular_as_it_was_clicked() -> None:
     assert float(feed.learner.score(feed.view("u0"), items)[0]) == pytest.approx(once + np.log(8), abs=1e-5)
 
 
-def test_it_says_what_torch_says() -> None:
+def test_its_scores_are_those_of_torch() -> None:
     train, validation, _ = leave_last_out(world())
     model = GRU4Rec("gru4rec", GRU4RecParameters(dim=12, epochs=3), seed=1)
     model.fit(train, validation, lambda epoch: None)

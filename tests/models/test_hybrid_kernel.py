@@ -29,7 +29,7 @@ def test_an_error_moves_a_user_and_makes_them_surer() -> None:
     assert user.tolist() == pytest.approx([0.125, 0.0, 1 - 1 / 4, 0.0, 1.0])
 
 
-def test_a_session_ends_after_its_gap_and_no_late_event_ends_one() -> None:
+def test_a_session_ends_after_its_gap_and_not_by_a_late_event() -> None:
     user = np.zeros(4)  # a weight; the time in two parts, and the events
     assert not continues(user, HOUR_MS, MODEL)  # there was none yet
     record_event(user, HOUR_MS)

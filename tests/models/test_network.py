@@ -1,4 +1,4 @@
-"""Networks serve what torch fitted without torch, and move nothing but the rows of who rated what."""
+"""Networks serve what torch has fitted without torch, and online change only the rows of a rating's user and item."""
 
 import os
 import sys
@@ -22,13 +22,13 @@ NETWORKS = ("deep-fm", "embedding-network")
 
 
 def by_category(count: int) -> list[FeedEvent]:
-    """Everybody gives 5 to what is of category 0 and 1 to the rest: that is all there is to know."""
+    """All users rate items of category 0 with 5 and the rest with 1."""
     drawn = np.random.default_rng(1).integers(0, 100, size=(count, 2)).tolist()
     return [rating(f"u{u % 40}", f"i{i}", 5.0 if categories_of(f"i{i}")[0] & 1 else 1.0) for u, i in drawn]
 
 
 def trained(name: str, events: list[FeedEvent]) -> tuple[Feed, Feed]:
-    """What a retraining makes of a history, and what learning online does."""
+    """Two feeds with the same history: retrained, and learned online only."""
     feed, online = Feed(learner(name, seed=1)), Feed(learner(name, seed=1))
     online.learn(events)
     trainer = NetworkTrainer("network", NetworkTrainerParameters())
@@ -39,7 +39,7 @@ def trained(name: str, events: list[FeedEvent]) -> tuple[Feed, Feed]:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_retraining_teaches_what_categories_say_of_items_never_rated(name: str) -> None:
+def test_a_retraining_learns_categories_for_unseen_items(name: str) -> None:
     feed, online = trained(name, by_category(3000))
     new = [f"i{n}" for n in range(100, 200)]
     good = np.array([categories_of(item)[0] & 1 for item in new], dtype=bool)
@@ -54,7 +54,7 @@ def test_a_retraining_teaches_what_categories_say_of_items_never_rated(name: str
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_layers_stand_still_between_retrainings(name: str) -> None:
+def test_layers_are_fixed_between_retrainings(name: str) -> None:
     feed, _ = trained(name, by_category(1000))
     before = feed.tables()["network"].values.copy()
     feed.learn(by_category(500))
@@ -63,7 +63,7 @@ def test_layers_stand_still_between_retrainings(name: str) -> None:
     assert before[0, NORM_RATIOS:].any()
 
 
-def test_steps_go_no_further_than_the_error_asks_for() -> None:
+def test_steps_do_not_overshoot_the_error() -> None:
     feed = Feed(learner("deep-fm", seed=1))
     assert isinstance(feed.learner, Network)
     row = feed.learner.network.values[0, NORM_RATIOS:]
@@ -102,7 +102,7 @@ sys.meta_path.insert(0, Watch())
 
 
 def test_torch_never_enters_the_process_that_serves(tmp_path: Path) -> None:
-    """Not to learn in the shadow, to re-rank, to answer as champion, nor to be retrained: that is a process of its own."""
+    """Neither for a shadow, a re-ranker or a champion, nor for a retraining, which runs in another process."""
     (tmp_path / "sitecustomize.py").write_text(WATCH)
     seen, found = tmp_path / "seen", os.environ.get("PYTHONPATH", "")
     env = {"SEEN": str(seen), "PYTHONPATH": f"{tmp_path}{os.pathsep}{found}"}

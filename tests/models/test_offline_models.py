@@ -1,4 +1,4 @@
-"""Every line of the registry of offline models keeps what streamer.checks.offline promises."""
+"""Every model in the registry of offline models passes streamer.checks.offline."""
 
 import pytest
 
@@ -13,6 +13,6 @@ def test_every_model_keeps_its_promises(name: str, check) -> None:
     check(lambda seed: model(name, seed=seed))
 
 
-def test_an_unknown_model_is_refused_with_those_there_are() -> None:
+def test_an_unknown_model_is_refused_with_a_list_of_models() -> None:
     with pytest.raises(BadSettings, match="no model 'nothing'; choose one of: als, "):
         model("nothing", seed=1)

@@ -1,4 +1,4 @@
-"""The traps of the design, each shown to be one, and each model of ratings shown to stay out of it."""
+"""Well-known mistakes: each is shown to do harm, and each model of ratings to avoid it."""
 
 import msgspec
 import numpy as np
@@ -20,16 +20,16 @@ RATERS = [name for name in MODELS if model(name, seed=1).kind == "ratings"]
 WITHIN_A_RANGE = ("embedding-mf", "embedding-dot-bias")
 
 
-def unheard(*_: object) -> None:
-    """Nobody listens."""
+def ignore(*_: object) -> None:
+    """An `on_progress` that does nothing."""
 
 
 def fit_model(name: str, data: Dataset) -> tuple[Rater, list[Epoch], tuple[Dataset, Dataset, Dataset]]:
-    """A model of ratings, what it told, and the parts it was fitted on."""
-    made, on_progress, parts = model(name, seed=1), list[Epoch](), split("random", data.ratings(), 0.2, 0.1, 1)
-    made.fit(parts.train, parts.validation, on_progress.append)
+    """A fitted model of ratings, the epochs it reported, and the parts it was fitted on."""
+    made, epochs, parts = model(name, seed=1), list[Epoch](), split("random", data.ratings(), 0.2, 0.1, 1)
+    made.fit(parts.train, parts.validation, epochs.append)
     assert isinstance(made, Rater)
-    return made, on_progress, parts
+    return made, epochs, parts
 
 
 def error(said: F32, part: Dataset) -> float:
@@ -37,7 +37,7 @@ def error(said: F32, part: Dataset) -> float:
 
 
 class Descent(msgspec.Struct):
-    """Steps of a descent that is shown to go wrong."""
+    """The parameters of a fit that is shown to go wrong."""
 
     epochs: int = 60
     batch: int = 256
@@ -45,7 +45,7 @@ class Descent(msgspec.Struct):
 
 
 def descended(parts: tuple[Dataset, Dataset, Dataset], weight_decay: float | None) -> F32:
-    """What a factorisation says of the test part, by our optimiser, or by Adam with its own weight decay."""
+    """A factorisation's predictions for the test part, fitted with our optimiser or with Adam's own weight decay."""
     fitting.set_seed(1)
     network = product.Product(parts[0], product.line_of(parts[0]), 8, 0.1)
     optimiser = (
@@ -55,7 +55,7 @@ def descended(parts: tuple[Dataset, Dataset, Dataset], weight_decay: float | Non
     )
     fitting.descend(
         network, len(parts[0]), product.penalised_loss(network, parts[0], 0.5, 0.5),
-        fitting.mean_squared_error(network, parts[1]), optimiser, Descent(), unheard,
+        fitting.mean_squared_error(network, parts[1]), optimiser, Descent(), ignore,
     )  # fmt: skip
     return fitting.predicted(network, parts[2].users, parts[2].items)
 
@@ -81,7 +81,7 @@ def test_no_model_has_collapsed(name: str) -> None:
 
 
 def raised(data: Dataset) -> Dataset:
-    """The same history on a scale of 0 to 100 of which, but for one rating in a hundred, only 78 to 96 are used."""
+    """The same history on a scale from 0 to 100, of which all but one rating in a hundred use only 78 to 96."""
     values = np.where(np.arange(len(data)) % 100 == 0, 0.0, 76.0 + 4.0 * data.values).astype(np.float32)
     return Dataset(
         data.side, data.kinds, data.users, data.items, np.where(data.kinds == RATING, values, data.values),
@@ -90,7 +90,7 @@ def raised(data: Dataset) -> Dataset:
 
 
 @pytest.mark.parametrize("name", RATERS)
-def test_what_was_never_trained_on_is_answered_near_the_mean_and_not_with_the_middle_of_a_range(name: str) -> None:
+def test_unseen_rows_are_predicted_near_the_mean_and_not_in_the_middle_of_a_range(name: str) -> None:
     data = raised(world(3000))
     made, _, (train_part, _, _) = fit_model(name, data)
     mean, middle = float(train_part.values.mean()), float(train_part.values.min() + train_part.values.max()) / 2
@@ -103,7 +103,7 @@ def test_what_was_never_trained_on_is_answered_near_the_mean_and_not_with_the_mi
 
 
 @pytest.mark.parametrize("name", RATERS)
-def test_an_unseen_item_is_answered_with_what_is_known_of_the_user(name: str) -> None:
+def test_for_an_unseen_item_the_users_bias_is_predicted(name: str) -> None:
     data = world(3000)
     made, _, (train_part, _, _) = fit_model(name, data)
     counts = np.bincount(train_part.users, minlength=data.user_count)
@@ -113,7 +113,7 @@ def test_an_unseen_item_is_answered_with_what_is_known_of_the_user(name: str) ->
     assert np.corrcoef(said, means[known])[0, 1] > 0.4
 
 
-def test_a_bare_range_answers_its_middle_where_ours_answers_the_mean() -> None:
+def test_a_plain_sigmoid_range_predicts_its_middle_where_ours_predicts_the_mean() -> None:
     train_part = split("random", raised(world(3000)).ratings(), 0.2, 0.1, 1).train
     scale = product.range_of(train_part, 1 / 9)
     nothing = torch.zeros(1)
@@ -137,7 +137,7 @@ def test_a_range_is_that_of_the_ratings_and_a_ninth_more(name: str) -> None:
 
 
 def scarce() -> Dataset:
-    """Three thousand ratings of two thousand items: what users are like shows, of an item nearly nothing is known."""
+    """Three thousand ratings of two thousand items: enough to learn about users, but hardly anything about an item."""
     drawn, users, items = np.random.default_rng(1), 100, 2000
     user, item = (drawn.integers(0, count, 3000).astype(np.int32) for count in (users, items))
     liking = 3.2 + drawn.normal(0.0, 0.6, users)[user] + drawn.normal(0.0, 0.8, 3000)
@@ -154,11 +154,11 @@ def over_bias(name: str, data: Dataset) -> float:
 
 
 @pytest.mark.parametrize("name", RATERS)
-def test_no_model_reads_a_rating_off_an_average_that_it_is_in(name: str) -> None:
+def test_no_model_learns_a_rating_from_an_average_that_contains_it(name: str) -> None:
     assert over_bias(name, scarce()) < 1.15
 
 
-def test_towers_whose_averages_have_seen_what_is_learned_only_learn_to_read_it_off(
+def test_towers_with_averages_that_contain_the_rating_overfit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     honest = TwoTower._known
@@ -182,7 +182,7 @@ def test_nothing_is_chosen_on_the_test_part(name: str) -> None:
     spoilt, drawn = data.values.copy(), np.random.default_rng(9)
     spoilt[held] = drawn.permutation(5.5 - data.values[held])
     other = Dataset(data.side, data.kinds, data.users, data.items, spoilt, data.clicks, data.times_ms)
-    one, two = (train(name, of, plan, unheard) for of in (data, other))
+    one, two = (train(name, of, plan, ignore) for of in (data, other))
     assert one.trained.test_mse != two.trained.test_mse
     assert one.trained.best_epoch == two.trained.best_epoch
     users, items = (rows.ravel().astype(np.int32) for rows in np.indices((data.user_count, data.item_count)))
@@ -193,8 +193,8 @@ def test_nothing_is_chosen_on_the_test_part(name: str) -> None:
 
 @pytest.mark.parametrize("name", RATERS)
 def test_the_epoch_that_is_kept_is_the_best_on_the_validation_part(name: str) -> None:
-    made, on_progress, (_, validation, _) = fit_model(name, world(1500))
-    losses = [epoch.validation_loss for epoch in on_progress]
+    made, epochs, (_, validation, _) = fit_model(name, world(1500))
+    losses = [epoch.validation_loss for epoch in epochs]
     kept = error(made.predict(validation.users, validation.items), validation)
     assert kept == pytest.approx(min(losses), rel=1e-5)
 
@@ -209,7 +209,7 @@ def test_weights_are_those_of_the_epoch_with_the_lowest_validation_loss_not_of_t
 
     kept = fitting.descend(
         network, 4, lambda rows: network.weight.sum(), validate, fitting.adam(network.parameters(), 0.1),
-        Descent(epochs=9, batch=2, patience=2), unheard,
+        Descent(epochs=9, batch=2, patience=2), ignore,
     )  # fmt: skip
     assert kept == 2
     assert len(seen) == 4
@@ -232,6 +232,6 @@ def test_a_small_history_is_learned_in_smaller_steps_and_so_in_more_of_them() ->
             lambda: 0.0,
             fitting.adam(network.parameters(), 0.1),
             Descent(epochs=1, batch=2048),
-            unheard,
+            ignore,
         )
         assert (sizes[0], len(sizes), sum(sizes)) == (batch, steps, examples)

@@ -1,4 +1,4 @@
-"""Popularity counts what it says it counts."""
+"""Popularity counts clicks, of all time or recent ones."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ A, B = 0, 1
 ITEMS: I32 = np.array([A, B, -1], dtype=np.int32)
 
 
-def test_popularity_adds_up_weights_of_clicks_and_likes_but_not_of_dislikes() -> None:
+def test_popularity_sums_weights_of_clicks_and_likes_but_not_of_dislikes() -> None:
     feed = Feed(Popularity("popularity", Popularity.Parameters(), seed=1))
     feed.learn(
         [click("u", "a", 4.0), click("v", "b"), rating("w", "b", 5.0), rating("w", "a", 2.0), click("w", "a", -1)]

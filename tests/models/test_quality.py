@@ -1,4 +1,4 @@
-"""What each learner must reach on real ratings (ml-latest-small), learned in time order, scored before learning."""
+"""The quality that each learner must reach on real ratings (ml-latest-small), predicted before learning, in order of time."""
 
 import json
 import shutil
@@ -42,7 +42,7 @@ def by_arrival(ids: F64) -> I32:
 
 
 def ready(name: str, batch: Batch, dim: int | None = None) -> OnlineLearner:
-    """The learner with all rows begun."""
+    """The learner with rows for all users and items."""
     made = learner(name, seed=1, dim=dim)
     for table in made.tables().values():
         if table.side != "stream":
@@ -120,7 +120,7 @@ def first_clicks(movielens: Path, tmp_path: Path) -> Path:
 def test_the_blend_of_clicks_ranks_well_enough_and_no_worse_than_its_first_expert(
     request: pytest.FixtureRequest, folder: str, least: tuple[float, ...]
 ) -> None:
-    """As `streamer evaluate` says it, whose figures of all ratings the documentation has."""
+    """Measured by `streamer evaluate`; the documentation has its figures on all ratings."""
     stream = request.getfixturevalue(folder)
     blend, first = (
         json.loads(run("evaluate", stream, "--learner", name, "--json")) for name in ("click-blend", "transitions")

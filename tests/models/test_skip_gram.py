@@ -1,4 +1,4 @@
-"""Skip-gram learns who likes what beyond popularity, from negatives drawn as the paper says."""
+"""Skip-gram learns tastes beyond popularity, from negatives drawn as in the paper."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def rows(one: Feed) -> I32:
     return np.arange(len(one.item_rows), dtype=np.int32)
 
 
-def test_a_user_is_offered_what_alike_users_click() -> None:
+def test_a_user_gets_items_that_similar_users_click() -> None:
     one = feed()
     one.learn(two_crowds(3000))
     even = np.array([int(item[1:]) % 2 == 0 for item in one.item_rows])
@@ -34,7 +34,7 @@ def test_a_user_is_offered_what_alike_users_click() -> None:
     assert float(scores[even].min()) > float(scores[~even].max())
 
 
-def test_alike_items_lie_together() -> None:
+def test_similar_items_have_near_vectors() -> None:
     one = feed()
     one.learn(two_crowds(3000))
     assert isinstance(one.learner, ItemVectors)
@@ -63,7 +63,7 @@ def test_a_dislike_pushes_its_item_away_and_counts_for_nothing() -> None:
     np.testing.assert_array_equal(one.learner.tables()["noise"].values, count)
 
 
-def test_a_heavier_click_moves_further_up_to_the_largest_step() -> None:
+def test_a_heavier_click_takes_a_longer_step_up_to_the_largest() -> None:
     moved = {}
     for weight in (0.2, 1.0, 4.0, 1000.0):
         one = feed()
@@ -88,7 +88,7 @@ def test_negatives_are_never_the_item_itself_nor_any_that_the_user_has_seen() ->
         assert len(moved) > 1 or n in (0, 9, 10, 11)
 
 
-def test_has_seen_is_what_a_set_would_say() -> None:
+def test_has_seen_agrees_with_a_set() -> None:
     ring, random = Ring(3, page=4, window=10, longest=6), np.random.default_rng(1)
     order: list[list[int]] = [[], [], []]
     for user, item in zip(random.integers(0, 3, 400).tolist(), random.integers(0, 30, 400).tolist(), strict=True):
@@ -112,7 +112,7 @@ def test_negatives_are_drawn_by_the_weights() -> None:
     assert drawn[[0, 2]].tolist() == [0, 0]
 
 
-def test_a_tree_that_grew_is_the_tree_that_is_built() -> None:
+def test_an_updated_tree_equals_one_built_from_its_weights() -> None:
     random = np.random.default_rng(1)
     weights: I64 = np.zeros(37, dtype=np.int64)
     tree = build_noise(weights)
@@ -127,8 +127,8 @@ def test_a_tree_that_grew_is_the_tree_that_is_built() -> None:
     assert [draw_noise(tree, key) for key in keys] == [draw_noise(wider, key) for key in keys]
 
 
-def test_noise_is_built_anew_when_tables_were_loaded() -> None:
-    """A learner that had learned something else before its tables were put in place goes on like the one they are from."""
+def test_the_noise_tree_is_rebuilt_after_tables_are_loaded() -> None:
+    """A learner that had learned other events continues, once other tables are loaded, like the learner they come from."""
     one, other = feed(), feed()
     one.learn(two_crowds(300))
     other.learn(two_crowds(300)[::-1])
@@ -155,7 +155,7 @@ def test_noise_follows_counts_event_by_event() -> None:
 
 
 @pytest.mark.parametrize("weight", [float("nan"), float("inf"), 0.0])
-def test_weights_that_mean_nothing_teach_nothing(weight: float) -> None:
+def test_weights_of_0_or_not_finite_teach_nothing(weight: float) -> None:
     one = feed()
     one.learn(two_crowds(100))
     before = one.state() | {("stream", ""): b""}

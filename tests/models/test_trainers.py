@@ -1,4 +1,4 @@
-"""Every trainer of the registry keeps every promise, each check catches one that breaks it, and the kernel has a twin."""
+"""Every trainer in the registry passes every check, each check catches a faulty trainer, and the kernel agrees with its twin."""
 
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -33,7 +33,7 @@ def test_trainer_keeps_its_promises(name: str, check: Callable[[MakeTrainer, Mak
     check(*made(name))
 
 
-def test_the_registry_names_what_there_is() -> None:
+def test_every_entry_of_the_registry_exists() -> None:
     assert set(REFITTED_BY) <= set(LEARNERS)
     assert set(REFITTED_BY.values()) <= set(TRAINERS)
     with pytest.raises(
@@ -44,7 +44,7 @@ def test_the_registry_names_what_there_is() -> None:
 
 
 class Toy:
-    """A replay that goes wrong in one named way, or in none."""
+    """A replay with one named fault, or with none."""
 
     name = "toy"
     parameters = ReplayParameters()
@@ -125,7 +125,7 @@ def test_the_kernel_agrees_with_its_twin(dtype: type, tolerance: float) -> None:
 
 
 def checkerboard() -> Feed:
-    """Even users love even items, odd users odd ones; nobody has rated all of them."""
+    """Even users like even items, odd users odd ones; no user has rated all of them."""
     feed = Feed(learner("biased-mf", seed=1, dim=2))
     events = [
         rating(f"u{u}", f"i{i}", 5.0 if (u + i) % 2 == 0 else 1.0)
@@ -140,7 +140,7 @@ def checkerboard() -> Feed:
 
 
 def fit_model(made: AlternatingLeastSquares) -> float:
-    """RMSE on the ratings of a checkerboard that were left out."""
+    """RMSE on held-out ratings of a checkerboard."""
     feed = checkerboard()
     batch = feed.batch(vars(feed)["events"])
     made.fit(feed.learner, batch, lambda share: None)
@@ -162,8 +162,8 @@ def test_a_checkerboard_is_completed() -> None:
 
 
 @pytest.mark.parametrize("chosen", [{"window_days": 1e-9}, {"half_life_days": 1e-6}])
-def test_a_window_and_a_half_life_listen_to_the_last_events(chosen: dict[str, float]) -> None:
-    """Tastes turn in the middle: who listens to the last half alone knows them better."""
+def test_a_window_and_a_half_life_favour_the_last_events(chosen: dict[str, float]) -> None:
+    """Tastes change in the middle, so a fit on the last half is better."""
     turned = [
         rating(f"u{u}", f"i{i}", 5.0 if (u + i + t) % 2 == 0 else 1.0)
         for t in (0, 1)
@@ -193,7 +193,7 @@ def test_trainers_refuse_learners_that_they_cannot_fit() -> None:
 
 
 def refolded(parameters: RefoldParameters, count: int = 600) -> tuple[Feed, Feed]:
-    """A hybrid that has learned a small world, and one that was folded again over it, with the folded tables."""
+    """A hybrid that has learned a small world, and one with the tables of a refold over the same history."""
     feed, again = (Feed(learner("bayesian-hybrid", seed=1)) for _ in range(2))
     feed.learner.learn(feed.batch(sample_events(count)))
     made = Refold("refold", parameters)
@@ -214,8 +214,8 @@ def test_folding_again_counts_every_event_once() -> None:
     assert not np.array_equal(*streams)
 
 
-def test_a_fold_that_predicts_worse_is_not_taken() -> None:
-    """Then what learning online came to stays, to the bit; a fold that predicts better is taken."""
+def test_a_fold_that_predicts_worse_is_discarded() -> None:
+    """The result of learning online is then kept bit by bit; a fold that predicts better is taken."""
     for walk, taken in ((1e9, False), (1.0, True)):
         feed, again = refolded(RefoldParameters(walks=(walk,)), 900)
         rows = [one.learner.tables()["user"].values.tobytes() for one in (feed, again)]
@@ -236,7 +236,7 @@ def test_with_a_window_those_without_late_events_stay_as_the_first_pass_left_the
 
 
 def test_both_sides_grow_alike() -> None:
-    """Steps of descent are as long as the other side's factors: one must not swell at the cost of the other."""
+    """The length of a gradient step is that of the other side's factors, so neither side may grow at the other's cost."""
     feed, descended = (Feed(learner("biased-mf", seed=1, dim=8)) for _ in range(2))
     batch, again = feed.batch(sample_events(900)), descended.batch(sample_events(900))
     descended.learner.learn(again)

@@ -1,4 +1,4 @@
-"""Transitions: what is clicked after what, on sequences that a person can count."""
+"""Transitions on click sequences that can be counted by hand."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def after(one: Feed, item_id: str) -> dict[str, float]:
 
 
 def walks(*paths: str) -> list[FeedEvent]:
-    """Each path a user of its own who clicks its letters in turn."""
+    """One user for each path, who clicks its letters in turn."""
     return [click(f"{path} {n}", letter) for n, path in enumerate(paths) for letter in path]
 
 
@@ -36,7 +36,7 @@ def test_what_followed_most_often_comes_first() -> None:
     assert best(one, "u", 2) == ["b", "c"]
 
 
-def test_the_way_back_counts_half_and_older_clicks_less() -> None:
+def test_reverse_transitions_count_half_and_older_clicks_less() -> None:
     one = feed()
     one.learn(walks("abc"))
     assert after(one, "a") == pytest.approx({"b": 1.0, "c": 0.85}, abs=1e-3)
@@ -44,13 +44,13 @@ def test_the_way_back_counts_half_and_older_clicks_less() -> None:
     assert after(one, "c") == pytest.approx({"b": 0.5, "a": 0.425}, abs=1e-3)
 
 
-def test_a_user_without_clicks_gets_what_is_popular_of_late() -> None:
+def test_a_user_without_clicks_gets_recently_popular_items() -> None:
     one = feed(half_life=2.0)
     one.learn(walks(*"aaaaabbb"))
     assert best(one, "nobody", 2) == ["b", "a"]
 
 
-def test_a_dislike_takes_from_the_counts_and_is_no_context() -> None:
+def test_a_dislike_reduces_counts_and_is_not_context() -> None:
     one = feed()
     one.learn([*walks("ab", "ab", "ac"), click("u", "a"), click("u", "b", -1.0)])
     assert after(one, "a") == pytest.approx({"b": 1.0, "c": 1.0})
@@ -66,7 +66,7 @@ def test_a_heavier_click_counts_for_more() -> None:
     assert best(one, "u", 1) == ["c"]
 
 
-def test_a_full_list_keeps_what_counts_and_lets_the_newcomer_inherit_from_the_least() -> None:
+def test_in_a_full_list_a_new_item_replaces_the_least_frequent_and_inherits_its_count() -> None:
     one = feed(successors=2)
     one.learn(walks("ab", "ab", "ab", "ac", "ad"))
     assert after(one, "a") == pytest.approx({"b": 3.0, "d": 2.0})
@@ -80,7 +80,7 @@ def test_a_list_whose_sum_is_full_is_halved() -> None:
     np.testing.assert_array_equal(lists[:, 0], lists[:, 129:].sum(axis=1))
 
 
-def test_a_repeated_click_moves_to_the_front_and_follows_nothing_of_itself() -> None:
+def test_a_repeated_click_moves_to_the_front_and_does_not_follow_itself() -> None:
     one = feed()
     one.learn([click("u", letter) for letter in "aba"])
     assert "a" not in after(one, "a")

@@ -1,4 +1,4 @@
-"""Every kernel computes what its plain NumPy twin does: to 1e-9 in float64, to 1e-5 as stored in float32."""
+"""Every kernel agrees with its NumPy twin: to 1e-9 in float64, to 1e-5 as stored in float32."""
 
 from collections.abc import Callable
 from typing import Any
@@ -40,7 +40,7 @@ TWINS: dict[str, Callable[[Any, Batch], F64]] = {
 
 
 def widened(name: str, dim: int) -> OnlineLearner:
-    """The learner with float64 tables: kernels take their dtype from the arrays."""
+    """The learner with float64 tables, for kernels take their type from the arrays."""
     made = learner(name, seed=1, dim=dim, latent_dim=dim)
     for table in made.tables().values():
         if table.dtype == np.float32:
@@ -50,7 +50,7 @@ def widened(name: str, dim: int) -> OnlineLearner:
 
 
 def trained(made: OnlineLearner) -> OnlineLearner:
-    """With numbers in the layers that stand still between retrainings."""
+    """The learner with random numbers in the layers, which are otherwise 0 before a retraining."""
     if isinstance(made, Network):
         row = made.network.values[0, NORM_RATIOS:]
         row[:] = np.random.default_rng(1).normal(0.0, 0.2, len(row))

@@ -1,4 +1,4 @@
-"""Files of vectors: word2vec's formats to the bit, against gensim both ways, and nothing believed of a hostile one."""
+"""Files of vectors: word2vec's formats bit by bit, exchanged with gensim both ways, and safe against hostile files."""
 
 import os
 from pathlib import Path
@@ -17,7 +17,7 @@ VECTORS = np.array(
 
 
 @pytest.mark.parametrize("binary", [False, True])
-def test_what_is_written_is_read_to_the_bit_whatever_the_ids(tmp_path: Path, binary: bool) -> None:
+def test_vectors_are_read_back_exactly_whatever_the_ids(tmp_path: Path, binary: bool) -> None:
     write(tmp_path / "v", IDS, VECTORS, binary=binary)
     ids, vectors = read(tmp_path / "v")
     assert ids == IDS
@@ -25,7 +25,7 @@ def test_what_is_written_is_read_to_the_bit_whatever_the_ids(tmp_path: Path, bin
     assert os.listdir(tmp_path) == ["v"]
 
 
-def test_the_text_is_what_anybody_can_write(tmp_path: Path) -> None:
+def test_the_text_format_can_be_written_by_hand(tmp_path: Path) -> None:
     write(tmp_path / "ours", ["318", "a b"], np.array([[1.5, -2.0], [0.1, 0.0]], np.float32), binary=False)
     assert (tmp_path / "ours").read_text() == "2 2\n318 1.5 -2\na%20b 0.100000001 0\n"
     (tmp_path / "theirs").write_text(
@@ -77,14 +77,14 @@ WRONG = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_anything_else_is_refused_in_words(tmp_path: Path, what: str) -> None:
+def test_other_contents_are_refused_with_a_sentence(tmp_path: Path, what: str) -> None:
     content, said = WRONG[what]
     (tmp_path / "v").write_bytes(content)
     with pytest.raises(StreamerError, match=said):
         read(tmp_path / "v")
 
 
-def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+def test_a_path_that_is_not_a_file_is_refused(tmp_path: Path) -> None:
     for place in (tmp_path / "gone", tmp_path, Path("/dev/zero")):
         with pytest.raises(StreamerError, match="no file of vectors"):
             read(place)

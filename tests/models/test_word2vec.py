@@ -1,4 +1,4 @@
-"""gensim's Word2Vec as a trainer: what is held stays to the bit, what is new finds its place, and nothing hangs on the process."""
+"""gensim's Word2Vec as a trainer: locked vectors stay bit by bit, new items find their place, and every process gives the same."""
 
 import os
 import subprocess
@@ -29,14 +29,14 @@ def test_trainer_keeps_its_promises(name: str, by: str, check: Callable[[MakeTra
     check(lambda: trainer(by), lambda seed: learner(name, seed=seed))
 
 
-def test_the_registry_names_what_there_is() -> None:
+def test_every_entry_of_the_registry_exists() -> None:
     others = {by for names in ALSO_REFITTED_BY.values() for by in names}
     assert set(REFITTED_BY.values()) | others == set(TRAINERS)
     assert ALSO_REFITTED_BY.keys() <= REFITTED_BY.keys()
 
 
 def two_tastes(new: bool) -> list[FeedEvent]:
-    """20 users click red items, 20 blue ones; the new item is clicked by those of the blue ones, among these."""
+    """20 users click red items and 20 blue ones; the users of blue items also click the new item."""
     events = []
     for u in range(40):
         colour = "red" if u % 2 else "blue"
@@ -51,7 +51,7 @@ COLOURS = [f"{colour}{n}" for colour in ("red", "blue") for n in range(8)]
 
 
 def fit_model(events: Sequence[FeedEvent], **chosen: object) -> tuple[Feed, Array]:
-    """A learner with what the trainer came to, and v of its items by row."""
+    """A feed of a learner with the trainer's tables, and v of its items by row."""
     feed = Feed(learner("skip-gram", seed=1, dim=DIM))
     history = feed.batch(events)
     parameters = {"epochs": 20, "learning_rate": 0.1, **chosen}
@@ -63,7 +63,7 @@ def fit_model(events: Sequence[FeedEvent], **chosen: object) -> tuple[Feed, Arra
 
 
 def elsewhere(file: Path) -> dict[str, Array]:
-    """Vectors trained elsewhere: all red items in one corner, all blue ones in another, no two alike."""
+    """Vectors trained elsewhere: red items point in one direction, blue ones in another, and no two are equal."""
     drawn = np.random.default_rng(1).normal(0, 0.05, (16, DIM)).astype(np.float32)
     drawn[:8, 0] += 1.0
     drawn[8:, 1] += 1.0
@@ -86,8 +86,8 @@ def test_only_new_items_train_into_a_space_that_is_fixed(tmp_path: Path) -> None
     assert max(cosine(new, given[f"red{n}"]) for n in range(8)) < 0.3
 
 
-def test_a_warm_start_goes_on_from_the_vectors_of_the_file(tmp_path: Path) -> None:
-    """They move, and stay where they were put: in another space than the learner's own."""
+def test_a_warm_start_continues_from_the_vectors_of_the_file(tmp_path: Path) -> None:
+    """The vectors are trained, but stay in the file's space, which is not the learner's own."""
     given = elsewhere(tmp_path / "v")
     feed, v = fit_model(two_tastes(new=True), vectors=str(tmp_path / "v"), learning_rate=0.01, epochs=2)
     _, own = fit_model(two_tastes(new=True), learning_rate=0.01, epochs=2)
@@ -100,7 +100,7 @@ def test_a_warm_start_goes_on_from_the_vectors_of_the_file(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("fixed", [False, True])
 def test_users_are_learned_anew_for_the_space_of_the_file(tmp_path: Path, fixed: bool) -> None:
-    """After it, who clicked blue items is shown a blue one before a red one."""
+    """Afterwards, users of blue items get a blue item before a red one."""
     elsewhere(tmp_path / "v")
     events = two_tastes(new=False)
     feed, _ = fit_model(events, vectors=str(tmp_path / "v"), fixed=fixed)
@@ -111,8 +111,8 @@ def test_users_are_learned_anew_for_the_space_of_the_file(tmp_path: Path, fixed:
         assert (blues.min() > reds.max()) if user == "u0" else (reds.min() > blues.max())
 
 
-def test_both_matrices_begin_where_the_learner_left_them() -> None:
-    """Without a step nothing moves: neither v nor x, nor users or counts."""
+def test_both_matrices_start_from_the_learners() -> None:
+    """With steps of almost 0 nothing changes: neither v nor x, nor users or counts."""
     feed, _ = fit_model(sample_events(600), learning_rate=1e-12)
     plain = Feed(learner("skip-gram", seed=1, dim=DIM))
     plain.learner.learn(plain.batch(sample_events(600)))
@@ -120,7 +120,7 @@ def test_both_matrices_begin_where_the_learner_left_them() -> None:
         np.testing.assert_allclose(table.values, plain.learner.tables()[name].values, rtol=1e-5, atol=1e-6)
 
 
-def test_rows_come_out_no_longer_than_the_gate_lets_through() -> None:
+def test_rows_are_not_longer_than_the_gate_allows() -> None:
     feed, _ = fit_model(sample_events(900), epochs=100)
     plain = Feed(learner("skip-gram", seed=1, dim=DIM))
     plain.learner.learn(plain.batch(sample_events(900)))
@@ -129,7 +129,7 @@ def test_rows_come_out_no_longer_than_the_gate_lets_through() -> None:
     assert lengths[1] == pytest.approx(1.5 * lengths[0], rel=1e-3)
 
 
-def test_a_warm_fit_begins_in_the_live_rows_and_leaves_users_and_counts_alone() -> None:
+def test_a_warm_fit_starts_from_the_live_rows_and_keeps_users_and_counts() -> None:
     events = sample_events(900)
     feed = Feed(learner("skip-gram", seed=1, dim=DIM))
     feed.learn(events)
@@ -141,8 +141,8 @@ def test_a_warm_fit_begins_in_the_live_rows_and_leaves_users_and_counts_alone() 
     assert changed == {"item"}
 
 
-def test_the_bytes_do_not_hang_on_the_process() -> None:
-    """Python hashes words anew in every process; nothing of that may reach the vectors."""
+def test_the_bytes_do_not_depend_on_the_process() -> None:
+    """Python's string hashes differ between processes; they must not affect the vectors."""
     code = (
         "import hashlib, sys; sys.path[:0] = sys.argv[1:]; from test_word2vec import fit_model; from streamer.checks.batches import sample_events;"
         "print(hashlib.sha256(fit_model(sample_events(600))[1].tobytes()).hexdigest())"
@@ -158,7 +158,7 @@ def test_the_bytes_do_not_hang_on_the_process() -> None:
     assert len(found) == 1
 
 
-def test_files_that_do_not_suit_are_refused_in_words(tmp_path: Path) -> None:
+def test_unsuitable_files_are_refused_with_a_sentence(tmp_path: Path) -> None:
     write(tmp_path / "long", ["red0"], np.ones((1, 7), np.float32), binary=True)
     with pytest.raises(StreamerError, match="have 7 numbers, those of skip-gram here 4"):
         fit_model(two_tastes(new=False), vectors=str(tmp_path / "long"))

@@ -1,4 +1,4 @@
-"""kill -9 of the real process at random moments of a replay: the state at the end is that of a run without."""
+"""kill -9 of the real process at random moments of a replay: the final state equals that of a run without kills."""
 
 import json
 import random
@@ -17,7 +17,7 @@ RATE = 2000  # so that a busy machine, which makes every wait longer, does not c
 
 
 def progress(data: Path) -> tuple[int, int]:
-    """Committed offset and end of the log."""
+    """The committed offset and the end of the log."""
     store, log = RocksStore(data), EmbeddedLog(data)
     try:
         return next(iter(store.offsets().values()), 0), log.end

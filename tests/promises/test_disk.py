@@ -1,4 +1,4 @@
-"""A disk that is really full: learning pauses and resumes by itself, answers go on, nothing is lost."""
+"""A disk that is really full: learning pauses and resumes by itself, answers continue, nothing is lost."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ LEARNED = 'streamer_events_total{outcome="learned",topic="ratings"}'
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """64 MB of its own: RocksDB resumes when a write buffer would fit again."""
+    """A disk of 64 MB: RocksDB resumes when a write buffer fits again."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mounted = subprocess.run(
@@ -35,7 +35,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def fill(ballast: Path) -> None:
-    """Until not one byte more fits."""
+    """Fill the disk until not one more byte fits."""
     with ballast.open("wb", buffering=0) as out:
         for size in (1 << 22, 1 << 16, 1 << 10, 1):
             try:

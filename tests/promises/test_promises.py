@@ -1,4 +1,4 @@
-"""The promises of the design, and the mutants that must break them."""
+"""The promises of the design, and deliberate faults that must break them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +27,7 @@ Flags: TypeAlias = dict[str, object]
 
 @pytest.fixture(scope="session", params=["biased-mf", "bayesian-hybrid", "stack"])
 def cut(request: pytest.FixtureRequest) -> Flags:
-    """Settings of a run: with each of the learners that may answer for ratings, one with a network in its shadow."""
+    """Settings of a run: each of the possible champions for ratings, one of them with a network as shadow."""
     shadow = ("deep-fm",) if request.param == "biased-mf" else ()
     return {"rating_learner": request.param, "shadow": shadow, **CUT}
 
@@ -40,7 +40,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, cut: Flags) -> str:
 
 
 def with_crashes(seed: int, crashes: int = 12) -> list[Entry]:
-    """The stream with Aborts at random places, the first after some commits."""
+    """The stream with Aborts at random positions, the first one after some commits."""
     chosen = np.random.default_rng(seed).choice(np.arange(300, len(STREAM)), crashes, replace=False)
     entries: list[Entry] = []
     for n, record in enumerate(STREAM):
@@ -64,7 +64,7 @@ def test_the_state_does_not_depend_on_how_the_log_is_cut(
     assert digest(tmp_path).digest == uninterrupted
 
 
-def test_users_that_are_evicted_come_back_exactly(tmp_path: Path, uninterrupted: str, cut: Flags) -> None:
+def test_evicted_users_come_back_exactly(tmp_path: Path, uninterrupted: str, cut: Flags) -> None:
     engines: list[Engine] = []
     learn(tmp_path, STREAM, alter=engines.append, user_cache_bytes=16_000, **cut)
     assert engines[0].memory.users.evictions > 1000
@@ -72,7 +72,7 @@ def test_users_that_are_evicted_come_back_exactly(tmp_path: Path, uninterrupted:
     assert digest(tmp_path).digest == uninterrupted
 
 
-def test_the_same_log_gives_other_bytes_with_another_seed(tmp_path: Path, uninterrupted: str, cut: Flags) -> None:
+def test_another_seed_gives_other_bytes_for_the_same_log(tmp_path: Path, uninterrupted: str, cut: Flags) -> None:
     learn(tmp_path, STREAM, seed=2, **cut)
     assert digest(tmp_path).digest != uninterrupted
 
@@ -119,7 +119,7 @@ def test_answers_are_the_same_from_memory_and_from_the_store(tmp_path: Path, cut
 
 
 def stale_offsets(engine: Engine) -> None:
-    """Rows are committed with the offsets of the commit before."""
+    """Rows are committed with the offsets of the previous commit."""
     commit, before = engine.memory.store.commit, [engine.memory.store.offsets()]
 
     def late(rows: list[Row], offsets: Offsets) -> None:
@@ -130,7 +130,7 @@ def stale_offsets(engine: Engine) -> None:
 
 
 def offsets_before_state(engine: Engine) -> None:
-    """Offsets are written when records are read, rows when the timer says so."""
+    """Offsets are written when records are read, rows later, at the next commit."""
     step, store = engine.step, engine.memory.store
 
     def early(timeout_s: float) -> int:
@@ -142,7 +142,7 @@ def offsets_before_state(engine: Engine) -> None:
 
 
 def negatives_forgotten(engine: Engine) -> None:
-    """Only the rows of a batch's own users and items are committed."""
+    """Only rows of a batch's own users and items are committed, not those of negatives."""
     skip_gram = engine.memory.learners.by_name["skip-gram"]
     assert isinstance(skip_gram, Probed)
     table, learn_ = skip_gram.tables()["item"], skip_gram.learn_probed
@@ -160,7 +160,7 @@ def negatives_forgotten(engine: Engine) -> None:
 
 
 def process_wide_randomness(engine: Engine) -> None:
-    """Negatives are drawn from one generator of the process."""
+    """Negatives are drawn from a random generator of the process."""
     encoder, generator = engine.memory.encoder, np.random.default_rng(1)
     origins = encoder._origins
 

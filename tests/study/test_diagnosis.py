@@ -1,4 +1,4 @@
-"""The diagnosis finds what was put wrong on purpose."""
+"""The diagnosis finds faults that were made on purpose."""
 
 import dataclasses
 from math import isnan
@@ -18,7 +18,7 @@ from streamer.study.train import Fit, Plan, Trained, predictions, train
 
 
 class Table:
-    """A model that answers from a table of pairs, for all others 3."""
+    """A model that predicts from a table of pairs, and 3 for all others."""
 
     name, kind = "table", "ratings"
 
@@ -34,12 +34,12 @@ def plain(parts: Split) -> tuple[F32, F32, F32]:
 
 
 def fit(parts: Split, predicted: tuple[F32, F32, F32], model: object = None) -> Fit:
-    said = Trained(
+    diagnosed = Trained(
         model="table", kind="ratings", split="random", seed=1, users=40, items=30, train_events=len(parts.train),
         validation_events=len(parts.validation), test_events=len(parts.test), seconds=0.0, epochs=1, best_epoch=1,
         parameters={}, curve=(),
     )  # fmt: skip
-    return Fit(trained=said, model=model or Table(), parts=parts, predicted=predicted, bias_only=plain(parts))  # type: ignore[arg-type]
+    return Fit(trained=diagnosed, model=model or Table(), parts=parts, predicted=predicted, bias_only=plain(parts))  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -48,31 +48,31 @@ def parts() -> Split:
 
 
 def towards(part: Dataset, mean: float, share: float) -> F32:
-    """Predictions whose error is (1 - share) of that of the mean."""
+    """Predictions with (1 - share) times the error of the mean."""
     return (mean + share * (part.values - mean)).astype(np.float32)
 
 
-def said(parts: Split, *shares: float) -> Diagnosis:
+def diagnosed(parts: Split, *shares: float) -> Diagnosis:
     mean = float(parts.train.values.mean())
     first, second, third = (towards(part, mean, share) for part, share in zip(parts, shares, strict=True))
     return diagnose(fit(parts, (first, second, third)))
 
 
 def test_a_model_that_fits_nothing_has_high_bias(parts: Split) -> None:
-    assert said(parts, 0.0, 0.0, 0.0).verdict == "high bias"
+    assert diagnosed(parts, 0.0, 0.0, 0.0).verdict == "high bias"
 
 
 def test_a_model_that_fits_its_own_ratings_alone_has_high_variance(parts: Split) -> None:
-    assert said(parts, 0.8, -0.1, -0.1).verdict == "high variance"
+    assert diagnosed(parts, 0.8, -0.1, -0.1).verdict == "high variance"
 
 
-def test_a_model_that_helps_with_what_it_never_saw_is_fine(parts: Split) -> None:
-    found = said(parts, 0.3, 0.3, 0.3)
+def test_a_model_that_predicts_unseen_ratings_better_is_fine(parts: Split) -> None:
+    found = diagnosed(parts, 0.3, 0.3, 0.3)
     assert found.verdict == "fine"
     assert found.over_bias_only.mean < -found.over_bias_only.half_width
 
 
-def test_a_model_of_the_field_is_told_apart_from_the_same_one_with_nothing_to_hold_it_back() -> None:
+def test_too_little_regularisation_gives_high_variance_and_too_much_high_bias() -> None:
     data = world(2000, seed=3)
     loose = train(
         "als", data, Plan(), lambda name, epoch: None, l2=0.001, bias_l2=0.001, epochs=30, patience=30, dim=16
@@ -82,7 +82,7 @@ def test_a_model_of_the_field_is_told_apart_from_the_same_one_with_nothing_to_ho
     assert diagnose(stiff).verdict == "high bias"
 
 
-def test_a_small_category_that_goes_wrong_is_seen_with_its_number_of_examples(parts: Split) -> None:
+def test_a_small_category_with_large_errors_is_reported_with_its_number_of_ratings(parts: Split) -> None:
     test = parts.test
     small = np.flatnonzero(test.items % 3 == 2)[13:]  # of the third category 13 ratings are left
     keep = np.setdiff1d(np.arange(len(test)), small)
@@ -95,7 +95,7 @@ def test_a_small_category_that_goes_wrong_is_seen_with_its_number_of_examples(pa
     assert any("too few ratings to tell" in sentence and "horror (13)" in sentence for sentence in found.sentences)
 
 
-def test_errors_by_what_was_given_are_those_of_that_rating(parts: Split) -> None:
+def test_errors_by_rating_are_those_of_that_rating(parts: Split) -> None:
     found = diagnose(fit(parts, plain(parts)))
     mean, values = float(parts.train.values.mean()), parts.test.values
     for one in found.by_value:
@@ -105,7 +105,7 @@ def test_errors_by_what_was_given_are_those_of_that_rating(parts: Split) -> None
     assert sum(one.examples for one in found.by_value) == len(values)
 
 
-def test_ratings_of_many_values_are_told_in_tenths_that_lose_none(parts: Split) -> None:
+def test_ratings_with_many_values_are_grouped_in_tenths_that_lose_none(parts: Split) -> None:
     drawn = np.random.default_rng(1).normal(0, 1, len(parts.test)).astype(np.float32)
     test = parts.test
     many = Dataset(test.side, test.kinds, test.users, test.items, drawn, test.clicks, test.times_ms)
@@ -114,7 +114,7 @@ def test_ratings_of_many_values_are_told_in_tenths_that_lose_none(parts: Split) 
     assert sum(one.examples for one in found.by_value) == len(test)
 
 
-def test_users_and_items_never_seen_are_told_apart(parts: Split) -> None:
+def test_unseen_users_and_items_are_reported_separately(parts: Split) -> None:
     cold = Split(parts.train.select(parts.train.users >= 10), parts.validation, parts.test)
     found = diagnose(fit(cold, tuple(part.values + np.float32(part is cold.test) for part in cold)))  # type: ignore[arg-type]
     assert found.users_never_seen is not None
@@ -123,8 +123,8 @@ def test_users_and_items_never_seen_are_told_apart(parts: Split) -> None:
     assert diagnose(fit(parts, plain(parts))).users_never_seen is None
 
 
-def test_the_interval_takes_a_users_ratings_as_one_draw(parts: Split) -> None:
-    """All ratings of a user err alike: the interval is that of so many users, not of so many ratings."""
+def test_the_interval_counts_a_users_ratings_as_one_draw(parts: Split) -> None:
+    """All errors of a user are equal, so the interval depends on the number of users, not of ratings."""
     offsets = np.random.default_rng(2).normal(0, 1, 40).astype(np.float32)
     predicted = tuple(part.values + offsets[part.users] for part in parts)
     width = diagnose(fit(parts, predicted)).test_mse.half_width  # type: ignore[arg-type]
@@ -133,7 +133,7 @@ def test_the_interval_takes_a_users_ratings_as_one_draw(parts: Split) -> None:
     assert width > 2 * as_if_apart
 
 
-def test_whether_two_users_get_the_same_answers(parts: Split) -> None:
+def test_equal_recommendations_for_different_users_are_reported(parts: Split) -> None:
     own = diagnose(fit(parts, plain(parts), Table(personal=True)))
     same = diagnose(fit(parts, plain(parts), Table(personal=False)))
     assert same.top_tens_in_common == 1.0
@@ -142,7 +142,7 @@ def test_whether_two_users_get_the_same_answers(parts: Split) -> None:
     assert any("hardly personal" in sentence for sentence in same.sentences)
 
 
-def test_whether_users_never_seen_get_what_their_profiles_say() -> None:
+def test_predictions_for_unseen_users_that_ignore_profiles_are_reported() -> None:
     parts = split("unseen-users", world(3000).ratings(), 0.2, 0.1, 1)
 
     class ByJob(Table):
@@ -153,25 +153,25 @@ def test_whether_users_never_seen_get_what_their_profiles_say() -> None:
     assert diagnose(fit(parts, plain(parts), Table(personal=False))).never_seen_alike is True
 
 
-def test_bias_only_is_held_against_the_mean() -> None:
+def test_bias_only_is_compared_with_the_mean() -> None:
     found = diagnose(train("bias", world(2000), Plan(), lambda name, epoch: None))
     assert "the mean alone" in found.sentences[0]
     assert not isnan(found.over_bias_only.half_width)
     assert found.over_bias_only.mean < 0
 
 
-def test_every_part_holds_ratings_alone() -> None:
+def test_every_part_contains_only_ratings() -> None:
     found = train("bias", world(2000), Plan(), lambda name, epoch: None)
     assert all((part.kinds == RATING).all() for part in found.parts)
 
 
-def test_predictions_stay_within_the_ratings_that_were_trained_on_and_are_numbers(parts: Split) -> None:
+def test_predictions_are_clipped_to_the_training_ratings_and_must_be_finite(parts: Split) -> None:
     class Wild(Table):
-        def __init__(self, said: float) -> None:
-            self.said = said
+        def __init__(self, diagnosed: float) -> None:
+            self.diagnosed = diagnosed
 
         def predict(self, users: I32, items: I32) -> F32:
-            return np.full(len(users), self.said, dtype=np.float32)
+            return np.full(len(users), self.diagnosed, dtype=np.float32)
 
     low, high = parts.train.values.min(), parts.train.values.max()
     assert set(predictions(Wild(100.0), parts.test, parts.train).tolist()) == {float(high)}  # type: ignore[arg-type]
@@ -181,12 +181,12 @@ def test_predictions_stay_within_the_ratings_that_were_trained_on_and_are_number
 
 
 def alike(rating: float) -> Split:
-    """All ratings are the same."""
+    """Three parts in which all ratings are the same."""
     parts = split("random", world(600).ratings(), 0.2, 0.1, 1)
     return Split(*(dataclasses.replace(part, values=np.full(len(part), rating, dtype=np.float32)) for part in parts))
 
 
-def test_ratings_that_are_all_the_same_leave_nothing_to_tell_apart() -> None:
+def test_equal_ratings_leave_nothing_to_learn() -> None:
     parts = alike(4.0)
     found = diagnose(fit(parts, plain(parts)))
     assert found.verdict == "fine"
@@ -196,7 +196,7 @@ def test_ratings_that_are_all_the_same_leave_nothing_to_tell_apart() -> None:
     )
 
 
-def test_a_reference_without_an_error_is_no_division_by_nothing(parts: Split) -> None:
+def test_a_reference_without_error_causes_no_division_by_zero(parts: Split) -> None:
     exact = fit(parts, plain(parts))
     values = parts.train.values, parts.validation.values, parts.test.values
     found = diagnose(msgspec.structs.replace(exact, bias_only=values))
@@ -204,22 +204,22 @@ def test_a_reference_without_an_error_is_no_division_by_nothing(parts: Split) ->
     assert "on the test part above bias only" in found.sentences[0]
 
 
-def test_fine_on_the_validation_part_alone_is_said_to_be_that(parts: Split) -> None:
-    assert "On the test part it is not better" in " ".join(said(parts, 0.3, 0.3, -0.1).sentences)
-    assert "On the test part it is not better" not in " ".join(said(parts, 0.3, 0.3, 0.3).sentences)
+def test_a_verdict_that_the_test_part_contradicts_says_so(parts: Split) -> None:
+    assert "On the test part it is not better" in " ".join(diagnosed(parts, 0.3, 0.3, -0.1).sentences)
+    assert "On the test part it is not better" not in " ".join(diagnosed(parts, 0.3, 0.3, 0.3).sentences)
 
 
-def test_a_verdict_on_a_handful_of_ratings_is_said_to_hang_on_them(parts: Split) -> None:
+def test_a_verdict_on_a_few_ratings_says_so(parts: Split) -> None:
     few = parts._replace(validation=parts.validation.select(np.arange(len(parts.validation)) < 7))
-    assert "the validation part has 7 ratings by" in " ".join(said(few, 0.3, 0.3, 0.3).sentences)
-    assert "too few to be sure" not in " ".join(said(parts, 0.3, 0.3, 0.3).sentences)
+    assert "the validation part has 7 ratings by" in " ".join(diagnosed(few, 0.3, 0.3, 0.3).sentences)
+    assert "too few to be sure" not in " ".join(diagnosed(parts, 0.3, 0.3, 0.3).sentences)
 
 
-def test_a_verdict_that_hangs_on_one_user_is_said_to(parts: Split) -> None:
+def test_a_verdict_that_depends_on_one_user_says_so(parts: Split) -> None:
     users = parts.validation.users.copy()
     users[: len(users) * 2 // 3] = 0
     one = parts._replace(validation=dataclasses.replace(parts.validation, users=users))
     (sentence,) = (
-        line for line in said(one, 0.3, 0.3, 0.3).sentences if line.startswith("The data are too few to be sure")
+        line for line in diagnosed(one, 0.3, 0.3, 0.3).sentences if line.startswith("The data are too few to be sure")
     )
     assert f"{np.count_nonzero(users == 0):,} of them by one user" in sentence

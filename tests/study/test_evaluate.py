@@ -1,4 +1,4 @@
-"""`streamer evaluate`: its figures against hand-checked streams and a plain reckoning of the same definitions."""
+"""`streamer evaluate`: its figures compared with hand-checked streams and a plain computation of the same definitions."""
 
 import contextlib
 import json
@@ -83,7 +83,7 @@ def test_hit_rates_of_ten_and_twenty_end_where_they_say() -> None:
 
 
 def world(count: int) -> list[Event | bytes]:
-    """Ratings and clicks by few people on few items, so that everything repeats."""
+    """Ratings and clicks by few users on few items, so that everything repeats."""
     random = np.random.default_rng(7)
     chosen: list[Event | bytes] = []
     for n in range(count):
@@ -93,7 +93,7 @@ def world(count: int) -> list[Event | bytes]:
     return chosen
 
 
-def test_errors_and_ranks_equal_a_plain_reckoning_of_their_definitions(tmp_path: Path) -> None:
+def test_errors_and_ranks_equal_a_plain_computation_of_their_definitions(tmp_path: Path) -> None:
     chosen = world(3000)
     found = evaluated("bias", chosen, click_learner="popularity", max_records=170)
     made, store = settings(rating_learner="bias", click_learner="popularity"), RocksStore(tmp_path)
@@ -149,7 +149,7 @@ def test_the_figures_do_not_depend_on_the_micro_batches_or_on_evicted_users() ->
             assert getattr(first, name) == pytest.approx(getattr(other, name), abs=1e-12), name
 
 
-def test_what_does_not_apply_is_null() -> None:
+def test_figures_that_do_not_apply_are_null() -> None:
     clicks = evaluated("popularity", [Click("u1", "a"), Click("u2", "a")])
     assert (clicks.rmse, clicks.rmse_last_half, clicks.rmse_new_users, clicks.rmse_new_items) == (None,) * 4
     assert (clicks.ratings, clicks.hit_rate_10) == (0, 0.5)
@@ -170,7 +170,7 @@ def test_bad_and_repeated_events_are_counted_and_left_out() -> None:
     assert (found.events, found.duplicates, found.dead_letters) == (1, 1, 1)
 
 
-def test_the_learner_takes_the_place_of_the_champion_of_its_kind() -> None:
+def test_the_learner_replaces_the_champion_of_its_kind() -> None:
     found = evaluated("popularity-recent", world(50), rating_learner="bias")
     assert (found.learner, found.rating_learner, found.click_learner) == (
         "popularity-recent",
@@ -189,7 +189,7 @@ def test_shadows_are_scored_in_the_same_run() -> None:
 
 
 class BatchReader:
-    """A learner that predicts from the whole batch it is given, which the future is in."""
+    """A learner whose predictions depend on the whole batch, including future events."""
 
     kind: Kind = "ratings"
     Parameters = AllTimeParameters
@@ -211,7 +211,7 @@ class BatchReader:
         return np.zeros(len(items), dtype=np.float32)
 
 
-def test_a_learner_that_looks_ahead_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_learner_that_looks_ahead_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(LEARNERS, "batch-reader", f"{__name__}:BatchReader")
     with pytest.raises(StreamerError, match="two passes over the same events gave different errors"):
         evaluated("batch-reader", world(200))
@@ -243,7 +243,7 @@ def test_bad_input_gets_a_sentence(tmp_path: Path) -> None:
     assert "--rate" in run("evaluate", "nowhere", "--rate", "3", code=2, cwd=tmp_path)
 
 
-def test_the_default_and_the_stack_against_the_rest_in_one_run(movielens: Path) -> None:
+def test_the_default_and_the_stack_beat_the_other_learners_in_one_run(movielens: Path) -> None:
     found = evaluate(
         "bayesian-hybrid",
         settings(shadow="stack,bias,biased-mf"),

@@ -1,4 +1,4 @@
-"""What renormalising is worth is measured rating for rating, and the gate stands between a candidate and the answers."""
+"""The value of retraining is measured rating by rating, and candidates must pass the gate."""
 
 import json
 from math import inf
@@ -68,7 +68,7 @@ def test_it_is_deterministic(found: RetrainingComparison) -> None:
     assert (again.rmse, again.rmse_tenths) == (found.rmse, found.rmse_tenths)
 
 
-def test_a_gate_that_nothing_passes_leaves_the_stream_as_it_was() -> None:
+def test_with_a_gate_that_nothing_passes_predictions_are_those_of_online_only() -> None:
     found = tried(Trial(9000), gate_min_events=8_000)
     assert {one.outcome for one in found.generations} == {"undecided"}
     assert found.rmse_tenths == found.online_rmse_tenths
@@ -102,8 +102,8 @@ def test_the_command_reports_both(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "gain"), [("biased-mf", 0.0015), ("bayesian-hybrid", 0.0)])
-def test_what_it_is_worth_on_real_ratings(movielens: Path, name: str, gain: float) -> None:
-    """Overall better for biased-mf and not worse for the default, and in no tenth of the stream worse by more than .1%."""
+def test_retraining_gains_on_real_ratings(movielens: Path, name: str, gain: float) -> None:
+    """Better overall for biased-mf, not worse for the default, and at most .1% worse in any tenth of the stream."""
     chosen = settings(rating_learner=name, click_learner="popularity")
     found = compare_with_retraining(chosen, lambda: FileSource(movielens), Trial(20_001), lambda done, of: None)
     assert found.rmse is not None

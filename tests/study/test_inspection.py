@@ -1,4 +1,4 @@
-"""`streamer inspect`: what a state holds, for people and programs, and nothing that an event carries does anything."""
+"""`streamer inspect` shows the contents of a state to people and programs, and text from events is harmless."""
 
 import json
 import shlex
@@ -19,7 +19,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """`streamer ...`: exit code, standard output, standard error."""
+    """Runs `streamer ...`; returns exit code, standard output and standard error."""
     monkeypatch.setenv("COLUMNS", "160")
 
     def ran(*arguments: str | Path) -> tuple[int, str, str]:
@@ -90,7 +90,7 @@ def test_a_user_for_programs_is_one_object(run: Run, state: Path) -> None:
     assert set(found["rows"]) == {"bayesian-hybrid/user", "skip-gram/user", "transitions/user"}
 
 
-def test_somebody_never_seen_is_an_answer(run: Run, state: Path) -> None:
+def test_an_unseen_user_gets_an_answer(run: Run, state: Path) -> None:
     assert run("inspect", "user", "nobody", "--data", state)[:2] == (
         0, "user 'nobody' was never seen: recommendations are the popular items\n",
     )  # fmt: skip
@@ -100,7 +100,7 @@ def test_somebody_never_seen_is_an_answer(run: Run, state: Path) -> None:
     assert run("inspect", "item", "nothing", "--data", state)[1] == "item 'nothing' was never seen\n"
 
 
-def test_an_item_is_shown_with_what_the_catalogue_says(run: Run, state: Path) -> None:
+def test_an_item_is_shown_with_its_catalogue_entry(run: Run, state: Path) -> None:
     _, out, _ = run("inspect", "item", "a", "--data", state)
     assert out.splitlines()[:3] == [
         "item 'a', number 1 to arrive", "title: Alien (1979); categories: Horror, Sci-Fi", "available",
@@ -111,8 +111,8 @@ def test_an_item_is_shown_with_what_the_catalogue_says(run: Run, state: Path) ->
     assert "skip-gram/noise" in found["rows"]
 
 
-def test_what_events_carry_is_shown_and_not_obeyed(run: Run, state: Path) -> None:
-    """Titles and dead letters come from anybody; a terminal must not obey them, and markup must not fail."""
+def test_control_characters_in_events_are_shown_and_not_obeyed(run: Run, state: Path) -> None:
+    """Anybody can send titles and bad events: a terminal must not obey them, and markup in them must not fail."""
     for arguments in (["user", "u2"], ["item", "evil"], ["dead-letters"]):
         code, out, err = run("inspect", *arguments, "--data", state)
         assert (code, err) == (0, "")
@@ -121,7 +121,7 @@ def test_what_events_carry_is_shown_and_not_obeyed(run: Run, state: Path) -> Non
     assert "\\x1b[2J not JSON [/x]" in run("inspect", "dead-letters", "--data", state)[1]
 
 
-def test_recommendations_from_a_state_are_shown_and_not_obeyed(run: Run, tmp_path: Path) -> None:
+def test_control_characters_in_recommendations_are_shown_and_not_obeyed(run: Run, tmp_path: Path) -> None:
     learn(
         tmp_path,
         records([ItemUpdate("a", "[REC] (2007)"), ItemUpdate("evil", HOSTILE), Click("u", "a"), Click("u", "evil")]),
@@ -135,7 +135,7 @@ def test_recommendations_from_a_state_are_shown_and_not_obeyed(run: Run, tmp_pat
     assert run("recommend", "\udcff", "--data", tmp_path)[0] == 1
 
 
-def test_somebody_who_says_what_they_like_is_answered_from_a_state(run: Run, tmp_path: Path) -> None:
+def test_stated_preferences_are_answered_from_a_state(run: Run, tmp_path: Path) -> None:
     films: list[Event | bytes] = [ItemUpdate(f"i{n}", f"Film {n}", (("Drama", "Comedy")[n % 2],)) for n in range(10)]
     rated = [Rating(f"u{n % 20}", f"i{n % 9}", float(1 + n % 5)) for n in range(200)]
     learn(tmp_path, records([*films, *rated]))
@@ -192,7 +192,7 @@ def test_questions_to_a_user_are_shown_with_a_way_to_answer(run: Run, tmp_path: 
     assert found["questions"][0]["item_id"] == first.split()[0]
 
 
-def test_questions_that_nobody_can_say_end_with_a_sentence(run: Run, tmp_path: Path) -> None:
+def test_questions_without_a_suitable_learner_are_refused_with_a_sentence(run: Run, tmp_path: Path) -> None:
     learn(tmp_path, records([Rating("u1", "a", 4.0), Rating("u2", "a", 2.0)]), rating_learner="bias")
     code, out, err = run("inspect", "user", "u3", "--questions", "--data", tmp_path)
     assert (code, out) == (1, "")
@@ -231,7 +231,7 @@ def test_the_digest_is_the_last_line_alone(run: Run, state: Path) -> None:
     }  # fmt: skip
 
 
-def test_looking_beside_its_owner_shows_the_last_commit(run: Run, tmp_path: Path) -> None:
+def test_inspecting_a_state_in_use_shows_the_last_commit(run: Run, tmp_path: Path) -> None:
     learn(tmp_path, records(STREAM))
     owner = RocksStore(tmp_path)
     before = run("inspect", "--digest", "--data", tmp_path)[1]
@@ -261,7 +261,9 @@ def test_looking_beside_its_owner_shows_the_last_commit(run: Run, tmp_path: Path
         (["user", "a\0b"], 1, "has a control character"),
     ],
 )
-def test_what_cannot_be_looked_at_is_said(run: Run, state: Path, arguments: list[str], code: int, said: str) -> None:
+def test_bad_arguments_are_refused_with_a_sentence(
+    run: Run, state: Path, arguments: list[str], code: int, said: str
+) -> None:
     ended, out, err = run("inspect", *arguments, "--data", state)
     assert (ended, out) == (code, "")
     assert said in err
@@ -279,7 +281,7 @@ def test_a_directory_without_a_state_ends_with_78(run: Run, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("events", [5, 511, 513, 700])
-def test_of_a_long_history_the_last_512_are_there(tmp_path: Path, events: int) -> None:
+def test_the_last_512_events_of_a_long_history_are_kept(tmp_path: Path, events: int) -> None:
     learn(tmp_path, records([Click("u", f"i{n}", "view", 1_000_000_000_000 - n) for n in range(events)]))
     look = Inspection(str(tmp_path))
     (found,) = look.look("user", "u").objects
@@ -289,7 +291,7 @@ def test_of_a_long_history_the_last_512_are_there(tmp_path: Path, events: int) -
     assert [event["item_id"] for event in history] == [f"i{n}" for n in range(events - 1, max(-1, events - 513), -1)]
 
 
-def test_a_forgotten_user_leaves_nothing_to_be_shown(run: Run, tmp_path: Path) -> None:
+def test_nothing_is_shown_about_a_forgotten_user(run: Run, tmp_path: Path) -> None:
     learn(tmp_path, records([*STREAM, UserRemoval("u1")]))
     assert json.loads(run("inspect", "user", "u1", "--data", tmp_path, "--json")[1]) == {
         "user_id": "u1",
@@ -302,7 +304,7 @@ def test_a_forgotten_user_leaves_nothing_to_be_shown(run: Run, tmp_path: Path) -
     assert not [key for key in keys if key.startswith(b"u1")]
 
 
-def test_a_state_of_other_sizes_is_read_as_it_was_made(tmp_path: Path) -> None:
+def test_a_state_with_other_sizes_is_read_with_its_own(tmp_path: Path) -> None:
     learn(tmp_path, records(STREAM), dim=3, latent_dim=2)
     with closing(Inspection(str(tmp_path))) as inspection:
         (found,) = inspection.look("user", "u1").objects

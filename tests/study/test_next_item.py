@@ -1,4 +1,4 @@
-"""What `streamer train` says of models that rank what is clicked next."""
+"""`streamer train` for models that predict the next click."""
 
 from itertools import pairwise
 from math import exp, log, sqrt
@@ -30,7 +30,7 @@ def test_the_interval_is_that_of_resampled_users() -> None:
     assert interval(differences, 1) == (low, high)
 
 
-def test_a_model_is_set_beside_one_pass_transitions_on_the_same_users() -> None:
+def test_a_model_is_compared_with_one_pass_transitions_on_the_same_users() -> None:
     found, counted = trained("popularity"), trained("transitions")
     assert found.hit_rate_10 == found.popularity_hit_rate_10 == counted.popularity_hit_rate_10
     assert found.transitions_hit_rate_10 == counted.hit_rate_10
@@ -39,12 +39,12 @@ def test_a_model_is_set_beside_one_pass_transitions_on_the_same_users() -> None:
     assert low < found.hit_rate_10_over_transitions < high
 
 
-def test_transitions_are_as_good_as_themselves_for_sure() -> None:
+def test_the_difference_of_transitions_from_themselves_is_exactly_0() -> None:
     found = trained("transitions")
     assert (found.hit_rate_10_over_transitions, found.hit_rate_10_over_transitions_interval) == (0.0, (0.0, 0.0))
 
 
-def test_a_model_of_ratings_says_nothing_of_transitions() -> None:
+def test_a_model_of_ratings_is_not_compared_with_transitions() -> None:
     assert trained("bias").hit_rate_10_over_transitions_interval is None
 
 
@@ -74,14 +74,14 @@ def test_a_session_ends_with_its_user_and_at_a_gap() -> None:
 
 
 @pytest.mark.parametrize("longest", [1, 2, 3, 4, 5, 6, 7])
-def test_every_step_of_a_long_session_stands_in_one_row(longest: int) -> None:
+def test_every_pair_of_successive_clicks_of_a_long_session_is_in_one_row(longest: int) -> None:
     rows = cut(clicked(*((0, n, n) for n in range(7)), (1, 20, 0), (1, 21, 1)), 1e12, longest)
     assert max(map(len, rows)) <= longest + 1
     steps = [step for row in rows for step in pairwise(row)]
     assert steps == [*pairwise(range(7)), (20, 21)]
 
 
-def test_sessions_of_nothing_are_none() -> None:
+def test_no_clicks_give_no_sessions() -> None:
     assert cut(clicked((0, 1, 0)).select(np.zeros(0, dtype=np.int64)), 1800, 5) == []
     assert cut(clicked((0, 1, 0), (1, 2, 0)), 1800, 5) == []
 
@@ -114,7 +114,7 @@ def test_negatives_are_corrected_for_how_often_they_are_drawn() -> None:
 
 
 def rounds() -> Dataset:
-    """Every user clicks 0 to 9 in a circle, from a place of their own: what is next hangs on the last click alone."""
+    """Every user clicks 0 to 9 in a circle, from a different start: the next click depends on the last one alone."""
     return clicked(*((user, (user + n) % 10, n) for user in range(30) for n in range(8)))
 
 
@@ -136,7 +136,7 @@ def test_a_session_is_read_in_its_order(full_items: int) -> None:
     assert np.isnan(scores[:, 10:]).all()  # never clicked
 
 
-def test_who_clicked_nothing_known_is_shown_what_is_popular() -> None:
+def test_a_history_without_known_items_gets_popular_items() -> None:
     data = clicked(
         *((user, item, n) for user in range(20) for n, item in enumerate((user % 3 + 1, 7, 5 + user % 2 * 4, 8)))
     )
@@ -148,7 +148,7 @@ def test_who_clicked_nothing_known_is_shown_what_is_popular() -> None:
     assert np.nanargmax(scores[0]) == 7
 
 
-def test_a_click_came_after_the_clicks_of_its_user_before_it() -> None:
+def test_windows_contain_the_users_clicks_before_each_click() -> None:
     data = clicked((0, 1, 0), (1, 11, 1), (0, 2, 5), (0, 3, 6), (1, 12, 7), (0, 4, 8))
     items, events, left = windows(data, 2)
     found = sorted(zip(events.tolist(), items.tolist(), left.tolist(), strict=True))
@@ -159,7 +159,7 @@ def youtube(candidates: int) -> Fit:
     return train("youtube-dnn", world(), Plan(), lambda named, epoch: None, candidates=candidates, epochs=5)
 
 
-def test_ranking_orders_the_candidates_and_nothing_else() -> None:
+def test_ranking_reorders_only_the_candidates() -> None:
     found = youtube(6)
     model, factors = found.model, found.model.export()
     users = found.parts.train.users
@@ -172,7 +172,7 @@ def test_ranking_orders_the_candidates_and_nothing_else() -> None:
         assert set(np.argsort(-first)[:6]) == set(np.flatnonzero(scored >= 0))
 
 
-def test_without_candidates_the_factors_say_what_is_scored() -> None:
+def test_without_candidates_scores_are_those_of_the_factors() -> None:
     found = youtube(0)
     factors, train_part = found.model.export(), found.parts.train
     for user in np.unique(train_part.users)[:5]:

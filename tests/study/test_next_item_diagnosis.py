@@ -1,4 +1,4 @@
-"""The diagnosis of a model of clicks finds what was put wrong on purpose."""
+"""The diagnosis of a model of clicks finds faults that were made on purpose."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -19,7 +19,7 @@ Scores = Callable[[int, I32], F32]
 
 
 def around(users: int = USERS) -> Dataset:
-    """Whoever clicked an item clicks the one after it: by a fifth of the users on the first twenty items alone, by others on all."""
+    """Every user clicks successive items: a fifth of the users only the first twenty items, the others all of them."""
     drawn = np.random.default_rng(1)
     starts = np.where(np.arange(users) % 5 == 0, drawn.integers(0, 8, users), drawn.integers(0, ITEMS, users))
     items = ((starts[:, None] + np.arange(CLICKS)) % ITEMS).ravel().astype(np.int32)
@@ -34,22 +34,22 @@ def around(users: int = USERS) -> Dataset:
     )  # fmt: skip
 
 
-class Said:
-    """A model that answers what it is told to."""
+class Scripted:
+    """A model with given scores."""
 
     name, kind, parameters = "said", "clicks", None
 
     def __init__(self, scores: Scores) -> None:
         self._scores = scores
 
-    def fit(self, train: Dataset, validation: Dataset, told: Callable[[Epoch], None]) -> None: ...
+    def fit(self, train: Dataset, validation: Dataset, on_progress: Callable[[Epoch], None]) -> None: ...
 
     def scores(self, users: I32, histories: Sequence[I32]) -> F32:
         return np.array([self._scores(user, own) for user, own in zip(users.tolist(), histories, strict=True)])
 
 
-def said(scores: Scores, data: Dataset) -> NextItemDiagnosis:
-    parts, model = leave_last_out(data), Said(scores)
+def diagnosed(scores: Scores, data: Dataset) -> NextItemDiagnosis:
+    parts, model = leave_last_out(data), Scripted(scores)
     trained = Trained(
         model="said", kind="clicks", split="leave-last-out", seed=1, users=data.user_count, items=ITEMS,
         train_events=len(parts.train), validation_events=len(parts.validation), test_events=len(parts.test), seconds=0.0,
@@ -69,7 +69,7 @@ def following(item: int) -> F32:
 
 
 def learned_by_heart(parts_of: Dataset) -> Scores:
-    """Of each user, the last click of the training part, and nothing else."""
+    """Scores that know each user's last click of the training part, and nothing else."""
     own = leave_last_out(parts_of).train
     order, starts = own.by_user()
     return lambda user, history: following(int(own.items[order[starts[user + 1] - 1]]) - 1)
@@ -79,18 +79,18 @@ def by_chance(user: int, history: I32) -> F32:
     return np.random.default_rng(len(history) + 1000 * user).random(ITEMS).astype(np.float32)
 
 
-def test_what_follows_is_fine_by_heart_is_high_variance_and_chance_is_high_bias() -> None:
+def test_true_successors_are_fine_memorised_clicks_high_variance_and_chance_high_bias() -> None:
     data = around()
-    assert said(lambda user, history: following(int(history[-1])), data).verdict == "fine"
-    heart = said(learned_by_heart(data), data)
+    assert diagnosed(lambda user, history: following(int(history[-1])), data).verdict == "fine"
+    heart = diagnosed(learned_by_heart(data), data)
     assert (heart.verdict, heart.train.hit_rate_10) == ("high variance", 1.0)
     assert "it has learned noise" in " ".join(heart.sentences)
-    chance = said(by_chance, data)
+    chance = diagnosed(by_chance, data)
     assert chance.verdict == "high bias"
     assert "does not rank significantly better than popularity" in " ".join(chance.sentences)
 
 
-def test_its_rates_are_those_that_train_measures_and_popularity_is_measured_on_the_same_clicks() -> None:
+def test_hit_rates_are_those_of_train_and_popularity_is_measured_on_the_same_clicks() -> None:
     data = around()
     fit = train("transitions", data, Plan(), lambda *_: None)
     found = diagnose_next_items(fit)
@@ -106,8 +106,8 @@ def test_its_rates_are_those_that_train_measures_and_popularity_is_measured_on_t
     assert popular.top_tens_in_common == 1.0
 
 
-def test_slices_share_the_test_clicks_out_and_say_how_many_there_are() -> None:
-    found = said(lambda user, history: following(int(history[-1])), around())
+def test_groups_partition_the_test_clicks_and_show_their_numbers() -> None:
+    found = diagnosed(lambda user, history: following(int(history[-1])), around())
     unknown = found.items_never_clicked
     assert sum(one.examples for one in found.by_popularity) == USERS - unknown
     assert [one.examples for one in found.by_history] == [USERS]
@@ -115,23 +115,23 @@ def test_slices_share_the_test_clicks_out_and_say_how_many_there_are() -> None:
     categories = {one.name: one for one in found.by_category}
     assert set(categories) == {"even", "odd"}
     assert sum(one.examples for one in categories.values()) == USERS
-    biased = said(lambda user, history: following(int(history[-1])) * (int(history[-1]) % 2), around())
+    biased = diagnosed(lambda user, history: following(int(history[-1])) * (int(history[-1]) % 2), around())
     assert [(one.name, one.hit_rate_10 > 0.9) for one in biased.by_category] == [("odd", False), ("even", True)]
     assert any(line.startswith("Categories with lower hit rates than the rest: odd (0.") for line in biased.sentences)
 
 
-def test_items_that_nobody_had_clicked_are_counted_as_nobodys_fault() -> None:
+def test_clicks_on_items_without_training_clicks_are_counted_separately() -> None:
     data = around()
     last = np.flatnonzero(data.times_ms == CLICKS - 1)
     data.items[last[:7]] = ITEMS - np.arange(1, 8)
     kept = data.select((data.items < ITEMS - 7) | np.isin(np.arange(len(data)), last[:7]))
-    found = said(lambda user, history: following(int(history[-1])), kept)
+    found = diagnosed(lambda user, history: following(int(history[-1])), kept)
     assert found.items_never_clicked == 7
     assert any("7 of " in line and "without training clicks" in line for line in found.sentences)
 
 
 def chain(users: int, clicks: int, items: int) -> Dataset:
-    """Whoever clicked an item clicks the one after it, and clicks of all users come in turns."""
+    """Every user clicks successive items, and the clicks of all users are interleaved."""
     every, n = np.tile(np.arange(users, dtype=np.int32), clicks), users * clicks
     times = np.repeat(np.arange(clicks), users)
     side = replace(
@@ -149,35 +149,35 @@ def chain(users: int, clicks: int, items: int) -> Dataset:
     )
 
 
-def test_what_was_fitted_on_is_not_blamed_where_there_is_none_to_look_at() -> None:
-    """Of three clicks one is left to train on, which follows nothing."""
+def test_without_training_clicks_to_judge_the_validation_part_decides() -> None:
+    """Of three clicks one is left for training, and no click comes before it."""
     data = chain(300, 3, 60)
     popular = np.bincount(leave_last_out(data).train.items, minlength=ITEMS).astype(np.float32)
     for scores, verdict in ((lambda *of: following(int(of[1][-1])), "fine"), (lambda *_: popular, "high bias")):
-        found = said(scores, data)
+        found = diagnosed(scores, data)
         assert (found.train, found.verdict) == (None, verdict)
-        told = " ".join(found.sentences)
-        assert f"{verdict.capitalize()}, judged by the validation part alone" in told
-        assert "its training clicks" not in told
-        assert "too few to be sure" not in told
+        sentences = " ".join(found.sentences)
+        assert f"{verdict.capitalize()}, judged by the validation part alone" in sentences
+        assert "its training clicks" not in sentences
+        assert "too few to be sure" not in sentences
 
 
-def test_where_everything_is_a_hit_nothing_is_worse_than_the_rest() -> None:
-    found = said(lambda user, history: following(int(history[-1])), chain(201, 8, ITEMS))
+def test_if_every_click_is_a_hit_no_category_is_worse_than_the_rest() -> None:
+    found = diagnosed(lambda user, history: following(int(history[-1])), chain(201, 8, ITEMS))
     assert [(one.hit_rate_10, one.high) for one in (found.test, *found.by_category)] == [(1.0, 1.0)] * 2
     assert "lower hit rates" not in " ".join(found.sentences)  # 201 of 201 had a bound that was rounded to just below 1
 
 
-def test_ten_items_are_nothing_to_tell_apart_and_slices_of_few_clicks_are_not_compared() -> None:
-    found = said(by_chance, chain(30, 6, 10))
+def test_with_ten_items_there_is_nothing_to_learn_and_small_groups_are_not_compared() -> None:
+    found = diagnosed(by_chance, chain(30, 6, 10))
     assert (found.verdict, found.test.hit_rate_10) == ("fine", 1.0)
     assert any(line.startswith("There is nothing to learn: the training part has 10 items") for line in found.sentences)
     assert len(found.by_popularity) == 3
     assert not any(line.startswith("The hit rate of clicks") for line in found.sentences)
 
 
-def test_few_clicks_are_said_to_be_few_and_their_intervals_are_wide() -> None:
-    found = said(lambda user, history: following(int(history[-1])), around(12))
+def test_few_clicks_are_reported_as_too_few_and_have_wide_intervals() -> None:
+    found = diagnosed(lambda user, history: following(int(history[-1])), around(12))
     assert any(
         line
         == "The data are too few to be sure: the validation part has 12 clicks and the training part has 12 clicks on new items."

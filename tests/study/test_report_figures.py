@@ -1,4 +1,4 @@
-"""Pictures: their numbers, their bytes, and that two of them can stand in one page."""
+"""Pictures of a report: their numbers, their bytes, and that one page can contain two of them."""
 
 import re
 import subprocess
@@ -18,12 +18,12 @@ def texts(svg: str) -> list[str]:
     return ["".join(found.itertext()) for found in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
 
 
-def test_models_are_compared_in_digits_under_their_names() -> None:
+def test_a_dot_plot_shows_values_in_digits_with_names() -> None:
     found = texts(dot_plot(NAMES, VALUES, INTERVALS, what="RMSE <of> $x$ & $y$", reference=("best", 0.865)))
     assert {"als", "bias", "0.8700", "0.8800", "RMSE <of> $x$ & $y$", "best"} <= set(found)
 
 
-def test_the_same_numbers_are_the_same_bytes_and_ids_are_the_pictures_own() -> None:
+def test_the_same_numbers_give_the_same_bytes_and_ids_are_unique_to_a_picture() -> None:
     one, again, other = (dot_plot(NAMES, VALUES, INTERVALS, what="RMSE", name=name) for name in ("a", "a", "b"))
     assert one == again
     ids = [set(re.findall(r'id="([^"]+)"', svg)) for svg in (one, other)]
@@ -34,13 +34,13 @@ def test_the_same_numbers_are_the_same_bytes_and_ids_are_the_pictures_own() -> N
 
 
 def marks(svg: str, colour: int) -> list[tuple[float, float]]:
-    """Where the markers of a series are, from the left and from below."""
+    """The positions of the markers of a series, from the left and from below."""
     fill = f"fill: var(--series-{colour}, {COLOURS[colour]})"
     uses = [use.attrib for use in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}use")]
     return [(float(use["x"]), -float(use["y"])) for use in uses if use.get("style", "").startswith(fill)]
 
 
-def test_points_stand_where_their_values_are() -> None:
+def test_dots_are_at_their_values() -> None:
     svg = dot_plot(["a", "b", "c"], [0.2, 0.4, 0.8], [(0.1, 0.3), (0.3, 0.5), (0.7, 0.9)], what="x")
     (a,), (b,), (c,) = (marks(svg, colour) for colour in range(3))
     assert c[0] - b[0] == pytest.approx(2 * (b[0] - a[0]), rel=1e-4)
@@ -69,13 +69,13 @@ def test_the_epoch_that_was_kept_is_marked_on_the_validation_curve() -> None:
     assert kept[0][1] > kept[2][1] > kept[1][1]
 
 
-def test_an_upset_picture_names_its_sets_with_their_sizes_and_its_bars_with_theirs() -> None:
+def test_an_upset_plot_shows_the_sizes_of_sets_and_of_intersections() -> None:
     parts = [((True, True), 1234), ((False, True), 321), ((True, False), 12)]
     svg = Pictures(["als"]).upset_plot(["rated highest", "als"], [1246, 1555], parts, name="x", what="items")
     assert {"rated highest (1,246)", "als (1,555)", "1.2k", "321", "12"} <= set(texts(svg))
 
 
-def test_eight_models_can_be_told_apart_and_their_legend_fits() -> None:
+def test_eight_models_can_be_distinguished_and_their_legend_fits() -> None:
     names = [f"a-rather-long-name-{n}" for n in range(8)]
     shares = {name: np.linspace(0, n / 8, 5) for n, name in enumerate(names)}
     svg = Pictures(names).shares(list("12345"), np.full(5, 0.2), shares, along="rating")

@@ -50,7 +50,7 @@ def side(users: int, items: int) -> SideInformation:
 
 
 class Numbered:
-    """A rater that likes items by their numbers, the highest (or lowest) most."""
+    """A model of ratings whose predictions rise (or fall) with item numbers."""
 
     name, kind = "numbered", "ratings"
 
@@ -62,7 +62,7 @@ class Numbered:
 
 
 class Repeating:
-    """A next-item model that wants what was clicked first, and must never be asked about an empty history."""
+    """A next-item model that prefers items near the first click, and must never get an empty history."""
 
     name, kind = "repeating", "clicks"
 
@@ -81,7 +81,7 @@ def contest(train: Dataset, test: Dataset, predicted: Sequence[float]) -> Contes
     return Contest(data=test, plan=Plan(), parts=parts, contenders=(one,), bias_only=said, missing=())
 
 
-def test_errors_are_told_by_the_rating_that_was_given_and_by_how_often_the_item_was_rated() -> None:
+def test_errors_are_grouped_by_rating_and_by_popularity_of_the_item() -> None:
     of = side(2, 4)
     train = dataset(of, [(0, 0, 3.0), (1, 0, 3.0), (0, 1, 3.0)])  # item 0 twice, item 1 once, the others never
     test = dataset(of, [(0, 2, 1.0), (1, 3, 1.0), (1, 1, 5.0), (0, 0, 3.0)])
@@ -117,14 +117,14 @@ def test_many_distinct_ratings_are_counted_in_ten_steps() -> None:
         ([2.0], 1),
     ],
 )
-def test_what_was_truly_rated_highest_is_whole_levels(values: list[float], highest: int) -> None:
+def test_the_highest_rated_items_are_whole_levels_of_ratings(values: list[float], highest: int) -> None:
     rated = Rated(np.arange(len(values), dtype=np.int32), np.array(values, dtype=np.float32))
     assert rated.highest().tolist() == [True] * highest + [False] * (len(values) - highest)
 
 
 @pytest.fixture
 def found() -> Lists:
-    """User 0 rated items 0 and 1 before and 2 to 25 in the test part, those from 16 on highest; user 1 liked nothing."""
+    """User 0 rated items 0 and 1 earlier and 2 to 25 in the test part, those from 16 on highest; user 1 likes nothing."""
     of = side(2, 30)
     train = dataset(of, [*[(0, n, 4.0) for n in (0, 1)], *[(1, n, 3.0) for n in range(28)]])
     validation = dataset(of, [(0, 27, 3.0)])
@@ -133,7 +133,7 @@ def found() -> Lists:
     return lists(models, train, validation, test)  # type: ignore[arg-type]
 
 
-def test_top_tens_are_of_what_the_user_had_not_rated_and_somebody_had(found: Lists) -> None:
+def test_top_tens_contain_rated_items_that_are_new_to_the_user(found: Lists) -> None:
     assert found.users.tolist() == [0, 1]
     assert found.unseen["high"][0].tolist() == [
         26,
@@ -169,7 +169,7 @@ def test_overlaps_count_pairs_of_user_and_item_in_exactly_these_sets(found: List
     assert dict(second.parts)[True, False, False, False] == 2
 
 
-def test_what_became_of_places_is_what_users_gave_them(found: Lists) -> None:
+def test_outcomes_count_users_ratings_of_places(found: Lists) -> None:
     high, low = outcome(found, "high", 5.0), outcome(found, "low", 5.0)
     assert (high.places, high.rated, high.highest, high.hated, high.mean) == (10, 9, 9, 0, 5.0)
     assert (low.places, low.rated, low.highest, low.hated) == (10, 10, 0, 10)
@@ -203,7 +203,7 @@ def miss(**changed: object) -> Miss:
     return said._replace(**changed)
 
 
-def test_why_is_said_from_the_numbers() -> None:
+def test_a_miss_is_explained_from_its_numbers() -> None:
     assert explain(miss(), "als") == [
         "als predicted 4.5, place 3 among the 800 items that the user had not rated; the user gave it 1.",
         "It would have been shown: it is in the top ten of als.",
@@ -232,8 +232,8 @@ def test_each_kind_of_evidence_has_its_sentence(changed: dict[str, object], sent
     assert sentence in explain(miss(**changed), "als")
 
 
-def test_the_online_learner_believes_what_the_training_part_says_and_finds_who_is_alike() -> None:
-    """Ten users in two camps: the even ones love even items, the odd ones odd items; the test part would say the contrary."""
+def test_the_online_learner_learns_only_the_training_part_and_finds_similar_users() -> None:
+    """Of ten users, the even ones like even items and the odd ones odd items; the test part has the contrary."""
     of = side(10, 20)
     rows = [(user, item, 5.0 if (user + item) % 2 == 0 else 1.0) for item in range(20) for user in range(10)]
     train = dataset(of, rows)
@@ -248,7 +248,7 @@ def test_the_online_learner_believes_what_the_training_part_says_and_finds_who_i
         assert nearest(memory, "nobody", 2) == []
 
 
-def test_what_passes_a_source_is_remembered_of_the_catalogue_alone(tmp_path: Path) -> None:
+def test_only_records_of_the_catalogue_are_kept(tmp_path: Path) -> None:
     file = tmp_path / "events.jsonl"
     file.write_text('{"item_id": "i1", "title": "One"}\n{"user_id": "u1", "item_id": "i1", "rating": 3}\n')
     source = CatalogueRecorder(FileSource(str(file), 1))

@@ -1,4 +1,4 @@
-"""Parts of a history share no event, and are cut as their names say."""
+"""The parts of a split share no event, and follow the rule of the split."""
 
 from dataclasses import replace
 
@@ -29,7 +29,7 @@ def test_parts_share_no_event_and_lose_none(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["random", "unseen-users"])
-def test_another_seed_is_another_cut_and_the_same_seed_the_same(name: str) -> None:
+def test_another_seed_gives_another_split_and_the_same_seed_the_same(name: str) -> None:
     data = world()
     first, again, other = (split(name, data, 0.2, 0.1, seed).test.times_ms.tolist() for seed in (1, 1, 2))
     assert first == again
@@ -63,18 +63,18 @@ def test_the_last_click_is_the_test_and_the_one_before_the_validation() -> None:
     assert parts.train.times_ms.tolist() == [0, 1, 2, 4, 5]  # user 1 has two clicks, which both train
 
 
-def test_a_last_click_on_what_was_clicked_before_tests_nothing() -> None:
+def test_a_last_click_on_a_known_item_is_left_out_of_the_test() -> None:
     data = of_users([0, 0, 0, 1, 1, 1])
     again = replace(data, items=np.array([3, 4, 3, 3, 4, 5], dtype=np.int32))
     assert leave_last_out(again).test.times_ms.tolist() == [5]
     assert len(leave_last_out(again).train) == 2
 
 
-def test_what_is_no_click_is_not_left_out_as_one() -> None:
+def test_ratings_below_a_like_are_not_held_out_as_clicks() -> None:
     parts = leave_last_out(of_users([0, 0, 0, 0], [1.0, 1.0, 1.0, 0.0]))
     assert parts.test.times_ms.tolist() == [2]
 
 
-def test_too_little_to_cut_is_refused_with_what_was_found() -> None:
+def test_too_few_events_to_split_are_refused_with_their_number() -> None:
     with pytest.raises(BadSettings, match=r"unseen-users cannot hold out 0\.2 of 5 events by 1 users"):
         split("unseen-users", of_users([0] * 5), 0.2, 0.1, 1)

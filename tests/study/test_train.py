@@ -1,4 +1,4 @@
-"""`streamer train` as people use it: one model, several, bad names, and a file in and no state out."""
+"""`streamer train` as people use it: one model, several models, and bad options; it leaves no state."""
 
 import json
 import subprocess
@@ -18,7 +18,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "world.jsonl"
 
 
-def test_one_model_says_its_errors_and_why(world: Path, tmp_path: Path) -> None:
+def test_one_model_is_shown_with_errors_and_diagnosis(world: Path, tmp_path: Path) -> None:
     found = json.loads(run("train", str(world), "--model", "als", "--seed", "3", "--json", cwd=tmp_path))
     assert (found["model"], found["split"], found["seed"]) == ("als", "random", 3)
     assert found["test_rmse"] ** 2 == pytest.approx(found["test_mse"])
@@ -32,7 +32,7 @@ def test_one_model_says_its_errors_and_why(world: Path, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []  # nothing is kept
 
 
-def test_bias_only_is_what_the_others_are_held_against(world: Path, tmp_path: Path) -> None:
+def test_models_are_compared_with_bias_only(world: Path, tmp_path: Path) -> None:
     bias, als = (
         json.loads(run("train", str(world), "--model", name, "--json", cwd=tmp_path)) for name in ("bias", "als")
     )
@@ -46,7 +46,7 @@ def test_the_split_and_its_shares_are_options(world: Path, tmp_path: Path) -> No
     assert found["diagnosis"]["users_never_seen"]["examples"] == found["test_events"]
 
 
-def test_several_stand_in_one_table_and_one_picture(world: Path, tmp_path: Path) -> None:
+def test_several_models_are_shown_in_one_table_and_one_picture(world: Path, tmp_path: Path) -> None:
     said = run("train", str(world), "--compare", "bias,als,stochastic-mf,transitions,popularity", cwd=tmp_path)
     assert [line.split()[0] for line in said.splitlines()[2:5]] != ["bias", "bias", "bias"]
     for name in ("bias", "als", "stochastic-mf", "transitions", "popularity"):
@@ -68,7 +68,7 @@ def test_one_or_several_and_not_both(flags: tuple[str, ...], tmp_path: Path) -> 
     assert "--compare NAME,NAME,..., and not both" in failed.stderr
 
 
-def test_where_torch_is_missing_it_is_named_with_the_way_to_it() -> None:
+def test_if_torch_is_missing_the_error_says_how_to_install_it() -> None:
     code = (
         "import sys; sys.modules['torch'] = None\n"
         "from streamer.models.offline import model\n"
@@ -92,7 +92,7 @@ def test_where_torch_is_missing_it_is_named_with_the_way_to_it() -> None:
         (("--compare", "bias", "--picture", "nowhere/x.svg"), 78, "give another --picture"),
     ],
 )
-def test_what_cannot_be_done_is_refused_in_a_sentence_before_anything_is_fitted(
+def test_bad_options_are_refused_with_a_sentence_before_anything_is_fitted(
     world: Path, tmp_path: Path, flags: tuple[str, ...], code: int, said: str
 ) -> None:
     failed = invoke("train", str(world), *flags, code=code, cwd=tmp_path)
@@ -110,7 +110,7 @@ def test_odd_files_are_compared_like_others(tmp_path: Path) -> None:
     assert "nan" not in said
 
 
-def test_what_is_left_out_of_a_file_is_counted_and_said(tmp_path: Path) -> None:
+def test_events_left_out_of_a_file_are_counted_and_reported(tmp_path: Path) -> None:
     rows = [f"u{n % 7},i{n // 7},{1 + n % 5},{n}" for n in range(70)]
     rows[3:3] = ["u1,i1,abc,3", ",i2,3,3", "u1,i2,99e999,3"]
     (tmp_path / "odd.csv").write_text("user_id,item_id,rating,timestamp\n" + "\n".join(rows) + "\n")
@@ -123,7 +123,7 @@ def test_what_is_left_out_of_a_file_is_counted_and_said(tmp_path: Path) -> None:
     assert "1 bad event left out: bad_id 1" in done.stderr
 
 
-def test_models_that_a_history_cannot_be_cut_for_are_left_out_of_a_comparison(tmp_path: Path) -> None:
+def test_models_without_enough_events_are_left_out_of_a_comparison(tmp_path: Path) -> None:
     clicks = [
         {"user_id": f"u{n % 9}", "item_id": f"i{7 * n % 23}", "kind": "click", "timestamp_ms": n} for n in range(90)
     ]
