@@ -54,7 +54,10 @@ def learned(parts: Memory, path: Path, fold: int) -> list[Ratings]:
 
 
 def errors(path: Path, fold: int) -> dict[str, F64]:
-    """For each way to choose questions, an array (users, 5): squared error and number of recommended items, then of all items, and number of answers."""
+    """Measure each way to choose questions.
+
+    Returns for each an array (users, 5): squared error and number of recommended items, the same of all items, number of answers.
+    """
     settings = Settings()
     with memory(learners(settings), settings) as parts:
         held, learner = learned(parts, path, fold), parts.learners.rater_with_belief()

@@ -144,7 +144,10 @@ def registered(where: Mapping[str, str], what: str, name: str, chosen: Mapping[s
 
 
 def check_names(names: Iterable[str]) -> None:
-    """Raises BadSettings for a name that is not a learner's. Imports no learner, so that a command can refuse a bad name at once."""
+    """Raises BadSettings for a name that is not a learner's.
+
+    Imports no learner, so that a command can refuse a bad name at once.
+    """
     for name in names:
         if name not in LEARNERS:
             raise BadSettings(f"no learner {name!r}; choose one of: {', '.join(sorted(LEARNERS))}")

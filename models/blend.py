@@ -33,7 +33,10 @@ SMALLEST = 1e-12  # the smallest variance of a weight, whatever the rounding
 
 
 class StackParameters(msgspec.Struct, frozen=True):
-    """For ratings of deviation 1. Experts and values are those that gained both on halves of MovieLens and on simulated worlds."""
+    """For ratings of deviation 1.
+
+    Experts and values are those that gained both on halves of MovieLens and on simulated worlds.
+    """
 
     experts: tuple[str, ...] = (
         "bayesian-hybrid",
@@ -52,12 +55,16 @@ class StackParameters(msgspec.Struct, frozen=True):
     constant_prior: float = 0.001
     """Variance of the constant, in ratings of deviation 1; small, as the experts already know the mean."""
     clip: float = 4.0
-    """Larger differences and errors are clipped to this, in deviations of the ratings. No rating of a five-star scale is further off."""
+    """Larger differences and errors are clipped to this, in deviations of the ratings. No rating of a five-star scale
+    is further off."""
 
 
 @kernel
 def differences(opinions: F32, stream: F64, clip: float, x: F64) -> tuple[float, float]:
-    """Write x (k + 1,) for one event from the experts' predictions (k,); return p_0 and sigma, which is 0 while all ratings are equal."""
+    """Write x (k + 1,) for one event from the experts' predictions (k,).
+
+    Return p_0 and sigma, which is 0 while all ratings are equal.
+    """
     mu, last = stream[0, MU], len(opinions)
     sigma = np.sqrt(stream[0, SQUARES] / max(stream[0, EVENTS], 1.0))
     base = np.float64(opinions[0]) if np.isfinite(opinions[0]) else mu
@@ -85,7 +92,8 @@ def learn_stack(
     stream: F64, touched: U8, opinions: F32, kinds: U8, values: F32, priors: F64, model: tuple[float, float, float],
     out: F32,
 ) -> None:  # fmt: skip
-    """Learn from the predictions `opinions` (n, k); `priors` (k + 1,) are the initial variances in P; `model` is forgetting, noise, clip."""
+    """Learn from the predictions `opinions` (n, k); `priors` (k + 1,) are the initial variances in P; `model` is
+    forgetting, noise, clip."""
     forgetting, noise, clip = model
     n, p = len(priors), WEIGHTS + len(priors)  # p: where P begins, its lower triangle row by row
     x, px, shrink = np.empty(n), np.empty(n), np.empty(n)

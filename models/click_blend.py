@@ -49,7 +49,8 @@ class ClickBlendParameters(msgspec.Struct, frozen=True):
     every: int = 32
     """One click in this many is learned from, chosen by the event's key."""
     prior: float = 3000.0
-    """Diagonal of H_0: the initial weights count as much as the evidence of some 300,000 clicks. 1,000 loses 1% on ml-latest-small."""
+    """Diagonal of H_0: the initial weights count as much as the evidence of some 300,000 clicks. 1,000 loses 1% on
+    ml-latest-small."""
     forgetting: float = 0.9999
     """l: the factor that H keeps at each click that is learned from."""
 

@@ -135,7 +135,10 @@ def record_item(u: Array, dim: int, i: int, weight: float) -> None:
 
 @kernel
 def step_item(h: Array, v: Array, label: float, rate: float, move: F64) -> bool:
-    """One logistic step of item vector v towards `label`; adds the step of h's parts to `move`. Returns False for a refused step."""
+    """One logistic step of item vector v towards `label`; adds the step of h's parts to `move`.
+
+    Returns False for a refused step.
+    """
     x = logit(h, v)
     g = rate * (label - 1.0 / (1.0 + np.exp(-x)))
     if not abs(x) < LARGEST:  # also refuses NaN
@@ -179,7 +182,10 @@ def learn_skip_gram(
     out: F32,
     scores: F32,
 ) -> None:
-    """Noise rows are [n, n^.75] in 1 / UNIT; stream is [clicks, refused]; `rates` as in `SkipGram.rates`, `probes` as in protocols.Probed."""
+    """Noise rows are [n, n^.75] in 1 / UNIT; stream is [clicks, refused].
+
+    `rates` as in `SkipGram.rates`, `probes` as in protocols.Probed.
+    """
     learning_rate, step_largest, negatives, exponent, decay, dim = rates
     move, h = np.empty(dim, dtype=np.float64), np.empty(dim, dtype=np.float64)
     context = np.empty(user.shape[1] - dim, dtype=np.int32)

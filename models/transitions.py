@@ -66,7 +66,10 @@ def count_of(row: I32, position: int) -> float:
 
 @kernel
 def add_successor(row: I32, position: int, i: int, clicks: float) -> None:
-    """Add `clicks` to item i, which is at `position` (-1: absent) of a list [sum, item, ..., count, ...]. No count falls below 0."""
+    """Add `clicks` to item i, which is at `position` (-1: absent) of a list [sum, item, ..., count, ...].
+
+    No count falls below 0.
+    """
     size = len(row) >> 1
     items, counts = row[1 : 1 + size], row[1 + size :]
     units = int(np.floor(UNIT * clicks + 0.5))

@@ -42,7 +42,10 @@ def score_hybrid(
     model: Model,
     out: F32,
 ) -> None:
-    """Predict a user's ratings of `items` within the last session, into `out` (n,). Categories are summed up once for all items."""
+    """Predict a user's ratings of `items` within the last session, into `out` (n,).
+
+    Categories are summed up once for all items.
+    """
     dim, first = model.dim, FIXED + model.dim
     fade = model.fade if user[len(user) - 1] > 0 else 0.0
     consensus, popularity = 1.0 + np.float64(user[CONSENSUS]), np.float64(user[POPULARITY])

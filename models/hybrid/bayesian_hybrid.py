@@ -58,18 +58,20 @@ from streamer.models.hybrid.rows import (
 
 
 class BayesianHybridParameters(msgspec.Struct, frozen=True):
-    """Variances and rates for ratings of deviation 1: the design's values divided by 1.087, the variance of the ratings they were tuned on."""
+    """Variances and rates for ratings of deviation 1: the design's, divided by 1.087, the variance of the ratings behind them."""
 
     latent_dim: int = 8
     """Latent factors. The design's choice up to some 300k events, and 16 from there; a user's row grows with its square."""
     categories: int = 40
-    """Users have a weight for each of the first this many categories: enough for genres and decades. Later ones act through the latent weights; 0: no categories are used."""
+    """Users have a weight for each of the first this many categories: enough for genres and decades. Later ones act
+    through the latent weights; 0: no categories are used."""
     noise: float = 0.684
     """R: variance of a rating around its prediction (design: .743)."""
     bias_prior: float = 0.127
     """Variance between users' biases (design: .138)."""
     habit_events: float = 250.0
-    """Weight of the common R in a user's own, in events. 100 to 250 gain alike where users differ; 250 costs least where they do not."""
+    """Weight of the common R in a user's own, in events. 100 to 250 gain alike where users differ; 250 costs least
+    where they do not."""
     session_prior: float = 0.101
     """Variance between sessions of a user (design: .11)."""
     consensus_prior: float = 0.265
@@ -111,7 +113,8 @@ class BayesianHybridParameters(msgspec.Struct, frozen=True):
     vector_decay: float = 5e-5
     """Pull of Gamma towards 0 with each event of its category."""
     preference_noise: float = 0.05
-    """Variance of a stated preference around the user's opinion of the category: smaller than a rating's, as it is about all its items. For a category without a weight, `noise` is used."""
+    """Variance of a stated preference around the user's opinion of the category: smaller than a rating's, as it is
+    about all its items. For a category without a weight, `noise` is used."""
     group_users: float = 20.0
     """Shrinkage of a group's mean towards that of all users, in users. 3 to 30 gain alike."""
     alike_items: float = 5.0
@@ -209,7 +212,10 @@ class BayesianHybrid:
         return out
 
     def score(self, user: UserView, items: I32) -> F32:
-        """The predicted ratings, (len(items),), not clipped; with the last session's bias while that session lasts. Cost: O(dim) an item."""
+        """The predicted ratings, (len(items),), not clipped; with the last session's bias while that session lasts.
+
+        Cost: O(dim) an item.
+        """
         row = self.belief(user)
         if user.now_ms is not None and not continues(row, float(user.now_ms), self.model):
             row[SESSION] = 0.0
@@ -229,7 +235,10 @@ class BayesianHybrid:
         return out
 
     def uncertainty(self, row: Array, items: I32) -> F32:
-        """Standard deviations of the predictions of `score_row`, (len(items),), in ratings, without the ratings' own noise. Cost: O(n) an item."""
+        """Standard deviations of the predictions of `score_row`, (len(items),), in ratings, without the ratings' own noise.
+
+        Cost: O(n) an item.
+        """
         out = np.empty(len(items), dtype=np.float32)
         uncertainty_hybrid(
             self._with_start_weights(row), *self._kernel_tables(), items, self.item.start, self.model, out
@@ -247,7 +256,10 @@ class BayesianHybrid:
         return np.asarray(np.linalg.norm(self._cells(side, rows, columns), axis=1))
 
     def widths(self, side: Side, rows: I32) -> Mapping[str, F64]:
-        """See Watched: of users the bias, and the mean over categories that had any event; of items the bias, and the mean over q."""
+        """See Watched: of users the bias, and the mean over categories that had any event.
+
+        Of items the bias, and the mean over q.
+        """
         dim, counts_at = self.model.dim, BETA + self.model.known * (1 + self.model.dim)
         known = self.stream.values[0, counts_at : counts_at + min(self.model.categories, self.model.known)] > 0
         if side == "user":
@@ -346,7 +358,10 @@ class BayesianHybrid:
         )
 
     def _with_start_weights(self, row: Array) -> Array:
-        """A copy of a user's row (a read-only one would compile the kernels again); a new user's has the weights on consensus and popularity."""
+        """A copy of a user's row (a read-only one would compile the kernels again).
+
+        A new user's has the weights on consensus and popularity.
+        """
         own = np.array(row)
         if own[-1] == 0:
             own[CONSENSUS], own[POPULARITY] = (

@@ -87,7 +87,10 @@ def ask_hybrid(
     asked: I32,
     variances: F64,
 ) -> int:
-    """Write the indices into `items` to ask about to `asked` and return their number. See protocols.Asking; `variances` is (len(asked) + 1,)."""
+    """Write the indices into `items` to ask about to `asked` and return their number. See protocols.Asking.
+
+    `variances` is (len(asked) + 1,).
+    """
     first, n, most = FIXED + model.dim, FIXED + model.dim + model.categories, FIXED + model.dim + CATEGORIES
     x, at, effective = np.zeros(most), np.zeros(most, dtype=np.int32), np.empty(item.shape[1], item.dtype)
     p, sigma, free = covariance_of(user, n, model), deviation(stream), shares > 0.0

@@ -39,9 +39,11 @@ class RefoldParameters(msgspec.Struct, frozen=True):
     """The folds, and how they are judged."""
 
     walks: tuple[float, ...] = (1.0, 1000.0)
-    """One fold each, with latent_process (process noise of latent weights) times this. 1,000 gains where tastes turn by .05 rad a day."""
+    """One fold each, with latent_process (process noise of latent weights) times this. 1,000 gains where tastes turn by
+    .05 rad a day."""
     judged_ratings: int = 10_000
-    """Number of last ratings that folds are judged by. 5,000 lead to the same choice. 0: the last fold is taken without judgement."""
+    """Number of last ratings that folds are judged by. 5,000 lead to the same choice. 0: the last fold is taken without
+    judgement."""
     window_days: float | None = None
     """Largest age of events that are filtered again; None: all of them."""
 

@@ -101,7 +101,10 @@ def effective_item(
 def look_at_item(
     item: Array, category_words: U64, row: int, stream: F64, model: Model, x: F64, at: I32
 ) -> tuple[int, int]:
-    """Write the item's features to `x` and `at`; return how many there are, without and with categories in which users have no weight."""
+    """Write the item's features to `x` and `at`.
+
+    Return how many there are, without and with categories in which users have no weight.
+    """
     dim, first = model.dim, FIXED + model.dim
     count = total = first
     for word in range(category_words.shape[1] if 0 <= row < len(category_words) else 0):
@@ -162,7 +165,10 @@ def preference_deviations(value: float, stream: F64, model: Model) -> float:
 
 @kernel
 def user_variance(user: Array, n: int, x: F64, at: I32, count: int, px: F64) -> float:
-    """Write P x to `px` (n,) and return x'Px, the user's share of a prediction's variance. x begins with the weights that every item has."""
+    """Write P x to `px` (n,) and return x'Px, the user's share of a prediction's variance.
+
+    x begins with the weights that every item has.
+    """
     first = min(
         count, n
     )  # weights 0 to first - 1 have an entry each, so their part is read row by row, as it is stored

@@ -38,7 +38,10 @@ class GRUParameters(msgspec.Struct, frozen=True):
 
 
 def width(dim: int) -> int:
-    """Number of columns of a network: WEIGHTS, W_i (dim, 3 dim), W_h (dim, 3 dim), c_i (3 dim,), c_h (3 dim,), each with gates r, z, n in order."""
+    """Number of columns of a network.
+
+    They are the WEIGHTS first ones, W_i (dim, 3 dim), W_h (dim, 3 dim), c_i (3 dim,), c_h (3 dim,), with gates r, z, n in order.
+    """
     return WEIGHTS + 6 * dim * dim + 6 * dim
 
 
@@ -53,7 +56,10 @@ def add_product(x: Array, rows: F64, out: F64) -> None:
 
 @kernel
 def advance(h: Array, e: Array, weights: F64, moved: F64) -> bool:
-    """Write the state after input e to `moved` (dim,); return whether all of it is finite. `weights` is the network from column WEIGHTS on."""
+    """Write the state after input e to `moved` (dim,); return whether all of it is finite.
+
+    `weights` is the network from column WEIGHTS on.
+    """
     dim = len(h)
     size, gates = 3 * dim * dim, 3 * dim
     a, b = weights[2 * size : 2 * size + gates].copy(), weights[2 * size + gates :].copy()

@@ -73,7 +73,10 @@ def layers(network: Array, layout: Layout) -> Layers:
 def read_fields(
     p: Array, q: Array, category_words: U64, item: int, groups: I32, net: Layers, dim: int, x: F64
 ) -> float:
-    """Write the fields of a pair to `x` (4 dim,) and return the sum of their biases; the vector of an item without events counts 0."""
+    """Write the fields of a pair to `x` (4 dim,) and return the sum of their biases.
+
+    The vector of an item without events counts 0.
+    """
     bias = np.float64(p[dim]) + np.float64(q[dim])
     x[2 * dim :] = 0.0
     for j in range(dim):
@@ -146,7 +149,10 @@ def forward(x: F64, net: Layers, layout: Layout, h1: F64, h2: F64) -> float:
 
 @kernel
 def backward(x: F64, net: Layers, layout: Layout, h1: F64, h2: F64, d1: F64, slope: F64) -> None:
-    """The gradient of z with respect to the user's and item's vectors, into `slope` (2 dim,), after `forward`; `d1` (first,) is scratch."""
+    """The gradient of z with respect to the user's and item's vectors, into `slope` (2 dim,), after `forward`.
+
+    `d1` (first,) is scratch.
+    """
     dim = layout.dim
     slope[:] = 0.0
     if layout.products:

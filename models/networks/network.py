@@ -121,7 +121,10 @@ class Network:
         return int(self.stream.values[0, 3])
 
     def norms(self, side: Side, rows: I32) -> F64:
-        """See Watched: vector and bias, in deviations of the ratings; divided by the ratio that the training changed them by, so that a swap shows no jump."""
+        """See Watched: vector and bias, in deviations of the ratings.
+
+        Divided by the ratio that the training changed them by, so that a swap shows no jump.
+        """
         values = (self.user if side == "user" else self.item).values[rows, :-1].astype(np.float64)
         return cast(F64, np.linalg.norm(values, axis=1) / float(self.network.values[0, 0 if side == "user" else 1]))
 

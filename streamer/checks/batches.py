@@ -266,8 +266,10 @@ def profile_of(user_id: str) -> tuple[dict[int, float], tuple[int, ...]]:
     if not user_id.endswith("s"):
         return {}, ()
     bits = id_key(0, "profile", user_id)
-    said = {number: (1.0, 2.5, 4.0, 5.0, 9.0)[(bits >> number) % 5] for number in (1, 3, 50, 67) if bits >> number & 1}
-    return said, (bits % 3, 3 + bits % 4)[: bits >> 20 & 3]
+    preferences = {
+        number: (1.0, 2.5, 4.0, 5.0, 9.0)[(bits >> number) % 5] for number in (1, 3, 50, 67) if bits >> number & 1
+    }
+    return preferences, (bits % 3, 3 + bits % 4)[: bits >> 20 & 3]
 
 
 def with_rows(batch: Batch, users: I32, items: I32) -> Batch:

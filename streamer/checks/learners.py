@@ -51,7 +51,7 @@ def items_of(feed: Feed) -> I32:
 
 
 def implements_the_protocol(make: Make) -> None:
-    """It implements `protocols.OnlineLearner`, and returns the same tables every time: at most one of users, and one row in those of the stream."""
+    """It implements `protocols.OnlineLearner` and always returns the same tables: at most one of users, and one row in the stream's."""
     learner = make(1)
     require(isinstance(learner, OnlineLearner), f"{learner} lacks a part of streamer.core.protocols.OnlineLearner")
     require(learner.kind in ("ratings", "clicks"), f"kind is {learner.kind!r}: wanted ratings or clicks")
@@ -289,7 +289,10 @@ def refuses_values_that_are_not_finite(make: Make) -> None:
 
 
 def counts_refused_steps(make: Make) -> None:
-    """A value of its kind that is not finite is refused and counted once in `refused`, which is part of the state; others are not."""
+    """A value of its kind that is not finite is refused and counted once in `refused`, which is part of the state.
+
+    Others are not.
+    """
     feed = Feed(make(1))
     learner = feed.learner
     require(isinstance(learner, Guarded), "it has no property `refused`: see streamer.core.protocols.Guarded")

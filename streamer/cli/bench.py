@@ -100,15 +100,15 @@ def bench(
     if options.get("rating_learner") is None:
         options["rating_learner"] = "biased-mf"
     settings = settings_of(options)
-    said = Console(stderr=True, quiet=as_json)
-    said.print("loading kernels ...")
+    console = Console(stderr=True, quiet=as_json)
+    console.print("loading kernels ...")
     load_kernels(learner_names(settings), lambda name: None)
     collect_seldom()
     report = Report(
         processors=os.cpu_count() or 0, machine=platform.machine(), python=platform.python_version(), events=events,
         users=users, items=items,
     )  # fmt: skip
-    said.print(f"simulating {events:,} events ...")
+    console.print(f"simulating {events:,} events ...")
     more = int(seconds * rate) if serving else 0
     world = World(
         users=users, items=items, events=events + more, seed=settings.learning.seed, duplicates=0, late=0, bad=0
@@ -121,22 +121,22 @@ def bench(
         try:
             report.appended = append(log, first)
             for made in LEARNER_SETS:
-                said.print(f"learning with {', '.join(made(embedded).by_name)} ...")
+                console.print(f"learning with {', '.join(made(embedded).by_name)} ...")
                 state = Path(folder) if made is learners else Path(folder) / "alone"
                 report.learned.append(learn_log(log, embedded, made, state))
         finally:
             log.close()
         if settings.kafka.kafka:
-            said.print(f"through Kafka at {settings.kafka.kafka} ...")
+            console.print(f"through Kafka at {settings.kafka.kafka} ...")
             report.kafka_published, report.kafka_learned = learn_kafka(settings, first)
         if serving:
-            said.print("starting `streamer serve`, asking it while it learns ...")
+            console.print("starting `streamer serve`, asking it while it learns ...")
             flags = _flags(embedded)
             report.start_s = start_s(Path(folder) / "empty", flags)
             report.start_with_state_s = start_s(Path(folder), flags)
             report.recommend = ask_while_learning(Path(folder), flags, later, rate, users)
     if everything:
-        said.print("compiling every kernel into an empty cache ...")
+        console.print("compiling every kernel into an empty cache ...")
         report.compile_s = compile_s()
     if as_json:
         click.echo(msgspec.json.encode(report).decode())

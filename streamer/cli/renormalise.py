@@ -67,7 +67,7 @@ def renormalise(
 
 def _wait_for_end(client: Client, before: set[str], silent: bool) -> Generation:
     """Wait for the final stage of the new generation and return it. Raises StreamerError if there is none."""
-    console, said = Console(stderr=True, highlight=False, markup=False), ""
+    console, shown = Console(stderr=True, highlight=False, markup=False), ""
     while True:
         found = client.generations()
         new = [one for one in found.generations if one.id not in before]
@@ -76,8 +76,8 @@ def _wait_for_end(client: Client, before: set[str], silent: bool) -> Generation:
         if not found.now and not new:
             raise StreamerError("no generation was made: see the streamer's log for the reason")
         step = found.now.rstrip("%0123456789 ").partition(",")[0]
-        if step != said and not silent:
-            said = step
+        if step != shown and not silent:
+            shown = step
             console.print(found.now if "," in found.now else step, soft_wrap=True)
             if step.endswith(": gate") and "," in found.now:
                 console.print(GATE.format(step.partition(":")[0]), soft_wrap=True)
@@ -184,8 +184,8 @@ def table(found: Generations, *, why: bool) -> Table:
         of = next(iter(one.watched or one.scores), None)
         judged = [f"{of.before_rmse:.4f}", f"{of.after_rmse:.4f}", f"{of.ratings:,}"] if of else ["-"] * 3
         cut = f"{one.cut_events:,}" if one.parent else "-"
-        said = ["*" if one.live else "", one.id, one.parent or "-", cut, one.trigger or "-", one.stage, *judged]
-        shown.add_row(*said, *([one.why] if why else []))
+        cells = ["*" if one.live else "", one.id, one.parent or "-", cut, one.trigger or "-", one.stage, *judged]
+        shown.add_row(*cells, *([one.why] if why else []))
     return shown
 
 

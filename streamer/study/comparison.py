@@ -7,23 +7,26 @@ from streamer.study.diagnosis import Diagnosis
 from streamer.study.train import Trained
 
 
-def share_over_bias_only(found: Trained, said: Diagnosis) -> tuple[float, float]:
-    """Test MSE divided by that of bias only, and the half width of its 95% interval for paired differences; (1, NaN) for bias only itself."""
+def share_over_bias_only(found: Trained, diagnosis: Diagnosis) -> tuple[float, float]:
+    """Test MSE divided by that of bias only, and the half width of its 95% interval for paired differences.
+
+    (1, NaN) for bias only itself.
+    """
     assert found.test_mse is not None
     assert found.bias_only_test_mse is not None
     if found.model == "bias":
         return 1.0, nan
     if not found.bias_only_test_mse:  # bias only makes no error
         return (inf if found.test_mse else 1.0), nan
-    return found.test_mse / found.bias_only_test_mse, said.over_bias_only.half_width / found.bias_only_test_mse
+    return found.test_mse / found.bias_only_test_mse, diagnosis.over_bias_only.half_width / found.bias_only_test_mse
 
 
 def plot_ratings(chosen: Sequence[tuple[Trained, Diagnosis]]) -> str:
     """Models of ratings as SVG, in this order, with bias only as a line. Raises BadSettings where matplotlib is not installed."""
     from streamer.study.report.figures import dot_plot
 
-    chosen = [(found, said) for found, said in chosen if found.model != "bias"] or chosen
-    measured = [share_over_bias_only(found, said) for found, said in chosen]
+    chosen = [(found, diagnosis) for found, diagnosis in chosen if found.model != "bias"] or chosen
+    measured = [share_over_bias_only(found, diagnosis) for found, diagnosis in chosen]
     shares = [(share if isfinite(share) else nan, width) for share, width in measured]
     return dot_plot(
         [found.model for found, _ in chosen],

@@ -20,7 +20,7 @@ from streamer.study.train import Fit
 
 FEW = 30  # slices with fewer examples say little
 FEW_USERS = (
-    5  # whose errors say little of others'; users of n ratings each count as (sum of n)^2 / sum of n^2 (Kish 1965)
+    5  # fewer users say little; users with n ratings each count as (sum of n)^2 / sum of n^2 effective ones (Kish 1965)
 )
 VALUES = 12  # up to this many distinct ratings are listed one by one, more in tenths
 LISTED_USERS, LISTED_ITEMS, TOP = 60, 2_000, 10
@@ -301,7 +301,10 @@ def _top_tens_in_common(fit: Fit) -> float | None:
 
 
 def top_ten_overlap(scores: F32) -> float | None:
-    """The share of top tens that two users have in common, averaged over pairs, from scores (users, items); None with too few of either."""
+    """The share of top tens that two users have in common, averaged over pairs, from scores (users, items).
+
+    None with too few of either.
+    """
     if len(scores) < 2 or scores.shape[1] <= TOP:
         return None
     tops = np.zeros(scores.shape, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""What a state holds, for people and programs; opens it read-only, beside a live process too."""
+"""The contents of a state, for people and programs. The state is opened read-only, and a streamer may run on it."""
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -27,7 +27,7 @@ Answered = TypeVar("Answered")
 
 
 class Answer(msgspec.Struct):
-    """Sentences and a table for people; the same as objects for programs."""
+    """Sentences and a table for people, and the same as objects for programs."""
 
     sentences: list[str]
     columns: tuple[str, ...]
@@ -36,16 +36,16 @@ class Answer(msgspec.Struct):
     closing: Sequence[str] = ()  # sentences below the table
 
     def json_lines(self) -> Iterator[str]:
-        """One object a line."""
+        """The objects as JSON, one on each line."""
         for found in self.objects:
             yield msgspec.json.encode(found).decode()
 
 
 class Inspection:
-    """A read-only look at a state directory."""
+    """A state directory, opened read-only."""
 
     def __init__(self, folder: str) -> None:
-        """Raises BadState where there is no state, or one of another format."""
+        """Raises BadState if there is no state, or one of another format."""
         self._store = RocksStore(Path(folder), read_only=True)
         meta = self._store.meta()
         if meta is None:
@@ -57,7 +57,7 @@ class Inspection:
         return self._store.digest()
 
     def look(self, what: str, external_id: str) -> Answer:
-        """`what` is one of user, item, offsets, stats, dead-letters."""
+        """The answer about `what`, one of user, item, offsets, stats, dead-letters; `external_id` is a user's or an item's."""
         match what:
             case "user":
                 return self._user(external_id)
@@ -71,7 +71,10 @@ class Inspection:
                 return self._dead_letters()
 
     def questions(self, user_id: str, limit: int, port: int) -> Answer:
-        """What to ask a user about, see questions.py, and how to answer on `port`; raises StreamerError where that cannot be said."""
+        """The questions for a user (see serving/questions.py), and how to answer them on `port`.
+
+        Raises StreamerError where that cannot be said.
+        """
         memory = recorded_memory(self._store, self._meta)
         found = questions(memory, Recommender(memory, memory.learners.by_name[POPULARITY]), user_id, limit)
         rows = [
@@ -145,7 +148,7 @@ class Inspection:
         return list(kinds)
 
     def _history(self, user_id: str, events: int) -> list[np.void]:
-        """Those that are kept, the last to arrive first."""
+        """The events that are kept, the last to arrive first."""
         last = -(-events // BLOCK_EVENTS)
         blocks = [block_key(user_id, n % BLOCKS) for n in range(max(0, last - BLOCKS), last)]
         values = self._store.read("users/history", blocks)
@@ -232,7 +235,7 @@ class Inspection:
 
 
 def answer_from_state(folder: str, ask: Callable[[Recommender], Answered]) -> Answered:
-    """What a streamer on this state would answer when asked so, as of its last commit; raises BadState."""
+    """The answer that `ask` gets from a recommender on this state, as of its last commit; raises BadState."""
     store = RocksStore(Path(folder), read_only=True)
     try:
         memory, _ = load_memory(store)

@@ -30,7 +30,10 @@ class Ranking:
     """Learns as `learners` does, and before each click ranks it with the champion for clicks."""
 
     def __init__(self, learners: Learners, users: Users, on_query: OnQuery | None = None) -> None:
-        """`on_query` gets each query that may be a hit: the user's view, item rows, their scores, and the positions of the clicked and the excluded items."""
+        """`on_query` gets each query that may be a hit.
+
+        Its arguments are the user's view, item rows, their scores, and the positions of the clicked item and of excluded ones.
+        """
         self._learners, self._users, self._on_query = learners, users, on_query
         self._tables = learners.user_tables()
         self._items: I32 = np.zeros(64, dtype=np.int32)  # rows of the items with a click, ordered by their first click

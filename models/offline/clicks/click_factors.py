@@ -58,7 +58,10 @@ class ClickFactors:
         self._side = side
 
     def fit(self, learner: OnlineLearner, history: Batch, on_progress: Callable[[float], None]) -> None:
-        """See protocols.Trainer; raises StreamerError for another learner, BadSettings for a model that does not factorise clicks."""
+        """See protocols.Trainer.
+
+        Raises StreamerError for another learner, BadSettings for a model that does not factorise clicks.
+        """
         if not isinstance(learner, SkipGram):
             raise StreamerError(f"the trainer {self.name} fits learners like skip-gram, not {learner.name}")
         name = self.parameters.model or learner.name

@@ -54,7 +54,8 @@ class GRU4RecParameters(msgspec.Struct, frozen=True):
     learning_rate: float = 0.01
     """Adam's."""
     dropout: float = 0.6
-    """Share of the components of vectors and states that are dropped in a step. With .3 the validation loss on ml-latest-small is .1 higher."""
+    """Share of the components of vectors and states that are dropped in a step. With .3 the validation loss on
+    ml-latest-small is .1 higher."""
     backwards: float = 0.33
     """Share of the steps that read sessions backwards."""
     full_items: int = 4096
@@ -108,7 +109,10 @@ class GRU4Rec:
         self.network: Network
 
     def fit(self, train: Dataset, validation: Dataset, on_progress: Callable[[Epoch], None]) -> None:
-        """See protocols.OfflineModel; the validation loss is that of the full softmax for each user's click after the training part."""
+        """See protocols.OfflineModel.
+
+        The validation loss is that of the full softmax for each user's click after the training part.
+        """
         p, clicks = self.parameters, train.clicked()
         fitting.set_seed(self._seed)
         vocabulary = self.vocabulary = Vocabulary(clicks)

@@ -78,7 +78,10 @@ class Word2Vec:
         self._item_ids = side.item_ids
 
     def fit(self, learner: OnlineLearner, history: Batch, on_progress: Callable[[float], None]) -> None:
-        """See protocols.Trainer; raises StreamerError for a learner that is not a SkipGram, or a file of another dimension or without known items."""
+        """See protocols.Trainer.
+
+        Raises StreamerError for a learner that is not a SkipGram, or a file of another dimension or without known items.
+        """
         if not isinstance(learner, SkipGram):
             raise StreamerError(
                 f"the trainer {self.name} fits skip-gram, not {learner.name}: name another trainer for it"

@@ -208,7 +208,8 @@ class YouTubeDNN:
         self, rows: Tensor, targets: Tensor, validate: Callable[[], float], p: YouTubeDNNParameters,
         on_progress: Callable[[Epoch], None],
     ) -> int:  # fmt: skip
-        """Fit retrieval on histories (n, watched) and the words that followed (n,); return the number of the epoch that was kept."""
+        """Fit retrieval on histories (n, watched) and the words that followed (n,); return the number of the epoch that
+        was kept."""
         vocabulary = self._vocabulary
         network = _Retrieval(vocabulary, p).to(fitting.device())
         averaged = AveragedWeights(network, p.average)

@@ -34,7 +34,8 @@ class EmbeddingDotBiasParameters(msgspec.Struct, frozen=True):
     dim: int = 50
     """Factors. The course's choice."""
     margin: float = 1 / 9
-    """How far the range extends beyond the ratings on each side, as a share of their span: 0 to 5.5 for .5 to 5, as in the course."""
+    """How far the range extends beyond the ratings on each side, as a share of their span: 0 to 5.5 for .5 to 5, as in
+    the course."""
     epochs: int = 10
     """Number of passes. The course's 5 are 1% worse."""
     batch: int = 512

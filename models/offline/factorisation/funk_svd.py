@@ -37,7 +37,8 @@ class FunkSVDParameters(msgspec.Struct, frozen=True):
     batch: int = 4096
     """Ratings in a step."""
     patience: int = 2
-    """Number of passes without a better validation error after which a factor is done, and of such factors after which the fit ends."""
+    """Number of passes without a better validation error after which a factor is done, and of such factors after which
+    the fit ends."""
     learning_rate: float = 0.01
     """Adam's."""
     l2: float = 1.25

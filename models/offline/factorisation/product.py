@@ -88,7 +88,10 @@ class Product(nn.Module):
         return self.scale.ratings(biases + (self.users(users) * self.items(items)).sum(1))
 
     def factors(self) -> Factors:
-        """The rows in ratings, each side multiplied by the root of the deviation; with a range they are the tangent at the mean."""
+        """The rows in ratings, each side multiplied by the root of the deviation.
+
+        With a range they are the tangent at the mean.
+        """
         deviation = np.float32(self.scale.deviation)
 
         def rows(embedding: nn.Embedding, times: np.float32) -> Array:

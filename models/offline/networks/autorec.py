@@ -33,7 +33,8 @@ class AutoRecParameters(msgspec.Struct, frozen=True):
     """Size, steps and penalties."""
 
     side: Literal["items", "users"] = "items"
-    """The side whose rows are completed. Items, as in the paper: with users the validation error on ml-latest-small is 5% higher."""
+    """The side whose rows are completed. Items, as in the paper: with users the validation error on ml-latest-small is
+    5% higher."""
     dim: int = 64
     """Hidden units. The paper's are 500."""
     dropout: float = 0.3
@@ -127,9 +128,9 @@ class AutoRec:
             owners, at, targets = table.of(trained[numbers])
             shown = targets * (torch.rand(len(targets), device=targets.device) >= p.dropout)
             out = network.outs(at)
-            said = network.biases(at).squeeze(1) + (out * hidden(len(numbers), owners, at, shown)[owners]).sum(1)
+            predicted = network.biases(at).squeeze(1) + (out * hidden(len(numbers), owners, at, shown)[owners]).sum(1)
             penalty = p.l2 * share[at] * (out.square().sum(1) + network.ins(at).square().sum(1))
-            return torch.mean((targets - said).square() + penalty)
+            return torch.mean((targets - predicted).square() + penalty)
 
         def fill() -> None:
             """Keep the network's result for all rows, as factors."""

@@ -54,7 +54,8 @@ class TwoTowerParameters(msgspec.Struct, frozen=True):
     bias_l2: float = 1.0
     """Penalty of the biases. As for als."""
     folds: int = 10
-    """Number of folds, each learned with features from the others. From 5 to 10 the error falls by .3%; with 1 there would be no averages in training."""
+    """Number of folds, each learned with features from the others. From 5 to 10 the error falls by .3%; with 1 there
+    would be no averages in training."""
     noise: float = 0.1
     """Standard deviation of the initial embeddings."""
 

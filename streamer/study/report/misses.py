@@ -97,7 +97,7 @@ def _usual(contest: Contest, user: int) -> float:
 def misses(
     contest: Contest, lists: Lists, memory: Memory, user: int, tested: I64, neighbours: Sequence[tuple[float, str]]
 ) -> list[tuple[int, Miss]]:
-    """The worst misses with their indices into `tested`: first those that would have been shown, then the largest errors of the best model."""
+    """The worst misses with indices into `tested`: first those that would have been shown, then by the best model's error."""
     parts, side, best = contest.parts, contest.data.side, contest.best
     assert best.predicted is not None
     test, train = parts.test, parts.train
