@@ -19,7 +19,7 @@ from benchmarks.peers import PEERS, missing, peer
 from benchmarks.report import Report
 from benchmarks.run import competitors
 from benchmarks.same_behaviour import disk, surface
-from benchmarks.same_behaviour.facts import Facts, masked
+from benchmarks.same_behaviour.facts import Facts, masked, numbers, unworded
 from benchmarks.same_behaviour.facts import compared as facts_compared
 from benchmarks.same_behaviour.speed import Measured
 from benchmarks.speed import MEASURED, summarise
@@ -315,6 +315,16 @@ def test_only_times_and_ids_by_chance_are_masked() -> None:
     )
     assert masked(said) == (
         '{"rmse": 0.9, "seconds":"*", "at_ms":"*","recommendationId":"*","archive":{"bytes":"*","records":"4"}}'
+    )
+
+
+def test_sentences_may_be_reworded_and_what_they_are_about_may_not() -> None:
+    refused = '{"code":"not_found", "message":"no learner \\"x\\" runs"}'
+    assert unworded(refused) == '{"code":"not_found", "message":"*"}'
+    rejected = '{"rejected":[{"index":1,"reason":"unknown_kind: kind \'poke\' has no weight"}]}'
+    assert unworded(rejected) == '{"rejected":[{"index":1,"reason":"unknown_kind: *"}]}'
+    assert (
+        numbers("user '7': known to 0.56\nof 1,000") == numbers("what '7': is, to 0.56 by 1,000") == "'7': 0.56 1,000"
     )
 
 

@@ -59,6 +59,16 @@ def show(console: Console, title: str, found: list[Compared]) -> None:
             console.print(f"\n{escape(one.what)}:", *map(escape, one.difference()), sep="\n  ", highlight=False)
 
 
+def show_facts(console: Console, before: Facts, after: Facts, *, every: bool) -> int:
+    """All facts, and of the words those that differ or, with `every`, all; returns how many facts differ."""
+    exact, words = compared(before.exact, after.exact), compared(before.words, after.words)
+    differing, reworded = (sum(not one.equal for one in found) for found in (exact, words))
+    show(console, "Must be equal", exact)
+    show(console, "Words, which may differ", [one for one in words if every or not one.equal])
+    console.print(f"\n{len(exact):,} facts, {differing:,} differ; of {len(words):,} texts {reworded:,} differ")
+    return differing
+
+
 @click.command()
 @click.argument("other", type=click.Path(exists=True, file_okay=False, resolve_path=True, path_type=Path))
 @click.argument("path", type=click.Path(exists=True, resolve_path=True))
@@ -71,7 +81,7 @@ def show(console: Console, title: str, found: list[Compared]) -> None:
 @click.option("--all", "every", is_flag=True, help="list all texts, also those that may differ and do not")
 def main(other: Path, path: str, after: Path, timed: bool, only_speed: bool, every: bool) -> None:
     """Let the commit in OTHER and this one do the same, with ml-latest-small in PATH, and say what differs: then the exit code is 1."""
-    console = Console(width=180, soft_wrap=True)
+    console, differing = Console(width=180, soft_wrap=True, emoji=False), 0
     with tempfile.TemporaryDirectory() as folder:
         places = [Path(folder) / name for name in ("before", "after")]
         for place in places:
@@ -81,22 +91,12 @@ def main(other: Path, path: str, after: Path, timed: bool, only_speed: bool, eve
             for side in sides:
                 side.serve("movielens", "--replay", path, "--until-drained")
         else:
-            facts = found_out(sides, path)
-        measured = [*speed.evaluated(*sides, path), *speed.answered(*sides)] if timed or only_speed else []
-    differing = 0
-    if not only_speed:
-        exact, words = compared(facts[0].exact, facts[1].exact), compared(facts[0].words, facts[1].words)
-        differing = sum(not one.equal for one in exact)
-        show(console, "Must be equal", exact)
-        show(console, "Words, which may differ", [one for one in words if every or not one.equal])
-        console.print(
-            f"\n{len(exact):,} facts, {differing:,} differ; of {len(words):,} texts {sum(not one.equal for one in words):,} differ"
-        )
-    if measured:
-        table = Table("by turns", "before", "after", "after / before, median [rounds]", box=None)
-        for one in measured:
-            table.add_row(*one.row())
-        console.print(table)
+            differing = show_facts(console, *found_out(sides, path), every=every)
+        if timed or only_speed:
+            table = Table("by turns", "before", "after", "after / before, median [rounds]", box=None)
+            for one in (*speed.evaluated(*sides, path), *speed.answered(*sides)):
+                table.add_row(*one.row())
+            console.print(table)
     sys.exit(1 if differing else 0)
 
 

@@ -1,10 +1,10 @@
-"""The calls that both are asked, and their answers to the byte (times and random ids excepted, see facts.MASKED)."""
+"""The calls that both are asked, and their answers to the byte (times, random ids and sentences excepted, see facts)."""
 
 import time
 from pathlib import Path
 
 from benchmarks.same_behaviour.checkout import Serving
-from benchmarks.same_behaviour.facts import Facts, masked
+from benchmarks.same_behaviour.facts import Facts, masked, unworded
 
 RECOMMEND, PREFERENCES, PREDICT, SIMILAR = (
     f"RecommendationService/{method}" for method in ("Recommend", "RecommendForPreferences", "Predict", "SimilarItems")
@@ -15,7 +15,7 @@ STATUS, GENERATIONS, PROMOTE, RENORMALISE, ROLLBACK, FORGET, BACKUP = (
     for method in ("GetStatus", "ListGenerations", "Promote", "Renormalise", "Rollback", "ForgetUser", "Backup")
 )
 ERASE_S = 60.0
-TOPIC_TIME_MS = 1_720_000_000_000
+TIME_MS = 1_720_000_000_000
 
 READING: list[tuple[str, object]] = [
     *((RECOMMEND, {"userId": user, "limit": limit}) for user, limit in (("u1", 10), ("u56", 1000), ("fan", 5), ("nobody", 5))),
@@ -44,7 +44,8 @@ READING: list[tuple[str, object]] = [
 def note_answer(facts: Facts, name: str, serving: Serving, method: str, body: object) -> str:
     """Ask, and note the status and the answer's bytes; returns the answer."""
     answer = serving.ask(method, body)
-    facts.exact[f"{name} {method} {body}"] = f"{answer.status_code} {masked(answer.text)}"
+    facts.exact[f"{name} {method} {body}"] = f"{answer.status_code} {unworded(masked(answer.text))}"
+    facts.words[f"{name} {method} {body}"] = masked(answer.text)
     return answer.text
 
 
@@ -63,11 +64,11 @@ def note_writing(facts: Facts, name: str, serving: Serving, folder: Path) -> Non
     answer = serving.ask(BACKUP, {"directory": str(folder)})
     facts.exact[f"{name} {BACKUP}"] = f"{answer.status_code} {masked(answer.text).replace(str(folder), 'DIRECTORY')}"
     events: list[object] = [
-        {"rating": {"userId": "ann", "itemId": "i15", "rating": 4.5, "timestampMs": TOPIC_TIME_MS}},
-        {"rating": {"userId": "ann", "itemId": "i15", "rating": 4000, "timestampMs": TOPIC_TIME_MS}},
-        {"click": {"userId": "ann", "itemId": "i7", "kind": "cart", "timestampMs": TOPIC_TIME_MS + 1, "eventId": "one"}},
-        {"click": {"userId": "ann", "itemId": "i7", "kind": "cart", "timestampMs": TOPIC_TIME_MS + 1, "eventId": "one"}},
-        {"click": {"userId": "ann", "itemId": "i8", "kind": "poke", "timestampMs": TOPIC_TIME_MS + 2}},
+        {"rating": {"userId": "ann", "itemId": "i15", "rating": 4.5, "timestampMs": TIME_MS}},
+        {"rating": {"userId": "ann", "itemId": "i15", "rating": 4000, "timestampMs": TIME_MS}},
+        {"click": {"userId": "ann", "itemId": "i7", "kind": "cart", "timestampMs": TIME_MS + 1, "eventId": "one"}},
+        {"click": {"userId": "ann", "itemId": "i7", "kind": "cart", "timestampMs": TIME_MS + 1, "eventId": "one"}},
+        {"click": {"userId": "ann", "itemId": "i8", "kind": "poke", "timestampMs": TIME_MS + 2}},
         {"item": {"itemId": "new", "title": "New", "categories": ["Comedy"], "attributes": {"year": 2030}}},
         {"user": {"userId": "ann's other self", "sameAs": "ann", "preferences": {"Crime": 4}}},
         {"removeItem": {"itemId": "i9"}},
@@ -75,9 +76,7 @@ def note_writing(facts: Facts, name: str, serving: Serving, folder: Path) -> Non
     ]  # fmt: skip
     note_answer(facts, name, serving, PUBLISH, {"events": events})
     token = serving.ask(PUBLISH, {"events": events[:1]}).json()["freshnessToken"]
-    serving.ask(
-        RECOMMEND, {"userId": "ann", "freshnessToken": token}
-    )  # so that what follows is asked of a state that has them
+    serving.ask(RECOMMEND, {"userId": "ann", "freshnessToken": token})  # the state that is asked from here on has them
     for user in ("ann", "ann's other self"):
         note_answer(facts, f"{name} published,", serving, RECOMMEND, {"userId": user})
         note_answer(facts, f"{name} published,", serving, PREDICT, {"userId": user, "itemId": "new"})

@@ -105,7 +105,7 @@ class Checkout:
 
     def _started(self, arguments: tuple[str, ...], out: int, err: int) -> "subprocess.Popen[bytes]":
         environ = {name: value for name, value in os.environ.items() if not name.startswith("STREAMER_")}
-        environ |= {"COLUMNS": "120", "NO_COLOR": "1", "TERM": "dumb", "TZ": "UTC"}
+        environ |= {"COLUMNS": "2000", "NO_COLOR": "1", "TERM": "dumb", "TZ": "UTC"}
         command = [str(self.root / ".venv/bin/streamer"), *arguments]
         return subprocess.Popen(command, cwd=self.folder, env=environ, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
 

@@ -1,7 +1,7 @@
 """What was found out about a commit, and how two of them compare.
 
 A fact is a text under a name. Facts must be equal, byte for byte; only what one and the same commit says differently each time is
-masked first, by name. Words (help, pages) may differ, and are shown for information.
+masked first, by name. Words (help, pages, sentences for people) may differ, and are shown for information.
 """
 
 import difflib
@@ -34,6 +34,16 @@ def masked(text: str) -> str:
     for pattern in (_VALUE, _ARCHIVE, _SECONDS):
         text = pattern.sub(r'\1"*"', text)
     return text
+
+
+def unworded(text: str) -> str:
+    """An answer of the endpoint without its sentences: the message of an error, and why an event was refused beyond the reason's name."""
+    return re.sub(r'("reason":"\w+: )[^"]*"', r'\1*"', re.sub(r'("message"\s*:\s*)"(?:[^"\\]|\\.)*"', r'\1"*"', text))
+
+
+def numbers(text: str) -> str:
+    """Of a text for people every word with a digit in it, in order: numbers, ids, times."""
+    return " ".join(re.findall(r"\S*\d\S*", text))
 
 
 @dataclass

@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks.same_behaviour.asked import note_reading, note_writing
 from benchmarks.same_behaviour.checkout import Checkout
 from benchmarks.same_behaviour.disk import note_archive_bytes, note_files, tables
-from benchmarks.same_behaviour.facts import Facts, masked
+from benchmarks.same_behaviour.facts import Facts, masked, numbers
 from benchmarks.same_behaviour.surface import note_metrics, note_services
 
 WORLD, FIRST_HALF, SECOND_HALF = "world.jsonl", "first-half.jsonl", "second-half.jsonl"
@@ -136,9 +136,11 @@ def _note_state(facts: Facts, side: Checkout, data: str, users: tuple[str, ...],
 
 
 def _note_said(facts: Facts, side: Checkout, name: str, *arguments: str) -> None:
-    """The exit code and what was printed."""
+    """The exit code and what was printed: JSON to the byte, of a text the numbers and ids; the whole text and errors are words."""
     ended = side.run(*arguments, expected=None)
-    facts.exact[name] = f"{ended.code} {masked(ended.out)}{ended.err}".replace(str(side.folder), "FOLDER")
+    out, err = (text.replace(str(side.folder), "FOLDER") for text in (ended.out, ended.err))
+    facts.exact[name] = f"{ended.code} {masked(out) if '--json' in arguments else numbers(out)}"
+    facts.words[name] = masked(out) + err
 
 
 def _note_manifest(facts: Facts, name: str, backup: Path) -> None:

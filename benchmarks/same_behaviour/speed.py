@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from benchmarks.same_behaviour.asked import RECOMMEND
 from benchmarks.same_behaviour.checkout import Checkout, Serving
 
-ROUNDS, QUERIES, USERS = 5, 3_000, 600
+ROUNDS, QUERIES, USERS = 5, 1_000, 600
 
 
 @dataclass
