@@ -88,17 +88,14 @@ class App:
         overview = Overview(
             settings, lambda: self.memory, self._source, self.log, self.archiver, self.renormaliser, self._freshness, self.ready
         )  # fmt: skip
-        self.status = overview.status  # see Answers
+        self.status = overview.status
         self._metrics = Metrics(overview.readings, METHODS, __version__, settings.server.reranker)
         self.failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._ended = threading.Event()
         maintenance = self._maintenance = Maintenance(folder, self.engine, self.log, self.archiver, self._sink)
-        self.backup, self.forget, self.receipt = (
-            maintenance.backup,
-            maintenance.forget,
-            maintenance.receipt,
-        )  # see Answers
+        # The methods of Answers that other parts implement
+        self.backup, self.forget, self.receipt = maintenance.backup, maintenance.forget, maintenance.receipt
         self.rollback, self.generations = self.renormaliser.rollback, self.renormaliser.generations
 
     @property

@@ -13,9 +13,8 @@ from streamer.core.arrays import F64
 from streamer.core.settings import RenormalisationSettings
 from streamer.monitoring.monitor import Errors
 
-MOST_RATINGS = (
-    8_000  # compared at most, the newest; the monitor keeps a few more, so that it can write while this reads
-)
+# How many of the newest ratings are compared at most; the monitor keeps a few more, so that it can write while this reads
+MOST_RATINGS = 8_000
 BLOCKS = 40
 T_95 = 2.023  # two-sided 95% of Student's t with 39 degrees of freedom
 

@@ -53,9 +53,8 @@ class TrainingProcess:
 
         A process that was killed is started again, TRIES times in all.
         """
-        ended = (
-            self._process is not None and self._process.poll() is not None
-        )  # checked before its last progress is read
+        # Checked before the progress is read, as it may be written just before the end
+        ended = self._process is not None and self._process.poll() is not None
         with suppress(OSError, msgspec.DecodeError):
             self.progress = msgspec.json.decode(self._progress_file.read_bytes(), type=Progress)
         if self.progress.failed:

@@ -19,9 +19,7 @@ class Request(NamedTuple):
     argument: str  # to renormalise: the trigger; to promote: the generation
     held: bool = False  # the stream waits for the swap, so there are no ratings to compare on
     candidate: str = ""  # how to train
-    better: bool = (
-        False  # the first candidate of a trigger must not be worse than the live generation, the others better
-    )
+    better: bool = False  # True: must be better than the live generation, as all candidates of a trigger but the first
 
 
 class Triggers:
