@@ -179,7 +179,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker | Given]
 
 @pytest.fixture
 def fresh_broker(broker: Broker | Given) -> Iterator[Broker | Given]:
-    """The session's broker without our topics."""
+    """The session's broker, without this project's topics."""
     client = KafkaAdminClient(bootstrap_servers=broker.bootstrap, bootstrap_timeout_ms=10_000)
     try:
         _delete_topics(client)
