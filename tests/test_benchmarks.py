@@ -19,7 +19,7 @@ from benchmarks.peers import PEERS, missing, peer
 from benchmarks.report import Report
 from benchmarks.run import competitors
 from benchmarks.same_behaviour import disk, surface
-from benchmarks.same_behaviour.facts import Facts, masked, numbers, unworded
+from benchmarks.same_behaviour.facts import Facts, masked, numbers, unworded, without_sentences
 from benchmarks.same_behaviour.facts import compared as facts_compared
 from benchmarks.same_behaviour.speed import Measured
 from benchmarks.speed import MEASURED, summarise
@@ -323,9 +323,10 @@ def test_sentences_may_be_reworded_and_what_they_are_about_may_not() -> None:
     assert unworded(refused) == '{"code":"not_found", "message":"*"}'
     rejected = '{"rejected":[{"index":1,"reason":"unknown_kind: kind \'poke\' has no weight"}]}'
     assert unworded(rejected) == '{"rejected":[{"index":1,"reason":"unknown_kind: *"}]}'
-    assert (
-        numbers("user '7': known to 0.56\nof 1,000") == numbers("what '7': is, to 0.56 by 1,000") == "'7': 0.56 1,000"
-    )
+    waits = '{"receipts":[{"number":"1","waits":["the next renormalisation"]}]}'
+    assert unworded(waits) == '{"receipts":[{"number":"1","waits":"*"}]}'
+    assert numbers("user '7': known to 0.56\nof 1,000") == numbers("of 7 is known, to 0.56, 1,000.") == "7 0.56 1,000"
+    assert without_sentences('{"mse":0.5,"diagnosis":["32% worse than bias"]}') == '{"mse":0.5,"diagnosis":["32%"]}'
 
 
 def test_options_are_read_without_what_they_are_for() -> None:

@@ -14,7 +14,7 @@ SHOWN_CHARACTERS, SHOWN_LINES, LINE_CHARACTERS = 24, 24, 200
 # Fields that hold times, or sizes that depend on when RocksDB and the archive happened to write. In the spelling of files and of answers.
 MASKED = (
     "at_ms", "made_ms", "cut_ms", "changed_ms", "newest_ms", "started_ms", "uptime_s", "size_bytes", "state_bytes", "log_bytes",
-    "recommendation_id", "events_per_second", "wall_seconds", "ranking_seconds", "arrays_per_second", "lines_per_second",
+    "recommendation_id", "behind", "events_per_second", "wall_seconds", "ranking_seconds", "arrays_per_second", "lines_per_second",
 )  # fmt: skip
 
 
@@ -37,13 +37,20 @@ def masked(text: str) -> str:
 
 
 def unworded(text: str) -> str:
-    """An answer of the endpoint without its sentences: the message of an error, and why an event was refused beyond the reason's name."""
-    return re.sub(r'("reason":"\w+: )[^"]*"', r'\1*"', re.sub(r'("message"\s*:\s*)"(?:[^"\\]|\\.)*"', r'\1"*"', text))
+    """An answer of the endpoint without sentences: messages of errors, why an event was refused beyond the reason's name, what a receipt waits for."""
+    text = re.sub(r'("message"\s*:\s*)"(?:[^"\\]|\\.)*"', r'\1"*"', text)
+    text = re.sub(r'("waits"\s*:\s*)\[[^\]]*\]', r'\1"*"', text)
+    return re.sub(r'("reason":"\w+: )[^"]*"', r'\1*"', text)
 
 
 def numbers(text: str) -> str:
-    """Of a text for people every word with a digit in it, in order: numbers, ids, times."""
-    return " ".join(re.findall(r"\S*\d\S*", text))
+    """Of a text for people every word with a digit in it, in order and without punctuation: numbers, ids, times."""
+    return " ".join(word.strip(".,;:()[]{}\"'") for word in re.findall(r"\S*\d\S*", text))
+
+
+def without_sentences(text: str) -> str:
+    """JSON whose texts of several words are for people: of these the numbers alone."""
+    return re.sub(r'"[^"]* [^"]*"', lambda found: f'"{numbers(found[0])}"', text)
 
 
 @dataclass

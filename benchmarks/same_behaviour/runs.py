@@ -3,16 +3,18 @@
 import hashlib
 import json
 import shutil
+import time
 from pathlib import Path
 
 from benchmarks.same_behaviour.asked import note_reading, note_writing
 from benchmarks.same_behaviour.checkout import Checkout
 from benchmarks.same_behaviour.disk import note_archive_bytes, note_files, tables
-from benchmarks.same_behaviour.facts import Facts, masked, numbers
+from benchmarks.same_behaviour.facts import Facts, masked, numbers, without_sentences
 from benchmarks.same_behaviour.surface import note_metrics, note_services
 
 WORLD, FIRST_HALF, SECOND_HALF = "world.jsonl", "first-half.jsonl", "second-half.jsonl"
 EVENTS, EVERY_EVENTS = 20_000, 8_000
+COMMIT_S = 60.0
 SIMULATE = ("--users", "500", "--items", "300", "--events", str(EVENTS), "--seed", "3", "--shock-day", "30")
 PROFILES = [
     {"user_id": "fan", "attributes": {"job": "writer", "age": 31}, "preferences": {"Comedy": 5}},
@@ -35,7 +37,8 @@ def note_world(facts: Facts, side: Checkout) -> None:
         "evaluate stack, without ranking": ("evaluate", WORLD, "--learner", "stack", "--no-ranking", "--json"),
         "train als": ("train", WORLD, "--model", "als", "--json"),
     }.items():
-        facts.exact[name] = masked(side.run(*arguments).out)
+        said = masked(side.run(*arguments).out)
+        facts.exact[name], facts.words[name] = without_sentences(said), said
 
 
 def note_movielens(facts: Facts, side: Checkout, path: str) -> None:
@@ -79,10 +82,18 @@ def note_serving(facts: Facts, side: Checkout) -> None:
         note_metrics(facts, "served", serving.metrics())
         note_services(facts, serving.url)
         note_reading(facts, "served:", serving)
+        _wait_for_commit(side, "served", lines)  # what a backup has
         note_writing(facts, "served:", serving, side.folder / "served-backup")
     note_files(facts, "served: backup while it answers", side.folder / "served-backup")
     _note_manifest(facts, "served: backup while it answers", side.folder / "served-backup")
     _note_state(facts, side, "served", ("u1", "fan", "ann", "nobody"), ("i15", "new", "unheard of"))
+
+
+def _wait_for_commit(side: Checkout, data: str, offset: int) -> None:
+    deadline = time.monotonic() + COMMIT_S
+    while f'"log/0":{offset}' not in side.run("inspect", "offsets", "--data", data, "--json").out:
+        if time.monotonic() > deadline:
+            raise SystemExit(f"{side.root}: {offset:,} records were learned, and not committed in {COMMIT_S:g} s")
 
 
 def note_renormalised(facts: Facts, side: Checkout) -> None:
