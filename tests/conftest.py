@@ -27,9 +27,9 @@ sys.addaudithook(_notice)
 
 @pytest.fixture(autouse=True)
 def _processes(request: pytest.FixtureRequest) -> Iterator[None]:
-    """A test that starts a process is marked as one: `make test-fast` leaves it out."""
+    """A test that starts a process, a browser or a broker is marked so: `make test-fast` leaves it out."""
     yield
-    marked = request.node.get_closest_marker("process")
+    marked = any(request.node.get_closest_marker(marker) for marker in ("process", "browser", "kafka"))
     found = list(started)
     started.clear()
     assert marked or not found, f"mark this test with @pytest.mark.process: it starts {found[0]}"

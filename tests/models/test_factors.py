@@ -1,8 +1,7 @@
 """Models of the field as candidates: the learner then predicts what was fitted offline, with rows rotated onto its own."""
 
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
+from pkgutil import resolve_name
 
 import numpy as np
 import pytest
@@ -185,12 +184,12 @@ def test_where_torch_is_missing_the_learner_is_carried_over_and_the_others_are_r
 ) -> None:
     fed = Fed(tmp_path, settings(rating_learner="biased-mf", click_learner="skip-gram", shadow=("stochastic-mf",)))
 
-    def imported(name: str) -> ModuleType:
-        if name == "streamer.models.offline.factorisation.stochastic_mf":
+    def resolved(name: str) -> object:
+        if name.startswith("streamer.models.offline.factorisation.stochastic_mf:"):
             raise ModuleNotFoundError("No module named 'torch'", name="torch")
-        return import_module(name)
+        return resolve_name(name)
 
-    monkeypatch.setattr("streamer.models.import_module", imported)
+    monkeypatch.setattr("streamer.models.resolve_name", resolved)
     found = refit(fed.memory, fed.events())
     assert "stochastic-mf" not in found.tables
     assert {"biased-mf", "skip-gram"} <= found.tables.keys()

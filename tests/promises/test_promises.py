@@ -162,13 +162,13 @@ def negatives_forgotten(engine: Engine) -> None:
 def process_wide_randomness(engine: Engine) -> None:
     """Negatives are drawn from a random generator of the process."""
     encoder, generator = engine.memory.encoder, np.random.default_rng(1)
-    origins = encoder._origins
+    origins = encoder._keys_and_origins
 
     def drawn(chosen):  # type: ignore[no-untyped-def]
         keys, codes, offsets = origins(chosen)
         return generator.integers(0, 2**63, len(keys), dtype=np.uint64), codes, offsets
 
-    encoder._origins = drawn  # type: ignore[method-assign]  # that is what a mutant is
+    encoder._keys_and_origins = drawn  # type: ignore[method-assign]  # that is what a mutant is
 
 
 MUTANTS = [stale_offsets, offsets_before_state, negatives_forgotten, process_wide_randomness]

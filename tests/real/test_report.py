@@ -157,7 +157,10 @@ def test_a_user_can_be_chosen(world: Path) -> None:
     ("options", "said"),
     [
         (["--models", "nothing"], "no model 'nothing'; choose from: bias, als"),
-        (["--models", "popularity"], "wanted at least one model of ratings, found only popularity"),
+        (
+            ["--models", "popularity"],
+            "wanted at least one model of ratings, found only models of clicks .popularity.: add als",
+        ),
         (["--models", "bias", "--user", "nobody"], "no user 'nobody' in the history"),
         (
             ["--models", "bias", "--user", "u7", "--split", "temporal", "--test-share", "0.005"],

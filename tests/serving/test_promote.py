@@ -115,7 +115,7 @@ def test_a_promoted_learner_stays_champion_when_the_settings_name_another(tmp_pa
         run("promote", "learner", "bias", "--url", process.url)
     with streamer(tmp_path / "d", "--rating-learner", "biased-mf", "--shadow", "bayesian-hybrid", *clicks) as process:
         assert rated_by(process).startswith("bias ")
-        assert "where the settings name biased-mf" in process.output.read_text()
+        assert "which was promoted; the settings name biased-mf" in process.output.read_text()
         run("promote", "learner", "biased-mf", "--url", process.url)
         assert rated_by(process).startswith("biased-mf ")
 
