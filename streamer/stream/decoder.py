@@ -1,4 +1,7 @@
-"""Decodes bytes to events. For a bad event the result is a `BadEvent`, as a value: it never stops the stream."""
+"""Decodes bytes to events. For a bad event the result is a `BadEvent`, as a value: it never stops the stream.
+
+Messages of bad events are stored with the dead letters, so another wording is another state.
+"""
 
 import re
 from collections.abc import Callable, Collection, Sequence
@@ -66,7 +69,7 @@ def check_nesting(value: bytes) -> None:
     for found in _BRACKETS.finditer(value):
         depth += {b"[": 1, b"{": 1, b"]": -1, b"}": -1}.get(found[0], 0)
         if depth > NESTED_MAX:
-            raise BadEvent(Reason.NOT_JSON, f"the event is nested more than {NESTED_MAX} levels deep")
+            raise BadEvent(Reason.NOT_JSON, f"the event is nested more than {NESTED_MAX} deep")
 
 
 class Decoder:
@@ -172,7 +175,7 @@ class Decoder:
     def parse(self, topic: str, key: bytes | None, value: bytes | None) -> Event:
         """Decode one event with all checks; raises BadEvent."""
         if topic not in self._decode:
-            raise BadEvent(Reason.UNKNOWN_TOPIC, f"unknown topic {topic!r}; the topics are: {', '.join(TOPICS)}")
+            raise BadEvent(Reason.UNKNOWN_TOPIC, f"no topic {topic!r}; there are: {', '.join(TOPICS)}")
         if value is not None and len(value) > self._max_bytes:
             raise BadEvent(Reason.TOO_LARGE, f"the event has {len(value)} bytes; event_max_bytes is {self._max_bytes}")
         event = self._removal(topic, key) if value is None else self._event(topic, value)
@@ -187,7 +190,7 @@ class Decoder:
                 self.check_rating(stated, f"the preference for {category[:100]!r},")
         if isinstance(event, Click) and event.kind not in self._kinds:
             raise BadEvent(
-                Reason.UNKNOWN_KIND, f"kind {event.kind!r} has no weight; kinds that have one: {', '.join(self._kinds)}"
+                Reason.UNKNOWN_KIND, f"kind {event.kind!r} has no weight; there are: {', '.join(self._kinds)}"
             )
         return event
 
@@ -209,9 +212,7 @@ class Decoder:
 
     def _removal(self, topic: str, key: bytes | None) -> Event:
         if topic not in (ITEMS, USERS):
-            raise BadEvent(
-                Reason.NOT_JSON, f"the event has no value; only records on {ITEMS} and {USERS} may have none"
-            )
+            raise BadEvent(Reason.NOT_JSON, f"the event has no value; on {topic} that means nothing")
         try:
             external_id = (key or b"").decode()
         except UnicodeDecodeError:

@@ -99,7 +99,7 @@ def test_kinds_range_and_size_are_settings() -> None:
     assert decoder.parse("clicks", None, b'{"user_id": "u", "item_id": "i", "kind": "wink"}') == Click("u", "i", "wink")
     with pytest.raises(BadEvent, match=r"rating 0\.5 is not within 1 to 5"):
         decoder.parse("ratings", None, rating(value=b"0.5"))
-    with pytest.raises(BadEvent, match="kind 'click' has no weight; kinds that have one: wink"):
+    with pytest.raises(BadEvent, match="kind 'click' has no weight; there are: wink"):
         decoder.parse("clicks", None, b'{"user_id": "u", "item_id": "i"}')
     with pytest.raises(BadEvent, match="has 257 bytes; event_max_bytes is 256"):
         decoder.parse("ratings", None, rating() + b" " * (257 - len(rating())))
