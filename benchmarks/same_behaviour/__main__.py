@@ -93,7 +93,7 @@ def main(other: Path, path: str, after: Path, timed: bool, only_speed: bool, eve
         else:
             differing = show_facts(console, *found_out(sides, path), every=every)
         if timed or only_speed:
-            table = Table("by turns", "before", "after", "after / before, median [rounds]", box=None)
+            table = Table("by turns", "before", "after", "after / before: median, lowest and highest round", box=None)
             for one in (*speed.evaluated(*sides, path), *speed.answered(*sides)):
                 table.add_row(*one.row())
             console.print(table)
