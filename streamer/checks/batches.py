@@ -283,3 +283,8 @@ def with_rows(batch: Batch, users: I32, items: I32) -> Batch:
 def contents(tables: Iterable[Table]) -> list[bytes]:
     """All that can change in the tables: values and `touched` marks."""
     return [part for table in tables for part in (table.values.tobytes(), table.touched.tobytes())]
+
+
+# Former names, for plug-ins that import them.
+Happening = FeedEvent
+happenings = sample_events

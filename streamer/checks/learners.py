@@ -376,3 +376,14 @@ CHECKS: tuple[Callable[[Make], None], ...] = (
     damage_stays_in_its_row,
     probed_scores_match_score,
 )
+
+# Former names, for plug-ins that import them.
+fits_the_seam = implements_the_protocol
+cuts_do_not_matter = batch_size_does_not_matter
+only_own_rows_move = only_own_rows_change
+rows_may_be_anywhere = row_numbers_do_not_matter
+answers_its_kind_only = predicts_its_kind_only
+answers_unknown_rows = predicts_for_unseen_rows
+refuses_what_is_not_finite = refuses_values_that_are_not_finite
+counts_what_it_refuses = counts_refused_steps
+opinions_are_scores = probed_scores_match_score

@@ -177,3 +177,10 @@ OFFLINE_CHECKS: Sequence[Callable[[MakeModel], None]] = (
     data_is_not_changed,
     factors_rank_as_predictions_do,
 )
+
+# Former names, for plug-ins that import them.
+fits_the_seam = implements_the_protocol
+unknown_rows_are_answered = unseen_rows_get_predictions
+epochs_are_told = epochs_are_reported
+the_data_stays_as_it_is = data_is_not_changed
+factors_say_what_is_predicted = factors_rank_as_predictions_do

@@ -274,3 +274,11 @@ CHECKS: tuple[Callable[[Subject], None], ...] = (
     closes_twice,
     hands_out_later_records,
 )
+
+# Former names, for plug-ins that import them.
+gives_at_most_what_is_asked = gives_at_most_max_records
+goes_on_exactly_from_any_offsets = resumes_exactly_from_any_offsets
+starts_what_is_not_named_at_its_beginning = starts_other_sequences_at_their_beginning
+is_lost_beyond_the_end = raises_source_lost_beyond_the_end
+lags_by_what_is_left = lag_counts_what_is_left
+hands_out_what_comes_later = hands_out_later_records

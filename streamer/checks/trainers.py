@@ -155,3 +155,9 @@ TRAINER_CHECKS: Sequence[Callable[[MakeTrainer, Make], None]] = (
     an_empty_history_is_fitted,
     the_learner_continues,
 )
+
+# Former names, for plug-ins that import them.
+fits_the_trainers_seam = implements_the_trainer_protocol
+progress_is_told = progress_is_reported
+a_history_of_nothing_is_fitted = an_empty_history_is_fitted
+the_learner_goes_on = the_learner_continues
