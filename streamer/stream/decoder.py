@@ -1,6 +1,7 @@
 """Decodes bytes to events. For a bad event the result is a `BadEvent`, as a value: it never stops the stream.
 
-Messages of bad events are stored with the dead letters, so another wording is another state.
+Messages of bad events are stored with the dead letters, so another wording is another state. Only `parse` has all checks: what it
+refuses, the faster ways (`_decode_together`, `_decode_each`, `_decode_item`) must leave to it.
 """
 
 import re

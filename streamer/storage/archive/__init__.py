@@ -1,7 +1,8 @@
 """The archive: every accepted event as Parquet, exactly once and in order, for retraining and for other tools.
 
 A thread in `archiver` writes it from the log or from Kafka. Retraining and `consumers/archive.py` read it, and forgetting a
-user rewrites it. A change usually adds a column (`rows`, `parquet`) or concerns the offsets that files cover (`manifest`).
+user rewrites it (`Archive.commit` hides the rows, `Archive.purge` rewrites the files). A change usually adds a
+column (`rows`, `parquet`) or concerns the offsets that files cover (`manifest`).
 
 `archive` (the archive as a whole), `archiver` (the thread that writes it), `rows` (records to columns), `parquet` (the files;
 the only module that imports pyarrow), `manifest` (the list of files, and the offsets that they cover).

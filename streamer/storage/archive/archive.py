@@ -162,7 +162,8 @@ class Archive:
     def forget(self, user_id: str) -> Forgotten:
         """Rewrite the files that have rows of the user, of aliases or of users forgotten before, without those rows.
 
-        When this returns, no file has anything of them. Raises OSError and BadState, after which it may be called again.
+        When this returns, no file has anything of them. `serve` does not call it: there a removal is a record, so `commit`
+        hides the rows, and `purge` rewrites the files. Raises OSError and BadState, after which it may be called again.
         Cost: reading the user ids of all files, some 10 ns an event, and half a microsecond for each event rewritten.
         """
         with self._lock:

@@ -111,7 +111,10 @@ class Archiver:
         return all(archived.get(at, 0) >= offset for at, offset in offsets.items())
 
     def forget(self, user_id: str, timeout_s: float) -> Forgotten:
-        """`flush`, then `Archive.forget`. Raises StreamerError when the flush takes too long, OSError and BadState."""
+        """`flush`, then `Archive.forget`, which says what `serve` does instead.
+
+        Raises StreamerError when the flush takes too long, OSError and BadState.
+        """
         if not self.flush(timeout_s):
             raise StreamerError(
                 f"the archive does not keep up{self.trouble and ': ' + self.trouble}: forget the user again later"
