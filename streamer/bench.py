@@ -2,7 +2,7 @@
 
 The stream is made and appended beforehand, the catalogue first; kernels are loaded. The timed part runs from
 reading the log (or Kafka) to the last commit, with commits at the service's interval and the error measured. The times of
-the engine's parts come from a second pass over the same events, because the engine itself does not read the clock between them.
+the engine's parts come from a second pass over the same events, because the engine does not read the clock between its parts.
 """
 
 import tempfile
@@ -167,8 +167,8 @@ def _parts(memory: Memory, source: Source, settings: Settings) -> dict[str, floa
         for part, batch in memory.encoder.encode(records, memory.commit):
             charge("decode and encode")
             predictions = {}
-            for name, said in memory.learners.opinions(batch) if len(batch) else ():
-                predictions[name] = said.predicted
+            for name, opinion in memory.learners.opinions(batch) if len(batch) else ():
+                predictions[name] = opinion.predicted
                 charge(f"learn {name}")
             memory.monitor.observe(batch, predictions)
             charge("observe")
@@ -184,7 +184,7 @@ def _parts(memory: Memory, source: Source, settings: Settings) -> dict[str, floa
 
 
 def learn_kafka(settings: Settings, messages: Sequence[Message]) -> tuple[Speed, list[Learned]]:
-    """Publish to the broker of `settings`, then learn all of it by each of `LEARNED_BY`; the topics must be empty.
+    """Publish to the broker of `settings`, then learn all of it with each of `LEARNER_SETS`; the topics must be empty.
 
     Raises BadSettings when they are not empty, SourceUnavailable when there is no broker.
     """
@@ -195,7 +195,7 @@ def learn_kafka(settings: Settings, messages: Sequence[Message]) -> tuple[Speed,
         source.seek({})
         if source.poll(1, KAFKA_FIRST_S):
             raise BadSettings(
-                f"the topics on {kafka.kafka} must be empty and hold events: use a broker only for this, as the bench writes to its topics"
+                f"the topics on {kafka.kafka} must be empty, but they hold events: use a broker without other data, as the bench writes to its topics"
             )
         published = append(sink, messages)
         found = []

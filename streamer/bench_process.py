@@ -1,6 +1,6 @@
 """How fast a real `streamer serve` answers: after its start, and while it learns.
 
-It runs as a process of its own, as for users; this process is the client, with JSON over one kept connection.
+The server runs in a process of its own, as it does for users. This process is the client; it sends JSON over one connection.
 """
 
 import os
@@ -41,7 +41,7 @@ class Running:
     """A running `streamer serve` on a free port, and the time until its first answer."""
 
     def __init__(self, data: Path, arguments: Sequence[str]) -> None:
-        """Raises StreamerError when it ends before it answers."""
+        """Raises StreamerError when the process ends before it answers."""
         began = time.perf_counter()
         command = [sys.executable, "-m", "streamer", "serve", "--data", str(data), "--port", "0", *arguments]
         self._output = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed by `stop`
@@ -84,7 +84,7 @@ class Running:
         return sum(float(count) for count in _LEARNED.findall(self.connection.getresponse().read().decode()))
 
     def stop(self) -> None:
-        """Stop it with SIGTERM, and wait for its end; after 30 s, kill it."""
+        """Stop the process with SIGTERM and wait for its end; kill it after 30 s."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:

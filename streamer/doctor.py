@@ -52,7 +52,7 @@ class Check(msgspec.Struct, frozen=True):
     says: str  # what was found; on failure also what to do
 
 
-Progress = Callable[[int, int, str], None]  # learners whose kernels are compiled, their total, the next learner
+Progress = Callable[[int, int, str], None]  # how many learners' kernels are compiled, of how many, and the next learner
 
 
 def examine(settings: Settings, compiling: Progress | None) -> Iterator[Check]:
@@ -170,7 +170,7 @@ def _data(settings: Settings) -> str:
 
 
 def _generations(settings: Settings) -> str:
-    """Which generations there are; for the live one, whether its files are undamaged: rebuilding the state needs them."""
+    """Lists the generations, and checks the files of the live one, because rebuilding the state needs them."""
     candidates(settings.renormalisation)
     folder = Path(settings.state.data)
     name, found = generations.live(folder), generations.read_records(folder)

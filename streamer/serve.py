@@ -1,4 +1,4 @@
-"""The serving process: opens the state, answers, learns, replays a stream into its log if asked to, and stops without loss."""
+"""The serving process: it opens the state, answers and learns, replays a stream into its log on request, and stops without loss."""
 
 import asyncio
 import signal
@@ -30,12 +30,12 @@ class Replay:
     stream: Stream
     rate: float | None = None  # events a second; None: as fast as they are learned
     until_drained: bool = False  # end the process when everything is learned and committed
-    renormalise_every_events: int | None = None  # retrain after every so many ratings and clicks of the stream
+    renormalise_every_events: int | None = None  # retrain whenever this many further ratings and clicks are appended
     hold: bool = False  # at each of these cuts, append nothing until the swap
 
 
 class Replayer(threading.Thread):
-    """Appends a stream to the log; each write batch also stores the next row, so a crash neither skips nor repeats one."""
+    """Appends a stream to the log; each write batch also stores the next row, so a crash neither skips nor repeats a row."""
 
     def __init__(self, app: App, replay: Replay) -> None:
         super().__init__(name="replay", daemon=True)
@@ -97,7 +97,7 @@ class Replayer(threading.Thread):
         if self._replay.hold:
             self._wait(lambda: self._app.drained and renormaliser.idle)
         if not self.stop.is_set():
-            with suppress(StreamerError):  # one is under way: skip this cut
+            with suppress(StreamerError):  # a retraining is under way: skip this cut
                 renormaliser.renormalise("replay", held=self._replay.hold)
         if self._replay.hold:
             self._wait(lambda: renormaliser.idle)
@@ -144,8 +144,8 @@ def run(settings: Settings, replay: Replay | None, started: Callable[[str, App],
         """Serve; returns whether the whole replay, if there is one, is in the log."""
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
-        for sign in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(sign, stop.set)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop.set)
         replayer = Replayer(app, replay) if replay else None
         ready = asyncio.Event()
 

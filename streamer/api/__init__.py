@@ -1,6 +1,6 @@
 """The endpoint: gRPC, gRPC-Web and JSON on one port, with health, reflection, metrics and the status page.
 
-`streamer serve` runs `server` over anything that is a `streamer.core.answers.Answers`. A change usually adds a call: to
+`streamer serve` starts `server` with an object that implements `streamer.core.answers.Answers`. A change usually adds a call: to
 `streamer/proto`, to the service here, and to `Answers` (README.md). Only this package imports connectrpc and hypercorn.
 
 `recommendations`, `events`, `admin`, `health` (the services), `router` (from paths to services and pages), `security`

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class Admin(AdminService):
-    """The service; security.py decides who may call the methods that change something."""
+    """The service. security.py decides which clients may call the methods that change something."""
 
     def __init__(self, answers: Answers, threads: ThreadPoolExecutor) -> None:
         """`threads` run the calls of `answers` that block."""
@@ -38,8 +38,8 @@ class Admin(AdminService):
         target = request.target
         if target is None or not target.value:
             raise invalid(
-                "say what to promote: learner, the name of a running one that GetStatus lists, or generation_id, one that "
-                "ListGenerations lists"
+                "say what to promote: give learner (the name of a running learner, see GetStatus) or generation_id (see "
+                "ListGenerations)"
             )
         promote = self._answers.promote_generation if target.field == "generation_id" else self._answers.promote
         await self._in_thread(promote, target.value)
@@ -94,7 +94,7 @@ class Admin(AdminService):
         """See admin.proto."""
         what = request.what
         if what is None or not what.value:
-            raise invalid("say whom to forget: user_id; or which receipt to look up: receipt, its number")
+            raise invalid("say whom to forget: give user_id; or give receipt, the number of the receipt to look up")
         found: Sequence[ReceiptShown]
         if what.field == "user_id":
             found = await self._in_thread(self._answers.forget, what.value)

@@ -1,7 +1,7 @@
 """An `Answers` in memory, without an engine: for tests of the endpoint and its clients.
 
 It recommends by popularity only. With `learning` False, published events stay unlearned; with a sentence as `ingestion`,
-it is unhealthy; with an error as `failure`, every query raises it.
+health checks fail with that sentence; with an error as `failure`, every query raises that error.
 """
 
 from collections import Counter

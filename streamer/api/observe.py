@@ -1,4 +1,4 @@
-"""An interceptor around every RPC: it times the call and turns errors into those that clients see."""
+"""An interceptor around every RPC: it times the call and turns errors into the form that clients see."""
 
 from time import perf_counter
 from typing import cast

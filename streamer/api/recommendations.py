@@ -23,7 +23,7 @@ from streamer.core.freshness import parse, token
 from streamer.stream.decoder import check_id
 
 MAX_LIMIT, DEFAULT_LIMIT = 1000, 10
-# This share of a client's deadline, at most so many seconds, is kept back, so that the error still reaches the client in time.
+# This share of a client's deadline, and at most this many seconds, is kept back, so that an error still reaches the client in time.
 _SPARE_SHARE, _SPARE_S = 0.1, 0.1
 
 

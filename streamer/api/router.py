@@ -1,4 +1,4 @@
-"""From paths to applications: the RPCs by service, and the pages."""
+"""Passes each request to the application for its path: an RPC service, or a page."""
 
 import asyncio
 import json
@@ -61,7 +61,7 @@ class Router:
         self._services = _services(answers, server, stop, threads)
 
     async def __call__(self, scope: "Scope", receive: "ASGIReceiveCallable", send: "ASGISendCallable") -> None:
-        """Pass the request to its service or page; for an unknown path, say which there are."""
+        """Pass the request to its service or page; for an unknown path, say which paths there are."""
         if scope["type"] != "http":
             await _lifespan(receive, send)
             return

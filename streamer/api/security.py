@@ -1,8 +1,8 @@
 """Authentication: checks of a request's headers, before its body is read.
 
-On loopback the Host header must be a loopback name; else a page of any web site could reach the server by DNS rebinding.
-Bodies must have a content type that browsers do not send across origins without asking. AdminService, but for its reading
-methods, is for operators: it answers on loopback, or with a token. When the server has a token, everything but
+On loopback the Host header must be a loopback name; otherwise a page of any web site could reach the server by DNS rebinding.
+Bodies must have a content type that browsers do not send across origins without asking. The methods of AdminService
+that change something are for operators: they answer only on loopback, or if the server has a token. When the server has a token, everything but
 health requires it, as a bearer token or as the password in a browser, so that the status page can be opened.
 """
 
@@ -97,7 +97,7 @@ class Guard:
             exchange = _Exchange(receive, send, self._body_s)
             receive, send = exchange.receive, exchange.send
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
-        # No RPC needs a header beyond ASCII, and connectrpc fails on those that are not UTF-8.
+        # No RPC needs a header that is not ASCII, and connectrpc fails on headers that are not UTF-8.
         scope["headers"] = [header for header in scope["headers"] if header[1].isascii()]
         if self._local and not is_loopback(_host_name(headers.get(b"host", ""))):
             await refuse(
@@ -142,7 +142,7 @@ class Guard:
 class _Exchange:
     """One request and its answer: the body must arrive in time, and is read to its end before the answer begins.
 
-    Otherwise hypercorn ends the whole HTTP/2 connection, with every call on it, when more of the body arrives after the answer.
+    If the rest of the body arrived after the answer, hypercorn would end the whole HTTP/2 connection with every call on it.
     """
 
     def __init__(self, receive: "ASGIReceiveCallable", send: "ASGISendCallable", body_s: float) -> None:

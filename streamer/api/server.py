@@ -1,4 +1,4 @@
-"""hypercorn in this process, on one port for everything; it starts and stops with the caller."""
+"""Runs hypercorn in this process, on one port for everything."""
 
 import asyncio
 import logging
@@ -19,7 +19,7 @@ from streamer.core.settings import SecuritySettings, ServerSettings
 _BACKLOG = 1024
 _PUBLISHERS = 32  # requests that can wait for the same fsync
 BODY_S = 15.0  # how long a request's body may take to arrive
-IDLE_S = 10.0  # longer than the 5 s for which common clients keep an idle connection, so that they close it first
+IDLE_S = 10.0  # common clients close an idle connection after 5 s: this is longer, so that the client closes it first
 
 
 def listen(server: ServerSettings) -> socket.socket:

@@ -63,7 +63,7 @@ def group() -> None:
 
     \b
     streamer serve --simulate          learn from a simulated world, then open http://127.0.0.1:8080
-    streamer recommend 7               ask it
+    streamer recommend 7               ask it what user 7 may like
     """
 
 

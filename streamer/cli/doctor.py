@@ -16,7 +16,7 @@ from streamer.cli.options import settings_of, settings_options
     "--compile",
     "compiling",
     is_flag=True,
-    help="compile the kernels of these learners now (half a minute, once)",
+    help="compile the kernels of the learners that the settings name (half a minute, once)",
 )
 @click.option("--json", "as_json", is_flag=True, help="one JSON object")
 @settings_options("server", "state", "archive", "learning", "kafka", "security")

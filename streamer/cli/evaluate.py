@@ -108,7 +108,7 @@ def _table(found: "Evaluation") -> Table:
         *_other_learners(found),
         *_retraining_rows(found.renormalised),
         ("clicks learner", found.click_learner, f"{found.clicks:,} clicks and likes"),
-        ("  hit rate @10", _format(found.hit_rate_10), "among all clicked before but the user's own"),
+        ("  hit rate @10", _format(found.hit_rate_10), "among all items clicked before, without the user's own"),
         ("  hit rate @20", _format(found.hit_rate_20), ""),
         ("  NDCG @20", _format(found.ndcg_20), ""),
         ("speed", "-" if speed is None else f"{speed:,.0f} events/s", "CPU, from the file to the committed state"),

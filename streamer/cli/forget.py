@@ -31,9 +31,10 @@ LOOK_S, WAIT_S = 0.2, 60.0
 @click.option("--json", "as_json", is_flag=True, help="one JSON object")
 @settings_options("security")
 def forget(user_id: str | None, receipt: int | None, wait: bool, url: str, as_json: bool, **options: Any) -> None:
-    """Forget a user, and any that `same_as` names as the same person: answers stop at once, then everything is erased.
+    """Forget a user, and all users who are the same person by `same_as`.
 
-    The receipt shows what is erased, and what still waits for a renormalisation or for Kafka.
+    From then on they are treated as unknown users, and everything about them is erased. The receipt
+    shows what is erased, and what still waits for a renormalisation or for Kafka.
     """
     if (user_id is None) == (receipt is None):
         raise click.UsageError("give either a USER to forget or a --receipt to show")

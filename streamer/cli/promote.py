@@ -20,10 +20,10 @@ from streamer.producers.client import URL, Client
 @click.option("--json", "as_json", is_flag=True, help="one JSON object")
 @settings_options("security")
 def promote(what: str, name: str, url: str, as_json: bool, **options: Any) -> None:
-    """Make another of the running learners, or another generation, the one that answers, also after a restart.
+    """Let another running learner, or another generation, answer queries, also after a restart.
 
-    Learning does not change. NAME is a learner that `serve` runs, for example because of --shadow NAME, and answers from the next
-    query on; or a generation whose state is kept, which answers as soon as it has caught up, whatever the gate says.
+    Learning does not change. NAME is a learner that `serve` runs, for example because of --shadow NAME; it answers from the next
+    query on. Or NAME is a generation whose state is kept; it answers as soon as it has caught up, whatever the gate says.
     """
     security = settings_of(options).security
     token = read_secret(security.token_file, "token") if security.token_file else ""

@@ -34,7 +34,7 @@ GATE = "  the gate waits for ratings after the cut to compare on; `streamer prom
 @click.option("--json", "as_json", is_flag=True, help="one JSON object")
 @click.option("--data", metavar="DIR", help="run as the training process for the streamer with this data directory")
 @click.option("--follow", is_flag=True, help="with --data: train every generation that is cut, until stopped")
-@click.option("--generation", metavar="ID", help="with --data: train this one and stop")
+@click.option("--generation", metavar="ID", help="with --data: train this generation and stop")
 @settings_options("security")
 def renormalise(
     url: str, wait: bool, as_json: bool, data: str | None, follow: bool, generation: str | None, **options: Any
@@ -123,7 +123,7 @@ def _train_one(folder: Path, generation: str, parent: int | None) -> None:
         write_atomically(where / PROGRESS, msgspec.json.encode(progress))
 
     with (where / "lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # a process that a crash left behind may still hold it
+        fcntl.flock(lock, fcntl.LOCK_EX)  # a process left over from before a crash may hold it
         if parent is None and _is_done(folder, generation):
             return  # another follower has trained it, and its state may be in use already
         try:
@@ -170,13 +170,13 @@ def table(found: Generations, *, why: bool) -> Table:
     names = (
         "",
         "generation",
-        "of",
+        "parent",
         "cut after",
-        "by",
+        "trigger",
         "stage",
         "RMSE before",
         "after",
-        "on",
+        "ratings",
         *(["why"] if why else []),
     )
     shown = Table(*names, box=None, pad_edge=False, header_style="bold")

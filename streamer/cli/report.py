@@ -32,10 +32,10 @@ class Written(msgspec.Struct, frozen=True):
 @click.argument("path")
 @click.option(
     "--models", "names", default="", metavar="NAME,NAME,...",
-    help=f"up to eight of {', '.join(MODELS)}, with at least one of ratings; default: four whose libraries are installed",
+    help=f"up to eight of {', '.join(MODELS)}, at least one of them a model of ratings; default: four models whose libraries are installed",
 )  # fmt: skip
 @click.option(
-    "--user", "user_id", default=None, metavar="ID", help="the user of the last page; default: the one served worst"
+    "--user", "user_id", default=None, metavar="ID", help="the user of the last page; default: the user served worst"
 )
 @click.option("--output", default="report.html", show_default=True, metavar="FILE", help="the file to write")
 @click.option(

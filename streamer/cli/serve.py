@@ -42,7 +42,7 @@ EVERY_S = 5.0  # between progress lines if the output is not a terminal
     metavar="N",
     help="retrain everything after every N ratings and clicks of the replay",
 )
-@click.option("--hold", is_flag=True, help="pause the replay at each such cut until the swap")
+@click.option("--hold", is_flag=True, help="pause the replay at each of these retrainings until the swap")
 @settings_options("server", "state", "archive", "learning", "renormalisation", "kafka", "security")
 def serve(
     replay: str | None, simulate: bool, rate: float | None, until_drained: bool, renormalise_every_events: int | None,
@@ -54,7 +54,7 @@ def serve(
     """
     settings = settings_of(options)
     logging.basicConfig(level=logging.WARNING, format="streamer: %(message)s")
-    logging.getLogger("kafka").propagate = False  # streamer reports what is wrong itself, once and in a sentence
+    logging.getLogger("kafka").propagate = False  # streamer itself reports what is wrong, once and in a sentence
     if replay and simulate:
         raise click.UsageError("--replay and --simulate are two streams: choose one")
     if (replay or simulate) and settings.kafka.kafka:

@@ -57,8 +57,8 @@ _COUNT, _SHARE = click.IntRange(min=1), click.FloatRange(0, 1)
 @_option("days", _COUNT, "N", "days from the first event to the last")
 @_option("seed", click.IntRange(min=0), "N", "the same seed gives the same file")
 @_option("turn", click.FloatRange(min=0), "X", "radians by which a typical taste turns over all the days")
-@_option("shock_day", click.FloatRange(min=0), "X", "day on which tastes jump, from the beginning (default: never)")
-@_option("shock_share", _SHARE, "X", "share of the users whose taste jumps then")
+@_option("shock_day", click.FloatRange(min=0), "X", "day of the world on which tastes jump (default: never)")
+@_option("shock_share", _SHARE, "X", "share of the users whose taste jumps on --shock-day")
 @_option("duplicates", _SHARE, "X", "share of the events that come a second time, with the same event_id")
 @_option("late", _SHARE, "X", "share of the events that come hours late")
 @_option("bad", _SHARE, "X", "number of additional broken events, as a share of the events")
@@ -104,7 +104,11 @@ def simulate(path: str, as_json: bool, **world: Any) -> None:
     click.echo(
         f"wrote {found.events:,} events to {path} ({found.ratings:,} ratings, {found.clicks:,} clicks; {found.items:,} items; "
         f"{found.duplicates:,} come twice, {found.late:,} late, {found.bad:,} more are broken)\n"
-        + (f"the oracle's RMSE is {found.oracle_rmse:.4f}: no learner can get below it\n" if found.oracle_rmse else "")
+        + (
+            f"the oracle's RMSE is {found.oracle_rmse:.4f}: a learner gets below it only by luck\n"
+            if found.oracle_rmse
+            else ""
+        )
         + f"{found.arrays_per_second:,.0f} events/s into arrays, {found.lines_per_second:,.0f} lines/s from there into the file, per second of CPU"
     )
 

@@ -51,9 +51,9 @@ def export(file: Path, binary: bool, as_json: bool, **options: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="one JSON object")
 @settings_options("state")
 def import_(file: Path, fixed: bool, as_json: bool, **options: Any) -> None:
-    """Start from vectors that were trained elsewhere, as a new generation. No streamer may run on the state.
+    """Make a new generation that starts from vectors trained elsewhere. No streamer may run on the state.
 
-    Words must be item ids; vectors of items that the state does not know are left out. Needs the archive and the extra
+    The words in FILE must be item ids; vectors of items that the state does not know are left out. Needs the archive and the extra
     `offline`. `streamer promote generation` returns to the former generation. A running streamer does the same at its next
     retraining with --candidates vectors:FILE, or fixed-vectors:FILE.
     """

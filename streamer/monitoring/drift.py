@@ -3,8 +3,8 @@
 ADWIN keeps a window of the newest errors and shortens it when the means of two parts differ by more than chance allows:
 that is a detection. It takes one error at a time, so the result does not depend on batch sizes. Cost: 0.1 us an error.
 
-`river.drift.ADWIN` wraps the class that is imported here; importing `river.drift` takes 2 s and 100 MB (scipy), this takes
-30 ms. A test compares the two. The stored row names the version of river that wrote it.
+`river.drift.ADWIN` wraps the class that is imported here; importing `river.drift` takes 2 s and 100 MB (scipy), importing
+the class alone 30 ms. A test compares the two. The stored row names the version of river that wrote it.
 
 Bifet, Gavalda (2007), Learning from time-changing data with adaptive windowing, SIAM SDM.
 """

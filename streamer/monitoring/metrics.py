@@ -41,19 +41,19 @@ STEPS = ("cut", "read", "train", "write", "catch up", "gate", "swap", "watch")  
 class GenerationReadings:
     """The generations at one moment."""
 
-    age_s: float  # of the live generation, since its cut; g0 was never cut: since its state was made
+    age_s: float  # time since the cut of the live generation; for g0, which was never cut, since its state was made
     events: int  # learned since that cut
     step: str  # the one of STEPS that is under way; empty for none
     outcomes: Mapping[str, int]  # finished renormalisations by outcome, since the process started
     # The renormalisation whose numbers are shown: the current one from its gate on, else the last; None: there was none
     shown: GenerationRecord | None
     every_s: float | None  # the schedule; None: there is none
-    min_events: int  # with fewer events since the cut the schedule skips
+    min_events: int  # the schedule skips a retraining when fewer events were learned since the cut
 
 
 @dataclass(frozen=True, slots=True)
 class Readings:
-    """What is read at each scrape, in the thread that answers it: cheap and never blocking. All of one generation."""
+    """What is read at each scrape, in the thread that answers it: cheap and never blocking. All readings are of one generation."""
 
     generation: str  # the id of the live one
     monitor: Monitor  # the live generation's
@@ -124,7 +124,7 @@ class Metrics:
         self._commit.observe(seconds)
 
     def event_to_answer(self, seconds: F64) -> None:
-        """Add for each event of a batch, (n,), the time from its append until answers included it."""
+        """Add the seconds from an event's append until answers included it, for each event of a batch, (n,)."""
         self._event_to_answer.observe(seconds)
 
     def rejected(self, reason: Reason) -> None:
@@ -185,7 +185,7 @@ class Metrics:
             _one(refused, count, reason)
         yield refused
         repeated = readings.monitor.repeated_input.events
-        yield Counter("streamer_refed_events", "Events that their user's history held already.", repeated)
+        yield Counter("streamer_refed_events", "Events that were already in their user's history.", repeated)
         lag = Gauge("streamer_consumer_lag_events", "Events not yet read.", labels=["topic", "partition"])
         for topic, partitions in readings.lag().items():
             for partition, behind in partitions.items():
@@ -204,7 +204,7 @@ class Metrics:
 
 
 def _learning(readings: Readings) -> Iterator[Metric]:
-    """Counters of learners carry the generation as a label, as another generation's may be lower without a reset.
+    """Counters of learners carry the generation as a label, because the counter of another generation may be lower.
 
     Counts of events carry none: they depend on the stream only, so both generations agree on them at a swap.
     """
@@ -241,7 +241,9 @@ def _regret(monitor: Monitor) -> Iterator[Metric]:
 
 
 def _stability(readings: Readings) -> Iterator[Metric]:
-    refused = Counter("streamer_steps_refused", "Steps refused as not finite.", labels=["learner", "generation"])
+    refused = Counter(
+        "streamer_steps_refused", "Steps refused because a value was not finite.", labels=["learner", "generation"]
+    )
     for name, count in readings.refused().items():
         _one(refused, count, name, readings.generation)
     norms = Gauge("streamer_row_norm", "Norms of the rows in memory, by quantile.", labels=["learner", "side", "at"])

@@ -3,8 +3,8 @@
 Each repeat counts as new evidence; feeding a data set twenty times costs 3% of RMSE. `History.remember` marks an event as
 repeated when its user has seen the item (among the last 4,096) and the event is older than the user's latest one, or equals one of the
 newest in every field. Watching an item again has a later time, and a late event is usually of an item not seen yet, so
-neither is marked. Events without times of their own are never older. Marked events are counted here; when they are nearly all of the
-newest, the log warns once, until it is over.
+neither is marked. Events without times of their own are never older. Marked events are counted here. When nearly all of
+the newest events are marked, the log warns once, and again only after fewer than half of them were marked.
 Cost: O(events). State: the count, kept by the monitor; the window is not stored and starts empty with the process.
 """
 
@@ -42,8 +42,8 @@ class RepeatedInput:
             self._warned = True
             if not self.silent:
                 _log.warning(
-                    "the same events are being fed again: %.0f%% of the newest %s are in their users' histories already, with "
-                    "items seen and past times. Each repeat counts as new evidence, so stop the producer; to undo it, move "
+                    "the same events are being fed again: %.0f%% of the newest %s are in their users' histories already: the "
+                    "users have seen the items, and the times lie in the past. Each repeat counts as new evidence, so stop the producer; to undo it, move "
                     "`state`, `generations` and `generation` away and learn again from the log. Events with an event_id count only once",
                     100 * self.share, f"{WINDOW_EVENTS:,}",
                 )  # fmt: skip

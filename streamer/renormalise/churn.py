@@ -1,6 +1,6 @@
 """Churn: how much a retraining changes the recommendations and the space of the item vectors. Pure functions.
 
-Two factorisations of the same events agree only up to a rotation, which no prediction shows, so rows are compared after
+Two factorisations of the same events agree only up to a rotation, which changes no prediction, so rows are compared after
 
     min over R with R'R = 1 of  sum_i n_i |R' v_i - u_i|^2,     R = A B' where sum_i n_i v_i u_i' = A S B'
 

@@ -54,9 +54,9 @@ def interval(differences: F64) -> tuple[float, float]:
 
 
 def verdict(score: Score, chosen: RenormalisationSettings, *, better: bool = False) -> bool | None:
-    """True: worse by at most `gate_margin` of the other's squared error; False: worse by more; None: not decided yet.
+    """Whether the generation "after" passes. None: not decided yet.
 
-    With `better`, the margin is 0: it must be better.
+    It passes if it is worse by at most the share `gate_margin` of the squared error "before". With `better`, the margin is 0.
     """
     allowed = 0.0 if better else chosen.gate_margin * score.before_rmse**2
     if score.ratings < chosen.gate_min_events or score.half_width is None:

@@ -92,9 +92,9 @@ def read(folder: Path) -> tuple[Manifest, RefittedTables]:
 
 
 def erase(folder: Path, user_ids: Collection[str], of_users: Callable[[str, str], bool]) -> None:
-    """Remove the rows of users from the files of a generation; `of_users(learner, table)`: whether a table has a row a user.
+    """Remove the rows of users from the files of a generation; `of_users(learner, table)`: whether a table has one row per user.
 
-    Files that cannot be read, as after a crash in this function, are deleted: the state made from them does not need them.
+    Files that cannot be read, for example after a crash in this function, are deleted: the state made from them does not need them.
     """
     try:
         manifest, found = read(folder) if written(folder) else (None, None)

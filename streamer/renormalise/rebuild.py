@@ -21,7 +21,7 @@ EMPTY_POLLS = 50  # polls without a record, after which a record of the journal 
 
 
 def install_generation(memory: Memory, generation: str, found: RefittedTables) -> None:
-    """Replace the tables of `memory` by those of a generation, and make it the state of that generation.
+    """Replace the tables of `memory` with those of a generation, and make `memory` the state of that generation.
 
     Nothing is uncommitted before and after. Raises StoreUnavailable.
     """

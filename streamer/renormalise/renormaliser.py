@@ -1,6 +1,6 @@
-"""The renormaliser: carries out requests by hand, by the schedule or by a drift, one after another.
+"""The renormaliser: carries out requests one after another. They are made by hand, by the schedule or because of a drift.
 
-One thread takes one generation at a time through streamer.renormalise.stages, while the stream goes on.
+Its thread takes one generation at a time through streamer.renormalise.stages, while the stream goes on.
 """
 
 import threading
@@ -36,7 +36,7 @@ class Renormaliser:
     # From any thread.
 
     def start(self) -> None:
-        """Start the thread: it continues with an unfinished generation, then waits for requests."""
+        """Start the thread, which continues with an unfinished generation and then waits for requests."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -100,7 +100,7 @@ class Renormaliser:
         return self._resumed and not self._requests and not self.stages.working
 
     def describe(self) -> str:
-        """What it is doing, in words; empty for nothing."""
+        """What the renormaliser is doing, in words; empty if it does nothing."""
         current = self.stages.current
         if current is None:
             trouble = self._host.engine.source_trouble  # while a start waits for the source, nothing can be cut
@@ -113,7 +113,7 @@ class Renormaliser:
         return f"{current.id}: {'watched' if current.stage == 'live' else current.stage}"
 
     def generations(self) -> Generations:
-        """All generations with what became of them, the oldest first, and what is being done now."""
+        """All generations with their stages, the oldest first, and what is being done now."""
         current, live = self.stages.current, self.stages.live
         records = [
             current if current and one.id == current.id else one for one in generations.read_records(self._folder)

@@ -26,8 +26,8 @@ from streamer.stream.engine import Engine
 from streamer.stream.ledger import WENT_LIVE, JournalSource, newest_runs, note, runs_after
 from streamer.stream.memory import Memory
 
-NEAR_EVENTS = 2_000  # when at most so many events behind the live one, a generation joins the engine
-REST = 0.5  # pause after each step of catching up, as a share of its time, so that the endpoint has the processor
+NEAR_EVENTS = 2_000  # a generation joins the engine when it is at most this many events behind the live one
+REST = 0.5  # pause after each step of catching up, as a share of its time, so that the endpoint gets the processor
 NORMS = (0.5, 2.0)  # allowed ratios of median row lengths, of the new generation to the live one
 WAIT_S = 0.2
 LINGER_S = 1.0  # how long a released generation stays open, for queries that still read it
@@ -145,7 +145,7 @@ class Shadow:
             try:
                 self.memory.commit()
                 return
-            except StoreUnavailable:  # as by a full disk, for which the live generation waits too
+            except StoreUnavailable:  # for example because the disk is full; the live generation waits, too
                 if self._stop.wait(WAIT_S):
                     raise Stopped from None
 
@@ -157,7 +157,7 @@ class Shadow:
         engine, memory = self._host.engine, self.memory
         kept, engine.backlog = engine.backlog or [], None
         for records in kept:
-            after = memory.ledger.offsets  # what the engine committed since the mark was in the journal already
+            after = memory.ledger.offsets  # records before these offsets were learned from the journal already
             left = [record for record in records if record.offset >= after.get(sequence_of(record), 0)]
             deque(memory.learn(left, memory.commit), maxlen=0)
         if memory.ledger.offsets != engine.memory.ledger.offsets:
@@ -169,7 +169,7 @@ class Shadow:
         engine.shadow = memory
 
     def promote(self, learner: str) -> None:
-        """Promote a learner of the live generation (see Memory.promote), never during a swap, which carries it over.
+        """Promote a learner of the live generation (see Memory.promote). It waits for a running swap, which copies the champions.
 
         From any thread.
         """
@@ -234,9 +234,9 @@ class Shadow:
         return {name: score for name, score in found.items() if score is not None}
 
     def find_fault(self) -> str:
-        """Why the generation in the shadow must not go live; empty for no reason.
+        """Why the generation in the shadow must not go live; empty if there is no reason against it.
 
-        For learners that do not answer queries only rows that are not finite count.
+        Learners that do not answer queries are checked only for rows that are not finite.
         """
         learners = self._host.live().memory.learners
         champion, answering = learners.champion("ratings").name, learners.names_in_use(self._settings.server.reranker)

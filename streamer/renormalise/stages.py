@@ -42,13 +42,13 @@ class Stages:
         self._folder = Path(settings.state.data)
         self._stop, self._has_waiting = stop, has_waiting
         self.shadow = Shadow(settings, host, stop)
-        self.current: GenerationRecord | None = None  # the one being made, or watched
-        self.last: GenerationRecord | None = None  # the last that ended; after a start, the newest there is
+        self.current: GenerationRecord | None = None  # the generation that is being made or watched
+        self.last: GenerationRecord | None = None  # the last generation that ended; after a start, the newest one
         self.progress = Progress()
         self.outcomes: dict[str, int] = {"promoted": 0, "rejected": 0, "rolled back": 0, "failed": 0}
         self.working = False  # True from the beginning until the swap
-        self.forced = False  # somebody asked that the current generation goes live whatever the gate says
-        self.rollback_asked = False  # somebody asked that the generation before goes live again
+        self.forced = False  # True: the current generation was requested to go live whatever the gate says
+        self.rollback_asked = False  # True: the generation before was requested to go live again
 
     @property
     def memory(self) -> Memory:
@@ -232,7 +232,7 @@ class Stages:
         why = str(error) if isinstance(error, StreamerError) else f"{type(error).__name__}: {error}"
         LOG.warning("renormalisation: %s", why)
         self.shadow.release()
-        with suppress(OSError):  # as by a full disk: the next start records it
+        with suppress(OSError):  # for example a full disk: the next start records the end
             if self.current is not None and self.current.id != self.live:
                 self._end("rejected" if isinstance(error, BadGeneration) else "failed", why)
         self.current = None

@@ -31,7 +31,8 @@ from streamer.stream.memory import Memory
 
 LOG = logging.getLogger("streamer.training")
 COMPLETE = 0.99  # share of the learned events that a history must hold for a fit from initial values
-# Learners whose rows a candidate may take from an offline model; a learner that has a model's name is fitted by that model.
+# The offline models from which a candidate `model:NAME` may take a learner's rows. Learners with the name of a model are not listed:
+# that model always fits them.
 OF_THE_FIELD = {"biased-mf": FACTORISING, "skip-gram": CLICK_FACTORISING}
 OnProgress = Callable[[str, float], None]  # a learner's name and the share of its training that is done
 
@@ -123,8 +124,8 @@ def refit(
     """Refit the learners `names` (default: all that have a trainer) on `events`.
 
     Reads `memory`, with nothing uncommitted, and changes nothing. The result depends only on the events, the catalogue and
-    the profiles, unless the candidate is `warm`: then it also depends on the live rows, and only learners whose trainers support that
-    are fitted. When learned events of current users are missing in `events`, the candidate becomes warm, as a fit without
+    the profiles, unless the candidate is `warm`: then it also depends on the live rows, and only those learners are fitted whose trainers
+    support `warm`. When learned events of current users are missing in `events`, the candidate becomes warm, as a fit without
     these events would lose what was learned from them. Learners whose trainers are not installed are left out, with a warning.
     Runs in one thread; the same memory and events give the same bytes. Raises StreamerError for a learner without a trainer,
     and for events of items that the memory does not know.
@@ -198,7 +199,7 @@ def _trainer(memory: Memory, name: str, chosen: Candidate) -> Trainer:
 
 
 def replace_tables(memory: Memory, found: RefittedTables) -> None:
-    """Replace the live tables by the refitted ones, in memory and in its store, in one batch.
+    """Replace the live tables with the refitted ones, in memory and in one write batch of the store.
 
     Call it in the engine's thread, with nothing uncommitted. Raises StreamerError for items that the memory does not know.
     """
@@ -337,14 +338,14 @@ def _seen(users: I32, items: I32, count: int) -> tuple[I64, Seen]:
 
 
 def _profiles(memory: Memory, user_ids: Sequence[str]) -> Profiles:
-    said = memory.users.profiles.empty_copy()
+    profiles = memory.users.profiles.empty_copy()
     found = False
     for row, user_id in enumerate(user_ids):
         profile = memory.users.profile(user_id)
         if profile is not None:
-            said.put(row, profile)
+            profiles.put(row, profile)
             found = True
-    return said.arrays() if found else NO_PROFILES
+    return profiles.arrays() if found else NO_PROFILES
 
 
 def _bits(values: Array) -> Array:

@@ -1,6 +1,6 @@
 """The job of the training process: read the history of a cut, train, write the generation, put its tables into its state.
 
-Everything is in files under `generations/<id>`, so any process can do it, and do it again after a crash:
+Everything is in files under `generations/<id>`, so any process can do the job, and do it again after a crash:
 `job.json` (the settings), `state` (the checkpoint made at the cut), then `progress.json`, the files of
 `streamer.renormalise.manifest`, and at last the state with the new tables. A second run does what is left to do.
 """
@@ -59,9 +59,10 @@ def train(
     report: "ProgressReport",
     names: Sequence[str] | None = None,
 ) -> None:
-    """Train a generation on the archive, unless its files are complete, and put its tables into `memory`, its parent's as of the cut.
+    """Train a generation on the archive, unless its files are complete, and put its tables into `memory`.
 
-    `names`: the learners to train, by default all that have a trainer. Raises BadState, BadGeneration, StreamerError.
+    `memory` holds the parent's state as of the cut. `names`: the learners to train, by default all that have a trainer.
+    Raises BadState, BadGeneration, StreamerError.
     """
     store = memory.store
     if not manifest.written(where):

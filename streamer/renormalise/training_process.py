@@ -17,7 +17,7 @@ from streamer.core.errors import StreamerError
 from streamer.storage import generations
 from streamer.storage.generations import PROGRESS, Progress
 
-TRIES = 3  # attempts at a training whose process is killed, by somebody or for lack of memory
+TRIES = 3  # how often a training is tried when its process is killed, by a user or for lack of memory
 _LOG = logging.getLogger("streamer.training_process")
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
@@ -53,7 +53,7 @@ class TrainingProcess:
 
         A process that was killed is started again, TRIES times in all.
         """
-        # Checked before the progress is read, as it may be written just before the end
+        # Checked before the progress is read: the process may write its last progress just before it ends
         ended = self._process is not None and self._process.poll() is not None
         with suppress(OSError, msgspec.DecodeError):
             self.progress = msgspec.json.decode(self._progress_file.read_bytes(), type=Progress)

@@ -19,7 +19,7 @@ class Request(NamedTuple):
     argument: str  # to renormalise: the trigger; to promote: the generation
     held: bool = False  # the stream waits for the swap, so there are no ratings to compare on
     candidate: str = ""  # how to train
-    better: bool = False  # True: must be better than the live generation, as all candidates of a trigger but the first
+    better: bool = False  # True: must be better than the live one, as all candidates of a trigger after the first
 
 
 class Triggers:

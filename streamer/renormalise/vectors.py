@@ -1,8 +1,8 @@
-"""Importing item vectors of another tool into a state, as a new generation; the one before is kept and can be rolled back to.
+"""Imports item vectors of another tool into a state, as a new generation. The generation before is kept and can go live again.
 
-A state depends on its log, its settings and the generations that were put into it, so vectors are imported as one of these: a
-copy of the live state, in which the learner of item vectors is refitted on the archive starting from the file (`word2vec`),
-with tables, manifest, a note in the apply journal, and the live pointer written last. Replaying the journal gives the same bytes.
+A state depends on its log, its settings and the generations that were put into it, so vectors are imported as a generation: a
+copy of the live state, in which the learner of item vectors is refitted on the archive, starting from the file (`word2vec`).
+Its tables, its manifest and a note in the apply journal are written first, and the live pointer last. Replaying the journal gives the same bytes.
 """
 
 import shutil
@@ -88,7 +88,7 @@ def _train(
         if not names:
             raise StreamerError(
                 f"no learner in {folder} can use item vectors; it has {', '.join(memory.learners.by_name)}; "
-                f"needed is one of: {', '.join(sorted(ALSO_REFITTED_BY))}"
+                f"it needs one of: {', '.join(sorted(ALSO_REFITTED_BY))}"
             )
         record = msgspec.structs.replace(
             record,

@@ -4,6 +4,6 @@
 of query, or a stage between the scores and the list.
 
 `recommend` (every query about a user or an item), `rerank` (another model reorders the first candidates, within a deadline),
-`questions` (which items to ask a user about), `posterior` (what is believed of a user, in words), `opening` (learners as the
-settings name them, or as a state recorded them).
+`questions` (which items to ask a user about), `posterior` (what the learner believes about a user, in words),
+`opening` (makes the learners that the settings name, or those that a state was made with).
 """

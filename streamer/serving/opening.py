@@ -1,4 +1,4 @@
-"""Learners as the settings name them, or as a state recorded them: opening a state to learn into it or to query it."""
+"""Makes the learners that the settings name, or those that a state was made with, to learn into that state or to query it."""
 
 from collections.abc import Iterable, Mapping
 
@@ -27,7 +27,7 @@ def learners(settings: Settings, promoted: Iterable[str] = ()) -> Learners:
 
 
 def load_memory(store: RocksStore) -> tuple[Memory, Settings]:
-    """What a streamer on this state would hold in memory, and the settings it was made with; raises BadState if it is empty."""
+    """What a streamer on this state would hold in memory, and the settings that the state was made with; raises BadState if the state is empty."""
     meta = store.meta()
     if meta is None:
         raise BadState(f"the state in {store.folder} is empty: nothing was ever learned into it")
@@ -52,7 +52,7 @@ def _seed(meta: Meta) -> int:
 
 
 def _settings(meta: Meta) -> Settings:
-    """The settings that the state was made with, as far as it depends on them."""
+    """The settings that the state was made with, as far as the state depends on them."""
     learning = {field: value for field, value in meta.settings.items() if field in LearningSettings.__struct_fields__}
     dedupe = msgspec.convert(meta.settings["dedupe_events"], int)
     kafka = "as recorded" if meta.settings["source"] == "kafka" else ""

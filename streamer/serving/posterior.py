@@ -16,7 +16,7 @@ SHOWN_CATEGORIES, SIMILAR_USERS, MAX_COMPARED_USERS = 5, 3, 100_000
 
 
 class CategoryTaste(msgspec.Struct, frozen=True):
-    """How much higher than other users this one rates an item that has only this category, in ratings."""
+    """How much higher than other users a user rates items that have only this category, in units of the rating scale."""
 
     category: str
     mean: float
@@ -29,7 +29,7 @@ class CategoryTaste(msgspec.Struct, frozen=True):
         return "surely" if ratio >= 2 else "probably" if ratio >= 1 else "perhaps"
 
     def words(self) -> str:
-        """For people, as in `Comedy +0.42 (surely)`."""
+        """A text for people, as in `Comedy +0.42 (surely)`."""
         return f"{self.category} {self.mean:+.2f} ({self.certainty})"
 
 
@@ -48,15 +48,15 @@ class Posterior(msgspec.Struct, frozen=True):
 
     learner: str
     ratings: int
-    bias: float  # how much higher than others the user rates, in ratings
+    bias: float  # how much higher than other users this user rates, in units of the rating scale
     bias_deviation: float
     likes: list[CategoryTaste]
     dislikes: list[CategoryTaste]
-    doubt: float  # standard deviation of a prediction, median over all items, in ratings
+    doubt: float  # standard deviation of a prediction, median over all items, in units of the rating scale
     precedents: list[SimilarUser]
 
     def sentences(self) -> list[str]:
-        """For people."""
+        """The posterior as sentences for people."""
         side = f"{abs(self.bias):.2f} {'above' if self.bias >= 0 else 'below'} others (give or take {self.bias_deviation:.2f})"
         sentences = [
             f"{self.learner}: {self.ratings:,} ratings; rates {side}; a prediction is known to about {self.doubt:.2f}",
@@ -79,7 +79,7 @@ def posterior(memory: Memory, user_id: str) -> Posterior | None:
     """The posterior of a user as of the last commit.
 
     None where nothing is known of the user, where all ratings so far are equal, or where neither the champion nor one of
-    its experts keeps beliefs. Cost: all items once for `doubt`; some 10 us for each stored user compared, at most 100,000.
+    its experts keeps beliefs. Cost: one prediction of every item for `doubt`, and about 10 us for each stored user compared, at most 100,000.
     """
     learner = memory.learners.rater_with_belief()
     user = memory.users.view(user_id)
@@ -130,7 +130,7 @@ def nearest(memory: Memory, user_id: str, most: int) -> list[tuple[float, str]]:
 def _nearest(
     memory: Memory, learner: Described, name: str, user_id: str, place: F64, most: int
 ) -> list[tuple[float, str]]:
-    """The users with ratings nearest to `place`, without the user: cosine, and less for a taste that is less strong."""
+    """The other users whose taste is most similar to `place`. The likeness is the cosine, and lower if the other taste is weaker."""
     stored, table = memory.learners.user_tables()[name]
     length = float(np.linalg.norm(place))
 

@@ -10,7 +10,7 @@ from streamer.core.protocols import Asking, Conditioned
 from streamer.serving.recommend import Recommender
 from streamer.stream.memory import Memory
 
-RECOMMENDED = 100  # the questions are to reduce the uncertainty about so many first items of `Recommend`
+RECOMMENDED = 100  # the questions shall reduce the uncertainty about the first so many items that `Recommend` returns
 PUBLISH = "http://127.0.0.1:{port}/streamer.v1.EventService/Publish"
 
 
@@ -20,7 +20,7 @@ class Question(msgspec.Struct, frozen=True):
     item_id: str
     title: str
     known_to: float  # share of the users who have rated it: roughly the probability that somebody can answer
-    narrows: float  # share of today's variance that this answer is expected to remove, given the answers before it
+    narrows: float  # share of the present variance that this answer is expected to remove, given the answers before it
     deviation: float  # `Questions.deviation` that is expected after this answer
 
 
@@ -30,13 +30,13 @@ class Questions(msgspec.Struct, frozen=True):
     user_id: str
     known: bool  # False: no event of this user was ever learned
     learner: str
-    recommended: int  # how many first items of `Recommend` count
-    # Uncertainty about these items now, in ratings: root of the mean variance of their expected ratings
+    recommended: int  # the number of items of `Recommend` whose uncertainty was considered
+    # Uncertainty about these items now, in units of the rating scale: root of the mean variance of their expected ratings
     deviation: float
     questions: list[Question]
 
     def sentences(self) -> list[str]:
-        """For people."""
+        """The result as sentences for people, without the list of questions."""
         who = f"user {self.user_id!r}" + ("" if self.known else ", never seen")
         if not self.questions:
             return [
@@ -49,7 +49,7 @@ class Questions(msgspec.Struct, frozen=True):
         ]
 
     def how_to_answer(self, port: int) -> list[str]:
-        """For people: how to send answers to a streamer that listens on `port`."""
+        """Instructions for people: how to send the answers to a streamer that listens on `port`."""
         if not self.questions:
             return []
         answer = {"userId": self.user_id, "itemId": self.questions[0].item_id, "rating": None}

@@ -1,6 +1,6 @@
 """Recommendations and predictions: retrieve all items, filter, score with a champion, rank. The live tables are only read.
 
-A `Recommender` belongs to one generation for its whole life, so an answer never mixes two.
+A `Recommender` belongs to one generation for its whole life, so an answer never mixes two generations.
 """
 
 import time

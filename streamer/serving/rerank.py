@@ -3,7 +3,7 @@
 Retrieval scores all items and must be quick; a model that scores only 200 candidates may take longer for each. It runs in a
 thread of its own, so that an answer waits for it up to the deadline (and for the time that a busy machine takes to wake a
 thread). When it is late, raises an error or returns a score that is not finite, the order stays as it was. While a late
-question is still being scored, other answers do not wait for the re-ranker at all.
+request is still being scored, other answers do not wait for the re-ranker at all.
 """
 
 import threading
@@ -26,7 +26,7 @@ OnOutcome = Callable[[str, float], None]  # gets one of RERANKING_OUTCOMES, and 
 
 
 def reranker(server: ServerSettings, on_outcome: Callable[[str, str, float], None]) -> "Reranker | None":
-    """The re-ranker that the settings name; None for none. `on_outcome` gets its name, then as OnOutcome."""
+    """The re-ranker that the settings name; None if they name none. `on_outcome` gets its name and the arguments of OnOutcome."""
     name = server.reranker
     if not name:
         return None
@@ -71,7 +71,7 @@ class Reranker:
         self._thread: threading.Thread | None = None
 
     def scores(self, learner: OnlineLearner, user: UserView, items: I32) -> F32 | None:
-        """The learner's scores of `items` (n,), (n,), higher is better; None where the order is to stay as it is.
+        """The learner's scores (n,) of `items` (n,), higher is better; None if the order is to stay as it is.
 
         Waits until the deadline at most; scores that come later are dropped. Cost: some 50 us on top of the learner's own.
         """

@@ -210,7 +210,7 @@ class ListGenerationsResponse(Message[_ListGenerationsResponseFields]):
             repeated streamer.v1.Generation generations = 1;
             ```
         now:
-            what is being done now, in words; empty for nothing
+            what is being done now, in words; empty when nothing is
 
             ```proto
             string now = 2;
@@ -570,7 +570,7 @@ class Receipt(Message[_ReceiptFields]):
             int64 dead_letters = 4;
             ```
         event_ids:
-            event ids that are no longer kept against duplicates
+            event ids that were kept to find duplicates, and are erased
 
             ```proto
             int64 event_ids = 5;
@@ -1070,7 +1070,7 @@ class GetStatusResponse(Message[_GetStatusResponseFields]):
             optional streamer.v1.Archive archive = 20;
             ```
         renormalisation:
-            what the renormaliser is doing now, in words; empty for nothing
+            what the renormaliser is doing now, in words; empty when it does nothing
 
             ```proto
             string renormalisation = 16;
