@@ -251,7 +251,7 @@ def _rows(block: str, layout: Layout, line: int) -> tuple[list[list[str]], list[
 
 
 def _blocks(text: TextIO, quoted: bool) -> Iterator[str]:
-    """Whole lines, some 1 MiB at a time, or more if a quoted text goes beyond."""
+    """Whole lines, some 1 MiB at a time, or more if a quoted text is longer."""
     while block := text.read(BLOCK_CHARACTERS):
         block += text.readline()
         if quoted and block.count('"') % 2:

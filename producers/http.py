@@ -69,7 +69,7 @@ def event_json(message: Message) -> bytes:
 class HttpSink:
     """protocols.Sink: publishes to a running streamer, which writes the events to its own log.
 
-    If the server becomes unavailable, requests are repeated for `patience_s`; if it was never reached, that is an error at
+    If the server becomes unavailable, requests are repeated for `patience_s`; if it was never reached, the error is raised at
     once. `on_rejected` is called with each event that the server refuses; the others are published.
     """
 
@@ -128,7 +128,7 @@ class HttpSink:
             offsets[sequence] = max(offset, offsets.get(sequence, 0))
 
     def _publish_with_retries(self, events: Sequence[bytes]) -> Published:
-        """Publish, repeating the request for `patience_s`; raises SourceUnavailable then, or at once if repeating cannot help."""
+        """Publish, repeating the request for `patience_s`; raises SourceUnavailable after that, or at once if repeating cannot help."""
         deadline, pause_s = monotonic() + self._patience_s, 0.1
         while True:
             try:

@@ -57,7 +57,7 @@ class KafkaSink:
         """Does not connect yet. Raises BadSettings."""
         self._at = connection(settings)
         self._producer: Any = None
-        self._missing: frozenset[str] = frozenset()  # topics that did not exist when last looked
+        self._missing: frozenset[str] = frozenset()  # topics that did not exist at the last look
         self._closed = False
         self._lock = threading.Lock()
 

@@ -4,9 +4,10 @@
     p_u(t) = cos(a_u t) p_u + sin(a_u t) p'_u      tastes turn, each user's at a pace of its own
 
 At a shock, some users' p_u jump to another centroid; before it the world is the same as without a shock.
-Tastes and items lie around the centroids of categories. The popularity of items follows rank^-.55, the activity of users a
-log-normal distribution, in sessions; both arrive over time. People are offered popular items and choose those that they
-like, so exposure is biased, as in real data. The same settings and NumPy version give the same arrays. Cost: about .7 us an event.
+Tastes and items lie around the centroids of categories. The popularity of items follows rank^-.55, and the activity of
+users a log-normal distribution. Users act in sessions, and users and items arrive over time. People are offered popular
+items and choose those that they like, so exposure is biased, as in real data. The same settings and NumPy version give the
+same arrays. Cost: about .7 us an event.
 """
 
 from dataclasses import dataclass, replace
@@ -26,7 +27,7 @@ MEAN = 3.2
 NOISE = 0.84
 BIAS_USER, BIAS_ITEM = 0.4, 0.35
 TASTE = 1.4  # length of a taste vector; an item's vector has a length of about 1
-SPREAD = 0.25  # share of the variance of tastes and items that is not their centroid's
+SPREAD = 0.25  # share of the variance of tastes and items that is their own; the rest is their centroid's
 TURN = 0.5  # default number of radians by which a typical taste turns over the whole time
 POPULARITY = 0.55  # exponent of Zipf's law
 ACTIVITY = 1.0  # sigma of the log-normal

@@ -32,7 +32,7 @@ from streamer.stream.memory import Memory
 
 
 class Overview:
-    """Reads the state of all parts; from any thread."""
+    """Reads the state of all parts. May be called from any thread."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class Overview:
         freshness: Freshness,
         ready: Callable[[], tuple[bool, str]],
     ) -> None:
-        """`memory()` is the live generation's; `ready`: see Answers."""
+        """`memory` returns the memory of the live generation; for `ready` see Answers."""
         self._settings, self._memory, self._source, self._log = settings, memory, source, log
         self._archiver, self._renormaliser, self._freshness, self._ready = archiver, renormaliser, freshness, ready
         self._started_ms = time.time_ns() // 1_000_000

@@ -101,7 +101,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """What the process is doing; the fields of `GetStatusResponse`."""
 
     version: str = ""
-    state: str = ""  # a word: learning, idle, paused, ...
+    state: str = ""  # learning, up to date or paused
     ingestion: str = "ok"  # ok, or a sentence that says what is wrong
     started_ms: int = 0
     uptime_s: float = 0.0

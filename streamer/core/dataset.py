@@ -97,7 +97,7 @@ def dataset_from_batch(history: Batch, side: SideInformation) -> Dataset:
 
 
 def empty_side_information(users: int, items: int) -> SideInformation:
-    """Side information without content, for so many users and items."""
+    """Side information without content, for this many users and items."""
     return SideInformation(
         user_ids=[""] * users, item_ids=[""] * items, titles=[""] * items, category_names=[],
         categories=np.empty((items, 0), dtype=np.float32), years=np.full(items, np.nan, dtype=np.float32), group_names=[],

@@ -35,7 +35,7 @@ class MissingExtra(BadSettings):
 
 
 class BadState(StreamerError):
-    """A state directory that cannot be opened as asked: it is damaged, in use, or was made with another seed."""
+    """A state directory that cannot be opened as asked: it is damaged, in use, or was made with other settings."""
 
     exit_code = 78
 

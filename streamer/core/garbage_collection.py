@@ -1,4 +1,4 @@
-"""Lets Python look for reference cycles seldom.
+"""Makes Python look for reference cycles less often.
 
 Learning makes thousands of small objects a batch, and reference counting frees them all. By default Python looks through all
 living objects after every 700 new ones, which took 8% of the CPU of `streamer evaluate` (medians of five, by turns) and found nothing.

@@ -49,7 +49,7 @@ class _Announcer(event.Listener):
 
     def __init__(self) -> None:
         self._families = set[str]()
-        self._depth = 0  # a kernel compiles those that it calls while it is compiled
+        self._depth = 0  # while a kernel is compiled, those that it calls are compiled too
         self.quiet = False
 
     def on_start(self, compiling: Any) -> None:
@@ -62,7 +62,7 @@ class _Announcer(event.Listener):
             _LOG.warning("compiling the kernels of %s, once on this machine ...", family)
 
     def on_end(self, compiling: Any) -> None:
-        """Leave the kernel whose compilation has ended."""
+        """Note that the compilation of a kernel has ended."""
         self._depth -= 1
 
 

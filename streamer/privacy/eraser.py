@@ -66,7 +66,7 @@ class Eraser:
             behind = [removal for removal in pending if memory.store.offsets().get(removal.at, 0) <= removal.offset]
             if behind:
                 raise StreamerError("a generation in the shadow has not learned the removal yet")
-        until = {removal.user_id: removal.offset for removal in pending}  # for a user with several, the newest
+        until = {removal.user_id: removal.offset for removal in pending}  # a user's newest, if there are several
         erasure = Erasure(until)
 
         def change(record: Record) -> Record:
@@ -161,7 +161,7 @@ class Eraser:
         self._spanned |= numbers
 
     def sweep(self, swept: Sequence[Removal]) -> bool:
-        """Rewrite every file; whether none has the users' data any more, so that the removals are 'complete'."""
+        """Rewrite every file; return whether none has the users' data any more, so that the removals are 'complete'."""
         self._check_no_retraining()
         memories, numbers = self._memories(), {removal.number for removal in swept}
         if not numbers <= self._swept:

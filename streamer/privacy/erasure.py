@@ -13,7 +13,7 @@ import msgspec
 from streamer.core.events import BLANK, ITEMS, USERS, Record
 from streamer.stream.dead_letters import DeadLetter
 
-CUT_BYTES = 4  # so many bytes of an id at the end of a truncated dead letter count as the id
+CUT_BYTES = 4  # a dead letter that ends with at least this many of an id's first bytes is taken to name the id
 _ENCODER = msgspec.json.Encoder()
 
 
@@ -55,7 +55,7 @@ class Erasure:
             return Record(BLANK, record.partition, record.offset, record.timestamp_ms, None, None)
         key, value = record.key, record.value
         if key is not None and record.offset <= self._until.get(_text(key), -1):
-            key = None  # another user's event under a foreign key
+            key = None  # another user's event, with this user's id as its key
         if fields is not None and fields.same_as is not None and record.offset <= self._until.get(fields.same_as, -1):
             profile = msgspec.json.decode(value or b"{}")
             del profile["same_as"]

@@ -4,8 +4,8 @@ A backup is a folder laid out like a data directory, plus `backup.json`, which i
 SHA-256, and the digest of the state as read back from the copy with every block checked. A backup without it is incomplete and
 cannot be restored. States are copied before the log, so that no state covers events that the copied log does not have.
 
-RocksDB tables and Parquet files never change once written, so on the same disk they are hard-linked. A backup against the
-loss of a disk therefore belongs on another disk.
+RocksDB tables and Parquet files never change once written, so on the same disk they are hard-linked. To survive the
+loss of a disk, a backup must therefore be on another disk.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""Generations on disk: which there are, the record of each, and which one is live.
+"""Generations on disk: which ones exist, the record of each, and which one is live.
 
 The first generation, g0, is the folder `state`. Each later one is a folder `generations/<id>` with a complete state, the files
 that it was made from (streamer.renormalise.manifest) and its record. The file `generation` has one line, the id of the live
@@ -85,7 +85,7 @@ def summary(one: GenerationRecord, live: str) -> Generation:
 
 
 def state_paths(folder: Path) -> str:
-    """The paths to move away so that everything is learned again from the log, for a message."""
+    """For a message: the paths to move away so that everything is learned again from the log."""
     there = [folder / name for name in ("state", "generations", _POINTER) if (folder / name).exists()]
     return " and ".join(map(str, there)) or str(folder / "state")
 

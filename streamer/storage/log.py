@@ -171,7 +171,7 @@ class EmbeddedLog:
                 yield records
 
     def wait(self, offset: int, timeout_s: float) -> bool:
-        """Wait at most `timeout_s` for a record at `offset`; whether there is one."""
+        """Wait at most `timeout_s` for a record at `offset`; return whether there is one."""
         with self._appended:
             return self._appended.wait_for(lambda: self._end > offset, timeout_s)
 

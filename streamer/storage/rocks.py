@@ -257,7 +257,7 @@ def in_use(state: Path) -> BadState:
 
 @contextmanager
 def locked(folder: Path, error: BadState) -> Iterator[None]:
-    """Hold the lock of the database in `folder`, as another process would; raises `error` when one does.
+    """Hold the lock of the database in `folder`, as another process would; raises `error` if another process holds it.
 
     Never use it on a database that this process has open.
     """

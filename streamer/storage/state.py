@@ -239,7 +239,7 @@ def _row(meta: Meta) -> Row:
 
 
 def _restricted_to(settings: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
-    """The settings, with only these learners in them."""
+    """The settings, restricted to these learners."""
     parts = ("learners", "experts")
     return {**settings, **{p: {n: settings.get(p, {})[n] for n in settings.get(p, {}) if n in names} for p in parts}}
 

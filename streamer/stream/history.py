@@ -66,9 +66,8 @@ def _remember(
         repeated[k] = found and times_ms[k] < head[u, 4]
         if found and times_ms[k] == head[u, 4]:
             for j in range(slot):
-                same_value = (
-                    tail[u, j, 1] ^ packed[k, 1]
-                ) & 0xFFFFFFFF == 0  # the other half of the word is the sequence
+                # the other half of the word is the code of the event's sequence
+                same_value = (tail[u, j, 1] ^ packed[k, 1]) & 0xFFFFFFFF == 0
                 repeated[k] |= same_value and tail[u, j, 0] == packed[k, 0] and tail[u, j, 2] == packed[k, 2]
         tail[u, slot, :] = packed[k]
         if slot == tail.shape[1] - 1:

@@ -40,7 +40,7 @@ def note(what: str, generation: str) -> Run:
 
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(Run)
-_NEWEST_KEY = b""  # has the newest run's key as its value, so that a start need not scan a long journal
+_NEWEST_KEY = b""  # its value is the newest run's key, so that a start need not scan a long journal
 
 
 class Ledger:
@@ -113,7 +113,10 @@ def journal(store: StateStore) -> list[Run]:
 
 
 def newest_runs(store: StateStore, offsets: Offsets) -> list[Run]:
-    """The end of a journal, with all runs that `offsets`, reached in its order, do not cover. Cost: reading that end."""
+    """The end of a journal, with all runs that `offsets` do not cover. Cost: reading that end.
+
+    The offsets must have been reached by applying the journal from its beginning, in order.
+    """
     (last,) = store.read("journal", [_NEWEST_KEY])
     number, found = int.from_bytes(last, "big") if last else -1, list[Run]()
     while number >= 0:
@@ -141,7 +144,7 @@ def lineage(runs: Iterable[Run]) -> list[tuple[str, list[Run]]]:
 
 
 def runs_after(runs: Iterable[Run], offsets: Offsets) -> list[Run]:
-    """The runs, or parts of them, that `offsets`, reached in the journal's order, do not cover; without notes."""
+    """The runs, or the parts of runs, that `offsets` do not cover, without notes; see `newest_runs` on the offsets."""
     left = []
     for run in runs:
         first = max(run.first, offsets.get(TopicPartition(run.topic, run.partition), 0))
@@ -163,7 +166,7 @@ class JournalSource:
         self._held: dict[TopicPartition, list[Record]] = {}
 
     def seek(self, offsets: Offsets) -> None:
-        """Begin at `offsets`; the runs may have nothing before them."""
+        """Begin at `offsets`; no run may begin before them."""
         self._source.seek(offsets)
 
     def append_runs(self, runs: Iterable[Run]) -> None:

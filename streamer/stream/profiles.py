@@ -1,9 +1,9 @@
 """The profiles of cached users as arrays for the learners.
 
-Preferences are stored by category number; one for a category that the catalogue does not know yet waits until it does. A user's
-attributes make groups, such as `["occupation","writer"]`, which are numbered by first appearance for ever. There are at most
-256 groups, 64 of one attribute and 8 of one user, so that zip codes leave room for other attributes. All of it is determined
-by the profiles, the catalogue and the order of both.
+Preferences are kept by category number. A preference for a category that is not yet in the catalogue waits until it is. A
+user's attributes make groups, such as `["occupation","writer"]`, which are numbered by first appearance for ever. There are at
+most 256 groups, 64 of one attribute and 8 of one user, so that zip codes leave room for other attributes. All of it is
+determined by the profiles, the catalogue and the order of both.
 """
 
 from collections import Counter

@@ -23,7 +23,7 @@ from streamer.stream.history import (
 from streamer.stream.profiles import Profiles
 from streamer.stream.stored_users import StoredUsers
 
-EVICTED_FRACTION = 8  # 1/8 of the cache is evicted at a time, because finding the least recently used scans all users
+EVICTED_FRACTION = 8  # 1/8 of the cache is evicted at a time, as all users are scanned for the least recently used
 ROW_OVERHEAD_BYTES = 300  # Python objects for each user: the id, and entries of dicts and lists
 _ENCODER = msgspec.json.Encoder(order="deterministic")
 _PROFILE = msgspec.json.Decoder(UserUpdate)

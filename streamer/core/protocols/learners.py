@@ -8,7 +8,7 @@ import msgspec
 from streamer.core.arrays import F32, F64, I32, Array
 from streamer.core.batch import Batch, Opinion, UserView
 
-if TYPE_CHECKING:  # their kernel would bring Numba in
+if TYPE_CHECKING:  # importing tables would import Numba, for their kernel
     from streamer.core.tables import Side, Table
 
 Kind: TypeAlias = Literal["ratings", "clicks"]
@@ -104,7 +104,7 @@ class Rebuilt(Protocol):
     """A learner that keeps something derived from its tables: an index, running sums."""
 
     def restored(self) -> None:
-        """All tables were loaded: rebuild it, now or when it is next needed. Called once, before the first `learn`."""
+        """All tables were loaded: rebuild what is derived, now or when it is next needed. Called once, before the first `learn`."""
 
 
 class ItemSets(Protocol):
@@ -151,12 +151,12 @@ class Asking(Protocol):
         """(len(items),) how many ratings of each item it has learned."""
 
     def questions(self, row: Array, items: I32, shares: F64, targets: I32, limit: int) -> tuple[I32, F64]:
-        """At most `limit` of `items` to ask a user about, whose `belief` is `row`, in order; and the uncertainty that remains.
+        """At most `limit` of `items`, in the order in which to ask a user whose `belief` is `row`; and the uncertainty that remains.
 
         Questions are chosen one after the other to lower the mean variance (the square of `uncertainty`, without the mood of a
         session) over the items `targets`: the next one lowers it the most in expectation, times its `shares` (len(items),), the
         share of people who can answer; all earlier ones count as answered. A question that would not lower it is not asked.
-        The second result is that mean (1 + questions,) in squared ratings: now, and as expected after each answer.
+        The second result is this mean variance (1 + questions,), in squared ratings: now, and as expected after each answer.
         """
 
 

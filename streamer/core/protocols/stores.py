@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 from streamer.core.events import Offsets
 
-if TYPE_CHECKING:  # its kernel would bring Numba in
+if TYPE_CHECKING:  # importing tables would import Numba, for their kernel
     from streamer.core.tables import Table
 
 

@@ -45,7 +45,7 @@ class Informed(Protocol):
 
 
 class Epoch(NamedTuple):
-    """The result of one pass over the training part (one sweep, where a model alternates)."""
+    """The result of one pass over the training part (one sweep over users and items, for alternating least squares)."""
 
     number: int  # from 1
     of: int  # the largest number of epochs

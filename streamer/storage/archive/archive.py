@@ -25,7 +25,7 @@ from streamer.storage.archive.manifest import File, Manifest, read_manifest, rem
 from streamer.storage.files import link_or_copy
 
 FOLDER = "archive"  # in the data directory
-MERGED_FILES = 8  # so many files of similar size are merged into one
+MERGED_FILES = 8  # how many files of similar size are merged into one
 MERGED_ROWS = 1 << 22  # most rows in a merged file
 DAY_MS = 86_400_000
 
@@ -105,7 +105,7 @@ class Archive:
         remove(self.folder, [file for file in old.files if file.number not in kept])
 
     def compact(self, today: str) -> bool:
-        """Merge one group of small files of the same topic and day; whether there was one. Raises OSError and BadState.
+        """Merge one group of small files of the same topic and day; return whether there was one. Raises OSError and BadState.
 
         A group is all small files of a day before `today`, or 8 files of similar size of `today`.
         """
@@ -117,7 +117,7 @@ class Archive:
             return True
 
     def _rewrite(self, groups: Sequence[Sequence[File]]) -> int:
-        """Replace each group of files by one file without the rows of forgotten users; returns how many rows went."""
+        """Replace each group of files by one file without the rows of forgotten users; returns how many rows were removed."""
         from streamer.storage.archive import parquet
 
         before = self._manifest
@@ -175,7 +175,7 @@ class Archive:
             return Forgotten(user_ids, self.purge())
 
     def purge(self) -> int:
-        """Rewrite the files that have rows of forgotten users; returns how many rows went. Raises OSError and BadState."""
+        """Rewrite the files that have rows of forgotten users; returns how many rows were removed. Raises OSError and BadState."""
         with self._lock:
             manifest = self._manifest
             if not manifest.forgetting:

@@ -1,8 +1,9 @@
 """The thread that writes the archive. It reads all events a second time, from the archive's own offsets.
 
 It decodes events and drops duplicates like the encoder, so that the archive has exactly the events that were learned.
-It reads seldom and much (every `archive_interval_s`, or when 10,000 events wait), and pauses for as long as it worked,
-because all threads share one interpreter. This bounds what it takes from learning and answering; no event waits for it.
+It reads rarely, but much at a time (every `archive_interval_s`, or when 10,000 events wait), and pauses for as long as it
+worked, because all threads share one interpreter. This bounds what it takes from learning and answering; no event waits for
+it.
 
 Cost: 2 to 2.5 us of CPU an event, from the log to the durable file; memory: some 60 MB for pyarrow, and
 100 bytes an event not yet written.
@@ -27,8 +28,8 @@ from streamer.storage.archive.rows import Rows
 from streamer.storage.log import EmbeddedLog
 
 CHUNK_RECORDS = 1000  # records read at a time: about 2 ms of work
-READ_EARLY_EVENTS = 10_000  # when so many events wait, they are read before the interval ends
-WRITE_EARLY_EVENTS = 200_000  # when so many events were read, they are written before the interval ends
+READ_EARLY_EVENTS = 10_000  # when this many events wait, they are read before the interval ends
+WRITE_EARLY_EVENTS = 200_000  # when this many events were read, they are written before the interval ends
 WAKE_INTERVAL_S = 0.25  # how often the thread looks whether there is something to do
 POLL_S = 0.2  # how long a poll may wait for records that are known to be there
 READ_AT_LEAST_S = 1.0  # least time to read on while a `flush` waits
@@ -50,7 +51,7 @@ class Archiver:
         self._rows = Rows(settings)
         self._next: dict[TopicPartition, int] = dict(self.archive.offsets)  # the next offsets to read
         self._due = self._tidy_at = time.monotonic()
-        self._asked = self._served = 0  # requests to write all there is
+        self._asked = self._served = 0  # how many flushes were asked for, and how many of them are done
         self._wake, self._stop = threading.Event(), threading.Event()
         self._progressed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="archive", daemon=True)
@@ -83,7 +84,7 @@ class Archiver:
         self._thread.start()
 
     def flush(self, timeout_s: float) -> bool:
-        """Wait until everything that could be read at the time of the call is archived; whether it is.
+        """Wait until everything that could be read at the time of the call is archived; return whether it is.
 
         Raises StreamerError when archiving has ended because of an error.
         """
@@ -97,7 +98,7 @@ class Archiver:
             return self._served >= mine
 
     def wait_for(self, offsets: Offsets, timeout_s: float) -> bool:
-        """Wait until everything before `offsets` is archived; whether it is. Raises StreamerError like `flush`."""
+        """Wait until everything before `offsets` is archived; return whether it is. Raises StreamerError like `flush`."""
         until = time.monotonic() + timeout_s
         while not self._covers(offsets):
             left = until - time.monotonic()
@@ -126,7 +127,7 @@ class Archiver:
         self.archive.snapshot(path.parent)
 
     def close(self) -> None:
-        """Archive what was read, and what more can be read from an embedded log in 2 s; safe to call twice."""
+        """Archive what was read, and what can still be read from an embedded log in 2 s; safe to call twice."""
         self._stop.set()
         self._wake.set()
         if self._thread.ident is not None:

@@ -182,7 +182,8 @@ class _OpenFile:
         try:
             self._source = pq.ParquetFile(self._path, read_dictionary=self._dictionaries)
         except FileNotFoundError as error:
-            raise FileNotFoundError(error.errno, "no such file", str(self._path)) from None  # pyarrow names none
+            # pyarrow's own error does not name the file
+            raise FileNotFoundError(error.errno, "no such file", str(self._path)) from None
         except pa.ArrowException as error:
             raise self._damaged(error) from None
         if self._source.metadata.num_rows != self._file.rows:

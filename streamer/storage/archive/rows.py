@@ -39,7 +39,7 @@ class Rows:
         self._decoder = Decoder(settings.learning)
         self._dedupe = Dedupe(settings.state.dedupe_events)
         self._rows: dict[str, list[Any]] = {}
-        self.forgotten = set[str]()  # users whose earlier rows must go
+        self.forgotten = set[str]()  # users whose earlier rows must be removed
         self.records = 0  # records added since `clear`, accepted or not
 
     def remember(self, event_ids: Mapping[TopicPartition, Sequence[str]]) -> None:

@@ -36,7 +36,7 @@ class Categories:
         self.category_sets = CategorySets()
         self.names: list[str] = []
         self.number_of: dict[str, int] = {}
-        self.beyond_limit: set[str] = set()  # names after the 64th, in records since the start
+        self.beyond_limit: set[str] = set()  # names after the first 64, as far as seen since the start
         self._bits: dict[tuple[str, ...], int] = {}  # a cache: set of categories -> bits
         self._binned: dict[tuple[str, type, object], str] = {}  # a cache: attribute and value -> category name
         self._committed_names = 0  # names with this number or a higher one are not committed

@@ -16,7 +16,7 @@ class CategorySets:
         self.representatives: I32 = np.full(64, -1, dtype=np.int32)  # (sets,) item rows
         self._bits: dict[int, int] = {}  # item row -> its bits
         self._set_of: dict[int, int] = {}  # bits -> set
-        self._heaps: list[list[int]] = []  # by set, a heap of item rows; may have items that left the set
+        self._heaps: list[list[int]] = []  # by set, a heap of item rows; may still hold items that have left the set
 
     def put(self, row: int, bits: int) -> None:
         """Set the categories of the item in `row`. Cost: O(log(items of the set))."""
@@ -36,7 +36,7 @@ class CategorySets:
                 self.representatives = np.concatenate([self.representatives, np.full(number, -1, dtype=np.int32)])
         members = self._heaps[number]
         heapq.heappush(members, row)
-        if members[0] == row:  # otherwise the first is still of this set: see `_update_representative`
+        if members[0] == row:  # otherwise the first member is still in this set: see `_update_representative`
             self.representatives[number] = row
         return number
 
