@@ -60,8 +60,10 @@ bench: .venv/.bench .venv/.kernels ## our learners and their peers side by side 
 speed: .venv/.base ## how fast this machine learns and answers
 	@$(BIN)/streamer bench
 
-generate: .venv/.everything ## the endpoint's code, anew from its protocol buffers
+generate: .venv/.everything ## what is written from elsewhere: the endpoint's code, the schemas of events, docs/settings.md
 	@$(BIN)/python streamer/_gen/generate.py
+	@$(BIN)/python -m streamer.schemas.generate
+	@PYTHONPATH=tests/support $(BIN)/python tests/test_docs.py
 
 lock: $(UV) ## requirements/*.lock, anew from pyproject.toml; UPGRADE=--upgrade takes newer versions
 	@$(COMPILE) pyproject.toml -o requirements/base.lock

@@ -1,4 +1,4 @@
-"""The documents agree with the code; `python tests/test_docs.py` rewrites docs/settings.md."""
+"""The documents agree with the code; `make generate` rewrites docs/settings.md from here."""
 
 import re
 import shlex
@@ -30,7 +30,7 @@ def settings_page() -> str:
         "# Settings",
         "",
         "Flags go over variables, variables over `streamer.toml`. `user_cache_bytes` is the flag `--user-cache-bytes`, the variable",
-        "`STREAMER_USER_CACHE_BYTES`, and the key `user_cache_bytes` of the table `[state]`. This page is written by `python tests/test_docs.py`.",
+        "`STREAMER_USER_CACHE_BYTES`, and the key `user_cache_bytes` of the table `[state]`. This page is written by `make generate`.",
     ]
     for part, kind in PARTS.items():
         assert get_type_hints(kind)

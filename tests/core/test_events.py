@@ -41,7 +41,7 @@ BEYOND_A_SCHEMA = {
 @pytest.mark.parametrize("topic", TOPICS)
 def test_the_committed_schemas_are_current(topic: str) -> None:
     committed = (FOLDER / f"{topic}.json").read_text(encoding="utf-8")
-    assert committed == text(topic), "run: python -m streamer.schemas.generate"
+    assert committed == text(topic), "run: make generate"
     Draft202012Validator.check_schema(json.loads(committed))
 
 
