@@ -48,8 +48,8 @@ LEARNERS = {
     "click-blend": "streamer.models.click_blend:ClickBlend",
 }
 
-# Parameters of learners that are another one with other settings. The variants of the hybrid are experts of the stack, so
-# different that their errors differ: each alone is a little worse than the default.
+# Learners that are another learner with other parameters, and these parameters. The variants of the hybrid are experts of the
+# stack: they are so different that their errors differ. Each alone is a little worse than the default.
 _VARIANTS: dict[str, dict[str, float]] = {
     "embedding-network": {"products": False},
     # Assumes that tastes are latent: twice the factors, with wide priors; categories count for little.
@@ -80,8 +80,8 @@ TRAINERS = {
     "gru4rec": "streamer.models.offline.clicks.gru_trainer:GRUTrainer",
 }
 
-# The trainer that refits each learner. A learner without one is carried over unchanged: those composed of others have few
-# weights, which are about their experts as they are.
+# The trainer that refits each learner. A learner without one is carried over unchanged: learners composed of others have
+# few weights, and these describe their experts as they are now.
 REFITTED_BY = {
     "popularity": "replay",
     "popularity-recent": "replay",
@@ -99,7 +99,7 @@ REFITTED_BY = {
     "bayesian-hybrid": "refold",
     "bayesian-hybrid-latent": "refold",
     "bayesian-hybrid-categories": "refold",
-    "bayesian-hybrid-plain": "replay",  # without categories there are hardly priors to begin with
+    "bayesian-hybrid-plain": "replay",  # without categories there are hardly any priors to start from
     "transitions": "replay",
     "skip-gram": "replay",
     "youtube-dnn": "click-factors",

@@ -9,7 +9,7 @@ sweeps are enough and the space stays the one that the rows' initial values span
 would have been learned had they never existed. A weight is 1, or halves for every `half_life_days` that a rating is
 older than the last one; ratings older than `window_days` have weight 0, and rows without weight stay as descent left them. At
 the end one side is scaled down and the other up, which changes no prediction, so that both have grown by the same factor
-since descent: the length of a gradient step is that of the other side, so this suits the learner (RMSE afterwards .3% lower
+since descent: a gradient step is proportional to the rows of the other side, so this suits the learner (RMSE afterwards .3% lower
 on ml-latest-small). The counts, which determine the learner's steps, mu and sigma are those of the whole history.
 Cost: O(dim^2) a rating and half-sweep, O(dim^3) a row: 2.6 s of CPU a million ratings for 3 sweeps of 32 factors.
 

@@ -26,11 +26,12 @@ from streamer.core.kernel import kernel
 from streamer.core.protocols import Kind
 from streamer.core.tables import Side, Table
 
-LARGEST = 1e37  # a float32 row must hold it
+LARGEST = 1e37  # the largest bias; float32 can hold it
 
 
 class BiasParameters(msgspec.Struct, frozen=True):
-    """Variances, in shares of the ratings' variance. The design's values for ratings from .5 to 5, over their variance, 1.087."""
+    """Variances, in shares of the ratings' variance. The design's values for ratings from .5 to 5, divided by the variance
+    of those ratings, 1.087."""
 
     noise: float = 0.684
     """Variance of a rating around its user's and item's biases (design: .743)."""

@@ -27,7 +27,7 @@ from streamer.core.kernel import kernel
 from streamer.core.protocols import Kind
 from streamer.core.tables import Side, Table
 
-LARGEST = 1e12  # from this squared length on a row is no longer moved
+LARGEST = 1e12  # a step is refused from this squared length of its two rows on
 
 
 class BiasedMFParameters(msgspec.Struct, frozen=True):

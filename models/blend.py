@@ -33,9 +33,9 @@ SMALLEST = 1e-12  # the smallest variance of a weight, whatever the rounding
 
 
 class StackParameters(msgspec.Struct, frozen=True):
-    """For ratings of deviation 1.
+    """Experts and constants, for ratings of deviation 1.
 
-    Experts and values are those that gained both on halves of MovieLens and on simulated worlds.
+    They were chosen because they gained both on halves of MovieLens and on simulated worlds.
     """
 
     experts: tuple[str, ...] = (
@@ -47,7 +47,7 @@ class StackParameters(msgspec.Struct, frozen=True):
     )
     """Learners of ratings. Before any evidence the stack predicts what the first one does."""
     forgetting: float = 0.9999
-    """lambda: the factor by which each event reduces the weight of those before. The design's value: after 10,000 events, 1/e."""
+    """lambda: the factor by which each event reduces the weight of earlier events: to 1/e after 10,000. The design's value."""
     noise: float = 0.7
     """R: variance of a rating around the blend. About that of the hybrid around its own prediction."""
     weight_prior: float = 0.01

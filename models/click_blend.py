@@ -1,6 +1,6 @@
 """A blend of click learners with the predicted rating, whose weights are learned from the clicks.
 
-    score of i = w . f(i)                       f_e: the score of expert e, minus the popularity in it where it has some
+    score of i = w . f(i)                       f_e: the score of expert e, without the popularity that it may contain
     a click on i, against m items j drawn from the last 4,096 clicks, each with its share q_j of them:
     e_j = exp(w . (f(j) - f(i))) / (m q_j),   pi = 1 / (1 + sum_j e_j),   r = pi / (pi + .001)
     g = pi sum_j e_j (f(j) - f(i)),   H <- l H + (1 - l) H_0 + r (the covariance of f under pi, pi e_j),   w <- w - r H^-1 g
@@ -43,7 +43,8 @@ class ClickBlendParameters(msgspec.Struct, frozen=True):
     weights: tuple[float, ...] = (1.0, 0.3, 0.5)
     """Initial weights of the experts. The design's measurement."""
     popularity: tuple[float, ...] = (0.0, 0.75, 0.0)
-    """The factor of log popularity in each expert's scores, which is subtracted: transitions has enough of it."""
+    """The factor of log popularity in each expert's scores, which is subtracted. The scores of transitions keep theirs:
+    they bring enough popularity into the blend."""
     probes: int = 64
     """m: items that a click is compared with. 16 are too few: the rarest of them dominate the estimate of pi."""
     every: int = 32
@@ -52,7 +53,7 @@ class ClickBlendParameters(msgspec.Struct, frozen=True):
     """Diagonal of H_0: the initial weights count as much as the evidence of some 300,000 clicks. 1,000 loses 1% on
     ml-latest-small."""
     forgetting: float = 0.9999
-    """l: the factor that H keeps at each click that is learned from."""
+    """l: the factor by which H is multiplied at each click that is learned from."""
 
 
 @kernel
@@ -60,7 +61,7 @@ def draw_probes(
     ring: I32, stream: F64, users: I32, items: I32, clicks: F32, keys: U64, every: int, seen_counts: I64, pages: I32,
     page_of: I32, window: int, probes: I32,
 ) -> None:  # fmt: skip
-    """Write to `probes` (n, 1 + m) the clicked item, if it is new to the user, then items of the ring that also are; -1 elsewhere.
+    """Write to `probes` (n, 1 + m) the clicked item, if it is new to the user, then other new items from the ring; -1 elsewhere.
 
     `ring` is a copy, (RING,), and is advanced.
     """
@@ -237,7 +238,10 @@ class ClickBlend:
         return int(self.stream.values[0, REFUSED])
 
     def probes(self, batch: Batch) -> I32:
-        """See Composed: (n, 1 + m), for each event that is learned from its item and those it is compared with, else -1."""
+        """See Composed: (n, 1 + m).
+
+        For a click that is learned from, its item and the items that it is compared with; -1 for all other events.
+        """
         probes = np.empty((len(batch), 1 + self.parameters.probes), dtype=np.int32)
         seen = batch.seen
         draw_probes(

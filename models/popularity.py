@@ -4,7 +4,7 @@
     recent       n_i <- n_i 2^(-(t - t_i) / h) + w,  t_i <- t      (t: clicks so far, h: half-life in clicks)
     prediction   n_i / sum_j n_j, the item's share of the clicks before this one
 
-Only clicks with a weight w above 0 count, whoever made them. A row decays when it is touched or read.
+Only clicks with a weight w above 0 count; the user makes no difference. A row decays when it is touched or read.
 Cost: O(1) a click. State: one or two float64 an item, the sum, clicks refused.
 
 Popularity is the baseline for every other learner of clicks, and the fallback for users without clicks.

@@ -1,7 +1,7 @@
 """Refits a learner by letting it learn its whole history again, in order, from an empty state.
 
 The result depends on the history alone: events that are no longer in it, such as those of forgotten users, leave no
-trace, and with an unchanged history the result is bit by bit what was there before. For counts (popularity, transitions) and
+trace, and with an unchanged history the result equals the former tables bit by bit. For counts (popularity, transitions) and
 filters (bias) no fit is better. Cost: that of learning.
 """
 

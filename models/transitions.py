@@ -1,8 +1,8 @@
-"""Transitions: counts of which items people click after which.
+"""Transitions: counts of how often users click one item after another.
 
     P(i | c)  = (n_ci + m s_i) / (n_c + m)                      s_i: the item's share of recent clicks
     P(i | u)  = sum_t d^t P(i | c_t) / sum_t d^t                c_0, c_1, ...: the last clicks of u, newest first
-    learning  n_(c_t)i += w d^t,  n_i(c_t) += b w d^t           for a click of weight w, b backwards
+    learning  n_(c_t)i += w d^t,  n_i(c_t) += b w d^t           for a click of weight w; b weighs the reverse direction
 
 where n_c is the sum of n_ci over i. For a user without clicks the prediction is s. Each item keeps a list of its most frequent
 `successors` by Space-Saving: an item that is not in a full list replaces the one with the smallest count and takes over that
@@ -29,7 +29,7 @@ from streamer.core.tables import Table
 UNIT = 1024  # counts are kept in 1/1,024
 SUM_LARGEST = 524288.0  # clicks: a list with a larger sum is halved, so that sums stay below 2^31
 REFUSED = 2  # column of the stream
-COUNT_SMALLEST = 1e-3  # clicks that an item without any counts as, so that every score is finite
+COUNT_SMALLEST = 1e-3  # the number of clicks that an item without clicks is given, so that every score is finite
 
 
 class TransitionsParameters(msgspec.Struct, frozen=True):

@@ -23,8 +23,8 @@ ratings gives the same results. Cost: O(n (nonzero + n / 2)) an event, n = 4 + d
 Kalman (1960), A new approach to linear filtering and prediction problems, J. Basic Engineering 82(1). Stern, Herbrich,
 Graepel (2009), Matchbox: large scale online Bayesian recommendations, WWW. Deviations: items' covariances are diagonal
 and those between users and items are dropped; beta and Gamma, which all share, are learned by gradient descent. Left out:
-replayed events, which gain .001 (the design's figure) only with the rows of users long evicted, and cost .001 with copies of
-their weights; full covariances of items, which gain nothing.
+replayed events, which gain .001 (the design's figure) only if rows of users who were evicted long ago are used, and cost .001 if
+copies of those users' weights are used; full covariances of items, which gain nothing.
 """
 
 from collections.abc import Mapping
@@ -58,7 +58,7 @@ from streamer.models.hybrid.rows import (
 
 
 class BayesianHybridParameters(msgspec.Struct, frozen=True):
-    """Variances and rates for ratings of deviation 1: the design's, divided by 1.087, the variance of the ratings behind them."""
+    """Variances and rates for ratings of deviation 1: the design's values, divided by the variance of its ratings, 1.087."""
 
     latent_dim: int = 8
     """Latent factors. The design's choice up to some 300k events, and 16 from there; a user's row grows with its square."""
@@ -101,7 +101,7 @@ class BayesianHybridParameters(msgspec.Struct, frozen=True):
     consensus_process: float = 1e-4
     """What an event adds to the variance of its user's weight on consensus. Between 1e-4 and 3e-4 all gain alike."""
     consensus_rate: float = 1e-3
-    """Step of the consensus weight of new users. About the design's for popularity."""
+    """Step of the consensus weight of new users. About the design's value for the popularity weight."""
     popularity_rate: float = 0.0012
     """Step of the popularity weight of new users."""
     category_rate: float = 0.0047
@@ -296,7 +296,7 @@ class BayesianHybrid:
 
     def ratings_of(self, items: I32) -> F64:
         """See Asking."""
-        rows = np.append(self.item.values[:, -1], 0.0).astype(np.float64)  # the last for those without a row
+        rows = np.append(self.item.values[:, -1], 0.0).astype(np.float64)  # the last entry is for items without a row
         return rows[np.where((items >= 0) & (items < len(rows) - 1), items, len(rows) - 1)]
 
     def questions(self, row: Array, items: I32, shares: F64, targets: I32, limit: int) -> tuple[I32, F64]:
@@ -360,7 +360,7 @@ class BayesianHybrid:
     def _with_start_weights(self, row: Array) -> Array:
         """A copy of a user's row (a read-only one would compile the kernels again).
 
-        A new user's has the weights on consensus and popularity.
+        The copy of a new user's row has the weights on consensus and popularity with which new users start.
         """
         own = np.array(row)
         if own[-1] == 0:

@@ -112,7 +112,7 @@ def move_stream(user: Array, stream: F64, model: Model, error: float, x: F64, at
         stream[0, counts_at] += 1.0
         stream[0, BETA + number] += rate * error * c * x[s]
         row = BETA + model.known + number * dim
-        # without a weight of its own a category starts in a direction of its own, which must not decay
+        # a category without a weight of its own starts in a random direction of its own, which must not decay
         decay = model.vector_decay if number < model.categories else 0.0
         p, gamma = user[FIXED : FIXED + dim], stream[0, row : row + dim]
         for j in range(dim):
@@ -232,7 +232,7 @@ def learn_hybrid(
         own = user_variance(u, n, x, at, count, px)
         removed = variance_removed(fade, x, at, count, gains, variances, stated)
         s = noise + (0.0 if removed > own else own - removed) + item_variance(v, effective, model)
-        if not np.isfinite(s):  # because a variance is not: the user has had the time update and nothing more
+        if not np.isfinite(s):  # a variance is not finite: the user's row has had the time update and nothing more
             stream[0, REFUSED] += 1.0
             continue
         stream[0, EVENTS] += 1.0

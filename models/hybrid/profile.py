@@ -111,7 +111,8 @@ def variance_removed(fade: float, x: F64, at: I32, count: int, gains: F64, varia
 def move_groups(groups: I32, group_means: Array, model: Model, step: float, px: F64, new: bool) -> None:
     """Move the means of a user's groups a little in the direction in which the user has just moved, step px.
 
-    A group's mean is a filter over its users' moves, with a prior worth `group_users` users; groups of one user share the move.
+    A group's mean is a filter over its users' moves, with a prior worth `group_users` users. The groups of one user share
+    the move.
     """
     width, total = 2 + model.dim + model.categories, 1.0
     for group in groups:

@@ -6,9 +6,10 @@ the targets is expected to fall by
 
     (x'P M P x - sum v_j (P x)_j^2) / s        M: mean of t t' over the targets, v: mean of their variances
 
-All targets are one matrix, so their number does not matter for each item that may be asked about. Each question is the best
-one given answers to those before it: a greedy choice, which comes near the best set. The session's bias counts as noise here:
-answers come in a session of their own, and recommendations are for later (t has no entry for the session).
+All targets are summed up in one matrix, so the cost of each item that may be asked about does not depend on their number.
+Each question is the best one given answers to the earlier ones: a greedy choice, which comes near the best set. The session's
+bias counts as noise here: answers come in a session of their own, and recommendations are for later (t has no entry for the
+session).
 Cost: n^2 for each target; for each question n^3, and about 0.4 us for each item.
 
 Krause, Singh, Guestrin (2008), Near-optimal sensor placements in Gaussian processes, JMLR 9. Deviation: variances in

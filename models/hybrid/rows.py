@@ -27,7 +27,7 @@ BIAS, SESSION, CONSENSUS, POPULARITY, FIXED = 0, 1, 2, 3, 4  # positions in w; F
 EVENTS, MU, SQUARES, REFUSED, START_CONSENSUS, START_POPULARITY, BETA = range(
     7
 )  # columns of the stream; BETA: where beta begins
-TIME_WORD = 4194304.0  # a time in ms as two numbers that float32 holds exactly
+TIME_WORD = 4194304.0  # a time in ms is stored as quotient and remainder by this, which float32 holds exactly
 LATEST = 2.0**45  # ms, the year 3084: later times are set to it, and times that far before 1970 to its negative
 SMALLEST = 1e-9  # the smallest variance of a weight, whatever the rounding
 
@@ -67,7 +67,7 @@ def deviation(stream: F64) -> float:
 
 @kernel
 def continues(user: Array, time_ms: float, model: Model) -> bool:
-    """Whether an event at this time belongs to the user's last session. One that goes back in time does."""
+    """Whether an event at this time belongs to the user's last session, as does any event earlier than the last."""
     high = len(user) - 3
     since = time_ms - (np.float64(user[high]) * TIME_WORD + np.float64(user[high + 1]))
     return bool(user[high + 2] > 0 and since <= model.gap_ms)

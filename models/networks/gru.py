@@ -3,7 +3,7 @@
     h_u <- GRU(e_i, h_u)    at each click of u on i,    s_j = h_u . e_j + b_j,    P(j | u) = exp(s_j - c)
 
 The network, the items' vectors e and biases b are fitted by a retraining (models/offline/clicks/gru_trainer.py) and fixed between
-retrainings; c is the mean of ln sum_j exp s_j at that time. Online only h_u and n_j change, the item's number of clicks. An item
+retrainings; c is the mean of ln sum_j exp s_j at that time. Online, only h_u and the item's number of clicks n_j change. An item
 that came after the retraining has e = 0, does not change any state, and has b_j = o + ln n_j, where o is the median of b - ln n
 over the trained items. Before the first retraining this holds for all items, with o = 0, so that P is the item's share of the
 clicks: popularity. A dislike is ignored.
@@ -27,7 +27,7 @@ from streamer.core.tables import Table
 from streamer.models.skip_gram import logit
 
 TRAINED, OFFSET, CONSTANT, WEIGHTS = 0, 1, 2, 3  # columns of the network: 1 once it is fitted, o, c, weights
-COUNT_SMALLEST = 0.5  # clicks that an item without any counts as
+COUNT_SMALLEST = 0.5  # the number of clicks that an item without clicks is given
 
 
 class GRUParameters(msgspec.Struct, frozen=True):
@@ -40,7 +40,8 @@ class GRUParameters(msgspec.Struct, frozen=True):
 def width(dim: int) -> int:
     """Number of columns of a network.
 
-    They are the WEIGHTS first ones, W_i (dim, 3 dim), W_h (dim, 3 dim), c_i (3 dim,), c_h (3 dim,), with gates r, z, n in order.
+    They are the first WEIGHTS columns, then W_i (dim, 3 dim), W_h (dim, 3 dim), c_i (3 dim,) and c_h (3 dim,), each with
+    the gates in the order r, z, n.
     """
     return WEIGHTS + 6 * dim * dim + 6 * dim
 

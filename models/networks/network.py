@@ -13,8 +13,8 @@ Cost: O(4 dim first + first second) an event: some 1 us for 32 factors and 16, 1
 the network, float32, 61 KB.
 
 Guo, Tang, Ye, Li, He (2017), DeepFM, IJCAI; He, Liao, Zhang, Nie, Hu, Chua (2017), Neural collaborative filtering, WWW.
-Deviation: the layers do not learn online. A step of theirs changes every prediction, so it would have to be small, and so
-would its gain; and a network that is fixed between retrainings stays the one that passed the gate.
+Deviation: the layers do not learn online. A step of the layers changes every prediction, so it would have to be small, and its
+gain would be small, too; and a network that is fixed between retrainings stays the one that passed the gate.
 """
 
 from collections.abc import Mapping
@@ -123,7 +123,7 @@ class Network:
     def norms(self, side: Side, rows: I32) -> F64:
         """See Watched: vector and bias, in deviations of the ratings.
 
-        Divided by the ratio that the training changed them by, so that a swap shows no jump.
+        They are divided by the ratio by which the training changed them, so that a swap shows no jump.
         """
         values = (self.user if side == "user" else self.item).values[rows, :-1].astype(np.float64)
         return cast(F64, np.linalg.norm(values, axis=1) / float(self.network.values[0, 0 if side == "user" else 1]))

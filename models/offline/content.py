@@ -2,8 +2,8 @@
 
     purity = 1 - H / ln C,   H the entropy over the C categories of the items a user rated, or of an item
 
-so a user with a single taste has 1, and one who rates a bit of everything little. Whatever comes from ratings comes
-from the training part alone. A column has mean 0 and deviation 1 over the rated rows; unknown values are 0, and so are
+so a user with a single taste has a purity of 1, and one who rates a bit of everything has a low one. All features made of
+ratings use the training part alone. A column has mean 0 and deviation 1 over the rated rows; unknown values are 0, and so are
 all columns of categories or years where there are none.
 Cost: one pass over ratings and categories. Memory: (users + items) x (categories + 4) floats.
 """

@@ -91,7 +91,7 @@ class Network(nn.Module):
         return found
 
     def scores(self, states: Tensor, vocabulary: Tensor | None = None) -> Tensor:
-        """(n, places), of all places where none are named."""
+        """The scores of the words `vocabulary`, or of all words, after each of the states, (n, words)."""
         vectors = self.items.weight[:-1] if vocabulary is None else self.items(vocabulary)
         return states @ vectors.T + (self.biases if vocabulary is None else self.biases[vocabulary])
 

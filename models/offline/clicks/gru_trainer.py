@@ -23,7 +23,7 @@ from streamer.models.replay import learn_whole
 
 CLICKS_REQUIRED = 100  # with fewer clicks nothing is fitted
 FITTED_SHARE = 0.9  # progress at the end of the fit
-USERS = 1000  # number of users over whose states c is the mean
+USERS = 1000  # c is the mean over the states of this many users
 
 
 class GRUTrainerParameters(msgspec.Struct, frozen=True):

@@ -66,7 +66,7 @@ class Vocabulary:
     def loss(self, scores: Scores, train: Dataset, validation: Dataset) -> Callable[[], float]:
         """A `validate` for `fitting.descend`: the mean loss of the full softmax over validation clicks, each after its user's training clicks.
 
-        Clicks on items outside the vocabulary are left out; NaN without any other.
+        Clicks on items outside the vocabulary are left out; NaN if there are no others.
         """
         clicks, starts = by_user_in_time(train)
         part = validation.select(self.of(validation.items) >= 0)
@@ -189,7 +189,10 @@ class Noise:
 
 
 def sampled_softmax(own: Tensor, targets: Tensor, others: Tensor, negatives: Tensor, noise: Noise) -> Tensor:
-    """The loss of each example, (n,): `own` (n,) are scores of the items `wanted`, `others` (n, m) those of `negatives` (m,)."""
+    """The loss of each example, (n,).
+
+    `own` (n,) are the scores of the items `targets` (n,), `others` (n, m) those of `negatives` (m,).
+    """
     corrected = others - noise.log_q[negatives] - log(len(negatives))
     corrected = corrected.masked_fill(
         negatives == targets[:, None], -torch.inf

@@ -51,7 +51,7 @@ class Transitions:
             context = np.full(learner.parameters.window, -1, dtype=np.int32)
             for item in history[
                 -4 * len(context) :
-            ]:  # what was clicked twice moves to the front and pushes nothing out
+            ]:  # an item that was clicked twice moves to the front and pushes no other out
                 record_click(context, item, 1.0)
             score_transitions(
                 context, learner.lists.values, learner.popularity.values, learner.stream.values, items, learner.constants,

@@ -5,11 +5,11 @@
 A user's clicks, in order, are a sentence and items its words (item2vec). v, the vectors in word2vec's files and those behind
 similar items, are gensim's `wv.vectors`; x, the vectors of the context, its `syn1neg`. Which of the two is called input does
 not matter, as nearness is symmetric. **Both** start from the result of a pass of the learner over the history (or, with `warm`,
-from the live rows): with one alone, the first epoch would drag the other's rows away. At the end one matrix is scaled down and
-the other up until their lengths have the same ratio as before, which changes no product: the length of a learner's step is
-that of the other side. Both are scaled down where they grew by more than half, since the learner's steps suit its own lengths.
+from the live rows): if only one did, the first epoch would drag the rows away. At the end one matrix is scaled down and
+the other up until their lengths have the same ratio as before, which changes no product: a learner's step is proportional to
+the rows of the other side. Both are scaled down where they grew by more than half, since the learner's steps suit its own lengths.
 
-`vectors` names a file (see vector_file.py): its items start from its vectors. It has no x for that space, so these start at 0
+`vectors` names a file (see vector_file.py): its items start from its vectors. The file has no x for that space, so these start at 0
 and are trained first, with the file's v locked (`vectors_lockf` 0); other items start like new ones. With `fixed` the file's
 vectors stay locked to the end, so that **only new items are trained**, into the existing space: the file's rows come out
 bit for bit. Users' vectors are then learned in another pass of the learner, during which its items are restored again and

@@ -10,7 +10,7 @@ has a row of 0.
 Cost: some 3 s of CPU a million ratings and epoch; a step also moves all rows (Adam is dense).
 
 Howard, Gugger (2020), Deep learning for coders with fastai and PyTorch, chapter 8; Smith (2018), A disciplined approach to neural
-network hyper-parameters; Loshchilov, Hutter (2019), Decoupled weight decay regularization, ICLR, whose appendix normalises the decay so.
+network hyper-parameters; Loshchilov, Hutter (2019), Decoupled weight decay regularization, ICLR, whose appendix normalises the decay in this way.
 Deviation: the model includes the mean (c), the range follows the ratings, and biases decay less than factors.
 """
 

@@ -2,8 +2,8 @@
 
     y = mean + b_u + b_i + p_u . q_i    ->    z = (y - mu) / sigma  with mu, sigma and counts of the whole history
 
-The mean of each side's vectors goes into the biases of the other side, as in the learner: rows of a model that has it in the
-product would be more than twice as long as the learner's, which the gate refuses. The vectors are then reduced to the
+The mean of each side's vectors goes into the biases of the other side, as in the learner. If a model kept it in the product, its
+rows would be more than twice as long as the learner's, which the gate refuses. The vectors are then reduced to the
 learner's dimension with the least loss in the products p_u . q_i (a truncated SVD of their product, from the QR of both
 sides), or padded with zeros. They are rotated (Procrustes, on the items' rows weighted by count) onto the rows that a
 pass of the learner's own descent over the same history gives, so that the space stays the same. Finally one side is scaled

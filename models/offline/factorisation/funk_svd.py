@@ -5,7 +5,7 @@
     minimise for each f  mean over ratings of  (r_f-1 - p_uf q_if)^2 + n_u^-.5 l2 p_uf^2 + n_i^-.5 l2 q_if^2
 
 mu is the global bias; b_u and b_i are fitted first, and together. Earlier factors are fixed and their residuals are stored for each
-rating, as Funk does it. A factor is kept if it lowers the validation error; two in a row that do not end the fit.
+rating, as Funk does it. A factor is kept if it lowers the validation error; the fit ends after two in a row that do not.
 An unseen user or item has a row of 0.
 Cost: .5 s of CPU a million ratings and epoch, and some ten epochs a factor; a step also moves all rows of one factor.
 
@@ -37,8 +37,8 @@ class FunkSVDParameters(msgspec.Struct, frozen=True):
     batch: int = 4096
     """Ratings in a step."""
     patience: int = 2
-    """Number of passes without a better validation error after which a factor is done, and of such factors after which
-    the fit ends."""
+    """Number of passes without a better validation error after which a factor is done, and number of factors in a row
+    without one after which the fit ends."""
     learning_rate: float = 0.01
     """Adam's."""
     l2: float = 1.25

@@ -5,7 +5,7 @@
     minimise  mean over the existing ratings of  (r_ui - c_u - W_u . h_i)^2 + n_u^-.5 l2 (|W_u|^2 + |V_u|^2)
 
 f is a sigmoid. The loss is masked: missing ratings do not count as 0. In each step a share of the inputs is dropped, so that
-the network learns to predict and not to copy. The biases are those of bias only, fitted first. The last layer is linear, so W and h
+the network learns to predict and not to copy. The biases are those of the model `bias`, which is fitted first. The last layer is linear, so W and h
 are factors. Rows are never made dense: V_u and W_u are looked up only for the ratings of a batch of rows.
 For an unseen user or item the prediction is that of the biases.
 Cost: some 3 s of CPU a million ratings and epoch. Memory: (users + items) x dim, and for a batch its ratings x dim.

@@ -2,7 +2,7 @@
 
 First the learner replays its history, which gives counts, mean and scale, and rows to users and items that occur only in the
 last tenth. Then torch fits everything on the first nine tenths. After each epoch the fitted parameters are written into the
-learner, which then learns the last tenth online, event by event, as it would have. **The epoch whose predictions of that tenth
+learner, which then learns the last tenth online, event by event, as in the service. **The epoch whose predictions of that tenth
 are best is kept**, each prediction made just before the rating was learned; if none is better than the replay, the replay is
 kept. So no event is left out, and nothing is chosen on data that it was fitted to.
 Cost: some 5 s of CPU a million ratings and epoch, 10 to 20 epochs, and twice the cost of learning.

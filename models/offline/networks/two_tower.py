@@ -143,7 +143,7 @@ class TwoTower:
         z = (train.values.astype(np.float64) - self._mean) / self._deviation
         kept = [
             drawn != fold for fold in range(self.parameters.folds + 1)
-        ]  # no rating is in the last, so it leaves out none
+        ]  # no rating is in the last fold, so its features leave out none
         users, items = zip(*(features(train.select(rows), z[rows]) for rows in kept), strict=True)
         return np.stack(users), np.stack(items)
 
