@@ -75,7 +75,7 @@ class Ring:
         self.page_of: I32 = np.full((users, self.ring // page), -1, dtype=np.int32)
         self.counts = np.zeros(users, dtype=np.int64)
         self.used = 0
-        # (user, item) -> the item's number among the user's, when it was last put
+        # (user, item) -> the item's number among the user's items when it was last put
         self._numbers: dict[tuple[int, int], int] = {}
 
     def put(self, user: int, item: int) -> int:
@@ -199,7 +199,7 @@ class Feed:
             self.category_sets.sets.reserve(int(rows.max()) + 1)
             self.category_sets.sets.values[rows] = -1
             for one, row in zip(new, rows.tolist(), strict=True):
-                self.category_sets.put(row, categories_of(one)[0] & 0b111)  # few enough to have several items each
+                self.category_sets.put(row, categories_of(one)[0] & 0b111)  # at most 8 sets, with several items each
         for one, row in zip(new, rows.tolist(), strict=True) if side == "user" else ():
             preferences, groups = profile_of(one)
             self.profiles.slots[row] = row if preferences or groups else -1

@@ -175,8 +175,8 @@ def survives_a_restart(make: Make) -> None:
         first = Feed(make(1))
         first.learn(events[:stop])
         second = first.restart(make(1), backwards=True)
-        require(same(second.learn(events[stop:]), outs[stop:]), f"after a restart at {stop} predictions differ")
-        require(second.state() == whole.state(), f"after a restart at {stop} the state at the end differs")
+        require(same(second.learn(events[stop:]), outs[stop:]), f"predictions differ after a restart at event {stop}")
+        require(second.state() == whole.state(), f"the state at the end differs after a restart at event {stop}")
 
 
 def row_numbers_do_not_matter(make: Make) -> None:
@@ -203,7 +203,7 @@ def scores_keep_their_order(make: Make) -> None:
         require(same(feed.learner.score(view, items[::-1].copy()), scores[::-1].copy()), "scores are not in item order")
         one = np.array([float(feed.learner.score(view, items[k : k + 1])[0]) for k in range(len(items))])
         require(same(one.astype(np.float32), scores), "an item's score depends on the other items")
-        require(len(feed.learner.score(view, items[:0])) == 0, "no items give an array that is not empty")
+        require(len(feed.learner.score(view, items[:0])) == 0, "score returns an array that is not empty for no items")
 
 
 def predicts_its_kind_only(make: Make) -> None:
@@ -214,15 +214,18 @@ def predicts_its_kind_only(make: Make) -> None:
     outs = [(batch, feed.step(batch)) for batch in feed.batches(events, 7)]
     for batch, out in outs:
         own = must_predict(learner, batch)
-        require(bool(np.isfinite(out[own]).all()), "an event of its kind got no finite prediction")
+        require(bool(np.isfinite(out[own]).all()), "an event that it must predict got no finite prediction")
         foreign = batch.kinds == CLICK if learner.kind == "ratings" else batch.clicks == 0
-        require(bool(np.isnan(out[foreign]).all()), f"an event that is not of {learner.kind} got a prediction")
+        require(bool(np.isnan(out[foreign]).all()), f"an event that is not one of its {learner.kind} got a prediction")
     ids = [(f"u{n}", f"i{n}") for n in range(20)]
     others = [click(u, i) for u, i in ids] if learner.kind == "ratings" else [rating(u, i, 1.0) for u, i in ids]
     batch = feed.batch(others)
     before = contents(learner.tables().values())
     feed.step(batch)
-    require(contents(learner.tables().values()) == before, f"an event that is not of {learner.kind} changed the state")
+    require(
+        contents(learner.tables().values()) == before,
+        f"an event that is not one of its {learner.kind} changed the state",
+    )
 
 
 def predicts_for_unseen_rows(make: Make) -> None:
@@ -243,9 +246,12 @@ def predicts_for_unseen_rows(make: Make) -> None:
     score = float(feed.learner.score(view, missing)[0])
     for answer, new in zip(answers, [("u0", "new"), ("new", "i0"), ("newer", "newer")], strict=True):
         wanted = float(feed.learner.predict(feed.batch([kind_of(*new, 1.0)]))[0])
-        require(abs(answer - wanted) <= LIKENESS, f"{answer} where a row is -1, {wanted} for new rows of {new}")
+        require(
+            abs(answer - wanted) <= LIKENESS,
+            f"predicted {answer} where a row is -1, but {wanted} for new rows of {new}",
+        )
     wanted = float(feed.learner.score(view, np.array([feed.item_rows["newer"]], dtype=np.int32))[0])
-    require(abs(score - wanted) <= LIKENESS, f"a score of {score} for item -1, {wanted} for a new one")
+    require(abs(score - wanted) <= LIKENESS, f"a score of {score} for item -1, but {wanted} for a new item")
 
 
 def depends_on_its_seed_alone(make: Make) -> None:
@@ -291,7 +297,7 @@ def refuses_values_that_are_not_finite(make: Make) -> None:
 def counts_refused_steps(make: Make) -> None:
     """A value of its kind that is not finite is refused and counted once in `refused`, which is part of the state.
 
-    Others are not.
+    Finite values are not.
     """
     feed = Feed(make(1))
     learner = feed.learner

@@ -8,7 +8,7 @@
     def test_my_source(check):
         check(subject())
 
-Each check needs a new subject, to which nothing was published yet. It raises AssertionError with what was wanted
+Each check needs a new subject, to which nothing has been published yet. It raises AssertionError with what was wanted
 and what was found.
 """
 

@@ -73,7 +73,7 @@ class Inspection:
     def questions(self, user_id: str, limit: int, port: int) -> Answer:
         """The questions for a user (see serving/questions.py), and how to answer them on `port`.
 
-        Raises StreamerError where that cannot be said.
+        Raises StreamerError where no learner keeps beliefs about users, and where all ratings are equal.
         """
         memory = recorded_memory(self._store, self._meta)
         found = questions(memory, Recommender(memory, memory.learners.by_name[POPULARITY]), user_id, limit)

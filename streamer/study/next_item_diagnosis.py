@@ -180,15 +180,15 @@ def _verdict(
     elif not fits:
         verdict = "high bias"
         sentences.append(
-            f"High bias: even its training clicks it does not rank significantly better than popularity ({train.popularity_hit_rate_10:.4f}), so it is too simple "
+            f"High bias: it does not rank even its training clicks significantly better than popularity ({train.popularity_hit_rate_10:.4f}), so it is too simple "
             f"for them. Try more units or epochs, smaller penalties, or longer histories.{against}"
         )
     elif not helps:
         verdict = "high variance"
         reference = f" ({validation.popularity_hit_rate_10:.4f})" if validation else ""
         sentences.append(
-            f"High variance: it ranks its training clicks better than popularity ({train.popularity_hit_rate_10:.4f}), but not significantly those of the "
-            f"validation part{reference}, so it has learned noise. Try fewer units, more dropout, or more clicks.{against}"
+            f"High variance: it ranks its training clicks better than popularity ({train.popularity_hit_rate_10:.4f}), but those of the "
+            f"validation part not significantly better{reference}, so it has learned noise. Try fewer units, more dropout, or more clicks.{against}"
         )
     else:
         verdict = "fine"

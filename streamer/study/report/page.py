@@ -1,8 +1,8 @@
 """The report as one HTML file: sections of sentences, pictures and the numbers behind them, and one user's page.
 
 The file loads nothing from elsewhere, no script, font or image, and its content security policy forbids it. Text from
-events (titles, ids, categories) is escaped by the template. There are no dates of making: the same history, models and seed
-give the same bytes. Only this module knows jinja2; importing it raises MissingExtra where jinja2 is not installed.
+events (titles, ids, categories) is escaped by the template. It does not say when it was made, so the same history, models and
+seed give the same bytes. Only this module knows jinja2; importing it raises MissingExtra where jinja2 is not installed.
 """
 
 from importlib.resources import files

@@ -125,7 +125,7 @@ class Overlap(msgspec.Struct, frozen=True):
     sizes: tuple[int, ...]  # of each set
     parts: tuple[tuple[tuple[bool, ...], int], ...]  # number of pairs that are in exactly these sets; the largest first
     users: int
-    chance: float | None  # the share of places among the highest rated of a model that ranks at random
+    chance: float | None  # for a model that ranks at random: the share of its places that are among the highest rated
 
     def share_of_truth(self, name: str) -> float:
         """The share of the model's places that are among the user's highest rated; NaN without places."""
