@@ -1,4 +1,4 @@
-"""Fixtures that several files use, and what every test is told: what it needs, and with which others it runs."""
+"""Fixtures that several files use, the markers of every test, and the order in which tests run."""
 
 import os
 import shutil
@@ -12,9 +12,9 @@ from needs import needs, shared_fixtures
 
 __all__ = ["broker", "fresh_broker", "own_broker"]
 
-OF_LIBRARIES = ("uname", "ldconfig", "gcc", "ld")  # what they ask the machine once, when they are imported
+OF_LIBRARIES = ("uname", "ldconfig", "gcc", "ld")  # commands that libraries run once, when they are imported
 
-started: list[str] = []  # the processes of the running test
+started: list[str] = []  # the processes that the running test has started
 
 
 def _notice(event: str, arguments: tuple[object, ...]) -> None:
@@ -27,7 +27,7 @@ sys.addaudithook(_notice)
 
 @pytest.fixture(autouse=True)
 def _processes(request: pytest.FixtureRequest) -> Iterator[None]:
-    """A test that starts a process, a browser or a broker is marked so: `make test-fast` leaves it out."""
+    """Fail a test that starts a process but is not marked for it: `make test-fast` would not leave it out."""
     yield
     marked = any(request.node.get_closest_marker(marker) for marker in ("process", "browser", "kafka"))
     found = list(started)
@@ -36,7 +36,10 @@ def _processes(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark what each test needs; on one worker keep together what shares something made once; the longest begin first."""
+    """Mark each test with what it needs.
+
+    Tests that share a broker, a browser or a module's fixture run on one worker; tests that start processes come first.
+    """
     for item in items:
         if not isinstance(item, pytest.Function):
             continue
@@ -54,7 +57,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def movielens() -> Path:
-    """The folder of ml-latest-small; without it a test is skipped, and fails where CI says that it must be there."""
+    """The folder of ml-latest-small; without it the test is skipped, or fails if CI=true."""
     folder = Path(os.environ.get("STREAMER_TEST_DATA", "no STREAMER_TEST_DATA"))
     if not folder.is_dir():
         reason = f"no ml-latest-small: {folder} is not a folder; set STREAMER_TEST_DATA to one"
@@ -66,7 +69,7 @@ def movielens() -> Path:
 
 @pytest.fixture(scope="session")
 def promtool() -> str:
-    """Prometheus' own checker; without it a test is skipped, and fails where CI says that it must be there."""
+    """The path of Prometheus' own checker; without it the test is skipped, or fails if CI=true."""
     found = shutil.which("promtool")
     if found is None:
         if os.environ.get("CI") == "true":

@@ -18,8 +18,8 @@ SOURCES = sorted(
     if "_gen" not in path.parts and not any(parent.is_symlink() for parent in path.parents)
 )
 
-# Which rooms a room may import from, beside itself. It has no circle, so it is an order: a change in a room can only
-# concern the rooms below it in this table. What is in no room (app, serve, cli, ...) wires the others and sees all of them.
+# For each room, the rooms that it may import from besides itself. The table has no circle, so a change in a room concerns only
+# the rooms that import from it, directly or through others. Modules in no room (app, serve, cli, ...) may import from all.
 ROOMS: dict[str, set[str]] = {
     "core": set(),
     "kafka": {"core"},
@@ -36,18 +36,18 @@ ROOMS: dict[str, set[str]] = {
     "study": {"core", "models", "storage", "monitoring", "stream", "serving", "renormalise"},
 }
 MODULES_A_ROOM = 15  # more than people take in at a glance
-MANY = {"cli"}  # a command a file
+MANY = {"cli"}  # rooms with more: one file for each command
 FOREIGN = {
     "_replace",
     "_asdict",
     "_sender",
-}  # public in spite of their names (NamedTuple); and kafka-python's, which has no other way
-PUBLIC = {  # names that plug-ins import, and where each has its home; streamer/__init__.py lists them for people
+}  # of other libraries: public methods of NamedTuple, and one of kafka-python that nothing public replaces
+PUBLIC = {  # modules that plug-ins import, and the module behind each; streamer/__init__.py lists them as well
     "arrays": "core.arrays", "batch": "core.batch", "embeddings": "core.tables", "errors": "core.errors",
     "events": "core.events", "kernel": "core.kernel", "protocols": "core.protocols", "rebuild": "renormalise.rebuild",
 }  # fmt: skip
 
-# Each third-party library behind its adapter.
+# The only places that may import each third-party library.
 ADAPTERS = {
     "kafka": {"consumers/kafka.py", "producers/kafka.py"},
     "rocksdict": {"streamer/storage/rocks.py"},
@@ -65,7 +65,7 @@ ADAPTERS = {
     "matplotlib": {"streamer/study/report/figures.py"},
     "gensim": {"models/offline/clicks/word2vec.py"},
     "jinja2": {"streamer/study/report/page.py"},
-    # Whatever runs what it reads: nowhere.
+    # Libraries that execute what they read are not allowed anywhere.
     "pickle": set(),
     "marshal": set(),
     "shelve": set(),
@@ -98,12 +98,12 @@ def imports(path: Path) -> Iterator[str]:
 
 
 def room(module: str) -> str:
-    """The room of a module; empty for what is in none."""
+    """The room of a module; empty for a module in no room."""
     return next((room for room in sorted(ROOMS, key=len, reverse=True) if f"{module}.".startswith(f"{room}.")), "")
 
 
 def modules_of(wanted: str) -> dict[str, Path]:
-    """The modules right in a room, without its `__init__` and its sub-packages."""
+    """The modules directly in a room, without its `__init__` and its sub-packages."""
     return {
         name: path for name, path in MODULES.items() if path.name != "__init__.py" and name.rpartition(".")[0] == wanted
     }
@@ -120,10 +120,10 @@ def test_a_room_imports_from_the_rooms_that_the_table_says(path: Path) -> None:
 
 def test_the_table_of_rooms_has_no_circle() -> None:
     below: set[str] = set()
-    for one, seen in ROOMS.items():  # those that a room sees stand above it in the table, or come without it
+    for one, seen in ROOMS.items():
         assert seen <= set(ROOMS)
         below |= {one}
-    order = list(graphlib.TopologicalSorter(ROOMS).static_order())
+    order = list(graphlib.TopologicalSorter(ROOMS).static_order())  # raises CycleError for a circle
     assert set(order) == below
 
 

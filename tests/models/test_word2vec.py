@@ -1,4 +1,4 @@
-"""gensim's Word2Vec as a trainer: locked vectors stay bit by bit, new items find their place, and every process gives the same."""
+"""gensim's Word2Vec as a trainer: locked vectors stay bit by bit, new items find their place, and every process gives the same result."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Norms and widths are read from the live rows: from a sample when there are many, none when there are none."""
+"""Norms and widths are read from the live rows, or from a sample of them if there are many; an empty memory has none."""
 
 from collections.abc import Iterator
 from pathlib import Path

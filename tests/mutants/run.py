@@ -1,8 +1,9 @@
-"""Breaks the source by one line at a time, in a copy, and says which breaks no test notices.
+"""Breaks one line of the source at a time, in a copy, and reports the mutants that no test notices.
 
 The list is mutants.toml. The work tree is read and never written: each worker has a copy of it in a temporary folder, in
-which it breaks one line, runs the tests named for it, and mends the line. Two workers, one area at a time each; an area's
-tests must pass unbroken first. A test run that takes more time than its limits counts as a mutant caught: it hangs.
+which it breaks one line, runs the tests named for it, and mends the line. Two workers run side by side, each on one area at
+a time. The tests of an area must first pass on the unbroken source. A mutant whose tests exceed a time limit counts as
+caught, because it makes them hang.
 """
 
 import argparse
@@ -26,25 +27,25 @@ from queue import SimpleQueue
 ROOT = Path(__file__).parents[2]
 LIST = Path(__file__).with_name("mutants.toml")
 WORKERS = 2
-LIMIT_S, CPU_LIMIT_S = 600.0, 150  # of one run of tests: a machine that is busy with other things is given more time
+LIMIT_S, CPU_LIMIT_S = 600.0, 150  # limits of one run of tests; that of wall time is long, as the machine may be busy
 _FIRST = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
 
 
 class Stale(Exception):
-    """The list and the source do not fit together, or the tests do not pass unbroken."""
+    """The list does not match the source, or tests fail although nothing is broken."""
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """One line broken."""
+    """One line of the source, and the broken line in its place."""
 
     number: int
     area: str
     file: str
     old: str
     new: str
-    what: str  # is broken, in a sentence
-    tests: tuple[str, ...]  # that must catch it, as pytest takes them
+    what: str  # what is broken, in a sentence
+    tests: tuple[str, ...]  # the tests that must catch it, as arguments of pytest
 
     def applied(self, text: str) -> str:
         """The file's text with the line broken; raises Stale."""
@@ -52,14 +53,14 @@ class Mutant:
         if found != 1:
             raise Stale(
                 f"mutant {self.number} ({self.what}) wants {self.old!r} once in {self.file}, and it is there {found} times: "
-                f"say in {LIST.name} what the line is now"
+                f"write the new line into {LIST.name}"
             )
         return text.replace(self.old, self.new)
 
 
 @dataclass(frozen=True)
 class Run:
-    """What became of a run of tests."""
+    """The result of a run of tests."""
 
     passed: bool
     by: str  # the first test that failed, or what else happened
@@ -73,7 +74,7 @@ def mutants() -> list[Mutant]:
 
 
 def copy_tree(root: Path, place: Path) -> None:
-    """The files that git knows, and new ones it does not ignore, with their times: compiled kernels are found by these."""
+    """Copy the files that git does not ignore, with their times, by which compiled kernels are found."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=root,
@@ -108,14 +109,14 @@ class Worker:
                 raise Stale(f"the tests would import {file}, which is not in the copy {self.place}")
 
     def end(self) -> None:
-        """Run nothing any more. From any thread."""
+        """Kill what is running and start nothing more; may be called from any thread."""
         self._ended = True
         if self._running is not None:
             with suppress(ProcessLookupError):
                 os.killpg(self._running.pid, signal.SIGKILL)
 
     def _python(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        """Run Python in the copy; raises TimeoutExpired, with everything that was started ended, and Stale after `end`."""
+        """Run Python in the copy; raises TimeoutExpired after killing everything that was started, and Stale after `end`."""
         if self._ended:
             raise Stale("ended")
         with subprocess.Popen(
@@ -149,7 +150,7 @@ class Worker:
         except subprocess.TimeoutExpired:
             return Run(False, f"hangs: ended after {LIMIT_S:.0f} s", time.monotonic() - began)
         seconds = time.monotonic() - began
-        if done.returncode in (-signal.SIGXCPU, -signal.SIGKILL):  # the limit of the CPU
+        if done.returncode in (-signal.SIGXCPU, -signal.SIGKILL):  # the limit of CPU time
             return Run(False, f"hangs: ended after {CPU_LIMIT_S} s of CPU", seconds)
         if done.returncode == 0:
             return Run(True, "", seconds)
@@ -165,7 +166,7 @@ class Worker:
         compiled = self._kernels() if "@kernel" in text else None
         try:
             file.write_text(mutant.applied(text), encoding="utf-8")
-            # A second of its own: bytecode and compiled kernels of another mutant are never taken for this one's.
+            # The time is in a second of its own, so that bytecode and compiled kernels of another mutant are never used.
             os.utime(file, (stat.st_atime, stat.st_mtime + mutant.number))
             if compiled is not None:
                 self._spare_compiling(compiled, mutant.file)
@@ -181,9 +182,9 @@ class Worker:
         )
 
     def _spare_compiling(self, compiled: Path, broken: str) -> None:
-        """Give the source with a broken file what was compiled before, without the kernels that call those of that file.
+        """Let the source with a broken file use the kernels compiled before.
 
-        Those of the file itself Numba compiles anew, by its time.
+        Those of the broken file, and of files that import from it directly or through others, are left out and compiled again.
         """
         folder = self._kernels()
         if compiled.exists():
@@ -203,13 +204,13 @@ class Worker:
 
 
 def _module(file: str) -> str:
-    """How others import a file: `models` lies in the package `streamer` by a link."""
+    """The name by which other modules import a file; `models` is linked into the package `streamer`."""
     name = file.removesuffix(".py").replace("/", ".")
     return name if name.startswith("streamer.") else f"streamer.{name}"
 
 
 def run(chosen: Sequence[Mutant], workers: int) -> Iterator[tuple[Mutant, Run]]:
-    """What became of each, as it becomes known; raises Stale."""
+    """Run the tests of each mutant and yield the results, an area at a time; raises Stale."""
     areas: dict[str, list[Mutant]] = {}
     for mutant in chosen:
         mutant.applied((ROOT / mutant.file).read_text(encoding="utf-8"))
@@ -228,8 +229,10 @@ def run(chosen: Sequence[Mutant], workers: int) -> Iterator[tuple[Mutant, Run]]:
             try:
                 unbroken = worker.test(sorted({test for mutant in of for test in mutant.tests}))
                 if not unbroken.passed:
-                    raise Stale(f"the tests of {of[0].area} do not pass as the source stands: {unbroken.by}")
-                print(f"        {of[0].area}: passes unbroken, {unbroken.seconds:.0f} s", flush=True)
+                    raise Stale(f"the tests of {of[0].area} fail although nothing is broken: {unbroken.by}")
+                print(
+                    f"        {of[0].area}: its tests pass on the unbroken source, {unbroken.seconds:.0f} s", flush=True
+                )
                 return [told(mutant, worker.broken(mutant)) for mutant in of]
             finally:
                 free.put(worker)
@@ -246,14 +249,14 @@ def run(chosen: Sequence[Mutant], workers: int) -> Iterator[tuple[Mutant, Run]]:
             try:
                 for answer in as_completed(asked):
                     yield from answer.result()
-            finally:  # after an error, or when somebody interrupts it, at once
+            finally:  # after an error or an interrupt, end at once
                 for worker in made:
                     worker.end()
                 pool.shutdown(cancel_futures=True)
 
 
 def main() -> int:
-    """Exit status 0 when every mutant was caught, 1 when one survived, 2 when nothing can be said."""
+    """Exit status 0 when every mutant was caught, 1 when one survived, 2 when the mutants could not be run."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("only", nargs="*", help="numbers or areas; all when none is given")
     parser.add_argument("--workers", type=int, default=WORKERS)

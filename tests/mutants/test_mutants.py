@@ -1,4 +1,4 @@
-"""The list of mutants fits the source: a line that was rewritten must not take its mutant away in silence."""
+"""The list of mutants fits the source: when a line is rewritten, its mutant must be rewritten as well."""
 
 import pytest
 

@@ -399,7 +399,7 @@ def test_the_commands_exit_codes_give_the_outcome(tmp_path: Path) -> None:
             said = run("renormalise", "--url", process.url, "--wait", code=1)
             assert "g1: rejected, after 6 s too few ratings to tell" in said
             waiting = subprocess.Popen(command("renormalise", "--url", process.url, "--wait"), stdout=subprocess.PIPE)
-            wait(lambda: stage(client, "g2") == "gate", "g2 does not come to the gate")
+            wait(lambda: stage(client, "g2") == "gate", "g2 does not reach the gate")
             run("renormalise", "--url", process.url, code=1)  # one is under way
             client.promote_generation("g2")
             said = waiting.communicate(timeout=DEADLINE_S)[0].decode()

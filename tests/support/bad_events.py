@@ -1,4 +1,4 @@
-"""Events that the decoder must reject, each with its reason, and one that it must take."""
+"""Events that the decoder must accept, each with its decoded form, and events that it must reject, each with its reason."""
 
 from streamer.core.errors import Reason
 from streamer.core.events import Click, Event, ItemUpdate, Rating, UserUpdate

@@ -1,15 +1,15 @@
 """A real Apache Kafka: one node in KRaft mode on loopback, from the jars that `make setup` puts into .test-libs/kafka.
 
-    def test_something(broker):                       # one for the whole session: use topics of your own
+    def test_something(broker):                       # one broker for the whole session: use topics of your own
         KafkaSettings(kafka=broker.bootstrap)
 
-    def test_of_our_topics(fresh_broker):             # the same one without our topics, which are deleted afterwards
+    def test_of_our_topics(fresh_broker):             # the same broker; our topics are deleted before and after
         KafkaSettings(kafka=fresh_broker.bootstrap)
 
-    def test_that_breaks_it(own_broker):              # one for this test: kill() and start() it
+    def test_that_breaks_it(own_broker):              # a broker for this test, which may kill() and start() it
         own_broker.kill()
 
-With STREAMER_TEST_KAFKA=HOST:PORT the session's broker is that one; those of single tests are always our own.
+With STREAMER_TEST_KAFKA=HOST:PORT the session uses the broker at that address; `own_broker` always starts a new one.
 """
 
 import gc
@@ -88,7 +88,7 @@ class Broker:
         self._format()
 
     def _format(self) -> None:
-        """The first one formats its folder, the others copy that: it takes a Java of its own."""
+        """The first broker formats its folder; later ones copy the result, because formatting starts a Java process of its own."""
         log = self.folder / "log"
         if not _FORMATTED:
             scram = [f"--add-scram=SCRAM-SHA-{bits}=[name={USER},password={PASSWORD}]" for bits in (256, 512)]
@@ -108,8 +108,8 @@ class Broker:
             )  # fmt: skip
 
     def start(self) -> "Broker":
-        """On the same ports with the same data; returns when it answers."""
-        assert self._process is None, "the broker runs already"
+        """Start it, always on the same ports with the same data; returns when it answers."""
+        assert self._process is None, "the broker is already running"
         self._process = self._java("kafka.Kafka", self._properties)
         deadline = time.monotonic() + UP_S
         while "Kafka Server started" not in self._said():
@@ -125,7 +125,7 @@ class Broker:
         return (self.folder / "broker.out").read_text(errors="replace")
 
     def kill(self) -> None:
-        """As a crash does."""
+        """End the process at once, as a crash does."""
         if self._process is not None:
             self._process.send_signal(signal.SIGKILL)
             self._process.wait(30)
@@ -154,7 +154,7 @@ def free_ports(n: int) -> list[int]:
 
 def _new(folder: Path) -> Iterator[Broker]:
     if not shutil.which("java") or not list(JARS.glob("kafka_*.jar")):
-        said = f"no broker: it needs Java and the jars in {JARS.name} (`make setup` gets both), or {GIVEN}=HOST:PORT"
+        said = f"no broker: install Java and the jars in {JARS.name} (`make setup` does both), or set {GIVEN}=HOST:PORT"
         if os.environ.get("CI") == "true":
             pytest.fail(said)
         pytest.skip(said)
@@ -163,14 +163,14 @@ def _new(folder: Path) -> Iterator[Broker]:
         yield broker.start()
     finally:
         broker.kill()
-        with warnings.catch_warnings():  # the library leaves sockets that could not connect to the collector
+        with warnings.catch_warnings():  # the library leaves sockets that could not connect for garbage collection
             warnings.simplefilter("ignore", ResourceWarning)
             gc.collect()
 
 
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker | Given]:
-    """One broker for all tests, which keep apart by topics of their own."""
+    """One broker for all tests; each test uses topics of its own."""
     if GIVEN in os.environ:
         yield Given(os.environ[GIVEN])
     else:
@@ -199,7 +199,7 @@ def _delete_topics(client: KafkaAdminClient) -> None:
 
 
 def sasl_of(broker: Broker | Given) -> str:
-    """The address of its listener with SASL."""
+    """The address of the broker's SASL listener; skips the test where there is none."""
     if isinstance(broker, Given):
         pytest.skip("a given broker has no listener with SASL that we know of")
     return broker.sasl_bootstrap

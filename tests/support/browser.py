@@ -1,4 +1,4 @@
-"""A real Chromium for the pages that we make."""
+"""A real Chromium, to test our pages in."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ def browser() -> Iterator[Browser]:
 
 
 class Seen:
-    """What a page did that it should not have done."""
+    """Collects what a page should not do: console messages, errors, and requests to other addresses."""
 
     def __init__(self, page: Page, url: str) -> None:
         self.complaints: list[str] = []

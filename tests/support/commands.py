@@ -1,6 +1,6 @@
-"""`streamer ...` in this process, which need not import everything anew: as its users see it, but for the process.
+"""Runs `streamer ...` in this process, so that nothing is imported again; its output and exit code are as users see them.
 
-What a real process must prove, that it ends in order, survives a kill, or prints to a pipe, is in process.py.
+Tests that need a real process, for instance to kill it or to read its pipe, use process.py.
 """
 
 import contextlib
@@ -17,24 +17,24 @@ from streamer.cli import main
 
 @dataclass(frozen=True)
 class Ended:
-    """What a command said."""
+    """What a command printed."""
 
     stdout: str
     stderr: str
 
 
 def run(*arguments: str | Path, code: int = 0, cwd: Path | None = None) -> str:
-    """Run to the end; asserts the exit code and answers stdout and, where it failed as asked, stderr."""
+    """Run to the end and check the exit code; return stdout, followed by stderr if `code` is not 0."""
     ended = invoke(*arguments, code=code, cwd=cwd)
     return ended.stdout + (ended.stderr if code else "")
 
 
 def invoke(*arguments: str | Path, code: int = 0, cwd: Path | None = None) -> Ended:
-    """Run to the end; asserts the exit code and answers both outputs."""
+    """Run to the end and check the exit code; return both outputs."""
     out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
     found: object = 0
     with (
-        _as_it_was(),
+        _process_restored(),
         contextlib.chdir(cwd or Path.cwd()),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
@@ -49,8 +49,8 @@ def invoke(*arguments: str | Path, code: int = 0, cwd: Path | None = None) -> En
 
 
 @contextlib.contextmanager
-def _as_it_was() -> Iterator[None]:
-    """What a command sets for its process, and a process's end would undo."""
+def _process_restored() -> Iterator[None]:
+    """Undo at the end what a command changes in its process: log handlers, garbage collection and signal handlers."""
     handlers, thresholds = list(logging.root.handlers), gc.get_threshold()
     signals = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     kafka = logging.getLogger("kafka")

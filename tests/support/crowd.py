@@ -32,7 +32,7 @@ class Crowd:
         self.users.stored.store = store
 
     def happen(self, user_ids: Sequence[str], items: Sequence[int], clicks: Sequence[float] | None = None) -> I64:
-        """One batch of events; answers how many distinct items each one's user had seen before."""
+        """Apply one batch of events; return for each how many distinct items its user had seen before it."""
         n = len(user_ids)
         rows = self.users.rows(user_ids, self.commit)
         events = np.zeros(n, dtype=EVENT)

@@ -1,4 +1,4 @@
-"""A small stream that does everything, and a way to learn it in this process with crashes as data."""
+"""A small stream with every kind of event, and a way to learn it in this process, with crashes as entries of the stream."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ USERS, ITEMS = 40, 401
 
 
 def settings(**flags: object) -> Settings:
-    """Defaults but for `flags`, whatever the environment says."""
+    """The default settings with `flags` set; environment variables are ignored."""
     return load(flags, environ={})
 
 
@@ -38,7 +38,7 @@ def events(count: int) -> list[Event | bytes]:
         if n % 131 == 60:
             attributes: dict[str, str | float | bool | None] = {"year": 1950.0 + n % 70}
             found.append(ItemUpdate(item, f"Item {item} again", ("Comedy",), attributes, available=n % 2 == 0))
-        if n % 41 == 20:  # `Comedy` is not in the catalogue yet when the first of them name it
+        if n % 41 == 20:  # the first profiles name `Comedy` before the catalogue does
             about: dict[str, str | float | bool | None] = {"age": 18.0 + n % 50, "job": f"job {n % 3}"}
             found.append(UserUpdate(user, about, {"Drama": 1.0 + n % 5, "Comedy": 5.0 - n % 3}))
         if n % 171 == 90:
@@ -48,7 +48,7 @@ def events(count: int) -> list[Event | bytes]:
 
 
 def records(chosen: Sequence[Event | bytes], start: int = 0) -> list[Record]:
-    """As the embedded log would hold them."""
+    """The events as records of the embedded log, with offsets from `start`."""
     made = []
     for n, event in enumerate(chosen, start):
         if isinstance(event, bytes):
@@ -70,7 +70,7 @@ def learn(
     alter: Alter = lambda engine: None,
     **flags: object,
 ) -> int:
-    """Learn all of `entries` into `folder`, restarting after each Abort as after a kill: memory is lost, the store is not.
+    """Learn all of `entries` into `folder`; restart after each Abort as after a kill, which loses memory but not the store.
 
     Commits every `commit_every` steps. Returns how many crashes there were; `alter` may change each new engine.
     """
@@ -104,7 +104,7 @@ def learn(
 
 
 def digest(folder: Path) -> Digest:
-    """Of the state in `folder`."""
+    """The digest of the state in `folder`."""
     store = RocksStore(folder, read_only=True)
     try:
         return store.digest()

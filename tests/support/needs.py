@@ -1,8 +1,9 @@
-"""What a test needs, and whether it takes long, read from its code, so that nobody has to mark it by hand.
+"""Finds out from a test's code what it needs and whether it is slow, so that most tests need no marker by hand.
 
-A test needs a broker or a browser when it asks for that fixture. It needs a process when its code names `subprocess`,
-or calls a function or asks for a fixture of the tests that does. It is slow when it reads ml-latest-small, runs a whole
-command, or fits models in the same ways. What is not seen is marked by hand; of processes, the hook in conftest.py says so.
+A test needs a broker or a browser if it uses that fixture. It needs a process if its code names `subprocess`, or if a
+function that it calls or a fixture that it uses, among those in tests/, does. It is slow if it uses the fixture `movielens`,
+or if its code, such a function or such a fixture runs a whole command or fits models (`SLOW`). A need that is not found in
+this way is marked by hand; a test that starts a process without the marker fails, see `_processes` in conftest.py.
 """
 
 import inspect
@@ -23,7 +24,7 @@ _SEEN: dict[FunctionType, frozenset[str]] = {}
 
 
 def needs(item: pytest.Function) -> set[str]:
-    """The markers of a test: of kafka, browser, process and slow those that hold."""
+    """The markers of a test, among kafka, browser, process and slow."""
     found = set[str]()
     if KAFKA & set(item.fixturenames):
         found.add("kafka")
@@ -35,7 +36,7 @@ def needs(item: pytest.Function) -> set[str]:
 
 
 def shared_fixtures(item: pytest.Function) -> bool:
-    """Whether it asks for a fixture that its module makes once for several tests."""
+    """Whether the test uses a fixture that its module makes once for several tests."""
     module = item.nodeid.partition("::")[0]
     definitions = item._fixtureinfo.name2fixturedefs.values()
     return any(last.scope != "function" and last.baseid == module for *_, last in definitions)
@@ -47,7 +48,7 @@ def _fixtures(item: pytest.Function) -> Iterator[Callable[..., Any]]:
 
 
 def _reached(found: object) -> frozenset[str]:
-    """What the code of a function or class of the tests comes to, with what it calls there: process, slow, both or neither."""
+    """The markers process and slow that apply to a function or class in tests/, including all that it calls there."""
     if found is subprocess:
         return frozenset({"process"})
     if f"{getattr(found, '__module__', '')}.{getattr(found, '__name__', '')}".startswith(SLOW):
@@ -58,7 +59,7 @@ def _reached(found: object) -> frozenset[str]:
     if not isinstance(function, FunctionType) or not function.__code__.co_filename.startswith(TESTS):
         return NOTHING
     if function not in _SEEN:
-        _SEEN[function] = NOTHING  # until it is known: functions may call one another
+        _SEEN[function] = NOTHING  # until it is known, as functions may call one another
         scope = function.__globals__
         _SEEN[function] = NOTHING.union(*(_reached(scope.get(name)) for name in _names(function.__code__)))
     return _SEEN[function]

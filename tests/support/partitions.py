@@ -1,4 +1,4 @@
-"""The test stream as Kafka would hand it out: by partition, in any order between partitions."""
+"""The test stream as Kafka would return it: in order within each partition, in any order between partitions."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,7 +9,7 @@ from streamer.core.events import Offsets, Record, TopicPartition
 
 
 class Shuffled:
-    """Kafka's way: partitions in any order, each in its own."""
+    """A source that returns partitions in any order, as Kafka does, and the records of each partition in their order."""
 
     def __init__(self, partitions: Sequence[Sequence[Record]], seed: int) -> None:
         self._partitions, self._random = [list(partition) for partition in partitions], np.random.default_rng(seed)
@@ -36,7 +36,7 @@ class Shuffled:
 
 
 def partitioned(count: int, partitions: int = 4) -> list[list[Record]]:
-    """The stream, by topic and partition as Kafka's producers would: 4 partitions a topic, holes in the offsets."""
+    """The stream by topic and partition, chosen by key as Kafka's producers do, with gaps in the offsets."""
     found: dict[TopicPartition, list[Record]] = {}
     for record in records(events(count)):
         number = sum(record.key or b"") % partitions

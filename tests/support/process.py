@@ -23,14 +23,14 @@ def command(*arguments: str | Path) -> list[str]:
 
 
 def run(*arguments: str | Path, code: int = 0, cwd: Path | None = None) -> str:
-    """Run to the end; asserts the exit code and answers stdout and, where it failed as asked, stderr."""
+    """Run to the end and check the exit code; return stdout, followed by stderr if `code` is not 0."""
     done = subprocess.run(command(*arguments), capture_output=True, text=True, timeout=300, cwd=cwd, check=False)
     assert done.returncode == code, f"{arguments} ended with {done.returncode}: {done.stdout}{done.stderr}"
     return done.stdout + (done.stderr if code else "")
 
 
 class Streamer:
-    """A `streamer serve` that answers; its output goes to a file beside its data."""
+    """A running `streamer serve` that answers; its output goes to a file beside its data."""
 
     def __init__(self, data: Path, *arguments: str | Path, env: dict[str, str] | None = None) -> None:
         self.data = data
@@ -45,7 +45,7 @@ class Streamer:
         try:
             self.url = self._wait_until_ready()
         except BaseException:
-            self.kill()  # nobody else will: it would run on, and its Popen warn in whatever test comes later
+            self.kill()  # nothing else would end it, and its Popen would warn during a later test
             raise
 
     def _wait_until_ready(self) -> str:
@@ -60,7 +60,7 @@ class Streamer:
         raise AssertionError(f"streamer does not answer after {DEADLINE_S} s: {self.output.read_text()}")
 
     def pause(self, seconds: float) -> bool:
-        """Let it run for `seconds`, at most until it ends; whether it has."""
+        """Let it run for `seconds`, or until it ends; return whether it has ended."""
         try:
             self.process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -75,31 +75,31 @@ class Streamer:
         return found
 
     def metrics(self) -> dict[str, float]:
-        """Every series of /metrics by its name and labels as written."""
+        """The value of every series of /metrics; keys are names with labels, as written there."""
         lines = httpx.get(f"{self.url}/metrics", timeout=30).text.splitlines()
         return {name: float(value) for name, value in (ln.rsplit(" ", 1) for ln in lines if not ln.startswith("#"))}
 
     def wait_for(self, series: str, at_least: float) -> None:
-        """Until a series of /metrics has that value."""
+        """Wait until a series of /metrics is at least that value."""
         deadline = time.monotonic() + DEADLINE_S
         while self.metrics().get(series, 0.0) < at_least:
             assert time.monotonic() < deadline, f"{series} stays below {at_least}: {self.output.read_text()}"
             assert not self.pause(0.02), self.output.read_text()
 
     def kill(self) -> None:
-        """As a power cut would, for the process."""
+        """End the process at once, as a power cut would."""
         self.process.kill()
         self.process.wait(DEADLINE_S)
 
     def stop(self) -> int:
-        """As Ctrl-C or an orchestrator would; answers the exit code."""
+        """Ask the process to end, as an orchestrator does; return the exit code."""
         self.process.terminate()
         return self.process.wait(DEADLINE_S)
 
 
 @contextmanager
 def streamer(data: Path, *arguments: str | Path, env: dict[str, str] | None = None) -> Iterator[Streamer]:
-    """A running streamer, ended at the end whatever happens."""
+    """A running streamer, which is killed at the end of the context if it is still running."""
     running = Streamer(data, *arguments, env=env)
     try:
         yield running

@@ -1,4 +1,4 @@
-"""A recommender that can be told events, and a small world with a taste for genres."""
+"""A recommender that learns events at once, and a small world in which each user likes one genre."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from streamer.stream.memory import Memory
 
 
 class LiveRecommender:
-    """A recommender that is told events."""
+    """A recommender on a state that learns given events at once."""
 
     def __init__(self, folder: Path, **flags: object) -> None:
         chosen = settings(**flags)
@@ -47,7 +47,7 @@ GENRES = ("Drama", "Comedy", "Horror")
 
 
 def genres(count: int, *, users: int = 30, items: int = 60) -> list[Event]:
-    """Item n is of genre n % 3, user m rates genre m % 3 with 5 and all others with 3 or 2."""
+    """The items, then `count` ratings: item n has genre n % 3, and user m rates genre m % 3 with 5 and the others with 2 or 3."""
     random = np.random.default_rng(1)
     found: list[Event] = [ItemUpdate(f"i{n}", f"Item {n}", (GENRES[n % 3],)) for n in range(items)]
     for n, (u, i) in enumerate(zip(random.integers(0, users, count), random.integers(0, items, count), strict=True)):

@@ -9,7 +9,7 @@ from streamer.producers.client import Client
 DEADLINE_S = 120.0
 
 
-PACE_S = 0.1  # between two acts of a load, so that a busy machine has time for who trains, of low priority
+PACE_S = 0.1  # between two calls, so that a busy machine has time left for training, which has a low priority
 
 
 class Load(threading.Thread):
@@ -52,26 +52,26 @@ def stage(client: Client, generation: str) -> str:
 
 
 def answers(client: Client, generation: str, loads: Sequence[Load] = ()) -> None:
-    """Wait until a generation is live and no other is being made."""
+    """Wait until a generation is live."""
 
     def there() -> bool:
         return any(one.live and one.id == generation for one in client.generations().generations)
 
-    wait(there, f"{generation} does not answer: {client.generations()}", loads)
+    wait(there, f"{generation} does not go live: {client.generations()}", loads)
 
 
 def renormalised(client: Client, generation: str, loads: Sequence[Load] = ()) -> None:
     """Train a generation and make it live, whatever the gate says."""
     client.renormalise()
     over = ("gate", "failed", "rejected")
-    wait(lambda: stage(client, generation) in over, f"{generation} does not come to the gate", loads)
+    wait(lambda: stage(client, generation) in over, f"{generation} does not reach the gate", loads)
     assert stage(client, generation) == "gate", client.generations()
     client.promote_generation(generation)
     answers(client, generation, loads)
 
 
 def drained(client: Client, end: int) -> None:
-    """Wait until so many records of the log are learned."""
+    """Wait until all records of the log before offset `end` are learned."""
     wait(lambda: any(one.next == end for one in client.status().offsets), f"the log is never learned up to {end}")
 
 
