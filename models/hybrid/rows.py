@@ -67,7 +67,7 @@ def deviation(stream: F64) -> float:
 
 @kernel
 def continues(user: Array, time_ms: float, model: Model) -> bool:
-    """Whether an event at this time belongs to the user's last session, as does any event earlier than the last."""
+    """Whether an event at this time belongs to the user's last session. An event earlier than the last one does."""
     high = len(user) - 3
     since = time_ms - (np.float64(user[high]) * TIME_WORD + np.float64(user[high + 1]))
     return bool(user[high + 2] > 0 and since <= model.gap_ms)
