@@ -1,1 +1,1 @@
-"""Every learner of ours and the peers side by side, on the same streams in the same run: `make bench`."""
+"""Compares our learners with peers, libraries of others, on the same streams in the same run: `make bench`."""

@@ -1,7 +1,7 @@
-"""One competitor on one stream: its predictions or ranks before learning each event, and its CPU time.
+"""Runs one competitor on one stream: its predictions or ranks before learning each event, and its CPU time.
 
 Peers are timed in memory, learning and predicting alone, over arrays that already exist. Our learners are timed in two ways:
-through `streamer evaluate`, which includes reading the file, decoding, all learners that serve (also the learner of the
+through `streamer evaluate`, which includes reading the file, decoding, all learners of a service (also the learner of the
 other kind and popularity) and committing the state to disk; and in memory, like peers.
 """
 
@@ -43,7 +43,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     side: Literal["ours", "peer"]
     kind: Kind
-    variant: str  # "default" or "tuned"; ours run as they are
+    variant: str  # "default" or "tuned"; our learners always run with their defaults
     parameters: dict[str, Any]
     package: str | None = None
     skipped: str | None = None  # the reason why it did not run
@@ -133,7 +133,7 @@ def run_ours(name: str, path: Path, settings: Settings, progress: Progress = no_
     learning = msgspec.structs.replace(settings.learning, **{champion: name})
     settings = msgspec.structs.replace(settings, learning=learning)
     seed = learning.seed
-    # without a composed learner of clicks: the time of its probes would be counted for other learners
+    # popularity learns the clicks here: the probes of a composed learner of clicks would count as time of other learners
     counting = msgspec.structs.replace(learning, click_learner=POPULARITY) if kind == "ratings" else learning
     alone = msgspec.structs.replace(settings, learning=counting)
     evaluated = evaluate(name, settings, lambda: FileSource(path, seed), rank=False, progress=lambda done, of: None)

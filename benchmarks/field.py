@@ -2,8 +2,8 @@
 
     python -m benchmarks.field path/to/ml-latest-small [NAME ...]      into benchmarks/results/field.{json,md}
 
-Every fit is that of `streamer train PATH --model NAME --split random --test-share 0.2 --seed S`. Named models are measured again,
-the others keep their figures in the JSON. It takes some fifteen minutes of CPU.
+Every fit is that of `streamer train PATH --model NAME --split random --test-share 0.2 --seed S`. If models are named, only these are measured again,
+and the others keep their figures in the JSON. It takes some fifteen minutes of CPU.
 """
 
 import sys
@@ -55,12 +55,12 @@ def measured(name: str, path: str) -> Measured:
     first, found = fits[0], {"model": name, "kind": fits[0].kind, "path": Path(path).name, "cpu_s": cpu}
     if first.kind == "ratings":
         return Measured(
-            **found,  # type: ignore[arg-type]  # as above
+            **found,  # type: ignore[arg-type]  # mypy does not know which field a value is for
             test_mse=[one.test_mse or 0.0 for one in fits],
             bias_only_test_mse=[one.bias_only_test_mse or 0.0 for one in fits],
         )
     return Measured(
-        **found,  # type: ignore[arg-type]  # as above
+        **found,  # type: ignore[arg-type]
         hit_rate_10=[one.hit_rate_10 or 0.0 for one in fits],
         ndcg_10=[one.ndcg_10 or 0.0 for one in fits],
         over_transitions=[one.hit_rate_10_over_transitions or 0.0 for one in fits],

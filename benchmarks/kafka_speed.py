@@ -1,4 +1,4 @@
-"""The speed of the Kafka source and sink alone, in events per CPU second of this process, with a real broker.
+"""Measures the speed of the Kafka source and sink alone, with a real broker, in events per CPU second of this process.
 
     .venv/bin/python benchmarks/kafka_speed.py [EVENTS]
 

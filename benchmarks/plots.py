@@ -1,9 +1,9 @@
 """A report as three pictures (SVG): RMSE over the stream, hit rate over the stream, speed against RMSE.
 
-Ours are solid, peers dashed and tuned. Colours are Okabe and Ito's, which people of all colour vision tell apart; lines are
-labelled where they end. Pictures of the same report are the same bytes.
+Our learners have solid lines; peers, which are tuned, have dashed ones. The colours are Okabe and Ito's, which people with any colour vision can tell apart;
+lines are labelled where they end. The same report gives the same bytes.
 
-    python -m benchmarks.plots         the pictures in benchmarks/results, anew from the JSON there
+    python -m benchmarks.plots         draws the pictures in benchmarks/results again, from the JSON there
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
-"""The protocol of a peer: one class, one file in `benchmarks/peers`, one line in its registry.
+"""The protocol of a peer. A peer is one class, one file in `benchmarks/peers`, and one line in its registry.
 
-Users and items are numbered in the order in which they first come (for peers that learn from clicks, items in the order of their
+Users and items are numbered in the order in which they first appear (for peers that learn from clicks, items in the order of their
 first click). Peers keep their state in memory. A peer's library is imported in its constructor, so that the registry can be read
 where the library is not installed.
 """
@@ -31,7 +31,7 @@ class Peer(Protocol):
     package: ClassVar[str]  # distribution on PyPI
     Settings: ClassVar[type[msgspec.Struct]]  # its defaults are the library's own
     tuned: ClassVar[msgspec.Struct | None]  # the best settings that `benchmarks.tune` found; None: not searched yet
-    space: ClassVar[Mapping[str, Sequence[Any]]]  # the settings it searched, each with its values in order
+    space: ClassVar[Mapping[str, Sequence[Any]]]  # the settings that the search tries, each with its values in order
 
 
 class RatingPeer(Protocol):

@@ -1,10 +1,10 @@
-"""What questions are worth: errors on unseen users after their answers to questions that were chosen in several ways.
+"""What questions are worth: the errors on held-out users after they have answered questions, by how the questions are chosen.
 
     python -m benchmarks.questions path/to/ml-latest-small
 
 A quarter of the users is held out, the rest is learned as in the service. For each held-out user with 20 ratings or
-more, questions may be about one random half of the ratings, and the other half is predicted: without answers, and after five,
-which are the true ratings. A service does not know which items somebody has rated, so 15 questions are also chosen among all
+more, questions may be about one random half of the ratings, and the other half is predicted: without answers, and after five
+answers, which are the true ratings. A service does not know which items somebody has rated, so 15 questions are also chosen among all
 items, and the user answers those about rated items. This is repeated for four sets of users; about a minute.
 """
 
@@ -56,7 +56,8 @@ def learned(parts: Memory, path: Path, fold: int) -> list[Ratings]:
 def errors(path: Path, fold: int) -> dict[str, F64]:
     """Measure each way to choose questions.
 
-    Returns for each an array (users, 5): squared error and number of recommended items, the same of all items, number of answers.
+    Returns an array (users, 5) for each way: the sum of squared errors over recommended items and their number, the same two
+    figures for all items, and the number of answers.
     """
     settings = Settings()
     with memory(learners(settings), settings) as parts:

@@ -2,8 +2,8 @@
 
     python -m benchmarks.refit_clicks path/to/ml-latest-small [skip-gram | click-blend [model:word2vec | model:youtube-dnn]]
 
-Ranks are those of `streamer evaluate` (streamer.study.ranking). The baseline `all` is a replay, which changes nothing. Prints a table; the
-interval is that of the paired difference of hits, from the means of 40 blocks of consecutive clicks.
+Ranks are those of `streamer evaluate` (streamer.study.ranking). The baseline is the candidate `all`, which replays the history and so changes nothing. Prints
+a table; its intervals are those of the paired difference of hits, from the means of 40 blocks of consecutive clicks.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""What renormalising is worth: a table and a picture of streams learned with and without retrainings, compared rating by rating.
+"""What renormalising is worth: a table and a picture that compare learning with and without retrainings, rating by rating.
 
     python -m benchmarks.renormalise path/to/ml-latest-small      writes benchmarks/results/renormalise.{json,md,svg}
     python -m benchmarks.renormalise                              rewrites the page and the picture from that JSON
@@ -170,9 +170,9 @@ def page(measured: Measured) -> str:
         [
             "# What renormalising is worth",
             "",
-            "Written by `python -m benchmarks.renormalise`. RMSE is prequential, every rating predicted before it is learned, by whoever was live then. The paired",
-            "interval is of the mean difference of squared errors, by batch means; the worst tenth is that of the stream (by ratings) in which RMSE is highest against",
-            "online only; regret is RMSE above the oracle's over the last ten days. Candidates pass the gate of `serve`, with its default settings.",
+            "Written by `python -m benchmarks.renormalise`. RMSE is prequential: every rating is predicted before it is learned, by the generation that was live then. The paired",
+            "interval is that of the mean difference of squared errors, by batch means. The worst tenth of the stream (by ratings) is the one in which RMSE is highest against",
+            "online only. Regret is RMSE above the oracle's over the last ten days. Candidates pass the gate of `serve`, with its default settings.",
             "",
             *table(head, rows),
             "",

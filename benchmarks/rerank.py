@@ -1,10 +1,10 @@
-"""What a re-ranker costs and gains: `python -m benchmarks.rerank path/to/ml-latest-small` writes benchmarks/results/rerank.{json,md}.
+"""What a re-ranker costs and what it is worth: `python -m benchmarks.rerank path/to/ml-latest-small` writes benchmarks/results/rerank.{json,md}.
 
 **Cost.** A streamer replays the stream with the re-ranker as a shadow and retrains everything after each fifth of it, in another
 process. The stream waits for each swap, so that the re-ranker is a trained network. Meanwhile a client calls `Recommend` at a steady
 rate. The page shows percentiles of the response times of re-ranked answers as the client saw them, and the outcomes of re-rankings.
 
-**Worth.** The same stream in this process, with networks among the re-rankers retrained after each fifth. Just before each click is
+**Worth.** The same stream is learned again in this process; re-rankers that are networks are retrained after each fifth. Just before each click is
 learned, the champion ranks all items with an earlier click that the user has not clicked (as in `streamer evaluate`), and the
 re-ranker reorders the first candidates of that list. The figure is how often the clicked item is among the first ten of each
 list; the interval is a bootstrap over users.
@@ -256,20 +256,20 @@ def page(measured: Measured) -> str:
         "",
         f"Written by `python -m benchmarks.rerank path/to/{measured.stream}`: the first {measured.candidates} candidates of `Recommend`, a deadline of {measured.deadline_ms:g} ms.",
         "",
-        f"**Cost.** {EVENTS_S:,} events and {QUERIES_S} queries a second, everything retrained at each fifth of the stream in a process beside, on the same machine;",
-        "the stream waits meanwhile, so that most answers were given beside a training, and the others while events were learned. Answers that were re-ranked, as the client saw them.",
+        f"**Cost.** The streamer gets {EVENTS_S:,} events and {QUERIES_S} queries a second. After each fifth of the stream another process on the same machine retrains everything;",
+        "the stream waits meanwhile. So most answers were given during a training, and the others while events were learned. The table is about re-ranked answers, as the client saw them.",
         "",
         *table(
             ("queries", "p50 ms", "p99 ms", "longest ms", "mean wait for the re-ranker ms", "swaps", "re-rankings"),
             [(f"{s.queries:,}", f"{s.p50_ms:.1f}", f"{s.p99_ms:.1f}", f"{s.longest_ms:.0f}", f"{s.rerank_ms:.2f}", str(s.generations), counts)],
         ),
         "",
-        f"**Worth.** HR@{TOP} of each click just before it is learned, of the champion's list (`{measured.worth[0].champion}`) and of the same list re-ranked; the difference with a 95% interval by bootstrap",
-        "over users, and after the first retraining.",
+        f"**Worth.** HR@{TOP} for each click just before it is learned: of the champion's list (`{measured.worth[0].champion}`) and of the same list re-ranked. The difference has a 95% interval by bootstrap",
+        "over users; the last column is the difference after the first retraining.",
         "",
         *table(("re-ranker", "clicks", "champion", "re-ranked", "difference", "since trained"), worths),
         "",
-        f"All of it took {measured.wall_seconds / 60:.0f} minutes; the machine's load over the five minutes before the streamer began, the measure of worth among it, was {s.load:.1f}.",
+        f"All of it took {measured.wall_seconds / 60:.0f} minutes; the machine's load over the five minutes before the streamer started was {s.load:.1f}, part of it from measuring the worth.",
         "",
     ]  # fmt: skip
     return "\n".join(lines)
@@ -279,7 +279,7 @@ def page(measured: Measured) -> str:
 @click.argument("path", required=False)
 @click.option("--reranker", default="deep-fm", show_default=True, help="the re-ranker that is served")
 @click.option(
-    "--also", default="bayesian-hybrid", show_default=True, help="further re-rankers whose worth is measured, NAME,..."
+    "--also", default="bayesian-hybrid", show_default=True, help="NAME,...: further re-rankers whose worth is measured"
 )
 @click.option("--port", default=8198, show_default=True, help="port of the streamer")
 def main(path: str | None, reranker: str, also: str, port: int) -> None:

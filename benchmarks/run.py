@@ -36,7 +36,7 @@ ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in LIBRARIES} | {"PYTHON
 
 
 def machine() -> str:
-    """A description of this machine, without its name."""
+    """A description of this machine, without its host name."""
     memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     model = platform.machine()
     cpu = Path("/proc/cpuinfo")

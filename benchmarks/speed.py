@@ -1,6 +1,6 @@
-"""The speed of the default learner compared with River's: each is measured in its own process, in turns, with medians of the rounds.
+"""The speed of the default learner compared with River's. Each measurement has a process of its own; they take turns, in several rounds.
 
-evaluate     the defaults through `streamer evaluate`: file, decoding, all learners that serve, committed storage
+evaluate     the defaults through `streamer evaluate`: file, decoding, all learners of a service, committed storage
 ratings      the same with the default for ratings and popularity alone, as River's model learns no clicks
 kernel       the default's kernel alone, in memory, with all of its categories
 kernel-20    the same with 20 categories

@@ -1,4 +1,4 @@
-"""A stream as peers see it: read, decoded and ordered by the product's own source and encoder, and then as plain arrays.
+"""A stream as peers see it: plain arrays, read, decoded and ordered by the product's own source and encoder.
 
 So peers get exactly the events of `streamer evaluate` in the same order, without duplicates and bad events, with the same range of
 ratings before each event and the same clicks.
@@ -62,7 +62,7 @@ def batches(parts: Memory, path: Path, settings: Settings) -> Iterator[Batch]:
 
 
 def read(path: Path, settings: Settings) -> Events:
-    """The events of `path`; see streamer.consumers.files.read."""
+    """The events of `path`, a file or folder that streamer.consumers.files.read can read."""
     count = learner("popularity", seed=settings.learning.seed)
     with memory(Learners([count], {"clicks": count.name}), settings) as parts:
         rows: dict[str, int] = {}

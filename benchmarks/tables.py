@@ -1,6 +1,6 @@
 """A report as JSON and as Markdown, and the table in the README.
 
-python -m benchmarks.tables        the README's table and the pages in benchmarks/results, anew from the JSON there
+python -m benchmarks.tables        writes the README's table and the pages in benchmarks/results again, from the JSON there
 """
 
 import re
@@ -140,7 +140,7 @@ def page(report: Report) -> str:
 
 
 def command(report: Report) -> str:
-    """The command that makes this page again."""
+    """The command that measures the report and writes its page."""
     return "make bench" if report.stream == world.NAME else f"make bench DATA=path/to/{report.stream}"
 
 

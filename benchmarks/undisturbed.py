@@ -34,12 +34,15 @@ class Observed:
 
     queries_s: list[float] = field(default_factory=list)  # response times
     fresh_s: list[float] = field(default_factory=list)  # times from publishing an event until an answer showed it
-    longest: tuple[float, str] = (0.0, "")  # the longest response time, and the stage at its end
+    longest: tuple[float, str] = (
+        0.0,
+        "",
+    )  # the longest time from an event to an answer with it, and the stage at its end
     stage: str = ""  # the current stage
     rss_bytes: int = 0  # largest memory
 
     def row(self) -> list[str]:
-        """Rows of the table."""
+        """The cells of its row in the table."""
         cuts = statistics.quantiles(self.queries_s, n=1000)
         fresh = statistics.quantiles(self.fresh_s, n=100)
         return [
@@ -107,7 +110,7 @@ def rss_bytes(pid: int) -> int:
 
 
 def ready(url: str, process: "subprocess.Popen[bytes]", done: Callable[[Client], bool]) -> None:
-    """Wait until `done`; raises if the process ends before."""
+    """Wait until `done` returns True; raises SystemExit if the process ends before."""
     while process.poll() is None:
         try:
             with Client(url) as client:
@@ -120,8 +123,8 @@ def ready(url: str, process: "subprocess.Popen[bytes]", done: Callable[[Client],
 
 
 @click.command()
-@click.option("--events", default=300_000, show_default=True, help="that everything is retrained on")
-@click.option("--port", default=8199, show_default=True, help="for the streamer")
+@click.option("--events", default=300_000, show_default=True, help="number of events that everything is retrained on")
+@click.option("--port", default=8199, show_default=True, help="port of the streamer")
 def main(events: int, port: int) -> None:
     """Measure, and print a table."""
     console = Console()
@@ -178,7 +181,7 @@ def main(events: int, port: int) -> None:
     shown = Table(
         "", "queries", "p50 ms", "p95 ms", "p99 ms", "event to answer p50 ms", "longest ms", "memory MB", box=None
     )
-    shown.add_row("as it is", *quiet.row())
+    shown.add_row("not renormalising", *quiet.row())
     shown.add_row("renormalising", *during.row())
     console.print(shown)
     console.print(f"the longest from an event to its answer ended in the stage: {during.longest[1] or 'cut'}")

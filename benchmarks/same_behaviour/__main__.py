@@ -1,4 +1,4 @@
-"""See the package."""
+"""The command; see the package."""
 
 import sys
 import tempfile
@@ -18,38 +18,38 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def found_out(sides: tuple[Checkout, Checkout], path: str) -> tuple[Facts, Facts]:
-    """Let both do everything, one after the other."""
+    """Run everything on both sides, one after the other; returns the facts of each."""
     facts = (Facts(), Facts())
-    for side, its in zip(sides, facts, strict=True):
-        said(f"{side.folder.name}: commands and settings")
-        surface.note_commands(its, side)
-        surface.note_settings(its, side.root)
-        said(f"{side.folder.name}: the simulated world")
-        runs.note_world(its, side)
-        said(f"{side.folder.name}: MovieLens")
-        runs.note_movielens(its, side, path)
-        runs.note_refusals(its, side)
-        said(f"{side.folder.name}: what is served")
-        runs.note_serving(its, side)
-        said(f"{side.folder.name}: retrainings")
-        runs.note_renormalised(its, side)
+    for side, found in zip(sides, facts, strict=True):
+        report(f"{side.folder.name}: commands and settings")
+        surface.note_commands(found, side)
+        surface.note_settings(found, side.root)
+        report(f"{side.folder.name}: the simulated world")
+        runs.note_world(found, side)
+        report(f"{side.folder.name}: MovieLens")
+        runs.note_movielens(found, side, path)
+        runs.note_refusals(found, side)
+        report(f"{side.folder.name}: serving")
+        runs.note_serving(found, side)
+        report(f"{side.folder.name}: retrainings")
+        runs.note_renormalised(found, side)
     before = sides[0].folder
     begun = runs.begin(sides[0])
-    for side, its in zip(sides, facts, strict=True):
-        said(f"{side.folder.name}: going on from what the commit before has made")
-        runs.note_one_log(its, side, before / "movielens/log", path)
-        runs.note_gone_on(its, side, begun)
-        runs.restore_backup(its, "backup of the commit before, restored", side, before / "backup")
+    for side, found in zip(sides, facts, strict=True):
+        report(f"{side.folder.name}: continuing from files of the commit before")
+        runs.note_one_log(found, side, before / "movielens/log", path)
+        runs.note_gone_on(found, side, begun)
+        runs.restore_backup(found, "backup of the commit before, restored", side, before / "backup")
     return facts
 
 
-def said(sentence: str) -> None:
-    """How far it is, for who waits."""
+def report(sentence: str) -> None:
+    """Print a line of progress, with the time, on standard error."""
     print(f"{time.strftime('%H:%M:%S')} {sentence}", file=sys.stderr)
 
 
 def show(console: Console, title: str, found: list[Compared]) -> None:
-    """A table, and below it what differs."""
+    """Print a table of facts, and below it the differences."""
     table = Table("what", "before", "after", "equal?", title=title, box=None)
     for one in found:
         table.add_row(*map(escape, one.row()))
@@ -60,7 +60,7 @@ def show(console: Console, title: str, found: list[Compared]) -> None:
 
 
 def show_facts(console: Console, before: Facts, after: Facts, *, every: bool) -> int:
-    """All facts, and of the words those that differ or, with `every`, all; returns how many facts differ."""
+    """Print all facts, and the words that differ (with `every`, all words); returns how many facts differ."""
     exact, words = compared(before.exact, after.exact), compared(before.words, after.words)
     differing, reworded = (sum(not one.equal for one in found) for found in (exact, words))
     show(console, "Must be equal", exact)
@@ -73,14 +73,17 @@ def show_facts(console: Console, before: Facts, after: Facts, *, every: bool) ->
 @click.argument("other", type=click.Path(exists=True, file_okay=False, resolve_path=True, path_type=Path))
 @click.argument("path", type=click.Path(exists=True, resolve_path=True))
 @click.option("--after", type=click.Path(exists=True, file_okay=False, resolve_path=True, path_type=Path), default=ROOT,
-              help="what is compared with OTHER (default: this checkout); OTHER itself shows that all of this is the same from run to run")  # fmt: skip
+              help="the checkout that is compared with OTHER (default: this one); with OTHER itself, this shows whether two runs of one commit agree")  # fmt: skip
 @click.option(
-    "--speed", "timed", is_flag=True, help="take their time, too, by turns; not a fact: it changes no exit code"
+    "--speed", "timed", is_flag=True, help="also time both commits, by turns; the times do not change the exit code"
 )
-@click.option("--only-speed", is_flag=True, help="compare nothing else")
-@click.option("--all", "every", is_flag=True, help="list all texts, also those that may differ and do not")
+@click.option("--only-speed", is_flag=True, help="only time both commits, and compare nothing")
+@click.option("--all", "every", is_flag=True, help="list all texts for people, also those that are equal")
 def main(other: Path, path: str, after: Path, timed: bool, only_speed: bool, every: bool) -> None:
-    """Let the commit in OTHER and this one do the same, with ml-latest-small in PATH, and say what differs: then the exit code is 1."""
+    """Run the commit in OTHER and this one on the same input, and print what differs. PATH is ml-latest-small.
+
+    The exit code is 1 if any fact differs.
+    """
     console, differing = Console(width=180, soft_wrap=True, emoji=False), 0
     with tempfile.TemporaryDirectory() as folder:
         places = [Path(folder) / name for name in ("before", "after")]

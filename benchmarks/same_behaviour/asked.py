@@ -1,4 +1,4 @@
-"""The calls that both are asked, and their answers to the byte (times, random ids and sentences excepted, see facts)."""
+"""The calls that are sent to both sides, and the bytes of the answers without times, random ids and sentences (see `facts`)."""
 
 import time
 from pathlib import Path
@@ -42,7 +42,7 @@ READING: list[tuple[str, object]] = [
 
 
 def note_answer(facts: Facts, name: str, serving: Serving, method: str, body: object) -> str:
-    """Ask, and note the status and the answer's bytes; returns the answer."""
+    """Send a call, and note the status and the bytes of the answer; returns the answer."""
     answer = serving.ask(method, body)
     facts.exact[f"{name} {method} {body}"] = f"{answer.status_code} {unworded(masked(answer.text))}"
     facts.words[f"{name} {method} {body}"] = masked(answer.text)
@@ -60,7 +60,7 @@ def note_reading(facts: Facts, name: str, serving: Serving) -> None:
 
 
 def note_writing(facts: Facts, name: str, serving: Serving, folder: Path) -> None:
-    """Calls that change something: a backup into `folder`, events, a promotion, a user forgotten."""
+    """Calls that change something: a backup into `folder`, events, a promotion, the forgetting of a user."""
     answer = serving.ask(BACKUP, {"directory": str(folder)})
     facts.exact[f"{name} {BACKUP}"] = f"{answer.status_code} {masked(answer.text).replace(str(folder), 'DIRECTORY')}"
     events: list[object] = [
@@ -76,7 +76,7 @@ def note_writing(facts: Facts, name: str, serving: Serving, folder: Path) -> Non
     ]  # fmt: skip
     note_answer(facts, name, serving, PUBLISH, {"events": events})
     token = serving.ask(PUBLISH, {"events": events[:1]}).json()["freshnessToken"]
-    serving.ask(RECOMMEND, {"userId": "ann", "freshnessToken": token})  # the state that is asked from here on has them
+    serving.ask(RECOMMEND, {"userId": "ann", "freshnessToken": token})  # waits until these events are learned
     for user in ("ann", "ann's other self"):
         note_answer(facts, f"{name} published,", serving, RECOMMEND, {"userId": user})
         note_answer(facts, f"{name} published,", serving, PREDICT, {"userId": user, "itemId": "new"})

@@ -1,4 +1,4 @@
-"""One side of the comparison: a checkout, whose commands are run and whose endpoint is asked."""
+"""One side of the comparison: a checkout. Runs its commands and sends calls to its endpoint."""
 
 import os
 import signal
@@ -24,64 +24,64 @@ class Ended:
     code: int
     out: str
     err: str
-    cpu_s: float  # of the process and of those that it waited for
+    cpu_s: float  # CPU time of the process and of its children that have ended
 
 
 @dataclass(frozen=True)
 class Serving:
-    """A streamer that answers."""
+    """A running `streamer serve`."""
 
     url: str
     pid: int
     http: httpx.Client
 
     def ask(self, method: str, body: object) -> httpx.Response:
-        """An RPC in JSON."""
+        """Send an RPC as JSON."""
         content = msgspec.json.encode(body)
         return self.http.post(f"/streamer.v1.{method}", content=content, headers={"content-type": "application/json"})
 
     def counted(self) -> int:
-        """Events learned, repeated and left out so far."""
+        """How many events were learned or left out so far; duplicates and dead letters count, too."""
         answer = self.ask("AdminService/GetStatus", {}).json()
         return sum(int(counts["count"]) for counts in answer["events"] if "count" in counts)
 
     def metrics(self) -> str:
-        """The page."""
+        """The text of /metrics."""
         return self.http.get("/metrics").text
 
     def cpu_s(self) -> float:
-        """What the process has taken so far."""
+        """The CPU time that the process has used so far."""
         lines = self.metrics().splitlines()
         return next(float(line.split()[1]) for line in lines if line.startswith("process_cpu_seconds_total "))
 
 
 @dataclass(frozen=True)
 class Checkout:
-    """A commit with its environment. Paths that commands are given lie below `folder`, where they run, and are the same for both sides."""
+    """A commit with its environment. Commands run in `folder`, and their paths are relative to it, so that they are the same for both sides."""
 
     root: Path
     folder: Path
 
     def run(self, *arguments: str, expected: int | None = 0) -> Ended:
-        """`streamer ARGUMENTS`; raises SystemExit for another exit code than expected, None: any."""
+        """Run `streamer ARGUMENTS`. Raises SystemExit if the exit code is not `expected`; None allows any."""
         with (self.folder / "out").open("w+b") as out, (self.folder / "err").open("w+b") as err:
             process = self._started(arguments, out.fileno(), err.fileno())
             _, status, used = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
-        said, wrong = ((self.folder / name).read_text(encoding="utf-8") for name in ("out", "err"))
+        output, errors = ((self.folder / name).read_text(encoding="utf-8") for name in ("out", "err"))
         if expected is not None and process.returncode != expected:
             raise SystemExit(
-                f"{self.root}: streamer {' '.join(arguments)} ended with {process.returncode}: {wrong[-2000:]}"
+                f"{self.root}: streamer {' '.join(arguments)} ended with {process.returncode}: {errors[-2000:]}"
             )
-        return Ended(process.returncode, said, wrong, used.ru_utime + used.ru_stime)
+        return Ended(process.returncode, output, errors, used.ru_utime + used.ru_stime)
 
     def serve(self, data: str, *arguments: str) -> Ended:
-        """`streamer serve` on `data` until it ends by itself."""
+        """Run `streamer serve` on `data` until it ends by itself."""
         return self.run("serve", "--data", data, "--port", "0", *SERVE, *arguments)
 
     @contextmanager
     def serving(self, data: str, *arguments: str, events: int = 0) -> Iterator[Serving]:
-        """`streamer serve` on `data`, once it has counted so many events; it is told to end afterwards, and waited for."""
+        """Start `streamer serve` on `data` and wait until it has counted `events` events; stop it at the end of the block."""
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -113,5 +113,5 @@ class Checkout:
 def _ready(serving: Serving, events: int) -> bool:
     try:
         return serving.counted() >= events
-    except httpx.TransportError:  # not yet there
+    except httpx.TransportError:  # the port is not open yet
         return False

@@ -1,9 +1,9 @@
-"""What a streamer left on the disk.
+"""Reads the files that a streamer left on the disk.
 
-Compared by bytes: every (table, key, value) of each RocksDB, but for the time at which the log appended a record; files of
-generations; the archive where both sides read one log. Not compared by bytes, because two runs of one commit differ in them: the files
-of RocksDB (times, names of sessions, and what a commit happened to hold) and Parquet files of two logs (times of appending, and where
-they are cut). Those are compared by their rows.
+Compared byte by byte: every (table, key, value) of each RocksDB, except the time at which the log appended a record; the files of
+generations; and the archive, if both sides read the same log. The files of RocksDB and the Parquet files of two different logs are compared
+by their rows, because their bytes differ between two runs of one commit: RocksDB's hold times, names of sessions, and whatever rows one
+commit wrote; Parquet's hold times of appending, and begin at different rows.
 """
 
 import hashlib
@@ -22,19 +22,19 @@ _TIME = 3  # of a record of the log: topic, partition, offset, time, key, value
 
 
 def rows(database: Path) -> Iterator[tuple[bytes, bytes]]:
-    """All of a RocksDB that nobody has open, by key."""
+    """All rows of a RocksDB that no process has open, ordered by key."""
     opened = Rdict(str(database), options=Options(raw_mode=True), access_type=AccessType.read_only())
     row = opened.iter()
     row.seek_to_first()
     while row.valid():
         yield row.key(), row.value()
         row.next()
-    row.status()  # raises what ended it early
+    row.status()  # raises the error, if one ended the iteration early
     opened.close()
 
 
 def tables(database: Path) -> str:
-    """A line a table: rows, and SHA-256 over its keys and values."""
+    """A line for each table: its number of rows, and the SHA-256 of its keys and values."""
     counts, digests = dict[str, int](), dict[str, "hashlib._Hash"]()
     for key, value in rows(database):
         table, separator, _ = key.partition(b"\0")
@@ -47,7 +47,7 @@ def tables(database: Path) -> str:
 
 
 def without_times(run: bytes) -> bytes:
-    """A run of records of the log, none of them with the time at which it was appended."""
+    """A stored run of the log's records, without the times at which they were appended."""
     records = msgspec.msgpack.decode(run)
     return msgspec.msgpack.encode([[*record[:_TIME], None, *record[_TIME + 1 :]] for record in records])
 
@@ -58,7 +58,7 @@ def databases(folder: Path) -> list[Path]:
 
 
 def note_files(facts: Facts, name: str, folder: Path) -> None:
-    """All that lies in a data directory, or in a backup of one."""
+    """Note all files in a data directory, or in a backup of one."""
     inside, archive = databases(folder), folder / "archive"
     found = sorted(path for path in folder.rglob("*") if path.is_file() and path.parent not in inside)
     others = [path for path in found if archive not in path.parents]
@@ -80,14 +80,14 @@ def note_files(facts: Facts, name: str, folder: Path) -> None:
 
 
 def note_archive_bytes(facts: Facts, name: str, archive: Path) -> None:
-    """Every file of an archive, where both sides read one log that was whole before they began."""
+    """Note the bytes of every file of an archive. Both sides must have read the same log, which was complete before they began."""
     for path in sorted(path for path in archive.rglob("*") if path.is_file()):
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         facts.exact[f"{name}: {path.relative_to(archive).as_posix()}, bytes"] = digest
 
 
 def note_archive(facts: Facts, name: str, archive: Path) -> None:
-    """An archive by what it says: where it is cut into files depends on how fast it could be written."""
+    """Note the rows of an archive, not its files: at which rows a new file begins depends on how fast the archive was written."""
     listed = json.loads((archive / "_archive.json").read_text(encoding="utf-8"))
     fields = sorted({field for file in listed.pop("files") for field in file})
     listed |= {"next_number": "*", "fields of files": fields}
@@ -98,7 +98,7 @@ def note_archive(facts: Facts, name: str, archive: Path) -> None:
     )
     order = [("partition", "ascending"), ("offset", "ascending")]
     columns = pa.concat_tables([part.read() for part in parts]).sort_by(order).to_pydict()
-    appended = columns.pop("appended_ms")  # also the time of events that name none
+    appended = columns.pop("appended_ms")  # also the timestamp of events that carry none
     times = zip(columns["timestamp_ms"], appended, strict=True)
     columns["timestamp_ms"] = [None if time == default else time for time, default in times]
     digest = hashlib.sha256(repr(columns).encode()).hexdigest()

@@ -1,7 +1,7 @@
-"""What was found out about a commit, and how two of them compare.
+"""The facts found out about a commit, and the comparison of two commits.
 
-A fact is a text under a name. Facts must be equal, byte for byte; only what one and the same commit says differently each time is
-masked first, by name. Words (help, pages, sentences for people) may differ, and are shown for information.
+A fact is a text with a name. Facts must be equal, byte for byte. JSON fields that differ between two runs of one commit are masked
+first; MASKED names them. Words (help, pages, sentences for people) may differ; their differences are only shown.
 """
 
 import difflib
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 SHOWN_CHARACTERS, SHOWN_LINES, LINE_CHARACTERS = 24, 24, 200
-# Fields that hold times, or sizes that depend on when RocksDB and the archive happened to write. In the spelling of files and of answers.
+# Fields that hold times, speeds or random ids, or sizes that depend on when RocksDB and the archive wrote. Answers spell them in camelCase.
 MASKED = (
     "at_ms", "made_ms", "cut_ms", "changed_ms", "newest_ms", "started_ms", "uptime_s", "size_bytes", "state_bytes", "log_bytes",
     "recommendation_id", "behind", "events_per_second", "wall_seconds", "ranking_seconds", "arrays_per_second", "lines_per_second",
@@ -26,7 +26,7 @@ def _camel(name: str) -> str:
 _NAMES = "|".join(sorted({*MASKED, *map(_camel, MASKED)}))
 _VALUE = re.compile(rf'("(?:{_NAMES})"\s*:\s*)("[^"]*"|[-+.\deE]+)')
 _ARCHIVE = re.compile(r'("archive"\s*:\s*\{\s*"bytes"\s*:\s*)"\d+"')  # in GetStatus
-_SECONDS = re.compile(r'("seconds"\s*:\s*)(\{[^}]*\}|[-+.\deE]+)')  # by step, or of all
+_SECONDS = re.compile(r'("seconds"\s*:\s*)(\{[^}]*\}|[-+.\deE]+)')  # an object by step, or one number
 
 
 def masked(text: str) -> str:
@@ -37,25 +37,25 @@ def masked(text: str) -> str:
 
 
 def unworded(text: str) -> str:
-    """An answer of the endpoint without sentences: messages of errors, why an event was refused beyond the reason's name, what a receipt waits for."""
+    """An answer of the endpoint without its sentences: the messages of errors, why an event was refused (the reason's name stays), and what a receipt waits for."""
     text = re.sub(r'("message"\s*:\s*)"(?:[^"\\]|\\.)*"', r'\1"*"', text)
     text = re.sub(r'("waits"\s*:\s*)\[[^\]]*\]', r'\1"*"', text)
     return re.sub(r'("reason":"\w+: )[^"]*"', r'\1*"', text)
 
 
 def numbers(text: str) -> str:
-    """Of a text for people every word with a digit in it, in order and without punctuation: numbers, ids, times."""
+    """Every word with a digit in a text for people, in order and without punctuation: numbers, ids, times."""
     return " ".join(word.strip(".,;:()[]{}\"'") for word in re.findall(r"\S*\d\S*", text))
 
 
 def without_sentences(text: str) -> str:
-    """JSON whose texts of several words are for people: of these the numbers alone."""
+    """JSON in which every text of several words, which is for people, is replaced by its numbers."""
     return re.sub(r'"[^"]* [^"]*"', lambda found: f'"{numbers(found[0])}"', text)
 
 
 @dataclass
 class Facts:
-    """What was found out about one commit."""
+    """The facts and words of one commit, by name."""
 
     exact: dict[str, str] = field(default_factory=dict)
     words: dict[str, str] = field(default_factory=dict)
@@ -63,7 +63,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Compared:
-    """One fact of two commits; None: one has no such fact."""
+    """One fact of two commits; None if a commit has no such fact."""
 
     what: str
     before: str | None
@@ -71,15 +71,15 @@ class Compared:
 
     @property
     def equal(self) -> bool:
-        """To the byte."""
+        """Whether the fact is the same in both, byte for byte."""
         return self.before == self.after
 
     def row(self) -> tuple[str, str, str, str]:
-        """As the table shows it."""
+        """The row of the table."""
         return self.what, shown(self.before), shown(self.after), "yes" if self.equal else "NO"
 
     def difference(self) -> Iterator[str]:
-        """The first lines that differ; long lines are cut at commas and braces for it."""
+        """The first lines that differ. Texts are split at commas and braces, too, because JSON is one long line."""
         before, after = (re.split(r"(?<=[,{}\n])", text or "") for text in (self.before, self.after))
         changed = [
             line[:LINE_CHARACTERS].rstrip()
@@ -92,7 +92,7 @@ class Compared:
 
 
 def shown(text: str | None) -> str:
-    """A short text as it is; of others the size and the beginning of their SHA-256."""
+    """A short text itself; for a longer one, its size and the beginning of its SHA-256."""
     if text is None:
         return "(absent)"
     if len(text) <= SHOWN_CHARACTERS and "\n" not in text:
@@ -103,5 +103,5 @@ def shown(text: str | None) -> str:
 
 
 def compared(before: dict[str, str], after: dict[str, str]) -> list[Compared]:
-    """All facts of both, in the order in which they were found out."""
+    """All facts of both commits, in the order in which they were noted."""
     return [Compared(what, before.get(what), after.get(what)) for what in {**before, **after}]

@@ -1,4 +1,4 @@
-"""CPU seconds of both commits by turns in one run, so that what else a machine does costs either the same."""
+"""CPU seconds of both commits, measured by turns in one run, so that other work of the machine slows both equally."""
 
 import statistics
 from collections.abc import Iterator
@@ -13,24 +13,24 @@ ROUNDS, QUERIES, USERS = 5, 1_000, 600
 
 @dataclass
 class Measured:
-    """What each side took, round by round."""
+    """One measurement of both sides, round by round."""
 
     what: str
     before: list[float] = field(default_factory=list)
     after: list[float] = field(default_factory=list)
 
     def row(self) -> tuple[str, str, str, str]:
-        """As the table shows it: medians, and the ratio with its lowest and highest round."""
+        """The row of the table: medians, and the ratio with its lowest and highest round."""
         ratios = [after / before for before, after in zip(self.before, self.after, strict=True)]
         before, after = (f"{statistics.median(taken):.4g}" for taken in (self.before, self.after))
         return self.what, before, after, f"{statistics.median(ratios):.3f} [{min(ratios):.3f}, {max(ratios):.3f}]"
 
 
 def evaluated(before: Checkout, after: Checkout, path: str) -> Iterator[Measured]:
-    """`streamer evaluate PATH --no-ranking`, a process each."""
+    """Time `streamer evaluate PATH --no-ranking`, in a new process each time."""
     cpu, speed = (
         Measured("evaluate: CPU seconds of the process"),
-        Measured("evaluate: events a second of CPU, as it says"),
+        Measured("evaluate: events a second of CPU, as it reports"),
     )
     for turn in range(ROUNDS + 1):  # the first one warms up
         for n, side in enumerate((before, after)):
@@ -41,12 +41,12 @@ def evaluated(before: Checkout, after: Checkout, path: str) -> Iterator[Measured
     yield from (cpu, speed)
 
 
-def _events_per_second(said: str) -> float:
-    return float(said.split('"events_per_second":')[1].split(",")[0])
+def _events_per_second(output: str) -> float:
+    return float(output.split('"events_per_second":')[1].split(",")[0])
 
 
 def answered(before: Checkout, after: Checkout) -> Iterator[Measured]:
-    """`Recommend` over one connection, of servers that learned MovieLens; the one that is not asked is idle."""
+    """Time `Recommend` over one connection, with servers that have learned MovieLens; the other server is idle meanwhile."""
     cpu = Measured(f"Recommend: CPU seconds of the server for {QUERIES:,} calls")
     with ExitStack() as stack:
         servers = [stack.enter_context(side.serving("movielens")) for side in (before, after)]

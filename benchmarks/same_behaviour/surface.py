@@ -1,4 +1,4 @@
-"""What a streamer offers: commands and their options, settings, series of metrics, RPCs."""
+"""Notes what a streamer offers: commands and their options, settings, series of metrics, RPCs."""
 
 import re
 from pathlib import Path
@@ -13,19 +13,19 @@ from benchmarks.same_behaviour.facts import Facts
 
 _OPTION = re.compile(r"  (-\S.*?)(?:  |$)")
 _BOUNDS = re.compile(r"\[(?:default|required|[^\]]*[<>])[^\]]*\]")
-# Values that depend on the clock, on the machine, on who asked how often, and on how far the archive is.
+# Metrics whose values depend on the clock, on the machine, on the number of requests, or on how far the archive has got.
 _UNSTEADY = re.compile(
     r"process_.*|streamer_(request_|rerank_|commit_|event_to_answer_|build_|archive_).*|.*_(bytes|seconds|created)(_.*)?"
 )
 
 
 def note_commands(facts: Facts, side: Checkout, path: tuple[str, ...] = ()) -> None:
-    """All commands from `path` on: how each is used, and its options with defaults and bounds."""
-    said = side.run(*path, "--help").out
+    """Note the command `path` and all commands below it: its usage, and its options with defaults and bounds."""
+    help_text = side.run(*path, "--help").out
     name = " ".join(("streamer", *path))
-    facts.words[f"help: {name}"] = said
-    usage, _, rest = said.partition("\n\n")
-    facts.exact[f"options: {name}"] = "\n".join([" ".join(usage.split()), *options(said)])
+    facts.words[f"help: {name}"] = help_text
+    usage, _, rest = help_text.partition("\n\n")
+    facts.exact[f"options: {name}"] = "\n".join([" ".join(usage.split()), *options(help_text)])
     commands = [line.split()[0] for line in section(rest, "Commands").splitlines() if re.match(r"  \S", line)]
     if commands:
         facts.exact[f"commands: {name}"] = "\n".join(sorted(commands))
@@ -33,14 +33,14 @@ def note_commands(facts: Facts, side: Checkout, path: tuple[str, ...] = ()) -> N
         note_commands(facts, side, (*path, command))
 
 
-def section(said: str, title: str) -> str:
-    """A part of a command's help; empty where there is none."""
-    return said.partition(f"\n{title}:\n")[2].partition("\n\n")[0]
+def section(help_text: str, title: str) -> str:
+    """The section `title` of a command's help; empty if there is none."""
+    return help_text.partition(f"\n{title}:\n")[2].partition("\n\n")[0]
 
 
-def options(said: str) -> list[str]:
-    """Options in a command's help, without what they are for."""
-    found, lines = list[str](), section(said, "Options").splitlines()
+def options(help_text: str) -> list[str]:
+    """The options in a command's help, without their descriptions."""
+    found, lines = list[str](), section(help_text, "Options").splitlines()
     starts = [n for n, line in enumerate(lines) if _OPTION.match(line)]
     for start, end in zip(starts, [*starts[1:], len(lines)], strict=True):
         match = _OPTION.match(lines[start])
@@ -51,7 +51,7 @@ def options(said: str) -> list[str]:
 
 
 def note_settings(facts: Facts, root: Path) -> None:
-    """Settings and their defaults, as docs/settings.md lists them (a test holds that page to the code)."""
+    """Note the settings and their defaults, as docs/settings.md lists them (a test compares that page with the code)."""
     cells = [
         line.split("|")[1:3]
         for line in (root / "docs/settings.md").read_text(encoding="utf-8").splitlines()
@@ -61,7 +61,7 @@ def note_settings(facts: Facts, root: Path) -> None:
 
 
 def note_metrics(facts: Facts, name: str, page: str) -> None:
-    """Series by name, labels and type; and the values of those that follow from the events alone."""
+    """Note the series by name, labels and type, and the values of those series that depend only on the events."""
     series, values, words = list[str](), list[str](), list[str]()
     for family in text_string_to_metric_families(page):
         words.append(f"{family.name}: {family.documentation}")
@@ -76,7 +76,7 @@ def note_metrics(facts: Facts, name: str, page: str) -> None:
 
 
 def note_services(facts: Facts, url: str) -> None:
-    """Services, methods, messages and fields, as gRPC's reflection describes them."""
+    """Note the services, methods, messages and fields, as gRPC's reflection describes them."""
     quiet = [("grpc.enable_http_proxy", 0)]
     with grpc.insecure_channel(url.removeprefix("http://"), options=quiet) as channel:
         known = reflection.ProtoReflectionDescriptorDatabase(channel)
