@@ -1,6 +1,6 @@
-"""Make everything else in this folder anew from streamer/proto; with --check only say what differs (exit code 1).
+"""Generate all other files in this folder from streamer/proto; with --check, only print which files differ (exit code 1).
 
-Offline: buf and both plugins come with the development environment that this runs in. Written by hand.
+This works offline: buf and both plugins come with the development environment. Only this file is written by hand.
 """
 
 import os
@@ -22,7 +22,7 @@ def read(folder: Path) -> dict[str, bytes]:
 
 
 def generate() -> dict[str, bytes]:
-    """What belongs here."""
+    """The files that buf generates from streamer/proto, by path."""
     beside = str(Path(sys.executable).parent)
     environment = {**os.environ, "PATH": beside + os.pathsep + os.environ.get("PATH", "")}
     buf = shutil.which("buf", path=environment["PATH"])
@@ -35,7 +35,7 @@ def generate() -> dict[str, bytes]:
 
 
 def main() -> int:
-    """0: as it should be."""
+    """Write the files that differ, or list them with --check; returns the exit code."""
     wanted, found = generate(), read(HERE)
     differing = sorted(name for name in wanted | found if wanted.get(name) != found.get(name))
     if "--check" in sys.argv[1:]:
