@@ -1,102 +1,29 @@
-"""Kafka as a source, with a real broker: every record exactly once, and a sentence for every error."""
+"""Kafka as a source, with a real broker: every record exactly once, also when broker, consumer or partitions change."""
 
 import contextlib
 import itertools
 import json
-import logging
-import socket
 import subprocess
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 
 import pytest
-from broker import PASSWORD, USER, Broker, Given, free_ports, sasl_of
-from kafka import KafkaAdminClient, KafkaProducer
+from broker import Broker
+from kafka import KafkaProducer
 from kafka.errors import RetriableError
-from kafka.structs import TopicPartition as Partition
+from kafka_reading import DEADLINE_S, admin, drained, next_offsets, opened, publish, ratings, until, values
 
 from streamer.checks.sources import CHECKS, Subject
 from streamer.consumers import SOURCES
 from streamer.consumers.kafka import KafkaSource
-from streamer.core.errors import BadSettings, NotAuthorised, SourceLost, SourceUnavailable
-from streamer.core.events import TOPICS, Message, Offsets, Record, TopicPartition, sequence_of
+from streamer.core.errors import SourceUnavailable
+from streamer.core.events import TOPICS, Message, Record, TopicPartition, sequence_of
 from streamer.core.protocols import Hinted, Source
 from streamer.core.settings import KafkaSettings
 from streamer.producers.kafka import KafkaSink
 
 # The library leaves sockets that could not connect to the garbage collector.
 pytestmark = [pytest.mark.kafka, pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")]
-
-DEADLINE_S = 60.0
-
-
-@contextmanager
-def opened(at: str, offsets: Offsets | None = None, **settings: object) -> Iterator[KafkaSource]:
-    """A source after its first seek, as soon as the broker allows it."""
-    source = KafkaSource(KafkaSettings(kafka=at, **settings))  # type: ignore[arg-type]  # any setting
-    try:
-        source.seek(offsets or {})
-        yield source
-    finally:
-        source.close()
-
-
-def refused(at: str, offsets: Offsets | None = None, **settings: object) -> None:
-    """The message of the error that a seek must raise."""
-    with opened(at, offsets, **settings):
-        pass
-
-
-@contextmanager
-def admin(at: str) -> Iterator[KafkaAdminClient]:
-    client = KafkaAdminClient(bootstrap_servers=at, bootstrap_timeout_ms=10_000)
-    try:
-        yield client
-    finally:
-        client.close()
-
-
-def until(source: KafkaSource, done: Callable[[list[Record]], bool], max_records: int = 500) -> list[Record]:
-    """Poll until there are enough records."""
-    records: list[Record] = []
-    deadline = time.monotonic() + DEADLINE_S
-    while not done(records):
-        assert time.monotonic() < deadline, f"{len(records)} records came in {DEADLINE_S} s"
-        with contextlib.suppress(SourceUnavailable):
-            polled = source.poll(max_records, 0.1)
-            assert len(polled) <= max_records
-            records += polled
-    return records
-
-
-def drained(source: KafkaSource, count: int, max_records: int = 500) -> list[Record]:
-    """Poll `count` records; fails if more arrive."""
-    records = until(source, lambda records: len(records) >= count, max_records)
-    assert list(source.poll(100, 0.5)) == []
-    return records
-
-
-def ratings(first: int, last: int, users: int = 40) -> list[Message]:
-    return [Message("ratings", b"u%d" % (k % users), b"%d" % k) for k in range(first, last)]
-
-
-def publish(at: str, messages: Sequence[Message]) -> Offsets:
-    sink = KafkaSink(KafkaSettings(kafka=at))
-    try:
-        return sink.publish(messages)
-    finally:
-        sink.close()
-
-
-def next_offsets(records: Sequence[Record]) -> dict[TopicPartition, int]:
-    return {sequence_of(record): record.offset + 1 for record in records}
-
-
-def values(records: Sequence[Record]) -> list[int]:
-    return sorted(int(record.value or b"-1") for record in records)
 
 
 def wait_for(what: str, done: Callable[[], bool], source: KafkaSource) -> None:
@@ -105,11 +32,6 @@ def wait_for(what: str, done: Callable[[], bool], source: KafkaSource) -> None:
         assert time.monotonic() < deadline, f"{what} did not happen in {DEADLINE_S} s"
         with contextlib.suppress(SourceUnavailable):
             source.poll(1, 0.05)
-
-
-@pytest.fixture
-def fresh(fresh_broker: Broker | Given) -> str:
-    return fresh_broker.bootstrap
 
 
 def test_the_source_is_in_the_registry_and_fits_the_protocols() -> None:
@@ -144,13 +66,6 @@ def test_missing_topics_are_created_with_partitions_and_limits(fresh: str) -> No
     assert policies == {
         "ratings": "delete", "clicks": "delete", "dead-letters": "delete", "items": "compact", "users": "compact"
     }  # fmt: skip
-
-
-def test_missing_topics_that_must_not_be_created_are_named(fresh: str) -> None:
-    with pytest.raises(SourceUnavailable, match=r"lacks the topics 'ratings' \(12 partitions, cleanup.policy=delete"):
-        refused(fresh, kafka_create_topics=False)
-    with pytest.raises(BadSettings, match=r"replication factor 3: .*change kafka_replication"):
-        refused(fresh, kafka_replication=3)
 
 
 def test_every_record_comes_once_and_in_order_within_its_partition(fresh: str) -> None:
@@ -195,87 +110,6 @@ def test_a_catalogue_that_was_read_is_not_waited_for_again(fresh: str) -> None:
     with opened(fresh, next_offsets(seen)) as source:
         assert not source._catalogue
         assert len(drained(source, 100)) == 100
-
-
-def test_retention_beyond_the_stored_offset_raises_source_lost(fresh: str) -> None:
-    offsets = publish(fresh, ratings(0, 100))
-    (at, end), *_ = offsets.items()
-    assert end > 2
-    with admin(fresh) as client:
-        client.delete_records({Partition(*at): end - 1})
-    with pytest.raises(
-        SourceLost, match=f"wanted to continue at offset 1 of ratings/{at.partition}, and there are {end - 1} to {end}"
-    ):
-        refused(fresh, {**offsets, at: 1})
-    with opened(fresh, {**offsets, at: end - 1}) as source:
-        assert len(drained(source, 1)) == 1
-
-
-def test_retention_that_overtakes_an_idle_source_raises_source_lost(fresh: str) -> None:
-    offsets = publish(fresh, ratings(0, 100, users=1))
-    (at, end), *_ = offsets.items()
-    with opened(fresh) as source:
-        with admin(fresh) as client:
-            client.delete_records({Partition(*at): end - 1})
-        with pytest.raises(SourceLost, match="no longer in Kafka"):
-            until(source, lambda _: False)
-
-
-def test_a_recreated_topic_raises_source_lost_and_is_not_read_from_its_beginning(fresh: str) -> None:
-    offsets = publish(fresh, ratings(0, 100))
-    with admin(fresh) as client:
-        client.delete_topics(["ratings"])
-        with pytest.raises(SourceUnavailable, match="topic 'ratings', which was read before, is missing at"):
-            refused(fresh, offsets)
-        assert "ratings" not in client.list_topics(), "it was made anew, though it had been read"
-    publish(fresh, ratings(0, 10))
-    with pytest.raises(SourceLost, match="recreated"):
-        refused(fresh, offsets)
-
-
-def test_a_topic_recreated_while_it_is_read_raises_source_lost(fresh: str) -> None:
-    publish(fresh, ratings(0, 10))
-    with opened(fresh) as source:
-        drained(source, 10)
-        with admin(fresh) as client:
-            client.delete_topics(["ratings"])
-        publish(fresh, ratings(0, 500))
-        with pytest.raises(SourceLost, match="recreated"):
-            until(source, lambda _: False)
-
-
-def test_a_topic_with_fewer_partitions_than_were_read_raises_source_lost(fresh: str) -> None:
-    publish(fresh, ratings(0, 10))
-    with pytest.raises(SourceLost, match="partition 12 of 'ratings', read up to offset 3, is missing"):
-        refused(fresh, {TopicPartition("ratings", 12): 3})
-
-
-def test_compaction_on_a_topic_of_events_is_refused(fresh: str) -> None:
-    with admin(fresh) as client:
-        client.create_topics(
-            {
-                "ratings": {
-                    "num_partitions": 2,
-                    "replication_factor": 1,
-                    "configs": {"cleanup.policy": "compact,delete"},
-                }
-            },
-            wait_for_metadata=True,
-        )
-    with pytest.raises(
-        BadSettings, match=r"topic 'ratings' .* has cleanup.policy=compact,delete: .* set cleanup.policy=delete"
-    ):
-        refused(fresh)
-
-
-def test_topics_with_batches_larger_than_a_fetch_are_refused_at_the_start(fresh: str) -> None:
-    with admin(fresh) as client:
-        client.create_topics(
-            {"clicks": {"num_partitions": 2, "replication_factor": 1, "configs": {"max.message.bytes": "104857600"}}},
-            wait_for_metadata=True,
-        )
-    with pytest.raises(BadSettings, match=r"max.message.bytes=104857600"):
-        refused(fresh)
 
 
 def test_added_partitions_are_read_from_their_beginning(fresh: str) -> None:
@@ -454,123 +288,3 @@ def test_offsets_are_committed_as_a_hint_that_tools_see_and_that_may_fail(own_br
             assert time.monotonic() < deadline, f"wanted {offsets}, found {committed()}"
             source.hint(offsets)
             assert list(source.poll(10, 0.05)) == []
-
-
-@pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])
-def test_a_wrong_password_and_a_wrong_address_get_different_messages(
-    broker: Broker | Given, tmp_path: Path, mechanism: str
-) -> None:
-    at, secret = sasl_of(broker), tmp_path / "password"
-    sasl = {
-        "kafka_security": "SASL_PLAINTEXT", "kafka_sasl_mechanism": mechanism,
-        "kafka_username": USER, "kafka_password_file": str(secret),
-    }  # fmt: skip
-    secret.write_text(PASSWORD)
-    with opened(at, **sasl) as source:
-        assert list(source.poll(1, 0.1)) == []
-    secret.write_text("wrong")
-    with pytest.raises(
-        NotAuthorised, match=rf"refused 'alice' by SASL_PLAINTEXT, {mechanism}: .*kafka_password_file"
-    ) as no:
-        refused(at, **sasl)
-    assert "wrong" not in str(no.value)
-    with pytest.raises(NotAuthorised, match="refused 'bob, the =unknown'"):
-        refused(at, **{**sasl, "kafka_username": "bob, the =unknown"})
-    (port,) = free_ports(1)
-    with pytest.raises(SourceUnavailable, match=f"no Kafka at 127.0.0.1:{port}: Connection refused") as away:
-        refused(f"127.0.0.1:{port}", **sasl)
-    assert not isinstance(away.value, NotAuthorised)
-
-
-def test_the_wrong_security_protocol_is_reported(broker: Broker | Given, tmp_path: Path) -> None:
-    at, secret = sasl_of(broker), tmp_path / "password"
-    secret.write_text(PASSWORD)
-    sasl = {"kafka_security": "SASL_PLAINTEXT", "kafka_username": USER, "kafka_password_file": str(secret)}
-    with pytest.raises(NotAuthorised, match="its listener does not use SASL: check kafka_security"):
-        refused(broker.bootstrap, **sasl)
-    with pytest.raises(NotAuthorised, match="was reached, but TLS failed"):
-        refused(broker.bootstrap, kafka_security="SSL")
-    source = KafkaSource(KafkaSettings(kafka=at))  # without credentials where some are needed
-    try:
-        assert "does not answer as PLAINTEXT" in str(answered(source))
-    finally:
-        source.close()
-
-
-@pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256"])
-@pytest.mark.parametrize(
-    "answers",
-    [
-        b"",
-        b"HTTP/1.1 400 Bad Request",
-        b"\0\0\0\6\0\0\0\0\0\0" + b"\0\0\0\6\0\0\0\0\0\0",
-        b"\0\0\0\6\0\0\0\0\0\0" + b"\0\0\0\x0d\0\0\0\0" + b"\0\0\xff\xff\0\0\0\1r",
-    ],
-    ids=["nothing", "HTTP", "too short", "half"],
-)
-def test_a_server_that_is_not_kafka_is_reported(answers: bytes, mechanism: str, tmp_path: Path) -> None:
-    secret = tmp_path / "password"
-    secret.write_text(PASSWORD)
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def serve() -> None:
-            with contextlib.suppress(OSError):
-                while True:
-                    connection, _ = server.accept()
-                    with connection:
-                        connection.recv(1000)
-                        connection.sendall(answers)
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        try:
-            settings = KafkaSettings(
-                kafka=f"127.0.0.1:{server.getsockname()[1]}", kafka_security="SASL_PLAINTEXT",
-                kafka_sasl_mechanism=mechanism, kafka_username=USER, kafka_password_file=str(secret),
-            )  # fmt: skip
-            source = KafkaSource(settings)
-            assert "accepts connections but does not answer as SASL_PLAINTEXT" in str(answered(source))
-            source.close()
-        finally:
-            server.shutdown(socket.SHUT_RDWR)
-            thread.join()
-
-
-def answered(source: KafkaSource) -> SourceUnavailable:
-    """Why it cannot seek; the first messages may only say that there is no answer yet."""
-    deadline = time.monotonic() + DEADLINE_S
-    while time.monotonic() < deadline:
-        with pytest.raises(SourceUnavailable) as caught:
-            source.seek({})
-        if "has not answered" not in str(caught.value):
-            return caught.value
-    raise AssertionError(f"no answer in {DEADLINE_S} s")
-
-
-def test_the_library_never_logs_at_debug_because_it_would_log_the_password(fresh: str) -> None:
-    logging.getLogger("kafka").setLevel(logging.DEBUG)
-    logging.getLogger("kafka.net.connection").setLevel(logging.DEBUG)
-    with opened(fresh):
-        assert logging.getLogger("kafka").level == logging.INFO
-        assert logging.getLogger("kafka.net.connection").getEffectiveLevel() >= logging.INFO
-    logging.getLogger("kafka").setLevel(logging.WARNING)
-
-
-@pytest.mark.parametrize(
-    ("settings", "sentence"),
-    [
-        ({"kafka": "localhost"}, "kafka = 'localhost' is not HOST:PORT"),
-        ({"kafka": "a:1,b:x"}, "kafka = 'b:x' is not HOST:PORT"),
-        ({"kafka": "a:1", "kafka_security": "TLS"}, "kafka_security = 'TLS': choose one of PLAINTEXT, SSL"),
-        ({"kafka": "a:1", "kafka_security": "SASL_SSL"}, "needs kafka_username and kafka_password_file"),
-        (
-            {"kafka": "a:1", "kafka_security": "SSL", "kafka_ca_file": "/none.pem"},
-            "certificates for Kafka in /none.pem",
-        ),
-    ],
-)
-def test_settings_that_cannot_work_are_refused_before_anything_is_asked(
-    settings: dict[str, str], sentence: str
-) -> None:
-    with pytest.raises(BadSettings, match=sentence):
-        KafkaSource(KafkaSettings(**settings))  # type: ignore[arg-type]  # any setting

@@ -6,8 +6,8 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from learning import records, settings
-from recommending import GENRES, LiveRecommender, genre_of, genres
+from learning import settings
+from recommending import LiveRecommender, genre_of, genres
 
 from streamer.api.memory import MemoryAnswers
 from streamer.api.thread import serving
@@ -258,138 +258,6 @@ def test_the_ratings_champion_ranks_for_a_user_with_ratings_and_no_clicks(make: 
     assert {genre_of(one.item_id) for one in found} == {"Drama"}
 
 
-# Groups of users.
-
-
-def circles(count: int, *, users: int = 300) -> list[Event]:
-    """Writers love dramas and painters love comedies; of new users only the occupation is known. Nobody rates more than a few items."""
-    random = np.random.default_rng(2)
-    found: list[Event] = [ItemUpdate(f"i{n}", f"Item {n}", (GENRES[n % 3],)) for n in range(60)]
-    found += [UserUpdate(f"u{u}", {"job": ("writer", "painter")[u % 2], "zip": str(u)}) for u in range(users + 2)]
-    for n in range(count):
-        u, i = int(users * n / count), int(random.integers(0, 60))
-        liked = i % 3 == u % 2
-        found.append(Rating(f"u{u}", f"i{i}", (4.5 if liked else 2.5) + 0.5 * int(random.integers(0, 2)), n * 1000))
-    return found
-
-
-def test_new_users_begin_with_the_taste_of_their_groups(make: Callable[..., LiveRecommender]) -> None:
-    live = make()
-    live.learn(*circles(1500))
-    writer, painter = ([live.recommender.predict(f"u{u}", f"i{n}").value for n in range(60)] for u in (300, 301))
-    stranger = [live.recommender.predict("nobody", f"i{n}").value for n in range(60)]
-    for who, kind in ((writer, 0), (painter, 1)):
-        assert np.mean(np.subtract(who, stranger)[kind::3]) > 0.3
-        assert np.mean(np.subtract(who, stranger)[1 - kind :: 3]) < -0.3
-    assert {one.source for one in live.recommender.recommend("u300", 5)} == {POPULAR}  # nothing is known of this one
-
-
-def test_groups_are_bounded_and_the_same_after_a_restart(tmp_path: Path) -> None:
-    store = RocksStore(tmp_path)
-    chosen = settings()
-    memory = Memory(learners(chosen), chosen, store)
-    for n in range(600):
-        memory.users.put(UserUpdate(f"u{n}", {"zip": str(n), "age": float(n % 90), f"odd {n}": True, "none": None}))
-    profiles = memory.users.profiles
-    assert len(profiles.group_of) == 256
-    assert sum(name.startswith('["zip"') for name in profiles.group_of) == 64
-    assert [name for name in profiles.group_of if name.startswith('["age"')] == [
-        f'["age","{10 * n}"]' for n in range(9)
-    ]
-    crowded = UserUpdate("x", {f"odd {n}": True for n in range(600)})
-    assert len(profiles.read(crowded)[1]) == 8
-    memory.commit()
-    again = Memory(learners(chosen), chosen, store)
-    assert again.users.profiles.group_of == profiles.group_of
-    assert again.users.view("u7").groups == profiles.read(memory.users.profile("u7"))[1] != ()
-    again.users.put(UserUpdate("late", {"zip": "another", "shoe": 43.0}))
-    assert again.users.profiles.group_of == profiles.group_of
-    store.close()
-
-
-# Whoever differs is answered differently.
-
-MANY = tuple(f"c{n}" for n in range(90))  # more than users have weights for, and more than have bits of their own
-
-
-def worlds() -> dict[str, list[Event]]:
-    """Catalogues and ratings of several sizes; `c3` to `c89` have few items each."""
-    many: list[Event] = [ItemUpdate(f"m{n}", categories=(MANY[n],)) for n in range(90)]
-    two = [Rating("a", "i0", 4.0, 1), Rating("b", "i1", 2.0, 2)]
-    return {
-        "two ratings": [*genres(0), *two],
-        "without a catalogue": [Rating(f"u{n % 7}", f"i{n * n % 5}", 1.0 + n % 5, n) for n in range(30)],
-        "many categories": [*many, *genres(200), *two],
-        "a wide scale": [Rating(f"u{n % 7}", f"i{n * n % 11}", 10.0 * (n % 10), n) for n in range(60)],
-    }
-
-
-def answers(live: LiveRecommender, user_id: str) -> list[float]:
-    """The predictions for the user, of every item."""
-    return [live.recommender.predict(user_id, item_id).value for item_id in live.memory.items.ids]
-
-
-GIVEN: list[tuple[list[tuple[str, float]], list[tuple[str, float]]]] = [
-    ([("i0", 5.0)], [("i0", 1.0)]),
-    ([("i0", 4.5)], [("i0", 4.0)]),
-    ([("i0", 4.0)], [("i1", 4.0)]),
-    ([("new x", 3.0)], [("new y", 3.0)]),  # items that nobody else has rated, and that the catalogue does not have
-    ([("i0", 5.0), ("i1", 1.0)], [("i0", 1.0), ("i1", 5.0)]),
-    ([("i0", 5.0)], []),
-]
-
-
-@pytest.mark.parametrize("world", worlds())
-@pytest.mark.parametrize(("one", "other"), GIVEN)
-def test_users_with_different_ratings_get_different_predictions(
-    make: Callable[..., LiveRecommender], world: str, one: list[tuple[str, float]], other: list[tuple[str, float]]
-) -> None:
-    live = make()
-    live.learn(*worlds()[world])
-    for user_id, said in (("one", one), ("other", other)):
-        live.learn(*(Rating(user_id, item, value, 1_700_000_000_000) for item, value in said))
-    assert answers(live, "one") != answers(live, "other")
-
-
-SAID: list[tuple[dict[str, float], dict[str, float]]] = [
-    ({"c1": 5.0}, {"c1": 4.5}),
-    ({"c1": 5.0}, {"c2": 5.0}),
-    ({"c1": 5.0}, {}),
-    ({"c45": 5.0}, {"c46": 5.0}),  # beyond those with weights
-    ({"c45": 5.0}, {"c45": 1.0}),
-    ({"c80": 5.0}, {"c81": 5.0}),  # beyond those with bits of their own
-    ({"c80": 5.0}, {"c80": 4.0}),
-    ({"c80": 5.0, "c81": 1.0}, {"c80": 1.0, "c81": 5.0}),
-    ({"c1": -50.0}, {"c1": 60.0}),  # off the scale
-]
-
-
-@pytest.mark.parametrize(("one", "other"), SAID)
-@pytest.mark.parametrize("ratings", [0, 2])
-def test_users_with_different_preferences_get_different_predictions(
-    make: Callable[..., LiveRecommender], one: dict[str, float], other: dict[str, float], ratings: int
-) -> None:
-    live = make()
-    live.learn(*worlds()["many categories"], UserUpdate("one", preferences=one), UserUpdate("other", preferences=other))
-    for user_id in ("one", "other"):
-        live.learn(*(Rating(user_id, f"i{n}", 3.0, 1_700_000_000_000) for n in range(ratings)))
-    assert answers(live, "one") != answers(live, "other")
-    asked = [live.recommender.recommend_for_preferences(said, {}, 200) for said in (one, other)]
-    assert asked[0] != asked[1]
-
-
-@pytest.mark.parametrize("number", [45, 80])
-def test_a_preference_for_a_category_without_a_weight_moves_its_items_more_than_others(
-    make: Callable[..., LiveRecommender], number: int
-) -> None:
-    live = make()
-    live.learn(*worlds()["many categories"], UserUpdate("fan", preferences={f"c{number}": 5.0}))
-    moved = np.subtract(answers(live, "fan"), answers(live, "nobody"))
-    own = moved[live.memory.items.row_of[f"m{number}"]]
-    assert own > 0.05
-    assert own > np.percentile(moved, 90)
-
-
 # In words.
 
 
@@ -462,23 +330,3 @@ def test_the_representative_of_a_category_set_does_not_depend_on_the_order_of_up
             number = category_sets.sets.values[row, 0]
             representatives = int(category_sets.representatives[number]) if number >= 0 else -1
             assert representatives == (int(np.flatnonzero(bits == bits[row])[0]) if bits[row] else -1)
-
-
-def test_attributes_help_where_they_are_informative_and_cost_nothing_where_they_are_not(
-    make: Callable[..., LiveRecommender],
-) -> None:
-    errors = []
-    for shuffled in (None, False, True):
-        live, random = make(), np.random.default_rng(3)
-        for event in circles(3000, users=600):
-            if isinstance(event, UserUpdate) and shuffled:
-                event = UserUpdate(
-                    event.user_id, {"job": ("writer", "painter")[int(random.integers(0, 2))], "zip": "1"}
-                )
-            if shuffled is not None or not isinstance(event, UserUpdate):
-                live.entries += records([event], len(live.entries))
-        live.learn()
-        errors.append(live.memory.monitor.errors["bayesian-hybrid"].rmse())
-    plain, groups, noise = errors
-    assert groups < 0.95 * plain
-    assert noise < 1.005 * plain

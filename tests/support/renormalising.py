@@ -3,6 +3,10 @@
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from process import Streamer, streamer
 
 from streamer.producers.client import Client
 
@@ -36,6 +40,11 @@ class Load(threading.Thread):
         self._over.set()
         self.join(DEADLINE_S)
         self.check()
+
+
+def external(data: Path, *arguments: str | Path) -> AbstractContextManager[Streamer]:
+    """A streamer with an external renormaliser: the test does the training."""
+    return streamer(data, "--renormaliser", "external", "--gate-min-events", "400", "--watch-events", "0", *arguments)
 
 
 def wait(until: Callable[[], bool], what: str, loads: Sequence[Load] = ()) -> None:

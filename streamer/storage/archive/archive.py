@@ -11,7 +11,7 @@ import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -28,13 +28,6 @@ FOLDER = "archive"  # in the data directory
 MERGED_FILES = 8  # how many files of similar size are merged into one
 MERGED_ROWS = 1 << 22  # most rows in a merged file
 DAY_MS = 86_400_000
-
-
-class Forgotten(NamedTuple):
-    """The result of `forget`."""
-
-    user_ids: list[str]  # the user and all aliases
-    rows: int  # how many of their rows were removed
 
 
 class Archive:
@@ -116,22 +109,21 @@ class Archive:
             self._rewrite([group])
             return True
 
-    def _rewrite(self, groups: Sequence[Sequence[File]]) -> int:
-        """Replace each group of files by one file without the rows of forgotten users; returns how many rows were removed."""
+    def _rewrite(self, groups: Sequence[Sequence[File]]) -> None:
+        """Replace each group of files by one file without the rows of forgotten users."""
         from streamer.storage.archive import parquet
 
         before = self._manifest
         number, files = before.next_number, {file.number: file for file in before.files}
-        fewer = 0
         for group in groups:
             rows = (part for file in group for part in parquet.parts(self.folder, file, before.forgotten_in(file)))
             merged = parquet.write(self.folder, number, group[0].topic, group[0].day, rows)
-            fewer += sum(files.pop(file.number).rows for file in group) - (merged.rows if merged else 0)
+            for file in group:
+                del files[file.number]
             if merged:
                 files[number] = merged
             number += 1
         self._replace(msgspec.structs.replace(before, next_number=number, files=tuple(files.values())))
-        return fewer
 
     def retain(self, older_than_ms: int) -> None:
         """Drop files whose newest event was appended before `older_than_ms`; the catalogue stays. Raises OSError."""
@@ -141,49 +133,20 @@ class Archive:
             if len(kept) < len(files):
                 self._replace(msgspec.structs.replace(self._manifest, files=tuple(kept)))
 
-    def aliases(self, user_id: str) -> list[str]:
-        """The user, then all aliases: users linked to it by `same_as` in archived profiles, in either direction."""
-        pairs = [pair for file in self._manifest.files if file.topic == USERS for pair in self._pairs(file)]
-        found, count = {user_id}, 0
-        while len(found) > count:
-            count = len(found)
-            found |= {other for pair in pairs if found.intersection(pair) for other in pair}
-        return [user_id, *sorted(found - {user_id})]
+    def purge(self) -> None:
+        """Rewrite the files that have rows of forgotten users, without those rows.
 
-    def _pairs(self, file: File) -> Iterator[tuple[str, str]]:
-        from streamer.storage.archive import parquet
-
-        for row in parquet.read(self.folder, file, ["user_id", "value"]).to_pylist():
-            if row["value"] and '"same_as"' in row["value"]:
-                same = msgspec.json.decode(row["value"], type=_AliasField).same_as
-                if same is not None:
-                    yield row["user_id"], same
-
-    def forget(self, user_id: str) -> Forgotten:
-        """Rewrite the files that have rows of the user, of aliases or of users forgotten before, without those rows.
-
-        When this returns, no file has anything of them. `serve` does not call it: there a removal is a record, so `commit`
-        hides the rows, and `purge` rewrites the files. Raises OSError and BadState, after which it may be called again.
+        When this returns, no file has anything of them. Raises OSError and BadState, after which it may be called again.
         Cost: reading the user ids of all files, some 10 ns an event, and half a microsecond for each event rewritten.
         """
         with self._lock:
             manifest = self._manifest
-            user_ids = self.aliases(user_id)
-            forgetting = manifest.forgetting | dict.fromkeys(user_ids, manifest.next_number)
-            if any(self._mentions(file, user_ids) for file in manifest.files):
-                self._replace(msgspec.structs.replace(manifest, forgetting=forgetting))
-            return Forgotten(user_ids, self.purge())
-
-    def purge(self) -> int:
-        """Rewrite the files that have rows of forgotten users; returns how many rows were removed. Raises OSError and BadState."""
-        with self._lock:
-            manifest = self._manifest
             if not manifest.forgetting:
-                return 0
+                return
             held = [[file] for file in manifest.files if self._mentions(file, manifest.forgotten_in(file))]
-            removed = self._rewrite(held) if held else 0
+            if held:
+                self._rewrite(held)
             self._replace(msgspec.structs.replace(self._manifest, forgetting={}))
-            return removed
 
     def _mentions(self, file: File, user_ids: Collection[str]) -> bool:
         from streamer.storage.archive import parquet
@@ -251,10 +214,6 @@ class Archive:
             values.astype(np.float32), numbers["timestamp_ms"].astype(np.int64),
             _keys(learning.seed, topics[order], numbers["partition"], numbers["offset"]),
         )  # fmt: skip
-
-
-class _AliasField(msgspec.Struct):
-    same_as: str | None = None
 
 
 def _mergeable_groups(files: Sequence[File], today: str) -> Iterator[list[File]]:

@@ -23,7 +23,7 @@ from streamer.core.errors import BadState, SourceLost, SourceUnavailable, Stream
 from streamer.core.events import LOG, Offsets, Record, TopicPartition, sequence_of
 from streamer.core.protocols import Source
 from streamer.core.settings import Settings
-from streamer.storage.archive.archive import Archive, Forgotten
+from streamer.storage.archive.archive import Archive
 from streamer.storage.archive.rows import Rows
 from streamer.storage.log import EmbeddedLog
 
@@ -39,7 +39,7 @@ _LOGGER = logging.getLogger("streamer.archiver")
 
 
 class Archiver:
-    """Reads, decodes and writes. `start` it once; `flush`, `wait_for` and `forget` may be called from any thread."""
+    """Reads, decodes and writes. `start` it once; `flush` and `wait_for` may be called from any thread."""
 
     def __init__(self, folder: Path, settings: Settings, source: Source, log: EmbeddedLog | None = None) -> None:
         """Writes the archive in the data directory `folder` from `source`, which nobody else may read.
@@ -110,17 +110,6 @@ class Archiver:
     def _covers(self, offsets: Offsets) -> bool:
         archived = self.archive.offsets
         return all(archived.get(at, 0) >= offset for at, offset in offsets.items())
-
-    def forget(self, user_id: str, timeout_s: float) -> Forgotten:
-        """`flush`, then `Archive.forget`, which says what `serve` does instead.
-
-        Raises StreamerError when the flush takes too long, OSError and BadState.
-        """
-        if not self.flush(timeout_s):
-            raise StreamerError(
-                f"the archive does not keep up{self.trouble and ': ' + self.trouble}: forget the user again later"
-            )
-        return self.archive.forget(user_id)
 
     def checkpoint(self, path: Path) -> None:
         """Copy the archive for a backup. Raises OSError."""
