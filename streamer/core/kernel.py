@@ -67,7 +67,7 @@ class _Announcer(event.Listener):
 
 
 _ANNOUNCER = _Announcer()
-event.register("numba:compile", _ANNOUNCER)  # type: ignore[no-untyped-call]
+event.register("numba:compile", _ANNOUNCER)  # type: ignore[no-untyped-call]  # Numba gives no types
 
 
 @contextmanager
@@ -89,11 +89,11 @@ class _SharedCache(FunctionCache):
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            super().save_overload(sig, data)  # type: ignore[no-untyped-call]
+            super().save_overload(sig, data)  # type: ignore[no-untyped-call]  # Numba gives no types
 
 
 def kernel(function: Callable[P, R]) -> Callable[P, R]:
     """Compile `function` on its first call, to run without the GIL; the result is cached on disk for later processes."""
     compiled = numba.njit(nogil=True, error_model="numpy")(function)
-    vars(compiled)["_cache"] = _SharedCache(function)  # type: ignore[no-untyped-call]
+    vars(compiled)["_cache"] = _SharedCache(function)  # type: ignore[no-untyped-call]  # Numba gives no types
     return cast(Callable[P, R], compiled)

@@ -1002,7 +1002,7 @@ class GetStatusResponse(Message[_GetStatusResponseFields]):
             string version = 1;
             ```
         state:
-            one word: learning, idle, paused, ...
+            in a word or three: learning, up to date, paused, ...
 
             ```proto
             string state = 2;
