@@ -15,6 +15,7 @@ DATA ?=
 PORT ?= 8080
 STATE ?= ./streamer-data$(if $(DATA),-$(notdir $(patsubst %/,%,$(DATA))))
 WORKERS ?= 3
+PREPARED := .venv/.everything .venv/.kernels .test-libs/kafka/.done
 PYTEST = $(BIN)/pytest -ra -n $(WORKERS)
 export UV_PYTHON_DOWNLOADS := never
 unexport PYTHONDONTWRITEBYTECODE # the tests start hundreds of interpreters: each would compile its imports anew
@@ -25,17 +26,16 @@ help: ## these lines
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
 
 setup: ## everything: all extras, development tools, the broker and tools of the tests
-	@$(MAKE) -s -j3 .venv/.everything .venv/.kernels .test-libs/kafka/.done
+	@$(MAKE) -s -j3 $(PREPARED)
 	@deploy/machine.sh
 
 run: .venv/.base ## learn and answer on 127.0.0.1:8080: a simulated world, or DATA=path/to/ml-latest-small (PORT=, STATE=)
 	@exec $(BIN)/streamer serve --data "$(STATE)" --port "$(PORT)" $(if $(DATA),--replay "$(DATA)",--simulate --rate 2000)
 
-test: setup lint ## lint, types and all tests but the long crash runs, WORKERS=3 at a time
-	@$(BIN)/mypy >.venv/types.out & types=$$!; \
-	failed=0; $(PYTEST) --dist loadgroup -m "not soak" || failed=1; \
-	wait $$types || { cat .venv/types.out; failed=1; }; \
-	exit $$failed
+test: ## lint, types and all tests but the long crash runs, WORKERS=3 at a time
+	@$(MAKE) -s -j4 lint types $(PREPARED)
+	@deploy/machine.sh
+	@$(PYTEST) --dist loadgroup -m "not soak"
 
 test-fast: WORKERS = 2
 test-fast: .venv/.everything .venv/.kernels ## in under a minute, what needs no broker, no browser, no other process and no fit: while one writes
