@@ -23,7 +23,7 @@ from streamer.consumers.files import FileSource
 from streamer.core.arrays import F64
 from streamer.core.batch import RATING
 from streamer.core.errors import StreamerError
-from streamer.core.garbage_collection import collect_seldom
+from streamer.core.garbage_collection import collect_seldom, leave_living_objects_alone
 from streamer.core.protocols import Kind
 from streamer.core.settings import Settings
 from streamer.models import learner
@@ -128,6 +128,7 @@ def run_settings(
 def run_ours(name: str, path: Path, settings: Settings, progress: Progress = no_progress) -> Outcome:
     """Run one of our learners with its default parameters; raises StreamerError if the figures are not those of `evaluate`."""
     collect_seldom()
+    leave_living_objects_alone()
     kind = learner(name, seed=settings.learning.seed).kind
     champion = "rating_learner" if kind == "ratings" else "click_learner"
     learning = msgspec.structs.replace(settings.learning, **{champion: name})

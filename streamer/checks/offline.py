@@ -8,6 +8,7 @@ For a model of your own, from outside this package:
 """
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import TypeAlias
 
 import numpy as np
@@ -57,6 +58,15 @@ def _parts(made: OfflineModel, data: Dataset) -> tuple[Dataset, Dataset, Dataset
     return split("random", data.ratings(), 0.2, 0.1, 1) if made.kind == "ratings" else leave_last_out(data)
 
 
+@lru_cache(maxsize=1)  # checks of the same model that do not change it share a fit
+def _fitted(make: MakeModel) -> tuple[OfflineModel, Dataset, Dataset]:
+    """A model fitted on `world`, and the train and the test part. `make` is called with seed 1."""
+    made = make(1)
+    train, validation, test = _parts(made, world())
+    made.fit(train, validation, _ignore_epoch)
+    return made, train, test
+
+
 def _answers(made: OfflineModel, test: Dataset) -> F32:
     if isinstance(made, Rater):
         return made.predict(test.users, test.items)
@@ -71,21 +81,17 @@ def _history(n: int) -> I32:
 
 def implements_the_protocol(make: MakeModel) -> None:
     """It is an OfflineModel, of kind ratings with `predict` or of kind clicks with `scores`, with results of the right shape and type."""
-    made, data = make(1), world()
-    require(isinstance(made, OfflineModel), f"{made} lacks a part of streamer.core.protocols.OfflineModel")
-    train, validation, test = _parts(made, data)
-    made.fit(train, validation, _ignore_epoch)
+    require(isinstance(make(1), OfflineModel), f"{make(1)} lacks a part of streamer.core.protocols.OfflineModel")
+    made, _, test = _fitted(make)
     answers = _answers(made, test)
-    wanted = (len(test),) if made.kind == "ratings" else (len(test), data.item_count)
+    wanted = (len(test),) if made.kind == "ratings" else (len(test), ITEMS)
     require(answers.shape == wanted, f"results have shape {answers.shape}: wanted {wanted}")
     require(answers.dtype == np.float32, f"results are {answers.dtype}: wanted float32")
 
 
 def unseen_rows_get_predictions(make: MakeModel) -> None:
     """A user and an item without ratings get a finite prediction near the mean; a user without events gets a ranking."""
-    made, data = make(1), world()
-    train, validation, _ = _parts(made, data)
-    made.fit(train, validation, _ignore_epoch)
+    made, train, _ = _fitted(make)
     if isinstance(made, Rater):
         items = np.array([ITEMS - 1, 0, ITEMS - 1], dtype=np.int32)
         users = np.array([USERS - 1, USERS - 1, 0], dtype=np.int32)
@@ -117,9 +123,7 @@ def fitting_is_deterministic(make: MakeModel) -> None:
 
 def learns_more_than_noise(make: MakeModel) -> None:
     """Its error on the test part is below that of the mean alone."""
-    made, data = make(1), world()
-    train, validation, test = _parts(made, data)
-    made.fit(train, validation, _ignore_epoch)
+    made, train, test = _fitted(make)
     if isinstance(made, Rater):
         answers = made.predict(test.users, test.items)
         error, plain = np.mean(np.square(answers - test.values)), np.mean(np.square(train.values.mean() - test.values))
@@ -151,11 +155,11 @@ def data_is_not_changed(make: MakeModel) -> None:
 
 def factors_rank_as_predictions_do(make: MakeModel) -> None:
     """The factors of `export` order items for a user as `predict` does."""
-    made, data = make(1), world()
+    if not isinstance(make(1), Factorised):
+        return
+    made, _, _ = _fitted(make)
     if not isinstance(made, Factorised) or not isinstance(made, Rater):
         return
-    train, validation, _ = _parts(made, data)
-    made.fit(train, validation, _ignore_epoch)
     factors = made.export()
     items = np.arange(ITEMS, dtype=np.int32)
     for user in range(0, USERS, 7):

@@ -12,6 +12,7 @@ import click
 
 from streamer import __version__
 from streamer.core.errors import StreamerError
+from streamer.core.garbage_collection import collect_seldom
 
 # Name to "module:function" and the description in `streamer --help`.
 COMMANDS = {
@@ -69,6 +70,7 @@ def group() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command. Exit codes: 0 done, 1 failed, 2 bad usage, 78 bad settings or state, 130 interrupted."""
+    collect_seldom()
     with suppress(ValueError):  # outside the main thread the caller handles signals
         signal.signal(signal.SIGTERM, _terminated)  # as Ctrl-C: close what is open, delete temporary folders
     try:

@@ -15,7 +15,7 @@ from streamer.bench import LEARNER_SETS, Learned, Speed, append, learn_kafka, le
 from streamer.bench_process import Latency, ask_while_learning, compile_s, start_s
 from streamer.cli.options import settings_of, settings_options
 from streamer.compile import learner_names, load_kernels
-from streamer.core.garbage_collection import collect_seldom
+from streamer.core.garbage_collection import leave_living_objects_alone
 from streamer.core.settings import Settings
 from streamer.producers.simulate import World
 from streamer.serving.opening import learners
@@ -103,7 +103,7 @@ def bench(
     console = Console(stderr=True, quiet=as_json)
     console.print("loading kernels ...")
     load_kernels(learner_names(settings), lambda name: None)
-    collect_seldom()
+    leave_living_objects_alone()
     report = Report(
         processors=os.cpu_count() or 0, machine=platform.machine(), python=platform.python_version(), events=events,
         users=users, items=items,

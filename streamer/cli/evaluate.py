@@ -13,7 +13,7 @@ from streamer.cli.progress import bar
 from streamer.cli.serve import compiling
 from streamer.consumers.files import FileSource, check_path
 from streamer.consumers.stream import StreamSource
-from streamer.core.garbage_collection import collect_seldom
+from streamer.core.garbage_collection import leave_living_objects_alone
 from streamer.core.protocols import Source
 from streamer.models import check_names
 from streamer.producers.simulate import World
@@ -72,7 +72,7 @@ def evaluate(
     with bar(errors, f"evaluating {what}", 0) as advance:
         # compiled before the clock starts, so that the speed reported is that of learning
         load_kernels(learner_names(with_champion(name, settings)), compiling(errors))
-        collect_seldom()
+        leave_living_objects_alone()
         found = run(
             name,
             settings,

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from streamer.cli.options import settings_of, settings_options
 from streamer.core.errors import BadSettings
-from streamer.core.garbage_collection import collect_seldom
+from streamer.core.garbage_collection import leave_living_objects_alone
 
 if TYPE_CHECKING:  # importing them takes most of a second; a bad argument is refused before that
     from streamer.app import App
@@ -86,7 +86,7 @@ def serve(
         from streamer.producers.simulate import World
 
         stream = World(seed=learning.seed).stream()
-    collect_seldom()
+    leave_living_objects_alone()
     line = ProgressLine()
     try:
         replaying = Replay(stream, rate, until_drained, renormalise_every_events, hold) if stream else None

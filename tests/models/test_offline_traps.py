@@ -1,5 +1,9 @@
 """Well-known mistakes: each is shown to do harm, and each model of ratings to avoid it."""
 
+from collections.abc import Callable
+from functools import cache
+from typing import TypeAlias
+
 import msgspec
 import numpy as np
 import pytest
@@ -16,17 +20,30 @@ from streamer.models.offline.networks.two_tower import TwoTower
 from streamer.study.splits import split
 from streamer.study.train import Plan, train
 
-RATERS = [name for name in MODELS if model(name, seed=1).kind == "ratings"]
-WITHIN_A_RANGE = ("embedding-mf", "embedding-dot-bias")
+RATERS = [
+    pytest.param(name, marks=pytest.mark.xdist_group(f"fits of {name}"))
+    for name in MODELS
+    if model(name, seed=1).kind == "ratings"
+]
+WITHIN_A_RANGE = [rater for rater in RATERS if rater.values[0] in ("embedding-mf", "embedding-dot-bias")]
+
+
+Fit: TypeAlias = tuple[Rater, list[Epoch], tuple[Dataset, Dataset, Dataset]]
 
 
 def ignore(*_: object) -> None:
     """An `on_progress` that does nothing."""
 
 
-def fit_model(name: str, data: Dataset) -> tuple[Rater, list[Epoch], tuple[Dataset, Dataset, Dataset]]:
+@cache
+def ordinary() -> Dataset:
+    return world(3000)
+
+
+@cache  # several tests look at the same fit
+def fit_model(name: str, history: Callable[[], Dataset]) -> Fit:
     """A fitted model of ratings, the epochs it reported, and the parts it was fitted on."""
-    made, epochs, parts = model(name, seed=1), list[Epoch](), split("random", data.ratings(), 0.2, 0.1, 1)
+    made, epochs, parts = model(name, seed=1), list[Epoch](), split("random", history().ratings(), 0.2, 0.1, 1)
     made.fit(parts.train, parts.validation, epochs.append)
     assert isinstance(made, Rater)
     return made, epochs, parts
@@ -72,16 +89,18 @@ def test_plain_weight_decay_collapses_a_factorisation_and_our_optimiser_does_not
 
 @pytest.mark.parametrize("name", RATERS)
 def test_no_model_has_collapsed(name: str) -> None:
-    made, _, (_, _, test) = fit_model(name, world(3000))
-    bias, _, _ = fit_model("bias", world(3000))
+    made, _, (_, _, test) = fit_model(name, ordinary)
+    bias, _, _ = fit_model("bias", ordinary)
     said = made.predict(test.users, test.items)
-    plain = error(bias.predict(test.users, test.items), test)
-    assert error(said, test) < 1.15 * plain  # the mean alone makes 1.34 times it
+    of_bias = error(bias.predict(test.users, test.items), test)
+    assert error(said, test) < 1.15 * of_bias  # the mean alone makes 1.34 times it
     assert said.std() > 0.7 * bias.predict(test.users, test.items).std()
 
 
-def raised(data: Dataset) -> Dataset:
+@cache
+def raised() -> Dataset:
     """The same history on a scale from 0 to 100, of which all but one rating in a hundred use only 78 to 96."""
+    data = ordinary()
     values = np.where(np.arange(len(data)) % 100 == 0, 0.0, 76.0 + 4.0 * data.values).astype(np.float32)
     return Dataset(
         data.side, data.kinds, data.users, data.items, np.where(data.kinds == RATING, values, data.values),
@@ -91,8 +110,8 @@ def raised(data: Dataset) -> Dataset:
 
 @pytest.mark.parametrize("name", RATERS)
 def test_unseen_rows_are_predicted_near_the_mean_and_not_in_the_middle_of_a_range(name: str) -> None:
-    data = raised(world(3000))
-    made, _, (train_part, _, _) = fit_model(name, data)
+    data = raised()
+    made, _, (train_part, _, _) = fit_model(name, raised)
     mean, middle = float(train_part.values.mean()), float(train_part.values.min() + train_part.values.max()) / 2
     assert mean - middle > 30.0
     nobody, nothing = data.user_count - 1, data.item_count - 1
@@ -104,8 +123,8 @@ def test_unseen_rows_are_predicted_near_the_mean_and_not_in_the_middle_of_a_rang
 
 @pytest.mark.parametrize("name", RATERS)
 def test_for_an_unseen_item_the_users_bias_is_predicted(name: str) -> None:
-    data = world(3000)
-    made, _, (train_part, _, _) = fit_model(name, data)
+    data = ordinary()
+    made, _, (train_part, _, _) = fit_model(name, ordinary)
     counts = np.bincount(train_part.users, minlength=data.user_count)
     means = np.bincount(train_part.users, train_part.values, data.user_count) / np.maximum(counts, 1)
     known = np.flatnonzero(counts >= 20).astype(np.int32)
@@ -114,7 +133,7 @@ def test_for_an_unseen_item_the_users_bias_is_predicted(name: str) -> None:
 
 
 def test_a_plain_sigmoid_range_predicts_its_middle_where_ours_predicts_the_mean() -> None:
-    train_part = split("random", raised(world(3000)).ratings(), 0.2, 0.1, 1).train
+    train_part = split("random", raised().ratings(), 0.2, 0.1, 1).train
     scale = product.range_of(train_part, 1 / 9)
     nothing = torch.zeros(1)
     bare = scale.low + (scale.high - scale.low) * torch.sigmoid(nothing)
@@ -126,8 +145,8 @@ def test_a_plain_sigmoid_range_predicts_its_middle_where_ours_predicts_the_mean(
 
 @pytest.mark.parametrize("name", WITHIN_A_RANGE)
 def test_a_range_is_that_of_the_ratings_and_a_ninth_more(name: str) -> None:
-    data = world(3000)
-    made, _, (train_part, _, _) = fit_model(name, data)
+    data = ordinary()
+    made, _, (train_part, _, _) = fit_model(name, ordinary)
     users, items = (np.repeat(np.arange(n, dtype=np.int32), m) for n, m in ((data.user_count, 1), (1, data.user_count)))
     said = made.predict(users, items)
     assert train_part.values.min() == 0.5
@@ -148,14 +167,14 @@ def scarce() -> Dataset:
     )  # fmt: skip
 
 
-def over_bias(name: str, data: Dataset) -> float:
-    (made, _, (_, _, test)), (bias, _, _) = fit_model(name, data), fit_model("bias", data)
+def over_bias(name: str, fit: Callable[[str, Callable[[], Dataset]], Fit] = fit_model) -> float:
+    (made, _, (_, _, test)), (bias, _, _) = fit(name, scarce), fit_model("bias", scarce)
     return error(made.predict(test.users, test.items), test) / error(bias.predict(test.users, test.items), test)
 
 
 @pytest.mark.parametrize("name", RATERS)
 def test_no_model_learns_a_rating_from_an_average_that_contains_it(name: str) -> None:
-    assert over_bias(name, scarce()) < 1.15
+    assert over_bias(name) < 1.15
 
 
 def test_towers_with_averages_that_contain_the_rating_overfit(
@@ -166,9 +185,9 @@ def test_towers_with_averages_that_contain_the_rating_overfit(
     def spoilt(self: TwoTower, train: Dataset, folds: Array) -> tuple[F32, F32]:
         return honest(self, train, np.full_like(folds, -1))
 
-    assert over_bias("two-tower", scarce()) < 1.05
+    assert over_bias("two-tower") < 1.05
     monkeypatch.setattr(TwoTower, "_known", spoilt)
-    assert over_bias("two-tower", scarce()) > 1.3
+    assert over_bias("two-tower", fit_model.__wrapped__) > 1.3
 
 
 @pytest.mark.parametrize("name", RATERS)
@@ -193,7 +212,7 @@ def test_nothing_is_chosen_on_the_test_part(name: str) -> None:
 
 @pytest.mark.parametrize("name", RATERS)
 def test_the_epoch_that_is_kept_is_the_best_on_the_validation_part(name: str) -> None:
-    made, epochs, (_, validation, _) = fit_model(name, world(1500))
+    made, epochs, (_, validation, _) = fit_model(name, ordinary)
     losses = [epoch.validation_loss for epoch in epochs]
     kept = error(made.predict(validation.users, validation.items), validation)
     assert kept == pytest.approx(min(losses), rel=1e-5)

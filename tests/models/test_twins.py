@@ -70,13 +70,13 @@ def test_every_learner_has_a_twin() -> None:
 
 @pytest.mark.parametrize(("wide", "tolerance"), [(True, 1e-9), (False, 1e-5)], ids=["float64", "float32"])
 @pytest.mark.parametrize("dim", [7, 32])  # 7: the kernels' loops of four leave a rest
-@pytest.mark.parametrize("name", TWINS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.xdist_group(LEARNERS[name])) for name in TWINS])
 def test_kernel_agrees_with_its_twin(name: str, dim: int, wide: bool, tolerance: float) -> None:
     made, other = (
         trained(widened(name, dim) if wide else learner(name, seed=1, dim=dim, latent_dim=dim)) for _ in range(2)
     )
     feed, mirror = Feed(made, longest=10), Feed(other, longest=10)  # rings so short that they wrap
-    events = sample_events(3000)
+    events = sample_events(1500)
     outs = feed.learn(events, 10)
     vars(other)["learn"] = lambda batch: TWINS[name](other, batch)
     expected = mirror.learn(events, 10)

@@ -26,7 +26,7 @@ def progress(data: Path) -> tuple[int, int]:
         log.close()
 
 
-@pytest.mark.parametrize("kills", [10, pytest.param(50, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("kills", [6, pytest.param(50, marks=pytest.mark.soak)])
 def test_a_replay_survives_kills(tmp_path: Path, kills: int) -> None:
     path, chance = stream_file(tmp_path, 6 * kills * ROWS_PER_KILL), random.Random(kills)
     total = path.read_bytes().count(b"\n")

@@ -47,7 +47,7 @@ def fill(ballast: Path) -> None:
 
 def until_paused(process: Streamer) -> str:
     deadline = time.monotonic() + DEADLINE_S
-    while "cannot write" not in (said := httpx.get(f"{process.url}/healthz", timeout=30).json()["ingestion"]):
+    while "cannot write" not in (said := process.get("/healthz").json()["ingestion"]):
         assert time.monotonic() < deadline, said
         assert not process.pause(0.05), process.output.read_text()
     return str(said)

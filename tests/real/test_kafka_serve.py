@@ -193,7 +193,7 @@ def test_bad_events_of_every_kind_become_dead_letters_and_learning_goes_on(
 
 
 def ingestion(process: Streamer) -> str:
-    found = httpx.get(f"{process.url}/healthz", timeout=30).json()
+    found = process.get("/healthz").json()
     return str(found["ingestion"])
 
 

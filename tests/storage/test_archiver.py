@@ -39,7 +39,7 @@ def expected_of(folder: Path, **flags: Any) -> list[tuple[str, int]]:
     return [(row["topic"], row["offset"]) for row in table(folder / "expected")]
 
 
-@pytest.mark.parametrize("kills", [5, pytest.param(30, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("kills", [3, pytest.param(30, marks=pytest.mark.soak)])
 def test_kills_neither_lose_nor_repeat_archived_events(tmp_path: Path, kills: int) -> None:
     chance = random.Random(kills)
     path = tmp_path / "events.jsonl"

@@ -72,7 +72,7 @@ class Seen:
         return np.concatenate([getattr(batch, name) for batch in self.batches])
 
 
-STREAM = records(events(900))
+STREAM = records(events(600))
 
 
 @pytest.fixture(scope="module")

@@ -139,7 +139,7 @@ def test_errors_and_ranks_equal_a_plain_computation_of_their_definitions(tmp_pat
 
 
 def test_the_figures_do_not_depend_on_the_micro_batches_or_on_evicted_users() -> None:
-    chosen = world(1500)
+    chosen = world(700)
     first = evaluated("biased-mf", chosen, max_records=1000)
     for other in (
         evaluated("biased-mf", chosen, max_records=7),

@@ -60,6 +60,7 @@ transaction.state.log.min.isr=1
 broker.session.timeout.ms=2000
 broker.heartbeat.interval.ms=400
 group.initial.rebalance.delay.ms=0
+metadata.max.idle.interval.ms=0
 log.retention.check.interval.ms=500
 log.initial.task.delay.ms=500
 file.delete.delay.ms=100

@@ -53,7 +53,7 @@ def wait(until: Callable[[], bool], what: str, loads: Sequence[Load] = ()) -> No
         for load in loads:
             load.check()
         assert time.monotonic() < deadline, what
-        threading.Event().wait(0.01)
+        threading.Event().wait(0.05)
 
 
 def stage(client: Client, generation: str) -> str:
