@@ -1,12 +1,13 @@
 """Finds out from a test's code what it needs and whether it is slow, so that most tests need no marker by hand.
 
-A test needs a broker or a browser if it uses that fixture. It needs a process if its code names `subprocess`, or if a
+A test needs a broker or a browser if it uses that fixture. It needs a process if its code names `subprocess` or `multiprocessing`, or if a
 function that it calls or a fixture that it uses, among those in tests/, does. It is slow if it uses the fixture `movielens`,
 or if its code, such a function or such a fixture runs a whole command or fits models (`SLOW`). A need that is not found in
 this way is marked by hand; a test that starts a process without the marker fails, see `_processes` in conftest.py.
 """
 
 import inspect
+import multiprocessing
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -49,7 +50,7 @@ def _fixtures(item: pytest.Function) -> Iterator[Callable[..., Any]]:
 
 def _reached(found: object) -> frozenset[str]:
     """The markers process and slow that apply to a function or class in tests/, including all that it calls there."""
-    if found is subprocess:
+    if found is subprocess or found is multiprocessing:
         return frozenset({"process"})
     if f"{getattr(found, '__module__', '')}.{getattr(found, '__name__', '')}".startswith(SLOW):
         return frozenset({"slow"})

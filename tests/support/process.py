@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 import msgspec
+from forked import Forked
 from learning import events
 
 READY = re.compile(r"answers on (http://\S+)")
@@ -39,13 +40,14 @@ class Streamer:
     def __init__(self, data: Path, *arguments: str | Path, env: dict[str, str] | None = None) -> None:
         self.data = data
         self.output = data.parent / f"{data.name}.out"
-        with self.output.open("wb") as out:
-            self.process = subprocess.Popen(
-                command("serve", "--data", data, "--port", "0", *arguments),
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})},
-            )
+        words = ["serve", "--data", data, "--port", "0", *arguments]
+        self.process: subprocess.Popen[bytes] | Forked
+        if env is None:
+            self.process = Forked([str(word) for word in words], self.output)
+        else:
+            with self.output.open("wb") as out:
+                environment = {**os.environ, "PYTHONUNBUFFERED": "1", **env}
+                self.process = subprocess.Popen(command(*words), stdout=out, stderr=subprocess.STDOUT, env=environment)
         try:
             self.url = self._wait_until_ready()
         except BaseException:
