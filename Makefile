@@ -35,7 +35,7 @@ run: .venv/.base ## learn and answer on 127.0.0.1:8080: a simulated world, or DA
 test: ## lint, types and all tests but the long crash runs, WORKERS=3 at a time
 	@$(MAKE) -s -j4 lint types $(PREPARED)
 	@deploy/machine.sh
-	@$(PYTEST) --dist loadgroup -m "not soak"
+	@$(PYTEST) --dist loadgroup --no-loadscope-reorder -m "not soak"
 
 test-fast: WORKERS = 2
 test-fast: .venv/.everything .venv/.kernels ## in under a minute, what needs no broker, no browser, no other process and no fit: while one writes

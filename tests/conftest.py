@@ -48,7 +48,8 @@ def pytest_xdist_node_collection_finished(node: Any, ids: list[str]) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark each test with what it needs.
 
-    Tests that share a broker, a browser or a module's fixture run on one worker; tests that start processes come first.
+    Tests that share a broker, a browser or a module's fixture run on one worker. Those with the broker, which take longest and wait
+    most, come first, and then those that start processes.
     """
     for item in items:
         if not isinstance(item, pytest.Function):
@@ -62,7 +63,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         elif shared_fixtures(item):
             item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: item.get_closest_marker("process") is None)
+        items.sort(key=_turn)
+
+
+def _turn(item: pytest.Item) -> int:
+    return 0 if "broker" in getattr(item, "fixturenames", ()) else 1 if item.get_closest_marker("process") else 2
 
 
 @pytest.fixture(scope="session")
