@@ -93,6 +93,7 @@ def test_a_client_that_knows_only_reflection_can_send_queries(channel: grpc.Chan
                 assert answer.learners[0].rmse[0].HasField("rmse") is False
 
 
+@pytest.mark.slow
 def test_2000_calls_over_one_connection_without_an_error(answers: MemoryAnswers, channel: grpc.Channel) -> None:
     recommend = recommending(channel)
     request = RecommendRequest(user_id="u1", limit=5)

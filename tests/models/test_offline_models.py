@@ -8,6 +8,8 @@ from streamer.checks.offline import OFFLINE_CHECKS, MakeModel
 from streamer.core.errors import BadSettings
 from streamer.models.offline import MODELS, model
 
+pytestmark = pytest.mark.slow
+
 
 def made_by(name: str) -> MakeModel:
     return lambda seed: model(name, seed=seed)

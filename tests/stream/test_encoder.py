@@ -81,6 +81,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Seen, str]:
     return Seen(folder, STREAM, [2000]), digest(folder).digest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cache_bytes", [1 << 30, 30_000, 0])
 @pytest.mark.parametrize("sizes", [[1], [7], [1000], [1, 400, 3, 50]])
 def test_batches_do_not_depend_on_how_the_log_is_split(

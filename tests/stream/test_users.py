@@ -323,6 +323,7 @@ def test_an_incomplete_history_is_never_loaded(crowd: Crowd) -> None:
     assert crowd.happen(["a"], [5]).tolist() == [300]
 
 
+@pytest.mark.slow
 def test_queries_during_evictions_never_see_another_users_rows(tmp_path: Path) -> None:
     """Every row and every seen item contains its owner's number, while rows are reused and tables grow all the time."""
     crowd = Crowd(tmp_path, cache_bytes=60_000)
