@@ -152,8 +152,9 @@ class Engine:
         try:
             while not self.stop.is_set():
                 try:
-                    self.step(min(POLL_S, max(0.0, self._due - time.monotonic())))
-                    self.source_trouble, pause_s = "", RETRY_S[0]
+                    count = self.step(min(POLL_S, max(0.0, self._due - time.monotonic())))
+                    if self.source_trouble and (count or self._at_end()):
+                        self.source_trouble, pause_s = "", RETRY_S[0]
                 except SourceUnavailable as error:
                     self.source_trouble = str(error)
                     self.stop.wait(pause_s)
@@ -171,6 +172,10 @@ class Engine:
             raise
         finally:
             self.reject_tasks()
+
+    def _at_end(self) -> bool:
+        """Whether the source has nothing left. A poll that gives nothing although something is left does not show that it works."""
+        return not any(left for partitions in self.source.lag().values() for left in partitions.values())
 
     def reject_tasks(self) -> None:
         """Run no more tasks, and cancel those that wait."""

@@ -152,17 +152,10 @@ def test_aborted_transactions_are_never_returned_and_gaps_are_not_losses(fresh: 
 
 
 @pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
-def test_compressed_records_are_read_or_the_reason_is_given(fresh: str, codec: str) -> None:
+def test_compressed_records_are_read(fresh: str, codec: str) -> None:
     with opened(fresh) as source:
         kcat(fresh, "ratings", "u:1\nu:2\nu:3\n", "-z", codec)
-        for _ in range(3):  # as often as it is asked: never skipped, and never a poll that spins
-            records, reason = read_or_reason(source)
-            if reason:
-                assert codec != "gzip"
-                assert codec in reason.lower()
-            else:
-                assert [record.value for record in records] == [b"1", b"2", b"3"]
-                break
+        assert values(drained(source, 3)) == [1, 2, 3]
 
 
 def read_or_reason(source: KafkaSource) -> tuple[Sequence[Record], str]:

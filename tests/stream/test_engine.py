@@ -119,6 +119,30 @@ def test_learning_continues_when_a_source_is_back(tmp_path: Path, wanted: str) -
     assert running.recorder.committed_offsets[-1] == {LOG: len(STREAM)}
 
 
+class Stuck(Flaky):
+    """A source with records that it cannot give: every second poll raises, and the others give nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(STREAM, {})
+        self.engine: Engine | None = None
+        self.troubles: list[str] = []  # what the engine said before each poll
+
+    def poll(self, max_records: int, timeout_s: float) -> Sequence[Record]:
+        self._polls += 1
+        self.troubles.append(self.engine.source_trouble if self.engine else "")
+        if self._polls % 2:
+            raise SourceUnavailable("a batch cannot be read")
+        return []
+
+
+def test_a_poll_that_gives_nothing_clears_no_trouble_while_something_is_left(tmp_path: Path) -> None:
+    running = Running(tmp_path, source := Stuck())
+    source.engine = running.engine
+    running.until(lambda: len(source.troubles) >= 8)
+    running.stop()
+    assert set(source.troubles[3:]) == {"a batch cannot be read"}
+
+
 def test_observers_get_each_record_once_before_its_commit(tmp_path: Path) -> None:
     running = Running(tmp_path, source := Flaky(STREAM, {}))
     running.until(source.drained.is_set)
