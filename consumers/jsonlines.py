@@ -14,8 +14,8 @@ from streamer.core.events import CATALOGUE_TOPICS, CLICKS, ITEMS, RATINGS, USERS
 
 
 class _Ids(msgspec.Struct, gc=False):
-    user_id: str = ""
-    item_id: str = ""
+    user_id: str | int = ""
+    item_id: str | int = ""
 
 
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -71,13 +71,17 @@ class JsonLines:
         """See protocols.Stream."""
         return list(self.times[start:stop])
 
+    def locate(self, row: int) -> tuple[int, str]:
+        """See protocols.Located."""
+        return self.numbers[row], ""
+
     @staticmethod
     def _key(topic: str, line: bytes, number: int) -> bytes:
         try:
             ids = _IDS.decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError):
             return b"line %d" % number
-        return (ids.item_id if topic == ITEMS else ids.user_id).encode() or b"line %d" % number
+        return str(ids.item_id if topic == ITEMS else ids.user_id).encode() or b"line %d" % number
 
 
 def read_json_lines(path: Path, sha256: str) -> JsonLines:

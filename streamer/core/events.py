@@ -12,13 +12,24 @@ BLANK = ""  # topic of an erased record of the embedded log: it keeps its offset
 RATINGS, CLICKS, ITEMS, USERS = "ratings", "clicks", "items", "users"
 TOPICS = (RATINGS, CLICKS, ITEMS, USERS)
 CATALOGUE_TOPICS = (ITEMS, USERS)
+IDS = (
+    "user_id",
+    "item_id",
+    "event_id",
+    "session_id",
+    "same_as",
+)  # fields that may be whole numbers, which stand for their texts
 
 Time: TypeAlias = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]  # ms since 1970, within what JSON carries exactly
 Id: TypeAlias = Annotated[
     str,
     msgspec.Meta(  # for the schemas; the decoder checks ids itself, because it counts bytes and says what is wrong
         description="1 to 256 bytes of UTF-8 without control characters",
-        extra_json_schema={"minLength": 1, "maxLength": 256, "not": {"pattern": "[\\u0000-\\u001f\\u007f-\\u009f]"}},
+        extra_json_schema={
+            "minLength": 1,
+            "maxLength": 256,
+            "not": {"type": "string", "pattern": "[\\u0000-\\u001f\\u007f-\\u009f]"},
+        },
     ),
 ]
 
@@ -155,4 +166,11 @@ def message(event: Event) -> Message:
 def json_schema(topic: str) -> dict[str, Any]:
     """The JSON Schema of a topic's values; raises KeyError for an unknown topic."""
     kinds: dict[str, type] = {RATINGS: Rating, CLICKS: Click, ITEMS: ItemUpdate, USERS: UserUpdate}
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **msgspec.json.schema(kinds[topic])}
+    found = msgspec.json.schema(kinds[topic])
+    for definition in found["$defs"].values():
+        for name in IDS:
+            field = definition["properties"].get(name, {})
+            for part in (field, *field.get("anyOf", ())):
+                if part.get("type") == "string":
+                    part["type"] = ["string", "integer"]
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found}

@@ -7,6 +7,7 @@ any user whose id occurs in it. Where another user's profile names the user in `
 import json
 import re
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import msgspec
 
@@ -17,13 +18,21 @@ CUT_BYTES = 4  # a dead letter that ends with at least this many of an id's firs
 _ENCODER = msgspec.json.Encoder()
 
 
-class _Fields(msgspec.Struct):
+class _Written(msgspec.Struct):
+    user_id: str | int | None = None
+    same_as: str | int | None = None
+    event_id: str | int | None = None
+
+
+class _Fields(NamedTuple):
+    """The fields as the decoder understands them: a whole number is its decimal text."""
+
     user_id: str | None = None
     same_as: str | None = None
     event_id: str | None = None
 
 
-_DECODER = msgspec.json.Decoder(_Fields)
+_DECODER = msgspec.json.Decoder(_Written)
 
 
 class Erasure:
@@ -87,9 +96,13 @@ class Erasure:
 
 def _read_fields(value: bytes | None) -> _Fields | None:
     try:
-        return None if value is None else _DECODER.decode(value)
+        if value is None:
+            return None
+        written = _DECODER.decode(value)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
+    ids = (written.user_id, written.same_as, written.event_id)
+    return _Fields(*(None if one is None else str(one) for one in ids))
 
 
 def _text(key: bytes | None) -> str:

@@ -15,6 +15,7 @@ from streamer.core.errors import BadEvent, Reason
 from streamer.core.events import (
     BLANK,
     CLICKS,
+    IDS,
     ITEMS,
     RATINGS,
     TOPICS,
@@ -34,6 +35,8 @@ ID_MAX_BYTES = 256
 RUN_RECORDS = 128  # records decoded together
 NESTED_MAX = 100  # deepest nesting in unknown fields; known fields need 2
 _LEARNED = (Rating, Click)
+_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_WHOLE = re.compile(rb"-?[0-9]{1,256}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*"?|[\[{]|[\]}]', re.DOTALL)  # also matches strings, to skip brackets in them
 
@@ -71,6 +74,18 @@ def check_nesting(value: bytes) -> None:
         depth += {b"[": 1, b"{": 1, b"]": -1, b"}": -1}.get(found[0], 0)
         if depth > NESTED_MAX:
             raise BadEvent(Reason.NOT_JSON, f"the event is nested more than {NESTED_MAX} deep")
+
+
+def _fields_with_texts(value: bytes) -> dict[str, msgspec.Raw] | None:
+    """The fields of an object with decimal texts in place of ids that are whole numbers; None if there are none."""
+    with suppress(msgspec.DecodeError, UnicodeDecodeError):
+        fields = _FIELDS.decode(value)
+        numbers = {
+            name: bytes(fields[name]) for name in IDS if name in fields and _WHOLE.fullmatch(bytes(fields[name]))
+        }
+        texts = {name: msgspec.Raw(b'"%d"' % int(number)) for name, number in numbers.items()}
+        return {**fields, **texts} if texts else None
+    return None
 
 
 class Decoder:
@@ -203,12 +218,23 @@ class Decoder:
     def _event(self, topic: str, value: bytes) -> Event:
         check_nesting(value)
         try:
-            event: Event = self._decode[topic](value)
+            event: Event = self._decode_fields(topic, value)
         except msgspec.ValidationError as error:
             beyond = any(phrase in str(error) for phrase in ("`int` >=", "`int` <=", "out of range"))
             raise BadEvent(Reason.OUT_OF_RANGE if beyond else Reason.WRONG_TYPE, str(error)) from None
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise BadEvent(Reason.NOT_JSON, str(error)) from None
+        return event
+
+    def _decode_fields(self, topic: str, value: bytes) -> Event:
+        """Decode an event, whose ids may be whole numbers: {"user_id": 7} means user "7". Raises msgspec.DecodeError."""
+        try:
+            event: Event = self._decode[topic](value)
+        except msgspec.ValidationError as error:
+            fields = _fields_with_texts(value)
+            if fields is None:
+                raise error from None
+            event = self._decode[topic](msgspec.json.encode(fields))
         return event
 
     def _removal(self, topic: str, key: bytes | None) -> Event:

@@ -287,6 +287,22 @@ def test_a_record_belongs_to_the_user_it_names(given: Record, left: Record | str
     assert found == (blank if left is None else given if left == "same" else left)
 
 
+@pytest.mark.parametrize(
+    ("given", "left"),
+    [
+        (record(None, '{"user_id": 7, "item_id": 9, "event_id": 5}', "clicks"), None),
+        (record("8", '{"user_id": 8, "item_id": 7, "rating": 1}'), "same"),
+        (record("8", '{"user_id":8,"same_as":7}', "users"), record("8", '{"user_id":8}', "users")),
+    ],
+)
+def test_an_id_that_is_a_number_names_the_user_too(given: Record, left: Record | str | None) -> None:
+    erasure = Erasure({"7": 9})
+    found = erasure(given)
+    blank = Record("", -1, given.offset, given.timestamp_ms, None, None)
+    assert found == (blank if left is None else given if left == "same" else left)
+    assert erasure.event_ids["7"] == (["5"] if left is None else [])
+
+
 def test_only_a_forgotten_event_id_counts_as_new(tmp_path: Path) -> None:
     window = 100
     dedupe = Dedupe(window)
