@@ -4,12 +4,15 @@ The shape is checked here before protobuf-py reads it: its reader silently takes
 deeply nested list in place of a message overflows its stack, which ends the process.
 """
 
+import re
 from collections.abc import Mapping
+from contextvars import ContextVar
 from difflib import get_close_matches
 from functools import cache
 from typing import Literal, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
+from connectrpc.errors import ConnectError
 from protobuf import (
     DescField,
     DescFieldValueList,
@@ -25,6 +28,14 @@ M = TypeVar("M", bound=Message)
 Json: TypeAlias = "dict[str, Json] | list[Json] | str | float | int | bool | None"
 
 _FREE = "google.protobuf.Struct"  # any object is allowed, and protobuf-py bounds its depth
+_PUBLISH = "streamer.v1.PublishRequest"  # the events of one that can be read are stored although others cannot
+_CLASS = re.compile(r"<class '(\w+)'>")
+_CLASSES = {"int": "a number", "float": "a number", "str": "a text", "bool": "a boolean", "NoneType": "null",
+            "dict": "an object", "list": "a list"}  # fmt: skip
+
+# In the context of a request: for each event of a PublishRequest that could not be read its index, and what is wrong.
+UNREADABLE: ContextVar[Mapping[int, str]] = ContextVar("unreadable", default={})  # noqa: B039  # never changed in place
+
 _WORDS: dict[type, str] = {dict: "an object", list: "a list", str: "a text", bool: "a boolean"}
 
 
@@ -118,6 +129,35 @@ def _unknown(key: str, name: str, message: DescMessage, path: str) -> str:
     return f"{name} has no field {key[:100]!r}{where}{hint} There are: {', '.join(names)}".replace("; There", "; there")
 
 
+def _read(value: Json, data: bytes | bytearray, message_class: type[M]) -> M:
+    """The message in `data`, whose JSON is `value`; raises invalid_argument."""
+    _check(value, message_class.desc(), "")
+    try:
+        return message_class.from_json(data)
+    except Exception as error:
+        sentence = _CLASS.sub(lambda found: _CLASSES.get(found[1], found[1]), str(error))
+        raise invalid(f"the body cannot be read as {message_class.desc().type_name}: {sentence}") from None
+
+
+def _without_unreadable_events(value: Json, message_class: type[M]) -> M:
+    """A PublishRequest with an empty event in place of each one that cannot be read; `UNREADABLE` says what is wrong with them.
+
+    Raises invalid_argument for a body whose events are no list, or that has other faults.
+    """
+    events = value.get("events") if isinstance(value, dict) else None
+    if not isinstance(value, dict) or not isinstance(events, list):
+        return _read(value, msgspec.json.encode(value), message_class)
+    kept, unreadable = list(events), dict[int, str]()
+    for index, event in enumerate(events):
+        try:
+            _read({"events": [event]}, msgspec.json.encode({"events": [event]}), message_class)
+        except ConnectError as error:
+            kept[index], unreadable[index] = {}, error.message.replace("events[0]", f"events[{index}]")
+    UNREADABLE.set(unreadable)
+    found = {**value, "events": kept}
+    return _read(found, msgspec.json.encode(found), message_class)
+
+
 class StrictJSON:
     """The codec `json`. It writes every field in camelCase, and reads camelCase and snake_case without unknown fields."""
 
@@ -143,11 +183,13 @@ class StrictJSON:
             raise invalid("the body is nested too deeply to be read: no request needs that") from None
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise invalid(f"the body is not JSON: {error}") from None
-        _check(value, message_class.desc(), "")
+        UNREADABLE.set({})
         try:
-            return message_class.from_json(data)
-        except Exception as error:
-            raise invalid(f"the body cannot be read as {message_class.desc().type_name}: {error}") from None
+            return _read(value, data, message_class)
+        except ConnectError:
+            if message_class.desc().type_name != _PUBLISH:
+                raise
+            return _without_unreadable_events(value, message_class)
 
 
 class Binary:
@@ -167,6 +209,7 @@ class Binary:
 
     def decode(self, data: bytes | bytearray, message_class: type[M]) -> M:
         """Raises invalid_argument. Unknown fields are allowed, as protocol buffers require."""
+        UNREADABLE.set({})
         try:
             return message_class.from_binary(data)
         except Exception as error:

@@ -10,6 +10,7 @@ from protobuf.wkt.google.protobuf.struct_pb import NullValue, Struct, Value
 
 from streamer._gen.streamer.v1 import event_pb as pb
 from streamer._gen.streamer.v1.event_connect import EventService
+from streamer.api.codec import UNREADABLE
 from streamer.core import events
 from streamer.core.answers import Answers
 from streamer.core.errors import BadEvent, Reason
@@ -32,8 +33,11 @@ class Events(EventService):
         """Store the valid events, and say which were rejected and why."""
         messages: list[Message] = []
         rejected: list[pb.RejectedEvent] = []
+        unreadable = UNREADABLE.get()
         for index, event in enumerate(request.events):
             try:
+                if index in unreadable:
+                    raise BadEvent(Reason.WRONG_TYPE, unreadable[index])
                 message = events.message(from_proto(event))
                 self._answers.validate(message)
                 messages.append(message)

@@ -8,6 +8,7 @@ health requires it, as a bearer token or as the password in a browser, so that t
 
 import asyncio
 import hmac
+import re
 from base64 import b64decode
 from binascii import Error
 from collections.abc import Mapping
@@ -37,6 +38,8 @@ _OPEN = ("/grpc.health.v1.Health/", "/healthz")
 _ADMIN = "/streamer.v1.AdminService/"
 _READS = (f"{_ADMIN}GetStatus", f"{_ADMIN}ListGenerations")
 _CHALLENGES = ((b"www-authenticate", b"Bearer"), (b"www-authenticate", b'Basic realm="the token is the password"'))
+_HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:]+))(?::[0-9]*)?")
+_ENCODINGS = ("", "identity", "gzip")
 _TYPES = ("application/json", "application/proto")
 _PREFIXES = ("application/grpc", "application/connect")
 
@@ -69,11 +72,9 @@ def is_loopback(name: str) -> bool:
 
 
 def _host_name(host: str) -> str:
-    """A Host header, as `127.0.0.1:8080` or `[::1]:8080`, without the port."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    name, _, port = host.partition(":")
-    return name if port.isdigit() or not port else host
+    """A Host header, as `127.0.0.1:8080` or `[::1]:8080`, without the port; "" for a header that is not well-formed."""
+    found = _HOST.fullmatch(host)
+    return (found[1] or found[2]) if found else ""
 
 
 class Guard:
@@ -122,6 +123,12 @@ class Guard:
                 f"Content-Type {headers.get(b'content-type', '')[:100]!r} is not read here: "
                 "send application/json, application/proto, or gRPC",
             )  # fmt: skip
+        elif (encoding := headers.get(b"content-encoding", "").strip().lower()) not in _ENCODINGS:
+            await refuse(
+                scope, send, 415, Code.UNIMPLEMENTED,
+                f"Content-Encoding {encoding[:100]!r} is not read here: send the body as it is, or with gzip",
+                [(b"accept-encoding", b"gzip, identity")],
+            )  # fmt: skip
         else:
             await self._app(scope, receive, send)
 
@@ -149,7 +156,7 @@ class _Exchange:
         self._receive, self._send = receive, send
         self._body_s = body_s
         self._deadline = asyncio.get_running_loop().time() + body_s
-        self._done = False
+        self._done = self._late = False
 
     async def receive(self) -> "ASGIReceiveEvent":
         """The next message; raises deadline_exceeded for a body that does not arrive in time."""
@@ -159,7 +166,7 @@ class _Exchange:
             async with asyncio.timeout_at(self._deadline):
                 message = await self._receive()
         except TimeoutError:
-            self._done = True
+            self._done = self._late = True
             raise deadline_exceeded(f"the body of the request did not arrive within {self._body_s:g} s") from None
         self._done = message["type"] != "http.request" or not message["more_body"]
         return message
@@ -174,6 +181,8 @@ class _Exchange:
                 break
             left -= len(received["body"]) if received["type"] == "http.request" else 0
         self._done = True
+        if self._late and message["type"] == "http.response.start" and message["status"] == 504:
+            message["status"] = 408  # Connect's own status for a deadline puts the blame on the server
         await self._send(message)
 
 

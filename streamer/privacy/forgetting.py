@@ -114,7 +114,7 @@ class Forgetting:
     def receipt(self, number: int) -> ReceiptShown:
         """How far a removal has come; raises StreamerError for a number that was never given."""
         memory = self._memories()[0]
-        removal = read_removal(memory.store, number)
+        removal = read_removal(memory.store, number) if number > 0 else None
         if removal is None:
             raise StreamerError(f"there is no receipt {number}: the newest has number {newest_number(memory.store)}")
         counts = (removal.records, removal.dead_letters, removal.event_ids)

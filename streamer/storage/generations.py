@@ -122,6 +122,9 @@ def live(folder: Path) -> str:
     return name
 
 
+_NAME = re.compile(r"g[0-9]{1,9}")
+
+
 def generation_folder(folder: Path, generation: str) -> Path:
     """The folder of a generation, which need not exist."""
     return folder / "generations" / generation
@@ -149,6 +152,8 @@ def read_record(folder: Path, generation: str) -> GenerationRecord:
     """The record of a generation; raises StreamerError for one that does not exist, BadState for an unreadable record."""
     file = generation_folder(folder, generation) / _RECORD
     try:
+        if not _NAME.fullmatch(generation):  # a name from outside, which may lead out of the folder
+            raise FileNotFoundError
         return msgspec.json.decode(file.read_bytes(), type=GenerationRecord)
     except FileNotFoundError:
         if generation == FIRST and (folder / "state").exists():

@@ -101,8 +101,7 @@ def test_limit_0_means_10_and_the_highest_is_1000(answers: MemoryAnswers, client
         (RECOMMEND, {"userid": "u1"}, ["'userid'", "did you mean 'userId'?"]),
         (RECOMMEND, {"user": "u1"}, ["'user'", "did you mean 'userId'?"]),
         (RECOMMEND, {"userId": "u1", "zzz": 1}, ["'zzz'", "userId, limit, freshnessToken"]),
-        (PUBLISH, {"events": [{"ratings": {}}]}, ["'ratings'", "events[0]", "did you mean 'rating'?"]),
-        (PUBLISH, {"events": [{}, {"rating": {"item": "i"}}]}, ["events[1].rating", "did you mean 'itemId'?"]),
+        (PUBLISH, {"event": []}, ["'event'", "did you mean 'events'?"]),
         (STATUS, {"verbose": True}, ["'verbose'"]),
     ],
 )
@@ -203,6 +202,38 @@ def test_valid_events_are_stored_even_if_others_are_rejected(answers: MemoryAnsw
     assert len(answers.messages) == before + 2
 
 
+def test_an_event_of_a_wrong_type_is_rejected_by_its_index_and_field(
+    answers: MemoryAnswers, client: httpx.Client
+) -> None:
+    before = len(answers.messages)
+    good = {"rating": {"userId": "u1", "itemId": "new", "rating": 3}}
+    wrong: list[object] = [
+        {"rating": {"userId": True, "itemId": "new", "rating": 3}},
+        {"rating": {"userId": "u1", "itemId": "new", "rating": "x"}},
+        {"rating": {"userId": "u1", "itemId": "new", "rating": 3, "timestampMs": 2**70}},
+        {"rating": {"userId": "u1", "itemId": "new", "rating": 3, "stars": 3}},
+        {"rating": [1]},
+        {"rating": {"userId": "u1"}, "click": {"userId": "u1"}},
+        None,
+        7,
+    ]
+    answer = ask(client, PUBLISH, {"events": [good, *wrong, good]})
+    assert answer["accepted"] == 2
+    assert len(answers.messages) == before + 2
+    reasons = {rejected["index"]: rejected["reason"] for rejected in answer["rejected"]}
+    assert list(reasons) == list(range(1, 9))
+    assert all(reason.startswith("wrong_type: ") and "class" not in reason for reason in reasons.values())
+    assert "user_id" in reasons[1]
+    assert "a boolean" in reasons[1]
+    assert "events[4].rating" in reasons[4]
+    assert "events[8] must be an object" in reasons[8]
+    named = ask(client, PUBLISH, {"events": [{"ratings": {}}, {"rating": {"item": "i"}}]})["rejected"]
+    assert "events[0]); did you mean 'rating'?" in named[0]["reason"]
+    assert "events[1].rating); did you mean 'itemId'?" in named[1]["reason"]
+    assert "events must be a list" in refused(client, PUBLISH, {"events": 7}, 400, "invalid_argument")
+    assert "no field 'event'" in refused(client, PUBLISH, {"event": [good]}, 400, "invalid_argument")
+
+
 def test_without_an_accepted_event_there_is_no_token(client: httpx.Client) -> None:
     assert ask(client, PUBLISH, {"events": [{}]})["freshnessToken"] == ""
     assert ask(client, PUBLISH, {}) == {"accepted": 0, "rejected": [], "freshnessToken": ""}
@@ -210,7 +241,7 @@ def test_without_an_accepted_event_there_is_no_token(client: httpx.Client) -> No
 
 def test_two_kinds_in_one_event_are_refused(client: httpx.Client) -> None:
     both = {"rating": {"userId": "u", "itemId": "i", "rating": 1}, "click": {"userId": "u", "itemId": "i"}}
-    assert "only one of" in refused(client, PUBLISH, {"events": [both]}, 400, "invalid_argument")
+    assert "only one of" in ask(client, PUBLISH, {"events": [both]})["rejected"][0]["reason"]
 
 
 def test_publishing_without_a_reachable_source_is_unavailable(answers: MemoryAnswers, client: httpx.Client) -> None:
