@@ -21,6 +21,7 @@ class BadRow:
 
     line: int  # in the file, from 1
     text: bytes
+    why: str  # a sentence
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +113,14 @@ class ColumnStream:
         if start >= first:
             return self.events.parts(start - first, max(stop - first, 0))
         return parts(self.messages(start, stop))
+
+    def locate(self, row: int) -> tuple[int, str]:
+        """See protocols.Located; the line is known for bad rows only."""
+        event = row - len(self.catalogue)
+        if event < 0 or self.events.users[event] >= 0:
+            return 0, ""
+        bad = self.events.bad[self.events.items[event]]
+        return bad.line, bad.why
 
     def times_ms(self, start: int, stop: int) -> list[int]:
         """See protocols.Stream; the catalogue has the time of the first event."""

@@ -2,10 +2,11 @@
 
 import csv
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from streamer.consumers.columns import Columns
-from streamer.consumers.rows import Layout, read_columns
+from streamer.consumers.rows import Layout, read_columns, time_unit
 from streamer.core.errors import BadSettings
 from streamer.core.events import CLICKS, RATINGS
 
@@ -50,6 +51,27 @@ def read_delimited(path: Path) -> Columns:
             time=found.get("time"),
         )
         return read_columns(lines, layout, first_line=2)
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How a delimited file is understood."""
+
+    columns: Mapping[str, str]  # user, item, kind, rating, time -> the column's name in the header
+    time_unit: str  # as in "seconds", "" without a time
+
+
+def shape_of(path: Path) -> Shape:
+    """How `read_delimited` understands a file, by its header and first row. Raises OSError, BadSettings."""
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
+        header = lines.readline()
+        rows = csv.reader([header, lines.readline()], delimiter=max("\t,;", key=header.count))
+        names, first = next(rows, []), next(rows, [])
+    found = _column_numbers(names, NAMES)
+    if "kind" in found:
+        found.pop("rating", None)  # not read where there are kinds
+    time = first[found["time"]].strip() if "time" in found and len(first) == len(names) else ""
+    return Shape({what: names[column].strip() for what, column in found.items()}, time_unit(time))
 
 
 def _column_numbers(texts: Sequence[str], names: Mapping[str, Sequence[str]]) -> dict[str, int]:

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from streamer.consumers.columns import ColumnStream
-from streamer.consumers.delimited import read_delimited
+from streamer.consumers.delimited import Shape, read_delimited
+from streamer.consumers.delimited import shape_of as delimited_shape
 from streamer.consumers.jsonlines import read_json_lines
 from streamer.consumers.movielens import find_files, read_movielens
 from streamer.consumers.stream import StreamSource
@@ -63,6 +64,14 @@ def _read(path: Path, seed: int) -> Stream:
     if not len(stream):
         raise BadSettings(f"{path} has no events: give a file with at least one")
     return stream
+
+
+def shape_of(path: Path) -> Shape | None:
+    """How the ratings or clicks of a path are understood; None for what is not a delimited file with a header."""
+    file = find_files(path)[0] if path.is_dir() and not (path / MANIFEST).exists() else path
+    if file.is_dir() or file.suffix in (".dat", ".data") or _is_json_lines(file):
+        return None
+    return delimited_shape(file)
 
 
 def _is_json_lines(path: Path) -> bool:

@@ -83,7 +83,7 @@ def _lines(file: Path) -> Iterator[str]:
 def _item(item_id: str, title: str, genres: list[str], released: str = "") -> ItemUpdate:
     year = _YEAR.search(title) or re.search(r"(\d{4})$", released)
     return ItemUpdate(
-        item_id,
+        item_id.strip(),
         title.strip(),
         tuple(genre for genre in genres if genre not in _NO_CATEGORY),
         {"year": int(year[1])} if year else {},

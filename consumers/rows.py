@@ -5,9 +5,11 @@ through the csv module, and its bad rows are found by bisection.
 """
 
 import csv
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from io import StringIO
 from math import isfinite
 from typing import TextIO, TypeAlias
@@ -21,10 +23,14 @@ from streamer.core.events import RATINGS
 
 BLOCK_CHARACTERS = 1 << 20
 _BLOCK_MAX_CHARACTERS = 1 << 22  # how far a block may grow because of a quote that is never closed
-SECONDS_BELOW = 10**11  # a time below this is in seconds: as milliseconds it would be before March 1973
-_LATEST = 2**53  # beyond it a time is not an exact number, nor a valid one
+# A time below each of these is in seconds, milliseconds, microseconds: in the next smaller unit it would be before March 1973.
+SECONDS_BELOW, MILLISECONDS_BELOW, MICROSECONDS_BELOW = 10**11, 10**14, 10**17
+_LATEST = 10**20  # beyond it a number is no time in any unit
+_WHOLE = re.compile(r"(-?[0-9]+)\.0*")
 
 _TEXT_BYTES, _TIME_DIGITS = 8, 15  # most bytes of a text that fits a uint64, and of a time that a float64 holds exactly
+
+_EPOCH, _MILLISECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(milliseconds=1)
 
 Part: TypeAlias = tuple[I32, I32, I32, I64]  # users, items, values, times of some events
 
@@ -141,32 +147,93 @@ class _Reader:
         layout, n = self.layout, len(columns[0])
         if len(columns) != layout.width:
             raise ValueError(f"{len(columns)} columns, not {layout.width}")
-        users = np.fromiter(map(self.users.__getitem__, columns[layout.user]), np.int32, n)
-        items = np.fromiter(map(self.items.__getitem__, columns[layout.item]), np.int32, n)
+        users = np.fromiter(map(self.users.__getitem__, map(str.strip, columns[layout.user])), np.int32, n)
+        items = np.fromiter(map(self.items.__getitem__, map(str.strip, columns[layout.item])), np.int32, n)
         values = np.full(n, -1, np.int32)
         if layout.value is not None:
-            values = np.fromiter(map(self.values.__getitem__, columns[layout.value]), np.int32, n)
+            values = np.fromiter(map(self.values.__getitem__, map(str.strip, columns[layout.value])), np.int32, n)
         times = np.zeros(n, np.int64)
         if layout.time is not None:
-            times = _milliseconds(np.fromiter(map(float, columns[layout.time]), np.float64, n))
+            times = _times(columns[layout.time])
         self._last_ms = int(times[-1])
         return users, items, values, times
 
     def _keep_bad(self, row: list[str], line: int) -> Part:
-        self.bad.append(BadRow(line, self.layout.delimiter.join(row).encode("utf-8", "surrogateescape")))
+        text = self.layout.delimiter.join(row).encode("utf-8", "surrogateescape")
+        self.bad.append(BadRow(line, text, self._why(row)))
         users, items, values = (np.array([n], np.int32) for n in (-1, len(self.bad) - 1, -1))
         return users, items, values, np.array([self._last_ms], np.int64)
 
+    def _why(self, row: list[str]) -> str:
+        """What is wrong with a row that cannot be parsed."""
+        layout, one = self.layout, len(row) == 1
+        if len(row) != layout.width:
+            return f"it has {len(row)} column{'' if one else 's'}, and {layout.width} are wanted"
+        if layout.value is not None and layout.topic == RATINGS:
+            try:
+                _number(row[layout.value])
+            except ValueError:
+                return f"the rating {row[layout.value]!r} is no number"
+        if layout.time is not None:
+            with suppress(ValueError):
+                float(row[layout.time])
+                return f"the time {row[layout.time]!r} is out of range"
+            with suppress(ValueError):
+                _times([row[layout.time]])
+                return "it has bytes that are not UTF-8"
+            return f"the time {row[layout.time]!r} is neither a number nor a date"
+        return "it has bytes that are not UTF-8"
+
 
 def _milliseconds(times: F64) -> I64:
-    if not (np.abs(times) < _LATEST).all():  # also for NaN
+    """Times in seconds, milli-, micro- or nanoseconds since 1970, told apart by their size, in milliseconds, (n,)."""
+    size = np.abs(times)
+    if not (size < _LATEST).all():  # also for NaN
         raise ValueError("a time is out of range")
-    return np.rint(np.where(np.abs(times) < SECONDS_BELOW, times * 1000, times)).astype(np.int64)
+    units = [size < SECONDS_BELOW, size < MILLISECONDS_BELOW, size < MICROSECONDS_BELOW]
+    return np.rint(np.select(units, [times * 1000, times, times / 1000], times / 1_000_000)).astype(np.int64)
+
+
+def _times(texts: Sequence[str]) -> I64:
+    """Times as numbers or in ISO 8601, in milliseconds, (n,). A time without a zone is in UTC. Raises ValueError."""
+    try:
+        return _milliseconds(np.fromiter(map(float, texts), np.float64, len(texts)))
+    except ValueError:
+        moments = [datetime.fromisoformat(text.strip()) for text in texts]
+    zoned = [moment if moment.tzinfo else moment.replace(tzinfo=UTC) for moment in moments]
+    return np.array([(moment - _EPOCH) // _MILLISECOND for moment in zoned], np.int64)
+
+
+def time_unit(text: str) -> str:
+    """The unit that a time is understood to be in, "" for a text that is no time."""
+    try:
+        size = abs(float(text))
+    except ValueError:
+        try:
+            return "ISO 8601" if text and len(_times([text])) else ""
+        except ValueError:
+            return ""
+    for below, unit in (
+        (SECONDS_BELOW, "seconds"),
+        (MILLISECONDS_BELOW, "milliseconds"),
+        (MICROSECONDS_BELOW, "microseconds"),
+    ):
+        if size < below:
+            return unit
+    return "nanoseconds"
+
+
+def _without_decimals(texts: _Texts) -> list[str]:
+    """The distinct texts; if all of them are whole numbers with a decimal point (7.0, as pandas writes them), without it."""
+    found = [_WHOLE.fullmatch(text) for text in texts]
+    if not all(match or not text for match, text in zip(found, texts, strict=True)) or not any(found):
+        return list(texts)
+    return [match[1] if match else "" for match in found]
 
 
 def _field_positions(block: str, layout: Layout) -> tuple[U8, I64, I64] | None:
     """The block's bytes, and the starts and sizes of all fields, (lines, width); None as for `_split`."""
-    if (layout.quoted and '"' in block) or "\0" in block:
+    if (layout.quoted and '"' in block) or "\0" in block or _has_blanks(block, layout.delimiter):
         return None
     data = np.frombuffer(block.encode("utf-8", "surrogateescape") + bytes(_TEXT_BYTES + _TIME_DIGITS), np.uint8)
     ends: I64 = np.flatnonzero((data == ord(layout.delimiter)) | (data == ord("\n")))
@@ -178,6 +245,12 @@ def _field_positions(block: str, layout: Layout) -> tuple[U8, I64, I64] | None:
     if not newlines[:, -1].all() or newlines[:, :-1].any():
         return None
     return data, starts, ends - starts
+
+
+def _has_blanks(block: str, delimiter: str) -> bool:
+    """Whether a field may begin or end with a blank."""
+    ends = (f"{delimiter} ", f" {delimiter}", " \n", "\n ")
+    return " " in block and (block.startswith(" ") or any(end in block for end in ends))
 
 
 def _pack_texts(data: U8, starts: I64, sizes: I64) -> U64 | None:
@@ -279,7 +352,8 @@ def read_columns(text: TextIO, layout: Layout, first_line: int = 1) -> Columns:
     if not parts:
         parts = [(np.empty(0, np.int32),) * 3 + (np.empty(0, np.int64),)]
     users, items, values, times = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    user_ids, item_ids = _without_decimals(reader.users), _without_decimals(reader.items)
     return Columns(
-        layout.topic, layout.time is not None, users, items, values, times,
-        reader.users.json, reader.items.json, reader.values.json, [user.encode() for user in reader.users], reader.bad,
+        layout.topic, layout.time is not None, users, items, values, times, [_user(one) for one in user_ids],
+        [msgspec.json.encode(one) for one in item_ids], reader.values.json, [one.encode() for one in user_ids], reader.bad,
     )  # fmt: skip

@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 
 from streamer.api.security import required_token
-from streamer.api.server import listen
+from streamer.api.sockets import listen
 from streamer.compile import compile_kernels, is_compiled, learner_names
 from streamer.core.errors import BadState, NotAuthorised, SourceUnavailable, StreamerError
 from streamer.core.kernel import CACHE_FOLDER

@@ -9,7 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from streamer.api.security import required_token
-from streamer.api.server import listen, serve
+from streamer.api.server import serve
+from streamer.api.sockets import listen
 from streamer.app import App
 from streamer.core.errors import BadSettings, StoreUnavailable, StreamerError
 from streamer.core.events import CLICKS, LOG, RATINGS, Message

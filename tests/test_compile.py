@@ -1,6 +1,8 @@
 """A start compiles what its own learners need; anything else is compiled on its first use, and says so once."""
 
+import fcntl
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -47,6 +49,11 @@ def test_a_start_compiles_its_own_learners_and_another_one_is_compiled_at_its_fi
 
 def test_a_bad_argument_is_refused_before_anything_heavy_is_imported(tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text("[learning]\nnope = 1\n")
+    taken = socket.create_server(("127.0.0.1", 0))
+    port = taken.getsockname()[1]
+    (tmp_path / "used" / "state").mkdir(parents=True)
+    held = (tmp_path / "used" / "state" / "LOCK").open("ab")
+    fcntl.lockf(held, fcntl.LOCK_EX)  # as RocksDB locks a state
     refused = [
         ["nonsense"],
         ["serve", "--port", "abc"],
@@ -60,6 +67,8 @@ def test_a_bad_argument_is_refused_before_anything_heavy_is_imported(tmp_path: P
         ["inspect"],
         ["publish", "missing-file"],
         ["recommend", "7", "--url", "http://127.0.0.1:1"],
+        ["serve", "--port", str(port), "--data", "d"],
+        ["serve", "--port", "0", "--data", str(tmp_path / "used")],
     ]
     shown = [
         ["--help"],
@@ -79,6 +88,8 @@ for arguments in {refused + shown!r}:
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60, cwd=tmp_path
     )
+    taken.close()
+    held.close()
     ended = [line for line in done.stderr.splitlines() if line.startswith("[")]
-    codes = [2, 78, 78, 78, 78, 78, 78, 78, 78, 2, 78, 1, *([0] * len(shown))]
+    codes = [2, 78, 78, 78, 78, 78, 78, 78, 78, 2, 78, 1, 78, 78, *([0] * len(shown))]
     assert ended == [f"{arguments} {code} []" for arguments, code in zip(refused + shown, codes, strict=True)]

@@ -5,7 +5,7 @@
 
 `recommendations`, `events`, `admin`, `health` (the services), `router` (from paths to services and pages), `security`
 (authentication), `codec` (protocol buffers as JSON, strictly), `errors` (errors as clients see them), `observe` (times every
-call), `server` (opens and closes the port), `thread` (the endpoint in a thread of its own), `memory` (an `Answers` without
+call), `server` (serves until it is stopped), `sockets` (the port), `thread` (the endpoint in a thread of its own), `memory` (an `Answers` without
 an engine).
 """
 

@@ -5,52 +5,19 @@ import logging
 import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from errno import EACCES, EADDRINUSE
 
 from hypercorn.asyncio import serve as run
 from hypercorn.config import Config
 
 from streamer.api.router import Router
 from streamer.api.security import Guard, required_token
+from streamer.api.sockets import BACKLOG, listen, url
 from streamer.core.answers import Answers
-from streamer.core.errors import BadSettings
 from streamer.core.settings import SecuritySettings, ServerSettings
 
-_BACKLOG = 1024
 _PUBLISHERS = 32  # requests that can wait for the same fsync
 BODY_S = 15.0  # how long a request's body may take to arrive
 IDLE_S = 10.0  # common clients close an idle connection after 5 s: this is longer, so that the client closes it first
-
-
-def listen(server: ServerSettings) -> socket.socket:
-    """A socket that clients can connect to from now on; raises BadSettings with the reason when it cannot be opened.
-
-    Call this first, so that a port in use is reported before anything is opened or learned.
-    """
-    try:
-        found = socket.getaddrinfo(server.host, server.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except (OSError, UnicodeError) as error:
-        raise BadSettings(f"cannot listen on host {server.host!r}: {error}; 127.0.0.1 is this machine") from None
-    family, kind, protocol, _, address = found[0]
-    sock = socket.socket(family, kind, protocol)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(address)
-        sock.listen(_BACKLOG)
-    except OSError as error:
-        sock.close()
-        if error.errno == EADDRINUSE:
-            raise BadSettings(f"port {server.port} is in use by another process: stop it, or use --port") from None
-        if error.errno == EACCES:
-            raise BadSettings(f"port {server.port} needs more rights: use --port with one above 1023") from None
-        raise BadSettings(f"cannot listen on {server.host} port {server.port}: {error.strerror}") from None
-    return sock
-
-
-def url(sock: socket.socket) -> str:
-    """The URL of the socket, with its actual port."""
-    host, port = sock.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 async def serve(
@@ -96,5 +63,5 @@ def _config(server: ServerSettings) -> Config:
     config.keep_alive_timeout = IDLE_S
     config.keep_alive_max_requests = 1 << 62  # the default of 1,000 drops long-lived gRPC connections
     config.include_server_header = False
-    config.backlog = _BACKLOG
+    config.backlog = BACKLOG
     return config

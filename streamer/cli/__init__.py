@@ -27,6 +27,7 @@ COMMANDS = {
     "restore": ("streamer.cli.restore:restore", "Restore a backup into a new data directory."),
     "forget": ("streamer.cli.forget:forget", "Forget a user, in every file."),
     "evaluate": ("streamer.cli.evaluate:evaluate", "Score learners prequentially on a file."),
+    "validate": ("streamer.cli.validate:validate", "Look at a file without learning from it."),
     "train": ("streamer.cli.train:train", "Fit, measure and diagnose models of the field on a file."),
     "report": ("streamer.cli.report:report", "Write one HTML file about models of the field on a file."),
     "vectors": ("streamer.cli.vectors:vectors", "Export and import item vectors in word2vec's formats."),

@@ -8,13 +8,14 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from streamer.cli.bad_events import allow_bad, report_bad_events
 from streamer.cli.options import settings_of, settings_options
 from streamer.cli.progress import bar
 from streamer.cli.serve import compiling
-from streamer.consumers.files import FileSource, check_path
+from streamer.consumers.files import check_path, read
 from streamer.consumers.stream import StreamSource
 from streamer.core.garbage_collection import leave_living_objects_alone
-from streamer.core.protocols import Source
+from streamer.core.protocols import Stream
 from streamer.models import check_names
 from streamer.producers.simulate import World
 
@@ -39,10 +40,11 @@ if TYPE_CHECKING:  # importing them takes most of a second; a bad argument is re
     help="run once more, with a retraining every N events",
 )
 @click.option("--json", "as_json", is_flag=True, help="one JSON object")
+@allow_bad
 @settings_options("learning", "renormalisation")
 def evaluate(
     path: str | None, simulate: bool, learner: str | None, ranking: bool, renormalise_every_events: int | None,
-    as_json: bool, **options: Any,
+    as_json: bool, allow_bad: float, **options: Any,
 ) -> None:  # fmt: skip
     """Score learners prequentially on a file: every event is predicted before it is learned.
 
@@ -67,7 +69,10 @@ def evaluate(
     trial = None
     if renormalise_every_events is not None:
         trial = Trial(renormalise_every_events, candidates(settings.renormalisation))
-    errors = Console(stderr=True)
+    errors = Console(stderr=True, highlight=False)
+    stream: Stream = read(path, learning.seed) if path else World(seed=learning.seed).stream(catalogue_first=True)
+    if path:
+        report_bad_events(stream, path, learning, allow_bad, lambda said: click.echo(said, err=True))
     what = Path(path).name if path else "a simulated world"
     with bar(errors, f"evaluating {what}", 0) as advance:
         # compiled before the clock starts, so that the speed reported is that of learning
@@ -76,7 +81,7 @@ def evaluate(
         found = run(
             name,
             settings,
-            lambda: _source(path, settings.learning.seed),
+            lambda: StreamSource(stream),
             rank=ranking,
             progress=advance,
             trial=trial,
@@ -85,12 +90,6 @@ def evaluate(
         click.echo(msgspec.json.encode(found).decode())
     else:
         Console(highlight=False).print(_table(found))
-
-
-def _source(path: str | None, seed: int) -> Source:
-    if path:
-        return FileSource(path, seed)
-    return StreamSource(World(seed=seed).stream(catalogue_first=True))
 
 
 def _table(found: "Evaluation") -> Table:

@@ -1,20 +1,25 @@
 """`streamer publish`."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 from rich.console import Console
 
+from streamer.cli.bad_events import allow_bad, report_bad_events
 from streamer.cli.options import plain, settings_of, settings_options
 from streamer.cli.progress import bar
-from streamer.core.errors import SourceUnavailable
-from streamer.core.events import Message
+from streamer.core.errors import BadEvent, SourceUnavailable, StreamerError
+from streamer.core.events import Message, Offsets, Record
 from streamer.core.protocols import Sink
 from streamer.core.settings import Settings, read_secret
 from streamer.producers.client import URL
 from streamer.producers.replay import replay
+
+if TYPE_CHECKING:
+    from streamer.stream.decoder import Decoder
 
 SHOWN = 5
 
@@ -26,21 +31,26 @@ SHOWN = 5
     "--start", type=click.IntRange(0), default=0, metavar="ROW", help="start at this row, as an interrupted run advises"
 )
 @click.option("--json", "as_json", is_flag=True, help="one JSON object")
+@allow_bad
 @settings_options("kafka", "security")
-def publish(path: str, url: str, start: int, as_json: bool, **options: Any) -> None:
+def publish(path: str, url: str, start: int, as_json: bool, allow_bad: float, **options: Any) -> None:
     """Send the events of a file to a running streamer or, with --kafka, to a broker.
 
     PATH is a MovieLens folder, a CSV or TSV file with a header, JSON Lines, or a streamer's DATA/archive. Events are sent in order of time.
+    Events that no streamer can read are not sent. Exit code 1: nothing was accepted, or less than --allow-bad allows.
     """
     settings = settings_of(options)
 
     from streamer.consumers.files import check_path, read
+    from streamer.stream.decoder import Decoder
+    from streamer.stream.examination import UNREADABLE
 
     check_path(path)
     console = Console(stderr=True, highlight=False)
     rejected: list[tuple[Message, str]] = []
-    out = _sink(settings, url, rejected)
     stream = read(Path(path), settings.learning.seed)
+    report_bad_events(stream, path, settings.learning, allow_bad, lambda said: click.echo(said, err=True), UNREADABLE)
+    out = _Readable(_sink(settings, url, rejected), Decoder(settings.learning), rejected)
     durable = start
 
     def advance(done: int, total: int) -> None:
@@ -66,12 +76,41 @@ def publish(path: str, url: str, start: int, as_json: bool, **options: Any) -> N
     if as_json:
         reasons = [{"topic": refused.topic, "reason": reason} for refused, reason in rejected]
         click.echo(msgspec.json.encode({"published": published, "to": where, "rejected": reasons}))
-        return
-    click.echo(
-        f"published {published:,} events to {where}" + (f"; {len(rejected):,} were rejected:" if rejected else "")
-    )
-    for refused, reason in rejected[:SHOWN]:
-        click.echo(plain(f"  {refused.topic}: {reason}: {(refused.value or b'')[:80].decode(errors='replace')}"))
+    else:
+        click.echo(
+            f"published {published:,} events to {where}" + (f"; {len(rejected):,} were rejected:" if rejected else "")
+        )
+        for refused, reason in rejected[:SHOWN]:
+            click.echo(plain(f"  {refused.topic}: {reason}: {(refused.value or b'')[:80].decode(errors='replace')}"))
+    if rejected and (not published or len(rejected) > allow_bad * done.messages):
+        raise StreamerError(
+            f"{len(rejected):,} of {done.messages:,} events were rejected: mend them and publish the file again, or accept "
+            "that with --allow-bad"
+        )
+
+
+class _Readable:
+    """A Sink that passes on the events that a streamer can read, and keeps the others in `rejected`."""
+
+    def __init__(self, sink: Sink, decoder: "Decoder", rejected: list[tuple[Message, str]]) -> None:
+        self._sink, self._decoder, self._rejected = sink, decoder, rejected
+
+    def publish(self, messages: Sequence[Message]) -> Offsets:
+        """See protocols.Sink."""
+        from streamer.stream.examination import UNREADABLE
+
+        records = [Record(one.topic, -1, n, 0, one.key, one.value) for n, one in enumerate(messages)]
+        good = []
+        for one, event in zip(messages, self._decoder.decode(records, (), ()), strict=True):
+            if isinstance(event, BadEvent) and event.reason in UNREADABLE:
+                self._rejected.append((one, str(event)))
+            else:
+                good.append(one)
+        return self._sink.publish(good) if good else {}
+
+    def close(self) -> None:
+        """See protocols.Sink."""
+        self._sink.close()
 
 
 def _sink(settings: Settings, url: str, rejected: list[tuple[Message, str]]) -> Sink:

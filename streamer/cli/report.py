@@ -7,10 +7,12 @@ import click
 import msgspec
 from rich.console import Console
 
+from streamer.cli.bad_events import allow_bad, report_bad_events
 from streamer.cli.options import settings_of, settings_options
 from streamer.cli.progress import bar
 from streamer.cli.train import on_progress
-from streamer.consumers.files import FileSource
+from streamer.consumers.files import read as read_stream
+from streamer.consumers.stream import StreamSource
 from streamer.core.errors import BadSettings
 from streamer.models.offline import MODELS
 from streamer.study.splits import SPLITS
@@ -50,10 +52,11 @@ class Written(msgspec.Struct, frozen=True):
     metavar="X", help="share of the ratings outside the test part",
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="one JSON object")
+@allow_bad
 @settings_options("learning")
 def report(
     path: str, names: str, user_id: str | None, output: str, split: str, test_share: float, validation_share: float,
-    as_json: bool, **options: Any,
+    as_json: bool, allow_bad: float, **options: Any,
 ) -> None:  # fmt: skip
     """Write one HTML file about models of the field on a file of events: pictures, numbers, and one user's page.
 
@@ -70,7 +73,7 @@ def report(
         )
     if file.is_dir():
         raise BadSettings(f"cannot write {file}: it is a folder; name a file in it")
-    found, html = _build(Path(path), [name.strip() for name in names.split(",") if name.strip()], user_id, plan, settings, errors, page)  # fmt: skip
+    found, html = _build(Path(path), [name.strip() for name in names.split(",") if name.strip()], user_id, plan, settings, errors, page, allow_bad)  # fmt: skip
     try:
         file.write_text(html, encoding="utf-8")
     except OSError as error:
@@ -87,7 +90,14 @@ def report(
 
 
 def _build(
-    path: Path, names: list[str], user_id: str | None, plan: Plan, settings: Any, errors: Console, page: Any
+    path: Path,
+    names: list[str],
+    user_id: str | None,
+    plan: Plan,
+    settings: Any,
+    errors: Console,
+    page: Any,
+    allowed_share: float,
 ) -> tuple[Written, str]:
     from streamer.study.report.belief import CatalogueRecorder, learned_memory
     from streamer.study.report.contenders import check_models, contest
@@ -95,7 +105,9 @@ def _build(
     from streamer.study.report.user_page import find_user, user_page
 
     names = check_models(names)  # before anything is read
-    source = CatalogueRecorder(FileSource(str(path)))
+    stream = read_stream(path)
+    report_bad_events(stream, str(path), settings.learning, allowed_share, lambda said: click.echo(said, err=True))
+    source = CatalogueRecorder(StreamSource(stream))
     try:
         with bar(errors, f"reading {path.name}", 0) as advance:
             data, *_ = history = read(source, settings, advance)

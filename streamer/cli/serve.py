@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from streamer.cli.bad_events import allow_bad, report_bad_events
 from streamer.cli.options import settings_of, settings_options
 from streamer.core.errors import BadSettings
 from streamer.core.garbage_collection import leave_living_objects_alone
@@ -43,10 +44,11 @@ EVERY_S = 5.0  # between progress lines if the output is not a terminal
     help="retrain everything after every N ratings and clicks of the replay",
 )
 @click.option("--hold", is_flag=True, help="pause the replay at each of these retrainings until the swap")
+@allow_bad
 @settings_options("server", "state", "archive", "learning", "renormalisation", "kafka", "security")
 def serve(
     replay: str | None, simulate: bool, rate: float | None, until_drained: bool, renormalise_every_events: int | None,
-    hold: bool, **options: Any,
+    hold: bool, allow_bad: float, **options: Any,
 ) -> None:  # fmt: skip
     """Learn from events and answer queries, in one process.
 
@@ -67,13 +69,18 @@ def serve(
         raise click.UsageError("--renormalise-every-events needs --replay or --simulate")
     if hold and renormalise_every_events is None:
         raise click.UsageError("--hold needs --renormalise-every-events")
+    from streamer.api.sockets import listen
     from streamer.consumers.files import check_path, read
     from streamer.models import check_names
+    from streamer.storage.rocks import refuse_state_in_use
 
     learning = settings.learning
     check_names([learning.rating_learner, learning.click_learner, *learning.shadow])
     if replay:
         check_path(replay)
+
+    listen(settings.server).close()  # a port and a state in use are reported before anything heavy is imported
+    refuse_state_in_use(Path(settings.state.data))
 
     from streamer.compile import compile_kernels, learner_names
     from streamer.serve import Replay, run
@@ -82,6 +89,7 @@ def serve(
     stream = None
     if replay:
         stream = read(Path(replay), learning.seed)
+        report_bad_events(stream, replay, learning, allow_bad, lambda said: click.echo(said, err=True))
     elif simulate:
         from streamer.producers.simulate import World
 

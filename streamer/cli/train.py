@@ -10,9 +10,11 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from streamer.cli.bad_events import allow_bad, report_bad_events
 from streamer.cli.options import plain, settings_of, settings_options
 from streamer.cli.progress import bar
-from streamer.consumers.files import FileSource
+from streamer.consumers.files import read as read_stream
+from streamer.consumers.stream import StreamSource
 from streamer.core.dataset import Dataset
 from streamer.core.errors import BadSettings
 from streamer.core.protocols import Epoch
@@ -52,10 +54,11 @@ SHOWN = 8  # categories listed
     "--picture", metavar="FILE", default="comparison.svg", show_default=True, help="the picture of --compare (SVG)"
 )
 @click.option("--json", "as_json", is_flag=True, help="one JSON object for each model, on a line of its own")
+@allow_bad
 @settings_options("learning")
 def train(
     path: str, name: str | None, compare: str | None, split: str, test_share: float, validation_share: float, picture: str,
-    as_json: bool, **options: Any,
+    as_json: bool, allow_bad: float, **options: Any,
 ) -> None:  # fmt: skip
     """Fit models of the field on a file, measure them on a part that they never saw, and diagnose them.
 
@@ -77,7 +80,7 @@ def train(
             f"cannot write the picture {picture}: wanted a file in an existing folder; give another --picture"
         )
     errors = Console(stderr=True)
-    data = history(path, settings, errors)
+    data = history(path, settings, errors, allow_bad)
     plan = Plan(split=split, test_share=test_share, validation_share=validation_share, seed=settings.learning.seed)
     fits, refused = list[Fit](), dict[str, BadSettings]()
     for one in names:
@@ -227,9 +230,11 @@ def _next_items(chosen: Sequence[tuple[Trained, NextItemDiagnosis]]) -> Table:
     return table
 
 
-def history(path: str, settings: Any, errors: Console) -> Dataset:
+def history(path: str, settings: Any, errors: Console, allowed_share: float) -> Dataset:
     """The data in PATH, with a progress bar while it is read."""
-    source = FileSource(path)  # not with --seed, so that the order of simultaneous events is always the same
+    stream = read_stream(path)  # not with --seed, so that the order of simultaneous events is always the same
+    report_bad_events(stream, path, settings.learning, allowed_share, lambda said: click.echo(said, err=True))
+    source = StreamSource(stream)
     try:
         with bar(errors, f"reading {Path(path).name}", 0) as advance:
             found = read(source, settings, advance)

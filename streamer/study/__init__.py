@@ -5,7 +5,7 @@ a figure to the output of these commands.
 
 `evaluate` (test-then-train over a file), `ranking` (its hit rates and NDCG of clicks), `evaluate_retraining` (the same stream with
 and without retrainings), `training_data` (a source as one dataset), `splits` (training, validation and test part), `train` (fit
-a model and measure it, by hit rates of its own), `comparison` (a picture of several models), `diagnosis` and
+a model and measure it, by hit rates of its own), `validation` (what a file has, and what looks odd), `comparison` (a picture of several models), `diagnosis` and
 `next_item_diagnosis` (what is wrong with a fit, in words), `inspection` (the contents of a state). The report has a room of its
 own below this one.
 """

@@ -31,15 +31,12 @@ class History(NamedTuple):
     duplicates: int
 
     def left_out(self) -> list[str]:
-        """Sentences about the events that are not in the data; empty if all are."""
-        why = ", ".join(f"{reason} {count:,}" for reason, count in self.dead_letters.items() if count)
-        counts = (
-            (sum(self.dead_letters.values()), "bad", f": {why}"),
-            (self.duplicates, "repeated", ""),
+        """Sentences about good events that are not in the data; empty if all are."""
+        return (
+            [f"{self.duplicates:,} repeated event{'' if self.duplicates == 1 else 's'} left out"]
+            if self.duplicates
+            else []
         )
-        return [
-            f"{count:,} {what} event{'' if count == 1 else 's'} left out{more}" for count, what, more in counts if count
-        ]
 
 
 def read(source: Source, settings: Settings, progress: Progress) -> History:

@@ -11,7 +11,8 @@ import pytest
 
 from streamer.api import server as module
 from streamer.api.memory import MemoryAnswers
-from streamer.api.server import listen, serve, url
+from streamer.api.server import serve
+from streamer.api.sockets import listen, url
 from streamer.api.thread import serving
 from streamer.core.errors import BadSettings
 from streamer.core.events import LOG, Message, Offsets
@@ -82,7 +83,7 @@ def test_a_body_that_does_not_arrive_is_not_waited_for(monkeypatch: pytest.Monke
                 received = connection.recv(4096)
                 assert received, answer
                 answer += received
-        assert b" 504 " in answer.splitlines()[0]
+        assert b" 408 " in answer.splitlines()[0]
 
 
 def test_a_request_running_at_shutdown_is_answered() -> None:

@@ -289,7 +289,7 @@ def test_json_lines_keep_file_order_after_the_catalogue(tmp_path: Path) -> None:
         ("clicks", b"u3", 5),
         ("ratings", b"u3", 6),
         ("impressions", b"u4", 10),
-        ("ratings", b"line 23", 11),
+        ("ratings", b"7", 11),
         ("ratings", b"line 25", 12),
     ]
     assert stream.times_ms(5, 8) == [2000, 1000, 1000]

@@ -116,11 +116,14 @@ def test_events_left_out_of_a_file_are_counted_and_reported(tmp_path: Path) -> N
     (tmp_path / "odd.csv").write_text("user_id,item_id,rating,timestamp\n" + "\n".join(rows) + "\n")
     for asked in (("train", "odd.csv", "--model", "bias"), ("report", "odd.csv", "--models", "bias")):
         done = invoke(*asked, cwd=tmp_path)
-        assert "3 bad events left out: " in done.stderr
-        assert "bad_id 1" in done.stderr
+        assert (
+            "2 of 73 events cannot be used (not_json), such as line 5, 'u1,i1,abc,3': the rating 'abc' is no number"
+            in done.stderr
+        )
+        assert "1 of 73 events cannot be used (bad_id), such as event 5, " in done.stderr
     (tmp_path / "one.csv").write_text("user_id,item_id,rating,timestamp\n,i1,3,3\n" + "\n".join(rows[8:]) + "\n")
     done = invoke("train", "one.csv", "--model", "bias", cwd=tmp_path)
-    assert "1 bad event left out: bad_id 1" in done.stderr
+    assert "1 of 66 events cannot be used (bad_id)" in done.stderr
 
 
 def test_models_without_enough_events_are_left_out_of_a_comparison(tmp_path: Path) -> None:

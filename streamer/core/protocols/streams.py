@@ -71,3 +71,11 @@ class Stream(Protocol):
 
     def times_ms(self, start: int, stop: int) -> list[int]:
         """When each of these rows happened, according to the stream; never the wall clock."""
+
+
+@runtime_checkable
+class Located(Protocol):
+    """A stream that knows the lines of its file."""
+
+    def locate(self, row: int) -> tuple[int, str]:
+        """The line that a row is from, from 1, or 0; and why it can be no event, or "" where that is for the decoder to say."""

@@ -1,0 +1,38 @@
+"""The option `--allow-bad`, and what the commands that read a file say about events that cannot be used."""
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+import click
+
+from streamer.cli.options import plain
+from streamer.core.errors import Reason
+from streamer.core.protocols import Stream
+from streamer.core.settings import LearningSettings
+
+DEFAULT_SHARE = 0.5
+
+allow_bad = click.option(
+    "--allow-bad",
+    type=click.FloatRange(0, 1),
+    default=DEFAULT_SHARE,
+    show_default=True,
+    metavar="SHARE",
+    help="stop before anything is done if more than this share of the events cannot be used",
+)
+
+
+def report_bad_events(
+    stream: Stream, path: str, learning: LearningSettings, allowed_share: float, say: Callable[[str], Any],
+    reasons: Collection[Reason] = frozenset(Reason),
+) -> None:  # fmt: skip
+    """Say how many events cannot be used for these reasons, with an example of each reason.
+
+    Raises StreamerError if none can be used, or more than `allowed_share` cannot. Cost: about 2 us an event.
+    """
+    from streamer.stream.examination import examine  # imported only where a file is read
+
+    found = examine(stream, learning, reasons)
+    found.require(path, allowed_share)
+    for sentence in found.sentences():
+        say(plain(sentence))

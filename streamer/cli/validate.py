@@ -1,0 +1,74 @@
+"""`streamer validate`."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+from rich.console import Console
+
+from streamer.cli.bad_events import allow_bad
+from streamer.cli.options import plain, settings_of, settings_options
+
+if TYPE_CHECKING:
+    from streamer.study.validation import Validation
+
+
+@click.command(epilog="Example:  streamer validate path/to/ml-latest-small")
+@click.argument("path")
+@click.option("--json", "as_json", is_flag=True, help="one JSON object")
+@allow_bad
+@settings_options("learning")
+def validate(path: str, as_json: bool, allow_bad: float, **options: Any) -> None:
+    """Look at a file without learning from it: what is understood, what would be rejected, and what looks odd.
+
+    PATH is as for `streamer evaluate`. Exit code 1: no event can be used, or more than --allow-bad cannot.
+    """
+    settings = settings_of(options)
+
+    from streamer.consumers.files import check_path, read, shape_of
+    from streamer.study.validation import validate as look
+
+    check_path(path)
+    stream = read(Path(path), settings.learning.seed)
+    shape = shape_of(Path(path))
+    columns, unit = (shape.columns, shape.time_unit) if shape else ({}, "")
+    found, examined = look(stream, path, columns, unit, settings.learning, time.time_ns() // 1_000_000)
+    if as_json:
+        click.echo(msgspec.json.encode(found))
+    else:
+        _print(found)
+    examined.require(path, allow_bad)
+
+
+def _print(found: "Validation") -> None:
+    scale = (
+        ""
+        if found.rating_min is None
+        else f"{found.rating_min:g} to {found.rating_max:g}, {found.rating_values:,} different values"
+    )
+    rows = (
+        ("columns", ", ".join(f"{what} is {plain(name)}" for what, name in found.columns.items())),
+        ("events", f"{found.events:,}"),
+        ("  ratings", f"{found.ratings:,}" if found.ratings else ""),
+        ("  scale", scale),
+        ("  clicks", f"{found.clicks:,}" if found.clicks else ""),
+        ("  catalogue", f"{found.catalogue:,} items" if found.catalogue else ""),
+        ("users", f"{found.users:,}, {found.users_with_one_event:.0%} of them with one event"),
+        ("items", f"{found.items:,}"),
+        ("times", f"{found.earliest} to {found.latest}" if found.earliest else "none"),
+        ("  in the file", found.time_unit),
+        ("repeated", f"{found.repeated:,}"),
+    )
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    for name, value in rows:
+        if value:
+            console.print(f"{name:<14} {value}", style="bold" if not name.startswith(" ") else "")
+    for title, sentences, style in (
+        ("rejected", found.rejected, "red"), ("odd", found.warnings, "yellow"), ("first events", found.first, ""),
+    ):  # fmt: skip
+        if sentences:
+            console.print(f"\n{title}", style="bold")
+            for sentence in sentences:
+                console.print(f"  {plain(sentence)}", style=style)

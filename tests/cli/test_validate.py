@@ -1,0 +1,82 @@
+"""`streamer validate`: what is understood, what is rejected, what looks odd."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import invoke, run
+
+HEAD = "visitor id,user,movie,score,time\n"
+
+
+def written(folder: Path, rows: list[str], head: str = "user,item,rating,timestamp\n") -> Path:
+    path = folder / "ratings.csv"
+    path.write_text(head + "".join(f"{row}\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def found(path: Path, *more: str, code: int = 0) -> dict[str, Any]:
+    said: dict[str, Any] = json.loads(invoke("validate", path, "--json", *more, code=code).stdout)
+    return said
+
+
+def ratings(count: int) -> list[str]:
+    return [f"u{n % 7},i{n % 11},{1 + n % 5},{1_600_000_000 + n}" for n in range(count)]
+
+
+def test_counts_columns_times_and_scale_are_shown(tmp_path: Path) -> None:
+    said = found(written(tmp_path, [f"x,{row}" for row in ratings(100)], HEAD))
+    assert said["columns"] == {"user": "user", "item": "movie", "rating": "score", "time": "time"}
+    assert (said["events"], said["ratings"], said["clicks"], said["users"], said["items"]) == (100, 100, 0, 7, 11)
+    assert (said["rating_min"], said["rating_max"], said["rating_values"]) == (1.0, 5.0, 5)
+    assert (said["time_unit"], said["earliest"]) == ("seconds", "2020-09-13T12:26:40+00:00")
+    assert json.loads(said["first"][0]) == {
+        "user_id": "u0",
+        "item_id": "i0",
+        "rating": 1.0,
+        "timestamp_ms": 1_600_000_000_000,
+    }
+    assert (said["rejected"], said["warnings"], said["repeated"]) == ([], [], 0)
+    shown = run("validate", tmp_path / "ratings.csv")
+    assert "user is user, item is movie, rating is score, time is time" in shown
+    assert "2020-09-13T12:26:40+00:00 to 2020-09-13T12:28:19+00:00" in shown
+
+
+def test_what_would_be_rejected_is_shown_and_a_mostly_bad_file_fails(tmp_path: Path) -> None:
+    path = written(tmp_path, [*ratings(10), "u1,i1,x,1", "u1,i1,y,2"])
+    said = found(path)
+    assert said["rejected"] == [
+        "2 of 12 events cannot be used (not_json), such as line 12, 'u1,i1,x,1': the rating 'x' is no number"
+    ]
+    path = written(tmp_path, ["u1,i1,x,1"] * 9)
+    assert found(path, code=1)["events"] == 9
+    assert "none of the 9 events" in invoke("validate", path, code=1).stderr
+
+
+@pytest.mark.parametrize(
+    ("rows", "warning"),
+    [
+        ([*ratings(200), "u1,i1,100,1600000000"], "1 of 201 ratings are far from the others, which are 1 to 5, such as 100"),
+        ([f"u{n},i{n % 5},4,{1_600_000_000 + n}" for n in range(9)], "all ratings are 4"),
+        ([*ratings(50), *ratings(50)], "50 of 100 events repeat one before: is the data in the file twice?"),
+        ([f"u{n % 7},i{n % 5},{1 + n % 5},1600000000" for n in range(9)], "all times are the same, 2020-09-13T12:26:40"),
+        ([f"u{n % 7},i{n % 5},{1 + n % 5},{n}" for n in range(9)], "9 of 9 times are before 1990 or in the future"),
+        (["1.5E+09,i1,4,1600000000", *ratings(9)], "1 user ids are in scientific notation, such as '1.5E+09'"),
+        (["U1,i1,4,1600000000", *ratings(9)], "1 user ids differ from another one only in case, such as 'u1' and 'U1'"),
+        (["u1,e\u0301,4,1600000000", "u1,\u00e9,4,1600000001"], "1 item ids differ from another one only in their Unicode form"),
+        ([f"u{n},i{n % 5},{1 + n % 5},{1_600_000_000 + n}" for n in range(9)], "100% of the users have one event"),
+        ([f"u,i{n},{1 + n % 5},{1_600_000_000 + n}" for n in range(9)], "all events are of one user"),
+    ],
+)  # fmt: skip
+def test_what_looks_odd_is_a_warning(tmp_path: Path, rows: list[str], warning: str) -> None:
+    warnings = found(written(tmp_path, rows))["warnings"]
+    assert any(warning in one for one in warnings), warnings
+
+
+def test_items_that_the_catalogue_lacks_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "movies.csv").write_text("movieId,title,genres\n1,Heat (1995),Crime\n")
+    (tmp_path / "ratings.csv").write_text("userId,movieId,rating,timestamp\n7,1,4,1656105611\n7,2,2.5,1656105671\n")
+    said = found(tmp_path)
+    assert said["unknown_to_catalogue"] == 1
+    assert "1 of 2 items with events are not in the catalogue" in said["warnings"]
