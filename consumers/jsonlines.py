@@ -1,7 +1,7 @@
 """Reads JSON Lines: each line is an event, the same JSON as on its topic.
 
-A line's topic is its field `topic`, or else follows from its other fields. A line without a recognisable topic goes to
-`ratings`, where it becomes a dead letter with its line number as the key.
+A line's topic is its field `topic`, or else follows from its other fields: a user and an item with nothing said about them are a
+click. A line without a recognisable topic goes to `ratings`, where it becomes a dead letter with its line number as the key.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -39,7 +39,7 @@ def topic_of(fields: Mapping[str, msgspec.Raw]) -> str:
     for name, topic in _FIELDS.items():
         if name in fields:
             return ITEMS if name == "attributes" and "user_id" not in fields else topic
-    return RATINGS
+    return CLICKS if "user_id" in fields and "item_id" in fields else RATINGS
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,7 +72,8 @@ def serve(
     from streamer.api.sockets import listen
     from streamer.consumers.files import check_path, read
     from streamer.models import check_names
-    from streamer.storage.rocks import refuse_state_in_use
+    from streamer.storage import generations
+    from streamer.storage.rocks import refuse_in_use
 
     learning = settings.learning
     check_names([learning.rating_learner, learning.click_learner, *learning.shadow])
@@ -80,7 +81,8 @@ def serve(
         check_path(replay)
 
     listen(settings.server).close()  # a port and a state in use are reported before anything heavy is imported
-    refuse_state_in_use(Path(settings.state.data))
+    data = Path(settings.state.data)
+    refuse_in_use([generations.state_folder(data, generations.live(data)), data / "log"])
 
     from streamer.compile import compile_kernels, learner_names
     from streamer.serve import Replay, run

@@ -122,9 +122,6 @@ def live(folder: Path) -> str:
     return name
 
 
-_NAME = re.compile(r"g[0-9]{1,9}")
-
-
 def generation_folder(folder: Path, generation: str) -> Path:
     """The folder of a generation, which need not exist."""
     return folder / "generations" / generation

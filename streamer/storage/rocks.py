@@ -269,9 +269,9 @@ def locked(folder: Path, error: BadState) -> Iterator[None]:
         yield
 
 
-def refuse_state_in_use(data: Path) -> None:
-    """Raise BadState if another process has a state or the log in this data directory open. Not for a process that has one open."""
-    for folder in sorted({*data.glob("state"), *data.glob("log"), *data.glob("generations/*/state")}):
+def refuse_in_use(folders: Iterable[Path]) -> None:
+    """Raise BadState if another process has a database in one of these folders open. Not for a process that has one open."""
+    for folder in folders:
         with suppress(OSError):  # what cannot be read is reported when it is opened
             if (folder / "LOCK").is_file():
                 with locked(folder, in_use(folder)):

@@ -287,7 +287,7 @@ def test_json_lines_keep_file_order_after_the_catalogue(tmp_path: Path) -> None:
         ("clicks", b"u1", 1),
         ("ratings", b"line 5", 2),
         ("clicks", b"u3", 5),
-        ("ratings", b"u3", 6),
+        ("clicks", b"u3", 6),
         ("impressions", b"u4", 10),
         ("ratings", b"7", 11),
         ("ratings", b"line 25", 12),
