@@ -4,6 +4,7 @@ What starts is a process like any other: with a memory, files and signals of its
 and how the command is found on the path is tested with `process.command`.
 """
 
+import faulthandler
 import multiprocessing
 import os
 import signal
@@ -11,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+STACKS = signal.SIGUSR2  # the process then writes what each of its threads is doing to its output
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["forked_imports"])
 
@@ -70,4 +72,5 @@ def _run(arguments: list[str], output: str, folder: str, environment: dict[str, 
     os.environ.update(environment)
     os.chdir(folder)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    faulthandler.register(STACKS, all_threads=True)
     main(arguments)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 import msgspec
-from forked import Forked
+from forked import STACKS, Forked
 from learning import events
 
 READY = re.compile(r"answers on (http://\S+)")
@@ -95,6 +95,13 @@ class Streamer:
             assert time.monotonic() < deadline, f"{series} stays below {at_least}: {self.output.read_text()}"
             assert not self.pause(0.05), self.output.read_text()
 
+    def print_stacks(self) -> None:
+        """Print the output, with what each thread is doing: a test that waited in vain shows where the process stands."""
+        if isinstance(self.process, Forked) and self.process.poll() is None:
+            self.process.send_signal(STACKS)
+            self.pause(0.5)
+        print(self.output.read_text(errors="replace"))
+
     def kill(self) -> None:
         """End the process at once, as a power cut would."""
         self.process.kill()
@@ -112,6 +119,9 @@ def streamer(data: Path, *arguments: str | Path, env: dict[str, str] | None = No
     running = Streamer(data, *arguments, env=env)
     try:
         yield running
+    except BaseException:
+        running.print_stacks()
+        raise
     finally:
         if running.process.poll() is None:
             running.kill()
