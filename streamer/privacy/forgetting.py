@@ -50,6 +50,7 @@ class Forgetting:
     ) -> None:
         """For the data directory `folder`. `run_between_steps` is that of Engine; `maintenance` is held while files are changed."""
         self._folder, self._memories, self._log, self._maintenance = folder, memories, log, maintenance
+        self._run_between_steps = run_between_steps
         self._wake, self._stop = threading.Event(), threading.Event()
         self._eraser = Eraser(folder, memories, log, archiver, run_between_steps, self._stop)
         self._thread = threading.Thread(target=self._run, name="forgetting", daemon=True)
@@ -80,6 +81,12 @@ class Forgetting:
         Raises BadEvent for an invalid id, SourceUnavailable, StoreUnavailable.
         """
         check_id(user_id, "the user's id")
+        try:  # commits what is learned: a profile that names the user may have come a moment ago
+            self._run_between_steps(lambda: None).result(APPLY_TIMEOUT_S)
+        except (CancelledError, TimeoutError):
+            raise SourceUnavailable(
+                f"nothing is removed: what was learned last could not be committed within {APPLY_TIMEOUT_S:.0f} s; try again"
+            ) from None
         removal = []
         store = self._memories()[0].store
         number = newest_number(store)

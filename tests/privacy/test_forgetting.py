@@ -91,6 +91,15 @@ def complete(process: Streamer, number: int) -> dict[str, object]:
     raise AssertionError(f"receipt {number} stays {found}: {process.output.read_text()}")
 
 
+def test_a_user_who_was_named_a_moment_ago_is_forgotten_too(tmp_path: Path) -> None:
+    with streamer(tmp_path / "d", "--commit-interval-s", "5") as process:
+        events = [{"rating": {"userId": ZOE, "itemId": "i", "rating": 3}}, {"user": {"userId": HE, "sameAs": ZOE}}]
+        token = process.call("EventService/Publish", events=events)["freshnessToken"]
+        process.call("RecommendationService/Recommend", userId=ZOE, freshnessToken=token)  # learned, and not committed
+        receipts = process.call("AdminService/ForgetUser", userId=ZOE)["receipts"]
+        assert len(receipts) == 2  # type: ignore[arg-type]  # a list
+
+
 def test_a_forgotten_user_is_in_no_file(tmp_path: Path, path: Path) -> None:
     data = tmp_path / "d"
     with streamer(data, *COMMITS, "--replay", path) as process:
