@@ -284,6 +284,7 @@ def test_a_generation_trained_on_shuffled_ratings_is_rejected_and_a_good_one_is_
             client.publish([event_json(one) for one in part])
             wait(lambda: stage(client, generation) in ("rejected", "failed", "live"), f"{generation} is never judged")  # noqa: B023
             assert stage(client, generation) == outcome, client.generations()
+            wait(lambda: client.generations().now == "", f"{generation} never ends")
         found = json.loads(run("generations", "--url", process.url, "--json"))["generations"]
         assert [(one["id"], one["stage"], one["live"]) for one in found] == [
             ("g0", "kept", False), ("g1", "rejected", False), ("g2", "live", True),
