@@ -17,24 +17,18 @@ from streamer.core.events import (
     TOPICS,
     USERS,
     Click,
-    ItemUpdate,
     Message,
     Offsets,
     Rating,
     TopicPartition,
-    UserUpdate,
+    decode_value,
 )
 from streamer.core.freshness import parse
 from streamer.producers.client import URL, Client, Published, TooLarge, Unreachable
 
 REQUEST_BYTES = 128 * 1024  # half of the server's default limit
 
-_VALUES: dict[str, tuple[bytes, Callable[[bytes], Rating | Click | ItemUpdate | UserUpdate]]] = {
-    RATINGS: (b"rating", msgspec.json.Decoder(Rating).decode),
-    CLICKS: (b"click", msgspec.json.Decoder(Click).decode),
-    ITEMS: (b"item", msgspec.json.Decoder(ItemUpdate).decode),
-    USERS: (b"user", msgspec.json.Decoder(UserUpdate).decode),
-}
+_KINDS = {RATINGS: b"rating", CLICKS: b"click", ITEMS: b"item", USERS: b"user"}
 _REMOVALS = {ITEMS: ("remove_item", "item_id"), USERS: ("forget_user", "user_id")}
 
 
@@ -53,8 +47,7 @@ def event_json(message: Message) -> bytes:
                 )
             kind, name = _REMOVALS[message.topic]
             return msgspec.json.encode({kind: {name: (message.key or b"").decode()}})
-        field, decode = _VALUES[message.topic]
-        event = decode(message.value)
+        event = decode_value(message.topic, message.value)
     except msgspec.ValidationError as error:
         raise BadEvent(Reason.WRONG_TYPE, str(error)) from None
     except msgspec.DecodeError as error:
@@ -63,7 +56,7 @@ def event_json(message: Message) -> bytes:
         raise BadEvent(Reason.NOT_JSON if message.value else Reason.BAD_ID, str(error)) from None
     if isinstance(event, Rating | Click) and event.timestamp_ms is None and message.timestamp_ms is not None:
         event = msgspec.structs.replace(event, timestamp_ms=message.timestamp_ms)
-    return b'{"%b":%b}' % (field, msgspec.json.encode(event))
+    return b'{"%b":%b}' % (_KINDS[message.topic], msgspec.json.encode(event))
 
 
 class HttpSink:

@@ -63,7 +63,7 @@ class Running:
                 return HTTPConnection(urlsplit(found[1]).netloc, timeout=30)
             if self.process.poll() is not None:
                 raise StreamerError(f"`streamer serve` ended with {self.process.returncode}: {output.strip()}")
-            time.sleep(0.005)
+            time.sleep(0.005)  # a process that has not printed its address yet cannot be asked
         raise StreamerError(f"`streamer serve` does not answer after {START_S:g} s")
 
     def recommend(self, user_id: str) -> int:

@@ -1,7 +1,6 @@
 """The option `--allow-bad`, and what the commands that read a file say about events that cannot be used."""
 
-from collections.abc import Callable, Collection
-from typing import Any
+from collections.abc import Collection
 
 import click
 
@@ -23,10 +22,13 @@ allow_bad = click.option(
 
 
 def report_bad_events(
-    stream: Stream, path: str, learning: LearningSettings, allowed_share: float, say: Callable[[str], Any],
+    stream: Stream,
+    path: str,
+    learning: LearningSettings,
+    allowed_share: float,
     reasons: Collection[Reason] = frozenset(Reason),
-) -> None:  # fmt: skip
-    """Say how many events cannot be used for these reasons, with an example of each reason.
+) -> None:
+    """Say on stderr how many events cannot be used for these reasons, with an example of each reason.
 
     Raises StreamerError if none can be used, or more than `allowed_share` cannot. Cost: about 2 us an event.
     """
@@ -35,4 +37,4 @@ def report_bad_events(
     found = examine(stream, learning, reasons)
     found.require(path, allowed_share)
     for sentence in found.sentences():
-        say(plain(sentence))
+        click.echo(plain(sentence), err=True)

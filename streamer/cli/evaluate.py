@@ -72,7 +72,7 @@ def evaluate(
     errors = Console(stderr=True, highlight=False)
     stream: Stream = read(path, learning.seed) if path else World(seed=learning.seed).stream(catalogue_first=True)
     if path:
-        report_bad_events(stream, path, learning, allow_bad, lambda said: click.echo(said, err=True))
+        report_bad_events(stream, path, learning, allow_bad)
     what = Path(path).name if path else "a simulated world"
     with bar(errors, f"evaluating {what}", 0) as advance:
         # compiled before the clock starts, so that the speed reported is that of learning

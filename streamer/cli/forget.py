@@ -13,7 +13,7 @@ from streamer.core.settings import read_secret
 from streamer.producers.client import URL, Client
 from streamer.stream.decoder import check_id
 
-LOOK_S, WAIT_S = 0.2, 60.0
+LOOK_S, WAIT_S = 0.2, 60.0  # how often the receipts are looked up, as nothing announces a change, and for how long
 
 
 @click.command(epilog="Example:  streamer forget 7\n\n          streamer forget --receipt 3")
@@ -48,7 +48,7 @@ def forget(user_id: str | None, receipt: int | None, wait: bool, url: str, as_js
             with Console(stderr=True, highlight=False).status("erasing"):
                 until = time.monotonic() + WAIT_S
                 while any(one.stage != "complete" for one in answer.receipts) and time.monotonic() < until:
-                    time.sleep(LOOK_S)
+                    time.sleep(LOOK_S)  # see LOOK_S
                     found = [one for old in answer.receipts for one in client.receipt(old.number).receipts]
                     answer = msgspec.structs.replace(answer, receipts=tuple(found))
     if as_json:

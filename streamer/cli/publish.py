@@ -42,15 +42,14 @@ def publish(path: str, url: str, start: int, as_json: bool, allow_bad: float, **
     settings = settings_of(options)
 
     from streamer.consumers.files import check_path, read
-    from streamer.stream.decoder import Decoder
     from streamer.stream.examination import UNREADABLE
 
     check_path(path)
     console = Console(stderr=True, highlight=False)
     rejected: list[tuple[Message, str]] = []
     stream = read(Path(path), settings.learning.seed)
-    report_bad_events(stream, path, settings.learning, allow_bad, lambda said: click.echo(said, err=True), UNREADABLE)
-    out = _Readable(_sink(settings, url, rejected), Decoder(settings.learning), rejected)
+    report_bad_events(stream, path, settings.learning, allow_bad, UNREADABLE)
+    out = _sink(settings, url, rejected)
     durable = start
 
     def advance(done: int, total: int) -> None:
@@ -90,7 +89,7 @@ def publish(path: str, url: str, start: int, as_json: bool, allow_bad: float, **
 
 
 class _Readable:
-    """A Sink that passes on the events that a streamer can read, and keeps the others in `rejected`."""
+    """A Sink that passes on the events that a streamer can read, and keeps the others in `rejected`: Kafka would take them all."""
 
     def __init__(self, sink: Sink, decoder: "Decoder", rejected: list[tuple[Message, str]]) -> None:
         self._sink, self._decoder, self._rejected = sink, decoder, rejected
@@ -103,7 +102,7 @@ class _Readable:
         good = []
         for one, event in zip(messages, self._decoder.decode(records, (), ()), strict=True):
             if isinstance(event, BadEvent) and event.reason in UNREADABLE:
-                self._rejected.append((one, str(event)))
+                self._rejected.append((one, f"{event.reason}: {event}"))
             else:
                 good.append(one)
         return self._sink.publish(good) if good else {}
@@ -116,8 +115,9 @@ class _Readable:
 def _sink(settings: Settings, url: str, rejected: list[tuple[Message, str]]) -> Sink:
     if settings.kafka.kafka:
         from streamer.producers.kafka import KafkaSink  # imported only if there is a broker
+        from streamer.stream.decoder import Decoder
 
-        return KafkaSink(settings.kafka)
+        return _Readable(KafkaSink(settings.kafka), Decoder(settings.learning), rejected)
     token = read_secret(settings.security.token_file, "token") if settings.security.token_file else ""
     from streamer.producers.http import HttpSink
 

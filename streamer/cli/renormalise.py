@@ -19,7 +19,7 @@ from streamer.producers.client import URL, Client
 from streamer.storage.files import write_atomically
 from streamer.storage.generations import PROGRESS, Progress, generation_folder, live, read_record, read_records, summary
 
-LOOK_S = 0.5
+LOOK_S = 0.5  # how often the state is looked up: the server and the files announce no change
 ENDED = ("live", "rejected", "failed", "rolled back", "kept")
 NICE = 10
 WIDE = 120  # from this number of columns on, a terminal has room for the reasons in the table
@@ -81,7 +81,7 @@ def _wait_for_end(client: Client, before: set[str], silent: bool) -> Generation:
             console.print(found.now if "," in found.now else step, soft_wrap=True)
             if step.endswith(": gate") and "," in found.now:
                 console.print(GATE.format(step.partition(":")[0]), soft_wrap=True)
-        time.sleep(LOOK_S)
+        time.sleep(LOOK_S)  # see LOOK_S
 
 
 def _train(folder: Path, generation: str | None) -> None:
@@ -100,7 +100,7 @@ def _train(folder: Path, generation: str | None) -> None:
         for one in read_records(folder):
             if one.stage == "cut" and not _is_done(folder, one.id) and is_archived(folder, one):
                 _train_one(folder, one.id, None)
-        time.sleep(LOOK_S)
+        time.sleep(LOOK_S)  # see LOOK_S
 
 
 def _is_done(folder: Path, generation: str) -> bool:
@@ -204,7 +204,7 @@ def rollback(url: str, as_json: bool, **options: Any) -> None:
     with Client(url, token=token) as client:
         back = client.rollback()
         while (now := client.generations()).now and not _is_live(now, back):
-            time.sleep(LOOK_S)
+            time.sleep(LOOK_S)  # see LOOK_S
     if not _is_live(now, back):
         why = next((one.why for one in now.generations if one.id == back), "it is gone")
         raise StreamerError(f"cannot return to {back}: {why}")

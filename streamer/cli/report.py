@@ -106,7 +106,7 @@ def _build(
 
     names = check_models(names)  # before anything is read
     stream = read_stream(path)
-    report_bad_events(stream, str(path), settings.learning, allowed_share, lambda said: click.echo(said, err=True))
+    report_bad_events(stream, str(path), settings.learning, allowed_share)
     source = CatalogueRecorder(StreamSource(stream))
     try:
         with bar(errors, f"reading {path.name}", 0) as advance:

@@ -91,7 +91,7 @@ def serve(
     stream = None
     if replay:
         stream = read(Path(replay), learning.seed)
-        report_bad_events(stream, replay, learning, allow_bad, lambda said: click.echo(said, err=True))
+        report_bad_events(stream, replay, learning, allow_bad)
     elif simulate:
         from streamer.producers.simulate import World
 

@@ -233,7 +233,7 @@ def _next_items(chosen: Sequence[tuple[Trained, NextItemDiagnosis]]) -> Table:
 def history(path: str, settings: Any, errors: Console, allowed_share: float) -> Dataset:
     """The data in PATH, with a progress bar while it is read."""
     stream = read_stream(path)  # not with --seed, so that the order of simultaneous events is always the same
-    report_bad_events(stream, path, settings.learning, allowed_share, lambda said: click.echo(said, err=True))
+    report_bad_events(stream, path, settings.learning, allowed_share)
     source = StreamSource(stream)
     try:
         with bar(errors, f"reading {Path(path).name}", 0) as advance:

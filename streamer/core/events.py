@@ -3,7 +3,9 @@
 An event is one record, a JSON object in snake_case; fields that are not named here are ignored.
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import msgspec
@@ -12,13 +14,8 @@ BLANK = ""  # topic of an erased record of the embedded log: it keeps its offset
 RATINGS, CLICKS, ITEMS, USERS = "ratings", "clicks", "items", "users"
 TOPICS = (RATINGS, CLICKS, ITEMS, USERS)
 CATALOGUE_TOPICS = (ITEMS, USERS)
-IDS = (
-    "user_id",
-    "item_id",
-    "event_id",
-    "session_id",
-    "same_as",
-)  # fields that may be whole numbers, which stand for their texts
+# Fields that may be whole numbers: {"user_id": 7} means user "7".
+IDS = ("user_id", "item_id", "event_id", "session_id", "same_as")
 
 Time: TypeAlias = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]  # ms since 1970, within what JSON carries exactly
 Id: TypeAlias = Annotated[
@@ -141,6 +138,36 @@ def parts(messages: Sequence[Message]) -> MessageParts:
 
 
 _ENCODER = msgspec.json.Encoder()
+_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_WHOLE = re.compile(rb"-?[0-9]{1,256}")
+# The values of each topic, with ids that are texts.
+DECODE: Mapping[str, Callable[[bytes], Rating | Click | ItemUpdate | UserUpdate]] = {
+    RATINGS: msgspec.json.Decoder(Rating).decode,
+    CLICKS: msgspec.json.Decoder(Click).decode,
+    ITEMS: msgspec.json.Decoder(ItemUpdate).decode,
+    USERS: msgspec.json.Decoder(UserUpdate).decode,
+}
+
+
+def decode_value(topic: str, value: bytes) -> Rating | Click | ItemUpdate | UserUpdate:
+    """The event in a topic's value, whose ids may be whole numbers. Raises KeyError, msgspec.DecodeError, UnicodeDecodeError."""
+    try:
+        return DECODE[topic](value)
+    except msgspec.ValidationError:
+        texts = _with_texts(value)
+        if texts is None:
+            raise
+        return DECODE[topic](texts)
+
+
+def _with_texts(value: bytes) -> bytes | None:
+    """The object with decimal texts in place of ids that are whole numbers; None if there are none."""
+    with suppress(msgspec.DecodeError, UnicodeDecodeError):
+        fields = _OBJECT.decode(value)
+        numbers = {name: bytes(fields[name]) for name in IDS if name in fields}
+        texts = {name: msgspec.Raw(b'"%d"' % int(one)) for name, one in numbers.items() if _WHOLE.fullmatch(one)}
+        return _ENCODER.encode({**fields, **texts}) if texts else None
+    return None
 
 
 def message(event: Event) -> Message:

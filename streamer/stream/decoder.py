@@ -15,7 +15,7 @@ from streamer.core.errors import BadEvent, Reason
 from streamer.core.events import (
     BLANK,
     CLICKS,
-    IDS,
+    DECODE,
     ITEMS,
     RATINGS,
     TOPICS,
@@ -28,6 +28,7 @@ from streamer.core.events import (
     Record,
     UserRemoval,
     UserUpdate,
+    decode_value,
 )
 from streamer.core.settings import LearningSettings
 
@@ -35,8 +36,6 @@ ID_MAX_BYTES = 256
 RUN_RECORDS = 128  # records decoded together
 NESTED_MAX = 100  # deepest nesting in unknown fields; known fields need 2
 _LEARNED = (Rating, Click)
-_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_WHOLE = re.compile(rb"-?[0-9]{1,256}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*"?|[\[{]|[\]}]', re.DOTALL)  # also matches strings, to skip brackets in them
 
@@ -76,18 +75,6 @@ def check_nesting(value: bytes) -> None:
             raise BadEvent(Reason.NOT_JSON, f"the event is nested more than {NESTED_MAX} deep")
 
 
-def _fields_with_texts(value: bytes) -> dict[str, msgspec.Raw] | None:
-    """The fields of an object with decimal texts in place of ids that are whole numbers; None if there are none."""
-    with suppress(msgspec.DecodeError, UnicodeDecodeError):
-        fields = _FIELDS.decode(value)
-        numbers = {
-            name: bytes(fields[name]) for name in IDS if name in fields and _WHOLE.fullmatch(bytes(fields[name]))
-        }
-        texts = {name: msgspec.Raw(b'"%d"' % int(number)) for name, number in numbers.items()}
-        return {**fields, **texts} if texts else None
-    return None
-
-
 class Decoder:
     """Decodes events that the settings accept. The same bytes always give the same event or the same BadEvent."""
 
@@ -95,14 +82,8 @@ class Decoder:
         self._kinds = settings.kinds
         self._low, self._high = settings.rating_min, settings.rating_max
         self._max_bytes = settings.event_max_bytes
-        self._decode: dict[str, Callable[[bytes], Any]] = {
-            RATINGS: msgspec.json.Decoder(Rating).decode,
-            CLICKS: msgspec.json.Decoder(Click).decode,
-            ITEMS: msgspec.json.Decoder(ItemUpdate).decode,
-            USERS: msgspec.json.Decoder(UserUpdate).decode,
-        }
-        self._learned = {
-            topic: self._decode[topic] for topic in (RATINGS, CLICKS)
+        self._learned: dict[str, Callable[[bytes], Any]] = {
+            topic: DECODE[topic] for topic in (RATINGS, CLICKS)
         }  # other topics are decoded by `parse`
 
     def decode(
@@ -175,8 +156,8 @@ class Decoder:
         value = record.value
         with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             if value is not None and len(value) <= self._max_bytes and opening_brackets(value) <= NESTED_MAX:
-                event: ItemUpdate = self._decode[ITEMS](value)
-                if _is_plain_id(event.item_id):
+                event = DECODE[ITEMS](value)
+                if isinstance(event, ItemUpdate) and _is_plain_id(event.item_id):
                     return event
         return self._parse_or_error(record)
 
@@ -190,7 +171,7 @@ class Decoder:
 
     def parse(self, topic: str, key: bytes | None, value: bytes | None) -> Event:
         """Decode one event with all checks; raises BadEvent."""
-        if topic not in self._decode:
+        if topic not in DECODE:
             raise BadEvent(Reason.UNKNOWN_TOPIC, f"no topic {topic!r}; there are: {', '.join(TOPICS)}")
         if value is not None and len(value) > self._max_bytes:
             raise BadEvent(Reason.TOO_LARGE, f"the event has {len(value)} bytes; event_max_bytes is {self._max_bytes}")
@@ -218,23 +199,12 @@ class Decoder:
     def _event(self, topic: str, value: bytes) -> Event:
         check_nesting(value)
         try:
-            event: Event = self._decode_fields(topic, value)
+            event: Event = decode_value(topic, value)
         except msgspec.ValidationError as error:
             beyond = any(phrase in str(error) for phrase in ("`int` >=", "`int` <=", "out of range"))
             raise BadEvent(Reason.OUT_OF_RANGE if beyond else Reason.WRONG_TYPE, str(error)) from None
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise BadEvent(Reason.NOT_JSON, str(error)) from None
-        return event
-
-    def _decode_fields(self, topic: str, value: bytes) -> Event:
-        """Decode an event, whose ids may be whole numbers: {"user_id": 7} means user "7". Raises msgspec.DecodeError."""
-        try:
-            event: Event = self._decode[topic](value)
-        except msgspec.ValidationError as error:
-            fields = _fields_with_texts(value)
-            if fields is None:
-                raise error from None
-            event = self._decode[topic](msgspec.json.encode(fields))
         return event
 
     def _removal(self, topic: str, key: bytes | None) -> Event:

@@ -27,7 +27,6 @@ class History(NamedTuple):
     """The contents of a source."""
 
     data: Dataset
-    dead_letters: dict[str, int]  # by reason
     duplicates: int
 
     def left_out(self) -> list[str]:
@@ -40,7 +39,7 @@ class History(NamedTuple):
 
 
 def read(source: Source, settings: Settings, progress: Progress) -> History:
-    """All events of `source` except bad ones and duplicates, which are counted. Cost: some 3 us an event.
+    """All events of `source` except bad ones, and duplicates, which are counted. Cost: some 3 us an event.
 
     The state directory in `settings` is not touched. Raises BadSettings for settings that cannot be used.
     """
@@ -77,4 +76,4 @@ def _read(source: Source, memory: Memory, settings: Settings, progress: Progress
         column("items", np.int32), column("values", np.float32), column("clicks", np.float32), column("times_ms", np.int64),
     )  # fmt: skip
     duplicates = sum(outcomes[DUPLICATE] for outcomes in memory.monitor.events.values())
-    return History(data, dict(memory.monitor.dead_letters), duplicates)
+    return History(data, duplicates)

@@ -9,14 +9,11 @@ from datetime import UTC, datetime
 import msgspec
 import numpy as np
 
-from streamer.core.errors import BadEvent
 from streamer.core.events import Click, Event, ItemRemoval, ItemUpdate, Rating, Record
 from streamer.core.protocols import Stream
 from streamer.core.settings import LearningSettings
-from streamer.stream.decoder import Decoder
 from streamer.stream.examination import Examination, examine
 
-_SLICE = 4096
 _FIRST = 3  # events that are shown
 _SCIENTIFIC = re.compile(r"[0-9.]+[eE][+-]?[0-9]+")
 _EARLIEST_MS, _DAY_MS = 631_152_000_000, 86_400_000  # 1990: nobody logged a click before
@@ -52,15 +49,9 @@ class Validation(msgspec.Struct, kw_only=True):
 def validate(
     stream: Stream, path: str, columns: Mapping[str, str], time_unit: str, learning: LearningSettings, now_ms: int
 ) -> tuple[Validation, Examination]:
-    """Decode all events and describe them. Cost: about 6 us an event; memory: some 200 bytes an event."""
-    found, seen = examine(stream, learning), _Seen()
-    decoder = Decoder(learning)
-    for start in range(0, len(stream), _SLICE):
-        messages = stream.messages(start, start + _SLICE)
-        records = [Record(one.topic, -1, start + n, 0, one.key, one.value) for n, one in enumerate(messages)]
-        for record, event in zip(records, decoder.decode(records, (), ()), strict=True):
-            if event is not None and not isinstance(event, BadEvent):
-                seen.add(event, record)
+    """Decode all events and describe them. Cost: about 5 us an event; memory: some 200 bytes an event."""
+    seen = _Seen()
+    found = examine(stream, learning, on_event=seen.add)
     times, values = np.array(seen.times_ms, dtype=np.int64), np.array(seen.values, dtype=np.float64)
     items = set(seen.items)
     validation = Validation(

@@ -95,5 +95,10 @@ def test_publishing_sends_no_unreadable_event_and_fails_where_most_are(tmp_path:
             "only 3 of the 12 events" in invoke("publish", tmp_path / "most.csv", "--url", process.url, code=1).stderr
         )
         process.wait_for('streamer_events_total{outcome="learned",topic="ratings"}', 9)
+        lines = "".join(f'{{"user_id":{n},"item_id":{n % 3},"rating":4}}\n' for n in range(6))
+        (tmp_path / "numbers.jsonl").write_text(lines)
+        found = json.loads(run("publish", tmp_path / "numbers.jsonl", "--url", process.url, "--json"))
+        assert (found["published"], found["rejected"]) == (6, [])
+        process.wait_for('streamer_events_total{outcome="learned",topic="ratings"}', 15)
         dead = [name for name, value in process.metrics().items() if "dead_letters_total" in name and value]
         assert dead == []

@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 
 from streamer.consumers.files import read
+from streamer.core.events import Rating, Record
+from streamer.core.settings import LearningSettings
+from streamer.stream.decoder import Decoder
 
 # user, item, rating, milliseconds since 1970
 WANTED = [("7", "12", 4.0, 1656105611000), ("7", "9", 2.5, 1656105671000), ("8", "12", 5.0, 1656105672000)]
@@ -35,10 +38,6 @@ SHAPES: dict[str, str] = {
 
 def events(path: Path) -> list[tuple[str, str, float, int]]:
     """What is learned from a file: its events in order, as the decoder understands them."""
-    from streamer.core.events import Rating, Record
-    from streamer.core.settings import LearningSettings
-    from streamer.stream.decoder import Decoder
-
     stream = read(path)
     records = [Record(one.topic, -1, n, 0, one.key, one.value) for n, one in enumerate(stream.messages(0, len(stream)))]
     found = []

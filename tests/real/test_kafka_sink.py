@@ -1,5 +1,6 @@
 """Kafka as a sink, with a real broker: confirmed messages are durable, and errors say what cannot be published."""
 
+import json
 import logging
 import subprocess
 import threading
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import pytest
 from broker import PASSWORD, USER, Broker, Given, free_ports
+from commands import invoke
+from kafka_reading import drained, opened
 
 from streamer.consumers.kafka import KafkaSource
 from streamer.core.errors import BadEvent, BadSettings, NotAuthorised, Reason, SourceUnavailable
@@ -257,3 +260,14 @@ def test_a_closed_sink_publishes_nothing() -> None:
 def test_settings_that_cannot_work_are_refused_before_anything_is_asked() -> None:
     with pytest.raises(BadSettings, match="is not HOST:PORT"):
         KafkaSink(KafkaSettings(kafka="nowhere"))
+
+
+def test_the_command_sends_nothing_to_a_topic_that_nobody_can_read(fresh: str, tmp_path: Path) -> None:
+    rows = ["u1,i1,four,1600000000", *(f"u{n},i{n},4,{1_600_000_000 + n}" for n in range(5)), "u1,i1,4,soon"]
+    (tmp_path / "some.csv").write_text("user,item,rating,timestamp\n" + "".join(f"{row}\n" for row in rows))
+    with opened(fresh) as source:
+        found = json.loads(invoke("publish", tmp_path / "some.csv", "--kafka", fresh, "--json").stdout)
+        assert (found["published"], len(found["rejected"])) == (5, 2)
+        assert {one["reason"].partition(":")[0] for one in found["rejected"]} == {"not_json"}
+        sent = [json.loads(record.value or b"") for record in drained(source, 5)]
+        assert {one["user_id"] for one in sent} == {f"u{n}" for n in range(5)}

@@ -196,6 +196,14 @@ def test_each_day_has_its_own_files_and_old_ones_are_deleted(tmp_path: Path) -> 
     assert Archive(tmp_path).offsets == {LOG: 4}
 
 
+def test_purging_takes_a_forgotten_user_out_of_profiles_that_name_them_by_a_number(tmp_path: Path) -> None:
+    profile = Record("users", -1, 0, AT_MS, b"8", b'{"user_id":8,"attributes":{"age":4},"same_as":7345}')
+    archive = archived(tmp_path, [profile])
+    archive.commit({}, {}, {"7345"})
+    archive.purge()
+    assert [msgspec.json.decode(row["value"]) for row in table(tmp_path)] == [{"user_id": 8, "attributes": {"age": 4}}]
+
+
 @pytest.mark.parametrize("archiving", ["on", "off"])
 def test_purging_leaves_no_byte_of_a_forgotten_user(tmp_path: Path, archiving: str) -> None:
     events: list[Event] = [

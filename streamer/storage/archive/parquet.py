@@ -112,7 +112,8 @@ def _without_aliases_to(rows: Rows, user_ids: Collection[str]) -> Rows:
     values = rows["value"].to_pylist()
     for n in np.flatnonzero(naming.to_numpy()).tolist():
         profile = msgspec.json.decode(values[n])
-        if profile.get("same_as") in user_ids:
+        same_as = profile.get("same_as")
+        if same_as is not None and str(same_as) in user_ids:  # it may be a number, see core.events.IDS
             del profile["same_as"]
             values[n] = msgspec.json.encode(profile).decode()
     field = SCHEMA.field("value")
