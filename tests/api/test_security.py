@@ -98,6 +98,16 @@ def test_another_name_as_host_is_refused_on_loopback(client: httpx.Client, host:
     assert (answer.status_code, answer.json()["code"]) == (403, "permission_denied")
 
 
+@pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, br", "nonsense"])
+def test_an_unknown_encoding_of_the_body_is_the_clients_error(client: httpx.Client, encoding: str) -> None:
+    answer = client.post(
+        RECOMMEND, content=b"{}", headers={"content-type": "application/json", "content-encoding": encoding}
+    )
+    assert answer.status_code == 415
+    assert answer.json()["message"].startswith(f"Content-Encoding {encoding!r} is not read here")
+    assert answer.headers["accept-encoding"] == "gzip, identity"
+
+
 def test_another_name_as_authority_is_refused_over_grpc(client: httpx.Client) -> None:
     options = [("grpc.default_authority", "evil.example"), ("grpc.enable_http_proxy", 0)]
     with grpc.insecure_channel(f"127.0.0.1:{client.base_url.port}", options=options) as channel:
