@@ -38,7 +38,7 @@ test: ## lint, types and all tests but the long crash runs, WORKERS=3 at a time
 	@$(PYTEST) --dist loadgroup --no-loadscope-reorder -m "not soak"
 
 test-fast: WORKERS = 2
-test-fast: .venv/.everything .venv/.kernels ## in under a minute, what needs no broker, no browser, no other process and no fit: while one writes
+test-fast: .venv/.everything .venv/.kernels ## in about a minute, what needs no broker, no browser, no other process and no fit: while one writes
 	@$(PYTEST) --dist loadgroup -m "not soak and not slow and not kafka and not browser and not process"
 
 soak: setup ## the crash runs in full
