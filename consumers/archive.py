@@ -10,22 +10,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from streamer.core.arrays import F64, I32, I64
-from streamer.core.events import (
-    CATALOGUE_TOPICS,
-    CLICKS,
-    RATINGS,
-    TOPICS,
-    USERS,
-    Click,
-    Message,
-    MessageParts,
-    Rating,
-    message,
-    parts,
-)
+from streamer.core.events import CATALOGUE_TOPICS, CLICKS, RATINGS, TOPICS, Message, MessageParts, parts
 from streamer.storage.archive import parquet
-
-_COLUMNS = ("user_id", "item_id", "kind", "rating", "timestamp_ms", "event_id", "session_id", "recommendation_id", "expected")  # fmt: skip
+from streamer.storage.archive.records import EVENT_COLUMNS, catalogue_message, event_message
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,22 +41,14 @@ class ArchiveStream:
     def _events(self, start: int, stop: int) -> list[Message]:
         cut = slice(start, min(stop, len(self.topics)))
         user_ids, item_ids, kinds = self.texts
-        rated = TOPICS.index(RATINGS)
         rest = [column[cut].to_pylist() for column in self.rest]
-        found = []
-        for topic, user, item, kind, rating, time_ms, event_id, session_id, recommendation_id, expected in zip(
-            self.topics[cut].tolist(), self.users[cut].tolist(), self.items[cut].tolist(), self.kinds[cut].tolist(),
-            self.ratings[cut].tolist(), self.times[cut].tolist(), *rest, strict=True,
-        ):  # fmt: skip
-            if topic != rated:
-                event = Click(user_ids[user], item_ids[item], kinds[kind], time_ms, event_id, session_id, recommendation_id)  # fmt: skip
-                found.append(message(event))
-                continue
-            sent = message(Rating(user_ids[user], item_ids[item], rating, time_ms, event_id))
-            if expected is not None and sent.value is not None:
-                sent = Message(sent.topic, sent.key, sent.value[:-1] + b',"expected":%r}' % expected)
-            found.append(sent)
-        return found
+        return [
+            event_message(user_ids[user], item_ids[item], kinds[kind] if kind >= 0 else None, rating, time_ms, *others)
+            for user, item, kind, rating, time_ms, *others in zip(
+                self.users[cut].tolist(), self.items[cut].tolist(), self.kinds[cut].tolist(),
+                self.ratings[cut].tolist(), self.times[cut].tolist(), *rest, strict=True,
+            )
+        ]  # fmt: skip
 
     def parts(self, start: int, stop: int) -> MessageParts:
         """See protocols.Stream."""
@@ -84,8 +63,8 @@ class ArchiveStream:
 
 def read_archive(folder: Path) -> ArchiveStream:
     """Read the archive in `folder`. Raises BadState. Cost: about .3 us an event."""
-    catalogue = [Message(topic, (user_id if topic == USERS else item_id).encode(), None if value is None else value.encode()) for topic, user_id, item_id, value in _catalogue(folder)]  # fmt: skip
-    rows, order, topics = parquet.in_order(folder, (RATINGS, CLICKS), _COLUMNS, None)
+    catalogue = [catalogue_message(*row) for row in _catalogue(folder)]
+    rows, order, topics = parquet.in_order(folder, (RATINGS, CLICKS), EVENT_COLUMNS, None)
     user_ids, users = parquet.encode_texts(rows, "user_id", order)
     item_ids, items = parquet.encode_texts(rows, "item_id", order)
     kind_names, kinds = parquet.encode_texts(rows, "kind", order)
@@ -95,7 +74,7 @@ def read_archive(folder: Path) -> ArchiveStream:
         digest.update(array.tobytes())
     for text in (*user_ids, *item_ids, *kind_names, *map(repr, catalogue)):
         digest.update(text.encode() + b"\0")
-    rest = [parquet.select(rows, name, order) for name in _COLUMNS[5:]]
+    rest = [parquet.select(rows, name, order) for name in EVENT_COLUMNS[5:]]
     return ArchiveStream(
         catalogue, topics[order], users, items, kinds, ratings, times, (user_ids, item_ids, kind_names), rest,
         digest.hexdigest(),

@@ -13,7 +13,7 @@ from streamer.consumers.stream import StreamSource
 from streamer.core.errors import BadSettings
 from streamer.core.events import Offsets, Record
 from streamer.core.protocols import Stream
-from streamer.storage.archive.manifest import MANIFEST
+from streamer.storage.archive.manifest import is_listed
 
 _JSON_LINES = {".jsonl", ".ndjson", ".json"}
 
@@ -48,7 +48,7 @@ def _no_such_path(path: str | Path) -> BadSettings:
 
 def _read(path: Path, seed: int) -> Stream:
     stream: Stream
-    if (path / MANIFEST).exists():
+    if is_listed(path):
         from streamer.consumers.archive import read_archive  # imports pyarrow, which only archives need
 
         stream = read_archive(path)
@@ -68,7 +68,7 @@ def _read(path: Path, seed: int) -> Stream:
 
 def shape_of(path: Path) -> Shape | None:
     """How the ratings or clicks of a path are understood; None for what is not a delimited file with a header."""
-    file = find_files(path)[0] if path.is_dir() and not (path / MANIFEST).exists() else path
+    file = find_files(path)[0] if path.is_dir() and not is_listed(path) else path
     if file.is_dir() or file.suffix in (".dat", ".data") or _is_json_lines(file):
         return None
     return delimited_shape(file)

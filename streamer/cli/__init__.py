@@ -25,6 +25,7 @@ COMMANDS = {
     "rollback": ("streamer.cli.renormalise:rollback", "Return to the previous generation."),
     "backup": ("streamer.cli.backup:backup", "Copy everything a streamer knows, while it learns."),
     "restore": ("streamer.cli.restore:restore", "Restore a backup into a new data directory."),
+    "archive": ("streamer.cli.archive:archive", "Verify the archive's files, or repair damaged ones."),
     "forget": ("streamer.cli.forget:forget", "Forget a user, in every file."),
     "evaluate": ("streamer.cli.evaluate:evaluate", "Score learners prequentially on a file."),
     "validate": ("streamer.cli.validate:validate", "Look at a file without learning from it."),

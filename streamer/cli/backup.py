@@ -26,9 +26,9 @@ def backup(destination: str, url: str, as_json: bool, **options: Any) -> None:
     settings, folder = settings_of(options), Path(destination).absolute()
     with Console(stderr=True, highlight=False).status("copying"):
         if offline:
-            from streamer.storage.backup import back_up_closed  # imports RocksDB
+            from streamer.integrity import back_up_verified  # imports RocksDB
 
-            made = back_up_closed(Path(settings.state.data), folder).to_answer(str(folder))
+            made = back_up_verified(Path(settings.state.data), folder).to_answer(str(folder))
         else:
             token = read_secret(settings.security.token_file, "token") if settings.security.token_file else ""
             with Client(url, token=token, timeout_s=None) as client:

@@ -4,6 +4,7 @@
     ├── BadSettings                exit code 78: a setting, an option, or a file that one of them names
     │   └── MissingExtra           an optional dependency is not installed
     ├── BadState                   exit code 78: the state cannot be opened as asked
+    │   └── DamagedFile            a file of the archive is missing, or is not what was written
     ├── SourceLost                 events that were not yet read are gone: learning stops, the message says what to do
     ├── SourceUnavailable          temporary: the source cannot be reached now
     │   └── NotAuthorised          the source was reached and refused the credentials or lacks a permission
@@ -38,6 +39,10 @@ class BadState(StreamerError):
     """A state directory that cannot be opened as asked: it is damaged, in use, or was made with other settings."""
 
     exit_code = 78
+
+
+class DamagedFile(BadState):
+    """A file of the archive that is missing, or is not what was written. It is never read as something else."""
 
 
 class SourceLost(StreamerError):

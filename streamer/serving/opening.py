@@ -31,7 +31,7 @@ def load_memory(store: RocksStore) -> tuple[Memory, Settings]:
     meta = store.meta()
     if meta is None:
         raise BadState(f"the state in {store.folder} is empty: nothing was ever learned into it")
-    return recorded_memory(store, meta), _settings(meta)
+    return recorded_memory(store, meta), recorded_settings(meta)
 
 
 def recorded_memory(store: RocksStore, meta: Meta) -> Memory:
@@ -39,7 +39,7 @@ def recorded_memory(store: RocksStore, meta: Meta) -> Memory:
     recorded = meta.settings["learners"]
     assert isinstance(recorded, dict)
     chosen = [recorded_learner(name, _seed(meta), sizes) for name, sizes in recorded.items()]
-    return Memory(Learners(chosen, meta.champions), _settings(meta), store)
+    return Memory(Learners(chosen, meta.champions), recorded_settings(meta), store)
 
 
 def recorded_learner(name: str, seed: int, recorded: Mapping[str, int]) -> OnlineLearner:
@@ -51,7 +51,7 @@ def _seed(meta: Meta) -> int:
     return msgspec.convert(meta.settings["seed"], int)
 
 
-def _settings(meta: Meta) -> Settings:
+def recorded_settings(meta: Meta) -> Settings:
     """The settings that the state was made with, as far as the state depends on them."""
     learning = {field: value for field, value in meta.settings.items() if field in LearningSettings.__struct_fields__}
     dedupe = msgspec.convert(meta.settings["dedupe_events"], int)

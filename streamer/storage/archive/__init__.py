@@ -2,8 +2,9 @@
 
 A thread in `archiver` writes it from the log or from Kafka. Retraining and `consumers/archive.py` read it, and forgetting a
 user rewrites it (`Archive.commit` hides the rows, `Archive.purge` rewrites the files). A change usually adds a
-column (`rows`, `parquet`) or concerns the offsets that files cover (`manifest`).
+column (`rows`, `records`, `parquet`) or concerns the offsets that files cover (`manifest`).
 
-`archive` (the archive as a whole), `archiver` (the thread that writes it), `rows` (records to columns), `parquet` (the files;
-the only module that imports pyarrow), `manifest` (the list of files, and the offsets that they cover).
+`archive` (the archive as a whole), `archiver` (the thread that writes it), `rows` (records to columns), `records` (columns to
+records), `parquet` (the files; the only module that imports pyarrow), `manifest` (the list of files, and the offsets that
+they cover), `repair` (the rows of damaged files, fetched again from the log).
 """

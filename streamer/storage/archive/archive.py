@@ -2,11 +2,13 @@
 
 Each event is archived exactly once: new, merged and rewritten files are first made durable, and become part of the archive
 together with the offsets that they reach in one step, the replacement of the manifest. One process writes; other processes
-may read at the same time. archiver.py feeds the archive, parquet.py defines the files.
+may read at the same time. archiver.py feeds the archive, parquet.py defines the files. A damaged file is never read as
+something else, merged or dropped: it stays in the list until repair.py has dealt with it.
 
 Cost: see archiver.py for writing; reading back takes about .2 us an event.
 """
 
+import shutil
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import groupby
@@ -18,13 +20,25 @@ import numpy as np
 
 from streamer.core.arrays import F64, I64, U64
 from streamer.core.batch import CLICK, RATING, Events
-from streamer.core.events import CATALOGUE_TOPICS, CLICKS, LOG, RATINGS, TOPICS, USERS, Offsets, TopicPartition
+from streamer.core.errors import DamagedFile
+from streamer.core.events import CATALOGUE_TOPICS, CLICKS, LOG, RATINGS, TOPICS, USERS, Offsets, Record, TopicPartition
 from streamer.core.seed import event_keys, sequence_key
 from streamer.core.settings import LearningSettings
-from streamer.storage.archive.manifest import File, Manifest, read_manifest, remove, remove_unlisted, write_manifest
+from streamer.storage.archive.manifest import (
+    File,
+    Loss,
+    Manifest,
+    damage_at_a_glance,
+    read_manifest,
+    remove,
+    remove_unlisted,
+    renew_manifest,
+    write_manifest,
+)
 from streamer.storage.files import link_or_copy
 
 FOLDER = "archive"  # in the data directory
+QUARANTINE = "_damaged"  # in the archive's folder: damaged files whose rows could not all be brought back
 MERGED_FILES = 8  # how many files of similar size are merged into one
 MERGED_ROWS = 1 << 22  # most rows in a merged file
 DAY_MS = 86_400_000
@@ -38,6 +52,8 @@ class Archive:
         self.folder = folder / FOLDER
         self._lock = threading.RLock()
         self._manifest = read_manifest(self.folder)
+        self.damaged = damage_at_a_glance(self.folder, self._manifest)  # path of a file -> what is wrong with it
+        self._verified = -1  # the number of the file that `verify` looked at last
 
     @property
     def offsets(self) -> dict[TopicPartition, int]:
@@ -47,6 +63,11 @@ class Archive:
             topic, _, partition = name.rpartition("/")
             found[TopicPartition(topic, int(partition))] = offset
         return found
+
+    @property
+    def manifest(self) -> Manifest:
+        """The list of files as it is now."""
+        return self._manifest
 
     @property
     def size_bytes(self) -> int:
@@ -59,9 +80,10 @@ class Archive:
         return sum(file.rows for file in self._manifest.files)
 
     def open(self) -> None:
-        """Prepare for writing: remove files that a crash left. Raises OSError."""
+        """Prepare for writing: remove files that a crash left, and write the list anew if it or its copy is damaged. Raises OSError."""
         with self._lock:
             self.folder.mkdir(parents=True, exist_ok=True)
+            renew_manifest(self.folder, self._manifest)
             remove_unlisted(self.folder, self._manifest)
 
     def commit(self, rows: Mapping[str, Any], offsets: Offsets, forgotten: Collection[str]) -> None:
@@ -100,14 +122,56 @@ class Archive:
     def compact(self, today: str) -> bool:
         """Merge one group of small files of the same topic and day; return whether there was one. Raises OSError and BadState.
 
-        A group is all small files of a day before `today`, or 8 files of similar size of `today`.
+        A group is all small files of a day before `today`, or 8 files of similar size of `today`. Damaged files stay as they are.
         """
         with self._lock:
-            group = next(_mergeable_groups(self._manifest.files, today), None)
+            group = next(_mergeable_groups(self._whole(), today), None)
             if group is None:
                 return False
-            self._rewrite([group])
+            try:
+                self._rewrite([group])
+            except DamagedFile:
+                self._verify(group, note=True)
             return True
+
+    def _whole(self) -> list[File]:
+        """The files that are not known to be damaged."""
+        return [file for file in self._manifest.files if file.path not in self.damaged]
+
+    def verify(self, most_bytes: int | None = None, *, note: bool = True) -> None:
+        """Read all files, or the next ones of `most_bytes` in all, round and round; afterwards `damaged` says which are.
+
+        Files without a digest get the one of what they hold now, unless `note` is False, for who only reads.
+        Raises OSError and BadState. Cost: 1 s for some 1 GB.
+        """
+        with self._lock:
+            if most_bytes is None:
+                self._verify(self._manifest.files, note)
+                return
+            chosen, left = list[File](), most_bytes
+            for file in sorted(self._manifest.files, key=lambda file: file.number):
+                if file.number > self._verified and left > 0:
+                    chosen.append(file)
+                    left -= file.bytes
+            self._verified = chosen[-1].number if left <= 0 else -1
+            self._verify(chosen, note)
+
+    def _verify(self, files: Sequence[File], note: bool) -> None:
+        from streamer.storage.archive import parquet
+
+        described = {}
+        for file in files:
+            self.damaged.pop(file.path, None)
+            try:
+                if file.sha256:
+                    parquet.verify(self.folder, file)
+                else:
+                    described[file.number] = parquet.described(self.folder, file)
+            except (DamagedFile, FileNotFoundError) as error:
+                self.damaged[file.path] = str(error)
+        if described and note:
+            kept = tuple(described.get(file.number, file) for file in self._manifest.files)
+            self._replace(msgspec.structs.replace(self._manifest, files=kept))
 
     def _rewrite(self, groups: Sequence[Sequence[File]]) -> None:
         """Replace each group of files by one file without the rows of forgotten users."""
@@ -136,16 +200,21 @@ class Archive:
     def purge(self) -> None:
         """Rewrite the files that have rows of forgotten users, without those rows.
 
-        When this returns, no file has anything of them. Raises OSError and BadState, after which it may be called again.
-        Cost: reading the user ids of all files, some 10 ns an event, and half a microsecond for each event rewritten.
+        When this returns, no file has anything of them. Raises OSError and BadState, after which it may be called again: a
+        damaged file cannot be rewritten. Cost: reading the user ids of all files, some 10 ns an event, and half a
+        microsecond for each event rewritten.
         """
         with self._lock:
             manifest = self._manifest
             if not manifest.forgetting:
                 return
-            held = [[file] for file in manifest.files if self._mentions(file, manifest.forgotten_in(file))]
+            held = [[file] for file in self._whole() if self._mentions(file, manifest.forgotten_in(file))]
             if held:
                 self._rewrite(held)
+            for file in self._manifest.files:
+                if file.path in self.damaged and self._manifest.forgotten_in(file):
+                    raise DamagedFile(f"rows of forgotten users may be in a damaged file: {self.damaged[file.path]}")
+            shutil.rmtree(self.folder / QUARANTINE, ignore_errors=True)  # nobody can tell whose rows are in there
             self._replace(msgspec.structs.replace(self._manifest, forgetting={}))
 
     def _mentions(self, file: File, user_ids: Collection[str]) -> bool:
@@ -153,12 +222,44 @@ class Archive:
 
         if not user_ids:
             return False
-        rows = parquet.read(self.folder, file, ["user_id", "value"] if file.topic == USERS else ["user_id"])
+        try:
+            rows = parquet.read(self.folder, file, ["user_id", "value"] if file.topic == USERS else ["user_id"])
+        except (DamagedFile, FileNotFoundError) as error:
+            self.damaged[file.path] = str(error)
+            return False
         return not parquet.without_users(rows, user_ids).equals(rows)
 
-    def snapshot(self, folder: Path) -> None:
-        """Copy the present archive to the empty data directory `folder`, on the same disk by hard links. Raises OSError."""
+    def mend(self, mended: Mapping[tuple[str, str], Sequence[Any]], lost: Sequence[Loss]) -> None:
+        """Put rows in the place of the damaged files, by topic and day; the files named in `lost` go to the quarantine.
+
+        Raises OSError, after which nothing has changed.
+        """
+        from streamer.storage.archive import parquet
+
         with self._lock:
+            before, moved = self._manifest, {path for loss in lost for path in loss.files}
+            number, files = before.next_number, [file for file in before.files if file.path not in self.damaged]
+            for (topic, day), rows in mended.items():
+                file = parquet.write(self.folder, number, topic, day, rows)
+                number += 1
+                files += [file] if file else []
+            for path in moved:
+                if (self.folder / path).exists():
+                    (self.folder / QUARANTINE).mkdir(exist_ok=True)
+                    link_or_copy(self.folder / path, self.folder / QUARANTINE / Path(path).name)
+            self._replace(
+                msgspec.structs.replace(before, next_number=number, files=tuple(files), lost=(*before.lost, *lost))
+            )
+            self.damaged = {}
+
+    def snapshot(self, folder: Path) -> None:
+        """Copy the present archive to the empty data directory `folder`, on the same disk by hard links.
+
+        Raises OSError, and DamagedFile when a file is damaged. Cost: hashing every file.
+        """
+        with self._lock:
+            self._verify(self._manifest.files, note=False)
+            self.refuse_damaged("it is not backed up")
             for file in self._manifest.files:
                 place = folder / FOLDER / file.path
                 place.parent.mkdir(parents=True, exist_ok=True)
@@ -166,17 +267,29 @@ class Archive:
             (folder / FOLDER).mkdir(parents=True, exist_ok=True)
             write_manifest(folder / FOLDER, self._manifest)
 
-    def newest_event_ids(self, window: int) -> dict[TopicPartition, list[str]]:
-        """The last `window` event_ids of each sequence, oldest first. Raises BadState."""
+    def refuse_damaged(self, so: str) -> None:
+        """Raise DamagedFile for the first of the files that are known to be damaged, and say what follows from that."""
+        for sentence in self.damaged.values():
+            raise DamagedFile(f"{sentence}: {so}")
+
+    def newest_event_ids(self, window: int, before: int | None = None) -> dict[TopicPartition, list[str]]:
+        """The last `window` event_ids of each sequence, oldest first. Raises BadState.
+
+        `before`: only of records with lower offsets, and in undamaged files.
+        """
         from streamer.storage.archive import parquet
 
         found: dict[TopicPartition, list[tuple[Any, list[str]]]] = {}
-        files = sorted((file for file in self._manifest.files if file.named), key=lambda file: -file.newest_ms)
+        named = self._manifest.files if before is None else self._whole()
+        files = sorted((file for file in named if file.named), key=lambda file: -file.newest_ms)
         enough = window * max(1, len(self._manifest.offsets))
         for file in files if window else ():
             rows = parquet.read(self.folder, file, ["partition", "offset", "event_id"]).drop_null()
             partitions, offsets = rows["partition"].to_numpy(), rows["offset"].to_numpy()
             ids = np.array(rows["event_id"].to_pylist(), dtype=object)
+            if before is not None:
+                early = offsets < before
+                partitions, offsets, ids = partitions[early], offsets[early], ids[early]
             for partition in np.unique(partitions).tolist():
                 at = LOG if partition < 0 else TopicPartition(file.topic, partition)
                 chosen = partitions == partition
@@ -189,6 +302,17 @@ class Archive:
             order = np.argsort(np.concatenate([offsets for offsets, _ in parts]), kind="stable")[-window:]
             newest[at] = list(np.concatenate([ids for _, ids in parts])[order])
         return newest
+
+    def records(self, first: int, stop: int) -> Iterator[Record]:
+        """The archived records of the embedded log with first <= offset < stop, in order, from undamaged files only.
+
+        When it ends, `damaged` names the files that were left out. Forgotten users are left out too, and so is what is never
+        archived: bad events, duplicates and removals of users. A record has the JSON that `streamer.core.events.message`
+        gives its event, with its time. Memory: some 100 bytes a record. Cost: about 3 us a record.
+        """
+        from streamer.storage.archive.records import records
+
+        return records(self.folder, self._manifest, first, stop, self.damaged)
 
     def events(self, learning: LearningSettings, until: Offsets | None) -> Events:
         """Ratings and clicks before `until` (None: all) in the order in which they were learned, read from disk.

@@ -34,6 +34,7 @@ WAKE_INTERVAL_S = 0.25  # how often the thread looks whether there is something 
 POLL_S = 0.2  # how long a poll may wait for records that are known to be there
 READ_AT_LEAST_S = 1.0  # least time to read on while a `flush` waits
 TIDY_INTERVAL_S = 60.0  # time between removals of old files and of forgotten users' rows
+VERIFY_BYTES = 64 << 20  # how much of the archive is verified each time, some 50 ms of CPU; all of it again and again
 CLOSE_S = 2.0  # how long it may go on reading when the process ends
 _LOGGER = logging.getLogger("streamer.archiver")
 
@@ -77,7 +78,9 @@ class Archiver:
 
     def status(self) -> ArchiveStatus:
         """The archive's size, its lag, and what is wrong."""
-        return ArchiveStatus(self.archive.size_bytes, self.archive.rows, self.lag(), self.trouble)
+        damaged = list(self.archive.damaged.values())
+        trouble = self.trouble or (damaged[0] if damaged else "")
+        return ArchiveStatus(self.archive.size_bytes, self.archive.rows, self.lag(), trouble)
 
     def start(self) -> None:
         """Start the thread."""
@@ -219,10 +222,11 @@ class Archiver:
             self._rows.clear()
 
     def _tidy(self) -> None:
-        """Merge small files; once a minute also drop files that are too old and rows of forgotten users."""
+        """Merge small files; once a minute also verify some, and drop files that are too old and rows of forgotten users."""
         now_ms = time.time_ns() // 1_000_000
         if time.monotonic() >= self._tidy_at:
             self._tidy_at = time.monotonic() + TIDY_INTERVAL_S
+            self._verify_some()
             self.archive.purge()
             days = self._settings.archive.archive_days
             if days is not None:
@@ -230,6 +234,13 @@ class Archiver:
         today = str(np.datetime64(now_ms, "ms").astype("datetime64[D]"))
         while not self._stop.is_set() and self._asked == self._served and self.archive.compact(today):
             pass
+
+    def _verify_some(self) -> None:
+        known = set(self.archive.damaged)
+        self.archive.verify(VERIFY_BYTES)
+        for path, sentence in self.archive.damaged.items():
+            if path not in known:
+                _LOGGER.warning("%s", sentence)
 
 
 def _next_offsets(records: Sequence[Record]) -> dict[TopicPartition, int]:

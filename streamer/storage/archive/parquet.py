@@ -5,8 +5,13 @@
 All topics have the same columns, so that any tool can read the folder as one table with the Hive columns `topic` and `day`.
 The day is the day on which a record was appended, so late or replayed events never change the files of a past day. The
 event's own time is in the column `timestamp_ms`.
+
+Parquet notices little damage by itself. So pages have checksums, and the manifest has the SHA-256 of each file, which is compared
+each time that a file is read: page checksums cover neither the footer nor the headers of pages.
 """
 
+import errno
+import hashlib
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -20,9 +25,9 @@ import pyarrow.compute as pc  # type: ignore[import-untyped]  # ships no types
 import pyarrow.parquet as pq  # type: ignore[import-untyped]  # ships no types
 
 from streamer.core.arrays import I32, I64, Array
-from streamer.core.errors import BadState
+from streamer.core.errors import BadState, DamagedFile
 from streamer.core.events import LOG, TOPICS, Offsets, TopicPartition
-from streamer.storage.archive.manifest import File, read_manifest
+from streamer.storage.archive.manifest import REPAIR, File, read_manifest
 from streamer.storage.files import sync_folder
 
 GROUP_ROWS = 1 << 17  # rows in a row group, which is what a merge holds in memory
@@ -63,6 +68,7 @@ _WRITTEN = {
     "use_dictionary": [*_DICTIONARIES, "rating", "partition"],
     "column_encoding": dict.fromkeys(_COUNTED, "DELTA_BINARY_PACKED"),
     "write_statistics": _COUNTED,
+    "write_page_checksum": True,
 }
 _EMPTY = pa.schema(
     [f.with_type(pa.dictionary(pa.int32(), f.type)) if f.name in _DICTIONARIES else f for f in SCHEMA]
@@ -84,6 +90,23 @@ def concatenate(parts: Sequence[Rows]) -> Rows:
     return pa.concat_tables(parts)
 
 
+def logged_between(rows: Rows, first: int, stop: int) -> Rows:
+    """The rows of the embedded log with first <= offset < stop."""
+    partitions, offsets = numbers(rows, "partition"), numbers(rows, "offset")
+    return masked(rows, (partitions < 0) & (offsets >= first) & (offsets < stop))
+
+
+def masked(rows: Rows, mask: Array) -> Rows:
+    """The rows where `mask`, (rows,) bool, is true."""
+    return rows.filter(pa.array(mask))
+
+
+def of_user(rows: Rows, user_id: str) -> Array:
+    """(rows,) bool: whether a row is of this user."""
+    found: Array = pc.fill_null(pc.equal(rows["user_id"], user_id), False).to_numpy()
+    return found
+
+
 def by_day(rows: Rows) -> Iterator[tuple[str, Rows]]:
     """For each day on which rows were appended, the day (as 2026-11-21) and its rows."""
     appended = rows["appended_ms"].to_numpy()
@@ -92,8 +115,8 @@ def by_day(rows: Rows) -> Iterator[tuple[str, Rows]]:
     )  # Kafka says -1 for a record without a time
     days = np.clip(times, 0, 253_402_300_799_999) // DAY_MS  # 1970 to 9999
     for day in np.unique(days).tolist():
-        chosen = days == day
-        yield str(np.datetime64(day, "D")), rows if chosen.all() else rows.filter(pa.array(chosen))
+        then = days == day
+        yield str(np.datetime64(day, "D")), rows if then.all() else masked(rows, then)
 
 
 def without_users(rows: Rows, user_ids: Collection[str]) -> Rows:
@@ -127,6 +150,7 @@ def write(folder: Path, number: int, topic: str, day: str, parts: Iterable[Rows]
     new = place / f".{number:08d}.tmp"
     count = named = 0
     newest_ms = -1
+    spans: dict[int, tuple[int, int]] = {}
     with pq.ParquetWriter(new, SCHEMA, **_WRITTEN) as writer:
         for part in parts:
             if part.num_rows:
@@ -134,15 +158,44 @@ def write(folder: Path, number: int, topic: str, day: str, parts: Iterable[Rows]
                 count += part.num_rows
                 named += part.num_rows - part["event_id"].null_count
                 newest_ms = max(newest_ms, pc.max(part["appended_ms"]).as_py())
+                _extend(spans, part)
     if not count:
         new.unlink()
         return None
     with new.open("rb") as written:
         os.fsync(written.fileno())
-    file = File(number, topic, day, count, new.stat().st_size, newest_ms, named)
+        sha256 = hashlib.file_digest(written, "sha256").hexdigest()
+    file = File(number, topic, day, count, new.stat().st_size, newest_ms, named, sha256, spans)
     new.rename(folder / file.path)
     sync_folder(place)
     return file
+
+
+def _extend(spans: dict[int, tuple[int, int]], rows: Rows) -> None:
+    """Extend the first and last offset of each partition by these rows."""
+    grouped = rows.select(["partition", "offset"]).group_by("partition", use_threads=False)
+    for found in grouped.aggregate([("offset", "min"), ("offset", "max")]).to_pylist():
+        first, last = spans.get(found["partition"], (found["offset_min"], found["offset_max"]))
+        spans[found["partition"]] = min(first, found["offset_min"]), max(last, found["offset_max"])
+
+
+def described(folder: Path, file: File) -> File:
+    """The file with the digest and the spans of what it holds, for one that was written before there were any.
+
+    Raises BadState for a file that cannot be read whole, and FileNotFoundError. Cost: reading the file.
+    """
+    spans: dict[int, tuple[int, int]] = {}
+    for part in parts(folder, file):
+        _extend(spans, part)
+    with (folder / file.path).open("rb") as written:
+        sha256 = hashlib.file_digest(written, "sha256").hexdigest()
+    return msgspec.structs.replace(file, sha256=sha256, spans=spans)
+
+
+def verify(folder: Path, file: File) -> None:
+    """Read a file whole; raises BadState for a damaged one, and FileNotFoundError. Cost: hashing it, 1 s for some 1 GB."""
+    with _OpenFile(folder, file, []):
+        pass
 
 
 def _make_folder_durably(place: Path) -> None:
@@ -181,24 +234,41 @@ class _OpenFile:
 
     def __enter__(self) -> Any:
         try:
-            self._source = pq.ParquetFile(self._path, read_dictionary=self._dictionaries)
+            self._check_content()
+            self._source = pq.ParquetFile(
+                self._path, read_dictionary=self._dictionaries, page_checksum_verification=True
+            )
         except FileNotFoundError as error:
             # pyarrow's own error does not name the file
             raise FileNotFoundError(error.errno, "no such file", str(self._path)) from None
-        except pa.ArrowException as error:
-            raise self._damaged(error) from None
+        except (pa.ArrowException, OSError) as error:
+            raise self._unreadable(error) from None
         if self._source.metadata.num_rows != self._file.rows:
             raise self._damaged(f"{self._source.metadata.num_rows} rows, not {self._file.rows}")
         return self._source
 
+    def _check_content(self) -> None:
+        with self._path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size != self._file.bytes:
+                raise self._damaged(f"{size:,} bytes, not {self._file.bytes:,}")
+            if self._file.sha256 and hashlib.file_digest(file, "sha256").hexdigest() != self._file.sha256:
+                raise self._damaged("it does not have the SHA-256 that it was written with")
+
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if self._source is not None:
             self._source.close()
-        if isinstance(error, pa.ArrowException):
-            raise self._damaged(error) from None
+        if isinstance(error, pa.ArrowException | OSError):
+            raise self._unreadable(error) from None
 
-    def _damaged(self, error: object) -> BadState:
-        return BadState(f"the archive's file {self._path} is damaged: {error}; restore a backup")
+    def _unreadable(self, error: Exception) -> BadState:
+        """The error for what the disk or pyarrow says; a lack of permission or of memory is no damage."""
+        if isinstance(error, OSError) and error.errno not in (None, errno.EIO):
+            return BadState(f"cannot read the archive's file {self._path}: {error.strerror}")
+        return self._damaged(error)
+
+    def _damaged(self, error: object) -> DamagedFile:
+        return DamagedFile(f"the archive's file {self._path} is damaged: {error}; {REPAIR}")
 
 
 def encode_texts(rows: Rows, name: str, order: I64) -> tuple[list[str], I32]:
@@ -250,7 +320,7 @@ def in_order(folder: Path, topics: Collection[str], columns: Sequence[str], unti
     try:
         return _in_order(folder, topics, wanted, until)
     except FileNotFoundError as error:
-        raise BadState(f"the archive's file {error.filename} is missing: restore a backup") from None
+        raise DamagedFile(f"the archive's file {error.filename} is missing: {REPAIR}") from None
 
 
 def _in_order(folder: Path, topics: Collection[str], columns: list[str], until: Offsets | None) -> Order:
