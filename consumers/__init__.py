@@ -3,8 +3,8 @@
 `streamer.app` and the commands open a source by its name, and the engine polls it. A change usually adds a source (README.md
 says how) or a file format.
 
-`kafka` (a broker; `kafka_watch` is its thread that watches the cluster), `files` (any file or folder: `movielens`, `delimited`,
-`jsonlines`, `archive`, by way of `columns` and `rows`), `stream` (any `protocols.Stream` as a source), `memory` (records in memory).
+`kafka` (a broker; `kafka_watch` is its thread that watches the cluster), `files` (any file or folder: `movielens`, `jsonlines`,
+`archive`, and delimited text in `delimited/`, which becomes `columns`), `stream` (any `protocols.Stream` as a source), `memory` (records in memory).
 """
 
 if __name__ == "consumers":

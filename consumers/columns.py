@@ -28,7 +28,7 @@ class BadRow:
 class Columns:
     """n events. `users`, `items` and `values` are indices of texts; for a bad row, users is -1 and items its index in `bad`."""
 
-    topic: str
+    topic: str  # that of a row without a value
     timed: bool  # whether the file has times
     users: I32  # (n,)
     items: I32  # (n,)
@@ -39,6 +39,8 @@ class Columns:
     value_texts: Sequence[bytes]  # as JSON up to the time: ,"rating":4.5,"timestamp_ms":
     keys: Sequence[bytes]  # user ids as message keys
     bad: Sequence[BadRow]
+    topics: Sequence[str] = ()  # that of each value; empty if it is `topic`
+    notes: Sequence[str] = ()  # sentences about what was guessed of the file
 
     def __len__(self) -> int:
         return len(self.users)
@@ -81,14 +83,19 @@ class Columns:
             bodies = [
                 heads[u] + middles[i] + tails[v] + end for u, i, v, end in zip(users, items, values, ends, strict=True)
             ]
-            return MessageParts([self.topic] * len(users), [keys[u] for u in users], bodies)
+            return MessageParts(self._topics(values), [keys[u] for u in users], bodies)
         tail_without_value = b',"timestamp_ms":' if self.timed else b""
         bodies = [
             heads[u] + middles[i] + (tails[v] if v >= 0 else tail_without_value) + end if u >= 0 else self.bad[i].text
             for u, i, v, end in zip(users, items, values, ends, strict=True)
         ]
         message_keys = [keys[u] if u >= 0 else b"line %d" % self.bad[i].line for u, i in zip(users, items, strict=True)]
-        return MessageParts([self.topic] * len(users), message_keys, bodies)
+        return MessageParts(self._topics(values), message_keys, bodies)
+
+    def _topics(self, values: Sequence[int]) -> list[str]:
+        if not self.topics:
+            return [self.topic] * len(values)
+        return [self.topics[value] if value >= 0 else self.topic for value in values]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +105,11 @@ class ColumnStream:
     catalogue: Sequence[Message]
     events: Columns
     sha256: str
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """See protocols.Noted."""
+        return self.events.notes
 
     def __len__(self) -> int:
         return len(self.catalogue) + len(self.events)

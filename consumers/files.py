@@ -1,12 +1,14 @@
-"""Reads events from a path: a MovieLens folder, a CSV or TSV file with a header, JSON Lines, or an archive."""
+"""Reads events from a path: a MovieLens folder, delimited text (CSV, TSV and their kin), JSON Lines, or an archive."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from streamer.consumers.columns import ColumnStream
-from streamer.consumers.delimited import Shape, read_delimited
-from streamer.consumers.delimited import shape_of as delimited_shape
+from streamer.consumers.delimited.head import Head
+from streamer.consumers.delimited.header import ReadOptions
+from streamer.consumers.delimited.reader import head_of as delimited_head
+from streamer.consumers.delimited.reader import read_delimited
 from streamer.consumers.jsonlines import read_json_lines
 from streamer.consumers.movielens import find_files, read_movielens
 from streamer.consumers.stream import StreamSource
@@ -18,16 +20,17 @@ from streamer.storage.archive.manifest import is_listed
 _JSON_LINES = {".jsonl", ".ndjson", ".json"}
 
 
-def read(path: str | Path, seed: int = 1) -> Stream:
+def read(path: str | Path, seed: int = 1, options: ReadOptions | None = None) -> Stream:
     """The events of `path` in the order in which they are learned.
 
     All catalogue records come first, then the events in order of time, with ties shuffled by `seed`; JSON Lines, archives and
-    files without times keep their order. Bad rows stay in their place and become dead letters.
+    files without times keep their order. Bad rows stay in their place and become dead letters. `options` says what is known of
+    the file.
     Raises BadSettings for a path that cannot be read as any of these, BadState for a damaged archive.
     """
     path = Path(path)
     try:
-        return _read(path, seed)
+        return _read(path, seed, options or ReadOptions())
     except FileNotFoundError as error:
         raise _no_such_path(error.filename or path) from None
     except OSError as error:
@@ -41,37 +44,44 @@ def check_path(path: str | Path) -> None:
 
 
 def _no_such_path(path: str | Path) -> BadSettings:
-    return BadSettings(
-        f"there is no {path}: give a MovieLens folder, a CSV or TSV file with a header, or a JSON Lines file"
-    )
+    return BadSettings(f"there is no {path}: give a MovieLens folder, a CSV or TSV file, or a JSON Lines file")
 
 
-def _read(path: Path, seed: int) -> Stream:
+def _read(path: Path, seed: int, options: ReadOptions) -> Stream:
     stream: Stream
     if is_listed(path):
         from streamer.consumers.archive import read_archive  # imports pyarrow, which only archives need
 
+        _refuse_columns(path, "an archive", options)
         stream = read_archive(path)
     elif path.is_dir():
         files = find_files(path)
-        catalogue, columns = read_movielens(files)
-        stream = ColumnStream(catalogue, columns.sorted(seed), _sha256(files, seed))
+        if files[0].suffix != ".csv":
+            _refuse_columns(path, "a MovieLens folder whose columns are known", options)
+        catalogue, columns = read_movielens(files, options)
+        stream = ColumnStream(catalogue, columns.sorted(seed), _sha256(files, seed, options))
         path = files[0]
     elif _is_json_lines(path):
-        stream = read_json_lines(path, _sha256([path], seed))
+        _refuse_columns(path, "JSON Lines, whose fields have names", options)
+        stream = read_json_lines(path, _sha256([path], seed, options))
     else:
-        stream = ColumnStream([], read_delimited(path).sorted(seed), _sha256([path], seed))
+        stream = ColumnStream([], read_delimited(path, options).sorted(seed), _sha256([path], seed, options))
     if not len(stream):
         raise BadSettings(f"{path} has no events: give a file with at least one")
     return stream
 
 
-def shape_of(path: Path) -> Shape | None:
-    """How the ratings or clicks of a path are understood; None for what is not a delimited file with a header."""
+def _refuse_columns(path: Path, what: str, options: ReadOptions) -> None:
+    if options.columns:
+        raise BadSettings(f"--columns is for delimited text, and {path} is {what}: leave it out")
+
+
+def head_of(path: Path, options: ReadOptions | None = None) -> Head | None:
+    """How the ratings or clicks of a path are understood; None for what is not delimited text with names or an order of columns."""
     file = find_files(path)[0] if path.is_dir() and not is_listed(path) else path
-    if file.is_dir() or file.suffix in (".dat", ".data") or _is_json_lines(file):
+    if file.is_dir() or (path.is_dir() and file.suffix != ".csv") or _is_json_lines(file):
         return None
-    return delimited_shape(file)
+    return delimited_head(file, options)
 
 
 def _is_json_lines(path: Path) -> bool:
@@ -81,15 +91,16 @@ def _is_json_lines(path: Path) -> bool:
     if not head.strip():
         raise BadSettings(f"{path} is empty: give a file with at least one event")
     if b"\0" in head or head.startswith(b"PAR1"):
-        raise BadSettings(f"{path} is not text: give a CSV or TSV file with a header, or a JSON Lines file")
+        raise BadSettings(f"{path} is not text: give a CSV or TSV file, or a JSON Lines file")
     first = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
     if first == b"[":
         raise BadSettings(f"{path} is one JSON array: give JSON Lines, one event a line (jq -c '.[]' makes them)")
     return first == b"{" or path.suffix.lower() in _JSON_LINES
 
 
-def _sha256(files: Sequence[Path], seed: int) -> str:
-    digest = hashlib.sha256(f"order 1, seed {seed}".encode())
+def _sha256(files: Sequence[Path], seed: int, options: ReadOptions) -> str:
+    said = "" if options == ReadOptions() else f", {options}"  # the same file, read otherwise, has other events
+    digest = hashlib.sha256(f"order 1, seed {seed}{said}".encode())
     for path in files:
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
@@ -97,11 +108,11 @@ def _sha256(files: Sequence[Path], seed: int) -> str:
 
 
 class FileSource:
-    """protocols.Source over `read(path, seed)`; see StreamSource."""
+    """protocols.Source over `read(path, seed, options)`; see StreamSource."""
 
-    def __init__(self, path: str | Path, seed: int = 1) -> None:
+    def __init__(self, path: str | Path, seed: int = 1, options: ReadOptions | None = None) -> None:
         """Raises like `read`."""
-        self.stream = read(path, seed)
+        self.stream = read(path, seed, options)
         self._rows = StreamSource(self.stream)
 
     def seek(self, offsets: Offsets) -> None:

@@ -15,10 +15,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from streamer.consumers.columns import Columns
-from streamer.consumers.delimited import read_delimited
-from streamer.consumers.rows import Layout, read_columns
+from streamer.consumers.delimited.fields import Layout
+from streamer.consumers.delimited.header import ReadOptions
+from streamer.consumers.delimited.reader import read_delimited
+from streamer.consumers.delimited.rows import read_columns
 from streamer.core.errors import BadSettings
-from streamer.core.events import RATINGS, ItemUpdate, Message, UserUpdate, message
+from streamer.core.events import ItemUpdate, Message, UserUpdate, message
 
 _YEAR = re.compile(r"\((\d{4})(?:\s*[-\u2013]\s*(?:\d{4})?)?\s*\)\s*$")  # (1995), (2007-), (1975-1979)
 _NO_CATEGORY = {"", "unknown", "(no genres listed)"}
@@ -56,16 +58,14 @@ def find_files(folder: Path) -> list[Path]:
     )
 
 
-def read_movielens(files: list[Path]) -> tuple[list[Message], Columns]:
+def read_movielens(files: list[Path], options: ReadOptions | None = None) -> tuple[list[Message], Columns]:
     """The catalogue and the ratings in file order, from the files of `find_files`. Raises OSError."""
     ratings, films = files[0], files[1]
     if ratings.suffix == ".csv":
-        return [message(item) for item in _items_csv(films)], read_delimited(ratings)
+        return [message(item) for item in _items_csv(films)], read_delimited(ratings, options)
     catalogue = [message(item) for item in _items_text(films, files[2:])]
     catalogue += [message(user) for file in files[2:] if file.name in _PEOPLE for user in _people(file)]
-    double = ratings.suffix == ".dat"  # "1::31::2.5::838985046": every other column is empty
-    step = 2 if double else 1
-    layout = Layout(RATINGS, ":" if double else "\t", 3 * step + 1, 0, step, 2 * step, 3 * step, quoted=False)
+    layout = Layout("::" if ratings.suffix == ".dat" else "\t", 4, user=0, item=1, rating=2, time=3, quoted=False)
     with ratings.open(encoding="utf-8", errors="surrogateescape") as lines:
         return catalogue, read_columns(lines, layout)
 

@@ -6,7 +6,7 @@ import click
 
 from streamer.cli.options import plain
 from streamer.core.errors import Reason
-from streamer.core.protocols import Stream
+from streamer.core.protocols import Noted, Stream
 from streamer.core.settings import LearningSettings
 
 DEFAULT_SHARE = 0.5
@@ -28,12 +28,14 @@ def report_bad_events(
     allowed_share: float,
     reasons: Collection[Reason] = frozenset(Reason),
 ) -> None:
-    """Say on stderr how many events cannot be used for these reasons, with an example of each reason.
+    """Say on stderr what was guessed of the file, and how many events cannot be used for these reasons, with an example of each.
 
     Raises StreamerError if none can be used, or more than `allowed_share` cannot. Cost: about 2 us an event.
     """
     from streamer.stream.examination import examine  # imported only where a file is read
 
+    for note in stream.notes if isinstance(stream, Noted) else ():
+        click.echo(plain(note), err=True)
     found = examine(stream, learning, reasons)
     found.require(path, allowed_share)
     for sentence in found.sentences():

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from streamer.cli.bad_events import allow_bad, report_bad_events
-from streamer.cli.options import settings_of, settings_options
+from streamer.cli.options import file_options, read_options, settings_of, settings_options
 from streamer.cli.progress import bar
 from streamer.cli.serve import compiling
 from streamer.consumers.files import check_path, read
@@ -41,6 +41,7 @@ if TYPE_CHECKING:  # importing them takes most of a second; a bad argument is re
 )
 @click.option("--json", "as_json", is_flag=True, help="one JSON object")
 @allow_bad
+@file_options
 @settings_options("learning", "renormalisation")
 def evaluate(
     path: str | None, simulate: bool, learner: str | None, ranking: bool, renormalise_every_events: int | None,
@@ -48,10 +49,10 @@ def evaluate(
 ) -> None:  # fmt: skip
     """Score learners prequentially on a file: every event is predicted before it is learned.
 
-    PATH is a MovieLens folder, a CSV or TSV file with a header, JSON Lines, or a streamer's DATA/archive. The champions for ratings
+    PATH is a MovieLens folder, a CSV or TSV file, JSON Lines, or a streamer's DATA/archive. The champions for ratings
     and for clicks are both reported. Nothing is kept: the state is in a temporary folder.
     """
-    settings = settings_of(options)
+    how, settings = read_options(options), settings_of(options)
     learning = settings.learning
     if simulate == bool(path):
         raise click.UsageError("give a PATH or --simulate, and not both")
@@ -70,7 +71,7 @@ def evaluate(
     if renormalise_every_events is not None:
         trial = Trial(renormalise_every_events, candidates(settings.renormalisation))
     errors = Console(stderr=True, highlight=False)
-    stream: Stream = read(path, learning.seed) if path else World(seed=learning.seed).stream(catalogue_first=True)
+    stream: Stream = read(path, learning.seed, how) if path else World(seed=learning.seed).stream(catalogue_first=True)
     if path:
         report_bad_events(stream, path, learning, allow_bad)
     what = Path(path).name if path else "a simulated world"

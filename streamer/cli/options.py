@@ -1,4 +1,4 @@
-"""Every setting as a command line option, generated from its field."""
+"""Options that several commands have: every setting, generated from its field, and how a file is to be read."""
 
 import types
 from collections.abc import Callable
@@ -8,6 +8,8 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 import click
 import msgspec
 
+from streamer.consumers.delimited.header import GivenColumns, ReadOptions, parse_columns
+from streamer.core.errors import BadSettings
 from streamer.core.settings import PARTS, Settings, load
 
 Command = Callable[..., Any]
@@ -30,6 +32,30 @@ def settings_options(*parts: str) -> Callable[[Command], Command]:
         )(command)
 
     return add
+
+
+def _columns(context: click.Context, parameter: click.Parameter, text: str | None) -> GivenColumns | None:
+    try:
+        return parse_columns(text) if text else None
+    except BadSettings as error:
+        raise click.UsageError(str(error), context) from None
+
+
+def file_options(command: Command) -> Command:
+    """Adds the options that say how a file is to be read."""
+    return click.option(
+        "--columns",
+        default=None,
+        metavar="WHAT=NAME,...",
+        callback=_columns,
+        help="which column of PATH is what: user=visitorid,item=itemid,kind=event,rating=stars,time=timestamp, or, for a "
+        "file without a header, user,item,rating,time in its order, with - for a column that is not read",
+    )(command)
+
+
+def read_options(options: dict[str, Any]) -> ReadOptions:
+    """What a command's options say of its file; removes them from `options`."""
+    return ReadOptions(columns=options.pop("columns"))
 
 
 def settings_of(options: dict[str, Any]) -> Settings:

@@ -9,7 +9,7 @@ import msgspec
 from rich.console import Console
 
 from streamer.cli.bad_events import allow_bad, report_bad_events
-from streamer.cli.options import plain, settings_of, settings_options
+from streamer.cli.options import file_options, plain, read_options, settings_of, settings_options
 from streamer.cli.progress import bar
 from streamer.core.errors import BadEvent, SourceUnavailable, StreamerError
 from streamer.core.events import Message, Offsets, Record
@@ -32,14 +32,15 @@ SHOWN = 5
 )
 @click.option("--json", "as_json", is_flag=True, help="one JSON object")
 @allow_bad
+@file_options
 @settings_options("kafka", "security")
 def publish(path: str, url: str, start: int, as_json: bool, allow_bad: float, **options: Any) -> None:
     """Send the events of a file to a running streamer or, with --kafka, to a broker.
 
-    PATH is a MovieLens folder, a CSV or TSV file with a header, JSON Lines, or a streamer's DATA/archive. Events are sent in order of time.
+    PATH is a MovieLens folder, a CSV or TSV file, JSON Lines, or a streamer's DATA/archive. Events are sent in order of time.
     Events that no streamer can read are not sent. Exit code 1: nothing was accepted, or less than --allow-bad allows.
     """
-    settings = settings_of(options)
+    how, settings = read_options(options), settings_of(options)
 
     from streamer.consumers.files import check_path, read
     from streamer.stream.examination import UNREADABLE
@@ -47,7 +48,7 @@ def publish(path: str, url: str, start: int, as_json: bool, allow_bad: float, **
     check_path(path)
     console = Console(stderr=True, highlight=False)
     rejected: list[tuple[Message, str]] = []
-    stream = read(Path(path), settings.learning.seed)
+    stream = read(Path(path), settings.learning.seed, how)
     report_bad_events(stream, path, settings.learning, allow_bad, UNREADABLE)
     out = _sink(settings, url, rejected)
     durable = start

@@ -8,9 +8,10 @@ import msgspec
 from rich.console import Console
 
 from streamer.cli.bad_events import allow_bad, report_bad_events
-from streamer.cli.options import settings_of, settings_options
+from streamer.cli.options import file_options, read_options, settings_of, settings_options
 from streamer.cli.progress import bar
 from streamer.cli.train import on_progress
+from streamer.consumers.delimited.header import ReadOptions
 from streamer.consumers.files import read as read_stream
 from streamer.consumers.stream import StreamSource
 from streamer.core.errors import BadSettings
@@ -53,6 +54,7 @@ class Written(msgspec.Struct, frozen=True):
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="one JSON object")
 @allow_bad
+@file_options
 @settings_options("learning")
 def report(
     path: str, names: str, user_id: str | None, output: str, split: str, test_share: float, validation_share: float,
@@ -64,7 +66,7 @@ def report(
     """
     from streamer.study.report.page import page  # fails now, before anything is fitted, if a library is missing
 
-    settings, errors = settings_of(options), Console(stderr=True)
+    how, settings, errors = read_options(options), settings_of(options), Console(stderr=True)
     plan = Plan(split=split, test_share=test_share, validation_share=validation_share, seed=settings.learning.seed)
     file = Path(output)
     if not file.absolute().parent.is_dir():
@@ -73,7 +75,7 @@ def report(
         )
     if file.is_dir():
         raise BadSettings(f"cannot write {file}: it is a folder; name a file in it")
-    found, html = _build(Path(path), [name.strip() for name in names.split(",") if name.strip()], user_id, plan, settings, errors, page, allow_bad)  # fmt: skip
+    found, html = _build(Path(path), [name.strip() for name in names.split(",") if name.strip()], user_id, plan, settings, errors, page, allow_bad, how)  # fmt: skip
     try:
         file.write_text(html, encoding="utf-8")
     except OSError as error:
@@ -98,6 +100,7 @@ def _build(
     errors: Console,
     page: Any,
     allowed_share: float,
+    how: ReadOptions,
 ) -> tuple[Written, str]:
     from streamer.study.report.belief import CatalogueRecorder, learned_memory
     from streamer.study.report.contenders import check_models, contest
@@ -105,7 +108,7 @@ def _build(
     from streamer.study.report.user_page import find_user, user_page
 
     names = check_models(names)  # before anything is read
-    stream = read_stream(path)
+    stream = read_stream(path, options=how)
     report_bad_events(stream, str(path), settings.learning, allowed_share)
     source = CatalogueRecorder(StreamSource(stream))
     try:

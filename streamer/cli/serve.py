@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.text import Text
 
 from streamer.cli.bad_events import allow_bad, report_bad_events
-from streamer.cli.options import settings_of, settings_options
+from streamer.cli.options import file_options, read_options, settings_of, settings_options
 from streamer.core.errors import BadSettings
 from streamer.core.garbage_collection import leave_living_objects_alone
 
@@ -45,6 +45,7 @@ EVERY_S = 5.0  # between progress lines if the output is not a terminal
 )
 @click.option("--hold", is_flag=True, help="pause the replay at each of these retrainings until the swap")
 @allow_bad
+@file_options
 @settings_options("server", "state", "archive", "learning", "renormalisation", "kafka", "security")
 def serve(
     replay: str | None, simulate: bool, rate: float | None, until_drained: bool, renormalise_every_events: int | None,
@@ -54,7 +55,7 @@ def serve(
 
     Without --kafka, events come from the embedded log in --data, which `streamer publish` and the Publish RPC append to.
     """
-    settings = settings_of(options)
+    how, settings = read_options(options), settings_of(options)
     logging.basicConfig(level=logging.WARNING, format="streamer: %(message)s")
     logging.getLogger("kafka").propagate = False  # streamer itself reports what is wrong, once and in a sentence
     if replay and simulate:
@@ -90,7 +91,7 @@ def serve(
     compile_kernels(learner_names(settings), compiling(Console(stderr=True)))
     stream = None
     if replay:
-        stream = read(Path(replay), learning.seed)
+        stream = read(Path(replay), learning.seed, how)
         report_bad_events(stream, replay, learning, allow_bad)
     elif simulate:
         from streamer.producers.simulate import World

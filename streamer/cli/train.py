@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from streamer.cli.bad_events import allow_bad, report_bad_events
-from streamer.cli.options import plain, settings_of, settings_options
+from streamer.cli.options import file_options, plain, read_options, settings_of, settings_options
 from streamer.cli.progress import bar
+from streamer.consumers.delimited.header import ReadOptions
 from streamer.consumers.files import read as read_stream
 from streamer.consumers.stream import StreamSource
 from streamer.core.dataset import Dataset
@@ -55,6 +56,7 @@ SHOWN = 8  # categories listed
 )
 @click.option("--json", "as_json", is_flag=True, help="one JSON object for each model, on a line of its own")
 @allow_bad
+@file_options
 @settings_options("learning")
 def train(
     path: str, name: str | None, compare: str | None, split: str, test_share: float, validation_share: float, picture: str,
@@ -70,7 +72,7 @@ def train(
     names = [name] if name else list(dict.fromkeys(one.strip() for one in (compare or "").split(",") if one.strip()))
     if not names:
         raise click.UsageError("--compare names no model: give NAME,NAME,...")
-    settings = settings_of(options)
+    how, settings = read_options(options), settings_of(options)
     for one in names:
         model(
             one, seed=settings.learning.seed
@@ -80,7 +82,7 @@ def train(
             f"cannot write the picture {picture}: wanted a file in an existing folder; give another --picture"
         )
     errors = Console(stderr=True)
-    data = history(path, settings, errors, allow_bad)
+    data = history(path, settings, errors, allow_bad, how)
     plan = Plan(split=split, test_share=test_share, validation_share=validation_share, seed=settings.learning.seed)
     fits, refused = list[Fit](), dict[str, BadSettings]()
     for one in names:
@@ -230,9 +232,11 @@ def _next_items(chosen: Sequence[tuple[Trained, NextItemDiagnosis]]) -> Table:
     return table
 
 
-def history(path: str, settings: Any, errors: Console, allowed_share: float) -> Dataset:
+def history(path: str, settings: Any, errors: Console, allowed_share: float, how: ReadOptions) -> Dataset:
     """The data in PATH, with a progress bar while it is read."""
-    stream = read_stream(path)  # not with --seed, so that the order of simultaneous events is always the same
+    stream = read_stream(
+        path, options=how
+    )  # not with --seed, so that the order of simultaneous events is always the same
     report_bad_events(stream, path, settings.learning, allowed_share)
     source = StreamSource(stream)
     try:

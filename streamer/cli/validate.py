@@ -9,7 +9,7 @@ import msgspec
 from rich.console import Console
 
 from streamer.cli.bad_events import allow_bad
-from streamer.cli.options import plain, settings_of, settings_options
+from streamer.cli.options import file_options, plain, read_options, settings_of, settings_options
 
 if TYPE_CHECKING:
     from streamer.study.validation import Validation
@@ -19,21 +19,22 @@ if TYPE_CHECKING:
 @click.argument("path")
 @click.option("--json", "as_json", is_flag=True, help="one JSON object")
 @allow_bad
+@file_options
 @settings_options("learning")
 def validate(path: str, as_json: bool, allow_bad: float, **options: Any) -> None:
     """Look at a file without learning from it: what is understood, what would be rejected, and what looks odd.
 
     PATH is as for `streamer evaluate`. Exit code 1: no event can be used, or more than --allow-bad cannot.
     """
-    settings = settings_of(options)
+    how, settings = read_options(options), settings_of(options)
 
-    from streamer.consumers.files import check_path, read, shape_of
+    from streamer.consumers.files import check_path, head_of, read
     from streamer.study.validation import validate as look
 
     check_path(path)
-    stream = read(Path(path), settings.learning.seed)
-    shape = shape_of(Path(path))
-    columns, unit = (shape.columns, shape.time_unit) if shape else ({}, "")
+    stream = read(Path(path), settings.learning.seed, how)
+    head = head_of(Path(path), how)
+    columns, unit = (head.columns, head.time_unit) if head else ({}, "")
     found, examined = look(stream, path, columns, unit, settings.learning, time.time_ns() // 1_000_000)
     if as_json:
         click.echo(msgspec.json.encode(found))

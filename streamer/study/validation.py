@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from streamer.core.events import Click, Event, ItemRemoval, ItemUpdate, Rating, Record
-from streamer.core.protocols import Stream
+from streamer.core.protocols import Noted, Stream
 from streamer.core.settings import LearningSettings
 from streamer.stream.examination import Examination, examine
 
@@ -65,7 +65,7 @@ def validate(
         unknown_to_catalogue=len(items - seen.catalogue) if seen.catalogue else 0, first=seen.first, warnings=[],
     )  # fmt: skip
     validation.warnings = [
-        *_odd_times(times, now_ms), *_odd_ratings(values), *_odd_ids("user", seen.users), *_odd_ids("item", seen.items),
+        *(stream.notes if isinstance(stream, Noted) else ()), *_odd_times(times, now_ms), *_odd_ratings(values), *_odd_ids("user", seen.users), *_odd_ids("item", seen.items),
         *_odd_counts(validation),
     ]  # fmt: skip
     return validation, found

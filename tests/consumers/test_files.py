@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from streamer.consumers import rows
+from streamer.consumers.delimited import fields
 from streamer.consumers.files import FileSource, read
 from streamer.core.errors import BadSettings
 from streamer.core.events import LOG, ItemUpdate, Rating, UserUpdate, message
@@ -108,7 +108,8 @@ def test_values_are_the_bytes_that_events_encode_to(tmp_path: Path) -> None:
         ("user_id\titem_id\tscore\ttimestamp_ms\nu\ti\t4\t1700000000000\n", {"rating": 4.0, "timestamp_ms": 1700000000000}),
         ("When; Time;USER;Item;Value\nx;5;u;i;4\n", {"rating": 4.0, "timestamp_ms": 5000}),
         ("user,item,event,time\nu,i,purchase,5\n", {"kind": "purchase", "timestamp_ms": 5000}),
-        ("user,item,rating,kind\nu,i,4,view\n", {"kind": "view"}),
+        ("user,item,rating,kind\nu,i,4,view\n", {"rating": 4.0}),
+        ("user,item,rating,kind\nu,i,,view\n", {"kind": "view"}),
         ("\ufeffuser,item\nu,i\n", {}),
     ],
 )  # fmt: skip
@@ -175,7 +176,7 @@ BAD_ROWS = (
 def test_bad_rows_become_records_and_the_stream_goes_on(
     tmp_path: Path, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rows, "BLOCK_CHARACTERS", block)
+    monkeypatch.setattr(fields, "BLOCK_CHARACTERS", block)
     path = tmp_path / "r.csv"
     path.write_bytes(BAD_ROWS.encode("utf-8", "surrogateescape"))
     sent = read(path).messages(0, 100)
@@ -198,7 +199,7 @@ def test_bad_rows_become_records_and_the_stream_goes_on(
 
 @pytest.mark.parametrize("block", [1, 300, 1 << 20])
 def test_a_stray_quote_makes_only_its_own_line_bad(tmp_path: Path, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rows, "BLOCK_CHARACTERS", block)
+    monkeypatch.setattr(fields, "BLOCK_CHARACTERS", block)
     lines = [f"u{k},i,3,{k}" for k in range(500)]
     stray = {
         20: 'u,"i,3,20',
@@ -241,7 +242,7 @@ def test_large_files_are_read_in_blocks(tmp_path: Path, monkeypatch: pytest.Monk
     )
     path = write(tmp_path / "r.csv", "user,item,rating,timestamp\n" + lines.rstrip("\n"))
     whole = read(path).messages(0, 500)
-    monkeypatch.setattr(rows, "BLOCK_CHARACTERS", 100)
+    monkeypatch.setattr(fields, "BLOCK_CHARACTERS", 100)
     assert read(path).messages(0, 501) == whole
     assert [json.loads(m.value or b"")["user_id"] for m in whole] == [f"u{k}" for k in range(500)]
 
@@ -314,13 +315,14 @@ def test_a_file_source_numbers_rows_and_never_reads_the_clock(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("name", "content", "sentence"),
     [
-        ("none.csv", None, r"there is no .*none\.csv: give a MovieLens folder, a CSV or TSV file"),
+        ("none.csv", None, r"there is no .*none\.csv: give a MovieLens folder, a CSV or TSV file, or"),
         ("empty.csv", b"", r"empty\.csv is empty: give a file with at least one event"),
         ("blank.jsonl", b" \n\n", r"blank\.jsonl is empty"),
         ("head.csv", b"user,item,rating\n", r"head\.csv has no events"),
-        ("bare.csv", b"1,2,3,4\n1,2,3,4\n", r"wanted a header with a user column .*; found '1', '2', '3', '4' on the first line"),
-        ("half.csv", b"user,rating\nu,3\n", r"wanted a header .*; found 'user', 'rating' on the first line of .*half\.csv"),
-        ("late.csv", b"\nuser,item\n", r"late\.csv has no header on its first line"),
+        ("bare.csv", b"1,2,3,4\n1,2,3,4\n", r"bare\.csv seems to have no header, its first line being '1', '2', '3', '4', .* --columns user,item,rating,-"),
+        ("half.csv", b"user,rating\nu,3\n", r"wanted a header .*; found 'user', 'rating' on the first line of half\.csv"),
+        ("late.csv", b"\nuser,item\n", r"late\.csv has no events"),
+        ("users.csv", b"user_id,labels\nu,old\n", r"users\.csv is a table of users, not of events: its columns are 'user_id', 'labels'"),
         ("array.json", b'[{"user_id":"u"}]', r"array\.json is one JSON array: give JSON Lines"),
         ("events.parquet", b"PAR1\x15\x04", r"events\.parquet is not text"),
         ("binary.csv", b"user,item\n\x00\x01", r"binary\.csv is not text"),

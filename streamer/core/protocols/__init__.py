@@ -24,7 +24,7 @@ from streamer.core.protocols.learners import (
     Watched,
 )
 from streamer.core.protocols.stores import Persistent, Row, Rows, Stateful, StateStore
-from streamer.core.protocols.streams import Hinted, Located, Sink, Source, Stream
+from streamer.core.protocols.streams import Hinted, Located, Noted, Sink, Source, Stream
 from streamer.core.protocols.trainers import (
     Epoch,
     Factorised,
@@ -54,6 +54,7 @@ __all__ = [
     "Kind",
     "Located",
     "NextItem",
+    "Noted",
     "OfflineModel",
     "OnlineLearner",
     "Persistent",

@@ -79,3 +79,12 @@ class Located(Protocol):
 
     def locate(self, row: int) -> tuple[int, str]:
         """The line that a row is from, from 1, or 0; and why it can be no event, or "" where that is for the decoder to say."""
+
+
+@runtime_checkable
+class Noted(Protocol):
+    """A stream that had to guess how its file is meant."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """Sentences about what was guessed, for the user."""

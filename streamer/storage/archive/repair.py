@@ -168,7 +168,7 @@ def _lost_offsets(
         for partition, span in file.spans.items():
             if partition >= 0:
                 found.setdefault(partition, []).append(span)
-    logged = [span for file in files if (span := _span(file, archive))]
+    logged = [covered for file in files if (covered := _span(file, archive))]
     if logged:
         low, high = min(low for low, _ in logged), max(high for _, high in logged)
         stop = begin if begin is not None and low < begin <= high else high + 1

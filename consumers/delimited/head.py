@@ -1,0 +1,169 @@
+"""What the first lines of delimited text say: its delimiter, its header, and which column is what.
+
+A file without a header is understood where its content leaves no doubt, or as `--columns user,item,rating,time` says.
+"""
+
+import csv
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from streamer.consumers.delimited.content import columns_by_content, likely_columns
+from streamer.consumers.delimited.fields import BLANKS, Layout
+from streamer.consumers.delimited.header import ReadOptions, catalogue_of, columns_of, listed, session_of
+from streamer.consumers.delimited.rows import time_unit
+from streamer.core.errors import BadSettings
+
+_DELIMITERS = (",", ";", "\t", "|", "::", BLANKS)
+_SEP = re.compile(r'"?sep=(.)"?', re.IGNORECASE)  # a first line that spreadsheets write
+_MISSING = {"", "na", "nan", "null", "none", "n/a", r"\n"}
+_EXPECTED = (
+    "wanted a header with a user column (such as userId, user_id, user), an item column (itemId, movieId, product_id, ...) and, "
+    "where the file has them, columns for rating, kind of click and time"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """How a file is understood."""
+
+    layout: Layout
+    columns: Mapping[
+        str, str
+    ]  # user, item, kind, rating, time -> the column's name, or its number where there is no header
+    first_line: int  # of the rows, from 1
+    time: str  # that of the first row, "" without one
+    notes: Sequence[str]  # sentences about what was guessed
+
+    @property
+    def time_unit(self) -> str:
+        """The unit of the times, as in "seconds", "" without any."""
+        return time_unit(self.time)
+
+
+def understand(lines: Sequence[str], name: str, options: ReadOptions) -> Head:
+    """How a file that begins with these lines is understood. Raises BadSettings."""
+    given = options.columns
+    at, delimiters = _header_line(lines)
+    first = lines[at].lstrip("#").strip() if at < len(lines) else ""
+    if not first:
+        raise BadSettings(f"{name} has no rows: {_EXPECTED}")
+    delimiter = max(delimiters, key=lambda one: _likeness(lines[at:], one))
+    header = _fields(first, delimiter)
+    found = columns_of(header)
+    if given and given.ordered:
+        after = at + 1 if {"user", "item"} <= set(found) else at  # its own header says no more than what is given
+        return _without_header(lines, after, delimiter, given.ordered, ())
+    found = columns_of(header, given)
+    rows = [_fields(line, delimiter) for line in lines[at + 1 :] if line.strip()]
+    notes = _use_session(header, rows, found, name)
+    if "user" in found and "item" in found:
+        width = _width(header, rows)
+        layout = _layout(found, delimiter, width)
+        names = {what: header[column].strip() for what, column in found.items()}
+        return Head(layout, names, at + 2, _first_time(rows, layout), notes)
+    if not given and (ordered := columns_by_content([header, *rows])):
+        shown = ",".join(what or "-" for what in ordered)
+        note = f"{name} has no header, and is read as --columns {shown}: give another --columns if that is wrong"
+        return _without_header(lines, at, delimiter, ordered, (note,))
+    raise BadSettings(_refusal(header, rows, name))
+
+
+def _header_line(lines: Sequence[str]) -> tuple[int, Sequence[str]]:
+    """The number of the first line that is neither blank, a comment nor `sep=;`, from 0, and the delimiters that may be meant."""
+    delimiters: Sequence[str] = _DELIMITERS
+    for number, line in enumerate(lines):
+        text = line.strip()
+        if number == 0 and (found := _SEP.fullmatch(line.strip("\r\n "))):
+            delimiters = (found[1],)
+        elif text.startswith("#") and not _names_in(text.lstrip("#"), delimiters):
+            continue
+        elif text:
+            return number, delimiters
+    return len(lines), delimiters
+
+
+def _names_in(text: str, delimiters: Sequence[str]) -> bool:
+    return any({"user", "item"} <= set(columns_of(_fields(text.strip(), one))) for one in delimiters)
+
+
+def _likeness(lines: Sequence[str], delimiter: str) -> tuple[int, bool, int]:
+    """How much the lines look like columns with this delimiter, the more the greater."""
+    header = _fields(lines[0].lstrip("#").strip(), delimiter)
+    widths = {len(_fields(line, delimiter)) for line in islice(filter(str.strip, lines), 1, 20)}
+    return len(columns_of(header)), len(header) > 1 and len(widths) <= 1, len(header) if delimiter != BLANKS else 1
+
+
+def _fields(line: str, delimiter: str) -> list[str]:
+    if delimiter == BLANKS:
+        return next(csv.reader([" ".join(line.split())], delimiter=" "), [])
+    if len(delimiter) > 1:
+        return line.strip("\r\n").split(delimiter)
+    return next(csv.reader([line.strip("\r\n")], delimiter=delimiter), [])
+
+
+def _width(header: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+    """The number of columns, with or without a separator at the end of every row that the header does not have, or has alone."""
+    widths = {len(row) for row in rows}
+    if widths == {len(header) + 1} and all(not row[-1].strip() for row in rows):
+        return len(header) + 1
+    if widths == {len(header) - 1} and not header[-1].strip():
+        return len(header) - 1
+    return len(header)
+
+
+def _use_session(
+    header: Sequence[str], rows: Sequence[Sequence[str]], found: dict[str, int], name: str
+) -> Sequence[str]:
+    """Take the session for the user if there are no users, or hardly any is known; say so."""
+    session = session_of(header)
+    if session is None or "item" not in found:
+        return ()
+    if "user" in found:
+        users = [row[found["user"]].strip().lower() for row in rows if len(row) > found["user"]]
+        if sum(user in _MISSING for user in users) <= len(users) // 2:
+            return ()
+    found["user"] = session
+    return (f"{name}: each session counts as a user, by its column {header[session].strip()!r}",)
+
+
+def _without_header(
+    lines: Sequence[str], at: int, delimiter: str, ordered: Sequence[str], notes: Sequence[str]
+) -> Head:
+    rows = [_fields(line, delimiter) for line in lines[at:] if line.strip()]
+    width = max(len(ordered), len(rows[0]) if rows else 0)
+    found = {what: column for column, what in enumerate(ordered) if what}
+    layout = _layout(found, delimiter, width)
+    names = {what: f"column {column + 1}" for what, column in found.items()}
+    return Head(layout, names, at + 1, _first_time(rows, layout), notes)
+
+
+def _layout(found: Mapping[str, int], delimiter: str, width: int) -> Layout:
+    return Layout(
+        delimiter, width, found["user"], found["item"], found.get("rating"), found.get("kind"), found.get("time")
+    )
+
+
+def _first_time(rows: Sequence[Sequence[str]], layout: Layout) -> str:
+    return next((row[layout.time].strip() for row in rows if len(row) == layout.width), "") if layout.time is not None else ""  # fmt: skip
+
+
+def _refusal(header: Sequence[str], rows: Sequence[Sequence[str]], name: str) -> str:
+    """Why a file is refused, and what to do."""
+    of = catalogue_of(header)
+    if of:
+        return (
+            f"{name} is a table of {of}, not of events: its columns are {listed(header)}; give the file that says which user "
+            "rated or clicked which item"
+        )
+    found = f"{_EXPECTED}; found {listed(header)} on the first line of {name}"
+    if not any(any(letter.isdigit() for letter in field) for field in header):
+        return f"{found}: say which is which with --columns user=NAME,item=NAME,rating=NAME,time=NAME"
+    if len(header) < 2:
+        return f"{found}: separate its columns by commas, semicolons, tabs, bars or blanks"
+    return (
+        f"{name} seems to have no header, its first line being {listed(header)}, and its content does not say which column is "
+        "which: give them in their order, with - for one that is not read, such as --columns "
+        f"{','.join(likely_columns([header, *rows]))}"
+    )

@@ -1,0 +1,153 @@
+"""Which column of a table is the user, the item, the rating, the kind of click and the time: by its name, or as the reader is told.
+
+Names are compared without regard to case, blanks, `-`, `_` and `.`, and without the types of RecBole's headers (`user_id:token`).
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from streamer.core.errors import BadSettings
+
+# What a column is -> names that people give it, the first found wins. Films, books, music, shops, travel, and what recommender
+# libraries write.
+NAMES: Mapping[str, Sequence[str]] = {
+    "user": (
+        "userid", "user", "uid", "username", "visitorid", "reviewerid", "customerid", "customer", "memberid", "accountid",
+        "clientid", "personid", "profileid", "listenerid", "readerid", "guestid", "travelerid", "visitor", "reviewer", "useridx",
+        "usersha1", "fullvisitorid",
+    ),
+    "item": (
+        "itemid", "item", "movieid", "movie", "filmid", "film", "parentasin", "asin", "isbn", "bookid", "book", "artistid",
+        "trackid", "songid", "albumid", "productid", "product", "iid", "sku", "articleid", "newsid", "videoid", "gameid", "appid",
+        "animeid", "showid", "podcastid", "recipeid", "courseid", "businessid", "venueid", "hotelid", "listingid", "placeid",
+        "poiid", "locationid", "attractionid", "destinationid", "offerid", "adid", "contentid", "beerid", "aid", "artist",
+        "track", "song", "stockcode",
+    ),
+    "kind": (
+        "kind", "event", "eventtype", "eventname", "feedbacktype", "feedback", "action", "actiontype", "behavior",
+        "behaviour", "behaviortype", "behaviourtype", "interaction", "interactiontype", "type",
+    ),
+    "rating": (
+        "rating", "score", "value", "overall", "stars", "starrating", "bookrating", "userrating", "ratingscore", "ratingvalue",
+        "reviewscore", "reviewrating", "rui", "myrating", "eventvalue", "plays", "playcount", "listencount", "listeningcount",
+        "weight",
+    ),
+    "time": (
+        "timestamp", "timestampms", "time", "unixreviewtime", "ts", "eventtime", "eventtimestamp", "ratingtimestamp",
+        "unixtime", "datetime", "createdat", "updatedat", "ratedat", "date", "eventdate", "ratingdate", "dateadded", "reviewdate",
+        "ratetime", "visittime", "listenedat", "playedat", "watchedat", "purchasedat", "invoicedate", "orderdate",
+    ),
+}  # fmt: skip
+SESSION = ("sessionid", "session")  # who acts, in files that have no users
+_TITLES = {"title", "booktitle", "movietitle", "productname", "itemname", "name", "genres", "genre", "categories", "category", "labels",
+           "hidden", "description", "brand", "author", "bookauthor", "price", "creationtimestamp"}  # fmt: skip
+_TYPES = re.compile(r":(token|float)(_seq)?$")  # of RecBole's atomic files
+_NOT_READ = {"", "-", "_"}
+
+
+@dataclass(frozen=True, slots=True)
+class GivenColumns:
+    """The columns of a file as a user gives them: by name where the file has a header, in their order where it has none."""
+
+    named: Mapping[str, str]  # user, item, kind, rating, time -> the column's name; "": there is none
+    ordered: Sequence[str] = ()  # what each column is; "": not read
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """What a user says of a file; the rest is found out."""
+
+    columns: GivenColumns | None = None
+    encoding: str = ""
+    id_form: Literal["exact", "nfc"] = "exact"
+
+
+def parse_columns(text: str) -> GivenColumns:
+    """`user=visitorid,item=itemid,time=timestamp`, or `user,item,rating,timestamp` for a file without a header. Raises BadSettings."""
+    parts = [part.strip() for part in text.split(",")]
+    if any("=" in part for part in parts):
+        named = {}
+        for part in parts:
+            what, equals, name = part.partition("=")
+            if not equals:
+                raise BadSettings(f"--columns {text}: wanted WHAT=NAME for each column, found {part!r}")
+            named[_role(what, text)] = name.strip()
+        return GivenColumns(named)
+    ordered = ["" if part in _NOT_READ else _role(part, text) for part in parts]
+    for what in ("user", "item"):
+        if what not in ordered:
+            raise BadSettings(
+                f"--columns {text} has no {what}: name user and item, and - for a column that is not read"
+            )
+    for what in ordered:
+        if what and ordered.count(what) > 1:
+            raise BadSettings(f"--columns {text} has two columns for the {what}: put - for the one that is not read")
+    return GivenColumns({}, ordered)
+
+
+def _role(text: str, given: str) -> str:
+    for what, names in {**NAMES, "user": (*NAMES["user"], *SESSION)}.items():
+        if spelled(text) == what or spelled(text) in names:
+            return what
+    raise BadSettings(
+        f"--columns {given}: {text.strip()!r} is none of {', '.join(NAMES)}: give user=NAME,item=NAME for a file with a header, "
+        "or user,item,rating,time in the order of a file without one, with - for a column that is not read"
+    )
+
+
+def spelled(name: str) -> str:
+    """A column's name as it is compared."""
+    return re.sub(r"[\s_.-]", "", _TYPES.sub("", name.strip()).lower())
+
+
+def columns_of(header: Sequence[str], given: GivenColumns | None = None) -> dict[str, int]:
+    """What is known -> its column, by the names of a header. Raises BadSettings for a given name that is not there."""
+    names, found = [spelled(name) for name in header], dict[str, int]()
+    for what, name in given.named.items() if given else ():
+        if name:
+            found[what] = _place(name, header, names)
+    taken = set(found.values())
+    for what, known in NAMES.items():
+        if what in found or (given and what in given.named):
+            continue
+        for name in known:
+            if name in names and names.index(name) not in taken:
+                found[what] = names.index(name)
+                taken.add(found[what])
+                break
+    return found
+
+
+def _place(name: str, header: Sequence[str], names: Sequence[str]) -> int:
+    exact = [text.strip() for text in header]
+    if name in exact:
+        return exact.index(name)
+    if spelled(name) in names:
+        return names.index(spelled(name))
+    raise BadSettings(f"--columns: there is no column {name!r}; the columns are {listed(header)}")
+
+
+def session_of(header: Sequence[str]) -> int | None:
+    """The column of the session, None without one."""
+    names = [spelled(name) for name in header]
+    return next((names.index(name) for name in SESSION if name in names), None)
+
+
+def listed(header: Sequence[str]) -> str:
+    """The names of columns for a message."""
+    more = f" and {len(header) - 20} more" if len(header) > 20 else ""
+    return ", ".join(repr(name.strip()) for name in header[:20]) + more
+
+
+def catalogue_of(header: Sequence[str]) -> str:
+    """`items` or `users` for the header of a table of these, "" for any other."""
+    found, names = columns_of(header), {spelled(name) for name in header}
+    if "item" in found and "user" not in found and session_of(header) is None:
+        return (
+            "items"
+            if names & _TITLES or ("kind" not in found and "rating" not in found and "time" not in found)
+            else ""
+        )
+    return "users" if "user" in found and "item" not in found and "kind" not in found and "rating" not in found else ""
