@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from streamer.consumers.columns import ColumnStream
+from streamer.consumers.delimited.encoding import is_text
 from streamer.consumers.delimited.head import Head
 from streamer.consumers.delimited.header import ReadOptions
 from streamer.consumers.delimited.reader import head_of as delimited_head
@@ -90,7 +91,7 @@ def _is_json_lines(path: Path) -> bool:
         head = file.read(4096)
     if not head.strip():
         raise BadSettings(f"{path} is empty: give a file with at least one event")
-    if b"\0" in head or head.startswith(b"PAR1"):
+    if not is_text(head) or head.startswith(b"PAR1"):
         raise BadSettings(f"{path} is not text: give a CSV or TSV file, or a JSON Lines file")
     first = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
     if first == b"[":

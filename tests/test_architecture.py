@@ -61,6 +61,7 @@ ADAPTERS = {
     "click": {"streamer/cli/"},
     "rich": {"streamer/cli/"},
     "pyarrow": {"streamer/storage/archive/parquet.py"},
+    "charset_normalizer": {"consumers/delimited/encoding.py"},
     "safetensors": {"streamer/renormalise/manifest.py"},
     "torch": {"models/offline/"},
     "matplotlib": {"streamer/study/report/figures.py"},

@@ -140,13 +140,16 @@ def rows(block: str, layout: Layout, line: int) -> tuple[list[list[str]], list[i
     cannot have one). Then its first line is a bad row, as one text, and parsing continues with the next line.
     """
     given, begin = list(StringIO(block)), 0
+    if layout.quoted and '\\"' in block:  # a quote in a quoted text; at its end a backslash and the closing quote
+        block = re.sub(rf'\\"(?![{re.escape(layout.separator)}\n])', '""', block)
+    parsed = list(StringIO(block))
     found: list[list[str]] = []
     lines: list[int] = []
     columns = (layout.user, layout.item, layout.rating, layout.kind, layout.time)
     read = [column for column in columns if column is not None]
     while begin < len(given):
         first = begin
-        rest = (given[n] for n in range(first, len(given)))
+        rest = (parsed[n] for n in range(first, len(given)))
         reader = csv.reader(
             rest, delimiter=layout.separator, quoting=csv.QUOTE_MINIMAL if layout.quoted else csv.QUOTE_NONE
         )
@@ -165,7 +168,15 @@ def rows(block: str, layout: Layout, line: int) -> tuple[list[list[str]], list[i
                 begin = end
             else:
                 return found, lines
-        found.append([given[begin].rstrip("\r\n")])
+        found.append(_unescaped(given[begin], layout) or [given[begin].rstrip("\r\n")])
         lines.append(line + begin)
         begin += 1
     return found, lines
+
+
+def _unescaped(line: str, layout: Layout) -> list[str]:
+    """The fields of a line with quotes after backslashes, empty if it has not the right width."""
+    with suppress(csv.Error):
+        row = next(csv.reader([line], delimiter=layout.separator, escapechar="\\"), [])
+        return row if '\\"' in line and len(row) == layout.width and "\n" not in row[-1] else []
+    return []

@@ -17,13 +17,14 @@ import numpy as np
 
 from streamer.consumers.columns import BadRow, Columns
 from streamer.consumers.delimited.fields import UNIT, Layout, blocks, pack_texts, positions, rows, split, whole_numbers
+from streamer.consumers.delimited.numerals import has_decimal_commas, number
 from streamer.core.arrays import F64, I32, I64, U64
 from streamer.core.events import CLICKS, RATINGS
 
 # A time below each of these is in seconds, milliseconds, microseconds: in the next smaller unit it would be before March 1973.
 SECONDS_BELOW, MILLISECONDS_BELOW, MICROSECONDS_BELOW = 10**11, 10**14, 10**17
 _LATEST = 10**20  # beyond it a number is no time in any unit
-_WHOLE = re.compile(r"(-?[0-9]+)\.0*")
+_WHOLE = re.compile(r"(-?[0-9]+)[.,]0*")
 
 _MISSING = {"", "na", "nan", "null", "none", "n/a", r"\n"}  # no rating where a kind of click may stand instead
 
@@ -56,11 +57,11 @@ def _user(text: str) -> bytes:
     return b'{"user_id":' + msgspec.json.encode(text) + b',"item_id":'
 
 
-def _number(text: str) -> bytes:
-    number = float(text)
-    if not isfinite(number):
+def _number(text: str, comma: bool = False) -> bytes:
+    value = number(text, comma=comma)
+    if not isfinite(value):
         raise ValueError(f"{text} is not a finite number")
-    return msgspec.json.encode(number)
+    return msgspec.json.encode(value)
 
 
 class _Reader:
@@ -74,11 +75,21 @@ class _Reader:
         self.bad: list[BadRow] = []
         self._last_ms = 0
 
-    def _rating(self, text: str) -> bytes:
-        return b',"rating":' + _number(text) + self._end
+    def _rating(self, text: str, comma: bool = False) -> bytes:
+        return b',"rating":' + _number(text, comma) + self._end
 
     def _kind(self, text: str) -> bytes:
         return b',"kind":' + msgspec.json.encode(text) + self._end
+
+    def rating_texts(self) -> tuple[list[bytes], Sequence[str]]:
+        """All ratings as JSON, and a note if some are not written as programs write numbers."""
+        comma = has_decimal_commas(self.ratings, self.layout.delimiter)
+        odd = next((text for text in self.ratings if "," in text), "")
+        if not odd:
+            return self.ratings.json, ()
+        return [self._rating(text, comma) for text in self.ratings], (
+            f"ratings have commas: {odd!r} is read as {number(odd, comma=comma):g}",
+        )
 
     def read(self, block: str, line: int) -> Iterator[Part]:
         """The events of `block`, whose first line is number `line` of the file."""
@@ -215,6 +226,8 @@ def times_of(texts: Sequence[str]) -> I64:
     try:
         return _milliseconds(np.fromiter(map(float, texts), np.float64, len(texts)))
     except ValueError:
+        with suppress(ValueError):  # decimal commas
+            return _milliseconds(np.array([float(text.replace(",", ".")) for text in texts]))
         moments = [datetime.fromisoformat(text.strip()) for text in texts]
     zoned = [moment if moment.tzinfo else moment.replace(tzinfo=UTC) for moment in moments]
     return np.array([(moment - _EPOCH) // _MILLISECOND for moment in zoned], np.int64)
@@ -258,10 +271,10 @@ def read_columns(text: TextIO, layout: Layout, first_line: int = 1, notes: Seque
         parts = [(np.empty(0, np.int32),) * 3 + (np.empty(0, np.int64),)]
     users, items, values, times = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     user_ids, item_ids = _without_decimals(reader.users), _without_decimals(reader.items)
-    ratings, kinds = reader.ratings.json, reader.kinds.json
+    (ratings, more), kinds = reader.rating_texts(), reader.kinds.json
     return Columns(
         layout.topic, layout.time is not None, users, items, np.where(values < -1, len(ratings) - 2 - values, values), times,
         [_user(one) for one in user_ids], [msgspec.json.encode(one) for one in item_ids], [*ratings, *kinds],
         [one.encode() for one in user_ids], reader.bad,
-        [RATINGS] * len(ratings) + [CLICKS] * len(kinds) if ratings and layout.kind is not None else (), notes,
+        [RATINGS] * len(ratings) + [CLICKS] * len(kinds) if ratings and layout.kind is not None else (), [*notes, *more],
     )  # fmt: skip

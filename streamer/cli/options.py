@@ -43,6 +43,12 @@ def _columns(context: click.Context, parameter: click.Parameter, text: str | Non
 
 def file_options(command: Command) -> Command:
     """Adds the options that say how a file is to be read."""
+    command = click.option(
+        "--encoding",
+        default="",
+        metavar="NAME",
+        help="the encoding of PATH, such as utf-16 or cp1252 (default: found out)",
+    )(command)
     return click.option(
         "--columns",
         default=None,
@@ -55,7 +61,7 @@ def file_options(command: Command) -> Command:
 
 def read_options(options: dict[str, Any]) -> ReadOptions:
     """What a command's options say of its file; removes them from `options`."""
-    return ReadOptions(columns=options.pop("columns"))
+    return ReadOptions(columns=options.pop("columns"), encoding=options.pop("encoding"))
 
 
 def settings_of(options: dict[str, Any]) -> Settings:

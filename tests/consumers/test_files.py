@@ -158,7 +158,7 @@ def test_any_slice_has_the_same_rows(tmp_path: Path) -> None:
 
 BAD_ROWS = (
     "user,item,rating,timestamp\n"
-    "u1,i,3,10\n"
+    "u1,é,3,10\n"
     "u2,i,good,11\n"  # line 3
     "u3,i,3\n"  # line 4
     "\n"
@@ -193,7 +193,7 @@ def test_bad_rows_become_records_and_the_stream_goes_on(
         (b"line 12", b"u\xff,i,3,12"),
     }
     good = [json.loads(m.value or b"") for m in sent if (m.key, m.value) not in bad]
-    assert [(g["user_id"], g["item_id"]) for g in good] == [("u9", "i"), ("u1", "i")]
+    assert [(g["user_id"], g["item_id"]) for g in good] == [("u9", "i"), ("u1", "é")]
     assert {m.topic for m in sent} == {"ratings"}
 
 

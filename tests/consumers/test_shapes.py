@@ -9,6 +9,7 @@ from streamer.consumers.delimited.header import ReadOptions, parse_columns
 from streamer.consumers.files import read
 from streamer.core.errors import BadSettings
 from streamer.core.events import Click, Rating, Record
+from streamer.core.protocols import Noted
 from streamer.core.settings import LearningSettings
 from streamer.stream.decoder import Decoder
 
@@ -57,6 +58,10 @@ SHAPES: dict[str, str] = {
     "comments": "# ratings, exported today; from us\n#\n" + HEAD + "7,12,4,1656105611\n7,9,2.5,1656105671\n8,12,5,1656105672\n",
     "a comment as header": "#user,item,rating,timestamp\n7,12,4,1656105611\n7,9,2.5,1656105671\n8,12,5,1656105672\n",
     "lines of DOS": (HEAD + "7,12,4,1656105611\n7,9,2.5,1656105671\n8,12,5,1656105672\n").replace("\n", "\r\n"),
+    "decimal commas": "user;item;rating;timestamp\n7;12;4,0;1656105611\n7;9;2,5;1656105671\n8;12;5;1656105672\n",
+    "decimal commas, quoted": HEAD + '7,12,"4,0",1656105611\n7,9,"2,5",1656105671\n8,12,"5,0",1656105672\n',
+    "decimal commas everywhere": "user;item;rating;timestamp\n7,0;12,0;4,0;1656105611,0\n7,0;9,0;2,5;1656105671,0\n8,0;12,0;5,0;1656105672,0\n",
+    "quotes after backslashes": 'user,item,title,rating,timestamp\n7,12,"The \\"Best\\"",4,1656105611\n7,9,"say \\"hi\\", he said",2.5,1656105671\n8,12,"C:\\",5,1656105672\n',
     "ids that pandas made fractions": HEAD + "7.0,12.0,4.0,1656105611\n7.0,9.0,2.5,1656105671\n8.0,12.0,5.0,1656105672\n",
     "numbers as ids in JSON Lines": '{"user_id":7,"item_id":12,"rating":4,"timestamp_ms":1656105611000}\n'
     '{"user_id":7,"item_id":9,"rating":2.5,"timestamp_ms":1656105671000}\n'
@@ -127,6 +132,35 @@ OTHERS: dict[str, tuple[str, list[tuple[str, str, float | str, int | None]]]] = 
     ),
 }  # fmt: skip
 
+# Ratings as they are written, what they are, and what is said of commas.
+NUMERALS: dict[str, tuple[str, list[float], str]] = {
+    "decimal commas": ("user;item;rating\nu;i;4,5\nv;i;3\n", [4.5, 3], "'4,5' is read as 4.5"),
+    "three decimals": ("user;item;rating\nu;i;4,125\nv;i;3,500\n", [4.125, 3.5], "'3,500' is read as 3.5"),
+    "thousands": ('user,item,rating\nu,i,"1,234"\nv,i,7\n', [1234, 7], "'1,234' is read as 1234"),
+    "thousands and decimals": ('user,item,rating\nu,i,"1,234.5"\nv,i,7\n', [1234.5, 7], "'1,234.5' is read as 1234.5"),
+    "thousands, decimal commas": ("user;item;rating\nu;i;1.234,5\nv;i;2.000\n", [1234.5, 2000], "'1.234,5' is read as 1234.5"),
+    "thousands apart": ("user;item;rating\nu;i;1\u00a0234\nv;i;2'000\n", [1234, 2000], ""),
+    "scientific": ("user,item,rating\nu,i,4.5e0\nv,i,3E+0\n", [4.5, 3], ""),
+}  # fmt: skip
+
+# Encoding, what it is taken for (empty: nothing to say), and text that is in it.
+ENCODINGS: list[tuple[str, str, str]] = [
+    ("utf-8", "", "Amélie"),
+    ("utf-8-sig", "", "Amélie"),
+    ("utf-16", "", "Amélie"),
+    ("utf-16-be", "UTF-16", "Amelie"),
+    ("utf-16-le", "UTF-16", "Amelie"),
+    ("utf-32", "", "Amélie"),
+    ("latin-1", "Windows-1252", "Les Misérables"),
+    ("cp1252", "Windows-1252", "J’ai demandé “Noir Désir”"),
+    ("cp1250", "cp1250", "Příliš žluťoučký kůň"),
+    ("cp1251", "cp1251", "Мастер и Маргарита"),
+    ("cp932", "cp932", "千と千尋の神隠し"),
+    ("gb18030", "gb18030", "北京的上海和霸王别姬"),
+    ("cp949", "cp949", "올드보이 서울"),
+    ("big5", "big5", "悲情城市 臺北"),
+]
+
 REFUSED: dict[str, tuple[str, str]] = {
     "two columns without a header": ("7,12\n8,9\n", r"--columns user,item$"),
     "counts without a header": ("7,12,1337\n8,9,2\n", r"--columns user,item,rating$"),
@@ -172,6 +206,43 @@ def test_each_shape_is_read_as_its_events(tmp_path: Path, shape: str) -> None:
     text, wanted = OTHERS[shape]
     (tmp_path / "events.csv").write_text(text)
     assert sorted(events(tmp_path / "events.csv"), key=str) == sorted(wanted, key=str)
+
+
+@pytest.mark.parametrize("shape", NUMERALS)
+def test_ratings_are_the_numbers_that_people_write(tmp_path: Path, shape: str) -> None:
+    text, wanted, said = NUMERALS[shape]
+    (tmp_path / "events.csv").write_text(text, encoding="utf-8")
+    stream = read(tmp_path / "events.csv")
+    assert isinstance(stream, Noted)
+    assert [json.loads(one.value or b"")["rating"] for one in stream.messages(0, 9)] == wanted
+    assert [note.partition("commas: ")[2] for note in stream.notes] == ([said] if said else [])
+
+
+@pytest.mark.parametrize(("encoding", "found", "text"), ENCODINGS, ids=[one for one, *_ in ENCODINGS])
+def test_the_encoding_is_found_and_said(tmp_path: Path, encoding: str, found: str, text: str) -> None:
+    path = tmp_path / "events.csv"
+    path.write_bytes(f"user;item;rating\nu;{text};4\nv;{text};3\n".encode(encoding))
+    stream = read(path)
+    assert [json.loads(one.value or b"")["item_id"] for one in stream.messages(0, 9)] == [text, text]
+    assert isinstance(stream, Noted)
+    assert [f"read as {found}:" in note for note in stream.notes] == ([True] if found else [])
+    given = read(path, options=ReadOptions(encoding=encoding))
+    assert [one.value for one in given.messages(0, 9)] == [one.value for one in stream.messages(0, 9)]
+    assert isinstance(given, Noted)
+    assert not given.notes
+
+
+def test_damaged_utf_8_is_still_utf_8(tmp_path: Path) -> None:
+    path = tmp_path / "events.csv"
+    path.write_bytes("user,item\nu,Amélie\nv,Café\n".encode() + b"w,Caf\xe9\n")
+    assert [one.key for one in read(path).messages(0, 9)] == [b"u", b"v", b"line 4"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-17", "utf-16"])
+def test_an_encoding_that_is_not_the_files_is_refused(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "events.csv").write_text("user,item\nu,i1\n\n")
+    with pytest.raises(BadSettings, match="encoding"):
+        read(tmp_path / "events.csv", options=ReadOptions(encoding=encoding))
 
 
 @pytest.mark.parametrize("shape", REFUSED)
