@@ -4,7 +4,7 @@
 says how) or a file format.
 
 `kafka` (a broker; `kafka_watch` is its thread that watches the cluster), `files` (any file or folder: `movielens`, `jsonlines`,
-`archive`, and delimited text in `delimited/`, which becomes `columns`), `stream` (any `protocols.Stream` as a source), `memory` (records in memory).
+`archive`, and delimited text in `delimited/`, which becomes `columns`; `id_form` is applied to all of them), `stream` (any `protocols.Stream` as a source), `memory` (records in memory).
 """
 
 if __name__ == "consumers":

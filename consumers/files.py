@@ -10,6 +10,7 @@ from streamer.consumers.delimited.head import Head
 from streamer.consumers.delimited.header import ReadOptions
 from streamer.consumers.delimited.reader import head_of as delimited_head
 from streamer.consumers.delimited.reader import read_delimited
+from streamer.consumers.id_form import ComposedStream
 from streamer.consumers.jsonlines import read_json_lines
 from streamer.consumers.movielens import find_files, read_movielens
 from streamer.consumers.stream import StreamSource
@@ -69,7 +70,7 @@ def _read(path: Path, seed: int, options: ReadOptions) -> Stream:
         stream = ColumnStream([], read_delimited(path, options).sorted(seed), _sha256([path], seed, options))
     if not len(stream):
         raise BadSettings(f"{path} has no events: give a file with at least one")
-    return stream
+    return ComposedStream(stream) if options.id_form == "nfc" else stream
 
 
 def _refuse_columns(path: Path, what: str, options: ReadOptions) -> None:

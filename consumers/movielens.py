@@ -18,7 +18,7 @@ from streamer.consumers.columns import Columns
 from streamer.consumers.delimited.fields import Layout
 from streamer.consumers.delimited.header import ReadOptions
 from streamer.consumers.delimited.reader import read_delimited
-from streamer.consumers.delimited.rows import read_columns
+from streamer.consumers.delimited.rows import read_columns, without_decimals
 from streamer.core.errors import BadSettings
 from streamer.core.events import ItemUpdate, Message, UserUpdate, message
 
@@ -93,10 +93,10 @@ def _item(item_id: str, title: str, genres: list[str], released: str = "") -> It
 def _items_csv(file: Path) -> Iterator[ItemUpdate]:
     rows = csv.reader(_lines(file))
     next(rows, None)  # movieId,title,genres
-    for row in rows:
-        if row:
-            item_id, title, genres = (*row, "", "")[:3]
-            yield _item(item_id, title, genres.split("|"))
+    films = [(*row, "", "")[:3] for row in rows if row]
+    ids = without_decimals([film[0].strip() for film in films])
+    for item_id, (_, title, genres) in zip(ids, films, strict=True):
+        yield _item(item_id, title, genres.split("|"))
 
 
 def _items_text(file: Path, further: list[Path]) -> Iterator[ItemUpdate]:

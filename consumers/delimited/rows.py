@@ -5,7 +5,7 @@ bad rows are found by bisection.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import repeat
@@ -252,7 +252,7 @@ def time_unit(text: str) -> str:
     return "nanoseconds"
 
 
-def _without_decimals(texts: _Texts) -> list[str]:
+def without_decimals(texts: Collection[str]) -> list[str]:
     """The distinct texts; if all of them are whole numbers with a decimal point (7.0, as pandas writes them), without it."""
     found = [_WHOLE.fullmatch(text) for text in texts]
     if not all(match or not text for match, text in zip(found, texts, strict=True)) or not any(found):
@@ -270,7 +270,7 @@ def read_columns(text: TextIO, layout: Layout, first_line: int = 1, notes: Seque
     if not parts:
         parts = [(np.empty(0, np.int32),) * 3 + (np.empty(0, np.int64),)]
     users, items, values, times = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    user_ids, item_ids = _without_decimals(reader.users), _without_decimals(reader.items)
+    user_ids, item_ids = without_decimals(reader.users), without_decimals(reader.items)
     (ratings, more), kinds = reader.rating_texts(), reader.kinds.json
     return Columns(
         layout.topic, layout.time is not None, users, items, np.where(values < -1, len(ratings) - 2 - values, values), times,

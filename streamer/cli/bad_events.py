@@ -1,5 +1,6 @@
-"""The option `--allow-bad`, and what the commands that read a file say about events that cannot be used."""
+"""The option `--allow-bad`, and what the commands that read a file say about events that cannot be used or look odd."""
 
+import time
 from collections.abc import Collection
 
 import click
@@ -28,15 +29,17 @@ def report_bad_events(
     allowed_share: float,
     reasons: Collection[Reason] = frozenset(Reason),
 ) -> None:
-    """Say on stderr what was guessed of the file, and how many events cannot be used for these reasons, with an example of each.
+    """Say on stderr what was guessed of the file, how many events cannot be used for these reasons, and what looks odd.
 
     Raises StreamerError if none can be used, or more than `allowed_share` cannot. Cost: about 2 us an event.
     """
     from streamer.stream.examination import examine  # imported only where a file is read
+    from streamer.study.oddities import Oddities
 
+    odd = Oddities(time.time_ns() // 1_000_000)
     for note in stream.notes if isinstance(stream, Noted) else ():
         click.echo(plain(note), err=True)
-    found = examine(stream, learning, reasons)
+    found = examine(stream, learning, reasons, odd.add)
     found.require(path, allowed_share)
-    for sentence in found.sentences():
+    for sentence in (*found.sentences(), *odd.warnings()):
         click.echo(plain(sentence), err=True)

@@ -44,6 +44,13 @@ def _columns(context: click.Context, parameter: click.Parameter, text: str | Non
 def file_options(command: Command) -> Command:
     """Adds the options that say how a file is to be read."""
     command = click.option(
+        "--id-form",
+        type=click.Choice(["exact", "nfc"]),
+        default="exact",
+        show_default=True,
+        help="whether ids in PATH that differ only in their Unicode form are different, or are put into form NFC",
+    )(command)
+    command = click.option(
         "--encoding",
         default="",
         metavar="NAME",
@@ -61,7 +68,7 @@ def file_options(command: Command) -> Command:
 
 def read_options(options: dict[str, Any]) -> ReadOptions:
     """What a command's options say of its file; removes them from `options`."""
-    return ReadOptions(columns=options.pop("columns"), encoding=options.pop("encoding"))
+    return ReadOptions(columns=options.pop("columns"), encoding=options.pop("encoding"), id_form=options.pop("id_form"))
 
 
 def settings_of(options: dict[str, Any]) -> Settings:

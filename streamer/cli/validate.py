@@ -55,7 +55,12 @@ def _print(found: "Validation") -> None:
         ("  ratings", f"{found.ratings:,}" if found.ratings else ""),
         ("  scale", scale),
         ("  clicks", f"{found.clicks:,}" if found.clicks else ""),
-        ("  catalogue", f"{found.catalogue:,} items" if found.catalogue else ""),
+        (
+            "  catalogue",
+            f"{found.catalogue:,} items; it knows {found.items - found.unknown_to_catalogue:,} of the {found.items:,} with events"
+            if found.catalogue
+            else "",
+        ),
         ("users", f"{found.users:,}, {found.users_with_one_event:.0%} of them with one event"),
         ("items", f"{found.items:,}"),
         ("times", f"{found.earliest} to {found.latest}" if found.earliest else "none"),

@@ -1,23 +1,19 @@
 """Looks at a file without learning from it: what is understood, what would be rejected, and what looks odd."""
 
-import re
-import unicodedata
-from collections import Counter
 from collections.abc import Mapping
-from datetime import UTC, datetime
 
 import msgspec
 import numpy as np
 
-from streamer.core.events import Click, Event, ItemRemoval, ItemUpdate, Rating, Record
+from streamer.core.events import Click, Event, Rating, Record
 from streamer.core.protocols import Noted, Stream
 from streamer.core.settings import LearningSettings
 from streamer.stream.examination import Examination, examine
+from streamer.study.oddities import Oddities, moment
 
 _FIRST = 3  # events that are shown
-_SCIENTIFIC = re.compile(r"[0-9.]+[eE][+-]?[0-9]+")
-_EARLIEST_MS, _DAY_MS = 631_152_000_000, 86_400_000  # 1990: nobody logged a click before
 _ODD_SHARE = 0.01  # repeated events above this share are odd
+_ZEROS_SHARE = 0.05  # above it ratings of 0 are odd where all others are 1 or more
 _FAR = 1.5  # a rating beyond the others' range by more than this many times its width is odd
 
 
@@ -50,22 +46,22 @@ def validate(
     stream: Stream, path: str, columns: Mapping[str, str], time_unit: str, learning: LearningSettings, now_ms: int
 ) -> tuple[Validation, Examination]:
     """Decode all events and describe them. Cost: about 5 us an event; memory: some 200 bytes an event."""
-    seen = _Seen()
+    seen = _Seen(now_ms)
     found = examine(stream, learning, on_event=seen.add)
     times, values = np.array(seen.times_ms, dtype=np.int64), np.array(seen.values, dtype=np.float64)
-    items = set(seen.items)
+    odd = seen.odd
     validation = Validation(
         path=path, columns=dict(columns), time_unit=time_unit,
         events=len(stream), rejected=found.sentences(), ratings=len(values), clicks=seen.clicks,
-        catalogue=len(seen.catalogue), users=len(seen.users), items=len(items),
-        users_with_one_event=sum(count == 1 for count in seen.users.values()) / max(1, len(seen.users)),
-        earliest=_moment(int(times.min())) if len(times) else "", latest=_moment(int(times.max())) if len(times) else "",
+        catalogue=len(odd.catalogue), users=len(odd.users), items=len(odd.items),
+        users_with_one_event=sum(count == 1 for count in odd.users.values()) / max(1, len(odd.users)),
+        earliest=moment(int(times.min())) if len(times) else "", latest=moment(int(times.max())) if len(times) else "",
         rating_min=float(values.min()) if len(values) else None, rating_max=float(values.max()) if len(values) else None,
         rating_values=len(np.unique(values)), repeated=seen.repeated,
-        unknown_to_catalogue=len(items - seen.catalogue) if seen.catalogue else 0, first=seen.first, warnings=[],
+        unknown_to_catalogue=odd.unknown, first=seen.first, warnings=[],
     )  # fmt: skip
     validation.warnings = [
-        *(stream.notes if isinstance(stream, Noted) else ()), *_odd_times(times, now_ms), *_odd_ratings(values), *_odd_ids("user", seen.users), *_odd_ids("item", seen.items),
+        *(stream.notes if isinstance(stream, Noted) else ()), *_odd_times(times), *_odd_ratings(values), *_odd_zeros(values), *odd.warnings(),
         *_odd_counts(validation),
     ]  # fmt: skip
     return validation, found
@@ -74,9 +70,8 @@ def validate(
 class _Seen:
     """Sums over the events."""
 
-    def __init__(self) -> None:
-        self.users, self.items = Counter[str](), Counter[str]()
-        self.catalogue: set[str] = set()
+    def __init__(self, now_ms: int) -> None:
+        self.odd = Oddities(now_ms)
         self.times_ms: list[int] = []
         self.values: list[float] = []
         self.clicks = self.repeated = 0
@@ -84,12 +79,9 @@ class _Seen:
         self._said: set[tuple[object, ...]] = set()
 
     def add(self, event: Event, record: Record) -> None:
-        if isinstance(event, ItemUpdate | ItemRemoval):
-            self.catalogue.add(event.item_id)
+        self.odd.add(event, record)
         if not isinstance(event, Rating | Click):
             return
-        self.users[event.user_id] += 1
-        self.items[event.item_id] += 1
         said: float | str
         if isinstance(event, Rating):
             said = event.rating
@@ -106,28 +98,14 @@ class _Seen:
             self.first.append((record.value or b"").decode(errors="replace"))
 
 
-def _moment(time_ms: int) -> str:
-    try:
-        return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="seconds")
-    except (OverflowError, ValueError, OSError):
-        return f"{time_ms} ms"
-
-
-def _odd_times(times: np.ndarray, now_ms: int) -> list[str]:
+def _odd_times(times: np.ndarray) -> list[str]:
     if not len(times):
         return [
             "there are no times: events are learned in the order of the file, and count as happening when they are read"
         ]
-    odd = int(((times < _EARLIEST_MS) | (times > now_ms + _DAY_MS)).sum())
-    found = []
     if len(times) > 1 and times.min() == times.max():
-        found.append(f"all times are the same, {_moment(int(times[0]))}: the order of events is not known")
-    if odd:
-        found.append(
-            f"{odd:,} of {len(times):,} times are before 1990 or in the future, such as {_moment(int(times.max()))}: "
-            "is their unit the one that is understood?"
-        )
-    return found
+        return [f"all times are the same, {moment(int(times[0]))}: the order of events is not known"]
+    return []
 
 
 def _odd_ratings(values: np.ndarray) -> list[str]:
@@ -150,29 +128,16 @@ def _odd_ratings(values: np.ndarray) -> list[str]:
     return found
 
 
-def _odd_ids(what: str, ids: Counter[str]) -> list[str]:
-    found = []
-    scientific = [one for one in ids if _SCIENTIFIC.fullmatch(one)]
-    if scientific:
-        found.append(
-            f"{len(scientific):,} {what} ids are in scientific notation, such as {scientific[0]!r}: different ids may have become one"
-        )
-    for form, shown in (
-        (str.casefold, "in case"),
-        (str.strip, "by blanks at their ends"),
-        (_composed, "in their Unicode form"),
-    ):
-        forms: dict[str, str] = {}
-        pairs = [(forms[form(one)], one) for one in ids if forms.setdefault(form(one), one) != one]
-        if pairs:
-            found.append(
-                f"{len(pairs):,} {what} ids differ from another one only {shown}, such as {pairs[0][1]!r} and {pairs[0][0]!r}"
-            )
-    return found
-
-
-def _composed(text: str) -> str:
-    return unicodedata.normalize("NFC", text)
+def _odd_zeros(values: np.ndarray) -> list[str]:
+    """Data sets of books write 0 where nothing was rated."""
+    zeros = int((values == 0).sum())
+    others = values[values != 0]
+    if not zeros or not len(others) or others.min() < 1 or zeros < _ZEROS_SHARE * len(values):
+        return []
+    return [
+        f"{zeros:,} of {len(values):,} ratings are 0 and the others are {others.min():g} to {others.max():g}: if 0 means that nothing "
+        f"was rated, --rating-min {others.min():g} leaves these out"
+    ]
 
 
 def _odd_counts(found: Validation) -> list[str]:
@@ -183,8 +148,6 @@ def _odd_counts(found: Validation) -> list[str]:
         warnings.append(
             f"{found.users_with_one_event:.0%} of the users have one event: little can be learned about them"
         )
-    if found.unknown_to_catalogue:
-        warnings.append(f"{found.unknown_to_catalogue:,} of {found.items:,} items with events are not in the catalogue")
     if found.users == 1 and events > 1:
         warnings.append("all events are of one user: is the right column the user's?")
     return warnings

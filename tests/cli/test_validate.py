@@ -65,6 +65,8 @@ def test_what_would_be_rejected_is_shown_and_a_mostly_bad_file_fails(tmp_path: P
         (["1.5E+09,i1,4,1600000000", *ratings(9)], "1 user ids are in scientific notation, such as '1.5E+09'"),
         (["U1,i1,4,1600000000", *ratings(9)], "1 user ids differ from another one only in case, such as 'u1' and 'U1'"),
         (["u1,e\u0301,4,1600000000", "u1,\u00e9,4,1600000001"], "1 item ids differ from another one only in their Unicode form"),
+        (["5,i1,4,1600000000", "5.0,i2,4,1600000001", "u,i3,4,1600000002"], "1 user ids differ from another one only by a fraction of 0, such as '5.0' and '5'"),
+        ([*ratings(90), *(f"u{n},i1,0,1600000000" for n in range(10))], "10 of 100 ratings are 0 and the others are 1 to 5: if 0 means that nothing was rated, --rating-min 1"),
         ([f"u{n},i{n % 5},{1 + n % 5},{1_600_000_000 + n}" for n in range(9)], "100% of the users have one event"),
         ([f"u,i{n},{1 + n % 5},{1_600_000_000 + n}" for n in range(9)], "all events are of one user"),
     ],
@@ -79,4 +81,8 @@ def test_items_that_the_catalogue_lacks_are_counted(tmp_path: Path) -> None:
     (tmp_path / "ratings.csv").write_text("userId,movieId,rating,timestamp\n7,1,4,1656105611\n7,2,2.5,1656105671\n")
     said = found(tmp_path)
     assert said["unknown_to_catalogue"] == 1
-    assert "1 of 2 items with events are not in the catalogue" in said["warnings"]
+    assert [one for one in said["warnings"] if "catalogue" in one] == [
+        "the catalogue knows 1 of the 2 items with events; the others, such as '2', have no title and no categories"
+    ]
+    told = invoke("evaluate", tmp_path, "--learner", "bias", "--no-ranking").stderr
+    assert "the catalogue knows 1 of the 2 items with events" in told

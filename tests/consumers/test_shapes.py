@@ -253,6 +253,27 @@ def test_what_is_not_certain_is_refused_with_what_to_do(tmp_path: Path, shape: s
         read(tmp_path / "events.csv")
 
 
+def test_ids_that_are_fractions_in_one_file_alone_meet(tmp_path: Path) -> None:
+    (tmp_path / "movies.csv").write_text("movieId,title,genres\n12.0,Heat (1995),Crime\n9.0,Alien (1979),Horror\n")
+    (tmp_path / "ratings.csv").write_text("userId,movieId,rating,timestamp\n7,12,4,1656105611\n7,9,2.5,1656105671\n")
+    values = [json.loads(one.value or b"") for one in read(tmp_path).messages(0, 4)]
+    assert [one["item_id"] for one in values] == ["12", "9", "12", "9"]
+
+
+@pytest.mark.parametrize(
+    "text", ["user,item\nzoe\u0308,e\u0301\n", '{"user_id":"zoe\\u0308","item_id":"e\u0301","kind":"view"}\n']
+)
+def test_unicode_forms_are_kept_unless_one_is_asked_for(tmp_path: Path, text: str) -> None:
+    path = tmp_path / ("a.jsonl" if text.startswith("{") else "a.csv")
+    path.write_text(text, encoding="utf-8")
+    exact, composed = read(path), read(path, options=ReadOptions(id_form="nfc"))
+    ids = [json.loads(stream.messages(0, 1)[0].value or b"") for stream in (exact, composed)]
+    assert [(one["user_id"], one["item_id"]) for one in ids] == [("zoe\u0308", "e\u0301"), ("zo\u00eb", "\u00e9")]
+    assert [stream.messages(0, 1)[0].key for stream in (exact, composed)] == ["zoe\u0308".encode(), "zo\u00eb".encode()]
+    assert exact.sha256 != composed.sha256
+    assert exact.times_ms(0, 1) == composed.times_ms(0, 1)
+
+
 def test_dates_alone_are_their_midnight_in_utc(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(HEAD + "7,12,4,2022-06-24\n7,9,2.5,2022-06-25\n")
     assert [time for *_, time in events(tmp_path / "a.csv")] == [1656028800000, 1656115200000]

@@ -1,0 +1,105 @@
+"""What looks odd in the events of a file: one id written in two ways, different ids that became one, times that cannot be.
+
+It never says that an event cannot be used; `streamer.stream.examination` does.
+"""
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Collection
+from datetime import UTC, datetime
+
+from streamer.core.events import Click, Event, ItemRemoval, ItemUpdate, Rating, Record
+
+_SCIENTIFIC = re.compile(r"[+-]?[0-9.,]+[eE][+-]?[0-9]+")
+_EARLIEST_MS, _DAY_MS = 631_152_000_000, 86_400_000  # 1990: nobody logged a click before
+_NO_FRACTION = re.compile(r"[.,]0+$")
+
+
+def _composed(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
+
+
+def _whole(text: str) -> str:
+    return _NO_FRACTION.sub("", text) if text[:1].isdigit() else text
+
+
+# A form that ids may have in common, what tells such ids apart, and what to do about it.
+_FORMS: tuple[tuple[Callable[[str], str], str, str], ...] = (
+    (str.casefold, "in case", ""),
+    (str.strip, "by blanks at their ends", ""),
+    (_composed, "in their Unicode form", "; --id-form nfc makes them one"),
+    (_whole, "by a fraction of 0", ""),
+)
+
+
+class Oddities:
+    """Sums over the events of a file."""
+
+    def __init__(self, now_ms: int) -> None:
+        self._latest_ms = now_ms + _DAY_MS
+        self.times = self.odd_times = 0
+        self._odd_time_ms = 0
+        self.users, self.items = Counter[str](), Counter[str]()  # with their ratings and clicks
+        self.catalogue: set[str] = set()
+
+    def add(self, event: Event, record: Record) -> None:
+        """Take one more event into account. Cost: about .4 us."""
+        if isinstance(event, Rating | Click):
+            self.users[event.user_id] += 1
+            self.items[event.item_id] += 1
+            if event.timestamp_ms is not None:
+                self.times += 1
+                if not _EARLIEST_MS <= event.timestamp_ms <= self._latest_ms:
+                    self.odd_times += 1
+                    self._odd_time_ms = event.timestamp_ms
+        elif isinstance(event, ItemUpdate):
+            self.catalogue.add(event.item_id)
+        elif isinstance(event, ItemRemoval):
+            self.catalogue.discard(event.item_id)
+
+    @property
+    def unknown(self) -> int:
+        """How many items with events the catalogue does not have, where there is one."""
+        return len(self.items.keys() - self.catalogue) if self.catalogue else 0
+
+    def warnings(self) -> list[str]:
+        """Sentences about what looks odd, with counts and an example."""
+        found = []
+        if self.odd_times:
+            found.append(
+                f"{self.odd_times:,} of {self.times:,} times are before 1990 or in the future, such as "
+                f"{moment(self._odd_time_ms)}: is their unit the one that is understood?"
+            )
+        found += [*_odd("user", self.users), *_odd("item", self.items.keys() | self.catalogue)]
+        if self.unknown:
+            found.append(
+                f"the catalogue knows {len(self.items) - self.unknown:,} of the {len(self.items):,} items with events; the others, "
+                f"such as {next(one for one in self.items if one not in self.catalogue)!r}, have no title and no categories"
+            )
+        return found
+
+
+def moment(time_ms: int) -> str:
+    """A time in ISO 8601, or in milliseconds if it is beyond what that has."""
+    try:
+        return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="seconds")
+    except (OverflowError, ValueError, OSError):
+        return f"{time_ms} ms"
+
+
+def _odd(what: str, ids: Collection[str]) -> list[str]:
+    found = []
+    scientific = [one for one in ids if _SCIENTIFIC.fullmatch(one)]
+    if scientific:
+        found.append(
+            f"{len(scientific):,} {what} ids are in scientific notation, such as {min(scientific)!r}: different ids may have become one"
+        )
+    for form, shown, advice in _FORMS:
+        forms: dict[str, str] = {}
+        pairs = [(forms[form(one)], one) for one in sorted(ids) if forms.setdefault(form(one), one) != one]
+        if pairs:
+            found.append(
+                f"{len(pairs):,} {what} ids differ from another one only {shown}, such as {pairs[0][1]!r} and {pairs[0][0]!r}{advice}"
+            )
+    return found
