@@ -41,6 +41,7 @@ class Columns:
     bad: Sequence[BadRow]
     topics: Sequence[str] = ()  # that of each value; empty if it is `topic`
     notes: Sequence[str] = ()  # sentences about what was guessed of the file
+    catalogue: Sequence[Message] = ()  # of a table of items or users
 
     def __len__(self) -> int:
         return len(self.users)

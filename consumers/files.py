@@ -67,7 +67,8 @@ def _read(path: Path, seed: int, options: ReadOptions) -> Stream:
         _refuse_columns(path, "JSON Lines, whose fields have names", options)
         stream = read_json_lines(path, _sha256([path], seed, options))
     else:
-        stream = ColumnStream([], read_delimited(path, options).sorted(seed), _sha256([path], seed, options))
+        columns = read_delimited(path, options)
+        stream = ColumnStream(columns.catalogue, columns.sorted(seed), _sha256([path], seed, options))
     if not len(stream):
         raise BadSettings(f"{path} has no events: give a file with at least one")
     return ComposedStream(stream) if options.id_form == "nfc" else stream

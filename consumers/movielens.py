@@ -10,11 +10,11 @@ Harper, Konstan (2015), The MovieLens datasets: history and context, ACM TiiS 5(
 """
 
 import csv
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from streamer.consumers.columns import Columns
+from streamer.consumers.delimited.catalogue import item
 from streamer.consumers.delimited.fields import Layout
 from streamer.consumers.delimited.header import ReadOptions
 from streamer.consumers.delimited.reader import read_delimited
@@ -22,8 +22,6 @@ from streamer.consumers.delimited.rows import read_columns, without_decimals
 from streamer.core.errors import BadSettings
 from streamer.core.events import ItemUpdate, Message, UserUpdate, message
 
-_YEAR = re.compile(r"\((\d{4})(?:\s*[-\u2013]\s*(?:\d{4})?)?\s*\)\s*$")  # (1995), (2007-), (1975-1979)
-_NO_CATEGORY = {"", "unknown", "(no genres listed)"}
 _GENRES_100K = (
     "unknown|Action|Adventure|Animation|Children's|Comedy|Crime|Documentary|Drama|Fantasy|Film-Noir|Horror|Musical|Mystery|"
     "Romance|Sci-Fi|Thriller|War|Western"
@@ -62,8 +60,8 @@ def read_movielens(files: list[Path], options: ReadOptions | None = None) -> tup
     """The catalogue and the ratings in file order, from the files of `find_files`. Raises OSError."""
     ratings, films = files[0], files[1]
     if ratings.suffix == ".csv":
-        return [message(item) for item in _items_csv(films)], read_delimited(ratings, options)
-    catalogue = [message(item) for item in _items_text(films, files[2:])]
+        return [message(film) for film in _items_csv(films)], read_delimited(ratings, options)
+    catalogue = [message(film) for film in _items_text(films, files[2:])]
     catalogue += [message(user) for file in files[2:] if file.name in _PEOPLE for user in _people(file)]
     layout = Layout("::" if ratings.suffix == ".dat" else "\t", 4, user=0, item=1, rating=2, time=3, quoted=False)
     with ratings.open(encoding="utf-8", errors="surrogateescape") as lines:
@@ -80,30 +78,20 @@ def _lines(file: Path) -> Iterator[str]:
     return (line for line in text.replace("\r\n", "\n").split("\n") if line)
 
 
-def _item(item_id: str, title: str, genres: list[str], released: str = "") -> ItemUpdate:
-    year = _YEAR.search(title) or re.search(r"(\d{4})$", released)
-    return ItemUpdate(
-        item_id.strip(),
-        title.strip(),
-        tuple(genre for genre in genres if genre not in _NO_CATEGORY),
-        {"year": int(year[1])} if year else {},
-    )
-
-
 def _items_csv(file: Path) -> Iterator[ItemUpdate]:
     rows = csv.reader(_lines(file))
     next(rows, None)  # movieId,title,genres
     films = [(*row, "", "")[:3] for row in rows if row]
     ids = without_decimals([film[0].strip() for film in films])
     for item_id, (_, title, genres) in zip(ids, films, strict=True):
-        yield _item(item_id, title, genres.split("|"))
+        yield item(item_id, title, genres.split("|"))
 
 
 def _items_text(file: Path, further: list[Path]) -> Iterator[ItemUpdate]:
     if file.suffix == ".dat":
         for line in _lines(file):
             item_id, title, genres = (*line.split("::"), "", "")[:3]
-            yield _item(item_id, title, genres.split("|"))
+            yield item(item_id, title, genres.split("|"))
         return
     genre_names = _GENRES_100K.split("|")
     for genre_file in (path for path in further if path.name == "u.genre"):
@@ -111,7 +99,7 @@ def _items_text(file: Path, further: list[Path]) -> Iterator[ItemUpdate]:
     for line in _lines(file):  # id|title|released|on video|address|a flag for each genre
         item_id, title, released, *fields = (*line.split("|"), "", "")
         flagged = [name for name, flag in zip(genre_names, fields[2:], strict=False) if flag == "1"]
-        yield _item(item_id, title, flagged, released)
+        yield item(item_id, title, flagged, released)
 
 
 def _people(file: Path) -> Iterator[UserUpdate]:

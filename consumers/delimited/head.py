@@ -6,12 +6,14 @@ A file without a header is understood where its content leaves no doubt, or as `
 import csv
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
+from streamer.consumers.delimited.catalogue import catalogue_of, columns_read
 from streamer.consumers.delimited.content import columns_by_content, likely_columns
 from streamer.consumers.delimited.fields import BLANKS, Layout
-from streamer.consumers.delimited.header import ReadOptions, catalogue_of, columns_of, listed, session_of
+from streamer.consumers.delimited.header import ReadOptions, columns_of, listed, session_of
 from streamer.consumers.delimited.rows import time_unit
 from streamer.core.errors import BadSettings
 
@@ -35,6 +37,8 @@ class Head:
     first_line: int  # of the rows, from 1
     time: str  # that of the first row, "" without one
     notes: Sequence[str]  # sentences about what was guessed
+    catalogue: str = ""  # items or users, where it is a table of these
+    read: Mapping[str, int] = field(default_factory=dict)  # what is read of such a table -> its column
 
     @property
     def time_unit(self) -> str:
@@ -46,8 +50,8 @@ def understand(lines: Sequence[str], name: str, options: ReadOptions) -> Head:
     """How a file that begins with these lines is understood. Raises BadSettings."""
     given = options.columns
     at, delimiters = _header_line(lines)
-    first = lines[at].lstrip("#").strip() if at < len(lines) else ""
-    if not first:
+    first = _header_text(lines[at]) if at < len(lines) else ""
+    if not first.strip():
         raise BadSettings(f"{name} has no rows: {_EXPECTED}")
     delimiter = max(delimiters, key=lambda one: _likeness(lines[at:], one))
     header = _fields(first, delimiter)
@@ -57,12 +61,18 @@ def understand(lines: Sequence[str], name: str, options: ReadOptions) -> Head:
         return _without_header(lines, after, delimiter, given.ordered, ())
     found = columns_of(header, given)
     rows = [_fields(line, delimiter) for line in lines[at + 1 :] if line.strip()]
+    if _are_numbered(header, rows):
+        header = ["", *header]
+        found = columns_of(header, given)
     notes = _use_session(header, rows, found, name)
     if "user" in found and "item" in found:
         width = _width(header, rows)
         layout = _layout(found, delimiter, width)
         names = {what: header[column].strip() for what, column in found.items()}
         return Head(layout, names, at + 2, _first_time(rows, layout), notes)
+    of = "" if given else catalogue_of(header, rows)
+    if of:
+        return _catalogue(header, rows, of, Layout(delimiter, _width(header, rows), 0, 0), at + 2, name)
     if not given and (ordered := columns_by_content([header, *rows])):
         shown = ",".join(what or "-" for what in ordered)
         note = f"{name} has no header, and is read as --columns {shown}: give another --columns if that is wrong"
@@ -90,17 +100,30 @@ def _names_in(text: str, delimiters: Sequence[str]) -> bool:
 
 def _likeness(lines: Sequence[str], delimiter: str) -> tuple[int, bool, int]:
     """How much the lines look like columns with this delimiter, the more the greater."""
-    header = _fields(lines[0].lstrip("#").strip(), delimiter)
+    header = _fields(_header_text(lines[0]), delimiter)
     widths = {len(_fields(line, delimiter)) for line in islice(filter(str.strip, lines), 1, 20)}
-    return len(columns_of(header)), len(header) > 1 and len(widths) <= 1, len(header) if delimiter != BLANKS else 1
+    even = len(header) > 1 and len(widths) <= 1 and all(abs(width - len(header)) <= 1 for width in widths)
+    return len(columns_of(header)), even, len(header) if delimiter != BLANKS else 1
+
+
+def _header_text(line: str) -> str:
+    return line.strip(" \r\n").lstrip("#").lstrip(" ")
+
+
+def _are_numbered(header: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
+    """Whether each row begins with its number, which the header does not name, as R writes tables."""
+    return all(len(row) == len(header) + 1 and row[0] == str(number) for number, row in enumerate(rows, 1)) and bool(
+        rows
+    )
 
 
 def _fields(line: str, delimiter: str) -> list[str]:
-    if delimiter == BLANKS:
-        return next(csv.reader([" ".join(line.split())], delimiter=" "), [])
+    text = line.strip("\r\n")
     if len(delimiter) > 1:
-        return line.strip("\r\n").split(delimiter)
-    return next(csv.reader([line.strip("\r\n")], delimiter=delimiter), [])
+        return text.split(delimiter)
+    with suppress(csv.Error):  # a text that is too long
+        return next(csv.reader([" ".join(text.split()) if delimiter == BLANKS else text], delimiter=delimiter), [])
+    return [text]
 
 
 def _width(header: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
@@ -139,6 +162,15 @@ def _without_header(
     return Head(layout, names, at + 1, _first_time(rows, layout), notes)
 
 
+def _catalogue(
+    header: Sequence[str], rows: Sequence[Sequence[str]], of: str, layout: Layout, first_line: int, name: str
+) -> Head:
+    read, said = columns_read(header, of)
+    names = {what: header[column].strip() for what, column in read.items()}
+    layout = replace(layout, user=read["id"], item=read["id"])
+    return Head(layout, names, first_line, "", (f"{name} {said}",), of, read)
+
+
 def _layout(found: Mapping[str, int], delimiter: str, width: int) -> Layout:
     return Layout(
         delimiter, width, found["user"], found["item"], found.get("rating"), found.get("kind"), found.get("time")
@@ -151,14 +183,8 @@ def _first_time(rows: Sequence[Sequence[str]], layout: Layout) -> str:
 
 def _refusal(header: Sequence[str], rows: Sequence[Sequence[str]], name: str) -> str:
     """Why a file is refused, and what to do."""
-    of = catalogue_of(header)
-    if of:
-        return (
-            f"{name} is a table of {of}, not of events: its columns are {listed(header)}; give the file that says which user "
-            "rated or clicked which item"
-        )
     found = f"{_EXPECTED}; found {listed(header)} on the first line of {name}"
-    if not any(any(letter.isdigit() for letter in field) for field in header):
+    if not any(any(letter.isdigit() for letter in name) for name in header):
         return f"{found}: say which is which with --columns user=NAME,item=NAME,rating=NAME,time=NAME"
     if len(header) < 2:
         return f"{found}: separate its columns by commas, semicolons, tabs, bars or blanks"

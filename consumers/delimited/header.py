@@ -41,8 +41,6 @@ NAMES: Mapping[str, Sequence[str]] = {
     ),
 }  # fmt: skip
 SESSION = ("sessionid", "session")  # who acts, in files that have no users
-_TITLES = {"title", "booktitle", "movietitle", "productname", "itemname", "name", "genres", "genre", "categories", "category", "labels",
-           "hidden", "description", "brand", "author", "bookauthor", "price", "creationtimestamp"}  # fmt: skip
 _TYPES = re.compile(r":(token|float)(_seq)?$")  # of RecBole's atomic files
 _NOT_READ = {"", "-", "_"}
 
@@ -139,15 +137,3 @@ def listed(header: Sequence[str]) -> str:
     """The names of columns for a message."""
     more = f" and {len(header) - 20} more" if len(header) > 20 else ""
     return ", ".join(repr(name.strip()) for name in header[:20]) + more
-
-
-def catalogue_of(header: Sequence[str]) -> str:
-    """`items` or `users` for the header of a table of these, "" for any other."""
-    found, names = columns_of(header), {spelled(name) for name in header}
-    if "item" in found and "user" not in found and session_of(header) is None:
-        return (
-            "items"
-            if names & _TITLES or ("kind" not in found and "rating" not in found and "time" not in found)
-            else ""
-        )
-    return "users" if "user" in found and "item" not in found and "kind" not in found and "rating" not in found else ""

@@ -6,7 +6,7 @@ from collections.abc import Collection
 import click
 
 from streamer.cli.options import plain
-from streamer.core.errors import Reason
+from streamer.core.errors import Reason, StreamerError
 from streamer.core.protocols import Noted, Stream
 from streamer.core.settings import LearningSettings
 
@@ -28,10 +28,13 @@ def report_bad_events(
     learning: LearningSettings,
     allowed_share: float,
     reasons: Collection[Reason] = frozenset(Reason),
+    *,
+    learned: bool = True,
 ) -> None:
     """Say on stderr what was guessed of the file, how many events cannot be used for these reasons, and what looks odd.
 
-    Raises StreamerError if none can be used, or more than `allowed_share` cannot. Cost: about 2 us an event.
+    Raises StreamerError if none can be used, or more than `allowed_share` cannot, or, unless `learned` is False, if there is
+    nothing to learn from but a catalogue. Cost: about 2 us an event.
     """
     from streamer.stream.examination import examine  # imported only where a file is read
     from streamer.study.oddities import Oddities
@@ -41,5 +44,10 @@ def report_bad_events(
         click.echo(plain(note), err=True)
     found = examine(stream, learning, reasons, odd.add)
     found.require(path, allowed_share)
+    if learned and not odd.users:
+        raise StreamerError(
+            f"there is nothing to learn in {path}: it has {found.events - found.bad:,} items and users, and no rating or click; "
+            "give events as well"
+        )
     for sentence in (*found.sentences(), *odd.warnings()):
         click.echo(plain(sentence), err=True)

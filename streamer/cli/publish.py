@@ -49,7 +49,7 @@ def publish(path: str, url: str, start: int, as_json: bool, allow_bad: float, **
     console = Console(stderr=True, highlight=False)
     rejected: list[tuple[Message, str]] = []
     stream = read(Path(path), settings.learning.seed, how)
-    report_bad_events(stream, path, settings.learning, allow_bad, UNREADABLE)
+    report_bad_events(stream, path, settings.learning, allow_bad, UNREADABLE, learned=False)
     out = _sink(settings, url, rejected)
     durable = start
 

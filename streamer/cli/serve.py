@@ -92,7 +92,7 @@ def serve(
     stream = None
     if replay:
         stream = read(Path(replay), learning.seed, how)
-        report_bad_events(stream, replay, learning, allow_bad)
+        report_bad_events(stream, replay, learning, allow_bad, learned=False)
     elif simulate:
         from streamer.producers.simulate import World
 

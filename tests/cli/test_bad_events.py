@@ -45,6 +45,13 @@ def test_a_file_that_is_mostly_unusable_is_refused_unless_it_is_allowed(tmp_path
     assert "101 of 201 events cannot be used (not_json), such as line 2" in done.stderr
 
 
+def test_a_catalogue_alone_is_nothing_to_learn(tmp_path: Path) -> None:
+    (tmp_path / "items.csv").write_text("item_id,title\n1,Heat\n2,Alien\n")
+    done = invoke("evaluate", "items.csv", "--learner", "bias", "--no-ranking", code=1, cwd=tmp_path)
+    assert "items.csv is a table of items, with their title from 'title'" in done.stderr
+    assert "there is nothing to learn in items.csv: it has 2 items and users, and no rating or click" in done.stderr
+
+
 def test_each_reason_is_counted_with_an_example(tmp_path: Path) -> None:
     lines = ['{"user_id":"u1","item_id":"i1","rating":4}'] * 9
     lines[2:2] = [

@@ -322,7 +322,6 @@ def test_a_file_source_numbers_rows_and_never_reads_the_clock(tmp_path: Path) ->
         ("bare.csv", b"1,2,3,4\n1,2,3,4\n", r"bare\.csv seems to have no header, its first line being '1', '2', '3', '4', .* --columns user,item,rating,-"),
         ("half.csv", b"user,rating\nu,3\n", r"wanted a header .*; found 'user', 'rating' on the first line of half\.csv"),
         ("late.csv", b"\nuser,item\n", r"late\.csv has no events"),
-        ("users.csv", b"user_id,labels\nu,old\n", r"users\.csv is a table of users, not of events: its columns are 'user_id', 'labels'"),
         ("array.json", b'[{"user_id":"u"}]', r"array\.json is one JSON array: give JSON Lines"),
         ("events.parquet", b"PAR1\x15\x04", r"events\.parquet is not text"),
         ("binary.csv", b"user,item\n\x00\x01", r"binary\.csv is not text"),

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,7 +10,7 @@ from streamer.consumers.delimited.header import ReadOptions, parse_columns
 from streamer.consumers.files import read
 from streamer.core.errors import BadSettings
 from streamer.core.events import Click, Rating, Record
-from streamer.core.protocols import Noted
+from streamer.core.protocols import Located, Noted
 from streamer.core.settings import LearningSettings
 from streamer.stream.decoder import Decoder
 
@@ -54,6 +55,8 @@ SHAPES: dict[str, str] = {
     "separators at the ends of some rows": HEAD + "7,12,4,1656105611\n7,9,2.5,1656105671,\n8,12,5,1656105672\n",
     "separators at the ends of all lines": "user;item;rating;timestamp;\n7;12;4;1656105611;\n7;9;2.5;1656105671;\n8;12;5;1656105672;\n",
     "a separator at the end of the header": "user;item;rating;timestamp;\n7;12;4;1656105611\n7;9;2.5;1656105671\n8;12;5;1656105672\n",
+    "rows with numbers, as pandas writes them": "\tuser id\titem id\trating\ttimestamp\n0\t7\t12\t4\t1656105611\n1\t7\t9\t2.5\t1656105671\n2\t8\t12\t5\t1656105672\n",
+    "rows with numbers, as R writes them": '"user" "item" "rating" "timestamp"\n"1" "7" "12" 4 1656105611\n"2" "7" "9" 2.5 1656105671\n"3" "8" "12" 5 1656105672\n',
     "sep=": "sep=|\nuser|item|rating|timestamp\n7|12|4|1656105611\n7|9|2.5|1656105671\n8|12|5|1656105672\n",
     "comments": "# ratings, exported today; from us\n#\n" + HEAD + "7,12,4,1656105611\n7,9,2.5,1656105671\n8,12,5,1656105672\n",
     "a comment as header": "#user,item,rating,timestamp\n7,12,4,1656105611\n7,9,2.5,1656105671\n8,12,5,1656105672\n",
@@ -143,6 +146,44 @@ NUMERALS: dict[str, tuple[str, list[float], str]] = {
     "scientific": ("user,item,rating\nu,i,4.5e0\nv,i,3E+0\n", [4.5, 3], ""),
 }  # fmt: skip
 
+# Tables of items and users: what is read, and what is said.
+CATALOGUES: dict[str, tuple[str, list[dict[str, Any]], str]] = {
+    "Gorse, items": (
+        "item_id,hidden,categories,time_stamp,labels,description\n1,false,a|b,2022-06-24,c,Good\n2,true,,2022-06-24,,Bad\n",
+        [{"item_id": "1", "categories": ["a", "b"]}, {"item_id": "2", "available": False}],
+        "is a table of items, with their categories from 'categories', availability from 'hidden'; not read: 'time_stamp', 'labels', 'description'",
+    ),
+    "Gorse, users": ("user_id,labels\n7,a|b\n8,\n", [{"user_id": "7", "attributes": {"labels": "a|b"}}, {"user_id": "8"}], "is a table of users, with 'labels'"),
+    "Amazon Personalize, items": (
+        "ITEM_ID,GENRES,CREATION_TIMESTAMP\n1,Action|Comedy,1656105611\n2,Drama,1656105611\n",
+        [{"item_id": "1", "categories": ["Action", "Comedy"]}, {"item_id": "2", "categories": ["Drama"]}],
+        "categories from 'GENRES'; not read: 'CREATION_TIMESTAMP'",
+    ),
+    "Amazon Personalize, users": (
+        "USER_ID,AGE,GENDER\n7,20,f\n8,,m\n",
+        [{"user_id": "7", "attributes": {"age": 20, "gender": "f"}}, {"user_id": "8", "attributes": {"gender": "m"}}],
+        "is a table of users, with 'age', 'gender'",
+    ),
+    "Book-Crossing, books": (
+        '"ISBN";"Book-Title";"Book-Author";"Year-Of-Publication"\n"1";"The \\"Best\\" of; all";"A";"2002"\n"2";"Two";"B";"0"\n',
+        [{"item_id": "1", "title": 'The "Best" of; all', "attributes": {"year": 2002}}, {"item_id": "2", "title": "Two"}],
+        "title from 'Book-Title', year from 'Year-Of-Publication'; not read: 'Book-Author'",
+    ),
+    "RecBole, items": (
+        "item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq\n1\tHeat\t1995\tAction Crime\n2\tAlien\t1979\tHorror\n",
+        [
+            {"item_id": "1", "title": "Heat", "categories": ["Action", "Crime"], "attributes": {"year": 1995}},
+            {"item_id": "2", "title": "Alien", "categories": ["Horror"], "attributes": {"year": 1979}},
+        ],
+        "categories from 'class:token_seq', year from 'release_year:token'",
+    ),
+    "lists as Python prints them": (
+        "product_id,name,tags\n1.0,Tea,\"['hot', 'green']\"\n2.0,Ice,\"[\"\"cold\"\"]\"\n",
+        [{"item_id": "1", "title": "Tea", "categories": ["hot", "green"]}, {"item_id": "2", "title": "Ice", "categories": ["cold"]}],
+        "title from 'name', categories from 'tags'",
+    ),
+}  # fmt: skip
+
 # Encoding, what it is taken for (empty: nothing to say), and text that is in it.
 ENCODINGS: list[tuple[str, str, str]] = [
     ("utf-8", "", "Amélie"),
@@ -167,9 +208,7 @@ REFUSED: dict[str, tuple[str, str]] = {
     "a category or a rating": (
         "7,2014-04-07T10:51:09Z,12,4\n8,2014-04-07T10:54:09Z,9,5\n", r"--columns user,time,item,rating$",
     ),
-    "items": ("item_id,hidden,categories,time_stamp,labels,description\n1,false,a,2022-06-24,b,c\n", "is a table of items, not of events"),
-    "users": ("USER_ID,AGE,GENDER\n1,20,f\n", "is a table of users, not of events"),
-    "books": ('"ISBN";"Book-Title";"Book-Author"\n"1";"2";"3"\n', "is a table of items, not of events"),
+    "a user under an unknown name": ("who,item_id\na,1\nb,1\n", "found 'who', 'item_id' on the first line"),
     "no known name": ("a,b,c\nx,y,z\n", "found 'a', 'b', 'c' on the first line .*: say which is which with --columns user=NAME"),
 }  # fmt: skip
 
@@ -243,6 +282,25 @@ def test_an_encoding_that_is_not_the_files_is_refused(tmp_path: Path, encoding: 
     (tmp_path / "events.csv").write_text("user,item\nu,i1\n\n")
     with pytest.raises(BadSettings, match="encoding"):
         read(tmp_path / "events.csv", options=ReadOptions(encoding=encoding))
+
+
+@pytest.mark.parametrize("shape", CATALOGUES)
+def test_tables_of_items_and_users_are_the_catalogue(tmp_path: Path, shape: str) -> None:
+    text, wanted, said = CATALOGUES[shape]
+    (tmp_path / "table.csv").write_text(text)
+    stream = read(tmp_path / "table.csv")
+    assert [json.loads(one.value or b"") for one in stream.messages(0, 9)] == wanted
+    assert {one.topic for one in stream.messages(0, 9)} == {"items" if "item_id" in wanted[0] else "users"}
+    assert isinstance(stream, Noted)
+    assert said in stream.notes[-1]
+
+
+def test_a_row_of_a_catalogue_that_is_too_short_is_a_bad_event(tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text("item_id,title,genres\n1,Heat,Crime\n2,Alien\n")
+    stream = read(tmp_path / "table.csv")
+    assert [(one.topic, one.key, one.value) for one in stream.messages(1, 9)] == [("items", b"line 3", b"2,Alien")]
+    assert isinstance(stream, Located)
+    assert stream.locate(1) == (3, "it has 2 columns, and 3 are wanted")
 
 
 @pytest.mark.parametrize("shape", REFUSED)
