@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from commands import invoke, run
 
+README = (Path(__file__).parents[2] / "README.md").read_text()
 HEAD = "visitor id,user,movie,score,time\n"
 
 
@@ -74,6 +75,13 @@ def test_what_would_be_rejected_is_shown_and_a_mostly_bad_file_fails(tmp_path: P
 def test_what_looks_odd_is_a_warning(tmp_path: Path, rows: list[str], warning: str) -> None:
     warnings = found(written(tmp_path, rows))["warnings"]
     assert any(warning in one for one in warnings), warnings
+
+
+def test_the_readme_shows_what_is_printed_of_a_file_from_a_spreadsheet(tmp_path: Path) -> None:
+    rows = "Gast;Hotel;Sterne;Tag\n7;Café Zürich;4,5;2022-06-24\n7;Gasthaus Löwe;3;2022-06-25\n8;Café Zürich;5;2022-06-25\n"
+    (tmp_path / "stays.csv").write_text(rows, encoding="cp1252")
+    command, _, shown = README.partition("$ streamer validate stays.csv ")[2].partition("```")[0].partition("\n")
+    assert run("validate", "stays.csv", *command.split(), cwd=tmp_path).strip() == shown.strip()
 
 
 def test_items_that_the_catalogue_lacks_are_counted(tmp_path: Path) -> None:
