@@ -69,6 +69,8 @@ class App:
         try:
             self._source, self._sink = self._connect(folder)
             self.archiver = self._archiver(folder)
+            if self.log is not None:
+                self._refuse_lost_events(self.log)
         except BaseException:
             self._live.close()
             raise
@@ -151,6 +153,12 @@ class App:
             return None
         return Archiver(folder, self.settings, self.second_source(), self.log)
 
+    def _refuse_lost_events(self, log: EmbeddedLog) -> None:
+        """Raise BadState if the state or the archive has read events that the log no longer has at its end."""
+        log.require(self.memory.ledger.offsets.get(LOG, 0), f"the state in {self.memory.store.path}")
+        if self.archiver is not None:
+            log.require(self.archiver.offsets.get(LOG, 0), f"the archive in {self.archiver.archive.folder}")
+
     def _covered(self, committed: Offsets) -> Offsets:
         """Offsets before which the log is no longer needed: a generation that is being made may be behind the live one."""
         cuts = [self.renormaliser.stages.current.cut] if self.renormaliser.stages.current is not None else []
@@ -212,6 +220,7 @@ class App:
         if self._mirror is not None:
             self._mirror.catch_up()
         if self.log is not None:
+            self.log.sync_mark()
             kept = self._covered(self.archiver.clamp_to_archived(offsets) if self.archiver else offsets)
             self.log.apply_retention(self.settings.state, kept, self.memory.store.sync)
 

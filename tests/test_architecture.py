@@ -52,6 +52,7 @@ PUBLIC = {  # modules that plug-ins import, and the module behind each; streamer
 ADAPTERS = {
     "kafka": {"consumers/kafka.py", "producers/kafka.py"},
     "rocksdict": {"streamer/storage/rocks.py"},
+    "crc32c": {"streamer/storage/wal.py"},
     "river": {"streamer/monitoring/drift.py"},
     "prometheus_client": {"streamer/monitoring/metrics.py"},
     "numba": {"streamer/core/kernel.py"},

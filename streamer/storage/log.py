@@ -3,36 +3,30 @@
 Records that are published together are stored together: a row is a run of records, and its key is their first offset, so
 reading costs no look-up for each record. Publishers that wait at the same time share one fsync. A record can be read only
 after the fsync, so no state ever covers a record that a power cut takes back.
+
+Opening refuses a log that has lost something acknowledged (streamer.storage.mark): a tail that a crash tore before it was
+acknowledged is dropped, and nothing else. `streamer recover` makes a new log of what is whole.
 """
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-
-import msgspec
+from typing import Any
 
 from streamer.core.errors import BadState, SourceLost, StoreUnavailable
 from streamer.core.events import LOG, Message, Offsets, Record
 from streamer.core.settings import StateSettings
-from streamer.storage.rocks import Rocks
+from streamer.storage import mark, runs, wal
+from streamer.storage.rocks import Rocks, recover_advice
 
 TRIM_INTERVAL_S = 60.0
 PROBE_INTERVAL_S = 1.0
 PROBE_BYTES = 1 << 18  # the default limit of a request
-RUN_RECORDS = 500  # most records in one row
-_RUNS, _RUNS_END = b"r", b"s"
-_ENCODER = msgspec.msgpack.Encoder()
-_DECODER = msgspec.msgpack.Decoder(list[Record])
-
-
-def _key(offset: int) -> bytes:
-    return _RUNS + offset.to_bytes(8, "big")
-
-
-def _offset_of_key(key: bytes) -> int:
-    return int.from_bytes(key[1:], "big")
+FOLDER = "log"  # in the data directory
+_LOGGER = logging.getLogger("streamer.log")
 
 
 class _Append:
@@ -55,10 +49,9 @@ class _Append:
             )
             for n, sent in enumerate(self.messages)
         ]
-        runs = [records[start : start + RUN_RECORDS] for start in range(0, len(records), RUN_RECORDS)]
-        rows = [(_key(run[0].offset), _ENCODER.encode(run)) for run in runs]
+        rows = runs.rows_of(records)
         if self.replay is not None:
-            rows.append((b"p" + self.replay[0].encode(), self.replay[1].to_bytes(8, "big")))
+            rows.append(runs.replay_row(*self.replay))
         return rows
 
 
@@ -66,16 +59,67 @@ class EmbeddedLog:
     """Appends for publishers (protocols.Sink), and reads for any number of `LogSource`s. Safe from several threads."""
 
     def __init__(self, folder: Path, *, read_only: bool = False) -> None:
-        """Open or create the log in `folder`; raises BadState."""
-        self._rocks = Rocks(folder / "log", compress=True, read_only=read_only)
+        """Open or create the log in the data directory `folder`; raises BadState, also for acknowledged records that are lost."""
+        path = folder / FOLDER
+        known = mark.read(path)  # first, because a process that writes may go on
+        if not read_only and (known is not None or (path / "CURRENT").exists()):
+            EmbeddedLog(folder, read_only=True).close()  # opened for writing, RocksDB deletes what it cannot recover
+        self._rocks = Rocks(path, compress=True, read_only=read_only)
         self._waiting: list[_Append] = []
         self._queue, self._writer = threading.Lock(), threading.Lock()
         self._keeping = threading.Lock()  # held while runs are rewritten or must not be trimmed
         self._appended = threading.Condition()
         self._trim_at = 0.0
         self._trouble, self._tried_at = "", 0.0
-        last = self._rocks.last(_RUNS, _RUNS_END)
-        self._end = _offset_of_key(last[0]) + len(_DECODER.decode(last[1])) if last else 0
+        last = self._rocks.last(runs.RUNS, runs.RUNS_END)
+        self._end = runs.offset_of(last[0]) + runs.count(last[1]) if last else 0
+        self._mark: mark.MarkFile | None = None
+        try:
+            if read_only:
+                self._refuse_losses(known)
+            else:
+                self._mark = self._marked(known)
+        except BaseException:
+            self._rocks.close()
+            raise
+
+    def _refuse_losses(self, known: mark.Mark | None) -> None:
+        """Raise BadState if the log lacks something that was acknowledged."""
+        lost = mark.loss(known or mark.Mark(), self._end, self._erasures(), self._rocks.found.dropped_batches)
+        written = [key for batch in self._rocks.found.head for key, _ in wal.puts(batch) if key.startswith(runs.RUNS)]
+        if written and not lost:  # a lost file of the write-ahead log leaves a gap between the tables and the next file
+            self._refuse_gaps(self._rocks.floor(runs.key_of(max(runs.offset_of(written[0]) - 1, 0)), runs.RUNS))
+        if lost:
+            path = self._rocks.path
+            raise BadState(
+                f"the log in {path} is damaged: it can be read up to offset {self._end}, but {lost}; {recover_advice(path.parent)}"
+            )
+
+    def _marked(self, known: mark.Mark | None) -> mark.MarkFile:
+        """The mark, open for writing; made anew if there is none."""
+        path = self._rocks.path
+        if known is None and self._rocks.get(runs.MARKED) is not None:
+            _LOGGER.warning(
+                "%s is missing or damaged: what the log acknowledged last cannot be checked this time", path / mark.NAME
+            )
+        made = mark.MarkFile(path, known or mark.Mark(begin=self.begin(), erasures=self._erasures()))
+        made.put(end=self._end)
+        made.sync()
+        if known is None:
+            self._rocks.write([(runs.MARKED, b"")], sync=True)
+        return made
+
+    def _erasures(self) -> int:
+        return int.from_bytes(self._rocks.get(runs.ERASURES) or b"", "big")
+
+    def require(self, offset: int, what: str) -> None:
+        """Raise BadState if the log ends before `offset`, which `what` says was read from it."""
+        if self._end < offset:
+            path = self._rocks.path
+            raise BadState(
+                f"{what} covers the embedded log up to offset {offset}, but the log in {path} ends at {self._end}: acknowledged "
+                f"events are missing, or the two do not belong together; {recover_advice(path.parent)}"
+            )
 
     @property
     def end(self) -> int:
@@ -106,8 +150,8 @@ class EmbeddedLog:
 
     def begin(self) -> int:
         """The first offset that is still in the log."""
-        for key, _ in self._rocks.scan(_RUNS, _RUNS_END):
-            return _offset_of_key(key)
+        for key, _ in self._rocks.scan(runs.RUNS, runs.RUNS_END):
+            return runs.offset_of(key)
         return self._end
 
     def publish(self, messages: Sequence[Message]) -> Offsets:
@@ -149,22 +193,33 @@ class EmbeddedLog:
                 entry.done, entry.error = True, entry.error or error
             return
         self._trouble = ""
+        replays = [entry.replay for entry in entries if entry.replay is not None and entry.error is None]
+        self._put_mark(end=offset, **(mark.replayed(*replays[-1]) if replays else {}))  # before anybody is told
         with self._appended:
             self._end = offset
             self._appended.notify_all()
         for entry in entries:
             entry.done = True
 
+    def _put_mark(self, **changes: Any) -> None:
+        assert self._mark is not None, "open for writing"
+        self._mark.put(**changes)
+
+    def sync_mark(self) -> None:
+        """Make the mark of what was acknowledged survive a power cut. Cost: an fsync, if there is a new one."""
+        if self._mark is not None:
+            self._mark.sync()
+
     def next_replay_row(self, sha256: str) -> int:
         """The row at which the replay of the file with this SHA-256 continues, 0 for a file never replayed."""
-        value = self._rocks.get(b"p" + sha256.encode())
+        value = self._rocks.get(runs.REPLAYS + sha256.encode())
         return int.from_bytes(value, "big") if value else 0
 
     def read(self, offset: int) -> Iterator[list[Record]]:
         """Runs of records from `offset` to the present end."""
-        start = self._rocks.floor(_key(offset), _RUNS)
-        for _, value in self._rocks.scan(_RUNS, _RUNS_END, start):
-            records = _DECODER.decode(value)
+        start = self._rocks.floor(runs.key_of(offset), runs.RUNS)
+        for _, value in self._rocks.scan(runs.RUNS, runs.RUNS_END, start):
+            records = runs.decode(value)
             if records[0].offset < offset:
                 records = records[offset - records[0].offset :]
             if records:
@@ -207,15 +262,17 @@ class EmbeddedLog:
             self._rocks.flush()
             excess = self.size_bytes - max_bytes
         keep, freed = b"", 0
-        for key, value in self._rocks.scan(_RUNS, _RUNS_END):
+        for key, value in self._rocks.scan(runs.RUNS, runs.RUNS_END):
             keep = key
-            records = _DECODER.decode(value)
+            records = runs.decode(value)
             old = older_than_ms is not None and records[-1].timestamp_ms < older_than_ms
             if not (old or freed < excess) or records[-1].offset >= covered:
                 break
             freed += len(value)
         if freed:
-            self._rocks.delete_range(_RUNS, keep)
+            self._put_mark(begin=runs.offset_of(keep))
+            self.sync_mark()
+            self._rocks.delete_range(runs.RUNS, keep)
 
     def rewrite(self, change: Callable[[Record], Record], before: int) -> tuple[int, int] | None:
         """Replace each record before offset `before` by the result of `change`; offsets stay. Durable when it returns.
@@ -224,20 +281,25 @@ class EmbeddedLog:
         content from the files. Raises StoreUnavailable, after which it can be repeated. Cost: decoding the log.
         """
         found: list[int] = []
-        for key, value in self._rocks.scan(_RUNS, _key(before)):
-            records = _DECODER.decode(value)
+        for key, value in self._rocks.scan(runs.RUNS, runs.key_of(before)):
+            records = runs.decode(value)
             changed = [change(record) if record.offset < before else record for record in records]
             if any(new is not old for new, old in zip(changed, records, strict=True)):
                 with self._keeping:  # a run that was trimmed meanwhile must not come back
                     if self._rocks.get(key) is not None:
-                        self._rocks.write([(key, _ENCODER.encode(changed))])
-                found.append(_offset_of_key(key))
+                        self._rocks.write([(key, runs.encode(changed))])
+                found.append(runs.offset_of(key))
         self._rocks.sync()
+        if found:
+            erasures = self._erasures() + 1
+            self._rocks.write([(runs.ERASURES, erasures.to_bytes(8, "big"))], sync=True)
+            self._put_mark(erasures=erasures)
+            self.sync_mark()
         return (found[0], found[-1]) if found else None
 
     def sweep(self, span: tuple[int, int] | None) -> None:
         """`Rocks.sweep` for the runs that begin in `span`, as `rewrite` returns it; None: for all. Raises StoreUnavailable."""
-        self._rocks.sweep(*((_key(span[0]), _key(span[1] + 1)) if span else ()))
+        self._rocks.sweep(*((runs.key_of(span[0]), runs.key_of(span[1] + 1)) if span else ()))
 
     @property
     def has_only_live_files(self) -> bool:
@@ -251,18 +313,42 @@ class EmbeddedLog:
             yield
 
     def checkpoint(self, path: Path) -> None:
-        """Copy everything appended so far, see `Rocks.checkpoint`. Raises StoreUnavailable."""
+        """Copy everything appended so far, see `Rocks.checkpoint`. Raises StoreUnavailable, BadState."""
+        assert self._mark is not None, "open for writing"
+        known = self._mark.mark
         self._rocks.checkpoint(path)
+        mark.write(path, known)
 
     def verify(self) -> None:
-        """Read every row; raises BadState at a damaged row. Cost: about 1 us a row, and reading its bytes."""
+        """Read every row; raises BadState at a damaged row, and for records that are missing. Cost: about 2 us a row."""
+        self._refuse_gaps(None)
         for _ in self._rocks.scan(b"", b"\xff"):
             pass
+
+    def _refuse_gaps(self, start: bytes | None) -> None:
+        """Raise BadState if records are missing between runs from the key `start` on."""
+        offset = -1
+        for key, value in self._rocks.scan(runs.RUNS, runs.RUNS_END, start):
+            first = runs.offset_of(key)
+            if offset >= 0 and first != offset:
+                raise self.gap(offset, first)
+            offset = first + runs.count(value)
+
+    def gap(self, offset: int, found: int) -> BadState:
+        """The error for records that are missing between two offsets."""
+        path = self._rocks.path
+        return BadState(
+            f"the log in {path} is damaged: the records from offset {offset} to {found - 1} are missing; {recover_advice(path.parent)}"
+        )
 
     def close(self) -> None:
         """Close it; safe to call twice."""
         with self._writer:
             self._rocks.close()
+            if self._mark is not None:
+                self.sync_mark()
+                self._mark.close()
+                self._mark = None
 
 
 class LogSource:
@@ -299,7 +385,8 @@ class LogSource:
             self._buffer.extend(run)
         records, self._buffer = self._buffer[:max_records], self._buffer[max_records:]
         if records and [records[0].offset, records[-1].offset] != [self._next, self._next + len(records) - 1]:
-            raise BadState(f"records are missing in the embedded log from offset {self._next} on: restore a backup")
+            expected, found = next((n, r.offset) for n, r in enumerate(records, self._next) if r.offset != n)
+            raise self._log.gap(expected, found)
         self._next += len(records)
         return records
 

@@ -5,6 +5,8 @@ rocksdict's own iterators end silently at a damaged block. Its bare `Exception`s
 """
 
 import fcntl
+import os
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,6 +27,7 @@ from rocksdict import (
 )
 
 from streamer.core.errors import BadState, StoreUnavailable
+from streamer.storage import wal
 
 BLOCK_CACHE_BYTES = 32 << 20
 READ_ONLY_TRIES = 10
@@ -56,21 +59,46 @@ class Rocks:
         """Open or create it; raises BadState when it is locked by another process, damaged, or (read-only) missing."""
         self.path = path
         if not (path / "CURRENT").exists():
+            if any(path.glob("*.sst")) or wal.files(path):  # RocksDB would create a new database and delete these files
+                raise BadState(f"the {_what(path)} in {path} has lost its file CURRENT: {_advice(path)}")
             if read_only:
-                raise BadState(f"no state in {path}: give the --data directory of a streamer that has run")
-            if any(path.glob("*.sst")):  # RocksDB would create a new database and delete these tables
-                raise BadState(f"the state in {path} has lost its file CURRENT: restore a backup")
+                raise BadState(f"no {_what(path)} in {path}: give the --data directory of a streamer that has run")
+        self._view: tempfile.TemporaryDirectory[str] | None = None
         try:
             if not read_only:
                 path.mkdir(parents=True, exist_ok=True)
-            self._db = _open(path, _options(compress, create=not read_only), read_only)
+            self.found = wal.survey(path)
+            if self.found.unsound:
+                self._set_unsound_aside(read_only)
+            opened = Path(self._view.name) if self._view else path
+            self._db = _open(opened, _options(compress, create=not read_only), read_only)
         except OSError as error:
-            raise BadState(f"cannot open the state in {path}: {error}") from None
+            raise BadState(f"cannot open the {_what(path)} in {path}: {error}") from None
+        except BadState:
+            raise
         except Exception as error:  # rocksdict raises nothing narrower
             raise _open_error(path, str(error)) from None
         self._sync = WriteOptions()
         self._sync.sync = True
         self._closed = False
+
+    def _set_unsound_aside(self, read_only: bool) -> None:
+        """Keep from RocksDB what cannot be applied of the write-ahead logs, a torn tail or damage: on some of it it never ends.
+
+        For writing the files are cut; for reading, RocksDB gets a folder with links to the files, and copies of the sound parts.
+        """
+        if not read_only:
+            with locked(self.path, in_use(self.path)):
+                for file, size in self.found.sound_bytes.items():
+                    os.truncate(file, size)
+            return
+        self._view = tempfile.TemporaryDirectory(prefix="streamer-")
+        for file in self.path.iterdir():
+            place = Path(self._view.name) / file.name
+            if file in self.found.sound_bytes:
+                place.write_bytes(file.read_bytes()[: self.found.sound_bytes[file]])
+            elif file.name not in ("LOCK", "LOG"):
+                place.symlink_to(file.absolute())
 
     def get(self, key: bytes) -> bytes | None:
         """The value, None where there is none; raises BadState when it cannot be read."""
@@ -206,6 +234,8 @@ class Rocks:
             self._closed = True
             with suppress(Exception):  # rocksdict raises nothing narrower
                 self._db.close()
+            if self._view is not None:
+                self._view.cleanup()
 
 
 def _open(path: Path, options: Options, read_only: bool) -> Rdict:
@@ -223,7 +253,7 @@ def _reading(path: Path) -> Iterator[None]:
     except (BadState, StoreUnavailable, GeneratorExit):
         raise
     except Exception as error:  # rocksdict raises nothing narrower
-        raise BadState(f"the state in {path} is damaged: {error}; {_advice(path)}") from None
+        raise BadState(f"the {_what(path)} in {path} is damaged: {error}; {_advice(path)}") from None
 
 
 def _size(file: Path) -> int:
@@ -237,12 +267,20 @@ def _open_error(path: Path, error: str) -> BadState:
     if "lock file" in error.lower() or "lock hold by" in error.lower():  # must not match "block"
         return in_use(path)
     if "no space left" in error.lower():  # RocksDB writes while it opens; the state is intact
-        return BadState(f"cannot open the state in {path}: {error}; free some space and start again: nothing is lost")
-    return BadState(f"cannot open the state in {path}: {error}; {_advice(path)}")
+        return BadState(
+            f"cannot open the {_what(path)} in {path}: {error}; free some space and start again: nothing is lost"
+        )
+    return BadState(f"cannot open the {_what(path)} in {path}: {error}; {_advice(path)}")
+
+
+def _what(path: Path) -> str:
+    return "log" if path.name == "log" else "state"
 
 
 def _advice(path: Path) -> str:
-    """What to do about a damaged database. A state can be learned again from the log; a log cannot be rebuilt."""
+    """What to do about a damaged database. A state can be learned again from the log."""
+    if path.name == "log":
+        return recover_advice(path.parent)
     if path.name != "state":
         return "restore a backup"
     later = path.parent.parent.name == "generations"  # not g0: it is not enough to move its own state away
@@ -250,9 +288,19 @@ def _advice(path: Path) -> str:
     return f"restore a backup, or move {what} away to learn again from the log"
 
 
+def recover_advice(data: Path) -> str:
+    """What to do about a damaged log in the data directory `data`."""
+    return (
+        f"`streamer recover --data {data}` keeps what is whole, takes what is missing from the archive and says which events "
+        "are gone; or restore a backup"
+    )
+
+
 def in_use(state: Path) -> BadState:
     """The error for a state that another process has open."""
-    return BadState(f"the state in {state} is in use by another process: stop it, or use another --data directory")
+    return BadState(
+        f"the {_what(state)} in {state} is in use by another process: stop it, or use another --data directory"
+    )
 
 
 @contextmanager

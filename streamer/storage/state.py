@@ -6,6 +6,7 @@ A stored key is `table NUL key`. The owner of a table defines the format of its 
 """
 
 import hashlib
+import logging
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
@@ -28,6 +29,7 @@ REMOVALS_UNDER_WAY, REMOVALS_DONE = "forgetting", "receipts"  # tables of stream
 # Not part of the digest: they are not learned. A promotion changes only answers; the record of a removal is about files.
 OUTSIDE_DIGEST = ("journal", "dead-letters", PROMOTED, REMOVALS_UNDER_WAY, REMOVALS_DONE)
 _NUL = b"\0"
+_LOGGER = logging.getLogger("streamer.state")
 
 
 class Meta(msgspec.Struct, frozen=True):
@@ -73,6 +75,11 @@ class RocksStore:
             )
         self._rocks = Rocks(self.path, read_only=read_only)
         self.folder, self._read_only = folder, read_only
+        if self._rocks.found.dropped_batches and not read_only:
+            _LOGGER.warning(
+                "the write-ahead log of the state in %s is damaged: its last %d commits are lost, and learned again from the "
+                "events; a promotion among them must be repeated", self.path, self._rocks.found.dropped_batches,
+            )  # fmt: skip
         self.generation = self._recorded_generation()  # a copy that is being retrained still has its parent's id
 
     def _recorded_generation(self) -> str:

@@ -11,7 +11,8 @@ import pytest
 from streamer.core.errors import BadState, SourceLost, StoreUnavailable
 from streamer.core.events import LOG, Message, Record
 from streamer.core.settings import StateSettings
-from streamer.storage.log import RUN_RECORDS, EmbeddedLog, LogSource
+from streamer.storage.log import EmbeddedLog, LogSource
+from streamer.storage.runs import RUN_RECORDS
 
 
 @pytest.fixture
@@ -231,7 +232,7 @@ def test_a_gap_in_the_log_is_reported_before_later_records_are_read(log: Embedde
         log.publish(messages(name))
     log._rocks.delete_range(b"r" + (2).to_bytes(8, "big"), b"r" + (4).to_bytes(8, "big"))
     reader = source(log)
-    with pytest.raises(BadState, match="missing in the embedded log from offset 0 on"):
+    with pytest.raises(BadState, match="the records from offset 2 to 3 are missing"):
         reader.poll(10, 0.0)
 
 
