@@ -5,22 +5,25 @@ click. A line without a recognisable topic goes to `ratings`, where it becomes a
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
-from streamer.core.events import CATALOGUE_TOPICS, CLICKS, ITEMS, RATINGS, USERS, Message, MessageParts, parts
+from streamer.core.events import CATALOGUE_TOPICS, CLICKS, ITEMS, RATINGS, USERS, Message, MessageParts, id_text, parts
+from streamer.core.times import milliseconds, stated_milliseconds
 
 
 class _Ids(msgspec.Struct, gc=False):
-    user_id: str | int = ""
-    item_id: str | int = ""
+    user_id: str | int | float = ""
+    item_id: str | int | float = ""
 
 
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _IDS = msgspec.json.Decoder(_Ids)
 _TEXT = msgspec.json.Decoder(str)
+_TIME = msgspec.json.Decoder(int | float | str | None)
 
 # The first of these fields that a line has decides; "attributes" is last, because both items and users have it.
 _FIELDS = {
@@ -79,9 +82,10 @@ class JsonLines:
     def _key(topic: str, line: bytes, number: int) -> bytes:
         try:
             ids = _IDS.decode(line)
+            key = id_text(ids.item_id if topic == ITEMS else ids.user_id, line)
         except (msgspec.DecodeError, UnicodeDecodeError):
-            return b"line %d" % number
-        return str(ids.item_id if topic == ITEMS else ids.user_id).encode() or b"line %d" % number
+            key = ""
+        return key.encode() or b"line %d" % number
 
 
 def read_json_lines(path: Path, sha256: str) -> JsonLines:
@@ -107,8 +111,7 @@ def parse_json_lines(source: Iterable[bytes], sha256: str) -> JsonLines:
         try:
             fields = _OBJECT.decode(line)
             topic = topic_of(fields)
-            if "timestamp_ms" in fields:
-                last_ms = _time_ms(fields["timestamp_ms"], last_ms)
+            last_ms = _time_ms(fields, last_ms)
         except (msgspec.DecodeError, UnicodeDecodeError):
             pass
         if topic in CATALOGUE_TOPICS:
@@ -122,8 +125,11 @@ def parse_json_lines(source: Iterable[bytes], sha256: str) -> JsonLines:
     return JsonLines([*first[0], *lines], [*first[1], *numbers], [*first[2], *topics], [*first[3], *times], sha256)
 
 
-def _time_ms(raw: msgspec.Raw, otherwise: int) -> int:
-    try:
-        return int(bytes(raw))
-    except ValueError:  # null, text or a fraction: the decoder will accept or reject the event
-        return otherwise
+def _time_ms(fields: Mapping[str, msgspec.Raw], otherwise: int) -> int:
+    for name, read in (("timestamp_ms", stated_milliseconds), ("timestamp", milliseconds)):
+        if name in fields:
+            with suppress(msgspec.DecodeError, ValueError):  # the decoder will reject the event
+                found = _TIME.decode(fields[name])
+                if found is not None:
+                    return read(found)
+    return otherwise

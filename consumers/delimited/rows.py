@@ -7,7 +7,6 @@ bad rows are found by bisection.
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
 from itertools import repeat
 from math import isfinite
 from typing import TextIO, TypeAlias
@@ -20,15 +19,11 @@ from streamer.consumers.delimited.fields import UNIT, Layout, blocks, pack_texts
 from streamer.consumers.delimited.numerals import has_decimal_commas, number
 from streamer.core.arrays import F64, I32, I64, U64
 from streamer.core.events import CLICKS, RATINGS
+from streamer.core.times import LATEST, MICROSECONDS_BELOW, MILLISECONDS_BELOW, SECONDS_BELOW, date_ms, unit_of
 
-# A time below each of these is in seconds, milliseconds, microseconds: in the next smaller unit it would be before March 1973.
-SECONDS_BELOW, MILLISECONDS_BELOW, MICROSECONDS_BELOW = 10**11, 10**14, 10**17
-_LATEST = 10**20  # beyond it a number is no time in any unit
 _WHOLE = re.compile(r"(-?[0-9]+)[.,]0*")
 
 _MISSING = {"", "na", "nan", "null", "none", "n/a", r"\n"}  # no rating where a kind of click may stand instead
-
-_EPOCH, _MILLISECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(milliseconds=1)
 
 Part: TypeAlias = tuple[I32, I32, I32, I64]  # users, items, values, times of some events
 
@@ -215,7 +210,7 @@ class _Reader:
 def _milliseconds(times: F64) -> I64:
     """Times in seconds, milli-, micro- or nanoseconds since 1970, told apart by their size, in milliseconds, (n,)."""
     size = np.abs(times)
-    if not (size < _LATEST).all():  # also for NaN
+    if not (size < LATEST).all():  # also for NaN
         raise ValueError("a time is out of range")
     units = [size < SECONDS_BELOW, size < MILLISECONDS_BELOW, size < MICROSECONDS_BELOW]
     return np.rint(np.select(units, [times * 1000, times, times / 1000], times / 1_000_000)).astype(np.int64)
@@ -228,28 +223,18 @@ def times_of(texts: Sequence[str]) -> I64:
     except ValueError:
         with suppress(ValueError):  # decimal commas
             return _milliseconds(np.array([float(text.replace(",", ".")) for text in texts]))
-        moments = [datetime.fromisoformat(text.strip()) for text in texts]
-    zoned = [moment if moment.tzinfo else moment.replace(tzinfo=UTC) for moment in moments]
-    return np.array([(moment - _EPOCH) // _MILLISECOND for moment in zoned], np.int64)
+        return np.fromiter(map(date_ms, texts), np.int64, len(texts))
 
 
 def time_unit(text: str) -> str:
     """The unit that a time is understood to be in, "" for a text that is no time."""
     try:
-        size = abs(float(text))
+        return unit_of(float(text))
     except ValueError:
         try:
             return "ISO 8601" if text and len(times_of([text])) else ""
         except ValueError:
             return ""
-    for below, unit in (
-        (SECONDS_BELOW, "seconds"),
-        (MILLISECONDS_BELOW, "milliseconds"),
-        (MICROSECONDS_BELOW, "microseconds"),
-    ):
-        if size < below:
-            return unit
-    return "nanoseconds"
 
 
 def without_decimals(texts: Collection[str]) -> list[str]:

@@ -23,6 +23,7 @@ from protobuf import (
 )
 
 from streamer.api.errors import LOG, internal, invalid
+from streamer.core.events import IDS, as_ordinary
 
 M = TypeVar("M", bound=Message)
 Json: TypeAlias = "dict[str, Json] | list[Json] | str | float | int | bool | None"
@@ -35,6 +36,9 @@ _CLASSES = {"int": "a number", "float": "a number", "str": "a text", "bool": "a 
 
 # In the context of a request: for each event of a PublishRequest that could not be read its index, and what is wrong.
 UNREADABLE: ContextVar[Mapping[int, str]] = ContextVar("unreadable", default={})  # noqa: B039  # never changed in place
+
+# Names in camelCase of the fields whose types may be others on a topic too.
+_SNAKE = {name.replace("_i", "I").replace("_m", "M").replace("_a", "A"): name for name in (*IDS, "timestamp_ms")}
 
 _WORDS: dict[type, str] = {dict: "an object", list: "a list", str: "a text", bool: "a boolean"}
 
@@ -139,23 +143,39 @@ def _read(value: Json, data: bytes | bytearray, message_class: type[M]) -> M:
         raise invalid(f"the body cannot be read as {message_class.desc().type_name}: {sentence}") from None
 
 
-def _without_unreadable_events(value: Json, message_class: type[M]) -> M:
+def _without_unreadable_events(value: Json, data: bytes | bytearray, message_class: type[M]) -> M:
     """A PublishRequest with an empty event in place of each one that cannot be read; `UNREADABLE` says what is wrong with them.
 
+    Ids that are numbers, ratings that are texts and other times than `timestampMs` are read as on a topic.
     Raises invalid_argument for a body whose events are no list, or that has other faults.
     """
     events = value.get("events") if isinstance(value, dict) else None
     if not isinstance(value, dict) or not isinstance(events, list):
-        return _read(value, msgspec.json.encode(value), message_class)
+        return _read(value, data, message_class)
     kept, unreadable = list(events), dict[int, str]()
     for index, event in enumerate(events):
         try:
-            _read({"events": [event]}, msgspec.json.encode({"events": [event]}), message_class)
+            kept[index] = _ordinary(event, bytes(data), f"events[{index}]")
+            _read({"events": [kept[index]]}, msgspec.json.encode({"events": [kept[index]]}), message_class)
         except ConnectError as error:
             kept[index], unreadable[index] = {}, error.message.replace("events[0]", f"events[{index}]")
     UNREADABLE.set(unreadable)
     found = {**value, "events": kept}
     return _read(found, msgspec.json.encode(found), message_class)
+
+
+def _ordinary(event: Json, data: bytes, path: str) -> Json:
+    """An event of a PublishRequest with the types of an ordinary one. Raises invalid_argument."""
+    if not isinstance(event, dict):
+        return event
+    found = dict(event)
+    for kind, fields in event.items():
+        if isinstance(fields, dict):
+            try:
+                found[kind] = as_ordinary({_SNAKE.get(name, name): one for name, one in fields.items()}, data)
+            except msgspec.ValidationError as error:
+                raise invalid(f"{path}.{kind}: {error}") from None
+    return found
 
 
 class StrictJSON:
@@ -189,7 +209,7 @@ class StrictJSON:
         except ConnectError:
             if message_class.desc().type_name != _PUBLISH:
                 raise
-            return _without_unreadable_events(value, message_class)
+            return _without_unreadable_events(value, data, message_class)
 
 
 class Binary:

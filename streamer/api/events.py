@@ -16,6 +16,7 @@ from streamer.core.answers import Answers
 from streamer.core.errors import BadEvent, Reason
 from streamer.core.events import Message
 from streamer.core.freshness import token
+from streamer.core.times import stated_milliseconds
 
 Attribute: TypeAlias = str | float | bool | None
 
@@ -80,7 +81,7 @@ def _rating(rating: pb.Rating) -> events.Rating:
         rating.user_id,
         rating.item_id,
         _finite("rating", rating.rating),
-        rating.timestamp_ms if rating.has_field("timestamp_ms") else None,
+        stated_milliseconds(rating.timestamp_ms) if rating.has_field("timestamp_ms") else None,
         rating.event_id if rating.has_field("event_id") else None,
     )
 
@@ -90,7 +91,7 @@ def _click(click: pb.Click) -> events.Click:
         click.user_id,
         click.item_id,
         click.kind if click.has_field("kind") else "click",
-        click.timestamp_ms if click.has_field("timestamp_ms") else None,
+        stated_milliseconds(click.timestamp_ms) if click.has_field("timestamp_ms") else None,
         click.event_id if click.has_field("event_id") else None,
         click.session_id if click.has_field("session_id") else None,
         click.recommendation_id if click.has_field("recommendation_id") else None,

@@ -186,6 +186,8 @@ class Metrics:
         yield refused
         repeated = readings.monitor.repeated_input.events
         yield Counter("streamer_refed_events", "Events that were already in their user's history.", repeated)
+        unlikely = readings.monitor.unlikely_times.events
+        yield Counter("streamer_unlikely_times", "Events with a time before 1990 or in the future.", unlikely)
         lag = Gauge("streamer_consumer_lag_events", "Events not yet read.", labels=["topic", "partition"])
         for topic, partitions in readings.lag().items():
             for partition, behind in partitions.items():

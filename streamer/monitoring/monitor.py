@@ -21,6 +21,7 @@ from streamer.core.errors import BadState, Reason
 from streamer.core.events import CLICKS, RATINGS, TOPICS
 from streamer.core.protocols import Kind, Row, StateStore
 from streamer.monitoring.drift import Drift
+from streamer.monitoring.odd_events import UnlikelyTimes
 from streamer.monitoring.regret import Regret
 from streamer.monitoring.repeated_input import RepeatedInput
 
@@ -162,6 +163,7 @@ class Monitor:
         self.dead_letters = {str(reason): 0 for reason in Reason}
         self.regret = Regret()  # in memory only: it starts empty with the process
         self.repeated_input = RepeatedInput()
+        self.unlikely_times = UnlikelyTimes()
         self._given = self._committed = self._counts()
 
     def observe(self, batch: Batch, predictions: Mapping[str, F32]) -> None:
@@ -195,6 +197,10 @@ class Monitor:
         """Count one bad event."""
         self.count(topic, DEAD_LETTER)
         self.dead_letters[str(reason)] += 1
+
+    def silence(self) -> None:
+        """Write no warnings about events: another monitor sees the same ones."""
+        self.repeated_input.silent = self.unlikely_times.silent = True
 
     def restore(self, store: StateStore) -> None:
         """See Persistent."""

@@ -20,32 +20,48 @@ WARN_ABOVE, REARM_BELOW = 0.9, 0.5  # shares of the window: warn above the first
 _log = logging.getLogger(__name__)
 
 
+class Share:
+    """The share of marked events among the newest `window`, and when to speak of it: once while it is high."""
+
+    window = WINDOW_EVENTS
+
+    def __init__(self) -> None:
+        self._newest: Bool = np.zeros(0, dtype=np.bool_)
+        self._told = False
+
+    @property
+    def share(self) -> float:
+        """The share of marked events; 0 until there are `window` events."""
+        return float(self._newest.mean()) if len(self._newest) == WINDOW_EVENTS else 0.0
+
+    def exceeded(self, marks: Bool) -> bool:
+        """Add the marks of a batch, (n,), in order; return whether the share is high and was not yet told to be."""
+        self._newest = np.concatenate([self._newest, marks])[-WINDOW_EVENTS:]
+        told, share = self._told, self.share
+        self._told = share > WARN_ABOVE or (told and share >= REARM_BELOW)
+        return share > WARN_ABOVE and not told
+
+
 class RepeatedInput:
     """Counts repeated events; the engine's thread writes, `events` may be read from any thread."""
 
     def __init__(self) -> None:
         self.events = 0  # ever
         self.silent = False  # True: count, and write no warning
-        self._newest: Bool = np.zeros(0, dtype=np.bool_)
-        self._warned = False
+        self._share = Share()
 
     @property
     def share(self) -> float:
         """The share of repeated events among the newest 1,000; 0 until there are 1,000."""
-        return float(self._newest.mean()) if len(self._newest) == WINDOW_EVENTS else 0.0
+        return self._share.share
 
     def observe(self, repeated: Bool) -> None:
         """Add the marks of a batch, (n,), in order."""
         self.events += int(np.count_nonzero(repeated))
-        self._newest = np.concatenate([self._newest, repeated])[-WINDOW_EVENTS:]
-        if self.share > WARN_ABOVE and not self._warned:
-            self._warned = True
-            if not self.silent:
-                _log.warning(
-                    "the same events are being fed again: %.0f%% of the newest %s are in their users' histories already: the "
-                    "users have seen the items, and the times lie in the past. Each repeat counts as new evidence, so stop the producer; to undo it, move "
-                    "`state`, `generations` and `generation` away and learn again from the log. Events with an event_id count only once",
-                    100 * self.share, f"{WINDOW_EVENTS:,}",
-                )  # fmt: skip
-        elif self.share < REARM_BELOW:
-            self._warned = False
+        if self._share.exceeded(repeated) and not self.silent:
+            _log.warning(
+                "the same events are being fed again: %.0f%% of the newest %s are in their users' histories already: the "
+                "users have seen the items, and the times lie in the past. Each repeat counts as new evidence, so stop the producer; to undo it, move "
+                "`state`, `generations` and `generation` away and learn again from the log. Events with an event_id count only once",
+                100 * self.share, f"{WINDOW_EVENTS:,}",
+            )  # fmt: skip

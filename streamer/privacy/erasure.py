@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from streamer.core.events import BLANK, ITEMS, USERS, Record
+from streamer.core.events import BLANK, ITEMS, USERS, Record, id_text
 from streamer.stream.dead_letters import DeadLetter
 
 CUT_BYTES = 4  # a dead letter that ends with at least this many of an id's first bytes is taken to name the id
@@ -19,9 +19,9 @@ _ENCODER = msgspec.json.Encoder()
 
 
 class _Written(msgspec.Struct):
-    user_id: str | int | None = None
-    same_as: str | int | None = None
-    event_id: str | int | None = None
+    user_id: str | int | float | None = None
+    same_as: str | int | float | None = None
+    event_id: str | int | float | None = None
 
 
 class _Fields(NamedTuple):
@@ -99,10 +99,10 @@ def _read_fields(value: bytes | None) -> _Fields | None:
         if value is None:
             return None
         written = _DECODER.decode(value)
+        ids = (written.user_id, written.same_as, written.event_id)
+        return _Fields(*(None if one is None else id_text(one, value) for one in ids))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    ids = (written.user_id, written.same_as, written.event_id)
-    return _Fields(*(None if one is None else str(one) for one in ids))
 
 
 def _text(key: bytes | None) -> str:

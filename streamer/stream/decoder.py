@@ -127,15 +127,15 @@ class Decoder:
         self, records: Sequence[Record], users: Collection[str], items: Collection[str]
     ) -> list[Event | BadEvent | None]:
         """Decode records one by one."""
-        decode, low, high, kinds, limit = self._learned, self._low, self._high, self._kinds, self._max_bytes
+        low, high, kinds, limit = self._low, self._high, self._kinds, self._max_bytes
         events: list[Event | BadEvent | None] = []
         checked: set[str] = set()  # new ids often occur several times in a row
         for record in records:
             event: Any = None
             try:
                 value: Any = record.value
-                event = decode[record.topic](value)
-                good = (
+                event = decode_value(record.topic, value) if record.topic in self._learned else None
+                good = event is not None and (
                     (event.user_id in users or event.user_id in checked)
                     and (event.item_id in items or event.item_id in checked)
                     and len(value) <= limit

@@ -32,6 +32,7 @@ from streamer.core.events import (
 from streamer.core.protocols import Row, StateStore
 from streamer.core.seed import event_keys, sequence_key
 from streamer.core.settings import LearningSettings
+from streamer.core.times import DAY_MS, EARLIEST_MS
 from streamer.monitoring.monitor import DUPLICATE, LEARNED, Monitor
 from streamer.stream.catalogue.items import Items
 from streamer.stream.dead_letters import DeadLetters
@@ -46,7 +47,6 @@ _ITEM_EVENTS = (ItemUpdate, ItemRemoval)
 _ALL_CATALOGUE_EVENTS = set[type](_CATALOGUE_EVENTS)
 _LEARNED = (Rating, Click)
 _ALL_LEARNED = set[type](_LEARNED)
-DAY_MS = 86_400_000
 _RANGE = struct.Struct("<dd")
 
 
@@ -152,7 +152,8 @@ class Encoder:
         n = len(events)
         kinds, values, codes = self._kinds_and_values(events)
         items = self._items.rows([event.item_id for event in events])
-        times_ms = happened_ms(records, events)
+        times_ms, unlikely = likely_times(records, events)
+        self._monitor.unlikely_times.observe(unlikely, times_ms)
         lows, highs, clicks = self._ranges_and_clicks(kinds == RATING, values)
         keys, sequences, offsets = self._keys_and_origins(records)
         history = np.empty(n, dtype=EVENT)
@@ -226,10 +227,15 @@ def sequence_code(at: TopicPartition) -> int:
 
 def happened_ms(records: Sequence[Record], events: Sequence[Rating | Click]) -> I64:
     """When each event happened, in ms: its own time, unless that is more than a day after it was appended."""
+    return likely_times(records, events)[0]
+
+
+def likely_times(records: Sequence[Record], events: Sequence[Rating | Click]) -> tuple[I64, Bool]:
+    """When each event happened, in ms, and whether its own time is unlikely: before 1990, or replaced because it is in the future."""
     appended_ms = np.array([record.timestamp_ms for record in records], np.int64)
     own_ms = [event.timestamp_ms for event in events]
     if None in own_ms:
         own_ms = [r.timestamp_ms if ms is None else ms for r, ms in zip(records, own_ms, strict=True)]
     times_ms: I64 = np.array(own_ms, dtype=np.int64)
-    unlikely = (times_ms > appended_ms + DAY_MS) & (appended_ms >= 0)  # Kafka says -1 for a record without a time
-    return np.where(unlikely, appended_ms, times_ms)
+    future = (times_ms > appended_ms + DAY_MS) & (appended_ms >= 0)  # Kafka says -1 for a record without a time
+    return np.where(future, appended_ms, times_ms), future | (times_ms < EARLIEST_MS)

@@ -142,7 +142,7 @@ def evaluate(
             first = memory.monitor
         source.seek({LOG: 0})
         with _memory(settings) as memory:
-            memory.monitor.repeated_input.silent = True  # the first pass has already warned
+            memory.monitor.silence()  # the first pass has already warned
             predicted = first.errors[settings.learning.rating_learner]
             errors = _Errors(half=(predicted.ratings + predicted.unpredicted) // 2)
             ranking = Ranking(memory.learners, memory.users) if rank else None

@@ -86,7 +86,7 @@ class _Branch:
         self.store = RocksStore(folder)
         self.memory = Memory(learners(settings), settings, self.store)
         self.memory.monitor.regret.watching = True
-        self.memory.monitor.repeated_input.silent = True
+        self.memory.monitor.silence()
         self.errors = self.memory.monitor.errors[settings.learning.rating_learner]
         self.since = self.errors.ratings  # number of ratings when its comparison began
 

@@ -10,9 +10,9 @@ from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 
 from streamer.core.events import Click, Event, ItemRemoval, ItemUpdate, Rating, Record
+from streamer.core.times import DAY_MS, EARLIEST_MS
 
 _SCIENTIFIC = re.compile(r"[+-]?[0-9.,]+[eE][+-]?[0-9]+")
-_EARLIEST_MS, _DAY_MS = 631_152_000_000, 86_400_000  # 1990: nobody logged a click before
 _NO_FRACTION = re.compile(r"[.,]0+$")
 
 
@@ -37,7 +37,7 @@ class Oddities:
     """Sums over the events of a file."""
 
     def __init__(self, now_ms: int) -> None:
-        self._latest_ms = now_ms + _DAY_MS
+        self._latest_ms = now_ms + DAY_MS
         self.times = self.odd_times = 0
         self._odd_time_ms = 0
         self.users, self.items = Counter[str](), Counter[str]()  # with their ratings and clicks
@@ -50,7 +50,7 @@ class Oddities:
             self.items[event.item_id] += 1
             if event.timestamp_ms is not None:
                 self.times += 1
-                if not _EARLIEST_MS <= event.timestamp_ms <= self._latest_ms:
+                if not EARLIEST_MS <= event.timestamp_ms <= self._latest_ms:
                     self.odd_times += 1
                     self._odd_time_ms = event.timestamp_ms
         elif isinstance(event, ItemUpdate):

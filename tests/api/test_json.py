@@ -234,6 +234,34 @@ def test_an_event_of_a_wrong_type_is_rejected_by_its_index_and_field(
     assert "no field 'event'" in refused(client, PUBLISH, {"event": [good]}, 400, "invalid_argument")
 
 
+def test_what_is_read_on_a_topic_is_read_by_publish(answers: MemoryAnswers, client: httpx.Client) -> None:
+    before = len(answers.messages)
+    events = [
+        {"rating": {"userId": 7, "itemId": 9.0, "rating": "4.5", "timestamp": "2022-06-24 21:20:11"}},
+        {"click": {"user_id": 7, "item_id": "9", "timestamp": 1656105611, "event_id": 3}},
+        {"rating": {"userId": 7, "itemId": 9.5, "rating": 4}},
+        {"rating": {"userId": 7, "itemId": 9, "rating": "four"}},
+        {"item": {"itemId": 9, "title": "T"}},
+        {"user": {"userId": 7, "sameAs": 8.0}},
+        {"forgetUser": {"userId": 8}},
+    ]
+    answer = ask(client, PUBLISH, {"events": events})
+    assert {one["index"]: one["reason"] for one in answer["rejected"]} == {
+        2: "wrong_type: events[2].rating: the id 9.5 is no whole number that is exact: send ids as texts",
+        3: "wrong_type: events[3].rating: the rating 'four' is no number",
+    }
+    assert [None if m.value is None else json.loads(m.value) for m in answers.messages[before:]] == [
+        {"user_id": "7", "item_id": "9", "rating": 4.5, "timestamp_ms": 1656105611000},
+        {"user_id": "7", "item_id": "9", "timestamp_ms": 1656105611000, "event_id": "3"},
+        {"item_id": "9", "title": "T"},
+        {"user_id": "7", "same_as": "8"},
+        None,
+    ]
+    seconds = {"rating": {"userId": "u", "itemId": "i", "rating": 4, "timestampMs": "1656105611"}}  # in a readable body
+    ask(client, PUBLISH, {"events": [seconds]})
+    assert json.loads(answers.messages[-1].value or b"")["timestamp_ms"] == 1656105611000
+
+
 def test_without_an_accepted_event_there_is_no_token(client: httpx.Client) -> None:
     assert ask(client, PUBLISH, {"events": [{}]})["freshnessToken"] == ""
     assert ask(client, PUBLISH, {}) == {"accepted": 0, "rejected": [], "freshnessToken": ""}

@@ -69,6 +69,19 @@ SHAPES: dict[str, str] = {
     "numbers as ids in JSON Lines": '{"user_id":7,"item_id":12,"rating":4,"timestamp_ms":1656105611000}\n'
     '{"user_id":7,"item_id":9,"rating":2.5,"timestamp_ms":1656105671000}\n'
     '{"user_id":8,"item_id":12,"rating":5,"timestamp_ms":1656105672000}\n',
+    "seconds as timestamp in JSON Lines": '{"user_id":7,"item_id":12,"rating":4,"timestamp":1656105611}\n'
+    '{"user_id":7,"item_id":9,"rating":2.5,"timestamp":1656105671.0}\n{"user_id":8,"item_id":12,"rating":5,"timestamp":"1656105672"}\n',
+    "dates in JSON Lines": '{"user_id":7,"item_id":12,"rating":4,"timestamp":"2022-06-24 21:20:11"}\n'
+    '{"user_id":7,"item_id":9,"rating":2.5,"timestamp":"2022-06-24T23:21:11+02:00"}\n'
+    '{"user_id":8,"item_id":12,"rating":5,"timestamp_ms":"2022-06-24T21:21:12Z"}\n',
+    "seconds and microseconds as timestamp_ms": '{"user_id":"7","item_id":"12","rating":4,"timestamp_ms":1656105611}\n'
+    '{"user_id":"7","item_id":"9","rating":2.5,"timestamp_ms":1656105671000000}\n'
+    '{"user_id":"8","item_id":"12","rating":5,"timestamp_ms":1656105672000000000}\n',
+    "texts as ratings in JSON Lines": '{"user_id":"7","item_id":"12","rating":"4","timestamp_ms":1656105611000}\n'
+    '{"user_id":"7","item_id":"9","rating":"2.5","timestamp_ms":1656105671000}\n'
+    '{"user_id":"8","item_id":"12","rating":"5.0","timestamp_ms":1656105672000}\n',
+    "fractions as ids in JSON Lines": '{"user_id":7.0,"item_id":12.0,"rating":4.0,"timestamp":1656105611.0}\n'
+    '{"user_id":7.0,"item_id":9.0,"rating":2.5,"timestamp":1656105671.0}\n{"user_id":8.0,"item_id":12.0,"rating":5.0,"timestamp":1656105672.0}\n',
 }  # fmt: skip
 
 

@@ -109,6 +109,7 @@ def test_the_monitors_numbers_are_shown() -> None:
     monitor.errors["bias"].observe(np.asarray([1.0, 4.0, np.nan]))
     monitor.dead_letter("clicks", Reason.NOT_JSON)
     monitor.repeated_input.observe(np.array([True, False, True]))
+    monitor.unlikely_times.observe(np.array([True, False, True]), np.array([5, 1_700_000_000_000, 6]))
     series = page(made(monitor))
     assert series['streamer_rolling_rmse{learner="bias",window="1000"}'] == pytest.approx(2.5**0.5)
     assert series['streamer_squared_error_total{generation="g1",learner="bias"}'] == 5
@@ -116,6 +117,7 @@ def test_the_monitors_numbers_are_shown() -> None:
     assert series['streamer_ratings_unpredicted_total{generation="g1",learner="bias"}'] == 1
     assert series['streamer_dead_letters_total{reason="not_json"}'] == 1
     assert series["streamer_refed_events_total"] == 2
+    assert series["streamer_unlikely_times_total"] == 2
     assert series['streamer_events_total{outcome="dead_letter",topic="clicks"}'] == 1
 
 

@@ -300,8 +300,10 @@ def test_a_record_belongs_to_the_user_it_names(given: Record, left: Record | str
     ("given", "left"),
     [
         (record(None, '{"user_id": 7, "item_id": 9, "event_id": 5}', "clicks"), None),
+        (record(None, '{"user_id": 7.0, "item_id": 9, "event_id": 5.0}', "clicks"), None),
         (record("8", '{"user_id": 8, "item_id": 7, "rating": 1}'), "same"),
         (record("8", '{"user_id":8,"same_as":7}', "users"), record("8", '{"user_id":8}', "users")),
+        (record("8", '{"user_id":8,"same_as":7.0}', "users"), record("8", '{"user_id":8}', "users")),
     ],
 )
 def test_an_id_that_is_a_number_names_the_user_too(given: Record, left: Record | str | None) -> None:

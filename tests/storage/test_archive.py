@@ -197,8 +197,11 @@ def test_each_day_has_its_own_files_and_old_ones_are_deleted(tmp_path: Path) -> 
     assert Archive(tmp_path).offsets == {LOG: 4}
 
 
-def test_purging_takes_a_forgotten_user_out_of_profiles_that_name_them_by_a_number(tmp_path: Path) -> None:
-    profile = Record("users", -1, 0, AT_MS, b"8", b'{"user_id":8,"attributes":{"age":4},"same_as":7345}')
+@pytest.mark.parametrize("number", [b"7345", b"7345.0"])
+def test_purging_takes_a_forgotten_user_out_of_profiles_that_name_them_by_a_number(
+    tmp_path: Path, number: bytes
+) -> None:
+    profile = Record("users", -1, 0, AT_MS, b"8", b'{"user_id":8,"attributes":{"age":4},"same_as":%s}' % number)
     archive = archived(tmp_path, [profile])
     archive.commit({}, {}, {"7345"})
     archive.purge()

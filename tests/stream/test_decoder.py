@@ -88,6 +88,21 @@ def test_a_null_value_removes_the_user_or_item_in_its_key(
     assert (found.reason if isinstance(found, BadEvent) else found) == wanted
 
 
+def test_a_second_time_does_not_count() -> None:
+    value = rating()[:-1] + b', "timestamp": {"a": 1}}'  # which is no time
+    assert decode("ratings", value) == Rating("u1", "i9", 4.5, 1000)
+
+
+def test_what_is_wrong_is_said_of_the_field_that_is_wrong() -> None:
+    for value, said in (
+        (rating(b"7", b'"four"'), "the rating 'four' is no number"),
+        (rating(b"7", timestamp_ms=b'"soon"'), "the time 'soon' is neither a number nor a date"),
+        (rating(b"1.5E+09"), "an id is in scientific notation, 1500000000.0: different ids may have become one; send ids as texts"),
+        (b'{"user_id": 7, "item_id": "i9"}', "Object missing required field `rating`"),
+    ):  # fmt: skip
+        assert str(decode("ratings", value)) == said
+
+
 def test_a_missing_or_foreign_key_is_accepted() -> None:
     for key in (None, b"", b"somebody else", b"\xff"):
         assert decode("ratings", rating(), key) == Rating("u1", "i9", 4.5, 1000)

@@ -23,9 +23,10 @@ from streamer.core.events import (
     message,
 )
 from streamer.core.seed import event_keys, sequence_key
+from streamer.core.times import DAY_MS
 from streamer.serving.opening import learners
 from streamer.storage.state import RocksStore
-from streamer.stream.encoder import DAY_MS, sequence_code
+from streamer.stream.encoder import sequence_code
 from streamer.stream.engine import Engine, NullObserver
 from streamer.stream.memory import Memory
 
@@ -158,11 +159,11 @@ NOW = 1_700_000_000_000
         (NOW - 5, NOW - 5),
         (0, 0),
         (-5, -5),
-        (1_700_000_000, 1_700_000_000),  # seconds, by the look of it: an event says ms, and is taken at its word
+        (1_700_000_000, 1_700_000_000_000),  # seconds, as milliseconds they would be of 1970
         (NOW + DAY_MS, NOW + DAY_MS),
         (NOW + DAY_MS + 1, NOW),  # more than a day ahead
         (2**53, NOW),
-        (-(2**53), -(2**53)),
+        (-(2**53), -9_007_199_254_741),  # microseconds
     ],
 )
 def test_a_time_is_the_events_own_unless_it_is_a_day_ahead(
@@ -170,6 +171,19 @@ def test_a_time_is_the_events_own_unless_it_is_a_day_ahead(
 ) -> None:
     assert one(at(NOW, Rating("u", "i", 3.0, said_ms))).field("times_ms").tolist() == [learned_ms]
     assert one(at(NOW, Click("u", "i", "view", said_ms), "clicks")).field("times_ms").tolist() == [learned_ms]
+
+
+def test_unlikely_times_are_counted_and_said_once(one: Callable[..., Seen], caplog: pytest.LogCaptureFixture) -> None:
+    """A stream of which a tenth has such times is none to speak of."""
+    for odd_ms, every, warnings in ((5, 1, 1), (NOW + 2 * DAY_MS, 1, 1), (5, 10, 0), (NOW, 1, 0)):
+        caplog.clear()
+        given = [at(NOW, Rating(f"u{n}", "i", 3.0, NOW if n % every else odd_ms), offset=n) for n in range(2000)]
+        seen = one(*given)
+        said = [
+            record.getMessage() for record in caplog.records if "before 1990 or in the future" in record.getMessage()
+        ]
+        assert len(said) == warnings, said
+        assert seen.memory.monitor.unlikely_times.events == (0 if odd_ms == NOW else 2000 // every)
 
 
 def test_a_record_without_a_time_leaves_the_event_its_own(one: Callable[..., Seen]) -> None:

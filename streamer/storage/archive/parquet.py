@@ -26,7 +26,7 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]  # ships no types
 
 from streamer.core.arrays import I32, I64, Array
 from streamer.core.errors import BadState, DamagedFile
-from streamer.core.events import LOG, TOPICS, Offsets, TopicPartition
+from streamer.core.events import LOG, TOPICS, Offsets, TopicPartition, id_text
 from streamer.storage.archive.manifest import REPAIR, File, read_manifest
 from streamer.storage.files import sync_folder
 
@@ -136,7 +136,7 @@ def _without_aliases_to(rows: Rows, user_ids: Collection[str]) -> Rows:
     for n in np.flatnonzero(naming.to_numpy()).tolist():
         profile = msgspec.json.decode(values[n])
         same_as = profile.get("same_as")
-        if same_as is not None and str(same_as) in user_ids:  # it may be a number, see core.events.IDS
+        if same_as is not None and id_text(same_as, values[n].encode()) in user_ids:  # it may be a number
             del profile["same_as"]
             values[n] = msgspec.json.encode(profile).decode()
     field = SCHEMA.field("value")
