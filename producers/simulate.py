@@ -31,7 +31,7 @@ _BROKEN: tuple[tuple[str, Callable[[bytes, int, int], bytes]], ...] = (
     (RATINGS, lambda user, item, at: (_RATING + b'NaN,"timestamp_ms":%d}') % (user, item, at)),  # not JSON
     (RATINGS, lambda user, item, at: (_RATING + b'4.0,"timestamp_ms":%d}') % (b"", item, at)),  # a bad id
     (RATINGS, lambda user, item, at: (_RATING + b'"good","timestamp_ms":%d}') % (user, item, at)),  # a wrong type
-    (CLICKS, lambda user, item, at: b'{"user_id":"%b","item_id":"i%d","kind":"poke","timestamp_ms":%d}' % (user, item, at)),  # an unknown kind
+    (CLICKS, lambda user, item, at: b'{"user_id":"%b","item_id":"i%d","kind":["poke"],"timestamp_ms":%d}' % (user, item, at)),  # a kind that is no text
 )  # fmt: skip
 
 _LIMITS = {

@@ -55,6 +55,7 @@ def _print(found: "Validation") -> None:
         ("  ratings", f"{found.ratings:,}" if found.ratings else ""),
         ("  scale", scale),
         ("  clicks", f"{found.clicks:,}" if found.clicks else ""),
+        ("  kinds", ", ".join(f"{plain(kind)} {count:,}" for kind, count in found.kinds.items())),
         (
             "  catalogue",
             f"{found.catalogue:,} items; it knows {found.items - found.unknown_to_catalogue:,} of the {found.items:,} with events"

@@ -97,6 +97,10 @@ class LearningSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     kinds: Annotated[dict[str, float], _doc("weight of each kind of click, name=weight,...; dislikes below 0")] = (
         msgspec.field(default_factory=lambda: dict(KINDS))
     )
+    unknown_kinds: Annotated[
+        Literal["learn", "reject"],
+        _doc("kinds of clicks without a weight: learn, with weight 1, named once in the log; reject, as bad events"),
+    ] = "learn"
     category_attributes: Annotated[
         dict[str, Annotated[float, Meta(ge=0)]],
         _doc("item attributes used as categories too, name=step,...; a step of 0 takes the value as it is"),

@@ -187,6 +187,10 @@ class Metrics:
         repeated = readings.monitor.repeated_input.events
         yield Counter("streamer_refed_events", "Events that were already in their user's history.", repeated)
         unlikely = readings.monitor.unlikely_times.events
+        kinds = Counter("streamer_unknown_kinds", "Clicks of kinds without a weight, by kind.", labels=["kind"])
+        for kind, count in readings.monitor.unknown_kinds.events.items():
+            _one(kinds, count, kind)
+        yield kinds
         yield Counter("streamer_unlikely_times", "Events with a time before 1990 or in the future.", unlikely)
         lag = Gauge("streamer_consumer_lag_events", "Events not yet read.", labels=["topic", "partition"])
         for topic, partitions in readings.lag().items():

@@ -21,7 +21,7 @@ from streamer.core.errors import BadState, Reason
 from streamer.core.events import CLICKS, RATINGS, TOPICS
 from streamer.core.protocols import Kind, Row, StateStore
 from streamer.monitoring.drift import Drift
-from streamer.monitoring.odd_events import UnlikelyTimes
+from streamer.monitoring.odd_events import UnknownKinds, UnlikelyTimes
 from streamer.monitoring.regret import Regret
 from streamer.monitoring.repeated_input import RepeatedInput
 
@@ -163,7 +163,7 @@ class Monitor:
         self.dead_letters = {str(reason): 0 for reason in Reason}
         self.regret = Regret()  # in memory only: it starts empty with the process
         self.repeated_input = RepeatedInput()
-        self.unlikely_times = UnlikelyTimes()
+        self.unlikely_times, self.unknown_kinds = UnlikelyTimes(), UnknownKinds()
         self._given = self._committed = self._counts()
 
     def observe(self, batch: Batch, predictions: Mapping[str, F32]) -> None:
@@ -200,7 +200,7 @@ class Monitor:
 
     def silence(self) -> None:
         """Write no warnings about events: another monitor sees the same ones."""
-        self.repeated_input.silent = self.unlikely_times.silent = True
+        self.repeated_input.silent = self.unlikely_times.silent = self.unknown_kinds.silent = True
 
     def restore(self, store: StateStore) -> None:
         """See Persistent."""

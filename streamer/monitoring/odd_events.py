@@ -4,15 +4,24 @@ Times that nobody can have meant: before 1990, or more than a day after the even
 Producers that send them have their clock or their unit wrong, and the order in which users did things is lost.
 When nearly all of the newest events are like that, the log warns once, and again only after fewer than half were.
 
+Kinds of clicks that have no weight are learned with weight 1 and named once: a name that is spelled wrong, or one that deserves
+another weight. The number of names is bounded, because producers choose them.
+
 Cost: O(events). Nothing of this is state: the counts start at 0 with the process.
 """
 
 import logging
+from collections import Counter
+from collections.abc import Iterable
 
 import numpy as np
 
 from streamer.core.arrays import I64, Bool
 from streamer.monitoring.repeated_input import Share
+
+KINDS_NAMED = 20  # how many unknown kinds are told apart
+OTHER_KINDS = "other"  # the name of all further ones
+_NAME_CHARACTERS = 40
 
 _log = logging.getLogger(__name__)
 
@@ -36,3 +45,25 @@ class UnlikelyTimes:
                 "as the time of arrival. To undo it, mend the producer and learn again from the start",
                 100 * self._share.share, f"{self._share.window:,}", np.datetime64(int(times_ms[unlikely][-1]), "ms"),
             )  # fmt: skip
+
+
+class UnknownKinds:
+    """Counts clicks of unknown kinds by name; the engine's thread writes, `events` may be copied in any thread."""
+
+    def __init__(self) -> None:
+        self.events: dict[str, int] = {}  # since the process started
+        self.silent = False  # True: count, and write no warning
+
+    def observe(self, kinds: Iterable[str]) -> None:
+        """Add the kinds of some clicks, as they were sent."""
+        for kind, count in Counter(kinds).items():
+            name = kind.casefold()[:_NAME_CHARACTERS]
+            if name not in self.events and len(self.events) >= KINDS_NAMED:
+                name = OTHER_KINDS
+            if name not in self.events and not self.silent:
+                _log.warning(
+                    "%s no weight in the setting `kinds` and are learned with weight 1: give one with "
+                    "--kinds name=weight,... and learn again from the start, or refuse them with --unknown-kinds reject",
+                    "further kinds of clicks have" if name == OTHER_KINDS else f"clicks of the kind {name!r} have",
+                )  # fmt: skip
+            self.events = {**self.events, name: self.events.get(name, 0) + count}

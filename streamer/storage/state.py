@@ -28,6 +28,7 @@ PROMOTED = "champions"  # kind -> the learner that was promoted for it
 REMOVALS_UNDER_WAY, REMOVALS_DONE = "forgetting", "receipts"  # tables of streamer.stream.removals
 # Not part of the digest: they are not learned. A promotion changes only answers; the record of a removal is about files.
 OUTSIDE_DIGEST = ("journal", "dead-letters", PROMOTED, REMOVALS_UNDER_WAY, REMOVALS_DONE)
+FREE = "unknown_kinds"  # a setting that may change: it is recorded, and not compared
 _NUL = b"\0"
 _LOGGER = logging.getLogger("streamer.state")
 
@@ -135,6 +136,7 @@ class RocksStore:
         """Record `settings` in a new state, or compare them with the recorded ones; raises BadState for one that differs.
 
         The learners in `settings["learners"]` may differ: added learners begin now, and the rows of removed learners are deleted.
+        `unknown_kinds` may differ too: it is about events to come.
         A champion cannot be removed (BadState). If the store is read-only, the change is returned and nothing is written.
         """
         meta, wanted = self.meta(), msgspec.json.decode(msgspec.json.encode(settings))
@@ -158,7 +160,8 @@ class RocksStore:
                     f"what it learned would be lost; add --shadow {name} to keep it while another one answers"
                 )
         change = Change(sorted(given.keys() - found), sorted(found.keys() - given))
-        if not self._read_only and (change != ([], []) or meta.champions != chosen):
+        later = meta.settings.get(FREE) != wanted.get(FREE)
+        if not self._read_only and (change != ([], []) or meta.champions != chosen or later):
             self._change(meta, wanted, chosen, change)
         return change
 
@@ -248,7 +251,8 @@ def _row(meta: Meta) -> Row:
 def _restricted_to(settings: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
     """The settings, restricted to these learners."""
     parts = ("learners", "experts")
-    return {**settings, **{p: {n: settings.get(p, {})[n] for n in settings.get(p, {}) if n in names} for p in parts}}
+    compared = {name: value for name, value in settings.items() if name != FREE}
+    return {**compared, **{p: {n: settings.get(p, {})[n] for n in settings.get(p, {}) if n in names} for p in parts}}
 
 
 def _advice(name: str, ours: str, theirs: str) -> str:

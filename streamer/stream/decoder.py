@@ -30,6 +30,7 @@ from streamer.core.events import (
     UserUpdate,
     decode_value,
 )
+from streamer.core.kinds import Kinds
 from streamer.core.settings import LearningSettings
 
 ID_MAX_BYTES = 256
@@ -79,7 +80,7 @@ class Decoder:
     """Decodes events that the settings accept. The same bytes always give the same event or the same BadEvent."""
 
     def __init__(self, settings: LearningSettings) -> None:
-        self._kinds = settings.kinds
+        self._kinds = Kinds(settings)
         self._low, self._high = settings.rating_min, settings.rating_max
         self._max_bytes = settings.event_max_bytes
         self._learned: dict[str, Callable[[bytes], Any]] = {
@@ -118,7 +119,8 @@ class Decoder:
         ratings = [event.rating for event in events if type(event) is Rating]  # none is NaN, which JSON lacks
         good = not ratings or (self._low <= min(ratings) and max(ratings) <= self._high)
         if len(ratings) < len(events):
-            good = good and {event.kind for event in events if type(event) is Click} <= self._kinds.keys()
+            kinds = {event.kind for event in events if type(event) is Click}
+            good = good and None not in map(self._kinds.weights.__getitem__, kinds)
         new = {event.user_id for event in events}.difference(users)
         new |= {event.item_id for event in events}.difference(items)
         return events if good and all(map(_is_plain_id, new)) else None
@@ -127,7 +129,7 @@ class Decoder:
         self, records: Sequence[Record], users: Collection[str], items: Collection[str]
     ) -> list[Event | BadEvent | None]:
         """Decode records one by one."""
-        low, high, kinds, limit = self._low, self._high, self._kinds, self._max_bytes
+        low, high, weights, limit = self._low, self._high, self._kinds.weights, self._max_bytes
         events: list[Event | BadEvent | None] = []
         checked: set[str] = set()  # new ids often occur several times in a row
         for record in records:
@@ -140,7 +142,7 @@ class Decoder:
                     and (event.item_id in items or event.item_id in checked)
                     and len(value) <= limit
                     and (len(value) <= 2 * NESTED_MAX or opening_brackets(value) <= NESTED_MAX)
-                    and (low <= event.rating <= high if type(event) is Rating else event.kind in kinds)
+                    and (low <= event.rating <= high if type(event) is Rating else weights[event.kind] is not None)
                 )
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError, TypeError, AttributeError):
                 good = False
@@ -185,9 +187,9 @@ class Decoder:
         if isinstance(event, UserUpdate):
             for category, stated in event.preferences.items():
                 self.check_rating(stated, f"the preference for {category[:100]!r},")
-        if isinstance(event, Click) and event.kind not in self._kinds:
+        if isinstance(event, Click) and self._kinds.weights[event.kind] is None:
             raise BadEvent(
-                Reason.UNKNOWN_KIND, f"kind {event.kind!r} has no weight; there are: {', '.join(self._kinds)}"
+                Reason.UNKNOWN_KIND, f"kind {event.kind!r} has no weight; there are: {', '.join(self._kinds.names)}"
             )
         return event
 

@@ -29,6 +29,7 @@ from streamer.core.events import (
     UserUpdate,
     sequence_of,
 )
+from streamer.core.kinds import UNKNOWN_CODE, Kinds
 from streamer.core.protocols import Row, StateStore
 from streamer.core.seed import event_keys, sequence_key
 from streamer.core.settings import LearningSettings
@@ -62,8 +63,7 @@ class Encoder:
         self._users, self._items, self._dedupe = users, items, dedupe
         self._dead_letters, self._monitor, self._removals = dead_letters, monitor, removals
         self.like_share, self.seed = settings.like_share, settings.seed
-        self._weights = settings.kinds
-        self._kind_codes = {kind: 1 + n for n, kind in enumerate(sorted(settings.kinds))}
+        self._kinds = Kinds(settings)
         self._sequences: dict[TopicPartition, tuple[int, int]] = {}  # random key, code in histories
         self.low, self.high = np.inf, -np.inf  # of the ratings so far
         self._committed_range = (np.inf, -np.inf)
@@ -173,10 +173,16 @@ class Encoder:
         n, ratings = len(events), [event.rating for event in events if type(event) is Rating]
         if len(ratings) == n:  # most batches have ratings only
             return np.full(n, RATING, np.uint8), np.array(ratings, np.float32), np.zeros(n, np.int32)
-        weights, codes = self._weights, self._kind_codes
+        weights, codes = self._kinds.weights, self._kinds.codes
         kinds = np.array([RATING if type(e) is Rating else CLICK for e in events], np.uint8)
         values = np.array([e.rating if isinstance(e, Rating) else weights[e.kind] for e in events], np.float32)
-        return kinds, values, np.array([0 if isinstance(e, Rating) else codes[e.kind] for e in events], np.int32)
+        coded = np.array([0 if isinstance(e, Rating) else codes[e.kind] for e in events], np.int32)
+        if (coded == UNKNOWN_CODE).any():
+            unknown = [
+                e.kind for e, code in zip(events, coded, strict=True) if code == UNKNOWN_CODE and isinstance(e, Click)
+            ]
+            self._monitor.unknown_kinds.observe(unknown)
+        return kinds, values, coded
 
     def _ranges_and_clicks(self, rated: Bool, values: F32) -> tuple[F32, F32, F32]:
         """The lowest and the highest rating before each event, and its weight as a click."""

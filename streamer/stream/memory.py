@@ -114,6 +114,8 @@ def state_settings(learners: Learners, settings: Settings) -> Mapping[str, objec
         "seed": learning.seed,
         "like_share": learning.like_share,
         "kinds": learning.kinds,
+        # left out where it is the default, so that older states, and the digests of all, stay what they are
+        **({} if learning.unknown_kinds == "learn" else {"unknown_kinds": learning.unknown_kinds}),
         "category_attributes": learning.category_attributes,
         "group_steps": learning.group_steps,
         "rating_min": learning.rating_min,

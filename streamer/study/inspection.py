@@ -10,9 +10,10 @@ import numpy as np
 
 from streamer.core.errors import BadState
 from streamer.core.events import ItemUpdate, UserUpdate
+from streamer.core.kinds import Kinds
 from streamer.core.protocols import Kind
 from streamer.core.tables import Table
-from streamer.serving.opening import load_memory, recorded_learner, recorded_memory
+from streamer.serving.opening import load_memory, recorded_learner, recorded_memory, recorded_settings
 from streamer.serving.posterior import posterior
 from streamer.serving.questions import questions
 from streamer.serving.recommend import POPULARITY, Recommender
@@ -117,11 +118,11 @@ class Inspection:
             return Answer([*sentences, *in_words], (), [], [about])
         events, seen, clicks, last_ms = np.frombuffer(head, dtype=np.int64)[:4].tolist()
         items = self._items_by_row()
-        kinds = ["rating", *sorted(self._kinds())]
+        kinds = self._kinds()
         rows = [
             (
                 _when(int(e["time_ms"])),
-                kinds[e["kind"]],
+                kinds.named(int(e["kind"])) if e["kind"] else "rating",
                 round(float(e["value"]), 3),
                 items[e["item"]],
                 self._title(items[e["item"]]),
@@ -142,10 +143,8 @@ class Inspection:
         } | about  # fmt: skip
         return Answer(sentences, ("time", "kind", "value", "item", "title"), rows[:SHOWN_EVENTS], [found])
 
-    def _kinds(self) -> list[str]:
-        kinds = self._meta.settings["kinds"]
-        assert isinstance(kinds, dict)
-        return list(kinds)
+    def _kinds(self) -> Kinds:
+        return Kinds(recorded_settings(self._meta).learning)
 
     def _history(self, user_id: str, events: int) -> list[np.void]:
         """The events that are kept, the last to arrive first."""

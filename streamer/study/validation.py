@@ -1,17 +1,19 @@
 """Looks at a file without learning from it: what is understood, what would be rejected, and what looks odd."""
 
+from collections import Counter
 from collections.abc import Mapping
 
 import msgspec
 import numpy as np
 
 from streamer.core.events import Click, Event, Rating, Record
+from streamer.core.kinds import UNKNOWN_CODE, Kinds
 from streamer.core.protocols import Noted, Stream
 from streamer.core.settings import LearningSettings
 from streamer.stream.examination import Examination, examine
 from streamer.study.oddities import Oddities, moment
 
-_FIRST = 3  # events that are shown
+_FIRST, _KINDS_SHOWN = 3, 20  # events and kinds that are shown
 _ODD_SHARE = 0.01  # repeated events above this share are odd
 _ZEROS_SHARE = 0.05  # above it ratings of 0 are odd where all others are 1 or more
 _FAR = 1.5  # a rating beyond the others' range by more than this many times its width is odd
@@ -27,6 +29,7 @@ class Validation(msgspec.Struct, kw_only=True):
     rejected: list[str]  # sentences
     ratings: int
     clicks: int
+    kinds: dict[str, int]  # of the clicks, as they are spelled, the most frequent ones
     catalogue: int
     users: int
     items: int
@@ -52,7 +55,8 @@ def validate(
     odd = seen.odd
     validation = Validation(
         path=path, columns=dict(columns), time_unit=time_unit,
-        events=len(stream), rejected=found.sentences(), ratings=len(values), clicks=seen.clicks,
+        events=len(stream), rejected=found.sentences(), ratings=len(values), clicks=seen.kinds.total(),
+        kinds=dict(seen.kinds.most_common(_KINDS_SHOWN)),
         catalogue=len(odd.catalogue), users=len(odd.users), items=len(odd.items),
         users_with_one_event=sum(count == 1 for count in odd.users.values()) / max(1, len(odd.users)),
         earliest=moment(int(times.min())) if len(times) else "", latest=moment(int(times.max())) if len(times) else "",
@@ -62,7 +66,7 @@ def validate(
     )  # fmt: skip
     validation.warnings = [
         *(stream.notes if isinstance(stream, Noted) else ()), *_odd_times(times), *_odd_ratings(values), *_odd_zeros(values), *odd.warnings(),
-        *_odd_counts(validation),
+        *_odd_kinds(seen.kinds, learning), *_odd_counts(validation),
     ]  # fmt: skip
     return validation, found
 
@@ -74,7 +78,8 @@ class _Seen:
         self.odd = Oddities(now_ms)
         self.times_ms: list[int] = []
         self.values: list[float] = []
-        self.clicks = self.repeated = 0
+        self.kinds = Counter[str]()
+        self.repeated = 0
         self.first: list[str] = []
         self._said: set[tuple[object, ...]] = set()
 
@@ -88,7 +93,7 @@ class _Seen:
             self.values.append(event.rating)
         else:
             said = event.kind
-            self.clicks += 1
+            self.kinds[event.kind] += 1
         if event.timestamp_ms is not None:
             self.times_ms.append(event.timestamp_ms)
         same = (event.user_id, event.item_id, said, event.timestamp_ms)
@@ -137,6 +142,18 @@ def _odd_zeros(values: np.ndarray) -> list[str]:
     return [
         f"{zeros:,} of {len(values):,} ratings are 0 and the others are {others.min():g} to {others.max():g}: if 0 means that nothing "
         f"was rated, --rating-min {others.min():g} leaves these out"
+    ]
+
+
+def _odd_kinds(kinds: Counter[str], learning: LearningSettings) -> list[str]:
+    codes = Kinds(learning).codes
+    unknown = [kind for kind, _ in kinds.most_common() if codes[kind] == UNKNOWN_CODE]
+    if not unknown:
+        return []
+    more = ", ..." if len(unknown) > 5 else ""
+    named = ", ".join(f"{kind[:40]!r} ({kinds[kind]:,})" for kind in unknown[:5]) + more
+    return [
+        f"clicks of kinds without a weight are learned with weight 1: {named}; give one with --kinds name=weight,..."
     ]
 
 

@@ -185,7 +185,7 @@ def test_valid_events_are_stored_even_if_others_are_rejected(answers: MemoryAnsw
         {"rating": {"userId": "u1", "itemId": "new", "rating": 1e9}},
         {"rating": {"userId": "u1", "itemId": "new"}},
         {"rating": {"userId": "", "itemId": "new", "rating": 3}},
-        {"click": {"userId": "u1", "itemId": "new", "kind": "stare"}},
+        {"click": {"userId": "u1", "itemId": "new", "kind": 5}},
         {},
         {"item": {"itemId": "x", "title": "long" * 5000}},
         {"item": {"itemId": "x", "attributes": {"tags": ["a"]}}},
@@ -196,7 +196,7 @@ def test_valid_events_are_stored_even_if_others_are_rejected(answers: MemoryAnsw
     assert answer["accepted"] == 2
     found = {rejected["index"]: rejected["reason"].partition(":")[0] for rejected in answer["rejected"]}
     assert found == {
-        1: "out_of_range", 2: "out_of_range", 3: "wrong_type", 4: "bad_id", 5: "unknown_kind", 6: "wrong_type",
+        1: "out_of_range", 2: "out_of_range", 3: "wrong_type", 4: "bad_id", 5: "wrong_type", 6: "wrong_type",
         7: "too_large", 8: "wrong_type", 9: "out_of_range",
     }  # fmt: skip
     assert len(answers.messages) == before + 2

@@ -84,6 +84,16 @@ def test_the_readme_shows_what_is_printed_of_a_file_from_a_spreadsheet(tmp_path:
     assert run("validate", "stays.csv", *command.split(), cwd=tmp_path).strip() == shown.strip()
 
 
+def test_kinds_are_counted_and_unknown_ones_are_a_warning(tmp_path: Path) -> None:
+    rows = [f"u{n},i{n},{kind},{1_600_000_000 + n}" for n, kind in enumerate(("View", "wink", "wink", "purchase"))]
+    said = found(written(tmp_path, rows, "user,item,event,timestamp\n"))
+    assert (said["clicks"], said["kinds"]) == (4, {"wink": 2, "View": 1, "purchase": 1})
+    assert any("kinds without a weight are learned with weight 1: 'wink' (2);" in one for one in said["warnings"])
+    path = tmp_path / "ratings.csv"
+    assert "2 of 4 events cannot be used (unknown_kind)" in found(path, "--unknown-kinds", "reject")["rejected"][0]
+    assert not any("weight" in one for one in found(path, "--kinds", "wink=2,view=1,purchase=4")["warnings"])
+
+
 def test_items_that_the_catalogue_lacks_are_counted(tmp_path: Path) -> None:
     (tmp_path / "movies.csv").write_text("movieId,title,genres\n1,Heat (1995),Crime\n")
     (tmp_path / "ratings.csv").write_text("userId,movieId,rating,timestamp\n7,1,4,1656105611\n7,2,2.5,1656105671\n")

@@ -33,7 +33,7 @@ from streamer.stream.decoder import Decoder
 
 # What a schema cannot say: bytes, settings, and what a float64 holds.
 BEYOND_A_SCHEMA = {
-    "an id of 129 letters in 257 bytes", "a kind without a weight", "above the highest rating", "below the lowest rating",
+    "an id of 129 letters in 257 bytes", "above the highest rating", "below the lowest rating",
     "one byte too many", "1e999", "401 digits", "an id of 300 digits", "a word as a time",
     "a number in scientific notation as an id", "a whole number as an id that no float holds",
 }  # fmt: skip

@@ -110,7 +110,10 @@ def test_the_monitors_numbers_are_shown() -> None:
     monitor.dead_letter("clicks", Reason.NOT_JSON)
     monitor.repeated_input.observe(np.array([True, False, True]))
     monitor.unlikely_times.observe(np.array([True, False, True]), np.array([5, 1_700_000_000_000, 6]))
+    monitor.unknown_kinds.observe(["wink", "Wink", *(f'"{n}"' for n in range(100))])
     series = page(made(monitor))
+    assert series['streamer_unknown_kinds_total{kind="wink"}'] == 2
+    assert series['streamer_unknown_kinds_total{kind="other"}'] == 81  # producers cannot create labels without end
     assert series['streamer_rolling_rmse{learner="bias",window="1000"}'] == pytest.approx(2.5**0.5)
     assert series['streamer_squared_error_total{generation="g1",learner="bias"}'] == 5
     assert series['streamer_ratings_predicted_total{generation="g1",learner="bias"}'] == 2

@@ -206,7 +206,7 @@ def test_repeated_events_count_once_bad_ones_are_dead_letters_by_reason_and_late
     assert sum(memory.monitor.events[topic]["learned"] for topic in ("ratings", "clicks")) == 2_000
     assert sum(memory.monitor.events[topic]["duplicate"] for topic in ("ratings", "clicks")) == 100
     dead = {reason: count for reason, count in memory.monitor.dead_letters.items() if count}
-    assert dead == {"not_json": 20, "out_of_range": 10, "bad_id": 10, "wrong_type": 10, "unknown_kind": 10}
+    assert dead == {"not_json": 20, "out_of_range": 10, "bad_id": 10, "wrong_type": 20}
     assert memory.monitor.regret.ratings == faulty.rated.sum()
 
 

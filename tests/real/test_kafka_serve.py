@@ -159,7 +159,7 @@ def test_a_generation_catches_up_from_kafka_in_the_order_of_the_journal(fresh_br
 def test_bad_events_of_every_kind_become_dead_letters_and_learning_goes_on(
     fresh_broker: Broker, tmp_path: Path
 ) -> None:
-    with streamer(tmp_path / "d", "--kafka", fresh_broker.bootstrap) as process:
+    with streamer(tmp_path / "d", "--kafka", fresh_broker.bootstrap, "--unknown-kinds", "reject") as process:
         process.wait_for("streamer_ingestion_up", 1)
         good = {"user_id": "u1", "item_id": "i1", "rating": 4}
         poison = {

@@ -137,9 +137,19 @@ def test_a_state_is_opened_with_the_settings_it_was_made_with(store: RocksStore)
         ({"source": "kafka"}, 'made with source null, the settings say "kafka"'),
     ]:
         with pytest.raises(BadState) as raised:
-            store.open_as({**made, **change})
+            store.open_as({**made, "unknown_kinds": "reject", **change})
         assert f"the state in {store.folder} was {sentence}" in str(raised.value)
         assert raised.value.exit_code == 78
+
+
+def test_what_becomes_of_unknown_kinds_may_change_and_is_recorded(store: RocksStore) -> None:
+    """A state made before the setting existed has no value of it, like one made with the default."""
+    made: dict[str, object] = {"seed": 1, "kinds": {"view": 0.2}}
+    for given in (made, {**made, "unknown_kinds": "reject"}, made):
+        assert store.open_as(given) == ([], [])
+        meta = store.meta()
+        assert meta is not None
+        assert meta.settings == given
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,10 @@ def test_a_missing_or_foreign_key_is_accepted() -> None:
 
 
 def test_kinds_range_and_size_are_settings() -> None:
-    decoder = Decoder(LearningSettings(kinds={"wink": 1.0}, rating_min=1, rating_max=5, event_max_bytes=256))
+    settings = LearningSettings(
+        kinds={"wink": 1.0}, unknown_kinds="reject", rating_min=1, rating_max=5, event_max_bytes=256
+    )
+    decoder = Decoder(settings)
     assert decoder.parse("clicks", None, b'{"user_id": "u", "item_id": "i", "kind": "wink"}') == Click("u", "i", "wink")
     with pytest.raises(BadEvent, match=r"rating 0\.5 is not within 1 to 5"):
         decoder.parse("ratings", None, rating(value=b"0.5"))

@@ -227,6 +227,25 @@ def test_a_click_has_the_weight_of_its_kind(one: Callable[..., Seen]) -> None:
     assert found.field("values").tolist() == found.field("clicks").tolist()
 
 
+def test_a_kind_without_a_weight_is_learned_and_named_once(
+    one: Callable[..., Seen], caplog: pytest.LogCaptureFixture
+) -> None:
+    given = [Click("u", "i", kind) for kind in ("wink", "View", "Wink", "Add_To_Cart", *(f"k{n}" for n in range(40)))]
+    found = one(*given, *given)
+    assert found.field("clicks").tolist()[:5] == [1, np.float32(0.2), 1, 2, 1]
+    said = [record.getMessage() for record in caplog.records if "no weight in the setting" in record.getMessage()]
+    assert len(said) == 21  # as many as are told apart, and one for all others
+    assert said[0].startswith(
+        "clicks of the kind 'wink' have no weight in the setting `kinds` and are learned with weight 1"
+    )
+    assert said[-1].startswith("further kinds of clicks have")
+    assert found.memory.monitor.unknown_kinds.events["wink"] == 4
+    assert sum(found.memory.monitor.unknown_kinds.events.values()) == 84
+    strict = one(*given, unknown_kinds="reject")
+    assert strict.memory.monitor.dead_letters["unknown_kind"] == 42
+    assert strict.field("clicks").tolist() == [np.float32(0.2), 2]
+
+
 def test_seen_counts_count_distinct_items_before_the_event(one: Callable[..., Seen]) -> None:
     found = one(
         Click("u", "a"), Click("u", "a"), Rating("u", "b", 3.0), Click("v", "a"), Click("u", "a"), Click("u", "c")

@@ -65,6 +65,7 @@ GOOD: dict[str, tuple[str, bytes, Event]] = {
     "no time": ("ratings", rating(timestamp_ms=b"null"), Rating("u1", "i9", 4.5)),
     "a negative time": ("ratings", rating(timestamp_ms=b"-5"), Rating("u1", "i9", 4.5, -5)),
     "a click, by default": ("clicks", b'{"user_id": "u1", "item_id": "i9"}', Click("u1", "i9", "click")),
+    "a kind without a weight": ("clicks", b'{"user_id": "u1", "item_id": "i9", "kind": "wink"}', Click("u1", "i9", "wink")),
     "everything in a click": (
         "clicks",
         b'{"user_id": "u1", "item_id": "i9", "kind": "view", "timestamp_ms": 7, "event_id": "e", "session_id": "s",'
@@ -147,7 +148,7 @@ BAD: dict[str, tuple[str, bytes, Reason]] = {
     "a control character past ASCII": ("ratings", rating(b'"\\u0085"'), Reason.BAD_ID),
     "an empty id of an item": ("items", b'{"item_id": ""}', Reason.BAD_ID),
     "an empty alias": ("users", b'{"user_id": "u1", "same_as": ""}', Reason.BAD_ID),
-    "a kind without a weight": ("clicks", b'{"user_id": "u1", "item_id": "i9", "kind": "wink"}', Reason.UNKNOWN_KIND),
+    "a kind that is no text": ("clicks", b'{"user_id": "u1", "item_id": "i9", "kind": 7}', Reason.WRONG_TYPE),
     "a topic that is not ours": ("likes", b"{}", Reason.UNKNOWN_TOPIC),
     "one byte too many": ("ratings", rating() + b" " * (16385 - len(rating())), Reason.TOO_LARGE),
 }  # fmt: skip

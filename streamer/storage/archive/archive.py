@@ -22,6 +22,7 @@ from streamer.core.arrays import F64, I64, U64
 from streamer.core.batch import CLICK, RATING, Events
 from streamer.core.errors import DamagedFile
 from streamer.core.events import CATALOGUE_TOPICS, CLICKS, LOG, RATINGS, TOPICS, USERS, Offsets, Record, TopicPartition
+from streamer.core.kinds import Kinds
 from streamer.core.seed import event_keys, sequence_key
 from streamer.core.settings import LearningSettings
 from streamer.storage.archive.manifest import (
@@ -326,7 +327,8 @@ class Archive:
         rows, order, topics = parquet.in_order(self.folder, (RATINGS, CLICKS), columns, until)
         rated = topics[order] == TOPICS.index(RATINGS)
         named, kinds = parquet.encode_texts(rows, "kind", order)
-        weights: F64 = np.array([learning.kinds.get(kind, np.nan) for kind in named] + [np.nan])
+        known = Kinds(learning).weights
+        weights: F64 = np.array([*map(known.__getitem__, named), None], np.float64)  # NaN for None
         values = np.where(rated, parquet.numbers(rows, "rating")[order], weights[kinds])
         if np.isnan(values).any():  # clicks of a kind that no longer has a weight
             order, rated, values = (found[~np.isnan(values)] for found in (order, rated, values))
