@@ -3,8 +3,9 @@
 `streamer.app` and the commands open a source by its name, and the engine polls it. A change usually adds a source (README.md
 says how) or a file format.
 
-`kafka` (a broker; `kafka_watch` is its thread that watches the cluster), `files` (any file or folder: `movielens`, `jsonlines`,
-`archive`, and delimited text in `delimited/`, which becomes `columns`; `id_form` is applied to all of them), `stream` (any `protocols.Stream` as a source), `memory` (records in memory).
+`kafka` (a broker; `kafka_watch` is its thread that watches the cluster), `files` (any file or folder: `movielens`, `jsonlines`
+with the names of others in `foreign`, `archive`, and tables, delimited text in `delimited/` or `arrow`, which become `columns`;
+`opening` unpacks; `id_form` is applied to all of them), `stream` (any `protocols.Stream` as a source), `memory` (records in memory).
 """
 
 if __name__ == "consumers":

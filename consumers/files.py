@@ -1,25 +1,38 @@
-"""Reads events from a path: a MovieLens folder, delimited text (CSV, TSV and their kin), JSON Lines, or an archive."""
+"""Reads events from a path: a MovieLens folder, delimited text (CSV, TSV and their kin), JSON, Parquet, Arrow IPC, or an archive.
+
+Files may be compressed or standard input (`opening`), and a folder of files of one kind is read as one.
+"""
 
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import Literal, NamedTuple
 
-from streamer.consumers.columns import ColumnStream
+from streamer.consumers.columns import Columns, ColumnStream, concatenated
 from streamer.consumers.delimited.encoding import is_text
-from streamer.consumers.delimited.head import Head
 from streamer.consumers.delimited.header import ReadOptions
 from streamer.consumers.delimited.reader import head_of as delimited_head
 from streamer.consumers.delimited.reader import read_delimited
 from streamer.consumers.id_form import ComposedStream
-from streamer.consumers.jsonlines import read_json_lines
-from streamer.consumers.movielens import find_files, read_movielens
+from streamer.consumers.jsonlines import JsonLines, joined, read_json
+from streamer.consumers.movielens import find_files, is_movielens, read_movielens
+from streamer.consumers.opening import PACKED_SUFFIXES, STANDARD_INPUT, is_arrow, opened, parts_of, shown, source_of
 from streamer.consumers.stream import StreamSource
 from streamer.core.errors import BadSettings
 from streamer.core.events import Offsets, Record
 from streamer.core.protocols import Stream
 from streamer.storage.archive.manifest import is_listed
 
-_JSON_LINES = {".jsonl", ".ndjson", ".json"}
+_JSON = {".jsonl", ".ndjson", ".json"}
+_WANTED = "a MovieLens folder, a CSV or TSV file, JSON Lines, a JSON array, Parquet or Arrow IPC, compressed or not, or a folder of parts"
+
+
+class Understood(NamedTuple):
+    """How a file is understood; nothing where it names its fields as events do."""
+
+    columns: Mapping[str, str] = MappingProxyType({})  # user, item, rating, kind, time -> the column's name
+    time_unit: str = ""
 
 
 def read(path: str | Path, seed: int = 1, options: ReadOptions | None = None) -> Stream:
@@ -41,71 +54,140 @@ def read(path: str | Path, seed: int = 1, options: ReadOptions | None = None) ->
 
 def check_path(path: str | Path) -> None:
     """Raise BadSettings for a path that does not exist. Its content is only checked by `read`."""
-    if not Path(path).exists():
+    if Path(path) != STANDARD_INPUT and not Path(path).exists():
         raise _no_such_path(path)
 
 
 def _no_such_path(path: str | Path) -> BadSettings:
-    return BadSettings(f"there is no {path}: give a MovieLens folder, a CSV or TSV file, or a JSON Lines file")
+    return BadSettings(f"there is no {path}: give {_WANTED}")
 
 
 def _read(path: Path, seed: int, options: ReadOptions) -> Stream:
     stream: Stream
     if is_listed(path):
-        from streamer.consumers.archive import read_archive  # imports pyarrow, which only archives need
+        from streamer.consumers.archive import read_archive  # imports pyarrow, which few files need
 
         _refuse_columns(path, "an archive", options)
         stream = read_archive(path)
-    elif path.is_dir():
+    elif path.is_dir() and is_movielens(path):
         files = find_files(path)
         if files[0].suffix != ".csv":
             _refuse_columns(path, "a MovieLens folder whose columns are known", options)
         catalogue, columns = read_movielens(files, options)
         stream = ColumnStream(catalogue, columns.sorted(seed), _sha256(files, seed, options))
         path = files[0]
-    elif _is_json_lines(path):
-        _refuse_columns(path, "JSON Lines, whose fields have names", options)
-        stream = read_json_lines(path, _sha256([path], seed, options))
     else:
-        columns = read_delimited(path, options)
-        stream = ColumnStream(columns.catalogue, columns.sorted(seed), _sha256([path], seed, options))
+        files = _files(path)
+        stream = _joined(path, [_read_file(file, options) for file in files], files, seed, options)
     if not len(stream):
-        raise BadSettings(f"{path} has no events: give a file with at least one")
+        raise BadSettings(f"{shown(path)} has no events: give a file with at least one")
     return ComposedStream(stream) if options.id_form == "nfc" else stream
+
+
+def _files(path: Path) -> list[Path]:
+    """The file, or the parts in a folder. Raises BadSettings for a folder of files of several kinds."""
+    if not path.is_dir():
+        return [path]
+    files = parts_of(path)
+    kinds = {_kind_by_name(file): file for file in files}
+    if len(kinds) != 1:
+        found = ", ".join(file.relative_to(path).as_posix() for file in kinds.values()) or "nothing"
+        raise BadSettings(
+            f"{path} is neither a MovieLens folder (ratings.csv and movies.csv, u.data and u.item, or ratings.dat and movies.dat) nor "
+            f"files of one kind, of which all are read; found {found}: give the file, or a folder of such files alone"
+        )
+    return files
+
+
+def _kind_by_name(file: Path) -> str:
+    """The end of a part's name that says what it is, without that of a compressed file."""
+    suffixes = [one.lower() for one in file.suffixes if one.lower() not in PACKED_SUFFIXES]
+    return suffixes[-1] if suffixes and not suffixes[-1][1:].isdecimal() else ""
+
+
+def _read_file(path: Path, options: ReadOptions) -> Columns | JsonLines:
+    with opened(path) as file:
+        match _format(file):
+            case "arrow":
+                from streamer.consumers.arrow import read_arrow  # imports pyarrow, which few files need
+
+                return read_arrow(file, options.columns)
+            case "json":
+                return read_json(file, "", options.columns)
+        return read_delimited(file, options)
+
+
+def _joined(
+    path: Path, parts: Sequence[Columns | JsonLines], files: Sequence[Path], seed: int, options: ReadOptions
+) -> Stream:
+    """The events of all files as one stream."""
+    sha256 = _sha256(files, seed, options)
+    columns = [part for part in parts if isinstance(part, Columns)]
+    if not columns:
+        return joined([part for part in parts if isinstance(part, JsonLines)], sha256)
+    if len(columns) < len(parts):
+        raise BadSettings(f"{path} has files of JSON and tables: give a folder of one kind alone")
+    try:
+        whole = concatenated(
+            columns, [file.name if file == path else file.relative_to(path).as_posix() for file in files]
+        )
+    except ValueError as error:
+        raise BadSettings(f"{path}: {error}") from None
+    return ColumnStream(whole.catalogue, whole.sorted(seed), sha256)
 
 
 def _refuse_columns(path: Path, what: str, options: ReadOptions) -> None:
     if options.columns:
-        raise BadSettings(f"--columns is for delimited text, and {path} is {what}: leave it out")
+        raise BadSettings(f"--columns is for files of your own, and {path} is {what}: leave it out")
 
 
-def head_of(path: Path, options: ReadOptions | None = None) -> Head | None:
-    """How the ratings or clicks of a path are understood; None for what is not delimited text with names or an order of columns."""
-    file = find_files(path)[0] if path.is_dir() and not is_listed(path) else path
-    if file.is_dir() or (path.is_dir() and file.suffix != ".csv") or _is_json_lines(file):
-        return None
-    return delimited_head(file, options)
+def understood(path: Path, options: ReadOptions | None = None) -> Understood:
+    """How the ratings or clicks of a path, or of its first part with any, are understood."""
+    if is_listed(path):
+        return Understood()
+    if path.is_dir() and is_movielens(path):
+        files = find_files(path)[:1]
+        if files[0].suffix != ".csv":
+            return Understood()
+    else:
+        files = _files(path)
+    each = (_file_understood(file, options or ReadOptions()) for file in files)
+    return next((found for found in each if {"user", "item"} <= found.columns.keys()), Understood())
 
 
-def _is_json_lines(path: Path) -> bool:
-    """Whether a file is JSON Lines, by its name or first character; raises BadSettings for an empty or binary file or a JSON array."""
+def _file_understood(path: Path, options: ReadOptions) -> Understood:
+    with opened(path) as file:
+        match _format(file):
+            case "arrow":
+                from streamer.consumers.arrow import shape_of
+
+                shape = shape_of(file, options.columns)
+                return Understood(shape.columns, shape.time_unit)
+            case "json":
+                return Understood()
+        head = delimited_head(file, options)
+        return Understood(head.columns, head.time_unit)
+
+
+def _format(path: Path) -> Literal["arrow", "json", "delimited"]:
+    """What a file is by its content, or by its name where JSON is broken; raises BadSettings for an empty or binary file."""
     with path.open("rb") as file:
         head = file.read(4096)
     if not head.strip():
         raise BadSettings(f"{path} is empty: give a file with at least one event")
-    if not is_text(head) or head.startswith(b"PAR1"):
-        raise BadSettings(f"{path} is not text: give a CSV or TSV file, or a JSON Lines file")
+    if is_arrow(head):
+        return "arrow"
+    if not is_text(head):
+        raise BadSettings(f"{path} is not text: give {_WANTED}")
     first = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
-    if first == b"[":
-        raise BadSettings(f"{path} is one JSON array: give JSON Lines, one event a line (jq -c '.[]' makes them)")
-    return first == b"{" or path.suffix.lower() in _JSON_LINES
+    return "json" if first in (b"{", b"[") or path.suffix.lower() in _JSON else "delimited"
 
 
 def _sha256(files: Sequence[Path], seed: int, options: ReadOptions) -> str:
     said = "" if options == ReadOptions() else f", {options}"  # the same file, read otherwise, has other events
     digest = hashlib.sha256(f"order 1, seed {seed}{said}".encode())
     for path in files:
-        with path.open("rb") as file:
+        with source_of(path).open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
 

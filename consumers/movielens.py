@@ -34,13 +34,21 @@ _OCCUPATIONS_1M = (
 _PEOPLE = {"u.user": ("age", "gender", "occupation", "zip"), "users.dat": ("gender", "age", "occupation", "zip")}
 
 
+_EDITIONS = (
+    (("ratings.csv", "movies.csv"), ()),
+    (("u.data", "u.item"), ("u.genre", "u.user")),
+    (("ratings.dat", "movies.dat"), ("users.dat",)),
+)
+
+
+def is_movielens(folder: Path) -> bool:
+    """Whether a folder has the ratings of an edition."""
+    return any((folder / names[0]).is_file() for names, _ in _EDITIONS)
+
+
 def find_files(folder: Path) -> list[Path]:
     """The files of the edition in `folder`, ratings first, then films; raises BadSettings when there is none."""
-    for names, further in (
-        (("ratings.csv", "movies.csv"), ()),
-        (("u.data", "u.item"), ("u.genre", "u.user")),
-        (("ratings.dat", "movies.dat"), ("users.dat",)),
-    ):
+    for names, further in _EDITIONS:
         if not (folder / names[0]).is_file():
             continue
         if not (folder / names[1]).is_file():
@@ -49,10 +57,8 @@ def find_files(folder: Path) -> list[Path]:
                 "unpack it again, or give a CSV file itself for ratings without titles"
             )
         return [folder / name for name in names] + [folder / name for name in further if (folder / name).is_file()]
-    found = ", ".join(sorted(file.name for file in folder.iterdir())[:8]) or "nothing"
     raise BadSettings(
-        f"{folder} is not a MovieLens folder: wanted ratings.csv and movies.csv, or u.data and u.item, or ratings.dat and "
-        f"movies.dat; found {found}: give the folder that has them, or a CSV or JSON Lines file"
+        f"{folder} is not a MovieLens folder: none of {', '.join(names[0] for names, _ in _EDITIONS)} is there"
     )
 
 

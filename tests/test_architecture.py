@@ -61,7 +61,7 @@ ADAPTERS = {
     "hypercorn": {"streamer/api/"},
     "click": {"streamer/cli/"},
     "rich": {"streamer/cli/"},
-    "pyarrow": {"streamer/storage/archive/parquet.py"},
+    "pyarrow": {"streamer/storage/archive/parquet.py", "consumers/arrow.py"},
     "charset_normalizer": {"consumers/delimited/encoding.py"},
     "safetensors": {"streamer/renormalise/manifest.py"},
     "torch": {"models/offline/"},

@@ -17,9 +17,9 @@ import numpy as np
 from streamer.consumers.columns import BadRow, Columns
 from streamer.consumers.delimited.fields import UNIT, Layout, blocks, pack_texts, positions, rows, split, whole_numbers
 from streamer.consumers.delimited.numerals import has_decimal_commas, number
-from streamer.core.arrays import F64, I32, I64, U64
+from streamer.core.arrays import I32, I64, U64
 from streamer.core.events import CLICKS, RATINGS
-from streamer.core.times import LATEST, MICROSECONDS_BELOW, MILLISECONDS_BELOW, SECONDS_BELOW, date_ms, unit_of
+from streamer.core.times import date_ms, milliseconds_of, unit_of
 
 _WHOLE = re.compile(r"(-?[0-9]+)[.,]0*")
 
@@ -117,7 +117,7 @@ class _Reader:
         if (kinds is None) != (layout.kind is None) or (times is None) != (layout.time is None):
             return None
         values = self._packed_values(ratings, kinds, len(starts))
-        times_ms = np.zeros(len(starts), np.int64) if times is None else _milliseconds(times)
+        times_ms = np.zeros(len(starts), np.int64) if times is None else milliseconds_of(times)
         self._last_ms = int(times_ms[-1])
         return self.users.numbers(users), self.items.numbers(items), values, times_ms
 
@@ -207,22 +207,13 @@ class _Reader:
         return "it has bytes that are not UTF-8"
 
 
-def _milliseconds(times: F64) -> I64:
-    """Times in seconds, milli-, micro- or nanoseconds since 1970, told apart by their size, in milliseconds, (n,)."""
-    size = np.abs(times)
-    if not (size < LATEST).all():  # also for NaN
-        raise ValueError("a time is out of range")
-    units = [size < SECONDS_BELOW, size < MILLISECONDS_BELOW, size < MICROSECONDS_BELOW]
-    return np.rint(np.select(units, [times * 1000, times, times / 1000], times / 1_000_000)).astype(np.int64)
-
-
 def times_of(texts: Sequence[str]) -> I64:
     """Times as numbers or in ISO 8601, in milliseconds, (n,). A time without a zone is in UTC. Raises ValueError."""
     try:
-        return _milliseconds(np.fromiter(map(float, texts), np.float64, len(texts)))
+        return milliseconds_of(np.fromiter(map(float, texts), np.float64, len(texts)))
     except ValueError:
         with suppress(ValueError):  # decimal commas
-            return _milliseconds(np.array([float(text.replace(",", ".")) for text in texts]))
+            return milliseconds_of(np.array([float(text.replace(",", ".")) for text in texts]))
         return np.fromiter(map(date_ms, texts), np.int64, len(texts))
 
 

@@ -49,7 +49,8 @@ def evaluate(
 ) -> None:  # fmt: skip
     """Score learners prequentially on a file: every event is predicted before it is learned.
 
-    PATH is a MovieLens folder, a CSV or TSV file, JSON Lines, or a streamer's DATA/archive. The champions for ratings
+    PATH is a MovieLens folder, CSV, TSV, JSON Lines, a JSON array, Parquet or Arrow IPC, compressed or not, a folder of parts,
+    `-` for standard input, or a streamer's DATA/archive. The champions for ratings
     and for clicks are both reported. Nothing is kept: the state is in a temporary folder.
     """
     how, settings = read_options(options), settings_of(options)

@@ -37,7 +37,8 @@ SHOWN = 5
 def publish(path: str, url: str, start: int, as_json: bool, allow_bad: float, **options: Any) -> None:
     """Send the events of a file to a running streamer or, with --kafka, to a broker.
 
-    PATH is a MovieLens folder, a CSV or TSV file, JSON Lines, or a streamer's DATA/archive. Events are sent in order of time.
+    PATH is a MovieLens folder, CSV, TSV, JSON Lines, a JSON array, Parquet or Arrow IPC, compressed or not, a folder of parts,
+    `-` for standard input, or a streamer's DATA/archive. Events are sent in order of time.
     Events that no streamer can read are not sent. Exit code 1: nothing was accepted, or less than --allow-bad allows.
     """
     how, settings = read_options(options), settings_of(options)

@@ -26,9 +26,7 @@ EVERY_S = 5.0  # between progress lines if the output is not a terminal
 
 
 @click.command(epilog="Example:  streamer serve --replay path/to/ml-latest-small")
-@click.option(
-    "--replay", metavar="PATH", help="append this file to the log first: a MovieLens folder, CSV, TSV or JSON Lines"
-)
+@click.option("--replay", metavar="PATH", help="append this file to the log first: a path as for evaluate")
 @click.option("--simulate", is_flag=True, help="append a small simulated world to the log")
 @click.option(
     "--rate",

@@ -28,13 +28,12 @@ def validate(path: str, as_json: bool, allow_bad: float, **options: Any) -> None
     """
     how, settings = read_options(options), settings_of(options)
 
-    from streamer.consumers.files import check_path, head_of, read
+    from streamer.consumers.files import check_path, read, understood
     from streamer.study.validation import validate as look
 
     check_path(path)
     stream = read(Path(path), settings.learning.seed, how)
-    head = head_of(Path(path), how)
-    columns, unit = (head.columns, head.time_unit) if head else ({}, "")
+    columns, unit = understood(Path(path), how)
     found, examined = look(stream, path, columns, unit, settings.learning, time.time_ns() // 1_000_000)
     if as_json:
         click.echo(msgspec.json.encode(found))

@@ -4,13 +4,23 @@ A number below each of these bounds is in seconds, milliseconds, microseconds: i
 March 1973. A time without a zone is in UTC.
 """
 
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+
+import numpy as np
+
+from streamer.core.arrays import F64, I64
 
 SECONDS_BELOW, MILLISECONDS_BELOW, MICROSECONDS_BELOW = 10**11, 10**14, 10**17
 LATEST = 10**20  # beyond it a number is no time in any unit
 EARLIEST_MS, LATEST_MS = 631_152_000_000, 4_102_444_800_000  # 1990: nobody logged an event before; and 2100
 DAY_MS = 86_400_000
 
+# Beside ISO 8601, where day and month cannot be mistaken for each other: in C's way, in that of mail, and with slashes.
+_FORMATS = (
+    "%a %b %d %H:%M:%S %z %Y", "%a %b %d %H:%M:%S %Y", "%a, %d %b %Y %H:%M:%S %z", "%d %b %Y", "%b %d, %Y",
+    "%Y/%m/%d %H:%M:%S", "%Y/%m/%d %H:%M", "%Y/%m/%d", "%Y-%m-%d %H:%M:%S %z",
+)  # fmt: skip
 _EPOCH, _MILLISECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(milliseconds=1)
 
 
@@ -42,6 +52,15 @@ def milliseconds(time: float | str) -> int:
     return round(time / (1000 if size < MICROSECONDS_BELOW else 1_000_000))
 
 
+def milliseconds_of(times: F64) -> I64:
+    """The same for times that are numbers, (n,). Raises ValueError."""
+    size = np.abs(times)
+    if not (size < LATEST).all():  # also for NaN
+        raise ValueError("a time is out of range")
+    units = [size < SECONDS_BELOW, size < MILLISECONDS_BELOW, size < MICROSECONDS_BELOW]
+    return np.rint(np.select(units, [times * 1000, times, times / 1000], times / 1_000_000)).astype(np.int64)
+
+
 def stated_milliseconds(time: float | str) -> int:
     """A time that its producer calls milliseconds. It is in another unit where only that makes it a time of 1990 to 2100.
 
@@ -54,12 +73,20 @@ def stated_milliseconds(time: float | str) -> int:
 
 
 def date_ms(text: str) -> int:
-    """The moment that an ISO 8601 text names, in milliseconds. Raises ValueError, with a sentence."""
+    """The moment that a text names, in milliseconds. Raises ValueError, with a sentence. Cost: 1 us in ISO 8601, 10 otherwise."""
+    written = text.strip().removesuffix(" UTC")
     try:
-        moment = datetime.fromisoformat(text.strip())
+        moment = datetime.fromisoformat(written)
     except ValueError:
-        raise ValueError(f"the time {text[:100]!r} is neither a number nor a date") from None
+        moment = _other_date(written)
     return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH) // _MILLISECOND
+
+
+def _other_date(text: str) -> datetime:
+    for form in _FORMATS:
+        with suppress(ValueError):
+            return datetime.strptime(text, form)  # its zone is set by the caller
+    raise ValueError(f"the time {text[:100]!r} is neither a number nor a date")
 
 
 def _number(text: str) -> float | None:

@@ -10,7 +10,7 @@ import pytest
 
 from streamer.consumers.delimited import fields
 from streamer.consumers.files import FileSource, read
-from streamer.core.errors import BadSettings
+from streamer.core.errors import BadSettings, StreamerError
 from streamer.core.events import LOG, ItemUpdate, Rating, UserUpdate, message
 from streamer.core.protocols import Stream
 
@@ -315,15 +315,16 @@ def test_a_file_source_numbers_rows_and_never_reads_the_clock(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("name", "content", "sentence"),
     [
-        ("none.csv", None, r"there is no .*none\.csv: give a MovieLens folder, a CSV or TSV file, or"),
+        ("none.csv", None, r"there is no .*none\.csv: give a MovieLens folder, a CSV or TSV file, JSON Lines,"),
         ("empty.csv", b"", r"empty\.csv is empty: give a file with at least one event"),
         ("blank.jsonl", b" \n\n", r"blank\.jsonl is empty"),
         ("head.csv", b"user,item,rating\n", r"head\.csv has no events"),
         ("bare.csv", b"1,2,3,4\n1,2,3,4\n", r"bare\.csv seems to have no header, its first line being '1', '2', '3', '4', .* --columns user,item,rating,-"),
         ("half.csv", b"user,rating\nu,3\n", r"wanted a header .*; found 'user', 'rating' on the first line of half\.csv"),
         ("late.csv", b"\nuser,item\n", r"late\.csv has no events"),
-        ("array.json", b'[{"user_id":"u"}]', r"array\.json is one JSON array: give JSON Lines"),
-        ("events.parquet", b"PAR1\x15\x04", r"events\.parquet is not text"),
+        ("array.json", b'[{"user_id":"u"},', r"array\.json begins as a JSON array and cannot be read as one \(Input data was truncated\): mend it"),
+        ("none.json", b"[]", r"none\.json has no events"),
+        ("events.parquet", b"PAR1\x15\x04", r"events\.parquet is damaged or cut off and cannot be read \(.*\): get it again; nothing of it was used"),
         ("binary.csv", b"user,item\n\x00\x01", r"binary\.csv is not text"),
     ],
 )  # fmt: skip
@@ -333,15 +334,18 @@ def test_an_unsupported_file_is_refused_with_a_sentence(
     path = tmp_path / name
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(BadSettings, match=sentence):
+    with pytest.raises(StreamerError, match=sentence):
         read(path)
 
 
 def test_a_folder_that_is_not_movielens_is_refused_with_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(BadSettings, match=r"is not a MovieLens folder: wanted ratings\.csv .*; found nothing"):
+    with pytest.raises(BadSettings, match=r"neither a MovieLens folder .* nor files of one kind.*; found nothing"):
         read(tmp_path)
     write(tmp_path / "notes.txt", "")
-    with pytest.raises(BadSettings, match=r"found notes\.txt: give the folder"):
+    with pytest.raises(BadSettings, match=r"notes\.txt is empty"):
+        read(tmp_path)
+    write(tmp_path / "a.csv", "user,item\n1,1\n")
+    with pytest.raises(BadSettings, match=r"found a\.csv, notes\.txt: give the file, or a folder of such files alone"):
         read(tmp_path)
     write(tmp_path / "ratings.csv", "userId,movieId,rating,timestamp\n1,1,1,1\n")
     with pytest.raises(BadSettings, match=r"has ratings\.csv but no movies\.csv"):

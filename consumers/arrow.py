@@ -1,0 +1,336 @@
+"""Reads Parquet and Arrow IPC as columns of numbers, a batch of rows at a time, and unpacks what Arrow can unpack.
+
+Columns are found by their names like those of delimited text. Ids are texts, whole numbers, or numbers with a fraction of 0 (what
+pandas makes of whole numbers where one is missing). Ratings are numbers or texts, times are timestamps of any unit and zone, dates,
+numbers or texts. Dictionaries stay what they are. Cost: about .3 us an event.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import chain
+from math import isfinite
+from pathlib import Path
+from typing import IO, Any, TypeAlias
+
+import msgspec
+import numpy as np
+import pyarrow as pa  # type: ignore[import-untyped]  # ships no types
+import pyarrow.compute as pc  # type: ignore[import-untyped]  # ships no types
+import pyarrow.ipc as ipc  # type: ignore[import-untyped]  # ships no types
+import pyarrow.parquet as pq  # type: ignore[import-untyped]  # ships no types
+
+from streamer.consumers.columns import BadRow, Columns
+from streamer.consumers.delimited.catalogue import catalogue_of, columns_read, item_of, user_of
+from streamer.consumers.delimited.header import GivenColumns, columns_of, listed, session_of
+from streamer.consumers.delimited.numerals import number
+from streamer.consumers.delimited.rows import without_decimals
+from streamer.consumers.opening import ARROW_FILE, ARROW_STREAM, PARQUET
+from streamer.core.arrays import I32, I64, Bool
+from streamer.core.errors import BadSettings, StreamerError
+from streamer.core.events import CLICKS, ITEMS, RATINGS, message
+from streamer.core.times import LATEST, milliseconds, milliseconds_of, unit_of
+
+_END = ARROW_STREAM + bytes(4)  # of a stream
+_BATCH_ROWS, _HEAD_ROWS = 1 << 18, 1000
+_PER_MS = {"s": 0.001, "ms": 1, "us": 1000, "ns": 1_000_000}
+_EXACT = 2**53  # whole numbers below it are exact in a float64
+
+Rows: TypeAlias = Any  # a pyarrow.RecordBatch
+Array: TypeAlias = Any  # a pyarrow.Array
+
+
+def decompressed(file: IO[bytes], codec: str) -> IO[bytes]:
+    """What a file compressed by `zstd`, `lz4` or `bz2` holds; reading raises OSError where it is damaged or cut off."""
+    opened: IO[bytes] = pa.CompressedInputStream(pa.PythonFile(file, mode="r"), codec)
+    return opened
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How a file is understood."""
+
+    columns: Mapping[str, str]  # user, item, rating, kind, time -> the column's name
+    time_unit: str  # "" without times
+
+
+def shape_of(path: Path, given: GivenColumns | None = None) -> Shape:
+    """How `read_arrow` understands a file; nothing for a catalogue. Raises like it."""
+    with _opened(path) as (schema, batches):
+        every = batches()
+        first = next(every, None)
+        if _of(schema.names, first, given):
+            return Shape({}, "")
+        columns, _ = _columns(schema, given, path)
+        return Shape(columns, _time_unit(columns, schema, _with(first, every)))
+
+
+def read_arrow(path: Path, given: GivenColumns | None = None) -> Columns:
+    """The ratings and clicks of `path` in file order or, if it is a table of items or users, the catalogue in it.
+
+    Raises BadSettings for a file of which the user and the item are not known, StreamerError for a damaged one, OSError.
+    """
+    with _opened(path) as (schema, batches):
+        every = batches()
+        first = next(every, None)
+        of = _of(schema.names, first, given)
+        if of:
+            return _catalogue(of, schema.names, _with(first, every), path)
+        columns, notes = _columns(schema, given, path)
+        reader = _Reader(columns)
+        for batch in _with(first, every):
+            reader.read(batch.select(list(columns.values())))
+        return reader.columns(notes)
+
+
+def _with(first: Rows | None, rest: Iterator[Rows]) -> Iterator[Rows]:
+    """The first batch again, and the rest: a stream can be read once only."""
+    return chain([] if first is None else [first], rest)
+
+
+def _of(names: Sequence[str], first: Rows | None, given: GivenColumns | None) -> str:
+    """`items` or `users` for a table of these, by its first rows; "" for any other."""
+    if first is None or given:
+        return ""
+    return catalogue_of(names, [_fields(row) for row in first.slice(0, _HEAD_ROWS).to_pylist()])
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, Callable[[], Iterator[Rows]]]]:
+    """The schema of a file, and a function that begins to read it."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(8)
+            file.seek(0)
+            if head.startswith(PARQUET):
+                parquet = pq.ParquetFile(file, page_checksum_verification=True)
+                yield parquet.schema_arrow, lambda: parquet.iter_batches(_BATCH_ROWS, use_threads=False)
+            elif head.startswith(ARROW_FILE):
+                whole = ipc.open_file(file)
+                yield whole.schema, lambda: map(whole.get_batch, range(whole.num_record_batches))
+            else:
+                stream = ipc.open_stream(file)
+                yield stream.schema, lambda: _to_the_end(stream, file, path)
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise StreamerError(
+            f"{path} is damaged or cut off and cannot be read ({str(error).splitlines()[0]}): get it again; nothing of it was used"
+        ) from None
+
+
+def _to_the_end(stream: Any, file: IO[bytes], path: Path) -> Iterator[Rows]:
+    """The batches of a stream, which must end with its mark: a stream that is cut off between batches has no other sign of it."""
+    yield from stream
+    file.seek(-len(_END), 2)
+    if file.read() != _END:
+        raise StreamerError(
+            f"{path} has no end mark, so it may be cut off: write it again to its end; nothing of it was used"
+        )
+
+
+def _columns(schema: Any, given: GivenColumns | None, path: Path) -> tuple[dict[str, str], Sequence[str]]:
+    """What is known -> the column's name, and notes about what was guessed."""
+    names, notes = list(schema.names), list[str]()
+    if given and given.ordered:
+        raise BadSettings(
+            f"--columns: {path} names its columns: say which is which with user=NAME,item=NAME, of {listed(names)}"
+        )
+    found = columns_of(names, given)
+    session = session_of(names)
+    if "user" not in found and "item" in found and session is not None:
+        found["user"] = session
+        notes.append(f"{path.name}: each session counts as a user, by its column {names[session]!r}")
+    if "user" not in found or "item" not in found:
+        raise BadSettings(
+            f"{path} has no columns that are known as the user and the item; its columns are {listed(names)}: say which is which "
+            "with --columns user=NAME,item=NAME, or give the file that says which user rated or clicked which item"
+        )
+    return {what: names[column] for what, column in found.items()}, notes
+
+
+def _catalogue(of: str, names: Sequence[str], batches: Iterator[Rows], path: Path) -> Columns:
+    """The items or users of a table. Cost: some 10 us a row."""
+    read, said = columns_read(names, of)
+    rows = [_fields(row) for batch in batches for row in batch.to_pylist()]
+    for row, known in zip(rows, without_decimals([row[read["id"]] for row in rows]), strict=True):
+        row[read["id"]] = known
+    event_of = item_of if of == ITEMS else user_of
+    none, times = np.zeros(0, np.int32), np.zeros(0, np.int64)
+    catalogue = [message(event_of(row, read)) for row in rows]
+    return Columns(of, False, none, none, none, times, (), (), (), (), (), (), [f"{path.name} {said}"], catalogue)
+
+
+def _fields(row: Mapping[str, Any]) -> list[str]:
+    """A row as delimited text would have it."""
+    return [
+        "" if one is None else json.dumps(one, default=str) if isinstance(one, list) else _text(one)
+        for one in row.values()
+    ]
+
+
+def _time_unit(columns: Mapping[str, str], schema: Any, batches: Iterator[Rows]) -> str:
+    if "time" not in columns:
+        return ""
+    kind = schema.field(columns["time"]).type
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        return str(kind)
+    for batch in batches:
+        first = batch.column(columns["time"]).drop_null()
+        if len(first):
+            return unit_of(float(first[0].as_py()))
+    return ""
+
+
+class _Texts(dict[str, int]):
+    """Distinct texts of a column over all batches, numbered by first appearance."""
+
+    def numbers(self, array: Array) -> I32:
+        """The number of each text, (n,), -1 for null."""
+        codes, distinct = _encoded(array)
+        known = np.array([self.setdefault(_text(one), len(self)) for one in distinct] + [-1], np.int32)
+        return known[codes]
+
+
+@dataclass(slots=True)
+class _Reader:
+    """Gathers the columns of batches."""
+
+    names: Mapping[str, str]
+    users: _Texts = field(default_factory=_Texts)
+    items: _Texts = field(default_factory=_Texts)
+    kinds: _Texts = field(default_factory=_Texts)
+    ratings: dict[float, int] = field(default_factory=dict)
+    bad: list[BadRow] = field(default_factory=list)
+    parts: list[tuple[I32, I32, I32, I64]] = field(default_factory=list)
+    rows: int = 0
+
+    def read(self, batch: Rows) -> None:
+        """Add the rows of a batch."""
+        n = len(batch)
+        users, items = (
+            texts.numbers(batch.column(self.names[what]))
+            for texts, what in ((self.users, "user"), (self.items, "item"))
+        )
+        values = np.full(n, -1, np.int32)
+        if "kind" in self.names:
+            kinds = self.kinds.numbers(batch.column(self.names["kind"]))
+            values = np.where(kinds < 0, -1, -2 - kinds).astype(np.int32)
+        if "rating" in self.names:
+            ratings = self._rated(batch.column(self.names["rating"]))
+            values = np.where(ratings >= 0, ratings, values).astype(np.int32)
+        times, timed = np.zeros(n, np.int64), np.ones(n, np.bool_)
+        if "time" in self.names:
+            times, timed = _times(batch.column(self.names["time"]))
+        valued = values != -1 if {"rating", "kind"} & self.names.keys() else np.ones(n, np.bool_)
+        good = (users >= 0) & (items >= 0) & valued & timed
+        for row in np.flatnonzero(~good).tolist():
+            users[row], items[row], values[row] = -1, len(self.bad), -1
+            times[row] = (
+                times[row - 1] if row else (self.parts[-1][3][-1] if self.parts and len(self.parts[-1][3]) else 0)
+            )
+            self._keep_bad(batch.slice(row, 1).to_pylist()[0], row, timed[row])
+        self.parts.append((users, items, values, times))
+        self.rows += n
+
+    def _rated(self, array: Array) -> I32:
+        """The number of each rating, (n,), -1 for none and for what is no number."""
+        codes, distinct = _encoded(array)
+        known = [self._rating(one) for one in distinct]
+        return np.array([*known, -1], np.int32)[codes]
+
+    def _rating(self, value: Any) -> int:
+        try:
+            rating = number(value.strip()) if isinstance(value, str) else float(value)
+        except (ValueError, TypeError):
+            return -1
+        return self.ratings.setdefault(rating, len(self.ratings)) if isfinite(rating) else -1
+
+    def _keep_bad(self, found: Mapping[str, Any], row: int, timed: bool) -> None:
+        missing = [what for what in ("user", "item") if found[self.names[what]] is None]
+        why = f"it has no {' and no '.join(missing)}"
+        if not missing:
+            what = "time" if not timed else "rating" if "rating" in self.names else "kind"
+            value = found[self.names[what]]
+            why = f"it has no {what}" if value is None or value != value else f"the {what} {str(value)[:100]!r} is none"
+        text = msgspec.json.encode({name: _shown(value) for name, value in found.items()})
+        self.bad.append(BadRow(self.rows + row + 1, text, why))
+
+    def columns(self, notes: Sequence[str]) -> Columns:
+        """All that was read."""
+        parts = self.parts or [(np.empty(0, np.int32),) * 3 + (np.empty(0, np.int64),)]
+        users, items, values, times = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        user_ids, item_ids = without_decimals(self.users), without_decimals(self.items)
+        end = b',"timestamp_ms":' if "time" in self.names else b""
+        ratings = [b',"rating":' + msgspec.json.encode(rating) + end for rating in self.ratings]
+        kinds = [b',"kind":' + msgspec.json.encode(kind) + end for kind in self.kinds]
+        return Columns(
+            RATINGS if "rating" in self.names and "kind" not in self.names else CLICKS, "time" in self.names,
+            users, items, np.where(values < -1, len(ratings) - 2 - values, values), times,
+            [b'{"user_id":' + msgspec.json.encode(one) + b',"item_id":' for one in user_ids],
+            [msgspec.json.encode(one) for one in item_ids], [*ratings, *kinds], [one.encode() for one in user_ids], self.bad,
+            [RATINGS] * len(ratings) + [CLICKS] * len(kinds) if ratings and "kind" in self.names else (), notes,
+        )  # fmt: skip
+
+
+def _encoded(array: Array) -> tuple[I64, list[Any]]:
+    """The index of each value among the distinct ones, (n,), -1 for null, and these."""
+    if isinstance(array, pa.ChunkedArray):
+        array = array.combine_chunks()
+    if pa.types.is_float16(array.type):
+        array = array.cast(pa.float32())
+    if not pa.types.is_dictionary(array.type):
+        array = array.dictionary_encode()
+    codes = np.asarray(array.indices.fill_null(-1).to_numpy(zero_copy_only=False), np.int64)
+    distinct = array.dictionary.to_pylist()
+    if pa.types.is_float32(array.dictionary.type):
+        distinct = [None if one is None else float(str(np.float32(one))) for one in distinct]
+    missing = [
+        place for place, one in enumerate(distinct) if one is None or one != one
+    ]  # nulls in a dictionary, and NaN
+    codes[np.isin(codes, missing)] = -1
+    return codes, [0 if place in set(missing) else one for place, one in enumerate(distinct)] if missing else distinct
+
+
+def _text(value: Any) -> str:
+    """An id or a kind as a text."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < _EXACT:
+        return f"{value:.1f}"
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _shown(value: Any) -> str | int | float | None:
+    return value if value is None or (isinstance(value, str | int | float) and value == value) else _text(value)
+
+
+def _times(array: Array) -> tuple[I64, Bool]:
+    """Times in milliseconds, (n,), and where there is one."""
+    if isinstance(array, pa.ChunkedArray):
+        array = array.combine_chunks()
+    kind = array.type
+    if pa.types.is_timestamp(kind):
+        found = _whole(array)
+        return (np.floor_divide(found, int(_PER_MS[kind.unit])) if kind.unit != "s" else found * 1000), _valid(array)
+    if pa.types.is_date(kind):
+        return _whole(array.cast(pa.timestamp("ms"))), _valid(array)
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        numbers = np.asarray(array.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), np.float64)
+        valid = np.abs(numbers) < LATEST  # not for NaN, which stands for null
+        return milliseconds_of(np.where(valid, numbers, 0)), valid
+    codes, distinct = _encoded(array)
+    times, valid = np.zeros(len(distinct) + 1, np.int64), np.zeros(len(distinct) + 1, np.bool_)
+    for place, one in enumerate(distinct):
+        try:
+            times[place], valid[place] = milliseconds(_text(one)), True
+        except ValueError:
+            valid[place] = False
+    return times[codes], valid[codes]
+
+
+def _whole(array: Array) -> I64:
+    return np.asarray(pc.fill_null(array.cast(pa.int64()), 0).to_numpy(zero_copy_only=False), np.int64)
+
+
+def _valid(array: Array) -> Bool:
+    return np.asarray(array.is_valid().to_numpy(zero_copy_only=False), np.bool_)
