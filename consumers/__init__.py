@@ -5,7 +5,7 @@ says how) or a file format.
 
 `kafka` (a broker; `kafka_watch` is its thread that watches the cluster), `files` (any file or folder: `movielens`, `jsonlines`
 with the names of others in `foreign`, `archive`, and tables, delimited text in `delimited/` or `arrow`, which become `columns`;
-`opening` unpacks; `id_form` is applied to all of them), `stream` (any `protocols.Stream` as a source), `memory` (records in memory).
+`opening` unpacks; `id_form` is applied to all of them), `topic` (first records as a stream), `stream` (any `protocols.Stream` as a source), `memory` (records in memory).
 """
 
 if __name__ == "consumers":

@@ -33,9 +33,12 @@ class Translator:
     def __call__(self, fields: Object) -> Object | None:
         """The object with our names; None for one that has them."""
         names = tuple(fields)
-        plan = self._plans[names] if names in self._plans else self._plan(names)
-        if len(self._plans) < _PLANS_MOST:
-            self._plans[names] = plan
+        try:
+            plan = self._plans[names]
+        except KeyError:
+            plan = self._plan(names)
+            if len(self._plans) < _PLANS_MOST:
+                self._plans[names] = plan
         return plan(fields) if plan else None
 
     def require(self, where: object) -> None:
@@ -55,9 +58,9 @@ class Translator:
         given = {what: name for what, name in self._given.items() if name in has}
         found = {what: names[place] for what, place in columns_of(names, GivenColumns(given)).items()}
         if "user" not in found and "item" in found and words & {"ishidden", "labels"}:
-            return _gorse_item
+            return lambda fields: _gorse_item(fields, found["item"])
         if "item" not in found and "user" in found and "labels" in words:
-            return _gorse_user
+            return lambda fields: _gorse_user(fields, found["user"])
         if "feedbacktype" in words:  # its value is no rating
             found.pop("rating", None)
         if not {"user", "item"} <= found.keys():
@@ -88,23 +91,23 @@ def _renamed(fields: Object, renamed: Mapping[str, str], replaced: set[str]) -> 
     return found
 
 
-def _gorse_item(fields: Object) -> Object:
+def _gorse_item(fields: Object, item: str) -> Object:
     """https://gorse.io/docs: an item's labels and categories are its categories, its comment is the title."""
     found = {spelled(name): msgspec.json.decode(raw) for name, raw in fields.items()}
     words, attributes = _labels(found.get("labels"))
     mapped = {
-        "item_id": found["itemid"], "title": found.get("comment") or "",
+        "item_id": msgspec.json.decode(fields[item]), "title": found.get("comment") or "",
         "categories": list(dict.fromkeys([*_labels(found.get("categories"))[0], *words])),
         "attributes": attributes, "available": not found.get("ishidden"),
     }  # fmt: skip
     return {name: msgspec.Raw(_ENCODER.encode(value)) for name, value in mapped.items()}
 
 
-def _gorse_user(fields: Object) -> Object:
+def _gorse_user(fields: Object, user: str) -> Object:
     """A user's labels are attributes, so that users with the same label are a group."""
     found = {spelled(name): msgspec.json.decode(raw) for name, raw in fields.items()}
     words, attributes = _labels(found.get("labels"))
-    mapped = {"user_id": found["userid"], "attributes": {**dict.fromkeys(words, True), **attributes}}
+    mapped = {"user_id": msgspec.json.decode(fields[user]), "attributes": {**dict.fromkeys(words, True), **attributes}}
     return {name: msgspec.Raw(_ENCODER.encode(value)) for name, value in mapped.items()}
 
 

@@ -10,6 +10,9 @@ from rich.console import Console
 
 from streamer.cli.bad_events import allow_bad
 from streamer.cli.options import file_options, plain, read_options, settings_of, settings_options
+from streamer.core.events import TOPICS
+from streamer.core.protocols import Stream
+from streamer.core.settings import Settings
 
 if TYPE_CHECKING:
     from streamer.study.validation import Validation
@@ -17,29 +20,55 @@ if TYPE_CHECKING:
 
 @click.command(epilog="Example:  streamer validate path/to/ml-latest-small")
 @click.argument("path")
+@click.option(
+    "--max-events",
+    type=click.IntRange(1),
+    default=100_000,
+    show_default=True,
+    metavar="N",
+    help="read at most this many records of a topic, from its beginning",
+)
 @click.option("--json", "as_json", is_flag=True, help="one JSON object")
 @allow_bad
 @file_options
-@settings_options("learning")
-def validate(path: str, as_json: bool, allow_bad: float, **options: Any) -> None:
-    """Look at a file without learning from it: what is understood, what would be rejected, and what looks odd.
+@settings_options("learning", "kafka")
+def validate(path: str, max_events: int, as_json: bool, allow_bad: float, **options: Any) -> None:
+    """Look at a file or a topic without learning from it: what is understood, what would be rejected, and what looks odd.
 
-    PATH is as for `streamer evaluate`. Exit code 1: no event can be used, or more than --allow-bad cannot.
+    PATH is as for `streamer evaluate`, or, with --kafka HOST:PORT, a topic: ratings, clicks, items or users. Exit code 1: no
+    event can be used, or more than --allow-bad cannot.
     """
+    if options["kafka"] and path not in TOPICS:
+        raise click.UsageError(f"--kafka is for a topic, one of {', '.join(TOPICS)}, and PATH is {path!r}")
     how, settings = read_options(options), settings_of(options)
 
     from streamer.consumers.files import check_path, read, understood
     from streamer.study.validation import validate as look
 
-    check_path(path)
-    stream = read(Path(path), settings.learning.seed, how)
-    columns, unit = understood(Path(path), how)
+    if options["kafka"]:
+        stream, columns, unit = _topic(path, max_events, settings), dict[str, str](), ""
+    else:
+        check_path(path)
+        stream = read(Path(path), settings.learning.seed, how)
+        columns, unit = understood(Path(path), how)
     found, examined = look(stream, path, columns, unit, settings.learning, time.time_ns() // 1_000_000)
     if as_json:
         click.echo(msgspec.json.encode(found))
     else:
         _print(found)
     examined.require(path, allow_bad)
+
+
+def _topic(topic: str, max_events: int, settings: Settings) -> Stream:
+    """The records of a topic; nothing is created and no offsets are committed."""
+    from streamer.consumers.kafka import KafkaSource
+    from streamer.consumers.topic import read_topic
+
+    source = KafkaSource(msgspec.structs.replace(settings.kafka, kafka_create_topics=False), (topic,))
+    try:
+        return read_topic(source, topic, max_events)
+    finally:
+        source.close()
 
 
 def _print(found: "Validation") -> None:

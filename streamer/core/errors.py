@@ -79,6 +79,7 @@ class Reason(StrEnum):
     TOO_LARGE = "too_large"
     UNKNOWN_KIND = "unknown_kind"
     UNKNOWN_TOPIC = "unknown_topic"
+    NO_SCHEMA = "no_schema"
 
 
 class BadEvent(StreamerError):

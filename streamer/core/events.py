@@ -17,6 +17,7 @@ BLANK = ""  # topic of an erased record of the embedded log: it keeps its offset
 RATINGS, CLICKS, ITEMS, USERS = "ratings", "clicks", "items", "users"
 TOPICS = (RATINGS, CLICKS, ITEMS, USERS)
 CATALOGUE_TOPICS = (ITEMS, USERS)
+PREFIX_BYTES = 5  # of a value that was serialised with a schema registry
 # Fields that may be whole numbers: {"user_id": 7} and {"user_id": 7.0} mean user "7".
 IDS = ("user_id", "item_id", "event_id", "session_id", "same_as")
 
@@ -166,6 +167,20 @@ def decode_value(topic: str, value: bytes) -> Rating | Click | ItemUpdate | User
         return DECODE[topic](value)
     except msgspec.ValidationError:
         return _DECODE_FREELY[topic](value)
+    except msgspec.DecodeError:
+        if payload(value) is value:
+            raise
+        return decode_value(topic, payload(value))
+
+
+def payload(value: bytes) -> bytes:
+    """What follows the prefix that serialisers with a schema registry write (a byte 0, four of a schema's number), if it is JSON."""
+    return value[PREFIX_BYTES:] if has_prefix(value) and value[PREFIX_BYTES:].lstrip()[:1] == b"{" else value
+
+
+def has_prefix(value: bytes) -> bool:
+    """Whether a value begins like one of a serialiser with a schema registry. No JSON does."""
+    return value[:1] == b"\0" and len(value) > PREFIX_BYTES
 
 
 def id_text(found: str | float, value: bytes) -> str:

@@ -34,6 +34,8 @@ OTHER_TOPIC = "other"  # the label of every unknown topic, so that producers can
 _BLOCK = 256  # errors a row
 _RING = -(-max(WINDOWS) // _BLOCK) * _BLOCK
 _COUNTS = b"counts"
+# Reasons that came after states were made: left out of what is stored while they are 0, so that digests stay what they were.
+_LATER_REASONS = {str(Reason.NO_SCHEMA)}
 
 
 _T = TypeVar("_T")
@@ -231,7 +233,8 @@ class Monitor:
         self._committed = self._given
 
     def _counts(self) -> bytes:
-        return msgspec.msgpack.encode(_Counts(self.events, self.dead_letters, self.repeated_input.events))
+        letters = {reason: n for reason, n in self.dead_letters.items() if n or reason not in _LATER_REASONS}
+        return msgspec.msgpack.encode(_Counts(self.events, letters, self.repeated_input.events))
 
 
 def _decode(row: bytes, kind: type[_T], where: str) -> _T:

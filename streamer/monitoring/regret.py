@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 
 from streamer.core.arrays import F64
-from streamer.core.events import Event, Rating, Record
+from streamer.core.events import Event, Rating, Record, payload
 from streamer.core.settings import NUMBER_MAX
 
 FIELD = b'"expected"'
@@ -113,7 +113,7 @@ def expected(value: bytes) -> float:
     if FIELD not in value:
         return nan
     try:
-        found = _DECODER.decode(value).expected
+        found = _DECODER.decode(payload(value)).expected
     except (msgspec.DecodeError, UnicodeDecodeError):  # the decoder does not check this field, so it may hold anything
         return nan
     return found if found is not None and abs(found) <= NUMBER_MAX else nan

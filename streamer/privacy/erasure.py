@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from streamer.core.events import BLANK, ITEMS, USERS, Record, id_text
+from streamer.core.events import BLANK, ITEMS, USERS, Record, id_text, payload
 from streamer.stream.dead_letters import DeadLetter
 
 CUT_BYTES = 4  # a dead letter that ends with at least this many of an id's first bytes is taken to name the id
@@ -66,7 +66,7 @@ class Erasure:
         if key is not None and record.offset <= self._until.get(_text(key), -1):
             key = None  # another user's event, with this user's id as its key
         if fields is not None and fields.same_as is not None and record.offset <= self._until.get(fields.same_as, -1):
-            profile = msgspec.json.decode(value or b"{}")
+            profile = msgspec.json.decode(payload(value or b"{}"))
             del profile["same_as"]
             value = _ENCODER.encode(profile)
         if key is record.key and value is record.value:
@@ -98,7 +98,7 @@ def _read_fields(value: bytes | None) -> _Fields | None:
     try:
         if value is None:
             return None
-        written = _DECODER.decode(value)
+        written = _DECODER.decode(payload(value))
         ids = (written.user_id, written.same_as, written.event_id)
         return _Fields(*(None if one is None else id_text(one, value) for one in ids))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -17,6 +17,7 @@ from streamer.core.events import (
     CLICKS,
     DECODE,
     ITEMS,
+    PREFIX_BYTES,
     RATINGS,
     TOPICS,
     USERS,
@@ -29,6 +30,8 @@ from streamer.core.events import (
     UserRemoval,
     UserUpdate,
     decode_value,
+    has_prefix,
+    payload,
 )
 from streamer.core.kinds import Kinds
 from streamer.core.settings import LearningSettings
@@ -199,6 +202,13 @@ class Decoder:
             raise BadEvent(Reason.OUT_OF_RANGE, f"{what} {value:g} is not within {self._low:g} to {self._high:g}")
 
     def _event(self, topic: str, value: bytes) -> Event:
+        value = payload(value)
+        if has_prefix(value):
+            number = int.from_bytes(value[1:PREFIX_BYTES], "big")
+            raise BadEvent(
+                Reason.NO_SCHEMA,
+                f"the event is in Avro or Protobuf, by schema {number} of a schema registry: have the producer send JSON",
+            )
         check_nesting(value)
         try:
             event: Event = decode_value(topic, value)

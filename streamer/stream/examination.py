@@ -77,7 +77,10 @@ def examine(
     located = stream if isinstance(stream, Located) else None
     for start in range(0, len(stream), _SLICE):
         messages = stream.messages(start, start + _SLICE)
-        records = [Record(one.topic, -1, start + n, 0, one.key, one.value) for n, one in enumerate(messages)]
+        records = [
+            Record(one.topic, -1, start + n, one.timestamp_ms or 0, one.key, one.value)
+            for n, one in enumerate(messages)
+        ]
         for record, event in zip(records, decoder.decode(records, (), ()), strict=True):
             if not isinstance(event, BadEvent):
                 if event is not None:

@@ -94,8 +94,8 @@ class _Seen:
         else:
             said = event.kind
             self.kinds[event.kind] += 1
-        if event.timestamp_ms is not None:
-            self.times_ms.append(event.timestamp_ms)
+        if event.timestamp_ms is not None or record.timestamp_ms > 0:  # a record of a topic has a time of its own
+            self.times_ms.append(record.timestamp_ms if event.timestamp_ms is None else event.timestamp_ms)
         same = (event.user_id, event.item_id, said, event.timestamp_ms)
         self.repeated += same in self._said
         self._said.add(same)

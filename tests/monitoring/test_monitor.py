@@ -229,6 +229,17 @@ def test_every_topic_outcome_and_reason_is_counted_from_the_start_and_no_other()
     assert "made-up-by-a-producer" not in monitor.events
 
 
+def test_a_reason_that_came_later_is_stored_from_its_first_event_on() -> None:
+    """Digests of states in which it never occurs stay what they were before it existed."""
+    monitor, store = Monitor([]), Store()
+    monitor.dead_letter("ratings", Reason.NOT_JSON)
+    commit(monitor, store)
+    assert not any(b"no_schema" in value for value in store.rows.values())
+    monitor.dead_letter("ratings", Reason.NO_SCHEMA)
+    commit(monitor, store)
+    assert restored(store).dead_letters["no_schema"] == 1
+
+
 def test_the_monitor_is_persistent() -> None:
     assert isinstance(Monitor([]), Persistent)
 

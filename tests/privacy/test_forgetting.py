@@ -301,6 +301,8 @@ def test_a_record_belongs_to_the_user_it_names(given: Record, left: Record | str
     [
         (record(None, '{"user_id": 7, "item_id": 9, "event_id": 5}', "clicks"), None),
         (record(None, '{"user_id": 7.0, "item_id": 9, "event_id": 5.0}', "clicks"), None),
+        (record(None, '\0\0\0\0\x09{"user_id": 7, "item_id": 9, "event_id": 5}', "clicks"), None),
+        (record("8", '\0\0\0\0\x07{"user_id": 8, "item_id": 9, "rating": 7}'), "same"),
         (record("8", '{"user_id": 8, "item_id": 7, "rating": 1}'), "same"),
         (record("8", '{"user_id":8,"same_as":7}', "users"), record("8", '{"user_id":8}', "users")),
         (record("8", '{"user_id":8,"same_as":7.0}', "users"), record("8", '{"user_id":8}', "users")),

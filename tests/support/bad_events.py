@@ -82,6 +82,8 @@ GOOD: dict[str, tuple[str, bytes, Event]] = {
         "ratings", rating(b'"%s"' % ("é" * 128).encode()), Rating("é" * 128, "i9", 4.5, 1000),
     ),
     "an id beyond the first plane": ("ratings", rating(b'"\\ud83d\\ude00"'), Rating("😀", "i9", 4.5, 1000)),
+    "JSON behind the prefix of a schema registry": ("ratings", b"\0\0\0\0\x07" + rating(), Rating("u1", "i9", 4.5, 1000)),
+    "free types behind the prefix": ("items", b"\0\0\0\x22\x7b {" + b'"item_id": 7}', ItemUpdate("7")),
     "an item": ("items", b'{"item_id": "i9"}', ItemUpdate("i9")),
     "everything of an item": (
         "items",
@@ -112,6 +114,13 @@ BAD: dict[str, tuple[str, bytes, Reason]] = {
     "nested objects without end": (
         "items", b'{"item_id": "i9", "z": ' + b'{"":' * 2000 + b"1" + b"}" * 2001, Reason.NOT_JSON,
     ),
+    "Avro behind the prefix of a schema registry": ("ratings", b"\0\0\0\0\x07\x04u1\x04i9\0\0\0\0\0\0\x12@", Reason.NO_SCHEMA),
+    "Protobuf behind it": ("clicks", b'\0\0\0\0\x07\0\n\x02u1\x12\x02i9', Reason.NO_SCHEMA),
+    "broken JSON behind it": ("ratings", b"\0\0\0\0\x07" + rating()[:-3], Reason.NOT_JSON),
+    "deep nesting behind it": (
+        "ratings", b"\0\0\0\0\x22" + rating()[:-1] + b', "z": ' + b"[" * 7000 + b"]" * 7000 + b"}", Reason.NOT_JSON,
+    ),
+    "only the prefix": ("ratings", b"\0\0\0\0\x07", Reason.NOT_JSON),
     "null": ("ratings", b"null", Reason.WRONG_TYPE),
     "a list": ("ratings", b"[" + rating() + b"]", Reason.WRONG_TYPE),
     "no item": ("ratings", b'{"user_id": "u1", "rating": 3}', Reason.WRONG_TYPE),

@@ -19,6 +19,7 @@ from streamer.core.events import (
     TopicPartition,
     UserRemoval,
     UserUpdate,
+    payload,
     sequence_of,
 )
 from streamer.core.settings import Settings
@@ -136,5 +137,5 @@ def _catalogue_columns(records: Sequence[Record], events: Sequence[Any]) -> dict
         "user_id": [event.user_id if isinstance(event, UserUpdate) else None for event in events],
         "item_id": [event.item_id if isinstance(event, ItemUpdate | ItemRemoval) else None for event in events],
         "timestamp_ms": origin["appended_ms"],
-        "value": [None if record.value is None else record.value.decode() for record in records],
+        "value": [None if record.value is None else payload(record.value).decode() for record in records],
     }
