@@ -124,11 +124,12 @@ def concatenated(parts: Sequence[Columns], names: Sequence[str]) -> Columns:
             np.where(read, value_rows[part.values], -1).astype(np.int32), part.times_ms,
         ))  # fmt: skip
         bad += [replace(row, why=f"{row.why}, in {name}") for row in part.bad]
-    found = [np.concatenate(arrays) for arrays in zip(*columns, strict=True)]
-    notes = list(dict.fromkeys(note for part in parts for note in part.notes))
+    user_rows, item_rows, value_rows, times = (np.concatenate(arrays) for arrays in zip(*columns, strict=True))
     return Columns(
-        parts[0].topic, True in timed, *found, [text for text, _ in users], list(items), [text for text, _ in values],
-        [key for _, key in users], bad, [topic for _, topic in values], notes, [one for part in parts for one in part.catalogue],
+        parts[0].topic, True in timed, user_rows, item_rows, value_rows, times,
+        [text for text, _ in users], list(items), [text for text, _ in values], [key for _, key in users], bad,
+        [topic for _, topic in values], list(dict.fromkeys(note for part in parts for note in part.notes)),
+        [one for part in parts for one in part.catalogue],
     )  # fmt: skip
 
 

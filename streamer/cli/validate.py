@@ -42,16 +42,15 @@ def validate(path: str, max_events: int, as_json: bool, allow_bad: float, **opti
         raise click.UsageError(f"--kafka is for a topic, one of {', '.join(TOPICS)}, and PATH is {path!r}")
     how, settings = read_options(options), settings_of(options)
 
-    from streamer.consumers.files import check_path, read, understood
+    from streamer.consumers.files import Understood, check_path, read, understood
     from streamer.study.validation import validate as look
 
     if options["kafka"]:
-        stream, columns, unit = _topic(path, max_events, settings), dict[str, str](), ""
+        stream, understanding = _topic(path, max_events, settings), Understood()
     else:
         check_path(path)
-        stream = read(Path(path), settings.learning.seed, how)
-        columns, unit = understood(Path(path), how)
-    found, examined = look(stream, path, columns, unit, settings.learning, time.time_ns() // 1_000_000)
+        stream, understanding = read(Path(path), settings.learning.seed, how), understood(Path(path), how)
+    found, examined = look(stream, path, *understanding, settings.learning, time.time_ns() // 1_000_000)
     if as_json:
         click.echo(msgspec.json.encode(found))
     else:

@@ -166,7 +166,8 @@ def decode_value(topic: str, value: bytes) -> Rating | Click | ItemUpdate | User
     try:
         return DECODE[topic](value)
     except msgspec.ValidationError:
-        return _DECODE_FREELY[topic](value)
+        found: Rating | Click | ItemUpdate | UserUpdate = _DECODE_FREELY[topic](value)
+        return found
     except msgspec.DecodeError:
         if payload(value) is value:
             raise
@@ -251,7 +252,9 @@ class _FreeDecoder:
             return (kind,)
         if field.default is None:
             return kind | None, None
-        return kind, msgspec.field(default=field.default, default_factory=field.default_factory)
+        if field.default_factory is not msgspec.NODEFAULT:
+            return kind, msgspec.field(default_factory=field.default_factory)
+        return kind, field.default
 
     def __call__(self, value: bytes) -> Any:
         """Raises like `decode_value`."""
