@@ -37,6 +37,7 @@ class Layout:
     rating: int | None = None
     kind: int | None = None  # of click; where there is a rating as well, it counts for rows without one
     time: int | None = None
+    since: int | None = None  # milliseconds after `time`, where that is a day
     quoted: bool = True
 
     @property

@@ -13,7 +13,7 @@ from itertools import islice
 from streamer.consumers.delimited.catalogue import catalogue_of, columns_read
 from streamer.consumers.delimited.content import columns_by_content, likely_columns
 from streamer.consumers.delimited.fields import BLANKS, Layout
-from streamer.consumers.delimited.header import ReadOptions, columns_of, listed, session_of
+from streamer.consumers.delimited.header import ReadOptions, columns_of, listed, session_of, since_of
 from streamer.consumers.delimited.rows import time_unit
 from streamer.core.errors import BadSettings
 
@@ -67,7 +67,7 @@ def understand(lines: Sequence[str], name: str, options: ReadOptions) -> Head:
     notes = _use_session(header, rows, found, name)
     if "user" in found and "item" in found:
         width = _width(header, rows)
-        layout = _layout(found, delimiter, width)
+        layout = replace(_layout(found, delimiter, width), since=since_of(header) if "time" in found else None)
         names = {what: header[column].strip() for what, column in found.items()}
         return Head(layout, names, at + 2, _first_time(rows, layout), notes)
     of = "" if given else catalogue_of(header, rows)

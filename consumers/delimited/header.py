@@ -23,7 +23,7 @@ NAMES: Mapping[str, Sequence[str]] = {
         "trackid", "songid", "albumid", "productid", "product", "iid", "sku", "articleid", "newsid", "videoid", "gameid", "appid",
         "animeid", "showid", "podcastid", "recipeid", "courseid", "businessid", "venueid", "hotelid", "listingid", "placeid",
         "poiid", "locationid", "attractionid", "destinationid", "offerid", "adid", "contentid", "beerid", "aid", "artist",
-        "track", "song", "stockcode",
+        "track", "song", "stockcode", "artistname", "trackname", "songname", "movietitle", "booktitle", "productname", "hotelname",
     ),
     "kind": (
         "kind", "event", "eventtype", "eventname", "feedbacktype", "feedback", "action", "actiontype", "behavior",
@@ -131,6 +131,12 @@ def session_of(header: Sequence[str]) -> int | None:
     """The column of the session, None without one."""
     names = [spelled(name) for name in header]
     return next((names.index(name) for name in SESSION if name in names), None)
+
+
+def since_of(header: Sequence[str]) -> int | None:
+    """The column of the milliseconds since the time, which Diginetica's dates have beside them; None without one."""
+    names = [spelled(name) for name in header]
+    return names.index("timeframe") if "timeframe" in names else None
 
 
 def listed(header: Sequence[str]) -> str:

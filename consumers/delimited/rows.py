@@ -103,7 +103,7 @@ class _Reader:
     def _parse_fast(self, block: str) -> Part | None:
         """Like `_parse`, without a Python object for each field; None unless all texts are short and times whole numbers."""
         layout, fields = self.layout, positions(block, self.layout)
-        if fields is None:
+        if fields is None or layout.since is not None:
             return None
         data, starts, sizes = fields
 
@@ -156,6 +156,8 @@ class _Reader:
         times = np.zeros(n, np.int64)
         if layout.time is not None:
             times = times_of(columns[layout.time])
+            if layout.since is not None:
+                times += np.fromiter(map(int, columns[layout.since]), np.int64, n)
         self._last_ms = int(times[-1])
         return users, items, values, times
 
@@ -196,6 +198,8 @@ class _Reader:
                 _number(rating)
             except ValueError:
                 return f"the rating {rating!r} is no number"
+        if layout.since is not None and not row[layout.since].strip().isdecimal():
+            return f"{row[layout.since]!r} is no number of milliseconds since the time"
         if layout.time is not None:
             with suppress(ValueError):
                 float(row[layout.time])

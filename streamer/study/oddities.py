@@ -6,7 +6,7 @@ It never says that an event cannot be used; `streamer.stream.examination` does.
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 
 from streamer.core.events import Click, Event, ItemRemoval, ItemUpdate, Rating, Record
@@ -14,6 +14,9 @@ from streamer.core.times import DAY_MS, EARLIEST_MS
 
 _SCIENTIFIC = re.compile(r"[+-]?[0-9.,]+[eE][+-]?[0-9]+")
 _NO_FRACTION = re.compile(r"[.,]0+$")
+
+
+_NOBODY = {"na", "n/a", "nan", "null", "(null)", "none", "nil", "undefined", r"\n", "-", "?"}
 
 
 def _composed(text: str) -> str:
@@ -71,7 +74,7 @@ class Oddities:
                 f"{self.odd_times:,} of {self.times:,} times are before 1990 or in the future, such as "
                 f"{moment(self._odd_time_ms)}: is their unit the one that is understood?"
             )
-        found += [*_odd("user", self.users), *_odd("item", self.items.keys() | self.catalogue)]
+        found += [*_odd("user", self.users, self.users), *_odd("item", self.items.keys() | self.catalogue, self.items)]
         if self.unknown:
             found.append(
                 f"the catalogue knows {len(self.items) - self.unknown:,} of the {len(self.items):,} items with events; the others, "
@@ -88,8 +91,12 @@ def moment(time_ms: int) -> str:
         return f"{time_ms} ms"
 
 
-def _odd(what: str, ids: Collection[str]) -> list[str]:
-    found = []
+def _odd(what: str, ids: Collection[str], counts: Mapping[str, int]) -> list[str]:
+    found = [
+        f"{counts[one]:,} events are of the {what} {one!r}, which may stand for none"
+        for one in sorted(counts.keys())
+        if one.lower() in _NOBODY
+    ]
     scientific = [one for one in ids if _SCIENTIFIC.fullmatch(one)]
     if scientific:
         found.append(

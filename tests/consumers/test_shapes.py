@@ -109,7 +109,7 @@ OTHERS: dict[str, tuple[str, list[tuple[str, str, float | str, int | None]]]] = 
     ),
     "Diginetica, whose users are seldom known": (
         "sessionId;userId;itemId;timeframe;eventdate\n1;NA;81766;526309;2016-05-09\n1;NA;31331;1031018;2016-05-09\n2;7;32118;243569;2016-05-10\n",
-        [("1", "81766", "click", 1462752000000), ("1", "31331", "click", 1462752000000), ("2", "32118", "click", 1462838400000)],
+        [("1", "81766", "click", 1462752526309), ("1", "31331", "click", 1462753031018), ("2", "32118", "click", 1462838643569)],
     ),
     "Gorse": (
         "feedback_type,user_id,item_id,time_stamp\nclick,7,12,2022-06-24 21:20:11\nview,8,9,2022-06-24 21:21:11\n",
@@ -306,6 +306,13 @@ def test_tables_of_items_and_users_are_the_catalogue(tmp_path: Path, shape: str)
     assert {one.topic for one in stream.messages(0, 9)} == {"items" if "item_id" in wanted[0] else "users"}
     assert isinstance(stream, Noted)
     assert said in stream.notes[-1]
+
+
+def test_a_time_within_a_day_that_is_no_number_is_said(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("userId;itemId;timeframe;eventdate\n1;2;3;2016-05-09\n1;2;x;2016-05-09\n")
+    stream = read(tmp_path / "a.csv")
+    assert isinstance(stream, Located)
+    assert stream.locate(1) == (3, "'x' is no number of milliseconds since the time")
 
 
 def test_a_row_of_a_catalogue_that_is_too_short_is_a_bad_event(tmp_path: Path) -> None:
