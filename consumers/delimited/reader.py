@@ -18,7 +18,7 @@ from streamer.consumers.delimited.rows import read_columns, without_decimals
 from streamer.core.errors import BadSettings
 from streamer.core.events import ITEMS, message
 
-_HEAD_LINES, _HEAD_CHARACTERS = 1000, 1 << 20  # how much of a file is looked at before it is read
+_HEAD_LINES, _HEAD_CHARACTERS = 200, 1 << 20  # how much of a file is looked at before it is read
 
 
 def read_delimited(path: Path, options: ReadOptions | None = None) -> Columns:

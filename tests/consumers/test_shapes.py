@@ -58,6 +58,7 @@ SHAPES: dict[str, str] = {
     "rows with numbers, as pandas writes them": "\tuser id\titem id\trating\ttimestamp\n0\t7\t12\t4\t1656105611\n1\t7\t9\t2.5\t1656105671\n2\t8\t12\t5\t1656105672\n",
     "rows with numbers, as R writes them": '"user" "item" "rating" "timestamp"\n"1" "7" "12" 4 1656105611\n"2" "7" "9" 2.5 1656105671\n"3" "8" "12" 5 1656105672\n',
     "sep=": "sep=|\nuser|item|rating|timestamp\n7|12|4|1656105611\n7|9|2.5|1656105671\n8|12|5|1656105672\n",
+    "sep= and a mark that is seldom used": "sep=^\nuser^item^rating^timestamp\n7^12^4^1656105611\n7^9^2.5^1656105671\n8^12^5^1656105672\n",
     "comments": "# ratings, exported today; from us\n#\n" + HEAD + "7,12,4,1656105611\n7,9,2.5,1656105671\n8,12,5,1656105672\n",
     "a comment as header": "#user,item,rating,timestamp\n7,12,4,1656105611\n7,9,2.5,1656105671\n8,12,5,1656105672\n",
     "lines of DOS": (HEAD + "7,12,4,1656105611\n7,9,2.5,1656105671\n8,12,5,1656105672\n").replace("\n", "\r\n"),
@@ -90,7 +91,8 @@ GIVEN: dict[str, tuple[str, str]] = {
     "names": ("user=visitor,item=thing,rating=liked,time=when", "when,liked,thing,visitor\n1656105611,4,12,7\n1656105671,2.5,9,7\n1656105672,5,12,8\n"),
     "names in another case": ("user=who,item=what,rating=how-much,time=when", "Who,What,How Much,When\n7,12,4,1656105611\n7,9,2.5,1656105671\n8,12,5,1656105672\n"),
     "some names": ("item=thing", "userId,itemId,thing,rating,timestamp\n7,x,12,4,1656105611\n7,x,9,2.5,1656105671\n8,x,12,5,1656105672\n"),
-    "a column that is not read": ("kind=", "user,item,rating,event,timestamp\n7,12,4,a,1656105611\n7,9,2.5,b,1656105671\n8,12,5,,1656105672\n"),
+    "a name that means another column": ("user=item", "item,product,rating,timestamp\n7,12,4,1656105611\n7,9,2.5,1656105671\n8,12,5,1656105672\n"),
+    "a column that is not read": ("time=when", "user,item,timestamp,rating,when\n7,12,1,4,1656105611\n7,9,1,2.5,1656105671\n8,12,1,5,1656105672\n"),
     "an order": ("item,user,rating,timestamp", "12,7,4,1656105611\n9,7,2.5,1656105671\n12,8,5,1656105672\n"),
     "an order with gaps": ("time,-,item,user,rating", "1656105611;x;12;7;4\n1656105671;x;9;7;2.5\n1656105672;x;12;8;5\n"),
     "an order of the first columns": ("user,item,rating,time", "7 12 4 1656105611 a\n7 9 2.5 1656105671 b\n8 12 5 1656105672 c\n"),
@@ -222,6 +224,7 @@ REFUSED: dict[str, tuple[str, str]] = {
         "7,2014-04-07T10:51:09Z,12,4\n8,2014-04-07T10:54:09Z,9,5\n", r"--columns user,time,item,rating$",
     ),
     "a user under an unknown name": ("who,item_id\na,1\nb,1\n", "found 'who', 'item_id' on the first line"),
+    "items that come again": ("item_id,title\n1,Heat\n1,Heat\n", "found 'item_id', 'title' on the first line"),
     "no known name": ("a,b,c\nx,y,z\n", "found 'a', 'b', 'c' on the first line .*: say which is which with --columns user=NAME"),
 }  # fmt: skip
 
@@ -251,6 +254,41 @@ def test_columns_are_what_the_user_says(tmp_path: Path, shape: str) -> None:
     said, text = GIVEN[shape]
     (tmp_path / "ratings.csv").write_text(text)
     assert events(tmp_path / "ratings.csv", said) == WANTED
+
+
+def test_a_column_is_left_out_where_nothing_is_named_for_it(tmp_path: Path) -> None:
+    (tmp_path / "events.csv").write_text(
+        "user,item,rating,event,timestamp\n7,12,4,view,1656105611\n8,9,5,cart,1656105672\n"
+    )
+    found = events(tmp_path / "events.csv", "rating=,time=")
+    assert found == [("7", "12", "view", None), ("8", "9", "cart", None)]
+
+
+def test_columns_are_refused_where_they_are_known(tmp_path: Path) -> None:
+    (tmp_path / "u.item").write_text("1|Toy Town (1995)|||x\n")
+    (tmp_path / "u.data").write_text("5\t1\t3\t881250949\n")
+    with pytest.raises(BadSettings, match="is a MovieLens folder whose columns are known: leave it out"):
+        read(tmp_path, options=ReadOptions(columns=parse_columns("user=a,item=b")))
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ("usr,item", "'usr' is none of user, item, kind, rating, time"),
+        ("user,rating", "has no item: name user and item"),
+        ("user,item,user", "has two columns for the user"),
+        ("user=a,item", "wanted WHAT=NAME for each column, found 'item'"),
+    ],
+)
+def test_columns_that_say_nothing_are_refused(said: str, why: str) -> None:
+    with pytest.raises(BadSettings, match=why):
+        parse_columns(said)
+
+
+def test_a_name_that_no_column_has_is_refused_with_the_names_that_there_are(tmp_path: Path) -> None:
+    (tmp_path / "events.csv").write_text("who,what\n7,12\n")
+    with pytest.raises(BadSettings, match="there is no column 'whom'; the columns are 'who', 'what'"):
+        events(tmp_path / "events.csv", "user=whom,item=what")
 
 
 @pytest.mark.parametrize("shape", OTHERS)
