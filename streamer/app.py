@@ -13,11 +13,12 @@ import numpy as np
 from streamer import __version__
 from streamer.api import METHODS
 from streamer.consumers import SOURCES
-from streamer.core.errors import BadSettings, Reason, SourceUnavailable, StreamerError
+from streamer.core.errors import BadSettings, BadState, Reason, SourceUnavailable, StreamerError
 from streamer.core.events import LOG, TOPICS, Message, Offsets, Record
 from streamer.core.freshness import Freshness
 from streamer.core.protocols import Hinted, Sink, Source
 from streamer.core.settings import SERVED_RECORDS, Settings
+from streamer.integrity import GenerationsWatched
 from streamer.maintenance import Maintenance
 from streamer.models import LEARNERS
 from streamer.monitoring.metrics import Metrics
@@ -48,6 +49,11 @@ def open_generation(
     """Open a generation's state, by default the live one, with `also` as further learners; raises BadSettings, BadState."""
     store = RocksStore(Path(settings.state.data), generation=generation)
     try:
+        if generation is not None and store.generation != generation:
+            raise BadState(
+                f"the state in {store.path} should be of {generation} and is of {store.generation}: it has lost commits and is not "
+                "used; restore a backup, or retrain"
+            )
         memory = Memory(learners(settings, [*store.promoted().values(), *also]), settings, store)
     except BaseException:
         store.close()
@@ -63,6 +69,7 @@ class App:
         self.settings = settings
         candidates(settings.renormalisation)
         self.folder = folder = Path(settings.state.data)
+        self._generations_watched = GenerationsWatched(folder)
         self.log: EmbeddedLog | None = None
         self._reranker = rerank.reranker(settings.server, lambda *said: self._metrics.reranking(*said))
         self._live = open_generation(settings, reranking=self._reranker)
@@ -88,7 +95,7 @@ class App:
         )  # fmt: skip
         self.renormaliser = Renormaliser(settings, self)
         overview = Overview(
-            settings, lambda: self.memory, self._source, self.log, self.archiver, self.renormaliser, self._freshness, self.ready
+            settings, lambda: self.memory, self._source, self.log, self.archiver, self.renormaliser, self._freshness, self.ready, self._damaged_files
         )  # fmt: skip
         self.status = overview.status
         self._metrics = Metrics(overview.readings, METHODS, __version__, settings.server.reranker)
@@ -151,7 +158,7 @@ class App:
         """The archiver, with a source of its own; None for --no-archive."""
         if not self.settings.archive.archive:
             return None
-        return Archiver(folder, self.settings, self.second_source(), self.log)
+        return Archiver(folder, self.settings, self.second_source(), self.log, self.memory.ledger.offsets)
 
     def _refuse_lost_events(self, log: EmbeddedLog) -> None:
         """Raise BadState if the state or the archive has read events that the log no longer has at its end."""
@@ -290,6 +297,15 @@ class App:
             return False, str(self.failure)
         trouble = self.engine.source_trouble or self.engine.store_trouble or (self.log.trouble() if self.log else "")
         return not trouble, trouble or "ok"
+
+    def damage(self) -> str:
+        """See Answers."""
+        found = [*self._generations_watched.damaged(), self.archiver.damage() if self.archiver else ""]
+        return "; ".join(filter(None, found))
+
+    def _damaged_files(self) -> Mapping[str, int]:
+        archive = self.archiver.damaged_files if self.archiver else 0
+        return {"archive": archive, "generations": len(self._generations_watched.damaged())}
 
     def observe_rejected(self, reason: Reason) -> None:
         """See Answers."""

@@ -23,12 +23,12 @@ from streamer.compile import compile_kernels, is_compiled, learner_names
 from streamer.core.errors import BadState, NotAuthorised, SourceUnavailable, StreamerError
 from streamer.core.kernel import CACHE_FOLDER
 from streamer.core.settings import Settings
+from streamer.integrity import damaged_generations, deep_checks
 from streamer.renormalise import manifest
 from streamer.renormalise.training import candidates
 from streamer.serving.opening import learners
 from streamer.storage import generations
-from streamer.storage.archive.archive import FOLDER
-from streamer.storage.archive.manifest import read_manifest
+from streamer.storage.archive.archive import Archive
 from streamer.storage.rocks import in_use, locked
 from streamer.storage.state import FORMAT, RocksStore
 from streamer.stream.memory import state_settings
@@ -55,15 +55,21 @@ class Check(msgspec.Struct, frozen=True):
 Progress = Callable[[int, int, str], None]  # how many learners' kernels are compiled, of how many, and the next learner
 
 
-def examine(settings: Settings, compiling: Progress | None) -> Iterator[Check]:
-    """Yields every check as it is made. `compiling` reports the compilation of kernels; None: none are compiled."""
+def examine(settings: Settings, compiling: Progress | None, *, deep: bool = False) -> Iterator[Check]:
+    """Yields every check as it is made. `compiling` reports the compilation of kernels; None: none are compiled.
+
+    `deep`: also reads all of state, log, generations and archive, each with its checksums.
+    """
     yield _python()
     yield _packages()
     yield _checked("kernels", lambda: _kernels(settings, compiling))
     yield _checked("data", lambda: _data(settings))
     yield _checked("generations", lambda: _generations(settings))
     if settings.archive.archive:
-        yield _checked("archive", lambda: _archive(Path(settings.state.data) / FOLDER))
+        yield _checked("archive", lambda: _archive(Path(settings.state.data)))
+    if deep:
+        for name, look in deep_checks(Path(settings.state.data)):
+            yield _checked(name, look)
     yield _checked("disk", lambda: _disk(Path(settings.state.data)))
     yield _checked("port", lambda: _port(settings))
     if settings.kafka.kafka:
@@ -183,6 +189,8 @@ def _generations(settings: Settings) -> str:
             file.size_bytes for file in manifest.read(generations.generation_folder(folder, name))[0].files.values()
         )
         says[0] += f", cut after {cut:,} events, and its files are undamaged ({size / 2**20:,.1f} MiB)"
+    for sentence in damaged_generations(folder):
+        raise BadState(sentence)
     others = [one for one in found if one.id != name and generations.state_folder(folder, one.id).exists()]
     unfinished = [one.id for one in others if one.stage in generations.UNDER_WAY]
     kept = [one.id for one in others if one.id not in unfinished]
@@ -193,17 +201,14 @@ def _generations(settings: Settings) -> str:
     return "; ".join(says)
 
 
-def _archive(folder: Path) -> str:
+def _archive(data: Path) -> str:
     """Checks the sizes of the archive's files; only their list is read."""
-    files = read_manifest(folder).files
-    lost = [file.path for file in files if not (folder / file.path).is_file()]
-    cut = [file.path for file in files if file.path not in lost and (folder / file.path).stat().st_size != file.bytes]
-    if lost or cut:
-        what = f"{lost[0]} is missing" if lost else f"{cut[0]} does not have the size that it was written with"
-        raise BadState(f"the archive in {folder} is damaged: {what}: restore a backup")
-    if not files:
-        return f"{folder} holds nothing yet"
-    return f"{folder} holds {sum(f.rows for f in files):,} records in {sum(f.bytes for f in files) / 2**20:,.1f} MiB"
+    archive = Archive(data)
+    archive.refuse_damaged(f"{len(archive.damaged):,} of {len(archive.manifest.files):,} files are missing or damaged")
+    lost = "".join(f"; {loss.sentence()}" for loss in archive.manifest.lost)
+    if not archive.manifest.files:
+        return f"{archive.folder} holds nothing yet{lost}"
+    return f"{archive.folder} holds {archive.rows:,} records in {archive.size_bytes / 2**20:,.1f} MiB{lost}"
 
 
 def _disk(folder: Path) -> str:

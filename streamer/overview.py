@@ -1,7 +1,7 @@
 """The overview of a running streamer: its status, and the readings of its metrics."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -44,10 +44,12 @@ class Overview:
         renormaliser: Renormaliser,
         freshness: Freshness,
         ready: Callable[[], tuple[bool, str]],
+        damaged_files: Callable[[], Mapping[str, int]],
     ) -> None:
-        """`memory` returns the memory of the live generation; for `ready` see Answers."""
+        """`memory` returns the memory of the live generation; for `ready` see Answers; `damaged_files`: by part."""
         self._settings, self._memory, self._source, self._log = settings, memory, source, log
         self._archiver, self._renormaliser, self._freshness, self._ready = archiver, renormaliser, freshness, ready
+        self._damaged_files = damaged_files
         self._started_ms = time.time_ns() // 1_000_000
 
     def status(self) -> Status:
@@ -104,6 +106,7 @@ class Overview:
             user_evictions=lambda: memory.users.evictions,
             items=lambda: len(memory.items),
             ingestion_up=lambda: self._ready()[0],
+            damaged_files=self._damaged_files,
             refused=stability.refused,
             norms=stability.norms,
             widths=stability.widths,

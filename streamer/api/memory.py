@@ -37,7 +37,7 @@ class MemoryAnswers:
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
-        self.learning, self.ingestion = True, "ok"
+        self.learning, self.ingestion, self.damaged = True, "ok", ""
         self.failure: Exception | None = None
         self.requests: Counter[tuple[str, str]] = Counter()  # (method, code)
         self.rejected: Counter[str] = Counter()  # by reason
@@ -142,6 +142,10 @@ class MemoryAnswers:
     def ready(self) -> tuple[bool, str]:
         """Healthy while `ingestion` is "ok"."""
         return self.ingestion == "ok", self.ingestion
+
+    def damage(self) -> str:
+        """What the test set in `damaged`."""
+        return self.damaged
 
     def observe_rejected(self, reason: Reason) -> None:
         """Count the event in `rejected`."""

@@ -93,6 +93,7 @@ class Router:
                 case "/healthz":
                     ingesting, sentence = self._answers.ready()
                     health = {"endpoint": "serving", "ingestion": "serving" if ingesting else sentence}
+                    health["data"] = self._answers.damage() or "whole"
                     body, kind = json.dumps(health).encode(), "application/json"
                 case _:
                     body, kind, headers = web.PAGE, "text/html; charset=utf-8", web.HEADERS

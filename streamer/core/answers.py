@@ -237,6 +237,9 @@ class Answers(Protocol):
     def ready(self) -> tuple[bool, str]:
         """Whether events arrive, and if not, a sentence that says why: the health of "ingestion"."""
 
+    def damage(self) -> str:
+        """What of the data directory is known to be missing or damaged, in a sentence; empty for nothing. Answers go on."""
+
     def observe_rejected(self, reason: Reason) -> None:
         """Count an event that Publish refused."""
 

@@ -64,6 +64,7 @@ class Readings:
     user_evictions: Callable[[], int]  # since the generation was opened
     items: Callable[[], int]  # item rows in memory
     ingestion_up: Callable[[], bool]  # whether events can be read and learned now
+    damaged_files: Callable[[], Mapping[str, int]]  # missing or damaged files, as far as known, by part
     refused: Callable[[], Mapping[str, int]]  # refused steps by learner
     norms: Callable[[], Iterable[Reading]]  # about 1 ms a learner, like the widths
     widths: Callable[[], Iterable[Reading]]
@@ -202,6 +203,10 @@ class Metrics:
         yield Gauge("streamer_archive_bytes", "Size of the archive on disk.", archive.bytes)
         yield Gauge("streamer_archive_events", "Records in the archive.", archive.records)
         yield Gauge("streamer_archive_lag_events", "Records not yet archived.", archive.behind)
+        damaged = Gauge("streamer_damaged_files", "Files known to be missing or damaged.", labels=["part"])
+        for part, count in readings.damaged_files().items():
+            _one(damaged, count, part)
+        yield damaged
         yield Gauge("streamer_users_cached", "Users held in memory.", readings.users_cached())
         evictions = Counter("streamer_user_evictions", "Users evicted from memory.", labels=["generation"])
         yield _one(evictions, readings.user_evictions(), readings.generation)

@@ -21,10 +21,11 @@ from streamer.core.arrays import Array
 from streamer.core.errors import BadGeneration
 from streamer.renormalise.churn import Churn
 from streamer.renormalise.training import RefittedTables
-from streamer.storage.files import write_atomically
+from streamer.storage.files import read_sealed, sealed, write_atomically
+from streamer.storage.generations import MANIFEST
 
 FORMAT = 1
-_MANIFEST, _IDS, _SUFFIX = "manifest.json", "ids", ".safetensors"
+_IDS, _SUFFIX = "ids", ".safetensors"
 
 
 class File(msgspec.Struct, frozen=True):
@@ -61,25 +62,41 @@ def write(folder: Path, manifest: Manifest, found: RefittedTables) -> Manifest:
             out.flush()
             os.fsync(out.fileno())
     manifest = msgspec.structs.replace(manifest, files=files)
-    write_atomically(folder / _MANIFEST, msgspec.json.format(msgspec.json.encode(manifest, order="deterministic")))
+    content = msgspec.json.format(msgspec.json.encode(manifest, order="deterministic"))
+    write_atomically(folder / MANIFEST, sealed(content))
     return manifest
 
 
 def written(folder: Path) -> bool:
     """Whether the files of a generation are complete: its manifest is there."""
-    return (folder / _MANIFEST).exists()
+    return (folder / MANIFEST).exists()
 
 
-def read(folder: Path) -> tuple[Manifest, RefittedTables]:
-    """Read what `write` wrote; raises BadGeneration for a file that is missing, damaged, or not as the manifest says."""
+def read_manifest(folder: Path) -> Manifest:
+    """Read the manifest alone; raises BadGeneration for one that is missing, damaged or of another format."""
     try:
-        manifest = msgspec.json.decode((folder / _MANIFEST).read_bytes(), type=Manifest)
+        manifest = read_sealed(folder / MANIFEST, Manifest)
     except (OSError, msgspec.DecodeError) as error:
         raise BadGeneration(f"the manifest in {folder} cannot be read: {error}; retrain") from None
     if manifest.format != FORMAT:
         raise BadGeneration(
             f"the manifest in {folder} has format {manifest.format}, this streamer reads {FORMAT}: retrain"
         )
+    return manifest
+
+
+def look(folder: Path) -> None:
+    """Compare the files of a generation with its manifest by their sizes; raises BadGeneration. Cost: some 100 us."""
+    for name, file in read_manifest(folder).files.items():
+        size = (folder / name).stat().st_size if (folder / name).is_file() else None
+        if size != file.size_bytes:
+            found = "missing" if size is None else f"damaged: {size:,} bytes, not {file.size_bytes:,}"
+            raise BadGeneration(f"{name} in {folder} is {found}; it is not used: retrain")
+
+
+def read(folder: Path) -> tuple[Manifest, RefittedTables]:
+    """Read what `write` wrote; raises BadGeneration for a file that is missing, damaged, or not as the manifest says."""
+    manifest = read_manifest(folder)
     ids = _load(folder, _IDS + _SUFFIX, manifest.files)
     tables = {}
     for learner, names in manifest.trained.items():
@@ -103,7 +120,7 @@ def erase(folder: Path, user_ids: Collection[str], of_users: Callable[[str, str]
     if manifest is None or found is None:
         for file in folder.glob(f"*{_SUFFIX}"):
             file.unlink()
-        (folder / _MANIFEST).unlink(missing_ok=True)
+        (folder / MANIFEST).unlink(missing_ok=True)
         return
     kept = [n for n, user_id in enumerate(found.user_ids) if user_id not in user_ids]
     if len(kept) == len(found.user_ids):

@@ -24,13 +24,13 @@ from streamer.renormalise.shadow import Host, Shadow, Stopped
 from streamer.renormalise.training_process import TrainingProcess
 from streamer.renormalise.triggers import Request
 from streamer.storage import generations
-from streamer.storage.generations import JOB, GenerationRecord, Progress, Stage
+from streamer.storage.files import sealed
+from streamer.storage.generations import JOB, WATCHED, GenerationRecord, Progress, Stage
 from streamer.stream.memory import Memory
 
 LOG = logging.getLogger("streamer.renormaliser")
 TICK_S = 0.2
 BY_HAND = "promoted by hand"
-WATCHED = "watch"  # this step has an entry in GenerationRecord.seconds when the watch is over
 
 
 class Stages:
@@ -90,7 +90,7 @@ class Stages:
         memory, name = self.memory, generations.next_id(self._folder)
         where = generations.generation_folder(self._folder, name)
         where.mkdir(parents=True)
-        (where / JOB).write_bytes(msgspec.json.encode(self._settings))
+        (where / JOB).write_bytes(sealed(msgspec.json.encode(self._settings)))
         memory.store.checkpoint(where / "state")
         record = GenerationRecord(
             id=name,

@@ -20,6 +20,7 @@ from streamer.renormalise.rebuild import install_generation
 from streamer.renormalise.training import candidate, refit
 from streamer.serving.opening import learners
 from streamer.storage.archive.archive import Archive
+from streamer.storage.files import read_sealed
 from streamer.storage.generations import JOB, GenerationRecord, Progress, generation_folder, read_record
 from streamer.storage.state import RocksStore
 from streamer.stream.memory import Memory, state_settings
@@ -39,7 +40,10 @@ def is_archived(folder: Path, record: GenerationRecord) -> bool:
 def retrain(folder: Path, generation: str, on_progress: OnProgress) -> None:
     """Do what is left to do to train `generation`; raises BadState, BadGeneration, StreamerError."""
     where = generation_folder(folder, generation)
-    settings = msgspec.json.decode((where / JOB).read_bytes(), type=Settings)
+    try:
+        settings = read_sealed(where / JOB, Settings)
+    except (OSError, msgspec.DecodeError) as error:
+        raise BadGeneration(f"the settings of the training in {where / JOB} cannot be read: {error}; retrain") from None
     report = ProgressReport(on_progress)
     store = RocksStore(folder, generation=generation)
     try:

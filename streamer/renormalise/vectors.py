@@ -64,8 +64,9 @@ def import_vectors(
             ids,
             on_progress,
         )
-        record = generations.write_record(folder, record.at_stage("live", f"vectors of {file.name}"))
+        record = generations.write_record(folder, record.at_stage("trained"))
         generations.set_live(folder, generation)
+        record = generations.write_record(folder, record.at_stage("live", f"vectors of {file.name}"))
     except BaseException:
         if generations.live(folder) != generation:
             shutil.rmtree(where, ignore_errors=True)

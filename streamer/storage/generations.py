@@ -2,9 +2,12 @@
 
 The first generation, g0, is the folder `state`. Each later one is a folder `generations/<id>` with a complete state, the files
 that it was made from (streamer.renormalise.manifest) and its record. The file `generation` has one line, the id of the live
-generation; without the file that is g0. Each state holds its own offsets, so replacing this file is the whole swap.
+generation and a checksum; without the file that is g0. Each state holds its own offsets, so replacing this file is the whole
+swap. By hand, the id alone is written to it.
 """
 
+import hashlib
+import logging
 import re
 import shutil
 import time
@@ -15,15 +18,19 @@ import msgspec
 
 from streamer.core.answers import Generation, Score
 from streamer.core.errors import BadState, StreamerError
-from streamer.storage.files import write_atomically
+from streamer.storage.files import read_sealed, sealed, write_atomically
 
 FIRST = "g0"
-_POINTER, _RECORD = "generation", "life.json"
+_POINTER, _RECORD, MANIFEST = "generation", "life.json", "manifest.json"
 JOB, PROGRESS = "job.json", "progress.json"  # the training process's input, and its reports
 _NAME = re.compile(r"g(0|[1-9][0-9]{0,8})")
+_LINE = re.compile(r"(g[0-9]{1,9})(?: ([0-9a-f]{16}))?\n")
+_RESTORE = "restore it from a backup, or let the next start make it anew if that generation is live"
+_LOGGER = logging.getLogger("streamer.generations")
 
 # The stages of a generation; docs/renormalisation.md draws them.
 Stage: TypeAlias = Literal["cut", "trained", "catching up", "gate", "live", "kept", "rejected", "rolled back", "failed"]
+WATCHED = "watch"  # this step has an entry in GenerationRecord.seconds when the watch is over
 UNDER_WAY: tuple[Stage, ...] = ("cut", "trained", "catching up", "gate")
 
 
@@ -102,24 +109,40 @@ class Progress(msgspec.Struct, frozen=True):
 
 
 def live(folder: Path) -> str:
-    """The id of the live generation; raises BadState when the file that names it cannot be read."""
+    """The id of the live generation; raises BadState when the file that names it is lost or damaged."""
+    pointer = folder / _POINTER
     try:
-        name = (folder / _POINTER).read_text(encoding="utf-8").strip()
+        line = pointer.read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError):
-        if (folder / "generations").exists() and not (folder / "state").exists():
+        later = [one.id for one in read_records(folder) if one.id != FIRST and one.was_live]
+        if later or ((folder / "generations").exists() and not (folder / "state").exists()):
             raise BadState(
-                f"{folder / _POINTER}, which names the live generation, is missing: create it with the id of a generation "
+                f"{pointer}, which names the live generation, is missing: create it with the id of a generation "
                 "that `streamer generations` lists, or restore a backup"
             ) from None
         return FIRST
     except (OSError, UnicodeDecodeError) as error:
-        raise BadState(f"cannot read which generation is live from {folder / _POINTER}: {error}") from None
-    if not _NAME.fullmatch(name):
+        raise BadState(f"cannot read which generation is live from {pointer}: {error}") from None
+    found = _LINE.fullmatch(line)
+    if not found or not _NAME.fullmatch(found[1]):
         raise BadState(
-            f"{folder / _POINTER} should name a generation, like g1, and says {name[:40]!r}: write the id of a generation "
+            f"{pointer} should name a generation, like g1, in one line, and says {line[:40]!r}: write the id of a generation "
             f"that `streamer generations` lists to it, or restore a backup"
         )
-    return name
+    if found[2] and found[2] != _checksum(found[1]):
+        raise BadState(
+            f"{pointer} is damaged: {found[1]} does not fit its checksum {found[2]}: write the id of the generation that was "
+            "live, as `streamer generations` lists it, to it, or restore a backup"
+        )
+    return found[1]
+
+
+def _line(generation: str) -> bytes:
+    return f"{generation} {_checksum(generation)}\n".encode()
+
+
+def _checksum(generation: str) -> str:
+    return hashlib.sha256(generation.encode()).hexdigest()[:16]
 
 
 def generation_folder(folder: Path, generation: str) -> Path:
@@ -134,14 +157,14 @@ def state_folder(folder: Path, generation: str) -> Path:
 
 def set_live(folder: Path, generation: str) -> None:
     """Make a generation live: atomic, and durable when this returns."""
-    write_atomically(folder / _POINTER, f"{generation}\n".encode())
+    write_atomically(folder / _POINTER, _line(generation))
 
 
 def write_record(folder: Path, record: GenerationRecord) -> GenerationRecord:
     """Write the record of a generation, and return it."""
     where = generation_folder(folder, record.id)
     where.mkdir(parents=True, exist_ok=True)
-    write_atomically(where / _RECORD, msgspec.json.format(msgspec.json.encode(record)))
+    write_atomically(where / _RECORD, sealed(msgspec.json.format(msgspec.json.encode(record))))
     return record
 
 
@@ -151,14 +174,21 @@ def read_record(folder: Path, generation: str) -> GenerationRecord:
     try:
         if not _NAME.fullmatch(generation):  # a name from outside, which may lead out of the folder
             raise FileNotFoundError
-        return msgspec.json.decode(file.read_bytes(), type=GenerationRecord)
+        return read_sealed(file, GenerationRecord)
     except FileNotFoundError:
+        if _is_made(file.parent):
+            raise BadState(f"the record of generation {generation}, {file}, is missing: {_RESTORE}") from None
         if generation == FIRST and (folder / "state").exists():
             return GenerationRecord(id=FIRST)
         there = ", ".join(found.id for found in read_records(folder)) or "none"
         raise StreamerError(f"no generation {generation!r} in {folder}; there are: {there}") from None
     except (OSError, msgspec.DecodeError) as error:
-        raise BadState(f"the record of generation {generation} in {file} cannot be read: {error}") from None
+        raise BadState(f"the record of generation {generation} in {file} cannot be read: {error}: {_RESTORE}") from None
+
+
+def _is_made(folder: Path) -> bool:
+    """Whether this is the folder of a generation that was trained, also when its record is lost."""
+    return (folder / MANIFEST).exists()
 
 
 def made_at_ms(folder: Path, one: GenerationRecord) -> int:
@@ -174,7 +204,8 @@ def made_at_ms(folder: Path, one: GenerationRecord) -> int:
 def read_records(folder: Path) -> list[GenerationRecord]:
     """The records of all generations, the oldest first; one that cannot be read is replaced by a failed one with the error."""
     found = [path.name for path in (folder / "generations").glob("g*") if _NAME.fullmatch(path.name)]
-    names = {name for name in found if (generation_folder(folder, name) / _RECORD).exists()}
+    places = {name: generation_folder(folder, name) for name in found}
+    names = {name for name, place in places.items() if (place / _RECORD).exists() or _is_made(place)}
     if (folder / "state").exists():
         names.add(FIRST)
     return [_record_or_failure(folder, name) for name in sorted(names, key=_number)]
@@ -188,13 +219,23 @@ def _record_or_failure(folder: Path, name: str) -> GenerationRecord:
 
 
 def repair(folder: Path) -> None:
-    """After a crash: make the records agree with the live generation, and delete folders without a record."""
+    """After a crash: make the records agree with the live generation, and delete folders without a record and a manifest.
+
+    A record of the live generation that is lost or damaged is made anew, as far as its manifest says what it had.
+    """
     live_id = live(folder)
+    if (folder / _POINTER).exists() and (folder / _POINTER).read_bytes() != _line(live_id):
+        set_live(folder, live_id)  # it was written by hand, or before there were checksums
     for path in (folder / "generations").glob("g*"):
-        if _NAME.fullmatch(path.name) and not (path / _RECORD).exists() and path.name != live_id:
+        lost = not (path / _RECORD).exists() and not _is_made(path)
+        if _NAME.fullmatch(path.name) and lost and path.name != live_id:
             shutil.rmtree(path, ignore_errors=True)
-    if live_id != FIRST and not (generation_folder(folder, live_id) / _RECORD).exists():
-        write_record(folder, GenerationRecord(id=live_id))
+    try:
+        read_record(folder, live_id)
+    except StreamerError as error:
+        if state_folder(folder, live_id).exists():
+            _LOGGER.warning("%s; it is made anew", error)
+            write_record(folder, _remade(folder, live_id, str(error)))
     for one in read_records(folder):
         if one.id == live_id and one.stage != "live":
             write_record(folder, one.at_stage("live", "swapped before a stop"))
@@ -203,6 +244,29 @@ def repair(folder: Path) -> None:
             write_record(
                 folder, one.at_stage("rolled back" if back else "kept", f"{live_id} answers since before a stop")
             )
+
+
+class _Made(msgspec.Struct):
+    """What a manifest (streamer.renormalise.manifest) says of a generation's origin."""
+
+    format: int
+    parent: str
+    cut: dict[str, int]
+    events: int
+    candidate: str
+
+
+def _remade(folder: Path, generation: str, error: str) -> GenerationRecord:
+    """A record for the live generation, whose own cannot be read."""
+    file, why = generation_folder(folder, generation) / MANIFEST, f"its record is made anew: {error}"
+    try:
+        made, at_ms = read_sealed(file, _Made), file.stat().st_mtime_ns // 1_000_000
+    except (OSError, msgspec.DecodeError):
+        return GenerationRecord(id=generation).at_stage("live", why)
+    return GenerationRecord(
+        id=generation, parent=made.parent, cut=made.cut, cut_events=made.events, candidate=made.candidate,
+        moments=(StageChange("trained", at_ms),), seconds={WATCHED: 0.0},
+    ).at_stage("live", why)  # fmt: skip
 
 
 def next_id(folder: Path) -> str:

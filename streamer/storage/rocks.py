@@ -134,8 +134,10 @@ class Rocks:
         try:
             self._db.write(batch, self._sync if sync else None)
         except Exception as error:  # rocksdict raises nothing narrower
+            damaged = str(error).startswith("Corruption")  # a compaction has read a damaged block
+            otherwise = "free some space or make it writable: streamer tries again by itself"
             raise StoreUnavailable(
-                f"cannot write to {self.path}: {error}; free some space or make it writable: streamer tries again by itself"
+                f"cannot write to {self.path}: {error}; {_advice(self.path) if damaged else otherwise}"
             ) from None
 
     def scan(self, lower: bytes, upper: bytes, start: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:

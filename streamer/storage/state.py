@@ -82,6 +82,13 @@ class RocksStore:
                 "events; a promotion among them must be repeated", self.path, self._rocks.found.dropped_batches,
             )  # fmt: skip
         self.generation = self._recorded_generation()  # a copy that is being retrained still has its parent's id
+        if generation is None and self.generation != wanted:
+            self.close()
+            raise BadState(
+                f"the state in {self.path} should be of generation {wanted}, which is live, and says that it is of "
+                f"{self.generation}: it has lost commits; restore a backup, or write the id of another generation that "
+                f"`streamer generations` lists to {folder / 'generation'}"
+            )
 
     def _recorded_generation(self) -> str:
         (value,) = self.read("meta", [b"meta"])
@@ -205,8 +212,13 @@ class RocksStore:
         return {msgspec.convert(key.decode(), Kind): name.decode() for key, name in self.scan(PROMOTED)}
 
     def promote(self, kind: Kind, name: str | None) -> None:
-        """Record the promoted learner of a kind, None for none. Durable when it returns; raises StoreUnavailable."""
+        """Record the promoted learner of a kind, None for none. Durable when it returns; raises StoreUnavailable.
+
+        It is in a table then, and not only in the write-ahead log: RocksDB drops a damaged end of that without a word, and nothing
+        would read the promotion again.
+        """
         self._rocks.write(self._encoded([Row(PROMOTED, kind.encode(), name.encode() if name else None)], {}), sync=True)
+        self._rocks.flush()
 
     def sizes(self) -> Iterator[tuple[str, int]]:
         """The table and the bytes of each row."""
@@ -233,6 +245,10 @@ class RocksStore:
     def _encoded(self, rows: Iterable[Row | Rows], offsets: Offsets) -> Iterator[tuple[bytes, bytes | None]]:
         ends = ((f"offsets\0{at.topic}/{at.partition}".encode(), n.to_bytes(8, "big")) for at, n in offsets.items())
         return chain(chain.from_iterable(map(_pairs, rows)), ends)
+
+    def verify(self) -> int:
+        """Read every row, with the checksum of its block; returns how many. Raises BadState. Cost: about 1 us a row."""
+        return sum(1 for _ in self._rocks.scan(b"", b"\xff"))
 
     @property
     def size_bytes(self) -> int:

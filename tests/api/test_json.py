@@ -372,7 +372,9 @@ def test_metrics_and_health_are_pages(answers: MemoryAnswers, client: httpx.Clie
     metrics = client.get("/metrics")
     assert metrics.headers["content-type"].startswith("text/plain; version=0.0.4")
     assert "streamer_up 1" in metrics.text
-    assert client.get("/healthz").json() == {"endpoint": "serving", "ingestion": "serving"}
+    assert client.get("/healthz").json() == {"endpoint": "serving", "ingestion": "serving", "data": "whole"}
+    answers.damaged = "a file of the archive is missing"
+    assert client.get("/healthz").json()["data"] == "a file of the archive is missing"
     answers.ingestion = "the disk is full"
     health = client.get("/healthz")
     assert (health.status_code, health.json()["ingestion"]) == (200, "the disk is full")

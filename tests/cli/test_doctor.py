@@ -121,6 +121,9 @@ def renormalised(state: Path) -> Path:
         store.checkpoint(generations.state_folder(state, name))
         generations.write_record(state, GenerationRecord(id=name, parent="g0", cut_events=150).at_stage("cut"))
     store.close()
+    trained = RocksStore(state, generation="g1")
+    trained.commit([trained.become("g1")], {})
+    trained.close()
     made = Manifest(
         generation="g1",
         parent="g0",

@@ -44,6 +44,7 @@ def made(monitor: Monitor | None = None, generations: GenerationReadings = GENER
         items=lambda: 9,
         champions=lambda: [("bias", "ratings", True), ("biased-mf", "ratings", False)],
         ingestion_up=lambda: True,
+        damaged_files=lambda: {"archive": 2, "generations": 0},
         refused=lambda: {"bias": 3},
         norms=lambda: [Reading("bias", "user", "p50", 0.25)],
         widths=lambda: [Reading("bias", "item", "bias", 0.5)],

@@ -11,6 +11,7 @@ from streamer.core.errors import BadGeneration
 from streamer.renormalise.churn import Churn
 from streamer.renormalise.manifest import Manifest, read, write, written
 from streamer.renormalise.training import RefittedTables
+from streamer.storage.files import sealed
 
 FOUND = RefittedTables(
     ["ann", "böb", "", "u" * 300],
@@ -114,7 +115,7 @@ def test_a_damaged_file_is_refused_by_name(folder: Path, name: str, damage: Call
         read(folder)
 
 
-@pytest.mark.parametrize("damage", [cut_off, emptied, Path.unlink])
+@pytest.mark.parametrize("damage", [flipped, cut_off, emptied, Path.unlink])
 def test_a_damaged_manifest_is_refused(folder: Path, damage: Callable[[Path], None]) -> None:
     damage(folder / "manifest.json")
     with pytest.raises(BadGeneration, match=r"manifest in .* cannot be read.*retrain"):
@@ -122,8 +123,9 @@ def test_a_damaged_manifest_is_refused(folder: Path, damage: Callable[[Path], No
 
 
 def changed(folder: Path, **fields: object) -> None:
-    says = msgspec.json.decode((folder / "manifest.json").read_bytes())
-    (folder / "manifest.json").write_bytes(msgspec.json.encode({**says, **fields}))
+    says = {**msgspec.json.decode((folder / "manifest.json").read_bytes()), **fields}
+    del says["sha256"]
+    (folder / "manifest.json").write_bytes(sealed(msgspec.json.encode(says)))
 
 
 def test_a_file_that_is_not_in_the_manifest_is_refused(folder: Path) -> None:

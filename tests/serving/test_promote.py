@@ -223,6 +223,9 @@ def test_a_promoted_learner_runs_in_other_generations_too_even_if_the_settings_n
     kept = generations.generation_folder(tmp_path, "g1") / "state"
     kept.parent.mkdir(parents=True)
     app.memory.store.checkpoint(kept)
+    trained = RocksStore(tmp_path, generation="g1")
+    trained.commit([trained.become("g1")], {})
+    trained.close()
     app.memory.promote("bias")
     app.close()
     app = App(settings(data=str(tmp_path)))

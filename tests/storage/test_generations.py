@@ -1,5 +1,6 @@
 """Generations on disk: the pointer to the live one, the records, and the repair after a crash between two writes."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,7 @@ def test_without_a_pointer_the_first_generation_is_live(tmp_path: Path) -> None:
     assert live(tmp_path) == live(tmp_path / "nothing") == "g0"
     set_live(tmp_path, "g12")
     assert live(tmp_path) == "g12"
-    assert (tmp_path / "generation").read_text() == "g12\n"
+    assert (tmp_path / "generation").read_text() == "g12 " + hashlib.sha256(b"g12").hexdigest()[:16] + "\n"
     assert [path.name for path in tmp_path.iterdir()] == ["generation"]
 
 
@@ -53,7 +54,9 @@ def test_a_pointer_is_durable_before_it_replaces_the_old_one(tmp_path: Path, syn
     assert synced == [(tmp_path / "generation").stat().st_ino, tmp_path.stat().st_ino]
 
 
-@pytest.mark.parametrize("content", [b"", b"g", b"g01", b"g-1", b"../state", b"g1 g2", b"\xff\xfe", b"g1\0"])
+@pytest.mark.parametrize(
+    "content", [b"", b"g", b"g01\n", b"g-1\n", b"../state\n", b"g1 g2\n", b"\xff\xfe", b"g1\0", b"g1"]
+)
 def test_a_damaged_pointer_is_refused_with_advice(tmp_path: Path, content: bytes) -> None:
     """It is never taken for g0, which may be months old."""
     (tmp_path / "generation").write_bytes(content)
@@ -62,6 +65,39 @@ def test_a_damaged_pointer_is_refused_with_advice(tmp_path: Path, content: bytes
     with pytest.raises(BadState):
         RocksStore(tmp_path)
     assert not (tmp_path / "state").exists()
+
+
+def test_an_id_written_by_hand_is_taken_and_gets_its_checksum_at_the_next_start(tmp_path: Path) -> None:
+    made(tmp_path, "g3", "live")
+    (tmp_path / "generation").write_text("g3\n")
+    assert live(tmp_path) == "g3"
+    repair(tmp_path)
+    line = (tmp_path / "generation").read_bytes()
+    for at in range(len(line)):
+        for bit in range(8):
+            (tmp_path / "generation").write_bytes(line[:at] + bytes([line[at] ^ 1 << bit]) + line[at + 1 :])
+            with pytest.raises(BadState, match="generation"):
+                live(tmp_path)
+
+
+def test_without_a_pointer_g0_is_not_taken_for_live_where_a_later_one_was(tmp_path: Path) -> None:
+    made(tmp_path, "g0")
+    made(tmp_path, "g1", "cut", "rejected")
+    assert live(tmp_path) == "g0"
+    made(tmp_path, "g2", "cut", "live")
+    with pytest.raises(BadState, match="which names the live generation, is missing"):
+        live(tmp_path)
+
+
+def test_repair_deletes_no_trained_generation_whose_record_is_lost(tmp_path: Path) -> None:
+    made(tmp_path, "g0")
+    for name in ("g1", "g2"):
+        made(tmp_path, name, "kept")
+        (tmp_path / "generations" / name / "life.json").unlink()
+    (tmp_path / "generations" / "g1" / "manifest.json").write_bytes(b"{}")
+    repair(tmp_path)
+    assert states(tmp_path) == ["g0", "g1"]
+    assert "is missing: restore it from a backup" in read_records(tmp_path)[1].why
 
 
 def test_a_lost_or_wrong_pointer_creates_no_new_state(tmp_path: Path) -> None:

@@ -30,6 +30,8 @@ from streamer.storage.archive.manifest import (
     Loss,
     Manifest,
     damage_at_a_glance,
+    is_listed,
+    missing,
     read_manifest,
     remove,
     remove_unlisted,
@@ -64,6 +66,11 @@ class Archive:
             topic, _, partition = name.rpartition("/")
             found[TopicPartition(topic, int(partition))] = offset
         return found
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is an archive, be it empty."""
+        return is_listed(self.folder)
 
     @property
     def manifest(self) -> Manifest:
@@ -168,8 +175,10 @@ class Archive:
                     parquet.verify(self.folder, file)
                 else:
                     described[file.number] = parquet.described(self.folder, file)
-            except (DamagedFile, FileNotFoundError) as error:
+            except DamagedFile as error:
                 self.damaged[file.path] = str(error)
+            except FileNotFoundError:
+                self.damaged[file.path] = missing(self.folder / file.path)
         if described and note:
             kept = tuple(described.get(file.number, file) for file in self._manifest.files)
             self._replace(msgspec.structs.replace(self._manifest, files=kept))
@@ -225,10 +234,18 @@ class Archive:
             return False
         try:
             rows = parquet.read(self.folder, file, ["user_id", "value"] if file.topic == USERS else ["user_id"])
-        except (DamagedFile, FileNotFoundError) as error:
-            self.damaged[file.path] = str(error)
+        except (DamagedFile, FileNotFoundError):
+            self._verify([file], note=False)
             return False
         return not parquet.without_users(rows, user_ids).equals(rows)
+
+    def begin_at(self, offsets: Offsets, lost: Loss) -> None:
+        """Go on from later offsets than it reaches, because what is `lost` cannot be had any more. Raises OSError."""
+        with self._lock:
+            reached = self._manifest.offsets | {f"{at.topic}/{at.partition}": offset for at, offset in offsets.items()}
+            was = self._manifest
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._replace(msgspec.structs.replace(was, offsets=reached, lost=(*was.lost, lost)))
 
     def mend(self, mended: Mapping[tuple[str, str], Sequence[Any]], lost: Sequence[Loss]) -> None:
         """Put rows in the place of the damaged files, by topic and day; the files named in `lost` go to the quarantine.

@@ -13,6 +13,7 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from streamer.core.events import LOG, Offsets, Record, TopicPartition, sequence_
 from streamer.core.protocols import Source
 from streamer.core.settings import Settings
 from streamer.storage.archive.archive import Archive
+from streamer.storage.archive.manifest import Loss
 from streamer.storage.archive.rows import Rows
 from streamer.storage.log import EmbeddedLog
 
@@ -42,12 +44,24 @@ _LOGGER = logging.getLogger("streamer.archiver")
 class Archiver:
     """Reads, decodes and writes. `start` it once; `flush` and `wait_for` may be called from any thread."""
 
-    def __init__(self, folder: Path, settings: Settings, source: Source, log: EmbeddedLog | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        settings: Settings,
+        source: Source,
+        log: EmbeddedLog | None = None,
+        learned: Offsets | None = None,
+    ) -> None:
         """Writes the archive in the data directory `folder` from `source`, which nobody else may read.
 
-        `log` is the embedded log if `source` reads it, otherwise None. Raises BadState.
+        `log` is the embedded log if `source` reads it, otherwise None. `learned`: the offsets that the state covers, by which
+        an archive that is missing is told from one that was not yet begun. Raises BadState.
         """
         self.archive = Archive(folder)
+        self._missing = self._is_missing(log, learned or {})
+        if not self._missing:
+            with suppress(OSError):  # a full disk: its thread tries again
+                self.archive.open()
         self._settings, self._source, self._log = settings, source, log
         self._rows = Rows(settings)
         self._next: dict[TopicPartition, int] = dict(self.archive.offsets)  # the next offsets to read
@@ -58,6 +72,23 @@ class Archiver:
         self._thread = threading.Thread(target=self._run, name="archive", daemon=True)
         self._ended = self._failed = False
         self.trouble = ""  # a sentence that says why nothing can be archived; empty while all is well
+
+    def _is_missing(self, log: EmbeddedLog | None, learned: Offsets) -> str:
+        """What is wrong, in a sentence, if there should be an archive that cannot be written again from the log."""
+        if self.archive.exists or not any(learned.values()):
+            return ""
+        reached = ", ".join(f"{at.topic}/{at.partition} up to {offset}" for at, offset in sorted(learned.items()))
+        if log is not None and log.begin() == 0:
+            _LOGGER.warning(
+                "there is no archive in %s, though the state has learned %s: it is written again from the log, which has everything",
+                self.archive.folder, reached,
+            )  # fmt: skip
+            return ""
+        begins = f"the log begins at offset {log.begin()}" if log is not None else "Kafka may no longer have it all"
+        return (
+            f"there is no archive in {self.archive.folder}, though the state has learned {reached}, and {begins}: restore the "
+            "archive from a backup, or run `streamer archive repair` to begin a new one without what is gone"
+        )
 
     @property
     def offsets(self) -> Offsets:
@@ -78,9 +109,18 @@ class Archiver:
 
     def status(self) -> ArchiveStatus:
         """The archive's size, its lag, and what is wrong."""
+        return ArchiveStatus(self.archive.size_bytes, self.archive.rows, self.lag(), self.trouble or self.damage())
+
+    def damage(self) -> str:
+        """What is missing or damaged, in a sentence; empty if nothing is known."""
         damaged = list(self.archive.damaged.values())
-        trouble = self.trouble or (damaged[0] if damaged else "")
-        return ArchiveStatus(self.archive.size_bytes, self.archive.rows, self.lag(), trouble)
+        more = f" ({len(damaged) - 1:,} more)" if len(damaged) > 1 else ""
+        return self._missing or (damaged[0] + more if damaged else "")
+
+    @property
+    def damaged_files(self) -> int:
+        """How many files of the archive are missing or damaged, as far as known; 1 for the whole archive."""
+        return 1 if self._missing else len(self.archive.damaged)
 
     def start(self) -> None:
         """Start the thread."""
@@ -147,14 +187,15 @@ class Archiver:
                 self._progressed.notify_all()
 
     def _begin(self) -> None:
+        if self._missing:
+            raise BadState(self._missing)
         self.archive.open()
         self._rows.remember(self.archive.newest_event_ids(self._settings.state.dedupe_events))
-        if self._log is not None and self._next.get(LOG, 0) < self._log.begin():
-            if self._next:
-                _LOGGER.warning(
-                    "the log no longer has events that came while nothing was archived: the archive lacks them"
-                )
-            self._next[LOG] = self._log.begin()
+        if self._log is not None and (reached := self._next.get(LOG, 0)) < (begin := self._log.begin()):
+            lost = Loss((), -1, {-1: ((reached, begin - 1),)})
+            _LOGGER.warning("the log no longer has events that came while nothing was archived: %s", lost.sentence())
+            self.archive.begin_at({LOG: begin}, lost)
+            self._next[LOG] = begin
         try:
             self._with_retries(lambda: self._source.seek(self._next))
         except SourceLost as error:

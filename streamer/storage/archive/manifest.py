@@ -57,7 +57,7 @@ class Loss(msgspec.Struct, frozen=True):
         """What is gone."""
         runs = [f"{f'partition {at}: ' if at >= 0 else ''}{_ranges(runs)}" for at, runs in self.offsets.items() if runs]
         rows = f"{self.rows:,} rows" if self.rows >= 0 else "rows"
-        among = "; ".join(runs) or "unknown, as the file was written before offsets were recorded"
+        among = "; ".join(runs) or "unknown, as nothing that is left says them"
         return f"{rows} of {', '.join(self.files) or 'the archive'} are gone; their offsets are among: {among}"
 
 
@@ -112,6 +112,11 @@ def read_manifest(folder: Path) -> Manifest:
     return Manifest()
 
 
+def missing(path: Path | str) -> str:
+    """The sentence for a file that the manifest lists and that is not there."""
+    return f"the archive's file {path} is missing: {REPAIR}"
+
+
 def damage_at_a_glance(folder: Path, manifest: Manifest) -> dict[str, str]:
     """Files that are missing or not of their size: their path, and what is wrong. Cost: some 3 us a file."""
     found = {}
@@ -119,7 +124,7 @@ def damage_at_a_glance(folder: Path, manifest: Manifest) -> dict[str, str]:
         try:
             size = (folder / file.path).stat().st_size
         except OSError:
-            found[file.path] = f"the archive's file {folder / file.path} is missing: {REPAIR}"
+            found[file.path] = missing(folder / file.path)
             continue
         if size != file.bytes:
             what = f"{size:,} bytes, not {file.bytes:,}"

@@ -27,7 +27,7 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]  # ships no types
 from streamer.core.arrays import I32, I64, Array
 from streamer.core.errors import BadState, DamagedFile
 from streamer.core.events import LOG, TOPICS, Offsets, TopicPartition, id_text
-from streamer.storage.archive.manifest import REPAIR, File, read_manifest
+from streamer.storage.archive.manifest import REPAIR, File, missing, read_manifest
 from streamer.storage.files import sync_folder
 
 GROUP_ROWS = 1 << 17  # rows in a row group, which is what a merge holds in memory
@@ -320,7 +320,7 @@ def in_order(folder: Path, topics: Collection[str], columns: Sequence[str], unti
     try:
         return _in_order(folder, topics, wanted, until)
     except FileNotFoundError as error:
-        raise DamagedFile(f"the archive's file {error.filename} is missing: {REPAIR}") from None
+        raise DamagedFile(missing(error.filename)) from None
 
 
 def _in_order(folder: Path, topics: Collection[str], columns: list[str], until: Offsets | None) -> Order:

@@ -9,7 +9,7 @@ import numpy as np
 from streamer.core.errors import DamagedFile
 from streamer.core.events import CATALOGUE_TOPICS, TOPICS, USERS, Click, Message, Rating, Record, message
 from streamer.storage.archive import parquet
-from streamer.storage.archive.manifest import Manifest
+from streamer.storage.archive.manifest import Manifest, missing
 
 EVENT_COLUMNS = ("user_id", "item_id", "kind", "rating", "timestamp_ms", "event_id", "session_id", "recommendation_id", "expected")  # fmt: skip
 _COLUMNS = (*EVENT_COLUMNS, "value", "offset", "appended_ms", "partition")
@@ -44,8 +44,11 @@ def records(folder: Path, manifest: Manifest, first: int, stop: int, damaged: di
             continue
         try:
             rows = parquet.read(folder, file, _COLUMNS, manifest.forgotten_in(file))
-        except (DamagedFile, FileNotFoundError) as error:
+        except DamagedFile as error:
             damaged[file.path] = str(error)
+            continue
+        except FileNotFoundError:
+            damaged[file.path] = missing(folder / file.path)
             continue
         parts.append(parquet.logged_between(rows, first, stop))
         topic_of.append(np.full(parts[-1].num_rows, TOPICS.index(file.topic)))

@@ -39,6 +39,8 @@ class Repaired(msgspec.Struct, frozen=True):
         """What became of them, and which offsets are gone."""
         if self.lost is None:
             return f"{', '.join(self.files)}: all {self.rows:,} rows are back, from the log"
+        if not self.lost.files:
+            return f"{self.lost.sentence()}; a new archive begins with what comes next"
         return f"{self.lost.sentence()}; {self.restored:,} are back from the log, what is left of the files is in {QUARANTINE}"
 
 
@@ -69,6 +71,14 @@ def repair(archive: Archive, settings: Settings, log: EmbeddedLog | None, remove
         mended[key] = list(_without_forgotten(archive, files, parts))
     archive.mend(mended, [one.lost for one in done if one.lost is not None])
     return done
+
+
+def begin_anew(archive: Archive, log: EmbeddedLog | None) -> Repaired:
+    """Begin an archive in the place of one that is missing, from what the log (None: Kafka) still has. Raises OSError."""
+    begin = log.begin() if log is not None else 0
+    lost = Loss((), -1, {-1: ((0, begin - 1),)} if begin else {})
+    archive.begin_at({LOG: begin} if begin else {}, lost)
+    return Repaired("", "", {str(archive.folder): "it is missing"}, -1, 0, lost)
 
 
 def _key(file: File) -> _Key:
