@@ -14,13 +14,12 @@ import msgspec
 from streamer.core.errors import BadState, StreamerError
 from streamer.models import ALSO_REFITTED_BY
 from streamer.models.offline.clicks.vector_file import read
-from streamer.renormalise.stages import WATCHED
 from streamer.renormalise.training import candidate
 from streamer.renormalise.training_job import OnProgress, ProgressReport, is_archived, train
 from streamer.serving.opening import load_memory
 from streamer.storage import generations
 from streamer.storage.archive.archive import Archive
-from streamer.storage.generations import UNDER_WAY, GenerationRecord, Progress
+from streamer.storage.generations import UNDER_WAY, WATCHED, GenerationRecord, Progress
 from streamer.storage.state import RocksStore
 from streamer.stream.ledger import WENT_LIVE, note
 
