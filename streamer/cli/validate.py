@@ -41,11 +41,13 @@ def validate(path: str, max_events: int, as_json: bool, allow_bad: float, **opti
     if options["kafka"] and path not in TOPICS:
         raise click.UsageError(f"--kafka is for a topic, one of {', '.join(TOPICS)}, and PATH is {path!r}")
     how, settings = read_options(options), settings_of(options)
+    # with the address in the environment or in streamer.toml, files are looked at as ever
+    on_topic = bool(settings.kafka.kafka) and path in TOPICS and not Path(path).exists()
 
     from streamer.consumers.files import Understood, check_path, read, understood
     from streamer.study.validation import validate as look
 
-    if options["kafka"]:
+    if on_topic:
         stream, understanding = _topic(path, max_events, settings), Understood()
     else:
         check_path(path)
