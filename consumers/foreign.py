@@ -13,7 +13,7 @@ Object: TypeAlias = Mapping[str, msgspec.Raw]
 _OURS = {"user": "user_id", "item": "item_id", "rating": "rating", "kind": "kind", "time": "timestamp"}
 _TIMES = {"timestamp", "timestamp_ms"}
 _CATALOGUE = {"title", "categories", "available", "preferences", "same_as", "attributes"}
-_NOTHING = {b"null", b'""'}
+NOTHING = {b"null", b'""'}  # as a rating
 _PLANS_MOST = 1000  # sets of fields that are remembered
 _ENCODER = msgspec.json.Encoder()
 
@@ -85,10 +85,7 @@ def _has(names: set[str], what: str) -> bool:
 
 def _renamed(fields: Object, renamed: Mapping[str, str], replaced: set[str]) -> Object:
     found = {name: raw for name, raw in fields.items() if name not in renamed and name not in replaced}
-    found |= {ours: fields[name] for name, ours in renamed.items()}
-    if "kind" in found and "rating" in found and bytes(found["rating"]) in _NOTHING:
-        del found["rating"]  # a row without a rating is a click of its kind
-    return found
+    return found | {ours: fields[name] for name, ours in renamed.items()}
 
 
 def _gorse_item(fields: Object, item: str) -> Object:

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from streamer.consumers.delimited.header import GivenColumns
-from streamer.consumers.foreign import Translator
+from streamer.consumers.foreign import NOTHING, Translator
 from streamer.core.errors import StreamerError
 from streamer.core.events import CATALOGUE_TOPICS, CLICKS, ITEMS, RATINGS, USERS, Message, MessageParts, id_text, parts
 from streamer.core.times import milliseconds, stated_milliseconds
@@ -44,6 +44,8 @@ def topic_of(fields: Mapping[str, msgspec.Raw]) -> str:
             return _TEXT.decode(fields["topic"])
         except msgspec.DecodeError:
             return RATINGS
+    if "rating" in fields and "kind" in fields and bytes(fields["rating"]) in NOTHING:
+        return CLICKS  # an object without a rating is a click of its kind
     for name, topic in _FIELDS.items():
         if name in fields:
             return ITEMS if name == "attributes" and "user_id" not in fields else topic

@@ -53,3 +53,11 @@ def test_the_line_of_an_element_of_an_array_is_that_on_which_it_begins(tmp_path:
     assert isinstance(stream, Located)
     assert [stream.locate(row)[0] for row in range(3)] == [2, 4, 4]
     assert stream.messages(0, 1)[0].value == b'{"user_id":"u","item_id":"i","rating":"x"}'
+
+
+def test_an_object_without_a_rating_is_a_click_of_its_kind(tmp_path: Path) -> None:
+    lines = b'{"user_id":"u","item_id":"i","kind":"view","rating":null}\n{"visitorid":"u","itemid":"i","event":"view","score":null}\n'
+    stream = read(written(tmp_path / "r.jsonl", lines + b'{"user_id":"u","item_id":"i","kind":"view","rating":4}\n'))
+    assert [one.topic for one in stream.messages(0, 3)] == ["clicks", "clicks", "ratings"]
+    records = [Record(one.topic, -1, n, 0, one.key, one.value) for n, one in enumerate(stream.messages(0, 2))]
+    assert Decoder(LearningSettings()).decode(records, (), ()) == [Click("u", "i", "view")] * 2
