@@ -38,11 +38,12 @@ def validate(path: str, max_events: int, as_json: bool, allow_bad: float, **opti
     PATH is as for `streamer evaluate`, or, with --kafka HOST:PORT, a topic: ratings, clicks, items or users. Exit code 1: no
     event can be used, or more than --allow-bad cannot.
     """
-    if options["kafka"] and path not in TOPICS:
+    asked = bool(options["kafka"])
+    if asked and path not in TOPICS:
         raise click.UsageError(f"--kafka is for a topic, one of {', '.join(TOPICS)}, and PATH is {path!r}")
     how, settings = read_options(options), settings_of(options)
     # with the address in the environment or in streamer.toml, files are looked at as ever
-    on_topic = bool(settings.kafka.kafka) and path in TOPICS and not Path(path).exists()
+    on_topic = asked or (bool(settings.kafka.kafka) and path in TOPICS and not Path(path).exists())
 
     from streamer.consumers.files import Understood, check_path, read, understood
     from streamer.study.validation import validate as look
