@@ -6,6 +6,7 @@ deeply nested list in place of a message overflows its stack, which ends the pro
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from contextvars import ContextVar
 from difflib import get_close_matches
 from functools import cache
@@ -155,13 +156,22 @@ def _without_unreadable_events(value: Json, data: bytes | bytearray, message_cla
     kept, unreadable = list(events), dict[int, str]()
     for index, event in enumerate(events):
         try:
-            kept[index] = _ordinary(event, bytes(data), f"events[{index}]")
-            _read({"events": [kept[index]]}, msgspec.json.encode({"events": [kept[index]]}), message_class)
+            kept[index] = _readable(event, bytes(data), f"events[{index}]", message_class)
         except ConnectError as error:
             kept[index], unreadable[index] = {}, error.message.replace("events[0]", f"events[{index}]")
     UNREADABLE.set(unreadable)
     found = {**value, "events": kept}
     return _read(found, msgspec.json.encode(found), message_class)
+
+
+def _readable(event: Json, data: bytes, path: str, message_class: type[M]) -> Json:
+    """The event as it is, or with the types of an ordinary one. Raises invalid_argument if neither can be read."""
+    with suppress(ConnectError):
+        _read({"events": [event]}, msgspec.json.encode({"events": [event]}), message_class)
+        return event
+    found = _ordinary(event, data, path)
+    _read({"events": [found]}, msgspec.json.encode({"events": [found]}), message_class)
+    return found
 
 
 def _ordinary(event: Json, data: bytes, path: str) -> Json:
