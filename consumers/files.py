@@ -72,7 +72,7 @@ def _read(path: Path, seed: int, options: ReadOptions) -> Stream:
     elif path.is_dir() and is_movielens(path):
         files = find_files(path)
         if files[0].suffix != ".csv":
-            _refuse_columns(path, "a MovieLens folder whose columns are known", options)
+            _refuse_columns(path, "a MovieLens folder whose columns and encoding are known", options)
         catalogue, columns = read_movielens(files, options)
         stream = ColumnStream(catalogue, columns.sorted(seed), _sha256(files, seed, options))
         path = files[0]
@@ -137,8 +137,9 @@ def _joined(
 
 
 def _refuse_columns(path: Path, what: str, options: ReadOptions) -> None:
-    if options.columns:
-        raise BadSettings(f"--columns is for files of your own, and {path} is {what}: leave it out")
+    if options.columns or options.encoding:
+        said = "--columns" if options.columns else "--encoding"
+        raise BadSettings(f"{said} is for files of your own, and {path} is {what}: leave it out")
 
 
 def understood(path: Path, options: ReadOptions | None = None) -> Understood:

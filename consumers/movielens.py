@@ -11,10 +11,13 @@ Harper, Konstan (2015), The MovieLens datasets: history and context, ACM TiiS 5(
 
 import csv
 from collections.abc import Iterator
+from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 from streamer.consumers.columns import Columns
 from streamer.consumers.delimited.catalogue import item
+from streamer.consumers.delimited.encoding import open_text
 from streamer.consumers.delimited.fields import Layout
 from streamer.consumers.delimited.header import ReadOptions
 from streamer.consumers.delimited.reader import read_delimited
@@ -66,7 +69,9 @@ def read_movielens(files: list[Path], options: ReadOptions | None = None) -> tup
     """The catalogue and the ratings in file order, from the files of `find_files`. Raises OSError."""
     ratings, films = files[0], files[1]
     if ratings.suffix == ".csv":
-        return [message(film) for film in _items_csv(films)], read_delimited(ratings, options)
+        text, notes = _text(films, options)
+        columns = read_delimited(ratings, options)
+        return [message(film) for film in _items_csv(text)], replace(columns, notes=[*notes, *columns.notes])
     catalogue = [message(film) for film in _items_text(films, files[2:])]
     catalogue += [message(user) for file in files[2:] if file.name in _PEOPLE for user in _people(file)]
     layout = Layout("::" if ratings.suffix == ".dat" else "\t", 4, user=0, item=1, rating=2, time=3, quoted=False)
@@ -84,8 +89,17 @@ def _lines(file: Path) -> Iterator[str]:
     return (line for line in text.replace("\r\n", "\n").split("\n") if line)
 
 
-def _items_csv(file: Path) -> Iterator[ItemUpdate]:
-    rows = csv.reader(_lines(file))
+def _text(file: Path, options: ReadOptions | None) -> tuple[str, list[str]]:
+    with file.open("rb") as content:
+        text, notes = open_text(content, file.name, options.encoding if options else "")
+        read = text.read()
+    whole = read.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    odd = whole.count("\ufffd") - read.count("\ufffd")
+    return whole, [*notes, f"{odd:,} letters in {file.name} are not UTF-8 and are lost"] if odd else notes
+
+
+def _items_csv(text: str) -> Iterator[ItemUpdate]:
+    rows = csv.reader(StringIO(text))
     next(rows, None)  # movieId,title,genres
     films = [(*row, "", "")[:3] for row in rows if row]
     ids = without_decimals([film[0].strip() for film in films])

@@ -140,10 +140,10 @@ def rows(block: str, layout: Layout, line: int) -> tuple[list[list[str]], list[i
     A row over several lines has a stray quote if its width is wrong, or if it has a newline in a column that is read (ids
     cannot have one). Then its first line is a bad row, as one text, and parsing continues with the next line.
     """
-    given, begin = list(StringIO(block)), 0
+    parsed = given = list(StringIO(block))
+    begin = 0
     if layout.quoted and '\\"' in block:  # a quote in a quoted text; at its end a backslash and the closing quote
-        block = re.sub(rf'\\"(?![{re.escape(layout.separator)}\n])', '""', block)
-    parsed = list(StringIO(block))
+        parsed = list(StringIO(re.sub(rf'\\"(?![{re.escape(layout.separator)}\n])', '""', block)))
     found: list[list[str]] = []
     lines: list[int] = []
     columns = (layout.user, layout.item, layout.rating, layout.kind, layout.time)

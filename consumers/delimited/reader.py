@@ -47,11 +47,16 @@ def _read_catalogue(text: TextIO, head: Head) -> Columns:
     layout, made, bad, line = head.layout, list[list[str]](), list[BadRow](), head.first_line
     for block in blocks(text, layout):
         for row, at in zip(*rows(block, layout, line), strict=True):
-            if len(row) == layout.width:
-                made.append(row)
+            text_of_row = UNIT.join(row)
+            if len(row) != layout.width:
+                why = f"it has {len(row)} columns, and {layout.width} are wanted"
+            elif any("\ud800" <= letter <= "\udfff" for letter in text_of_row):
+                why = "it has bytes that are not UTF-8"
             else:
-                said = UNIT.join(row).replace(UNIT, layout.delimiter).encode("utf-8", "surrogateescape")
-                bad.append(BadRow(at, said, f"it has {len(row)} columns, and {layout.width} are wanted"))
+                made.append(row)
+                continue
+            said = text_of_row.replace(UNIT, layout.delimiter).encode("utf-8", "surrogateescape")
+            bad.append(BadRow(at, said, why))
         line += block.count("\n")
     for row, known in zip(made, without_decimals([row[layout.user].strip() for row in made]), strict=True):
         row[layout.user] = known
@@ -59,21 +64,9 @@ def _read_catalogue(text: TextIO, head: Head) -> Columns:
     places, none = np.arange(len(bad), dtype=np.int32), np.full(len(bad), -1, np.int32)
     catalogue = [message(event_of(row, head.read)) for row in made]
     return Columns(
-        head.catalogue,
-        False,
-        none,
-        places,
-        none,
-        np.zeros(len(bad), np.int64),
-        (),
-        (),
-        (),
-        (),
-        bad,
-        (),
-        head.notes,
-        catalogue,
-    )
+        head.catalogue, timed=False, users=none, items=places, values=none, times_ms=np.zeros(len(bad), np.int64), user_texts=(),
+        item_texts=(), value_texts=(), keys=(), bad=bad, notes=head.notes, catalogue=catalogue,
+    )  # fmt: skip
 
 
 @contextmanager

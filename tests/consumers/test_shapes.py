@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -161,62 +160,6 @@ NUMERALS: dict[str, tuple[str, list[float], str]] = {
     "scientific": ("user,item,rating\nu,i,4.5e0\nv,i,3E+0\n", [4.5, 3], ""),
 }  # fmt: skip
 
-# Tables of items and users: what is read, and what is said.
-CATALOGUES: dict[str, tuple[str, list[dict[str, Any]], str]] = {
-    "Gorse, items": (
-        "item_id,hidden,categories,time_stamp,labels,description\n1,false,a|b,2022-06-24,c,Good\n2,true,,2022-06-24,,Bad\n",
-        [{"item_id": "1", "categories": ["a", "b"]}, {"item_id": "2", "available": False}],
-        "is a table of items, with their categories from 'categories', availability from 'hidden'; not read: 'time_stamp', 'labels', 'description'",
-    ),
-    "Gorse, users": ("user_id,labels\n7,a|b\n8,\n", [{"user_id": "7", "attributes": {"labels": "a|b"}}, {"user_id": "8"}], "is a table of users, with 'labels'"),
-    "Amazon Personalize, items": (
-        "ITEM_ID,GENRES,CREATION_TIMESTAMP\n1,Action|Comedy,1656105611\n2,Drama,1656105611\n",
-        [{"item_id": "1", "categories": ["Action", "Comedy"]}, {"item_id": "2", "categories": ["Drama"]}],
-        "categories from 'GENRES'; not read: 'CREATION_TIMESTAMP'",
-    ),
-    "Amazon Personalize, users": (
-        "USER_ID,AGE,GENDER\n7,20,f\n8,,m\n",
-        [{"user_id": "7", "attributes": {"age": 20, "gender": "f"}}, {"user_id": "8", "attributes": {"gender": "m"}}],
-        "is a table of users, with 'age', 'gender'",
-    ),
-    "Book-Crossing, books": (
-        '"ISBN";"Book-Title";"Book-Author";"Year-Of-Publication"\n"1";"The \\"Best\\" of; all";"A";"2002"\n"2";"Two";"B";"0"\n',
-        [{"item_id": "1", "title": 'The "Best" of; all', "attributes": {"year": 2002}}, {"item_id": "2", "title": "Two"}],
-        "title from 'Book-Title', year from 'Year-Of-Publication'; not read: 'Book-Author'",
-    ),
-    "RecBole, items": (
-        "item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq\n1\tHeat\t1995\tAction Crime\n2\tAlien\t1979\tHorror\n",
-        [
-            {"item_id": "1", "title": "Heat", "categories": ["Action", "Crime"], "attributes": {"year": 1995}},
-            {"item_id": "2", "title": "Alien", "categories": ["Horror"], "attributes": {"year": 1979}},
-        ],
-        "categories from 'class:token_seq', year from 'release_year:token'",
-    ),
-    "lists as Python prints them": (
-        "product_id,name,tags\n1.0,Tea,\"['hot', 'green']\"\n2.0,Ice,\"[\"\"cold\"\"]\"\n",
-        [{"item_id": "1", "title": "Tea", "categories": ["hot", "green"]}, {"item_id": "2", "title": "Ice", "categories": ["cold"]}],
-        "title from 'name', categories from 'tags'",
-    ),
-}  # fmt: skip
-
-# Encoding, what it is taken for (empty: nothing to say), and text that is in it.
-ENCODINGS: list[tuple[str, str, str]] = [
-    ("utf-8", "", "Amélie"),
-    ("utf-8-sig", "", "Amélie"),
-    ("utf-16", "", "Amélie"),
-    ("utf-16-be", "UTF-16", "Amelie"),
-    ("utf-16-le", "UTF-16", "Amelie"),
-    ("utf-32", "", "Amélie"),
-    ("latin-1", "Windows-1252", "Les Misérables"),
-    ("cp1252", "Windows-1252", "J’ai demandé “Noir Désir”"),
-    ("cp1250", "cp1250", "Příliš žluťoučký kůň"),
-    ("cp1251", "cp1251", "Мастер и Маргарита"),
-    ("cp932", "cp932", "千と千尋の神隠し"),
-    ("gb18030", "gb18030", "北京的上海和霸王别姬"),
-    ("cp949", "cp949", "올드보이 서울"),
-    ("big5", "big5", "悲情城市 臺北"),
-]
-
 REFUSED: dict[str, tuple[str, str]] = {
     "two columns without a header": ("7,12\n8,9\n", r"--columns user,item$"),
     "counts without a header": ("7,12,1337\n8,9,2\n", r"--columns user,item,rating$"),
@@ -267,7 +210,7 @@ def test_a_column_is_left_out_where_nothing_is_named_for_it(tmp_path: Path) -> N
 def test_columns_are_refused_where_they_are_known(tmp_path: Path) -> None:
     (tmp_path / "u.item").write_text("1|Toy Town (1995)|||x\n")
     (tmp_path / "u.data").write_text("5\t1\t3\t881250949\n")
-    with pytest.raises(BadSettings, match="is a MovieLens folder whose columns are known: leave it out"):
+    with pytest.raises(BadSettings, match="is a MovieLens folder whose columns and encoding are known: leave it out"):
         read(tmp_path, options=ReadOptions(columns=parse_columns("user=a,item=b")))
 
 
@@ -308,57 +251,11 @@ def test_ratings_are_the_numbers_that_people_write(tmp_path: Path, shape: str) -
     assert [note.partition("commas: ")[2] for note in stream.notes] == ([said] if said else [])
 
 
-@pytest.mark.parametrize(("encoding", "found", "text"), ENCODINGS, ids=[one for one, *_ in ENCODINGS])
-def test_the_encoding_is_found_and_said(tmp_path: Path, encoding: str, found: str, text: str) -> None:
-    path = tmp_path / "events.csv"
-    path.write_bytes(f"user;item;rating\nu;{text};4\nv;{text};3\n".encode(encoding))
-    stream = read(path)
-    assert [json.loads(one.value or b"")["item_id"] for one in stream.messages(0, 9)] == [text, text]
-    assert isinstance(stream, Noted)
-    assert [f"read as {found}:" in note for note in stream.notes] == ([True] if found else [])
-    given = read(path, options=ReadOptions(encoding=encoding))
-    assert [one.value for one in given.messages(0, 9)] == [one.value for one in stream.messages(0, 9)]
-    assert isinstance(given, Noted)
-    assert not given.notes
-
-
-def test_damaged_utf_8_is_still_utf_8(tmp_path: Path) -> None:
-    path = tmp_path / "events.csv"
-    path.write_bytes("user,item\nu,Amélie\nv,Café\n".encode() + b"w,Caf\xe9\n")
-    assert [one.key for one in read(path).messages(0, 9)] == [b"u", b"v", b"line 4"]
-
-
-@pytest.mark.parametrize("encoding", ["utf-17", "utf-16"])
-def test_an_encoding_that_is_not_the_files_is_refused(tmp_path: Path, encoding: str) -> None:
-    (tmp_path / "events.csv").write_text("user,item\nu,i1\n\n")
-    with pytest.raises(BadSettings, match="encoding"):
-        read(tmp_path / "events.csv", options=ReadOptions(encoding=encoding))
-
-
-@pytest.mark.parametrize("shape", CATALOGUES)
-def test_tables_of_items_and_users_are_the_catalogue(tmp_path: Path, shape: str) -> None:
-    text, wanted, said = CATALOGUES[shape]
-    (tmp_path / "table.csv").write_text(text)
-    stream = read(tmp_path / "table.csv")
-    assert [json.loads(one.value or b"") for one in stream.messages(0, 9)] == wanted
-    assert {one.topic for one in stream.messages(0, 9)} == {"items" if "item_id" in wanted[0] else "users"}
-    assert isinstance(stream, Noted)
-    assert said in stream.notes[-1]
-
-
 def test_a_time_within_a_day_that_is_no_number_is_said(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("userId;itemId;timeframe;eventdate\n1;2;3;2016-05-09\n1;2;x;2016-05-09\n")
     stream = read(tmp_path / "a.csv")
     assert isinstance(stream, Located)
     assert stream.locate(1) == (3, "'x' is no number of milliseconds since the time")
-
-
-def test_a_row_of_a_catalogue_that_is_too_short_is_a_bad_event(tmp_path: Path) -> None:
-    (tmp_path / "table.csv").write_text("item_id,title,genres\n1,Heat,Crime\n2,Alien\n")
-    stream = read(tmp_path / "table.csv")
-    assert [(one.topic, one.key, one.value) for one in stream.messages(1, 9)] == [("items", b"line 3", b"2,Alien")]
-    assert isinstance(stream, Located)
-    assert stream.locate(1) == (3, "it has 2 columns, and 3 are wanted")
 
 
 @pytest.mark.parametrize("shape", REFUSED)
