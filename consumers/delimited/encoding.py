@@ -76,8 +76,6 @@ def _foreign_lines(file: BinaryIO) -> bytes:
     """Some lines that are no ASCII, if the file is not UTF-8; nothing if it is, or is UTF-8 with some damage."""
     sample, whole = b"", True
     for chunk in _chunks(file):
-        if chunk.isascii():
-            continue
         try:
             chunk.decode()
         except UnicodeDecodeError:
@@ -92,10 +90,11 @@ def _foreign_lines(file: BinaryIO) -> bytes:
 
 
 def _chunks(file: BinaryIO) -> Iterator[bytes]:
-    """The whole file, in pieces that end with a line."""
+    """The pieces of the file that are not ASCII, each to the end of its last line."""
     file.seek(0)
     while chunk := file.read(_CHUNK_BYTES):
-        yield chunk + file.readline(_CHUNK_BYTES)
+        if not chunk.isascii():
+            yield chunk + file.readline(_CHUNK_BYTES)
 
 
 def _detect(sample: bytes) -> str:

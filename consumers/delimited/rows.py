@@ -122,14 +122,16 @@ class _Reader:
         return self.users.numbers(users), self.items.numbers(items), values, times_ms
 
     def _packed_values(self, ratings: U64 | None, kinds: U64 | None, n: int) -> I32:
-        values = np.full(n, -1, np.int32)
-        rated = np.full(n, ratings is not None) if ratings is None or kinds is None else ratings != 0
-        if ratings is not None:
-            values[rated] = self.ratings.numbers(ratings[rated])
-        if kinds is not None:
-            if ratings is not None and not kinds[~rated].all():
-                raise ValueError("a row has neither a rating nor a kind of click")
-            values[~rated] = -2 - self.kinds.numbers(kinds[~rated])
+        if kinds is None:
+            return np.full(n, -1, np.int32) if ratings is None else self.ratings.numbers(ratings)
+        if ratings is None:
+            return np.int32(-2) - self.kinds.numbers(kinds)
+        rated = ratings != 0
+        if not kinds[~rated].all():
+            raise ValueError("a row has neither a rating nor a kind of click")
+        values = np.empty(n, np.int32)
+        values[rated] = self.ratings.numbers(ratings[rated])
+        values[~rated] = -2 - self.kinds.numbers(kinds[~rated])
         return values
 
     def _read_rows(self, rows: list[list[str]], lines: list[int]) -> Iterator[Part]:
@@ -252,8 +254,10 @@ def read_columns(text: TextIO, layout: Layout, first_line: int = 1, notes: Seque
     users, items, values, times = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     user_ids, item_ids = without_decimals(reader.users), without_decimals(reader.items)
     (ratings, more), kinds = reader.rating_texts(), reader.kinds.json
+    if kinds:
+        values = np.where(values < -1, len(ratings) - 2 - values, values)
     return Columns(
-        layout.topic, layout.time is not None, users, items, np.where(values < -1, len(ratings) - 2 - values, values), times,
+        layout.topic, layout.time is not None, users, items, values, times,
         [_user(one) for one in user_ids], [msgspec.json.encode(one) for one in item_ids], [*ratings, *kinds],
         [one.encode() for one in user_ids], reader.bad,
         [RATINGS] * len(ratings) + [CLICKS] * len(kinds) if ratings and layout.kind is not None else (), [*notes, *more],
