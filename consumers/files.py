@@ -5,12 +5,13 @@ Files may be compressed or standard input (`opening`), and a folder of files of 
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from streamer.consumers.columns import Columns, ColumnStream, concatenated
-from streamer.consumers.delimited.encoding import is_text
+from streamer.consumers.delimited.encoding import first_letter, in_utf_8, is_text
 from streamer.consumers.delimited.header import ReadOptions
 from streamer.consumers.delimited.reader import head_of as delimited_head
 from streamer.consumers.delimited.reader import read_delimited
@@ -111,9 +112,12 @@ def _read_file(path: Path, options: ReadOptions) -> Columns | JsonLines:
             case "arrow":
                 from streamer.consumers.arrow import read_arrow  # imports pyarrow, which few files need
 
+                if options.encoding:
+                    raise BadSettings(f"--encoding is for text, and {path} is Parquet or Arrow IPC: leave it out")
                 return read_arrow(file, options.columns)
             case "json":
-                return read_json(file, "", options.columns)
+                with in_utf_8(file, options.encoding) as (text, notes):
+                    return replace(read_json(text, "", options.columns), notes=notes)
         return read_delimited(file, options)
 
 
@@ -180,8 +184,7 @@ def _format(path: Path) -> Literal["arrow", "json", "delimited"]:
         return "arrow"
     if not is_text(head):
         raise BadSettings(f"{path} is not text: give {_WANTED}")
-    first = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
-    return "json" if first in (b"{", b"[") or path.suffix.lower() in _JSON else "delimited"
+    return "json" if first_letter(head) in ("{", "[") or path.suffix.lower() in _JSON else "delimited"
 
 
 def _sha256(files: Sequence[Path], seed: int, options: ReadOptions) -> str:

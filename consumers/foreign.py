@@ -61,8 +61,6 @@ class Translator:
             return lambda fields: _gorse_item(fields, found["item"])
         if "item" not in found and "user" in found and "labels" in words:
             return lambda fields: _gorse_user(fields, found["user"])
-        if "feedbacktype" in words:  # its value is no rating
-            found.pop("rating", None)
         if not {"user", "item"} <= found.keys():
             found = {what: name for what, name in found.items() if what in ("user", "item")}
         elif not self.columns:

@@ -62,6 +62,7 @@ class JsonLines:
     times: Sequence[int]  # in ms; a line without a time has that of the line before it
     sha256: str
     columns: Mapping[str, str] = field(default_factory=dict)  # what is known -> its name, where names are not ours
+    notes: Sequence[str] = ()  # sentences about what was guessed of the file
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -174,7 +175,8 @@ def joined(parts: Sequence[JsonLines], sha256: str) -> JsonLines:
     rows.sort(key=lambda row: row[2] not in CATALOGUE_TOPICS)  # stable
     lines, numbers, topics, times = zip(*rows, strict=True) if rows else ((), (), (), ())
     columns = next((part.columns for part in parts if part.columns), {})
-    return JsonLines(lines, numbers, topics, times, sha256, columns)
+    notes = [note for part in parts for note in part.notes]
+    return JsonLines(lines, numbers, topics, times, sha256, columns, notes)
 
 
 def _time_ms(fields: Mapping[str, msgspec.Raw], otherwise: int) -> int:

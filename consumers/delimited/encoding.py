@@ -3,6 +3,10 @@
 import codecs
 import io
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from shutil import copyfileobj
+from tempfile import TemporaryDirectory
 from typing import BinaryIO, TextIO
 
 from streamer.core.errors import BadSettings
@@ -40,6 +44,32 @@ def open_text(file: BinaryIO, name: str, given: str = "") -> tuple[TextIO, list[
         encoding, notes = _encoding(file, name)
     file.seek(0)
     return io.TextIOWrapper(file, encoding, "surrogateescape"), notes
+
+
+@contextmanager
+def in_utf_8(path: Path, given: str = "") -> Iterator[tuple[Path, list[str]]]:
+    """The file, or a copy in UTF-8 that lasts as long as the context if it is in another encoding; and notes. Raises BadSettings."""
+    with path.open("rb") as file:
+        text, notes = open_text(file, path.name, given)
+        if text.encoding in ("utf-8", "utf-8-sig"):
+            yield path, notes
+            return
+        with TemporaryDirectory(prefix="streamer-") as folder:
+            copy = Path(folder) / path.name
+            try:
+                with copy.open("w", encoding="utf-8", errors="surrogateescape", newline="") as written:
+                    copyfileobj(text, written)
+            except UnicodeError as error:
+                raise BadSettings(
+                    f"{path} is not in the encoding {text.encoding}: {error}; give another --encoding"
+                ) from None
+            yield copy, notes
+
+
+def first_letter(head: bytes) -> str:
+    """The first letter of a text that begins with these bytes, "" without one."""
+    encoding = next((encoding for mark, encoding in _MARKS if head.startswith(mark)), "") or _utf_16(head) or "latin-1"
+    return head.decode(encoding, "replace").lstrip()[:1]
 
 
 def is_text(head: bytes) -> bool:
@@ -104,6 +134,8 @@ def _detect(sample: bytes) -> str:
     odd = dict[str, float]()
     for encoding in _LIKELY:
         best = from_bytes(sample, cp_isolation=[encoding], threshold=1.0, enable_fallback=False).best()
-        if best is not None:
-            odd[encoding] = best.chaos
+        if best is not None:  # half-width kana alone are what Shift JIS makes of other texts of the East
+            letters = [letter for letter in str(best) if letter > "\x7f"]
+            narrow = sum("\uff61" <= letter <= "\uff9f" for letter in letters) / max(1, len(letters))
+            odd[encoding] = best.chaos + narrow
     return min(odd, key=odd.__getitem__, default="latin-1")

@@ -115,7 +115,14 @@ def columns_of(header: Sequence[str], given: GivenColumns | None = None) -> dict
                 found[what] = names.index(name)
                 taken.add(found[what])
                 break
+    if "rating" in found and not (given and "rating" in given.named) and _is_gorse(names, found):
+        del found["rating"]
     return found
+
+
+def _is_gorse(names: Sequence[str], found: Mapping[str, int]) -> bool:
+    """Whether it is Gorse's feedback, whose value is no rating."""
+    return "kind" in found and names[found["kind"]] == "feedbacktype" and names[found["rating"]] == "value"
 
 
 def _place(name: str, header: Sequence[str], names: Sequence[str]) -> int:

@@ -43,6 +43,17 @@ def test_the_encoding_is_found_and_said(tmp_path: Path, encoding: str, found: st
     assert not given.notes
 
 
+@pytest.mark.parametrize(("encoding", "found", "text"), ENCODINGS, ids=[one for one, *_ in ENCODINGS])
+@pytest.mark.parametrize("shape", ['{{"user_id":"u","item_id":"{0}"}}\n\n{{"user_id":"v","item_id":"{0}"}}\n', '[{{"user_id":"u","item_id":"{0}"}}]'])  # fmt: skip
+def test_json_may_be_in_any_encoding_as_well(tmp_path: Path, shape: str, encoding: str, found: str, text: str) -> None:
+    path = tmp_path / "events.log"
+    path.write_bytes(shape.format(text).encode(encoding))
+    stream = read(path)
+    assert {json.loads(one.value or b"")["item_id"] for one in stream.messages(0, 9)} == {text}
+    assert isinstance(stream, Noted)
+    assert len(stream.notes) == (1 if found else 0)
+
+
 def test_the_encoding_of_films_is_found_as_well(tmp_path: Path) -> None:
     (tmp_path / "movies.csv").write_text("movieId,title,genres\n12,Amélie (2001),Comedy\n", encoding="cp1252")
     (tmp_path / "ratings.csv").write_text("userId,movieId,rating,timestamp\n7,12,4,1656105611\n")

@@ -116,6 +116,10 @@ OTHERS: dict[str, tuple[str, list[tuple[str, str, float | str, int | None]]]] = 
         "feedback_type,user_id,item_id,time_stamp\nclick,7,12,2022-06-24 21:20:11\nview,8,9,2022-06-24 21:21:11\n",
         [("7", "12", "click", 1656105611000), ("8", "9", "view", 1656105671000)],
     ),
+    "Gorse, whose value is no rating": (
+        "feedback_type,user_id,item_id,value,timestamp\nclick,7,12,1,2022-06-24 21:20:11\nview,8,9,0,2022-06-24 21:21:11\n",
+        [("7", "12", "click", 1656105611000), ("8", "9", "view", 1656105671000)],
+    ),
     "Amazon Personalize, without values": (
         "USER_ID,ITEM_ID,TIMESTAMP,EVENT_TYPE\n7,12,1656105611,click\n8,9,1656105671,purchase\n",
         [("7", "12", "click", 1656105611000), ("8", "9", "purchase", 1656105671000)],
