@@ -80,6 +80,8 @@ class App:
                 self._refuse_lost_events(self.log)
         except BaseException:
             self._live.close()
+            if self.log is not None:
+                self.log.close()
             raise
         named = self.memory.learners.champions
         for kind, name in self.memory.learners.promoted.items():

@@ -24,6 +24,7 @@ from streamer.core.errors import BadState, NotAuthorised, SourceUnavailable, Str
 from streamer.core.kernel import CACHE_FOLDER
 from streamer.core.settings import Settings
 from streamer.integrity import damaged_generations, deep_checks
+from streamer.recovery import examine as examine_log
 from streamer.renormalise import manifest
 from streamer.renormalise.training import candidates
 from streamer.serving.opening import learners
@@ -65,6 +66,8 @@ def examine(settings: Settings, compiling: Progress | None, *, deep: bool = Fals
     yield _checked("kernels", lambda: _kernels(settings, compiling))
     yield _checked("data", lambda: _data(settings))
     yield _checked("generations", lambda: _generations(settings))
+    if not settings.kafka.kafka:
+        yield _checked("log", lambda: examine_log(Path(settings.state.data)) or "none yet")
     if settings.archive.archive:
         yield _checked("archive", lambda: _archive(Path(settings.state.data)))
     if deep:

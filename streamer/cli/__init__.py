@@ -26,6 +26,7 @@ COMMANDS = {
     "backup": ("streamer.cli.backup:backup", "Copy everything a streamer knows, while it learns."),
     "restore": ("streamer.cli.restore:restore", "Restore a backup into a new data directory."),
     "archive": ("streamer.cli.archive:archive", "Verify the archive's files, or repair damaged ones."),
+    "recover": ("streamer.cli.recover:recover", "Make a new log of what a damaged one and the archive still hold."),
     "forget": ("streamer.cli.forget:forget", "Forget a user, in every file."),
     "evaluate": ("streamer.cli.evaluate:evaluate", "Score learners prequentially on a file."),
     "validate": ("streamer.cli.validate:validate", "Look at a file without learning from it."),

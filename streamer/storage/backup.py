@@ -9,6 +9,7 @@ loss of a disk, a backup must therefore be on another disk.
 """
 
 import hashlib
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -30,6 +31,7 @@ FORMAT = 1
 MANIFEST = "backup.json"
 _IMMUTABLE = (".sst", ".parquet", ".safetensors")
 _NOT_COPIED = ("LOCK", "LOG")  # RocksDB's lock file and its diagnostic log
+_ASIDE = re.compile(r".+\.damaged-[0-9]+|log\.recovering")  # what `streamer recover` renamed, and its work
 _CHUNK_BYTES = 1 << 20
 
 Checkpoint = Callable[[Path], None]
@@ -250,6 +252,8 @@ def _make_empty(folder: Path, what: str) -> None:
 def _files(folder: Path) -> Iterator[str]:
     """Relative paths of all files under `folder` that belong in a backup, ascending."""
     for path in sorted(folder.rglob("*")):
+        if _ASIDE.fullmatch(path.relative_to(folder).parts[0]):
+            continue
         rocksdb_internal = (path.parent / "CURRENT").exists() and path.name.partition(".")[0] in _NOT_COPIED
         if path.is_file() and not rocksdb_internal:
             yield path.relative_to(folder).as_posix()

@@ -11,6 +11,7 @@ no fragment crosses the end of a block. A batch is the number of its first chang
 import re
 import struct
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,6 +34,7 @@ class Batch(NamedTuple):
     content: bytes
     end: int  # where it ends in its file
     sound: bool  # whether everything before it in the file is whole
+    whole: bool = True  # false: only its beginning
 
 
 class Survey(NamedTuple):
@@ -75,11 +77,13 @@ def survey(folder: Path) -> Survey:
     return Survey(sound_bytes, unsound, dropped, head)
 
 
-def batches(content: bytes) -> Iterator[Batch]:
-    """Every whole batch in a file's content, in order."""
+def batches(content: bytes, *, partial: bool = False) -> Iterator[Batch]:
+    """Every whole batch in a file's content, in order; if `partial`, also the beginnings of those of which only that is left."""
     parts, sound = list[bytes](), True
-    for kind, part, end in _fragments(content):
+    for kind, part, end in chain(_fragments(content), [(0, b"", len(content))]):
         sound = sound and kind != 0 and (kind in (_FULL, _FIRST)) == (not parts)
+        if parts and partial and kind not in (_MIDDLE, _LAST):
+            yield Batch(b"".join(parts), end, sound, whole=False)
         if kind in (_FULL, _FIRST, 0):
             parts = []
         if kind == _FIRST or (kind in (_MIDDLE, _LAST) and parts):
@@ -102,19 +106,18 @@ def end_of(batch: bytes) -> int:
     return int(first + count - 1)
 
 
-def puts(batch: bytes) -> list[tuple[bytes, bytes]]:
-    """The keys and values that a batch writes, without deletions. Raises ValueError for what is not a batch of ours."""
-    found, at = list[tuple[bytes, bytes]](), _BATCH.size
+def puts(batch: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """The keys and values that a batch writes, without deletions. Raises ValueError where only its beginning is left."""
+    at = _BATCH.size
     while at < len(batch):
         tag = batch[at]
         first, at = _text(batch, at + 1)
         if tag in (_PUT, _RANGE_DELETE):
             second, at = _text(batch, at)
             if tag == _PUT:
-                found.append((first, second))
+                yield first, second
         elif tag not in (_DELETE, _SINGLE_DELETE, _NOTE):
             raise ValueError(f"a change of the unknown kind {tag}")
-    return found
 
 
 def _text(batch: bytes, at: int) -> tuple[bytes, int]:

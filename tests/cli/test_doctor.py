@@ -30,7 +30,7 @@ from streamer.storage.generations import GenerationRecord
 from streamer.storage.rocks import Rocks
 from streamer.storage.state import RocksStore
 
-NAMES = ["python", "packages", "kernels", "data", "generations", "archive", "disk", "port"]
+NAMES = ["python", "packages", "kernels", "data", "generations", "log", "archive", "disk", "port"]
 
 
 def found(data: Path, **flags: object) -> dict[str, Check]:
