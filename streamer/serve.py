@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from streamer.api.security import required_token
+from streamer.api.security import required_token, tls
 from streamer.api.server import serve
 from streamer.api.sockets import listen
 from streamer.app import App
@@ -134,6 +134,7 @@ def run(settings: Settings, replay: Replay | None, started: Callable[[str, App],
     `started(url, app)` is called once clients can connect, `progress` a few times a second.
     """
     required_token(settings.server, settings.security)
+    tls(settings.security)
     sock = listen(settings.server)
     try:
         app = App(settings)
@@ -154,7 +155,9 @@ def run(settings: Settings, replay: Replay | None, started: Callable[[str, App],
             started(url, app)
             ready.set()
 
-        serving = asyncio.create_task(serve(app, settings.server, settings.security, stop, opened, sock))
+        serving = asyncio.create_task(
+            serve(app, settings.server, settings.security, settings.limits, stop, opened, sock)
+        )
 
         def ended(_: asyncio.Task[None]) -> None:  # a server that fails ends the process
             ready.set()

@@ -131,7 +131,7 @@ ATTACKS: Mapping[str, tuple[Callable[[], Chunks], bool]] = {
     "slow head": (lambda: _slowly(b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Slow: "), True),
     "slow head, HTTP/2": (lambda: _once(begin() + HeadersFrame(1, head(Encoder(), "/")).serialize()), True),
     "slow body": (lambda: _slowly(_POST.encode()), True),
-    "pipelining, not read": (lambda: _for_ever(http1("/", 16)), False),
+    "pipelining, not read": (lambda: _for_ever(b"", http1("/", 16)), False),
     "watchers, not read": (lambda: _once(requests(WATCH, STREAMS, b"\0\0\0\0\0")), False),
 }
 FEW = 3  # connections of each attack a client, but for the first three

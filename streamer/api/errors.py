@@ -3,16 +3,13 @@
 import json
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from connectrpc.code import Code
 from connectrpc.errors import ConnectError
 
+from streamer.api.http.asgi import Scope, Send
 from streamer.core.errors import BadEvent, SourceUnavailable, StoreUnavailable, StreamerError, UnknownCategory
-
-if TYPE_CHECKING:
-    from hypercorn.typing import ASGISendCallable, HTTPScope
 
 LOG = logging.getLogger("streamer.api")
 
@@ -68,8 +65,8 @@ def to_connect_error(error: Exception, request_max_bytes: int) -> ConnectError:
 
 
 async def refuse(
-    scope: "HTTPScope",
-    send: "ASGISendCallable",
+    scope: Scope,
+    send: Send,
     http_status: int,
     code: Code,
     sentence: str,
@@ -87,7 +84,7 @@ async def refuse(
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
-async def _refuse_grpc(send: "ASGISendCallable", kind: bytes, status: list[tuple[bytes, bytes]]) -> None:
+async def _refuse_grpc(send: Send, kind: bytes, status: list[tuple[bytes, bytes]]) -> None:
     """Send the status: for gRPC-Web in the headers, for gRPC in trailers, as headers count only when they end the stream."""
     web = kind.startswith(b"application/grpc-web")
     head = [(b"content-type", b"application/grpc-web" if web else b"application/grpc"), *(status if web else [])]

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, TypedDict
+from typing import TypedDict
 
 from connectrpc.code import Code
 from connectrpc.codec import Codec
@@ -33,13 +33,11 @@ from streamer.api.codec import Binary, StrictJSON
 from streamer.api.errors import LOG, refuse
 from streamer.api.events import Events
 from streamer.api.health import Health
+from streamer.api.http.asgi import App, Receive, Scope, Send
 from streamer.api.observe import Observed
 from streamer.api.recommendations import Recommendations
 from streamer.core.answers import Answers
 from streamer.core.settings import ServerSettings
-
-if TYPE_CHECKING:
-    from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallable, HTTPScope, Scope
 
 
 class _Common(TypedDict):
@@ -49,6 +47,7 @@ class _Common(TypedDict):
 
 
 PAGES = ("/", "/metrics", "/healthz")
+METRICS_S = 1.0
 
 
 class Router:
@@ -58,13 +57,11 @@ class Router:
         self, answers: Answers, server: ServerSettings, stop: asyncio.Event, threads: ThreadPoolExecutor
     ) -> None:
         self._answers = answers
+        self._metrics = _Metrics(answers)
         self._services = _services(answers, server, stop, threads)
 
-    async def __call__(self, scope: "Scope", receive: "ASGIReceiveCallable", send: "ASGISendCallable") -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request to its service or page; for an unknown path, say which paths there are."""
-        if scope["type"] != "http":
-            await _lifespan(receive, send)
-            return
         path = scope["path"]
         service, _, method = path.rpartition("/")
         app = self._services.get(service)
@@ -81,7 +78,11 @@ class Router:
         else:
             await app(scope, receive, send)
 
-    async def _page(self, scope: "HTTPScope", send: "ASGISendCallable") -> None:
+    def close(self) -> None:
+        """End the thread that makes /metrics."""
+        self._metrics.thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _page(self, scope: Scope, send: Send) -> None:
         if scope["method"] not in ("GET", "HEAD"):
             await refuse(scope, send, 405, Code.UNIMPLEMENTED, f"{scope['path']} takes GET", [(b"allow", b"GET, HEAD")])
             return
@@ -89,7 +90,7 @@ class Router:
         try:
             match scope["path"]:
                 case "/metrics":
-                    body, kind = self._answers.metrics()
+                    body, kind = await self._metrics.read()
                 case "/healthz":
                     ingesting, sentence = self._answers.ready()
                     health = {"endpoint": "serving", "ingestion": "serving" if ingesting else sentence}
@@ -108,9 +109,30 @@ class Router:
         await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
+class _Metrics:
+    """The page /metrics. Making it takes some 10 ms: a thread makes it, at most once in `METRICS_S`, for all who ask."""
+
+    def __init__(self, answers: Answers) -> None:
+        self._answers = answers
+        self.thread = ThreadPoolExecutor(1, "metrics")
+        self._made: asyncio.Future[tuple[bytes, str]] | None = None
+        self._began = 0.0
+
+    async def read(self) -> tuple[bytes, str]:
+        """The page and its content type; raises what making it raises."""
+        loop, made = asyncio.get_running_loop(), self._made
+        stale = made is None or (
+            made.done() and (loop.time() - self._began > METRICS_S or made.exception() is not None)
+        )
+        if made is None or stale:
+            self._began = loop.time()
+            self._made = made = loop.run_in_executor(self.thread, self._answers.metrics)
+        return await asyncio.shield(made)
+
+
 def _services(
     answers: Answers, server: ServerSettings, stop: asyncio.Event, threads: ThreadPoolExecutor
-) -> dict[str, "ASGIFramework"]:
+) -> dict[str, App]:
     """The services by path, as in /streamer.v1.EventService."""
     most = server.request_max_bytes
     around: Sequence[MetadataInterceptor[float]] = [Observed(answers, most)]
@@ -127,15 +149,6 @@ def _services(
         ServerReflectionAlphaASGIApplication(ServerReflectionAlphaService(*files), **common),
     )
     return {app.path: app for app in made}
-
-
-async def _lifespan(receive: "ASGIReceiveCallable", send: "ASGISendCallable") -> None:
-    """Confirm ASGI's start and shutdown; nothing has to be done for them here."""
-    while True:
-        if (await receive())["type"] == "lifespan.shutdown":
-            await send({"type": "lifespan.shutdown.complete"})
-            return
-        await send({"type": "lifespan.startup.complete"})
 
 
 def _unknown_path(path: str) -> str:

@@ -9,28 +9,19 @@ health requires it, as a bearer token or as the password in a browser, so that t
 import asyncio
 import hmac
 import re
+import ssl
 from base64 import b64decode
 from binascii import Error
 from collections.abc import Mapping
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
 
 from connectrpc.code import Code
 from connectrpc.errors import ConnectError
 
 from streamer.api.errors import deadline_exceeded, refuse
+from streamer.api.http.asgi import App, Message, Receive, Scope, Send
 from streamer.core.errors import BadSettings
 from streamer.core.settings import SecuritySettings, ServerSettings, read_secret
-
-if TYPE_CHECKING:
-    from hypercorn.typing import (
-        ASGIFramework,
-        ASGIReceiveCallable,
-        ASGIReceiveEvent,
-        ASGISendCallable,
-        ASGISendEvent,
-        Scope,
-    )
 
 DRAIN_BYTES = 1 << 24
 _STREAMS = "/grpc.reflection."  # the client goes on sending while the server answers
@@ -61,6 +52,24 @@ def required_token(server: ServerSettings, security: SecuritySettings) -> str:
     return ""
 
 
+def tls(security: SecuritySettings) -> ssl.SSLContext | None:
+    """How the endpoint speaks TLS, None if it does not; raises BadSettings for files that cannot be used."""
+    if not (security.tls_cert_file or security.tls_key_file):
+        return None
+    if not (security.tls_cert_file and security.tls_key_file):
+        raise BadSettings("TLS needs a certificate and its key: give both --tls-cert-file and --tls-key-file")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)  # TLS 1.2 at least, without compression
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    try:
+        context.load_cert_chain(security.tls_cert_file, security.tls_key_file, password="")
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        raise BadSettings(
+            f"cannot use the certificate {security.tls_cert_file} with the key {security.tls_key_file}: {error}; "
+            "both must be readable PEM files that belong together, the key without a password"
+        ) from None
+    return context
+
+
 def is_loopback(name: str) -> bool:
     """Whether a host name or address, without a port, means this machine only."""
     if name.lower() == "localhost":
@@ -80,20 +89,14 @@ def _host_name(host: str) -> str:
 class Guard:
     """An ASGI application that refuses requests, or passes them on to `app`."""
 
-    def __init__(self, app: "ASGIFramework", server: ServerSettings, token: str, body_s: float) -> None:
+    def __init__(self, app: App, server: ServerSettings, token: str, body_s: float) -> None:
         self._app = app
         self._local = is_loopback(server.host)
         self._token = token.encode()
         self._body_s = body_s
 
-    async def __call__(self, scope: "Scope", receive: "ASGIReceiveCallable", send: "ASGISendCallable") -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse the request, or pass it on."""
-        if scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1000, "reason": None})
-            return
-        if scope["type"] == "lifespan":
-            await self._app(scope, receive, send)
-            return
         if not scope["path"].startswith(_STREAMS):
             exchange = _Exchange(receive, send, self._body_s)
             receive, send = exchange.receive, exchange.send
@@ -149,16 +152,16 @@ class Guard:
 class _Exchange:
     """One request and its answer: the body must arrive in time, and is read to its end before the answer begins.
 
-    If the rest of the body arrived after the answer, hypercorn would end the whole HTTP/2 connection with every call on it.
+    Many clients send their whole body before they read anything: an answer that came first would find nobody.
     """
 
-    def __init__(self, receive: "ASGIReceiveCallable", send: "ASGISendCallable", body_s: float) -> None:
+    def __init__(self, receive: Receive, send: Send, body_s: float) -> None:
         self._receive, self._send = receive, send
         self._body_s = body_s
         self._deadline = asyncio.get_running_loop().time() + body_s
         self._done = self._late = False
 
-    async def receive(self) -> "ASGIReceiveEvent":
+    async def receive(self) -> Message:
         """The next message; raises deadline_exceeded for a body that does not arrive in time."""
         if self._done:
             return await self._receive()
@@ -171,7 +174,7 @@ class _Exchange:
         self._done = message["type"] != "http.request" or not message["more_body"]
         return message
 
-    async def send(self, message: "ASGISendEvent") -> None:
+    async def send(self, message: Message) -> None:
         """Read the rest of the body (at most DRAIN_BYTES), then send."""
         left = DRAIN_BYTES
         while not self._done and left > 0:

@@ -8,11 +8,15 @@ from threading import Thread
 
 from streamer.api.server import serve
 from streamer.core.answers import Answers
-from streamer.core.settings import SecuritySettings, ServerSettings
+from streamer.core.settings import LimitSettings, SecuritySettings, ServerSettings
+
+DEFAULT_LIMITS = LimitSettings()
 
 
 @contextmanager
-def serving(answers: Answers, server: ServerSettings, security: SecuritySettings) -> Iterator[str]:
+def serving(
+    answers: Answers, server: ServerSettings, security: SecuritySettings, limits: LimitSettings = DEFAULT_LIMITS
+) -> Iterator[str]:
     """Serve while the block runs; yields the address. Raises what `serve` raises."""
     began: SimpleQueue[str | None] = SimpleQueue()
     loop, stop = asyncio.new_event_loop(), asyncio.Event()
@@ -21,7 +25,7 @@ def serving(answers: Answers, server: ServerSettings, security: SecuritySettings
     def run() -> None:
         try:
             with asyncio.Runner(loop_factory=lambda: loop) as runner:  # cancels leftover tasks, then closes the loop
-                runner.run(serve(answers, server, security, stop, began.put))
+                runner.run(serve(answers, server, security, limits, stop, began.put))
         except BaseException as error:
             failures.append(error)
         finally:

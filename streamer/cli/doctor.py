@@ -20,7 +20,7 @@ from streamer.cli.options import settings_of, settings_options
 )
 @click.option("--deep", is_flag=True, help="also read all of state, log, generations and archive, with their checksums")
 @click.option("--json", "as_json", is_flag=True, help="one JSON object")
-@settings_options("server", "state", "archive", "learning", "kafka", "security")
+@settings_options("server", "state", "archive", "learning", "kafka", "security", "limits")
 def doctor(compiling: bool, deep: bool, as_json: bool, **options: Any) -> None:
     """Check this installation, and compile the kernels; the exit code is 1 if something is wrong.
 

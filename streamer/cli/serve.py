@@ -44,7 +44,7 @@ EVERY_S = 5.0  # between progress lines if the output is not a terminal
 @click.option("--hold", is_flag=True, help="pause the replay at each of these retrainings until the swap")
 @allow_bad
 @file_options
-@settings_options("server", "state", "archive", "learning", "renormalisation", "kafka", "security")
+@settings_options("server", "state", "archive", "learning", "renormalisation", "kafka", "security", "limits")
 def serve(
     replay: str | None, simulate: bool, rate: float | None, until_drained: bool, renormalise_every_events: int | None,
     hold: bool, allow_bad: float, **options: Any,

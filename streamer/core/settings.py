@@ -54,6 +54,33 @@ class SecuritySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
     token_file: Annotated[str, _doc("file with the token that requests must carry (Authorization: Bearer ...)")] = ""
     insecure: Annotated[bool, _doc("listen beyond loopback without a token")] = False
+    tls_cert_file: Annotated[
+        str, _doc("PEM file of the server's certificate, with its chain; the endpoint then speaks TLS only")
+    ] = ""
+    tls_key_file: Annotated[str, _doc("PEM file of the certificate's private key")] = ""
+
+
+class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What clients of the endpoint may hold, and how long they may take. A peer is an address, or an IPv6 network of 64 bits."""
+
+    max_connections: Annotated[int, _doc("connections at a time, in all", ge=1)] = 1000
+    max_peer_connections: Annotated[int, _doc("connections at a time of one peer; raise it behind a proxy", ge=1)] = 250
+    max_streams: Annotated[int, _doc("requests at a time on one HTTP/2 connection", ge=1, le=1000)] = 100
+    max_requests: Annotated[int, _doc("requests at a time, in all", ge=1)] = 1000
+    max_peer_requests: Annotated[int, _doc("requests at a time of one peer; raise it behind a proxy", ge=1)] = 500
+    max_connection_bytes: Annotated[
+        int, _doc("bytes held for one connection: received and not worked on, or answered and not taken", ge=131072)
+    ] = 1 << 20
+    max_peer_bytes: Annotated[int, _doc("bytes held for one peer; raise it behind a proxy", ge=131072)] = 8 << 20
+    max_bytes: Annotated[int, _doc("bytes held for all clients", ge=131072)] = 32 << 20
+    head_timeout_s: Annotated[float, _doc("how long the head of a request may take to arrive", gt=0)] = 10.0
+    body_timeout_s: Annotated[float, _doc("how long the body of a request may take to arrive", gt=0)] = 15.0
+    answer_timeout_s: Annotated[
+        float, _doc("how long a client may leave its answers untaken before its connection is closed", gt=0)
+    ] = 30.0
+    idle_timeout_s: Annotated[
+        float, _doc("how long a connection stays open without a request or a ping; HTTP/2 clients are warned", gt=0)
+    ] = 120.0
 
 
 class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -197,6 +224,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     server: ServerSettings = ServerSettings()
     security: SecuritySettings = SecuritySettings()
+    limits: LimitSettings = LimitSettings()
     kafka: KafkaSettings = KafkaSettings()
     learning: LearningSettings = LearningSettings()
     state: StateSettings = StateSettings()
@@ -207,6 +235,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 PARTS: dict[str, type[msgspec.Struct]] = {
     "server": ServerSettings,
     "security": SecuritySettings,
+    "limits": LimitSettings,
     "kafka": KafkaSettings,
     "learning": LearningSettings,
     "state": StateSettings,

@@ -9,14 +9,13 @@ from time import monotonic
 import httpx
 import pytest
 
-from streamer.api import server as module
 from streamer.api.memory import MemoryAnswers
 from streamer.api.server import serve
 from streamer.api.sockets import listen, url
 from streamer.api.thread import serving
 from streamer.core.errors import BadSettings
 from streamer.core.events import LOG, Message, Offsets
-from streamer.core.settings import SecuritySettings, ServerSettings
+from streamer.core.settings import LimitSettings, SecuritySettings, ServerSettings
 
 PREDICT = "/streamer.v1.RecommendationService/Predict"
 WAITING = {"userId": "u", "itemId": "i", "freshnessToken": "log/0:1"}
@@ -60,9 +59,9 @@ def test_ipv6_loopback_works_where_it_exists() -> None:
         assert httpx.get(address + "/healthz").status_code == 200
 
 
-def test_a_silent_connection_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "IDLE_S", 0.1)
-    with serving(MemoryAnswers(), ServerSettings(port=0), SecuritySettings()) as address:
+def test_a_silent_connection_is_dropped() -> None:
+    limits = LimitSettings(head_timeout_s=0.1)
+    with serving(MemoryAnswers(), ServerSettings(port=0), SecuritySettings(), limits) as address:
         where = ("127.0.0.1", httpx.URL(address).port or 0)
         half_open = [socket.create_connection(where, timeout=20) for _ in range(20)]
         for number, connection in enumerate(half_open):
@@ -72,9 +71,9 @@ def test_a_silent_connection_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None
             connection.close()
 
 
-def test_a_body_that_does_not_arrive_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BODY_S", 0.1)
-    with serving(MemoryAnswers(), ServerSettings(port=0), SecuritySettings()) as address:
+def test_a_body_that_does_not_arrive_is_not_waited_for() -> None:
+    limits = LimitSettings(body_timeout_s=0.1)
+    with serving(MemoryAnswers(), ServerSettings(port=0), SecuritySettings(), limits) as address:
         with closing(socket.create_connection(("127.0.0.1", httpx.URL(address).port or 0), timeout=20)) as connection:
             head = f"POST {PREDICT} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             connection.sendall(head.encode() + b"Content-Length: 100\r\n\r\n{")
@@ -93,7 +92,9 @@ def test_a_request_running_at_shutdown_is_answered() -> None:
         answers.publish([Message("clicks", b"u", b'{"user_id":"u","item_id":"i"}')])
         sock = listen(ServerSettings(port=0))
         address, settings = url(sock), ServerSettings(port=0, shutdown_timeout_s=30)
-        served = asyncio.create_task(serve(answers, settings, SecuritySettings(), stop, lambda _: None, sock))
+        served = asyncio.create_task(
+            serve(answers, settings, SecuritySettings(), LimitSettings(), stop, lambda _: None, sock)
+        )
         async with httpx.AsyncClient(timeout=30) as client:
             query = asyncio.create_task(client.post(address + PREDICT, json=WAITING))
             await _until(lambda: bool(answers._freshness._waiting))
@@ -112,7 +113,9 @@ def test_a_request_that_does_not_end_does_not_hold_up_shutdown() -> None:
         answers, stop = MemoryAnswers(), asyncio.Event()
         sock = listen(ServerSettings(port=0))
         address, settings = url(sock), ServerSettings(port=0, deadline_s=600, shutdown_timeout_s=0.1)
-        served = asyncio.create_task(serve(answers, settings, SecuritySettings(), stop, lambda _: None, sock))
+        served = asyncio.create_task(
+            serve(answers, settings, SecuritySettings(), LimitSettings(), stop, lambda _: None, sock)
+        )
         async with httpx.AsyncClient(timeout=600) as client:
             query = asyncio.create_task(client.post(address + PREDICT, json=WAITING))
             await _until(lambda: bool(answers._freshness._waiting))
@@ -153,7 +156,7 @@ def test_queries_are_answered_while_publishing_waits() -> None:
         sock = listen(ServerSettings(port=0))
         address = url(sock)
         served = asyncio.create_task(
-            serve(Slow(), ServerSettings(port=0), SecuritySettings(), stop, lambda _: None, sock)
+            serve(Slow(), ServerSettings(port=0), SecuritySettings(), LimitSettings(), stop, lambda _: None, sock)
         )
         async with httpx.AsyncClient(timeout=30) as client:
             publish = asyncio.create_task(client.post(address + "/streamer.v1.EventService/Publish", json=CLICK))

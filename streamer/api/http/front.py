@@ -1,0 +1,131 @@
+"""Accepts connections, looks after them, and stops within a time."""
+
+import asyncio
+import logging
+import socket
+import ssl
+from email.utils import formatdate
+from time import time
+
+from streamer.api.http.asgi import App
+from streamer.api.http.bounds import Bounds
+from streamer.api.http.connection import Connection
+from streamer.api.http.turns import FADE, Turns
+from streamer.core.settings import LimitSettings
+
+LOG = logging.getLogger("streamer.api")
+BUFFER_BYTES = 65_536
+LOOK_S = 1.0  # at most, between two looks at all connections
+DRAIN_S = 0.02  # between two looks at what is left
+CANCEL_S = 0.5  # for requests that are cancelled at the end
+
+
+class Front:
+    """Serves an ASGI application on a socket."""
+
+    def __init__(self, app: App, limits: LimitSettings, tls: ssl.SSLContext | None) -> None:
+        self.app, self.limits = app, limits
+        self.turns = Turns()
+        self.buffer = memoryview(bytearray(BUFFER_BYTES))
+        self.stopping = False
+        self.tasks: set[asyncio.Task[None]] = set()
+        self._tls = tls
+        self._loop = asyncio.get_running_loop()
+        self.now = self._loop.time
+        self.bounds = Bounds(limits, self.now)
+        self._connections: set[Connection] = set()
+        self._opening: set[asyncio.Task[None]] = set()
+        self._date = (0.0, b"")
+
+    def date(self) -> bytes:
+        """The time as HTTP writes it, made once a second."""
+        now = self.now()
+        if now - self._date[0] >= 1.0:
+            self._date = now, formatdate(time(), usegmt=True).encode()
+        return self._date[1]
+
+    async def run(self, sock: socket.socket, stop: asyncio.Event, stop_s: float) -> None:
+        """Serve until `stop` is set; then requests in hand have `stop_s`, and what had not begun is refused."""
+        sock.setblocking(False)
+        accepting, looking = self._loop.create_task(self._accept(sock)), self._loop.create_task(self._look())
+        stopped = self._loop.create_task(stop.wait())
+        try:
+            await asyncio.wait({accepting, looking, stopped}, return_when="FIRST_COMPLETED")
+            accepting.cancel()
+            await asyncio.wait({accepting})
+            sock.close()
+            await self._drain(stop_s)
+        finally:
+            for task in (accepting, looking, stopped, *self._opening):
+                task.cancel()
+            sock.close()
+            await self._end()
+        for task in (accepting, looking):
+            if not task.cancelled() and (error := task.exception()) is not None:
+                raise error
+
+    async def _accept(self, sock: socket.socket) -> None:
+        """One connection in a round of the loop, so that a flood of them leaves room for requests."""
+        while True:
+            try:
+                accepted, address = await self._loop.sock_accept(sock)
+            except OSError as error:  # too many open files, or a client that has left
+                LOG.warning("a connection could not be accepted: %s", error)
+                await asyncio.sleep(0.1)
+                continue
+            connection = Connection(self, self.bounds.peer(address[0]), self._tls is not None)
+            self.bounds.enter(connection)
+            self._connections.add(connection)
+            task = self._loop.create_task(self._open(connection, accepted))
+            self._opening.add(task)
+            task.add_done_callback(self._opening.discard)
+            await asyncio.sleep(0)
+
+    async def _open(self, connection: Connection, accepted: socket.socket) -> None:
+        try:
+            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            times = {"ssl_handshake_timeout": self.limits.head_timeout_s, "ssl_shutdown_timeout": 1.0}
+            await self._loop.connect_accepted_socket(
+                lambda: connection, accepted, ssl=self._tls, **(times if self._tls else {})
+            )
+        except (OSError, asyncio.CancelledError):  # ssl.SSLError is an OSError: what a client does in its handshake
+            accepted.close()
+            connection.closing = True
+            self.forget(connection)
+
+    def forget(self, connection: Connection) -> None:
+        """The connection is lost."""
+        self._connections.discard(connection)
+        self.bounds.leave(connection)
+
+    async def _look(self) -> None:
+        limits = self.limits
+        every_s = min(LOOK_S, limits.idle_timeout_s / 4, limits.head_timeout_s / 4, limits.answer_timeout_s / 4)
+        while True:
+            await asyncio.sleep(every_s)
+            now = self.now()
+            for connection in list(self._connections):
+                connection.look(now)
+            self.bounds.fade(FADE**every_s)
+            self.bounds.tell()
+
+    async def _drain(self, stop_s: float) -> None:
+        """Warn the clients, refuse what had not begun, and wait for the rest."""
+        self.stopping = True
+        now = self.now()
+        for connection in list(self._connections):
+            connection.refuse_waiting()
+            connection.announce_end(now)
+        until = now + stop_s
+        while (self.tasks or any(one.unread_bytes() for one in self._connections)) and self.now() < until:
+            await asyncio.sleep(DRAIN_S)
+
+    async def _end(self) -> None:
+        for task in self.tasks:
+            task.cancel()
+        if self.tasks:
+            await asyncio.wait(self.tasks, timeout=CANCEL_S)
+        for connection in list(self._connections):
+            connection.close()
+        self.bounds.tell(all_of_it=True)
+        await asyncio.sleep(0)

@@ -1,0 +1,126 @@
+"""Who has to make room, what the log says of it, and whose turn it is."""
+
+import logging
+
+import pytest
+
+from streamer.api.http.bounds import LINE_S, Bounds, Peer, peer_name
+from streamer.api.http.frames import whole_frames
+from streamer.api.http.turns import Turns
+from streamer.core.settings import LimitSettings
+
+
+class One:
+    """A connection that holds what a test says."""
+
+    def __init__(self, bounds: Bounds, address: str, since: float = 0.0) -> None:
+        self.bounds, self.peer, self.since = bounds, bounds.peer(address), since
+        self.requests = self.held_bytes = 0
+        self.used_s = 0.0
+        self.closed = ""
+        bounds.enter(self)
+
+    def close(self, why: str) -> None:
+        self.closed = why
+        self.bounds.leave(self)
+
+
+def test_in_all_the_peer_that_holds_most_makes_room() -> None:
+    bounds = Bounds(LimitSettings(max_requests=5, max_bytes=131_072), lambda: 0.0)
+    many = [One(bounds, "10.0.0.1") for _ in range(2)]
+    single = One(bounds, "10.0.0.2")
+    for one in (many[0], many[0], many[0], many[1], single):
+        assert bounds.admit(one)
+    assert bounds.admit(single)
+    assert [one.closed for one in (*many, single)] == ["connections with too many requests in hand", "", ""]
+    bounds.hold(many[1], 100_000)
+    bounds.hold(single, 60_000)
+    assert (many[1].closed, single.closed) == ("connections that hold too many bytes", "")
+    assert (bounds.requests, bounds.held_bytes, bounds.connections) == (2, 60_000, 1)
+
+
+def test_nobody_is_closed_for_one_who_has_as_many() -> None:
+    bounds = Bounds(LimitSettings(max_peer_requests=2), lambda: 0.0)
+    first, second, third = (One(bounds, "10.0.0.1") for _ in range(3))
+    assert bounds.admit(first)
+    assert bounds.admit(second)
+    assert not bounds.admit(third)
+    assert (first.closed, second.closed) == ("", "")
+
+
+def test_a_peer_is_told_of_in_one_line_a_minute_with_counts(caplog: pytest.LogCaptureFixture) -> None:
+    now = 0.0
+    bounds = Bounds(LimitSettings(), lambda: now)
+    for _ in range(1_000):
+        bounds.note(Peer("10.0.0.1"), "connections closed")
+    bounds.note(Peer("10.0.0.2"), "requests refused")
+    bounds.tell()
+    now = LINE_S
+    bounds.tell()
+    now = 2 * LINE_S
+    bounds.tell()
+    said = [record.getMessage().partition(" (")[0] for record in caplog.records if record.levelno == logging.WARNING]
+    assert said == [
+        "10.0.0.1: 1 connections closed", "10.0.0.2: 1 requests refused", "10.0.0.1: 999 connections closed",
+    ]  # fmt: skip
+    assert bounds.notes == {"connections closed": 1_000, "requests refused": 1}
+
+
+def test_peers_without_end_do_not_fill_the_log_or_the_memory(caplog: pytest.LogCaptureFixture) -> None:
+    bounds = Bounds(LimitSettings(), lambda: 0.0)
+    for n in range(3_000):
+        one = One(bounds, f"10.0.{n // 250}.{n % 250}")
+        bounds.note(one.peer, "connections closed")
+        bounds.leave(one)
+    assert len(caplog.records) == 1_001
+    assert bounds.peers == {}
+
+
+@pytest.mark.parametrize(
+    ("address", "name"),
+    [("10.0.0.1", "10.0.0.1"), ("::1", "::1"), ("2001:db8::1:2", "2001:0db8:0000:0000::/64"),
+     ("fe80::1%eth0", "fe80:0000:0000:0000::/64"), ("::ffff:10.0.0.1", "10.0.0.1"), ("unix", "unix")],
+)  # fmt: skip
+def test_peers_are_addresses_and_networks(address: str, name: str) -> None:
+    assert peer_name(address) == name
+
+
+class Worker:
+    """Has `left` pieces of work, and writes down its turns."""
+
+    def __init__(self, name: str, peer: Peer, left: int, done: list[str]) -> None:
+        self.name, self.peer, self.left, self.done, self.used_s = name, peer, left, done, 0.0
+
+    def turn(self) -> bool:
+        self.left -= 1
+        self.done.append(self.name)
+        return self.left > 0
+
+
+def test_whoever_used_least_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    import asyncio
+
+    async def scenario() -> list[str]:
+        done: list[str] = []
+        turns, proxy, other = Turns(), Peer("proxy"), Peer("other")
+        busy, honest, alone = (
+            Worker("busy", proxy, 50, done), Worker("honest", proxy, 1, done), Worker("alone", other, 1, done)
+        )  # fmt: skip
+        turns.take(busy)
+        turns.charge(busy, 1.0)
+        turns.take(honest)
+        turns.take(alone)
+        while turns.crowded:
+            await asyncio.sleep(0)
+        return done
+
+    assert asyncio.run(scenario())[:4] == ["busy", "alone", "honest", "busy"]
+
+
+def test_frames_are_passed_on_whole_and_a_few_at_a_time() -> None:
+    ping = b"\0\0\x08\6\0\0\0\0\0" + b"12345678"
+    found = whole_frames(bytearray(ping * 20 + ping[:5]), False)
+    assert (found.size, found.idle, found.open_head) == (8 * len(ping), 8, False)
+    assert whole_frames(bytearray(ping[:5]), False).size == 0
+    assert whole_frames(bytearray(b"\xff\xff\xff\6\0\0\0\0\0"), False).size == 9
+    assert whole_frames(bytearray(b"\0\0\1\1\0\0\0\0\1x"), False).open_head
