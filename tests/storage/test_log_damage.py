@@ -212,6 +212,36 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.parametrize("known", [None, 100])
+@pytest.mark.parametrize("damage", [flip(0.1), flip(0.5), zeros(0.5), kind(5)])
+def test_whole_writes_behind_damage_are_enough_to_refuse(
+    killed: Path, tmp_path: Path, damage: Callable[[Path], None], known: int | None
+) -> None:
+    """After a power cut the mark may be a second old, and a data directory of an earlier version has none."""
+    shutil.copytree(killed, tmp_path / "data")
+    (tmp_path / "data/log" / mark.NAME).unlink()
+    if known is not None:
+        mark.write(tmp_path / "data/log", mark.Mark(end=known))
+    (file,) = wal.files(tmp_path / "data/log")
+    damage(file)
+    with pytest.raises(BadState, match="whole writes are behind a damaged part of its write-ahead log"):
+        EmbeddedLog(tmp_path / "data")
+
+
+def test_what_comes_behind_damage_is_not_sound_although_it_follows_in_number(tmp_path: Path) -> None:
+    log = EmbeddedLog(tmp_path / "running")
+    for _ in range(3):
+        log.publish([Message("clicks", b"u", b"{}")])
+    shutil.copytree(tmp_path / "running", tmp_path / "data")
+    log.close()
+    (file,) = wal.files(tmp_path / "data/log")
+    content = file.read_bytes()
+    ends = [batch.end for batch in wal.batches(content)]
+    file.write_bytes(content[: ends[1]] + b"torn" * 5 + content[ends[1] :])
+    found = wal.survey(tmp_path / "data/log")
+    assert (found.sound_bytes, found.unsound, found.dropped_batches) == ({file: ends[1]}, True, len(ends) - 2)
+
+
 def test_a_gap_between_the_tables_and_the_write_ahead_log_is_refused(tmp_path: Path) -> None:
     """A file of the write-ahead log that is gone leaves one, if there is a later file."""
     log = write(tmp_path / "running")
