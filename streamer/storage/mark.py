@@ -105,7 +105,7 @@ class MarkFile:
         return self._mark
 
     def put(self, **changes: Any) -> None:
-        """Write the mark with these fields changed. Cost: some 5 us."""
+        """Write the mark with these fields changed. Cost: 10 us, up to 100 us after an fsync."""
         with self._lock:
             mark = self._mark._replace(number=self._mark.number + 1, **changes)
             slot = _SLOT.pack(_MAGIC, *mark, 0)[:-4]
@@ -120,7 +120,7 @@ class MarkFile:
         number = self._mark.number
         if number != self._synced:
             try:
-                os.fdatasync(self._file)
+                os.fsync(self._file)
             except OSError as error:
                 self._warn(error)
                 return

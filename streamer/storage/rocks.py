@@ -72,11 +72,12 @@ class Rocks:
                 self._set_unsound_aside(read_only)
             opened = Path(self._view.name) if self._view else path
             self._db = _open(opened, _options(compress, create=not read_only), read_only)
-        except OSError as error:
-            raise BadState(f"cannot open the {_what(path)} in {path}: {error}") from None
-        except BadState:
-            raise
         except Exception as error:  # rocksdict raises nothing narrower
+            self._drop_view()
+            if isinstance(error, BadState):
+                raise
+            if isinstance(error, OSError):
+                raise BadState(f"cannot open the {_what(path)} in {path}: {error}") from None
             raise _open_error(path, str(error)) from None
         self._sync = WriteOptions()
         self._sync.sync = True
@@ -99,6 +100,10 @@ class Rocks:
                 place.write_bytes(file.read_bytes()[: self.found.sound_bytes[file]])
             elif file.name not in ("LOCK", "LOG"):
                 place.symlink_to(file.absolute())
+
+    def _drop_view(self) -> None:
+        if self._view is not None:
+            self._view.cleanup()
 
     def get(self, key: bytes) -> bytes | None:
         """The value, None where there is none; raises BadState when it cannot be read."""
@@ -236,8 +241,7 @@ class Rocks:
             self._closed = True
             with suppress(Exception):  # rocksdict raises nothing narrower
                 self._db.close()
-            if self._view is not None:
-                self._view.cleanup()
+            self._drop_view()
 
 
 def _open(path: Path, options: Options, read_only: bool) -> Rdict:
