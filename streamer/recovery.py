@@ -31,7 +31,7 @@ NEW = "log.recovering"  # in the data directory, until the new log is complete
 REPORT = "recovery.json"  # in the new log
 LOG_PARTITION = -1  # of the log's rows in the archive
 STATES = ("state", "generations", "generation")  # what is renamed if everything must be learned again
-WINDOW_OFFSETS = 1 << 20  # offsets for which the archive is asked at a time
+WINDOW_OFFSETS = 1 << 18  # offsets for which the archive is asked at a time
 BATCH_RECORDS = 20_000  # blank or archived records in one write
 
 Span: TypeAlias = tuple[int, int]  # first and last offset
@@ -43,8 +43,7 @@ def examine(folder: Path, *, deep: bool = False) -> str:
     Raises BadState for a log that has lost something. Cost: `deep`, about 2 us a row of the log; otherwise some 20 ms.
     """
     state = generations.state_folder(folder, generations.live(folder))
-    learned, archived = _learned(folder) if (state / "CURRENT").exists() else 0, read_manifest(folder / ARCHIVE).offsets
-    reached = archived.get(f"{LOG.topic}/{LOG.partition}", 0)
+    learned, reached = _learned(folder, state), _reached(folder)
     if not (folder / FOLDER).exists() and not learned and not reached:
         return ""
     if not (folder / FOLDER).exists():
@@ -62,12 +61,24 @@ def examine(folder: Path, *, deep: bool = False) -> str:
         log.close()
 
 
-def _learned(folder: Path) -> int:
-    store = RocksStore(folder, read_only=True)
-    try:
-        return store.offsets().get(LOG, 0)
-    finally:
-        store.close()
+def _learned(folder: Path, state: Path) -> int:
+    """The next offset of the log that the state has not learned; 0 for one that is missing or damaged, which others report."""
+    if not (state / "CURRENT").exists():
+        return 0
+    with suppress(BadState):
+        store = RocksStore(folder, read_only=True)
+        try:
+            return store.offsets().get(LOG, 0)
+        finally:
+            store.close()
+    return 0
+
+
+def _reached(folder: Path) -> int:
+    """The next offset of the log that the archive does not have; 0 for one that is missing or damaged, which others report."""
+    with suppress(BadState):
+        return read_manifest(folder / ARCHIVE).offsets.get(f"{LOG.topic}/{LOG.partition}", 0)
+    return 0
 
 
 class Report(msgspec.Struct, frozen=True):

@@ -141,12 +141,12 @@ def test_a_damaged_log_is_refused_recovered_and_served_again(tmp_path: Path) -> 
     assert "gone: " in said
     assert "the new log is in place, start again: streamer serve" in said
     assert "is whole: nothing to recover" in run("recover", "--data", data)
-    run("backup", tmp_path / "backup", "--data", data)
-    assert not list((tmp_path / "backup").glob("*.damaged-*"))  # what was replaced is not backed up
     with streamer(data, "--no-archive") as process:
         process.wait_for(LEARNED, 1)
         run("publish", path, "--url", process.url)  # it goes on
         assert process.stop() == 0
+    run("backup", tmp_path / "backup", "--data", data)
+    assert not list((tmp_path / "backup").glob("*.damaged-*"))  # what was replaced is not backed up
     log = EmbeddedLog(data)
     assert log.end > 300
     log.close()
@@ -216,6 +216,16 @@ def test_a_damaged_file_of_the_archive_gives_nothing_and_says_so(killed: Path, t
     missing = {*spanned(report["gone"]), *spanned(report["uncounted"])}
     learn(tmp_path / "exactly", [blank(one) if one.offset in missing else one for one in RECORDS])
     assert digest(data) == digest(tmp_path / "exactly")
+
+
+@pytest.mark.parametrize("damaged", ["archive/_archive.json", "archive/_archive.copy.json", "state/CURRENT"])
+def test_a_log_that_is_whole_stays_whatever_else_is_damaged(killed: Path, tmp_path: Path, damaged: str) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(killed, data)
+    archived(data, RECORDS)
+    (data / damaged).write_text("{}")
+    assert "is whole: nothing to recover" in run("recover", "--data", data)
+    assert not list(data.glob("*.damaged-*"))
 
 
 def test_erased_records_stay_blank(tmp_path: Path) -> None:
