@@ -31,6 +31,7 @@ from streamer.serving import rerank
 from streamer.serving.opening import learners
 from streamer.serving.recommend import POPULARITY, Recommender
 from streamer.serving.rerank import Reranker
+from streamer.storage import generations
 from streamer.storage.archive.archiver import Archiver
 from streamer.storage.log import EmbeddedLog, LogSource
 from streamer.storage.state import RocksStore
@@ -49,16 +50,23 @@ def open_generation(
     """Open a generation's state, by default the live one, with `also` as further learners; raises BadSettings, BadState."""
     store = RocksStore(Path(settings.state.data), generation=generation)
     try:
-        if generation is not None and store.generation != generation:
-            raise BadState(
-                f"the state in {store.path} should be of {generation} and is of {store.generation}: it has lost commits and is not "
-                "used; restore a backup, or retrain"
-            )
         memory = Memory(learners(settings, [*store.promoted().values(), *also]), settings, store)
     except BaseException:
         store.close()
         raise
     return OpenGeneration(memory, Recommender(memory, memory.learners.by_name[POPULARITY], reranker=reranking))
+
+
+def _check_generation(opened: OpenGeneration, generation: str) -> OpenGeneration:
+    """Close it and raise BadState unless its state says that it is of this generation."""
+    store = opened.memory.store
+    if store.generation != generation:
+        opened.close()
+        raise BadState(
+            f"the state in {store.path} should be of generation {generation} and says that it is of {store.generation}: it has "
+            "lost commits and is not used; restore a backup, or retrain"
+        )
+    return opened
 
 
 class App:
@@ -74,6 +82,7 @@ class App:
         self._reranker = rerank.reranker(settings.server, lambda *said: self._metrics.reranking(*said))
         self._live = open_generation(settings, reranking=self._reranker)
         try:
+            _check_generation(self._live, generations.live(folder))
             self._source, self._sink = self._connect(folder)
             self.archiver = self._archiver(folder)
             if self.log is not None:
@@ -125,7 +134,8 @@ class App:
 
     def open(self, generation: str) -> OpenGeneration:
         """See Host."""
-        return open_generation(self.settings, generation, self._reranker, *self.memory.learners.promoted.values())
+        promoted = self.memory.learners.promoted.values()
+        return _check_generation(open_generation(self.settings, generation, self._reranker, *promoted), generation)
 
     def second_source(self) -> Source:
         """See Host."""

@@ -82,13 +82,6 @@ class RocksStore:
                 "events; a promotion among them must be repeated", self.path, self._rocks.found.dropped_batches,
             )  # fmt: skip
         self.generation = self._recorded_generation()  # a copy that is being retrained still has its parent's id
-        if generation is None and self.generation != wanted:
-            self.close()
-            raise BadState(
-                f"the state in {self.path} should be of generation {wanted}, which is live, and says that it is of "
-                f"{self.generation}: it has lost commits; restore a backup, or write the id of another generation that "
-                f"`streamer generations` lists to {folder / 'generation'}"
-            )
 
     def _recorded_generation(self) -> str:
         (value,) = self.read("meta", [b"meta"])

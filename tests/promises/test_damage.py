@@ -20,7 +20,7 @@ from streamer.storage.generations import read_record
 from streamer.storage.log import EmbeddedLog
 
 SEED = int(os.environ.get("SEED", "0")) or random.SystemRandom().randrange(1, 10**9)
-PARTS = ("state", "generations", "archive", "generation")  # folders, and a file, of the data directory
+PARTS = ("state", "generations", "archive", "log", "generation")  # folders, and a file, of the data directory
 NOT_DATA = ("LOCK", "LOG", "LOG.old")  # RocksDB's lock file and its diagnostic log
 PAGE_BYTES = 4096
 
