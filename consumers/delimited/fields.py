@@ -152,7 +152,10 @@ def rows(block: str, layout: Layout, line: int) -> tuple[list[list[str]], list[i
         first = begin
         rest = (parsed[n] for n in range(first, len(given)))
         reader = csv.reader(
-            rest, delimiter=layout.separator, quoting=csv.QUOTE_MINIMAL if layout.quoted else csv.QUOTE_NONE
+            rest,
+            delimiter=layout.separator,
+            quoting=csv.QUOTE_MINIMAL if layout.quoted else csv.QUOTE_NONE,
+            skipinitialspace=True,
         )
         with suppress(csv.Error):  # a quote that is never closed
             for row in reader:
@@ -178,6 +181,6 @@ def rows(block: str, layout: Layout, line: int) -> tuple[list[list[str]], list[i
 def _unescaped(line: str, layout: Layout) -> list[str]:
     """The fields of a line with quotes after backslashes, empty if it has not the right width."""
     with suppress(csv.Error):
-        row = next(csv.reader([line], delimiter=layout.separator, escapechar="\\"), [])
+        row = next(csv.reader([line], delimiter=layout.separator, escapechar="\\", skipinitialspace=True), [])
         return row if '\\"' in line and len(row) == layout.width and "\n" not in row[-1] else []
     return []

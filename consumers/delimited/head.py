@@ -13,7 +13,7 @@ from itertools import islice
 from streamer.consumers.delimited.catalogue import catalogue_of, columns_read
 from streamer.consumers.delimited.content import columns_by_content, likely_columns
 from streamer.consumers.delimited.fields import BLANKS, Layout
-from streamer.consumers.delimited.header import ReadOptions, columns_of, listed, session_of, since_of
+from streamer.consumers.delimited.header import ReadOptions, columns_of, listed, only_other_id, session_of, since_of
 from streamer.consumers.delimited.rows import time_unit
 from streamer.core.errors import BadSettings
 
@@ -64,7 +64,7 @@ def understand(lines: Sequence[str], name: str, options: ReadOptions) -> Head:
     if _are_numbered(header, rows):
         header = ["", *header]
         found = columns_of(header, given)
-    notes = _use_session(header, rows, found, name)
+    notes = [*_use_session(header, rows, found, name), *_use_only_id(header, found, name)]
     if "user" in found and "item" in found:
         width = _width(header, rows)
         layout = replace(_layout(found, delimiter, width), since=since_of(header) if "time" in found else None)
@@ -122,7 +122,12 @@ def _fields(line: str, delimiter: str) -> list[str]:
     if len(delimiter) > 1:
         return text.split(delimiter)
     with suppress(csv.Error):  # a text that is too long
-        return next(csv.reader([" ".join(text.split()) if delimiter == BLANKS else text], delimiter=delimiter), [])
+        return next(
+            csv.reader(
+                [" ".join(text.split()) if delimiter == BLANKS else text], delimiter=delimiter, skipinitialspace=True
+            ),
+            [],
+        )
     return [text]
 
 
@@ -149,6 +154,15 @@ def _use_session(
             return ()
     found["user"] = session
     return (f"{name}: each session counts as a user, by its column {header[session].strip()!r}",)
+
+
+def _use_only_id(header: Sequence[str], found: dict[str, int], name: str) -> Sequence[str]:
+    """Take the only other id for the item, where there are users who rate or click something; say so."""
+    other = only_other_id(header, found)
+    if "user" not in found or "item" in found or other is None or not found.keys() & {"rating", "kind"}:
+        return ()
+    found["item"] = other
+    return (f"{name}: the item is taken from its column {header[other].strip()!r}",)
 
 
 def _without_header(

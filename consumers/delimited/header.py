@@ -38,10 +38,14 @@ NAMES: Mapping[str, Sequence[str]] = {
         "timestamp", "timestampms", "time", "unixreviewtime", "ts", "eventtime", "eventtimestamp", "ratingtimestamp",
         "unixtime", "datetime", "createdat", "updatedat", "ratedat", "date", "eventdate", "ratingdate", "dateadded", "reviewdate",
         "ratetime", "visittime", "listenedat", "playedat", "watchedat", "purchasedat", "invoicedate", "orderdate",
+        "visitdate", "dateofvisit", "staydate", "dateofstay", "bookingdate", "travelday", "traveldate", "reviewtime",
     ),
 }  # fmt: skip
 SESSION = ("sessionid", "session")  # who acts, in files that have no users
 _TYPES = re.compile(r":(token|float)(_seq)?$")  # of RecBole's atomic files
+# Parts of the names of ids that are no item's.
+_NO_ITEM = ("review", "rating", "order", "transaction", "event", "session", "invoice", "row", "record", "request", "category", "genre",
+            "brand", "store", "device", "city", "country", "region", "group", "type", "parent", "log", "valid")  # fmt: skip
 _NOT_READ = {"", "-", "_"}
 
 
@@ -138,6 +142,13 @@ def session_of(header: Sequence[str]) -> int | None:
     """The column of the session, None without one."""
     names = [spelled(name) for name in header]
     return next((names.index(name) for name in SESSION if name in names), None)
+
+
+def only_other_id(header: Sequence[str], found: Mapping[str, int]) -> int | None:
+    """The column of an id under another name, as in `user_id,joke_id,rating`; None if there are several or none."""
+    names = {n: spelled(name) for n, name in enumerate(header) if n not in found.values()}
+    ids = [n for n, name in names.items() if name.endswith("id") and not any(word in name for word in _NO_ITEM)]
+    return ids[0] if len(ids) == 1 else None
 
 
 def since_of(header: Sequence[str]) -> int | None:

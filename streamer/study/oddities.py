@@ -16,6 +16,7 @@ _SCIENTIFIC = re.compile(r"[+-]?[0-9.,]+[eE][+-]?[0-9]+")
 _NO_FRACTION = re.compile(r"[.,]0+$")
 
 
+_NAMES = {"user", "userid", "item", "itemid", "movieid", "visitorid", "productid", "customerid", "uid", "iid"}
 _NOBODY = {"na", "n/a", "nan", "null", "(null)", "none", "nil", "undefined", r"\n", "-", "?"}
 
 
@@ -91,11 +92,20 @@ def moment(time_ms: int) -> str:
         return f"{time_ms} ms"
 
 
+def _is_name(text: str) -> bool:
+    return re.sub(r"[\s_-]", "", text.lower()) in _NAMES
+
+
 def _odd(what: str, ids: Collection[str], counts: Mapping[str, int]) -> list[str]:
     found = [
         f"{counts[one]:,} events are of the {what} {one!r}, which may stand for none"
         for one in sorted(counts.keys())
         if one.lower() in _NOBODY
+    ]
+    found += [
+        f"{counts[one]:,} events are of the {what} {one!r}, which is the name of a column: is there a header between the rows?"
+        for one in sorted(counts.keys())
+        if _is_name(one)
     ]
     scientific = [one for one in ids if _SCIENTIFIC.fullmatch(one)]
     if scientific:

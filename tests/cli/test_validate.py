@@ -67,6 +67,7 @@ def test_what_would_be_rejected_is_shown_and_a_mostly_bad_file_fails(tmp_path: P
         (["U1,i1,4,1600000000", *ratings(9)], "1 user ids differ from another one only in case, such as 'u1' and 'U1'"),
         (["u1,e\u0301,4,1600000000", "u1,\u00e9,4,1600000001"], "1 item ids differ from another one only in their Unicode form"),
         (["NA,i1,4,1600000000", "NA,i2,4,1600000000", *ratings(9)], "2 events are of the user 'NA', which may stand for none"),
+        (["userId,itemId,4,1600000000", *ratings(9)], "1 events are of the user 'userId', which is the name of a column"),
         (["5,i1,4,1600000000", "5.0,i2,4,1600000001", "u,i3,4,1600000002"], "1 user ids differ from another one only by a fraction of 0, such as '5.0' and '5'"),
         ([*ratings(90), *(f"u{n},i1,0,1600000000" for n in range(10))], "10 of 100 ratings are 0 and the others are 1 to 5: if 0 means that nothing was rated, --rating-min 1"),
         ([f"u{n},i{n % 5},{1 + n % 5},{1_600_000_000 + n}" for n in range(9)], "100% of the users have one event"),

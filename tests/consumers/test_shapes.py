@@ -31,6 +31,7 @@ SHAPES: dict[str, str] = {
     "dates with a zone": HEAD + "7,12,4,2022-06-24T23:20:11+02:00\n7,9,2.5,2022-06-24T23:21:11+02:00\n8,12,5,2022-06-24T16:21:12-05:00\n",
     "dates and numbers": HEAD + "7,12,4,1656105611\n7,9,2.5,2022-06-24 21:21:11\n8,12,5,1656105672000\n",
     "blanks after commas": "user, item, rating, timestamp\n7, 12, 4, 1656105611\n7, 9, 2.5, 1656105671\n8, 12, 5, 1656105672\n",
+    "blanks between commas and quotes": '"user", "item", "rating", "timestamp"\n"7", "12", "4", 1656105611\n"7" , "9" , 2.5 , "1656105671"\n"8", "12", 5, 1656105672\n',
     "blanks before commas": HEAD + "7 ,12 ,4 ,1656105611 \n7 ,9 ,2.5 ,1656105671 \n8 ,12 ,5 ,1656105672 \n",
     "Amazon": "rating,title,asin,parent_asin,user_id,timestamp\n4.0,Good,B1,12,7,1656105611000\n2.5,So so,B2,9,7,1656105671000\n5.0,\"Good, too\",B3,12,8,1656105672000\n",
     "Amazon, reviews": "reviewerID,asin,overall,unixReviewTime,reviewTime\n7,12,4.0,1656105611,\"06 24, 2022\"\n7,9,2.5,1656105671,\"06 24, 2022\"\n8,12,5.0,1656105672,\"06 24, 2022\"\n",
@@ -142,6 +143,9 @@ OTHERS: dict[str, tuple[str, list[tuple[str, str, float | str, int | None]]]] = 
         'user,item,event,rating,time\n"7",12,view,"",1656105611\n7,"12",rate,4,1656105671\n8,9,cart,,1656105672\n',
         [("7", "12", "view", 1656105611000), ("7", "12", 4.0, 1656105671000), ("8", "9", "cart", 1656105672000)],
     ),
+    "an item under a name of its own": (
+        "user_id,joke_id,review_id,rating\n7,12,1,-7.82\n8,9,2,8.79\n", [("7", "12", -7.82, None), ("8", "9", 8.79, None)],
+    ),
     "three columns without a header": ("7,12,4\n8,9,2.5\n", [("7", "12", 4.0, None), ("8", "9", 2.5, None)]),
     "clicks without a header": (
         "u7,i12,2022-06-24 21:20:11\nu8,i9,2022-06-24 21:21:11\n",
@@ -171,6 +175,7 @@ REFUSED: dict[str, tuple[str, str]] = {
         "7,2014-04-07T10:51:09Z,12,4\n8,2014-04-07T10:54:09Z,9,5\n", r"--columns user,time,item,rating$",
     ),
     "a user under an unknown name": ("who,item_id\na,1\nb,1\n", "found 'who', 'item_id' on the first line"),
+    "two ids that may be items": ("user_id,joke_id,poem_id,rating\n7,1,2,4\n8,3,4,4\n", "found 'user_id', 'joke_id', 'poem_id'"),
     "items that come again": ("item_id,title\n1,Heat\n1,Heat\n", "found 'item_id', 'title' on the first line"),
     "no known name": ("a,b,c\nx,y,z\n", "found 'a', 'b', 'c' on the first line .*: say which is which with --columns user=NAME"),
 }  # fmt: skip
