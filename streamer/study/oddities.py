@@ -17,15 +17,16 @@ _NO_FRACTION = re.compile(r"[.,]0+$")
 
 
 _NAMES = {"user", "userid", "item", "itemid", "movieid", "visitorid", "productid", "customerid", "uid", "iid"}
+_NAME_MOST = 16  # characters of the longest of these, in any spelling
 _NOBODY = {"na", "n/a", "nan", "null", "(null)", "none", "nil", "undefined", r"\n", "-", "?"}
 
 
 def _composed(text: str) -> str:
-    return unicodedata.normalize("NFC", text)
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
 def _whole(text: str) -> str:
-    return _NO_FRACTION.sub("", text) if text[:1].isdigit() else text
+    return _NO_FRACTION.sub("", text) if text[-1:] == "0" and text[:1].isdigit() else text
 
 
 # A form that ids may have in common, what tells such ids apart, and what to do about it.
@@ -92,31 +93,34 @@ def moment(time_ms: int) -> str:
         return f"{time_ms} ms"
 
 
+def _is_nobody(text: str) -> bool:
+    return text.lower() in _NOBODY
+
+
 def _is_name(text: str) -> bool:
-    return re.sub(r"[\s_-]", "", text.lower()) in _NAMES
+    return text[:1].isalpha() and len(text) < _NAME_MOST and re.sub(r"[\s_-]", "", text.lower()) in _NAMES
 
 
 def _odd(what: str, ids: Collection[str], counts: Mapping[str, int]) -> list[str]:
     found = [
         f"{counts[one]:,} events are of the {what} {one!r}, which may stand for none"
-        for one in sorted(counts.keys())
-        if one.lower() in _NOBODY
+        for one in sorted(filter(_is_nobody, counts))
     ]
     found += [
         f"{counts[one]:,} events are of the {what} {one!r}, which is the name of a column: is there a header between the rows?"
-        for one in sorted(counts.keys())
-        if _is_name(one)
+        for one in sorted(filter(_is_name, counts))
     ]
-    scientific = [one for one in ids if _SCIENTIFIC.fullmatch(one)]
+    scientific = [one for one in ids if ("E" in one or "e" in one) and _SCIENTIFIC.fullmatch(one)]
     if scientific:
         found.append(
             f"{len(scientific):,} {what} ids are in scientific notation, such as {min(scientific)!r}: different ids may have become one"
         )
     for form, shown, advice in _FORMS:
+        if len(set(map(form, ids))) == len(ids):
+            continue
         forms: dict[str, str] = {}
         pairs = [(forms[form(one)], one) for one in sorted(ids) if forms.setdefault(form(one), one) != one]
-        if pairs:
-            found.append(
-                f"{len(pairs):,} {what} ids differ from another one only {shown}, such as {pairs[0][1]!r} and {pairs[0][0]!r}{advice}"
-            )
+        found.append(
+            f"{len(pairs):,} {what} ids differ from another one only {shown}, such as {pairs[0][1]!r} and {pairs[0][0]!r}{advice}"
+        )
     return found
