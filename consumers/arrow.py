@@ -21,7 +21,7 @@ import pyarrow.compute as pc  # type: ignore[import-untyped]  # ships no types
 import pyarrow.ipc as ipc  # type: ignore[import-untyped]  # ships no types
 import pyarrow.parquet as pq  # type: ignore[import-untyped]  # ships no types
 
-from streamer.consumers.columns import BadRow, Columns
+from streamer.consumers.columns import BadRow, Columns, milliseconds_of
 from streamer.consumers.delimited.catalogue import catalogue_of, columns_read, item_of, user_of
 from streamer.consumers.delimited.header import GivenColumns, columns_of, listed, session_of
 from streamer.consumers.delimited.numerals import number
@@ -30,7 +30,7 @@ from streamer.consumers.opening import ARROW_FILE, ARROW_STREAM, PARQUET
 from streamer.core.arrays import I32, I64, Bool
 from streamer.core.errors import BadSettings, StreamerError
 from streamer.core.events import CLICKS, ITEMS, RATINGS, message
-from streamer.core.times import LATEST, milliseconds, milliseconds_of, unit_of
+from streamer.core.times import LATEST, milliseconds, unit_of
 
 _END = ARROW_STREAM + bytes(4)  # of a stream
 _BATCH_ROWS, _HEAD_ROWS = 1 << 18, 1000

@@ -11,8 +11,9 @@ from typing import Any, cast
 
 import numpy as np
 
-from streamer.core.arrays import I32, I64
+from streamer.core.arrays import F64, I32, I64
 from streamer.core.events import Message, MessageParts, parts
+from streamer.core.times import LATEST, MICROSECONDS_BELOW, MILLISECONDS_BELOW, SECONDS_BELOW
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,15 @@ class Columns:
         if not self.topics:
             return [self.topic] * len(values)
         return [self.topics[value] if value >= 0 else self.topic for value in values]
+
+
+def milliseconds_of(times: F64) -> I64:
+    """Times that are numbers of any unit, (n,), in milliseconds, as `core.times` tells them apart. Raises ValueError."""
+    size = np.abs(times)
+    if not (size < LATEST).all():  # also for NaN
+        raise ValueError("a time is out of range")
+    units = [size < SECONDS_BELOW, size < MILLISECONDS_BELOW, size < MICROSECONDS_BELOW]
+    return np.rint(np.select(units, [times * 1000, times, times / 1000], times / 1_000_000)).astype(np.int64)
 
 
 def concatenated(parts: Sequence[Columns], names: Sequence[str]) -> Columns:

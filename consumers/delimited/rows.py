@@ -14,12 +14,12 @@ from typing import TextIO, TypeAlias
 import msgspec
 import numpy as np
 
-from streamer.consumers.columns import BadRow, Columns
+from streamer.consumers.columns import BadRow, Columns, milliseconds_of
 from streamer.consumers.delimited.fields import UNIT, Layout, blocks, pack_texts, positions, rows, split, whole_numbers
 from streamer.consumers.delimited.numerals import has_decimal_commas, number
 from streamer.core.arrays import I32, I64, U64
 from streamer.core.events import CLICKS, RATINGS
-from streamer.core.times import date_ms, milliseconds_of, unit_of
+from streamer.core.times import date_ms, unit_of
 
 _WHOLE = re.compile(r"(-?[0-9]+)[.,]0*")
 

@@ -7,10 +7,6 @@ March 1973. A time without a zone is in UTC.
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
-import numpy as np
-
-from streamer.core.arrays import F64, I64
-
 SECONDS_BELOW, MILLISECONDS_BELOW, MICROSECONDS_BELOW = 10**11, 10**14, 10**17
 LATEST = 10**20  # beyond it a number is no time in any unit
 EARLIEST_MS, LATEST_MS = 631_152_000_000, 4_102_444_800_000  # 1990: nobody logged an event before; and 2100
@@ -50,15 +46,6 @@ def milliseconds(time: float | str) -> int:
     if size < MILLISECONDS_BELOW:
         return round(time)
     return round(time / (1000 if size < MICROSECONDS_BELOW else 1_000_000))
-
-
-def milliseconds_of(times: F64) -> I64:
-    """The same for times that are numbers, (n,). Raises ValueError."""
-    size = np.abs(times)
-    if not (size < LATEST).all():  # also for NaN
-        raise ValueError("a time is out of range")
-    units = [size < SECONDS_BELOW, size < MILLISECONDS_BELOW, size < MICROSECONDS_BELOW]
-    return np.rint(np.select(units, [times * 1000, times, times / 1000], times / 1_000_000)).astype(np.int64)
 
 
 def stated_milliseconds(time: float | str) -> int:
