@@ -137,6 +137,7 @@ def _observe(
     time.sleep(5)
     with abuse(port, sources, tls, only, Counter()):
         time.sleep(5)
+        honest.close()
         began = time.monotonic()
         process.terminate()
         try:
@@ -144,7 +145,6 @@ def _observe(
             run.stop_s = time.monotonic() - began
         except subprocess.TimeoutExpired:
             pass
-    honest.close()
     return run
 
 

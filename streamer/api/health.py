@@ -28,6 +28,9 @@ class Health(HealthService):
     def __init__(self, answers: Answers, stop: asyncio.Event) -> None:
         self._answers = answers
         self._stop = stop
+        self._watchers = 0
+        self._looking: asyncio.Task[None] | None = None
+        self._changed = asyncio.Event()  # replaced at each change of the ingestion's status
 
     async def check(
         self, request: HealthCheckRequest, ctx: RequestContext[HealthCheckRequest, HealthCheckResponse]
@@ -44,16 +47,33 @@ class Health(HealthService):
     ) -> AsyncIterator[HealthCheckResponse]:
         """The status now, then each change of it."""
         sent = None
-        while not self._stop.is_set():
-            status = self._status(request.service)
-            if status is not sent:
-                sent = status
-                yield HealthCheckResponse(status=status)
+        self._watchers += 1
+        if self._looking is None:
+            self._looking = asyncio.create_task(self._look())
+        try:
+            while not self._stop.is_set():
+                changed, status = self._changed, self._status(request.service)
+                if status is not sent:
+                    sent = status
+                    yield HealthCheckResponse(status=status)
+                await changed.wait()
+        finally:
+            self._watchers -= 1
+
+    async def _look(self) -> None:
+        """Look at the status for all watchers, and wake them when it changes and at the end."""
+        seen = self._status(INGESTION)
+        while self._watchers and not self._stop.is_set():
             try:
                 async with asyncio.timeout(_INTERVAL_S):
                     await self._stop.wait()
             except TimeoutError:
-                continue
+                pass
+            if self._stop.is_set() or self._status(INGESTION) is not seen:
+                seen = self._status(INGESTION)
+                self._changed.set()
+                self._changed = asyncio.Event()
+        self._looking = None
 
     def _status(self, service: str) -> HealthCheckResponse.ServingStatus:
         if service not in SERVICES:

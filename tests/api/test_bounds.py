@@ -1,12 +1,13 @@
 """Who has to make room, what the log says of it, and whose turn it is."""
 
+import asyncio
 import logging
 
 import pytest
 
 from streamer.api.http.bounds import LINE_S, Bounds, Peer, peer_name
 from streamer.api.http.frames import whole_frames
-from streamer.api.http.turns import Turns
+from streamer.api.http.turns import NEW_TURNS, OWED_TURNS, Turns
 from streamer.core.settings import LimitSettings
 
 
@@ -16,7 +17,6 @@ class One:
     def __init__(self, bounds: Bounds, address: str, since: float = 0.0) -> None:
         self.bounds, self.peer, self.since = bounds, bounds.peer(address), since
         self.requests = self.held_bytes = 0
-        self.used_s = 0.0
         self.closed = ""
         bounds.enter(self)
 
@@ -88,8 +88,9 @@ def test_peers_are_addresses_and_networks(address: str, name: str) -> None:
 class Worker:
     """Has `left` pieces of work, and writes down its turns."""
 
-    def __init__(self, name: str, peer: Peer, left: int, done: list[str]) -> None:
-        self.name, self.peer, self.left, self.done, self.used_s = name, peer, left, done, 0.0
+    def __init__(self, name: str, peer: str, left: int, done: list[str], good: int = 0, turns: int = NEW_TURNS) -> None:
+        self.name, self.peer, self.left, self.done = name, peer, left, done
+        self.turns, self.good_until = turns, turns + good
 
     def turn(self) -> bool:
         self.left -= 1
@@ -97,24 +98,42 @@ class Worker:
         return self.left > 0
 
 
-def test_whoever_used_least_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    import asyncio
-
-    async def scenario() -> list[str]:
-        done: list[str] = []
-        turns, proxy, other = Turns(), Peer("proxy"), Peer("other")
-        busy, honest, alone = (
-            Worker("busy", proxy, 50, done), Worker("honest", proxy, 1, done), Worker("alone", other, 1, done)
-        )  # fmt: skip
-        turns.take(busy)
-        turns.charge(busy, 1.0)
-        turns.take(honest)
-        turns.take(alone)
+def _turns(*workers: Worker) -> None:
+    async def scenario() -> None:
+        turns = Turns()
+        for worker in workers:
+            turns.want(worker)
         while turns.crowded:
             await asyncio.sleep(0)
-        return done
 
-    assert asyncio.run(scenario())[:4] == ["busy", "alone", "honest", "busy"]
+    asyncio.run(scenario())
+
+
+def test_turns_go_round_by_peer_and_then_by_connection() -> None:
+    done: list[str] = []
+    _turns(*(Worker(f"many-{n}", "proxy", 2, done) for n in range(3)), Worker("alone", "other", 4, done))
+    assert done == ["many-0", "alone", "many-1", "alone", "many-2", "alone", "many-0", "alone", "many-1", "many-2"]
+
+
+def test_whoever_took_an_answer_of_late_comes_first_and_the_others_still_come() -> None:
+    done: list[str] = []
+    _turns(
+        *(Worker("hostile", "proxy", 9, done) for _ in range(9)), Worker("honest", "proxy", 9, done, good=OWED_TURNS)
+    )
+    assert done[:12].count("honest") == 9
+    assert done.count("hostile") == 81
+
+
+def test_the_first_turns_of_a_new_connection_come_before_those_of_long_ones() -> None:
+    done: list[str] = []
+    _turns(*(Worker("hostile", "proxy", 9, done) for _ in range(9)), Worker("new", "proxy", 3, done, turns=0))
+    assert done[:6].count("new") == 3
+
+
+def test_good_standing_ends_without_further_answers() -> None:
+    done: list[str] = []
+    _turns(Worker("flood", "a", 100, done, good=OWED_TURNS), Worker("other", "b", 100, done))
+    assert done[:OWED_TURNS].count("flood") > done[-OWED_TURNS:].count("flood") > 0
 
 
 def test_frames_are_passed_on_whole_and_a_few_at_a_time() -> None:

@@ -23,7 +23,6 @@ class Holder(Protocol):
     peer: "Peer"
     requests: int  # in hand
     held_bytes: int
-    used_s: float  # of the loop, fading
     since: float  # when it last began or ended a request
 
     def close(self, why: str) -> None:
@@ -33,13 +32,12 @@ class Holder(Protocol):
 class Peer:
     """What one address holds."""
 
-    __slots__ = ("connections", "held_bytes", "name", "requests", "used_s")
+    __slots__ = ("connections", "held_bytes", "name", "requests")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.connections: set[Holder] = set()
         self.requests = self.held_bytes = 0
-        self.used_s = 0.0  # of the loop, fading
 
 
 class Bounds:
@@ -81,7 +79,7 @@ class Bounds:
         self.connections -= 1
         self.count(one, -one.requests)
         self.hold(one, 0)
-        if not peer.connections and self.peers.get(peer.name) is peer and peer.used_s < 0.01:
+        if not peer.connections and self.peers.get(peer.name) is peer:
             del self.peers[peer.name]
 
     def admit(self, one: Holder) -> bool:
@@ -145,15 +143,6 @@ class Bounds:
         notes, self._untold[name] = self._untold[name], Counter()
         self._told[name] = self._clock()
         LOG.warning("%s: %s (bounds: docs/endpoint.md)", name, _sentence(notes.items()))
-
-    def fade(self, share: float) -> None:
-        """Only `share` of what was used still counts."""
-        for name, peer in list(self.peers.items()):
-            peer.used_s *= share
-            for one in peer.connections:
-                one.used_s *= share
-            if not peer.connections and peer.used_s < 0.01:
-                del self.peers[name]
 
 
 def peer_name(address: str) -> str:

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections import deque
-from time import perf_counter
 from typing import TYPE_CHECKING, Any, cast
 
 from streamer.api.errors import LOG
@@ -10,15 +9,15 @@ from streamer.api.http.bounds import Peer
 from streamer.api.http.http1 import Http1
 from streamer.api.http.http2 import PREFACE, Http2
 from streamer.api.http.request import Request
+from streamer.api.http.turns import OWED_TURNS
 
 if TYPE_CHECKING:
     from streamer.api.http.front import Front
 
-UNREAD_BYTES = 65_536  # a client that has so much to take gets no further work done
+UNREAD_BYTES, UNTAKEN = 65_536, 4  # a client that has so many bytes, or answers, to take gets no further work done
 RECEIVED_BYTES = 65_536  # received and not worked on: beyond it nothing is read
 LINGER_S = 1.0  # between the warning that a connection ends and its end
 TAKEN_BYTES = 16_384  # a client takes its answers if it takes so much, or everything, in the time allowed
-SUSPENDED_S = 0.001  # what a request that waited for something is taken to have cost
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -29,7 +28,7 @@ class Connection(asyncio.BufferedProtocol):
         self.client: tuple[str, int] | None = None
         self.server: tuple[str, int] | None = None
         self.requests = self.held_bytes = self.body_bytes = 0
-        self.used_s = 0.0
+        self.turns = self.good_until = 0
         self.since = self.heard = self.taken = front.now()  # last request, last byte received, last answer taken
         self.closing = self.blocked = False
         self._front, self._tls = front, tls
@@ -101,7 +100,7 @@ class Connection(asyncio.BufferedProtocol):
         self._started = False
         if self.closing or self.blocked:
             return False
-        if self._queue and self.unread_bytes() < UNREAD_BYTES:
+        if self._queue and self._takes():
             self._start(self._queue.popleft())
             return bool(self._queue or self._received)
         if self._wire is None and not self._choose():
@@ -115,9 +114,7 @@ class Connection(asyncio.BufferedProtocol):
             self._paused = False
             self._transport.resume_reading()
         self.weigh()
-        return (done and bool(self._received or self._more())) or (
-            bool(self._queue) and self.unread_bytes() < UNREAD_BYTES
-        )
+        return (done and bool(self._received or self._more())) or (bool(self._queue) and self._takes())
 
     def _choose(self) -> bool:
         """HTTP/2 begins with words of its own, whatever TLS has agreed on."""
@@ -141,7 +138,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._front.stopping or not self._front.bounds.admit(self):
             return False
         self.since = self._front.now()
-        if self._started or self._queue or self._front.turns.crowded or self.unread_bytes() >= UNREAD_BYTES:
+        if self._started or self._queue or self._front.turns.crowded or not self._takes():
             self._queue.append(request)
         else:
             self._start(request)
@@ -150,14 +147,13 @@ class Connection(asyncio.BufferedProtocol):
     def _start(self, request: Request) -> None:
         self._started = True
         if not request.gone:
+            self._front.turns.begun += 1
             request.task = asyncio.get_running_loop().create_task(self._run(request))
             self._front.tasks.add(request.task)
             request.task.add_done_callback(self._front.tasks.discard)
 
     async def _run(self, request: Request) -> None:
-        turns = self._front.turns
-        turns.steps = step = turns.steps + 1
-        began = perf_counter()
+        self._front.turns.begun -= 1
         try:
             await self._front.app(request.scope, request.receive, request.send)
         except Exception:
@@ -165,7 +161,6 @@ class Connection(asyncio.BufferedProtocol):
         finally:
             if not self.closing:
                 request.ended()
-        turns.charge(self, perf_counter() - began if turns.steps == step else SUSPENDED_S)
 
     def end(self, request: Request) -> None:
         """A request is not in hand any more: answered, or its client has left."""
@@ -176,9 +171,21 @@ class Connection(asyncio.BufferedProtocol):
         else:
             request.leave()
 
+    def leave(self, requests: list[Request]) -> None:
+        """The client has left all of these."""
+        self._front.bounds.count(self, -len(requests))
+        for request in requests:
+            request.gone = True
+        self._front.part(request for request in requests if request.task is not None)
+
     def now(self) -> float:
         """The loop's clock."""
         return self._front.now()
+
+    def took(self) -> None:
+        """The client has taken an answer, as far as can be seen here."""
+        if not self.blocked:
+            self.good_until = self.turns + OWED_TURNS
 
     def date(self) -> bytes:
         """The value of the header `date`."""
@@ -223,6 +230,11 @@ class Connection(asyncio.BufferedProtocol):
     def unread_bytes(self) -> int:
         """What the client has to take."""
         return self.outgoing_bytes() + (self._wire.unsent if self._wire is not None else 0)
+
+    def _takes(self) -> bool:
+        """Whether the client takes its answers; if not, nothing further is begun for it."""
+        stuck = self._wire.stuck if self._wire is not None else 0
+        return stuck < UNTAKEN and self.unread_bytes() < UNREAD_BYTES
 
     def weigh(self) -> None:
         """Count what is held for this client."""

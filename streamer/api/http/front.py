@@ -4,13 +4,16 @@ import asyncio
 import logging
 import socket
 import ssl
+from collections import deque
+from collections.abc import Iterable
 from email.utils import formatdate
-from time import time
+from time import perf_counter, time
 
 from streamer.api.http.asgi import App
 from streamer.api.http.bounds import Bounds
 from streamer.api.http.connection import Connection
-from streamer.api.http.turns import FADE, Turns
+from streamer.api.http.request import Request
+from streamer.api.http.turns import SLICE_S, Turns
 from streamer.core.settings import LimitSettings
 
 LOG = logging.getLogger("streamer.api")
@@ -35,6 +38,7 @@ class Front:
         self.bounds = Bounds(limits, self.now)
         self._connections: set[Connection] = set()
         self._opening: set[asyncio.Task[None]] = set()
+        self._parting: deque[Request] = deque()  # their client has left, and they do not know yet
         self._date = (0.0, b"")
 
     def date(self) -> bytes:
@@ -65,8 +69,12 @@ class Front:
                 raise error
 
     async def _accept(self, sock: socket.socket) -> None:
-        """One connection in a round of the loop, so that a flood of them leaves room for requests."""
+        """For a short time in a round of the loop, so that a flood of connections leaves room for requests."""
+        until = 0.0
         while True:
+            if perf_counter() > until:
+                await asyncio.sleep(0)
+                until = perf_counter() + SLICE_S
             try:
                 accepted, address = await self._loop.sock_accept(sock)
             except OSError as error:  # too many open files, or a client that has left
@@ -79,7 +87,6 @@ class Front:
             task = self._loop.create_task(self._open(connection, accepted))
             self._opening.add(task)
             task.add_done_callback(self._opening.discard)
-            await asyncio.sleep(0)
 
     async def _open(self, connection: Connection, accepted: socket.socket) -> None:
         try:
@@ -98,6 +105,18 @@ class Front:
         self._connections.discard(connection)
         self.bounds.leave(connection)
 
+    def part(self, requests: Iterable[Request]) -> None:
+        """Tell the requests that their client has left, one in a round of the loop: each has an ending of its own to do."""
+        if not self._parting:
+            self._loop.call_soon(self._part)
+        self._parting.extend(requests)
+
+    def _part(self) -> None:
+        if self._parting:
+            self._parting.popleft().leave()
+        if self._parting:
+            self._loop.call_soon(self._part)
+
     async def _look(self) -> None:
         limits = self.limits
         every_s = min(LOOK_S, limits.idle_timeout_s / 4, limits.head_timeout_s / 4, limits.answer_timeout_s / 4)
@@ -106,7 +125,6 @@ class Front:
             now = self.now()
             for connection in list(self._connections):
                 connection.look(now)
-            self.bounds.fade(FADE**every_s)
             self.bounds.tell()
 
     async def _drain(self, stop_s: float) -> None:

@@ -24,6 +24,7 @@ class Http1:
         self._ending = False
         self._partial = False  # h11 holds a part of a head
         self.unsent = 0  # what is sent is in the transport at once
+        self.stuck = 0  # see Http2
         self.left = False  # h11 holds the beginning of another request
 
     @property
@@ -142,6 +143,7 @@ class Http1:
         request.body_bytes = 0
         self._request = None
         self._connection.end(request)
+        self._connection.took()
         if self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE and not self._ending:
             self._h11.start_next_cycle()
             self.left = bool(self._h11.trailing_data[0])
@@ -158,7 +160,7 @@ class Http1:
         """The connection is gone."""
         if self._request is not None:
             request, self._request = self._request, None
-            self._connection.end(request)
+            self._connection.leave([request])
 
     def refuse(self, request: Request) -> None:
         """A request that was not begun is not answered now."""

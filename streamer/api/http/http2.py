@@ -1,6 +1,5 @@
 """HTTP/2 by the library h2: frames in, requests out, and answers as far as the client's windows and its reading allow."""
 
-from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -75,9 +74,10 @@ class Http2:
         self._begun = self._open_head = self._ending = self.finished = False
         self._requests: dict[int, Request] = {}
         self._answers: dict[int, _Answer] = {}
-        self._ready: deque[int] = deque()  # streams that have something to send and a window for it
+        self._ready: dict[int, None] = {}  # streams that may have something to send and a window for it, in turn
         self._calm, self._calm_since = CALM_FRAMES, connection.now()
         self.unsent = 0  # bytes of all answers
+        self.stuck = 0  # answers that are complete and not taken
         self.left = False  # h2 works on all that it gets
 
     @property
@@ -151,10 +151,10 @@ class Http2:
                 if request is not None:
                     self._gone(request)
             case WindowUpdated():
-                self._ready.extend([event.stream_id] if event.stream_id else list(self._answers))
+                self._ready.update(dict.fromkeys([event.stream_id] if event.stream_id else self._answers))
             case RemoteSettingsChanged():
                 if SettingCodes.INITIAL_WINDOW_SIZE in event.changed_settings:
-                    self._ready.extend(list(self._answers))
+                    self._ready.update(dict.fromkeys(self._answers))
             case ConnectionTerminated():
                 self._connection.close()
 
@@ -188,17 +188,23 @@ class Http2:
         """See Wire."""
         answer = self._answers[request.number]
         answer.data += data
-        answer.last = last
+        if last:
+            self._last(answer)
         self.unsent += len(data)
-        self._ready.append(request.number)
+        self._ready[request.number] = None
         self._connection.pump_soon()
 
     def trailers(self, request: Request, headers: Headers) -> None:
         """See Wire."""
         answer = self._answers[request.number]
-        answer.trailers, answer.last = headers, True
-        self._ready.append(request.number)
+        answer.trailers = headers
+        self._last(answer)
+        self._ready[request.number] = None
         self._connection.pump_soon()
+
+    def _last(self, answer: _Answer) -> None:
+        answer.last = True
+        self.stuck += 1
 
     def unsent_bytes(self, request: Request) -> int:
         """See Wire."""
@@ -223,10 +229,11 @@ class Http2:
         """Send what the client takes, streams by turns, while the connection is not blocked; then give h2's own frames out."""
         connection = self._connection
         while self._ready and not connection.blocked:
-            number = self._ready.popleft()
+            number = next(iter(self._ready))
+            del self._ready[number]
             answer = self._answers.get(number)
             if answer is not None and self._send(number, answer):
-                self._ready.append(number)
+                self._ready[number] = None
             connection.write(self._h2.data_to_send())
         connection.write(self._h2.data_to_send())
         connection.pumped()
@@ -252,6 +259,7 @@ class Http2:
             done = True
         if done:
             self._calm = min(CALM_FRAMES, self._calm + CALM_EACH)
+            self._connection.took()
             self._finish(answer.request, ErrorCodes.NO_ERROR)
         return bool(answer.data) and not done
 
@@ -266,6 +274,7 @@ class Http2:
         answer = self._answers.pop(request.number, None)
         if answer is not None:
             self.unsent -= len(answer.data)
+            self.stuck -= answer.last
         if self._requests.pop(request.number, None) is not None:
             self._connection.body_bytes -= request.body_bytes
             request.body_bytes = 0
@@ -273,8 +282,10 @@ class Http2:
 
     def leave(self) -> None:
         """The connection is gone."""
-        for request in list(self._requests.values()):
-            self._gone(request)
+        requests, self.unsent, self.stuck = list(self._requests.values()), 0, 0
+        self._requests.clear()
+        self._answers.clear()
+        self._connection.leave(requests)
 
     def refuse(self, request: Request) -> None:
         """A request that was not begun is given back to the client, which may send it elsewhere."""
