@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 
 import click
@@ -27,6 +28,8 @@ from benchmarks.undisturbed import rss_bytes
 from streamer.producers.simulate import World
 
 CLIENTS = 4
+COLUMNS = ("queries", "failed", "p50 ms", "p99 ms", "longest ms", "memory MB")
+RESULT = Path(__file__).parents[1] / "results/abuse.md"
 REST_S = 15.0  # after the abuse, before memory is looked at
 GROWTH_BYTES, SLOWER, STOP_S = 64 << 20, 10.0, 5.0  # what the endpoint is held to
 
@@ -164,39 +167,77 @@ def _wait(process: "subprocess.Popen[bytes]", port: int, tls: bool, user: str) -
         time.sleep(0.05)
 
 
+def rows(run: Run) -> list[list[str]]:
+    """The rows of its table: the period, its queries and times, and memory."""
+    return [
+        ["quiet", *run.quiet.row(), f"{run.before_bytes / 2**20:.0f}"],
+        ["under abuse", *run.during.row(), f"{run.most_bytes / 2**20:.0f}"],
+        ["afterwards", *run.after.row(), f"{run.after_bytes / 2**20:.0f}"],
+    ]
+
+
+def verdicts(run: Run) -> list[str]:
+    """What it was held to, in lines."""
+    return [f"{'held' if held else 'NOT HELD'}: {sentence}" for sentence, held in run.verdicts()]
+
+
 def show(run: Run, console: Console) -> None:
     """Print the run."""
-    table = Table(run.name, "queries", "failed", "p50 ms", "p99 ms", "longest ms", "memory MB", box=None)
-    table.add_row("quiet", *run.quiet.row(), f"{run.before_bytes / 2**20:.0f}")
-    table.add_row("under abuse", *run.during.row(), f"{run.most_bytes / 2**20:.0f}")
-    table.add_row("afterwards", *run.after.row(), f"{run.after_bytes / 2**20:.0f}")
+    table = Table(run.name, *COLUMNS, box=None)
+    for row in rows(run):
+        table.add_row(*row)
     console.print(table)
-    for sentence, held in run.verdicts():
-        console.print(f"{'held' if held else 'NOT HELD'}: {sentence}")
+    for line in verdicts(run):
+        console.print(line, highlight=False)
     for what, count in sorted(run.seen.items()):
         console.print(f"    {what}: {count:,}", highlight=False)
+
+
+def page(runs: Sequence[Run], seconds: float) -> str:
+    """The runs as a page in Markdown."""
+    lines = [
+        "# The endpoint under abuse",
+        "",
+        f"`python -m benchmarks.abuse --every`: {CLIENTS} clients, {len(ATTACKS)} attacks at once for {seconds:g} s on one machine with the server,",
+        "and an honest client that asks `Recommend` 50 times a second, each tenth time on a new connection. Times are the honest client's.",
+    ]
+    for run in runs:
+        lines += ["", f"## {run.name}", "", f"| | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 1) + "|"]
+        lines += [f"| {' | '.join(row)} |" for row in rows(run)]
+        lines += ["", *(f"- {line}" for line in verdicts(run))]
+        made = sum(count for what, count in run.seen.items() if what.endswith(": connected"))
+        ended = sum(count for what, count in run.seen.items() if what.endswith(": closed by the server"))
+        lines += [f"- the attackers opened {made:,} connections, of which the server closed {ended:,} before the end"]
+    return "\n".join(lines) + "\n"
 
 
 @click.command()
 @click.option("--seconds", default=60.0, show_default=True, help="how long the abuse lasts")
 @click.option("--tls", is_flag=True, help="everything over TLS")
 @click.option("--one-address", is_flag=True, help="the attackers have the honest client's address, as behind a proxy")
+@click.option(
+    "--every", is_flag=True, help="with TLS and without, with one address and several; writes results/abuse.md"
+)
 @click.option("--only", multiple=True, type=click.Choice(list(ATTACKS)), help="only this attack; may be repeated")
 @click.option("--checkout", default="", help="serve from another checkout, by its own .venv")
 @click.option("--port", default=8197, show_default=True)
 @click.option("--log", is_flag=True, help="print the end of the streamer's log")
 def main(
-    seconds: float, tls: bool, one_address: bool, only: tuple[str, ...], checkout: str, port: int, log: bool
-) -> None:
+    seconds: float, tls: bool, one_address: bool, every: bool, only: tuple[str, ...], checkout: str, port: int, log: bool
+) -> None:  # fmt: skip
     """Measure, print, and end with exit code 1 unless every bound held."""
-    sources = ["127.0.0.1" if one_address else f"127.0.0.{n + 2}" for n in range(CLIENTS)]
-    name = ("TLS" if tls else "plain") + (", one address" if one_address else ", own addresses")
-    console = Console(width=120)
-    run = measure(name, checkout, port, seconds, tls, sources, only)
-    show(run, console)
-    if log:
-        console.print("\n".join(line[:240] for line in run.said[-40:]), markup=False, highlight=False)
-    sys.exit(0 if all(held for _, held in run.verdicts()) else 1)
+    console, runs = Console(width=120), []
+    for over_tls, shared in product((False, True), (False, True)) if every else [(tls, one_address)]:
+        sources = ["127.0.0.1" if shared else f"127.0.0.{n + 2}" for n in range(CLIENTS)]
+        name = f"{'TLS' if over_tls else 'Plain'}, {'one address for all' if shared else 'addresses of their own'}"
+        run = measure(name, checkout, port, seconds, over_tls, sources, only)
+        show(run, console)
+        if log:
+            console.print("\n".join(line[:240] for line in run.said[-40:]), markup=False, highlight=False)
+        runs.append(run)
+    if every:
+        RESULT.write_text(page(runs, seconds), encoding="utf-8")
+    sys.exit(0 if all(held for run in runs for _, held in run.verdicts()) else 1)
 
 
 if __name__ == "__main__":

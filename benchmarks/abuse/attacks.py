@@ -27,6 +27,7 @@ RECOMMEND = "/streamer.v1.RecommendationService/Recommend"
 WATCH = "/grpc.health.v1.Health/Watch"
 STREAMS = 100  # what common servers allow a connection
 AGAIN_S = 0.05  # before an attacker connects again
+PAUSE_S = 0.002  # between two chunks of a flood, some 16 KB each, so that an attacker's floods leave time for its other attacks
 
 
 def begin(window: int = 0) -> bytes:
@@ -185,7 +186,7 @@ async def _run(chunks: Chunks, reader: asyncio.StreamReader, writer: asyncio.Str
             await writer.drain()
             if reading.done():
                 return
-            await asyncio.sleep(0)
+            await asyncio.sleep(PAUSE_S)
         while not (reading.done() or writer.transport.is_closing()):
             await asyncio.wait({reading}, timeout=0.5)
     except OSError:

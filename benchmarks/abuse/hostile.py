@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 from benchmarks.abuse.attacks import attack, rounds
 
 CONNECTIONS = 30  # connections with a zero window of each client
-NICE = 10
+NICE = 19
 
 
 def attacker(port: int, source: str, tls: bool, only: Sequence[str], results: Connection) -> None:

@@ -6,5 +6,5 @@ adds a field to `settings`, a reason to `errors`, a message to `answers` or a me
 `events` (the events of each topic, and offsets), `batch` (events as arrays of rows), `dataset` (a whole history as arrays),
 `protocols` (the interfaces between rooms, and those of plug-ins), `answers` (the interface behind the endpoint), `errors`,
 `settings`, `times` (times in any unit), `tables` (embedding tables), `arrays` (array types), `kinds` (which clicks are learned), `kernel` (how kernels are compiled), `seed` (reproducible
-randomness), `freshness` (waiting for an offset), `garbage_collection` (how often Python looks for reference cycles).
+randomness), `freshness` (waiting for an offset), `garbage_collection` (how often Python looks for reference cycles, and what is given back).
 """

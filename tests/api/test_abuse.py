@@ -1,6 +1,7 @@
 """What a client does to itself stays its own: bounds on what it holds and how long it takes, against a real server."""
 
 import asyncio
+import gc
 import logging
 import ssl
 from collections.abc import Callable, Iterator
@@ -12,12 +13,14 @@ from time import monotonic
 import grpc
 import httpx
 import pytest
+from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import ConnectionTerminated, DataReceived, PingAckReceived, StreamEnded, StreamReset
 from raw_http import RawClient, certificate, connect
 
-from benchmarks.abuse.attacks import ATTACKS, STREAMS
+from benchmarks.abuse.attacks import ATTACKS, STREAMS, requests
 from streamer.api import router
+from streamer.api.http.http2 import Http2
 from streamer.api.memory import MemoryAnswers
 from streamer.api.server import serve
 from streamer.api.sockets import listen, url
@@ -245,6 +248,20 @@ def test_an_idle_client_is_warned_before_its_connection_ends_and_a_ping_is_life(
     assert [event.error_code for event in warnings] == [ErrorCodes.NO_ERROR] * len(warnings)
     assert warnings[0].last_stream_id == 2**31 - 1
     alive.until(_answered(alive.ask("/healthz")))
+
+
+def test_a_closed_connection_leaves_nothing_to_the_garbage_collection(stack: ExitStack) -> None:
+    address = _serve(stack, MemoryAnswers(), LimitSettings())
+    gc.collect()
+    gc.disable()
+    stack.callback(gc.enable)
+    for _ in range(5):
+        with closing(connect(address)) as client:
+            client.sendall(requests("/healthz", 3))
+            assert client.recv(1)
+    deadline = monotonic() + 30
+    while left := [one for one in gc.get_objects() if isinstance(one, Http2 | H2Connection)]:
+        assert monotonic() < deadline, left
 
 
 def test_calls_after_a_pause_do_not_fail(stack: ExitStack) -> None:

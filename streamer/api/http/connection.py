@@ -89,6 +89,8 @@ class Connection(asyncio.BufferedProtocol):
         self._front.turns.leave(self)
         if self._wire is not None:
             self._wire.leave()
+            self._wire.forget()
+            self._wire = None
         self._queue.clear()
         self._received.clear()
         self._front.forget(self)

@@ -14,11 +14,13 @@ from streamer.api.http.bounds import Bounds
 from streamer.api.http.connection import Connection
 from streamer.api.http.request import Request
 from streamer.api.http.turns import SLICE_S, Turns
+from streamer.core.garbage_collection import give_back_memory
 from streamer.core.settings import LimitSettings
 
 LOG = logging.getLogger("streamer.api")
 BUFFER_BYTES = 65_536
 LOOK_S = 1.0  # at most, between two looks at all connections
+CALM_S = 5.0  # without anything closed or refused, after which an abuse is over
 DRAIN_S = 0.02  # between two looks at what is left
 CANCEL_S = 0.5  # for requests that are cancelled at the end
 
@@ -39,6 +41,7 @@ class Front:
         self._connections: set[Connection] = set()
         self._opening: set[asyncio.Task[None]] = set()
         self._parting: deque[Request] = deque()  # their client has left, and they do not know yet
+        self._noted = (0.0, 0)  # when something was last closed or refused, 0 for long ago; how much was in all
         self._date = (0.0, b"")
 
     def date(self) -> bytes:
@@ -126,6 +129,16 @@ class Front:
             for connection in list(self._connections):
                 connection.look(now)
             self.bounds.tell()
+            self._tidy(now)
+
+    def _tidy(self, now: float) -> None:
+        """After an abuse, give back the memory that it took."""
+        noted = self.bounds.notes.total()
+        if noted != self._noted[1]:
+            self._noted = now, noted
+        elif self._noted[0] and now - self._noted[0] > CALM_S:
+            self._noted = 0.0, noted
+            self._loop.run_in_executor(None, give_back_memory)
 
     async def _drain(self, stop_s: float) -> None:
         """Warn the clients, refuse what had not begun, and wait for the rest."""

@@ -162,6 +162,9 @@ class Http1:
             request, self._request = self._request, None
             self._connection.leave([request])
 
+    def forget(self) -> None:
+        """Nothing is sent or received any more."""
+
     def refuse(self, request: Request) -> None:
         """A request that was not begun is not answered now."""
         self._refuse(503)

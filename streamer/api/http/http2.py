@@ -287,6 +287,10 @@ class Http2:
         self._answers.clear()
         self._connection.leave(requests)
 
+    def forget(self) -> None:
+        """Nothing is sent or received any more. h2's object refers to itself: emptied, it does not wait for the garbage collection."""
+        vars(self._h2).clear()
+
     def refuse(self, request: Request) -> None:
         """A request that was not begun is given back to the client, which may send it elsewhere."""
         self._finish(request, ErrorCodes.REFUSED_STREAM)
