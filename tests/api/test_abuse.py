@@ -194,13 +194,15 @@ def test_the_connection_that_was_idle_longest_makes_room_for_a_new_one(answers: 
 
 
 def test_whoever_holds_most_bytes_of_its_peer_is_closed(answers: Counting, stack: ExitStack) -> None:
-    address = _serve(stack, answers, LimitSettings(max_peer_bytes=131_072))
+    address = _serve(stack, answers, LimitSettings(max_peer_bytes=131_072, answer_timeout_s=600))
     honest = _client(stack, address)
     deaf = [_client(stack, address, window=0) for _ in range(3)]
     for client in deaf:  # one answer more is begun while less than 64 KB wait: 100 KB in all
         client.ask("/metrics")
         client.ask("/metrics")
+    deadline = monotonic() + 10
     while not any(client.closed for client in deaf):
+        assert monotonic() < deadline
         for client in deaf:
             client.sock.settimeout(0.05)
             try:
