@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 
-from streamer.consumers.delimited.header import columns_of, listed, spelled
+from streamer.consumers.delimited.header import columns_of, listed, session_of, spelled
 from streamer.core.events import ItemUpdate, UserUpdate
 
 # What is read of an item -> names that people give it, the first found wins.
@@ -35,7 +35,7 @@ _WHOLE = re.compile(r"[0-9]{1,15}")
 def catalogue_of(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """`items` or `users` for a table of these, "" for any other. Each item or user has one row there."""
     found, names = columns_of(header), {spelled(name) for name in header}
-    if ("user" in found) == ("item" in found) or found.keys() & {"rating", "kind"}:
+    if ("user" in found) == ("item" in found) or found.keys() & {"rating", "kind"} or session_of(header) is not None:
         return ""
     what = "item" if "item" in found else "user"
     ids = [row[found[what]] for row in rows if len(row) > found[what]]

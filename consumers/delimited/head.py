@@ -13,7 +13,15 @@ from itertools import islice
 from streamer.consumers.delimited.catalogue import catalogue_of, columns_read
 from streamer.consumers.delimited.content import columns_by_content, likely_columns
 from streamer.consumers.delimited.fields import BLANKS, Layout
-from streamer.consumers.delimited.header import ReadOptions, columns_of, listed, only_other_id, session_of, since_of
+from streamer.consumers.delimited.header import (
+    ReadOptions,
+    columns_of,
+    has_all,
+    listed,
+    only_other_id,
+    session_of,
+    since_of,
+)
 from streamer.consumers.delimited.rows import time_unit
 from streamer.core.errors import BadSettings
 
@@ -54,25 +62,24 @@ def understand(lines: Sequence[str], name: str, options: ReadOptions) -> Head:
     if not first.strip():
         raise BadSettings(f"{name} has no rows: {_EXPECTED}")
     delimiter = max(delimiters, key=lambda one: _likeness(lines[at:], one))
-    header = _fields(first, delimiter)
-    found = columns_of(header)
-    if given and given.ordered:
-        after = at + 1 if {"user", "item"} <= set(found) else at  # its own header says no more than what is given
-        return _without_header(lines, after, delimiter, given.ordered, ())
-    found = columns_of(header, given)
-    rows = [_fields(line, delimiter) for line in lines[at + 1 :] if line.strip()]
+    header, rows = _fields(first, delimiter), [_fields(line, delimiter) for line in lines[at + 1 :] if line.strip()]
     if _are_numbered(header, rows):
         header = ["", *header]
-        found = columns_of(header, given)
+    of = catalogue_of(header, rows)
+    if of and (given is None or given.ordered or not has_all(header, given)):  # in a folder of events and catalogue
+        return _catalogue(header, rows, of, Layout(delimiter, _width(header, rows), 0, 0), at + 2, name)
+    if given and given.ordered:
+        after = (
+            at + 1 if {"user", "item"} <= set(columns_of(header)) else at
+        )  # a header says no more than what is given
+        return _without_header(lines, after, delimiter, given.ordered, ())
+    found = columns_of(header, given)
     notes = [*_use_session(header, rows, found, name), *_use_only_id(header, found, name)]
     if "user" in found and "item" in found:
         width = _width(header, rows)
         layout = replace(_layout(found, delimiter, width), since=since_of(header) if "time" in found else None)
         names = {what: header[column].strip() for what, column in found.items()}
         return Head(layout, names, at + 2, _first_time(rows, layout), notes)
-    of = "" if given else catalogue_of(header, rows)
-    if of:
-        return _catalogue(header, rows, of, Layout(delimiter, _width(header, rows), 0, 0), at + 2, name)
     if not given and (ordered := columns_by_content([header, *rows])):
         shown = ",".join(what or "-" for what in ordered)
         note = f"{name} has no header, and is read as --columns {shown}: give another --columns if that is wrong"

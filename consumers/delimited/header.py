@@ -129,6 +129,11 @@ def _is_gorse(names: Sequence[str], found: Mapping[str, int]) -> bool:
     return "kind" in found and names[found["kind"]] == "feedbacktype" and names[found["rating"]] == "value"
 
 
+def has_all(header: Sequence[str], given: GivenColumns) -> bool:
+    """Whether all columns that are given by name are in a header."""
+    return {spelled(name) for name in given.named.values() if name} <= {spelled(name) for name in header}
+
+
 def _place(name: str, header: Sequence[str], names: Sequence[str]) -> int:
     exact = [text.strip() for text in header]
     if name in exact:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from streamer.consumers.delimited.header import ReadOptions, parse_columns
 from streamer.consumers.files import read
 from streamer.core.protocols import Located, Noted
 
@@ -57,6 +58,20 @@ def test_tables_of_items_and_users_are_the_catalogue(tmp_path: Path, shape: str)
     assert {one.topic for one in stream.messages(0, 9)} == {"items" if "item_id" in wanted[0] else "users"}
     assert isinstance(stream, Noted)
     assert said in stream.notes[-1]
+
+
+@pytest.mark.parametrize("said", ["user=who,item=item_id,time=when", "user,item,time"])
+def test_columns_that_are_given_are_those_of_the_events_beside_a_catalogue(tmp_path: Path, said: str) -> None:
+    (tmp_path / "items.csv").write_text("item_id,title\n12,Heat\n9,Alien\n")
+    head = "who,item_id,when\n" if "=" in said else ""
+    (tmp_path / "events.csv").write_text(f"{head}7,12,2022-06-24\n8,9,2022-06-25\n")
+    stream = read(tmp_path, options=ReadOptions(columns=parse_columns(said)))
+    assert [(one.topic, one.key) for one in stream.messages(0, 9)] == [
+        ("items", b"12"),
+        ("items", b"9"),
+        ("clicks", b"7"),
+        ("clicks", b"8"),
+    ]
 
 
 def test_a_row_of_a_catalogue_that_is_too_short_is_a_bad_event(tmp_path: Path) -> None:
