@@ -91,7 +91,9 @@ def errors(path: Path, fold: int) -> dict[str, F64]:
                 row = learner.condition(nobody, {}, rows(asked), values)
                 row[SESSION] = 0.0  # the other ratings are of other sessions
                 truth = np.array([ratings[item] for item in rest.tolist()])
-                squares = (np.clip(learner.score_row(row, rest), parts.encoder.low, parts.encoder.high) - truth) ** 2
+                squares = (
+                    np.clip(learner.score_row(row, rest), parts.encoder.scale.low, parts.encoder.scale.high) - truth
+                ) ** 2
                 shown = np.isin(rest, targets)
                 found.setdefault(name, []).append(
                     [squares[shown].sum(), shown.sum(), squares.sum(), len(rest), len(asked)]

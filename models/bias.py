@@ -1,15 +1,15 @@
 """Damped user and item bias, filtered.
 
-    y = mu + b_u + b_i + noise,    b_u and b_i take a small random step with each of their events
+    y = mu + unit (b_u + b_i) + noise,    b_u and b_i take a small random step with each of their events
 
 Each bias is a Gaussian with a variance P. For each event, after the row's process noise is added to its P,
 
-    e = y - mu - b_u - b_i,   S = R + P_u + P_i,   b <- b + P e / S,   P <- P - P^2 / S
+    e = (y - mu) / unit - b_u - b_i,   S = R + P_u + P_i,   b <- b + P e / S,   P <- P - P^2 / S
 
 so that a new row moves by the damped mean of its errors, and an old one still follows a change of taste. All variances
 are shares of the ratings' variance, which cancels in P / S: any scale of ratings gives the same results.
-For an unseen user or item the prediction is mu plus the other side's bias.
-Cost: O(1) an event. State: b, P float32 (rows, 2); events, mu, steps refused.
+The unit is 1, and changes with the scale of ratings only, so that no row has to. For an unseen user or item the prediction is mu plus
+the other side's bias. Cost: O(1) an event. State: b, P float32 (rows, 2); events, mu, steps refused, unit.
 
 Kalman (1960), A new approach to linear filtering and prediction problems, J. Basic Engineering 82(1).
 Deviation: the covariance between b_u and b_i is dropped, and mu is the running mean and not a part of the filter.
@@ -62,7 +62,8 @@ def learn_bias(
     item_process: float,
     out: F32,
 ) -> None:
-    """User and item rows are [b, P]; stream is [events, mu, refused]."""
+    """User and item rows are [b, P]; stream is [events, mu, refused, unit]."""
+    unit = stream[0, 3]
     for k in range(len(kinds)):
         out[k] = np.nan
         if kinds[k] != RATING:
@@ -70,9 +71,9 @@ def learn_bias(
         u, i, y = users[k], items[k], np.float64(values[k])
         b_u, b_i = np.float64(user[u, 0]), np.float64(item[i, 0])
         p_u, p_i = user[u, 1] + user_process, item[i, 1] + item_process
-        predicted = stream[0, 1] + b_u + b_i
+        predicted = stream[0, 1] + unit * b_u + unit * b_i
         out[k] = predicted
-        step = (y - predicted) / (noise + p_u + p_i)
+        step = (y - predicted) / unit / (noise + p_u + p_i)
         stream_touched[0] = 1
         if not (abs(b_u + p_u * step) < LARGEST and abs(b_i + p_i * step) < LARGEST):  # also refuses NaN
             stream[0, 2] += 1
@@ -105,7 +106,7 @@ class Bias:
         self.name, self.parameters = name, parameters
         self.user = Table("user", [0.0, parameters.user_prior])  # b, P
         self.item = Table("item", [0.0, parameters.item_prior])  # b, P
-        self.stream = Table("stream", [0.0, 0.0, 0.0], dtype=np.float64)  # events, mu, refused
+        self.stream = Table("stream", [0.0, 0.0, 0.0, 1.0], dtype=np.float64, added=1)  # events, mu, refused, unit
 
     def tables(self) -> Mapping[str, Table]:
         """See Stateful."""
@@ -123,12 +124,17 @@ class Bias:
 
     def predict(self, batch: Batch) -> F32:
         """See OnlineLearner; predictions are not clipped."""
+        _, mu, _, unit = self.stream.values[0]
         predicted = (
-            self.stream.values[0, 1]
-            + known_bias(self.user.values, batch.users)
-            + known_bias(self.item.values, batch.items)
+            mu + unit * known_bias(self.user.values, batch.users) + unit * known_bias(self.item.values, batch.items)
         )
         return np.where(batch.kinds == RATING, predicted, np.nan).astype(np.float32)
+
+    def rescale(self, factor: float, shift: float) -> None:
+        """See Rescaled."""
+        row = self.stream.values[0]
+        row[1], row[3] = factor * row[1] + shift, factor * row[3]
+        self.stream.touched[0] = 1
 
     @property
     def refused(self) -> int:
@@ -137,7 +143,7 @@ class Bias:
 
     def norms(self, side: Side, rows: I32) -> F64:
         """See Watched: the distance of biases from 0, in ratings."""
-        return np.abs(self._rows(side, rows)[:, 0])
+        return np.abs(self._rows(side, rows)[:, 0]) * float(self.stream.values[0, 3])
 
     def widths(self, side: Side, rows: I32) -> Mapping[str, F64]:
         """See Watched."""
@@ -148,5 +154,6 @@ class Bias:
 
     def score(self, user: UserView, items: I32) -> F32:
         """The predicted ratings, (len(items),), not clipped."""
-        known = self.stream.values[0, 1] + float(user.rows[self.name][0])
-        return np.asarray(known + known_bias(self.item.values, items), dtype=np.float32)
+        _, mu, _, unit = self.stream.values[0]
+        known = mu + unit * float(user.rows[self.name][0])
+        return np.asarray(known + unit * known_bias(self.item.values, items), dtype=np.float32)

@@ -80,6 +80,14 @@ def deviation(stream: F64) -> float:
     return float(np.sqrt((1.0 + stream[0, 2]) / (1.0 + stream[0, 0])))
 
 
+def rescale_moments(stream: Table, factor: float, shift: float) -> None:
+    """Change mu and sigma, see Rescaled; squares may fall to -1, where sigma is 0."""
+    row = stream.values[0]
+    row[1] = factor * row[1] + shift
+    row[2] = factor * factor * (1.0 + row[2]) - 1.0
+    stream.touched[0] = 1
+
+
 @kernel
 def learn_biased_mf(
     user: Array,
@@ -189,6 +197,10 @@ class BiasedMF:
         one = np.array(user.rows[self.name], ndmin=2)  # a copy: a read-only row would compile the kernel again
         predict_biased_mf(one, self.item.values, self.stream.values, np.zeros(len(items), dtype=np.int32), items, out)
         return out
+
+    def rescale(self, factor: float, shift: float) -> None:
+        """See Rescaled: rows are in deviations, so only mu and sigma change."""
+        rescale_moments(self.stream, factor, shift)
 
     @property
     def refused(self) -> int:

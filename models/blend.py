@@ -177,6 +177,12 @@ class Stack:
         """See Stateful."""
         return {"stream": self.stream}
 
+    def rescale(self, factor: float, shift: float) -> None:
+        """See Rescaled: weights are of deviations, so only mu and sigma change."""
+        row = self.stream.values[0]
+        row[MU], row[SQUARES] = factor * row[MU] + shift, factor * factor * row[SQUARES]
+        self.stream.touched[0] = 1
+
     @property
     def refused(self) -> int:
         """See Guarded."""

@@ -23,6 +23,7 @@ from streamer.core.settings import Settings
 from streamer.monitoring.drift import DETECTOR
 from streamer.monitoring.metrics import Readings
 from streamer.monitoring.monitor import WINDOWS
+from streamer.monitoring.scale import SCALE
 from streamer.monitoring.stability import Stability
 from streamer.renormalise.renormaliser import Renormaliser
 from streamer.renormalise.status import generation_readings
@@ -87,7 +88,9 @@ class Overview:
         found = self._memory().learners.by_name[name]
         errors = self._memory().monitor.errors.get(name)
         rmse = tuple(RollingRmse(n, _finite(errors.rmse(n))) for n in WINDOWS) if errors else ()
-        drift = (DriftDetections(DETECTOR, errors.drift.detections),) if errors else ()
+        monitor = self._memory().monitor
+        counts = ((DETECTOR, errors.drift.detections), (SCALE, monitor.scale.changes)) if errors else ()
+        drift = tuple(DriftDetections(detector, count) for detector, count in counts)
         champion = self._memory().learners.champion(found.kind).name == name
         promoted = name in self._memory().learners.promoted.values()
         return LearnerStatus(name, found.kind, champion, rmse, drift, promoted)

@@ -46,9 +46,11 @@ from streamer.models.hybrid.rows import (
     BIAS,
     CONSENSUS,
     FIXED,
+    MU,
     POPULARITY,
     REFUSED,
     SESSION,
+    SQUARES,
     START_CONSENSUS,
     START_POPULARITY,
     Model,
@@ -244,6 +246,12 @@ class BayesianHybrid:
             self._with_start_weights(row), *self._kernel_tables(), items, self.item.start, self.model, out
         )
         return out
+
+    def rescale(self, factor: float, shift: float) -> None:
+        """See Rescaled: rows are in deviations, so only mu and sigma change."""
+        row = self.stream.values[0]
+        row[MU], row[SQUARES] = factor * row[MU] + shift, factor * factor * row[SQUARES]
+        self.stream.touched[0] = 1
 
     @property
     def refused(self) -> int:

@@ -27,6 +27,7 @@ from streamer.core.arrays import F32, F64, I32, Array
 from streamer.core.batch import RATING, Batch, UserView
 from streamer.core.protocols import ItemSets, Kind
 from streamer.core.tables import Side, Table
+from streamer.models.biased_mf import rescale_moments
 from streamer.models.networks.kernel import NORM_RATIOS, Layout, learn_network, predict_network
 
 
@@ -114,6 +115,10 @@ class Network:
             user, self.item.values, self.stream.values, self.network.values, self.category_words.values, users, items, slots,
             groups, self.layout, out,
         )  # fmt: skip
+
+    def rescale(self, factor: float, shift: float) -> None:
+        """See Rescaled: rows are in deviations, so only mu and sigma change."""
+        rescale_moments(self.stream, factor, shift)
 
     @property
     def refused(self) -> int:

@@ -21,9 +21,9 @@ def twin_bias(learner: Bias, batch: Batch) -> F64:
         rows = learner.user.values[batch.users[k]], learner.item.values[batch.items[k]]
         b, p = np.array(rows, dtype=np.float64).T  # each (2,): user, item
         p += process
-        out[k] = stream[1] + b.sum()
+        out[k] = stream[1] + stream[3] * b.sum()
         s = parameters.noise + p.sum()
-        b += p * (batch.values[k] - out[k]) / s
+        b += p * (batch.values[k] - out[k]) / stream[3] / s
         p -= p**2 / s
         for side, row in enumerate(rows):
             row[:] = b[side], p[side]

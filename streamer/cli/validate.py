@@ -84,6 +84,7 @@ def _print(found: "Validation") -> None:
         ("events", f"{found.events:,}"),
         ("  ratings", f"{found.ratings:,}" if found.ratings else ""),
         ("  scale", scale),
+        ("  likes", f"{found.likes:,}; at the end {found.like}" if found.ratings else ""),
         ("  clicks", f"{found.clicks:,}" if found.clicks else ""),
         ("  kinds", ", ".join(f"{plain(kind)} {count:,}" for kind, count in found.kinds.items())),
         (

@@ -52,6 +52,14 @@ class Opinion(NamedTuple):
     )
 
 
+class Change(NamedTuple):
+    """A change of the scale of ratings between two events of a batch: a rating y before it is factor y + shift after it."""
+
+    at: int  # the event before which it takes effect; the number of events: after all of them
+    factor: float
+    shift: float
+
+
 def no_probes() -> I32:
     """The probes of a learner that has none, (0, 0)."""
     return np.empty((0, 0), dtype=np.int32)
@@ -64,12 +72,12 @@ class Batch:
     kinds: U8  # (n,) RATING or CLICK
     users: I32  # (n,) user rows
     items: I32  # (n,) item rows
-    values: F32  # (n,) the rating; the kind's weight for a click
+    values: F32  # (n,) the rating, clipped to the scale; the kind's weight for a click
     clicks: F32  # (n,) weight as a click: the kind's for clicks, 1 for ratings that are likes, 0 otherwise; below 0: a dislike
     times_ms: I64  # (n,) when it happened, according to the event
     keys: U64  # (n,) random keys from which the event's negatives are drawn
-    lows: F32  # (n,) lowest rating in the stream before this event, -inf where there was none
-    highs: F32  # (n,) highest rating in the stream before this event, inf where there was none
+    lows: F32  # (n,) lower end of the scale of ratings before this event, -inf where there was none
+    highs: F32  # (n,) upper end of the scale of ratings before this event, inf where there was none
     seen_counts: I64  # (n,) distinct items the user had seen before this event
     seen: Seen
     opinions: Mapping[str, Opinion] = field(
@@ -77,17 +85,25 @@ class Batch:
     )  # by name, of the experts of the learner that learns now
     profiles: Profiles = NO_PROFILES
     probes: I32 = field(default_factory=no_probes)  # (n, m) the probes of the learner that learns now
+    stated: F32 | None = None  # (n,) the rating as it was given, where `values` may be clipped; None: they are the same
+    changes: tuple[Change, ...] = ()  # of the scale of ratings, in order
 
     def __len__(self) -> int:
         return len(self.kinds)
 
+    @property
+    def given(self) -> F32:
+        """The ratings as they were given, (n,); a click's weight."""
+        return self.values if self.stated is None else self.stated
+
     def part(self, start: int, stop: int) -> "Batch":
-        """Events start to stop - 1, as views."""
+        """Events start to stop - 1, as views; a change of scale belongs to the part with the event before it."""
         cut = slice(start, stop)
+        changes = tuple(one._replace(at=one.at - start) for one in self.changes if start < one.at <= stop)
         return Batch(
             self.kinds[cut], self.users[cut], self.items[cut], self.values[cut], self.clicks[cut], self.times_ms[cut],
             self.keys[cut], self.lows[cut], self.highs[cut], self.seen_counts[cut], self.seen,
-            profiles=self.profiles,
+            profiles=self.profiles, stated=None if self.stated is None else self.stated[cut], changes=changes,
         )  # fmt: skip
 
 

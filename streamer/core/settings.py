@@ -119,7 +119,7 @@ class LearningSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         ),
     ] = None
     like_share: Annotated[
-        float, _doc("a rating of at least this share of the highest so far counts as a click too", gt=0, le=1)
+        float, _doc("a rating of at least this share of the scale's upper end counts as a click too", gt=0, le=1)
     ] = 0.8
     kinds: Annotated[dict[str, float], _doc("weight of each kind of click, name=weight,...; dislikes below 0")] = (
         msgspec.field(default_factory=lambda: dict(KINDS))
@@ -136,8 +136,8 @@ class LearningSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         dict[str, Annotated[float, Meta(gt=0)]],
         _doc("bin width of numeric user attributes, name=step,...; each value of any other attribute is a group"),
     ] = msgspec.field(default_factory=lambda: dict(GROUP_STEPS))
-    rating_min: Annotated[float, _doc("lowest rating accepted")] = -100.0
-    rating_max: Annotated[float, _doc("highest rating accepted")] = 100.0
+    rating_min: Annotated[float, _doc("lowest rating accepted; may be raised for a state that exists")] = -100.0
+    rating_max: Annotated[float, _doc("highest rating accepted; may be lowered for a state that exists")] = 100.0
     event_max_bytes: Annotated[int, _doc("largest event accepted", ge=256, le=60000)] = 16384
     max_records: Annotated[
         Annotated[int, Meta(ge=1, le=2000)] | None,

@@ -62,12 +62,16 @@ class Table:
         random: int = 0,
         scale: float = 0.0,
         dtype: DTypeLike = np.float32,
+        added: int = 0,
     ) -> None:
-        """A row begins as `start` (width,), plus N(0, scale) drawn by (seed, side, id) in its first `random` columns."""
+        """A row begins as `start` (width,), plus N(0, scale) drawn by (seed, side, id) in its first `random` columns.
+
+        Stored rows of older versions may lack the last `added` columns, and get those of `start`.
+        """
         self.side: Side = side
         self.dtype = np.dtype(dtype)
         self.start: Array = np.asarray(start, dtype=self.dtype)
-        self.random, self.scale = random, scale
+        self.random, self.scale, self._added = random, scale, added
         capacity = 1 if side == "stream" else 0
         self.values: Array = np.tile(self.start, (capacity, 1))
         self.touched: U8 = np.zeros(capacity, dtype=np.uint8)
@@ -138,6 +142,8 @@ class Table:
         """A stored row as an array, (width,); raises ValueError when the bytes are not a row of this table."""
         if len(value) == self.row_bytes:
             return np.frombuffer(value, dtype=self.dtype)
+        if self._added and len(value) == self.row_bytes - self._added * self.dtype.itemsize:
+            return np.concatenate([np.frombuffer(value, dtype=self.dtype), self.start[-self._added :]])
         words = self.start.view(np.uint32).copy()
         head = -(-len(words) // 8)
         differs = np.unpackbits(np.frombuffer(value[:head], dtype=np.uint8), count=len(words)).view(np.bool_)

@@ -20,6 +20,7 @@ from streamer.core.arrays import F64
 from streamer.core.errors import Reason
 from streamer.monitoring.drift import DETECTOR
 from streamer.monitoring.monitor import WINDOWS, Monitor
+from streamer.monitoring.scale import SCALE
 from streamer.monitoring.stability import Reading
 from streamer.storage.generations import GenerationRecord
 
@@ -193,6 +194,13 @@ class Metrics:
             _one(kinds, count, kind)
         yield kinds
         yield Counter("streamer_unlikely_times", "Events with a time before 1990 or in the future.", unlikely)
+        scale, by = readings.monitor.scale, ["generation"]
+        wild = Counter("streamer_wild_ratings", "Ratings outside the scale, learned as its nearest end.", labels=by)
+        yield _one(wild, scale.wild, readings.generation)
+        ends = Gauge("streamer_rating_scale", "The range of ratings, robust against wild ones.", labels=["end"])
+        for end, value in (("low", scale.low), ("high", scale.high)) if scale.low <= scale.high else ():
+            _one(ends, value, end)
+        yield ends
         lag = Gauge("streamer_consumer_lag_events", "Events not yet read.", labels=["topic", "partition"])
         for topic, partitions in readings.lag().items():
             for partition, behind in partitions.items():
@@ -224,7 +232,9 @@ def _learning(readings: Readings) -> Iterator[Metric]:
     squared = Counter("streamer_squared_error", "Sum of the squared errors of all ratings.", labels=by)
     predicted = Counter("streamer_ratings_predicted", "Ratings predicted before they were learned.", labels=by)
     missed = Counter("streamer_ratings_unpredicted", "Ratings without a finite prediction.", labels=by)
-    drifts = Counter("streamer_drift_detections", "Drifts detected in the squared errors.", labels=[*by, "detector"])
+    drifts = Counter(
+        "streamer_drift_detections", "Drifts of the squared errors, and changes of scale.", labels=[*by, "detector"]
+    )
     for name, errors in readings.monitor.errors.items():
         for window in WINDOWS:
             _one(rolling, errors.rmse(window), name, str(window))
@@ -232,6 +242,7 @@ def _learning(readings: Readings) -> Iterator[Metric]:
         _one(predicted, errors.ratings, name, readings.generation)
         _one(missed, errors.unpredicted, name, readings.generation)
         _one(drifts, errors.drift.detections, name, readings.generation, DETECTOR)
+        _one(drifts, readings.monitor.scale.changes, name, readings.generation, SCALE)
     champions = Gauge("streamer_champion", "1 for the champion of its kind, else 0.", labels=["learner", "kind"])
     for name, kind, is_champion in readings.champions():
         _one(champions, float(is_champion), name, kind)

@@ -24,6 +24,7 @@ from streamer.monitoring.drift import Drift
 from streamer.monitoring.odd_events import UnknownKinds, UnlikelyTimes
 from streamer.monitoring.regret import Regret
 from streamer.monitoring.repeated_input import RepeatedInput
+from streamer.monitoring.scale import Scale
 
 TABLE = "monitor"
 WINDOWS = (1_000, 10_000)  # ratings
@@ -166,6 +167,7 @@ class Monitor:
         self.regret = Regret()  # in memory only: it starts empty with the process
         self.repeated_input = RepeatedInput()
         self.unlikely_times, self.unknown_kinds = UnlikelyTimes(), UnknownKinds()
+        self.scale = Scale()  # followed by the encoder; stored by itself
         self._given = self._committed = self._counts()
 
     def observe(self, batch: Batch, predictions: Mapping[str, F32]) -> None:
@@ -179,7 +181,7 @@ class Monitor:
         self.count(CLICKS, LEARNED, len(batch) - ratings)
         if not ratings:
             return
-        values = batch.values[rated].astype(np.float64)
+        values = batch.given[rated].astype(np.float64)
         predicted = {name: predictions[name][rated].astype(np.float64) for name in self.errors}
         for name, errors in self.errors.items():
             errors.observe(np.square(predicted[name] - values))
@@ -202,7 +204,7 @@ class Monitor:
 
     def silence(self) -> None:
         """Write no warnings about events: another monitor sees the same ones."""
-        self.repeated_input.silent = self.unlikely_times.silent = self.unknown_kinds.silent = True
+        self.repeated_input.silent = self.unlikely_times.silent = self.unknown_kinds.silent = self.scale.silent = True
 
     def restore(self, store: StateStore) -> None:
         """See Persistent."""

@@ -24,6 +24,7 @@ from streamer.core.seed import id_key
 from streamer.core.settings import RenormalisationSettings
 from streamer.models import ALSO_REFITTED_BY, REFITTED_BY, trainer
 from streamer.models.offline import CLICK_FACTORISING, FACTORISING
+from streamer.monitoring.scale import Scale, on_latest_scale, user_key
 from streamer.renormalise.churn import Churn, measure_churn
 from streamer.renormalise.side_information import side_information
 from streamer.stream.history import PAGE_ITEMS, SEEN_WINDOW
@@ -270,20 +271,22 @@ def _load_rows(learner: OnlineLearner, tables: Mapping[str, Array]) -> OnlineLea
 
 
 def history_batch(memory: Memory, events: Events) -> Batch:
-    """All events as one batch: item rows are the memory's, user rows are numbered as in `events.user_ids`."""
+    """All events as one batch: item rows are the memory's, user rows are numbered as in `events.user_ids`.
+
+    Ratings are clipped to the scale of their time, as they were when they were learned, and are all on the latest scale.
+    """
     rated = events.kinds == RATING
-    ratings = np.where(rated, events.values, np.nan).astype(np.float64)
-    lows = np.fmin.accumulate(np.concatenate([[np.nan], ratings]))
-    highs = np.fmax.accumulate(np.concatenate([[np.nan], ratings]))
-    likes = (highs[1:] > 0) & (ratings >= memory.encoder.like_share * highs[1:])
-    clicks = np.where(rated, likes, events.values).astype(np.float32)
+    scale, keys = Scale(), np.array([user_key(user_id) for user_id in events.user_ids], dtype=np.uint64)
+    scale.silent = True
     items = _item_rows(memory, events.item_ids)[events.items]
+    found = scale.follow(rated, events.values, keys[events.users], items, memory.encoder.like_share)
+    clicks = np.where(rated, found.likes, events.values).astype(np.float32)
+    values = on_latest_scale(found.learned, rated, found.changes)
+    lows, highs = (on_latest_scale(ends, np.ones_like(rated), found.changes) for ends in (found.lows, found.highs))
     seen_counts, seen = _seen(events.users, items, len(events.user_ids))
     return Batch(
-        events.kinds, events.users, items, events.values, clicks, events.times_ms, events.keys,
-        np.where(np.isnan(lows), -np.inf, lows)[:-1].astype(np.float32),
-        np.where(np.isnan(highs), np.inf, highs)[:-1].astype(np.float32),
-        seen_counts, seen, profiles=_profiles(memory, events.user_ids),
+        events.kinds, events.users, items, values, clicks, events.times_ms, events.keys, lows, highs, seen_counts,
+        seen, profiles=_profiles(memory, events.user_ids),
     )  # fmt: skip
 
 

@@ -126,7 +126,7 @@ class Recommender:
         row = self._memory.items.row_of.get(item_id, -1)
         learner = self._memory.learners.champion("ratings")
         value = float(learner.score(user, np.array([row], dtype=np.int32))[0])
-        low, high = self._memory.encoder.low, self._memory.encoder.high
+        low, high = self._memory.encoder.scale.low, self._memory.encoder.scale.high
         if low <= high:
             value = min(max(value, low), high)
         unknown = [name for name, known in (("user", user.known), ("item", row >= 0)) if not known]

@@ -137,6 +137,7 @@ class RocksStore:
 
         The learners in `settings["learners"]` may differ: added learners begin now, and the rows of removed learners are deleted.
         `unknown_kinds` may differ too: it is about events to come.
+        The ratings accepted may be fewer than before, as that concerns later events only.
         A champion cannot be removed (BadState). If the store is read-only, the change is returned and nothing is written.
         """
         meta, wanted = self.meta(), msgspec.json.decode(msgspec.json.encode(settings))
@@ -145,10 +146,8 @@ class RocksStore:
             self._rocks.write(self._encoded([_row(Meta(FORMAT, self.generation, wanted, chosen))], {}))
             return Change([], [])
         found, given = meta.settings.get("learners", {}), wanted.get("learners", {})
-        common = found.keys() & given.keys()
-        for name, ours, theirs in _differences(
-            "", _restricted_to(meta.settings, common), _restricted_to(wanted, common)
-        ):
+        common, recorded = found.keys() & given.keys(), _with_narrower_limits(meta.settings, wanted)
+        for name, ours, theirs in _differences("", _restricted_to(recorded, common), _restricted_to(wanted, common)):
             raise BadState(
                 f"the state in {self.folder} was made with {name} {ours}, the settings say {theirs}: "
                 f"{_advice(name, ours, theirs)}, or move {generations.state_paths(self.folder)} away to learn again from the log"
@@ -160,7 +159,7 @@ class RocksStore:
                     f"what it learned would be lost; add --shadow {name} to keep it while another one answers"
                 )
         change = Change(sorted(given.keys() - found), sorted(found.keys() - given))
-        later = meta.settings.get(FREE) != wanted.get(FREE)
+        later = meta.settings.get(FREE) != wanted.get(FREE) or recorded != meta.settings
         if not self._read_only and (change != ([], []) or meta.champions != chosen or later):
             self._change(meta, wanted, chosen, change)
         return change
@@ -262,6 +261,15 @@ def _restricted_to(settings: Mapping[str, Any], names: Collection[str]) -> dict[
     parts = ("learners", "experts")
     compared = {name: value for name, value in settings.items() if name != FREE}
     return {**compared, **{p: {n: settings.get(p, {})[n] for n in settings.get(p, {}) if n in names} for p in parts}}
+
+
+def _with_narrower_limits(settings: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings, with the limits of ratings that are wanted where these accept fewer ratings."""
+    narrower: dict[str, Any] = {}
+    for name, further in (("rating_min", max), ("rating_max", min)):
+        if name in settings and name in wanted:
+            narrower[name] = further(settings[name], wanted[name])
+    return {**settings, **narrower}
 
 
 def _advice(name: str, ours: str, theirs: str) -> str:

@@ -5,7 +5,6 @@ Everything that a learner can see depends only on the order of events, never on 
 the events after it and not to those before.
 """
 
-import struct
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from typing import cast
@@ -30,11 +29,11 @@ from streamer.core.events import (
     sequence_of,
 )
 from streamer.core.kinds import UNKNOWN_CODE, Kinds
-from streamer.core.protocols import Row, StateStore
 from streamer.core.seed import event_keys, sequence_key
 from streamer.core.settings import LearningSettings
 from streamer.core.times import DAY_MS, EARLIEST_MS
 from streamer.monitoring.monitor import DUPLICATE, LEARNED, Monitor
+from streamer.monitoring.scale import user_key
 from streamer.stream.catalogue.items import Items
 from streamer.stream.dead_letters import DeadLetters
 from streamer.stream.decoder import Decoder
@@ -48,11 +47,10 @@ _ITEM_EVENTS = (ItemUpdate, ItemRemoval)
 _ALL_CATALOGUE_EVENTS = set[type](_CATALOGUE_EVENTS)
 _LEARNED = (Rating, Click)
 _ALL_LEARNED = set[type](_LEARNED)
-_RANGE = struct.Struct("<dd")
 
 
 class Encoder:
-    """Turns records into batches; protocols.Persistent for the range of ratings seen."""
+    """Turns records into batches."""
 
     def __init__(
         self, settings: LearningSettings, users: Users, items: Items, dedupe: Dedupe, dead_letters: DeadLetters,
@@ -65,8 +63,7 @@ class Encoder:
         self.like_share, self.seed = settings.like_share, settings.seed
         self._kinds = Kinds(settings)
         self._sequences: dict[TopicPartition, tuple[int, int]] = {}  # random key, code in histories
-        self.low, self.high = np.inf, -np.inf  # of the ratings so far
-        self._committed_range = (np.inf, -np.inf)
+        self.scale = monitor.scale
 
     def encode(self, records: Sequence[Record], commit: Callable[[], None]) -> Iterator[tuple[Sequence[Record], Batch]]:
         """Yield batches with the records that each covers: usually one, more at catalogue changes and if users outgrow the cache.
@@ -112,6 +109,7 @@ class Encoder:
                     self._users.put(event)
                 case UserRemoval():
                     self._users.forget(event.user_id)
+                    self.scale.forget(user_key(event.user_id))
                     self._removals.put(record, event.user_id)
             self._monitor.count(record.topic, LEARNED)
         self._users.resolve_waiting()
@@ -154,7 +152,9 @@ class Encoder:
         items = self._items.rows([event.item_id for event in events])
         times_ms, unlikely = likely_times(records, events)
         self._monitor.unlikely_times.observe(unlikely, times_ms)
-        lows, highs, clicks = self._ranges_and_clicks(kinds == RATING, values)
+        rated = kinds == RATING
+        found = self.scale.follow(rated, values, self._users.keys[users], items, self.like_share)
+        clicks = np.where(rated, found.likes, values).astype(np.float32)
         keys, sequences, offsets = self._keys_and_origins(records)
         history = np.empty(n, dtype=EVENT)
         history["item"], history["value"], history["time_ms"] = items, values, times_ms
@@ -165,8 +165,9 @@ class Encoder:
         seen = self._users.history.seen()
         profiles = self._users.profiles.arrays()
         return Batch(
-            kinds, users, items, values, clicks, times_ms, keys, lows, highs, seen_counts, seen, profiles=profiles
-        )
+            kinds, users, items, found.learned, clicks, times_ms, keys, found.lows, found.highs, seen_counts, seen,
+            profiles=profiles, stated=values, changes=found.changes,
+        )  # fmt: skip
 
     def _kinds_and_values(self, events: Sequence[Rating | Click]) -> tuple[U8, F32, I32]:
         """RATING or CLICK, the value, and the code of the kind in histories (0 for ratings), for each event."""
@@ -184,18 +185,6 @@ class Encoder:
             self._monitor.unknown_kinds.observe(unknown)
         return kinds, values, coded
 
-    def _ranges_and_clicks(self, rated: Bool, values: F32) -> tuple[F32, F32, F32]:
-        """The lowest and the highest rating before each event, and its weight as a click."""
-        ratings = values.astype(np.float64)
-        lows = np.minimum.accumulate(np.concatenate([[self.low], np.where(rated, ratings, np.inf)]))
-        highs = np.maximum.accumulate(np.concatenate([[self.high], np.where(rated, ratings, -np.inf)]))
-        likes = (highs[1:] > 0) & (ratings >= self.like_share * highs[1:])
-        clicks = np.where(rated, likes.astype(np.float32), values)
-        self.low, self.high = float(lows[-1]), float(highs[-1])
-        before_low = np.where(np.isfinite(lows[:-1]), lows[:-1], -np.inf)
-        before_high = np.where(np.isfinite(highs[:-1]), highs[:-1], np.inf)
-        return before_low.astype(np.float32), before_high.astype(np.float32), clicks.astype(np.float32)
-
     def _keys_and_origins(self, records: Sequence[Record]) -> tuple[U64, I32, I64]:
         """Each event's random key, the code of its sequence and its offset."""
         offsets = np.array([record.offset for record in records], np.int64)
@@ -208,22 +197,6 @@ class Encoder:
             bases[start:stop], codes[start:stop] = self._sequences[at]
             start = stop
         return event_keys(bases, offsets), codes, offsets
-
-    def restore(self, store: StateStore) -> None:
-        """See protocols.Persistent."""
-        (value,) = store.read("stream", [b"range"])
-        if value is not None:
-            self.low, self.high = self._committed_range = _RANGE.unpack(value)
-
-    def changed(self) -> Sequence[Row]:
-        """See protocols.Persistent."""
-        if (self.low, self.high) == self._committed_range:
-            return []
-        return [Row("stream", b"range", _RANGE.pack(self.low, self.high))]
-
-    def committed(self) -> None:
-        """See protocols.Persistent."""
-        self._committed_range = (self.low, self.high)
 
 
 def sequence_code(at: TopicPartition) -> int:

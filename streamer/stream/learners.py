@@ -16,6 +16,7 @@ from streamer.core.protocols import (
     OnlineLearner,
     Probed,
     Rebuilt,
+    Rescaled,
     Row,
     Rows,
     StateStore,
@@ -94,13 +95,27 @@ class Learners:
         self.promoted = others if name == self.champions.get(kind) else {**others, kind: name}
 
     def learn(self, batch: Batch) -> Mapping[str, F32]:
-        """Learn a batch; returns each learner's predictions (n,) from before each event, ratings clipped to the range seen so far."""
+        """Learn a batch; returns each learner's predictions (n,) from before each event, ratings clipped to the scale before it."""
         if not len(batch):
             return {name: np.empty(0, dtype=np.float32) for name in self.by_name}
+        if batch.changes:
+            return self._learn_through_changes(batch)
         return {
             name: opinions.predicted.clip(batch.lows, batch.highs) if learner.kind == "ratings" else opinions.predicted
             for (name, opinions), learner in zip(self.opinions(batch), self.by_name.values(), strict=True)
         }
+
+    def _learn_through_changes(self, batch: Batch) -> dict[str, F32]:
+        """As `learn`; what is known is converted wherever the scale of ratings changes."""
+        parts, start = [], 0
+        for one in batch.changes:
+            parts.append(self.learn(replace(batch.part(start, one.at), changes=())))
+            start = one.at
+            for learner in self.by_name.values():
+                if isinstance(learner, Rescaled):
+                    learner.rescale(one.factor, one.shift)
+        parts.append(self.learn(replace(batch.part(start, len(batch)), changes=())))
+        return {name: np.concatenate([part[name] for part in parts]) for name in self.by_name}
 
     def opinions(self, batch: Batch) -> Iterator[tuple[str, Opinion]]:
         """Let the learners learn one after the other; yields each one's name and its opinion of the batch, not clipped."""
@@ -180,12 +195,13 @@ class Learners:
         for _, stored, table in self._tables("stream"):
             (row_value,) = store.read(stored, [_STREAM])
             if row_value is not None:
-                if len(row_value) != table.row_bytes:
+                try:
+                    table.load(0, row_value)
+                except ValueError:
                     raise BadState(
                         f"the row of {stored} has {len(row_value)} bytes, this streamer writes {table.row_bytes}: use the "
                         "version that made the state, or move `state`, `generations` and `generation` away to learn again from the log"
-                    )
-                table.load(0, row_value)
+                    ) from None
         for learner in self.by_name.values():
             if isinstance(learner, Rebuilt):
                 learner.restored()

@@ -11,12 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 import numpy as np
 
-from streamer.core.arrays import I32, I64, Array, Bool
+from streamer.core.arrays import I32, I64, U64, Array, Bool
 from streamer.core.batch import UserView
 from streamer.core.events import UserUpdate
 from streamer.core.protocols import Row, Rows, StateStore
 from streamer.core.seed import id_key
 from streamer.core.tables import Table, evenly_spaced
+from streamer.monitoring.scale import user_key
 from streamer.stream.history import (
     History,
 )
@@ -50,6 +51,7 @@ class Users:
         self._cache_bytes = cache_bytes
         self._row_bytes = History.row_bytes + ROW_OVERHEAD_BYTES + sum(t.row_bytes + 1 for _, t in tables.values())
         self.ids: list[str] = []
+        self.keys: U64 = np.zeros(0, dtype=np.uint64)  # (rows,) those of `ids`, see streamer.monitoring.scale
         self.row_of: dict[str, int] = {}
         self._free: list[int] = []
         self._used: I64 = np.zeros(0, dtype=np.int64)  # the number of the last batch that used the row; -1: free
@@ -122,6 +124,7 @@ class Users:
         with self._rows_lock:  # after this, queries may read the rows
             for row, user_id in zip(rows, user_ids, strict=True):
                 self.ids[row] = user_id
+                self.keys[row] = user_key(user_id)
                 self.row_of[user_id] = row
                 if self._any_profile:
                     self.profiles.put(row, self.profile(user_id))
@@ -137,6 +140,7 @@ class Users:
             used = np.full(max(64, count, 2 * len(self._used)), -1, dtype=np.int64)
             used[: len(self._used)] = self._used
             self._used = used
+            self.keys = np.resize(self.keys, len(used))
         self.history.reserve(count)
         for _, table in self._tables.values():
             table.reserve(count)

@@ -13,6 +13,7 @@ from streamer.core.events import ItemUpdate, UserUpdate
 from streamer.core.kinds import Kinds
 from streamer.core.protocols import Kind
 from streamer.core.tables import Table
+from streamer.monitoring.scale import Scale
 from streamer.serving.opening import load_memory, recorded_learner, recorded_memory, recorded_settings
 from streamer.serving.posterior import posterior
 from streamer.serving.questions import questions
@@ -196,16 +197,22 @@ class Inspection:
             sizes[table] = sizes.get(table, 0) + value
         rows: list[tuple[object, ...]] = [(name, f"{counts[name]:,}", f"{sizes[name]:,}") for name in sorted(counts)]
         settings = msgspec.json.encode(self._meta.settings).decode()
+        scale, like_share = Scale(), float(self._meta.settings["like_share"])
+        scale.restore(self._store)
         answering = {**self._meta.champions, **self._store.promoted()}
         sentences = [
             f"format {self._meta.format}, generation {self._meta.generation}, made with {settings}",
             *(f"{name} answers for {kind}{self._instead_of(kind, name)}" for kind, name in answering.items()),
+            *_describe(scale, like_share),
             *(f"{name} began at {msgspec.json.encode(at).decode()}" for name, at in self._meta.since.items()),
         ]
         about: dict[str, object] = {
             "format": self._meta.format, "generation": self._meta.generation,
             "champions": answering, "promoted": self._store.promoted(), "since": self._meta.since,
         }  # fmt: skip
+        about["scale"] = {
+            "low": scale.low, "high": scale.high, "like": scale.like(like_share), "changes": scale.changes, "wild": scale.wild,
+        } if scale.low <= scale.high else None  # fmt: skip
         tables = {name: {"rows": counts[name], "bytes": sizes[name]} for name in sorted(counts)}
         return Answer(
             sentences, ("table", "rows", "bytes"), rows, [{**about, "settings": self._meta.settings, "tables": tables}]
@@ -248,3 +255,13 @@ def _when(time_ms: int) -> str:
         return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
     except (OverflowError, ValueError, OSError):
         return f"{time_ms} ms"
+
+
+def _describe(scale: Scale, like_share: float) -> list[str]:
+    """A sentence on the scale of ratings; none before the first one."""
+    if scale.low > scale.high:
+        return []
+    return [
+        f"{scale.kind()} from {scale.low:g} to {scale.high:g}, {scale.like(like_share)}; {scale.changes:,} changes of scale, "
+        f"{scale.wild:,} ratings far outside the scale of their time"
+    ]

@@ -6,17 +6,18 @@ from collections.abc import Mapping
 import msgspec
 import numpy as np
 
+from streamer.core.arrays import U8
 from streamer.core.events import Click, Event, Rating, Record
 from streamer.core.kinds import UNKNOWN_CODE, Kinds
 from streamer.core.protocols import Noted, Stream
 from streamer.core.settings import LearningSettings
+from streamer.monitoring.scale import RATINGS_OF_STARS, Scale, user_key
 from streamer.stream.examination import Examination, examine
 from streamer.study.oddities import Oddities, moment
 
 _FIRST, _KINDS_SHOWN = 3, 20  # events and kinds that are shown
 _ODD_SHARE = 0.01  # repeated events above this share are odd
 _ZEROS_SHARE = 0.05  # above it ratings of 0 are odd where all others are 1 or more
-_FAR = 1.5  # a rating beyond the others' range by more than this many times its width is odd
 
 
 class Validation(msgspec.Struct, kw_only=True):
@@ -39,6 +40,10 @@ class Validation(msgspec.Struct, kw_only=True):
     rating_min: float | None
     rating_max: float | None
     rating_values: int  # distinct ones
+    scale_min: float | None  # of the range that most ratings keep to, at the end of the file
+    scale_max: float | None
+    likes: int  # ratings that count as clicks too
+    like: str  # which ones, at the end
     repeated: int  # events that say the same as one before: user, item, value and time
     unknown_to_catalogue: int  # items with events that the catalogue does not have, where there is one
     first: list[str]  # the first events, as JSON
@@ -53,6 +58,7 @@ def validate(
     found = examine(stream, learning, on_event=seen.add)
     times, values = np.array(seen.times_ms, dtype=np.int64), np.array(seen.values, dtype=np.float64)
     odd = seen.odd
+    scale, likes = _scale(values, seen, learning.like_share)
     validation = Validation(
         path=path, columns=dict(columns), time_unit=time_unit,
         events=len(stream), rejected=found.sentences(), ratings=len(values), clicks=seen.kinds.total(),
@@ -61,14 +67,24 @@ def validate(
         users_with_one_event=sum(count == 1 for count in odd.users.values()) / max(1, len(odd.users)),
         earliest=moment(int(times.min())) if len(times) else "", latest=moment(int(times.max())) if len(times) else "",
         rating_min=float(values.min()) if len(values) else None, rating_max=float(values.max()) if len(values) else None,
-        rating_values=len(np.unique(values)), repeated=seen.repeated,
-        unknown_to_catalogue=odd.unknown, first=seen.first, warnings=[],
+        rating_values=len(np.unique(values)), scale_min=scale.low if len(values) else None,
+        scale_max=scale.high if len(values) else None, likes=int(likes.sum()), like=scale.like(learning.like_share),
+        repeated=seen.repeated, unknown_to_catalogue=odd.unknown, first=seen.first, warnings=[],
     )  # fmt: skip
     validation.warnings = [
-        *(stream.notes if isinstance(stream, Noted) else ()), *_odd_times(times), *_odd_ratings(values), *_odd_zeros(values), *odd.warnings(),
-        *_odd_kinds(seen.kinds, learning), *_odd_counts(validation),
+        *(stream.notes if isinstance(stream, Noted) else ()), *_odd_times(times), *_odd_ratings(values, scale), *_odd_zeros(values),
+        *odd.warnings(), *_odd_kinds(seen.kinds, learning), *_odd_counts(validation),
     ]  # fmt: skip
     return validation, found
+
+
+def _scale(values: np.ndarray, seen: "_Seen", like_share: float) -> tuple[Scale, U8]:
+    """The scale after these ratings in this order, and whether each is a like, (n,)."""
+    scale = Scale()
+    scale.silent = True
+    rated, items = np.ones(len(values), dtype=np.bool_), np.array(seen.rated, dtype=np.int32)
+    users = np.array(seen.raters, dtype=np.uint64)
+    return scale, scale.follow(rated, values.astype(np.float32), users, items, like_share).likes
 
 
 class _Seen:
@@ -78,6 +94,9 @@ class _Seen:
         self.odd = Oddities(now_ms)
         self.times_ms: list[int] = []
         self.values: list[float] = []
+        self.raters: list[int] = []  # keys of their users
+        self.rated: list[int] = []  # numbers of their items
+        self._numbers: dict[str, int] = {}
         self.kinds = Counter[str]()
         self.repeated = 0
         self.first: list[str] = []
@@ -91,6 +110,8 @@ class _Seen:
         if isinstance(event, Rating):
             said = event.rating
             self.values.append(event.rating)
+            self.raters.append(user_key(event.user_id))
+            self.rated.append(self._numbers.setdefault(event.item_id, len(self._numbers)))
         else:
             said = event.kind
             self.kinds[event.kind] += 1
@@ -113,23 +134,25 @@ def _odd_times(times: np.ndarray) -> list[str]:
     return []
 
 
-def _odd_ratings(values: np.ndarray) -> list[str]:
+def _odd_ratings(values: np.ndarray, scale: Scale) -> list[str]:
     found = []
     if len(values) > 1 and values.min() == values.max():
         found.append(f"all ratings are {values[0]:g}: nothing can be learned from their values; are they clicks?")
-    if len(values) >= 100:
-        low, high = np.quantile(values, [0.005, 0.995])
-        width = max(high - low, 1e-9)
-        far = values[(values < low - _FAR * width) | (values > high + _FAR * width)]
-        if len(far):
-            found.append(
-                f"{len(far):,} of {len(values):,} ratings are far from the others, which are {low:g} to {high:g}, such as "
-                f"{far[0]:g}: --rating-min and --rating-max reject them"
-            )
-        if low < 0 < high:
-            found.append(
-                "ratings are negative and positive: the highest fifth of the scale counts as likes (like_share)"
-            )
+    if scale.changes:
+        found.append(
+            f"the scale of ratings changes {scale.changes:,} {'time' if scale.changes == 1 else 'times'}, and is {scale.low:g} to {scale.high:g} at the end: what was learned "
+            "is converted each time"
+        )
+    far = values[(values < scale.low) | (values > scale.high)]
+    if scale.wild and scale.changes:
+        found.append(f"{scale.wild:,} of {len(values):,} ratings are far outside the scale of their time")
+    elif len(far):
+        found.append(
+            f"{len(far):,} of {len(values):,} ratings are far outside the scale, which is {scale.low:g} to {scale.high:g}, such as {far[0]:g}: "
+            "they are learned as its nearest end; --rating-min and --rating-max reject them"
+        )
+    if scale.kind() != RATINGS_OF_STARS:
+        found.append(f"ratings are {scale.kind()}")
     return found
 
 

@@ -31,6 +31,8 @@ def test_counts_columns_times_and_scale_are_shown(tmp_path: Path) -> None:
     assert said["columns"] == {"user": "user", "item": "movie", "rating": "score", "time": "time"}
     assert (said["events"], said["ratings"], said["clicks"], said["users"], said["items"]) == (100, 100, 0, 7, 11)
     assert (said["rating_min"], said["rating_max"], said["rating_values"]) == (1.0, 5.0, 5)
+    assert (said["scale_min"], said["scale_max"], said["likes"]) == (1.0, 5.0, 43)
+    assert said["like"] == "one of 4 or more is a like"
     assert (said["time_unit"], said["earliest"]) == ("seconds", "2020-09-13T12:26:40+00:00")
     assert json.loads(said["first"][0]) == {
         "user_id": "u0",
@@ -58,7 +60,16 @@ def test_what_would_be_rejected_is_shown_and_a_mostly_bad_file_fails(tmp_path: P
 @pytest.mark.parametrize(
     ("rows", "warning"),
     [
-        ([*ratings(200), "u1,i1,100,1600000000"], "1 of 201 ratings are far from the others, which are 1 to 5, such as 100"),
+        ([*ratings(200), "u1,i1,100,1600000000"], "1 of 201 ratings are far outside the scale, which is 1 to 5, such as 100"),
+        (
+            [*ratings(200), *(f"u{n % 7},i{n % 11},{10 + 20 * (n % 5)},{1_600_000_200 + n}" for n in range(200))],
+            "the scale of ratings changes 1 time, and is 10 to 90 at the end",
+        ),
+        ([f"u{n % 7},i{n % 5},{2 * (n % 11) - 10},{1_600_000_000 + n}" for n in range(99)], "ratings are below and above 0"),
+        (
+            [f"u{n % 7},i{n % 5},{1 + (1 if n % 9 else n % 70)},{1_600_000_000 + n}" for n in range(400)],
+            "ratings are counts, such as plays",
+        ),
         ([f"u{n},i{n % 5},4,{1_600_000_000 + n}" for n in range(9)], "all ratings are 4"),
         ([*ratings(50), *ratings(50)], "50 of 100 events repeat one before: is the data in the file twice?"),
         ([f"u{n % 7},i{n % 5},{1 + n % 5},1600000000" for n in range(9)], "all times are the same, 2020-09-13T12:26:40"),

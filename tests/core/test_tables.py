@@ -94,6 +94,14 @@ def test_a_long_row_is_stored_without_initial_values(dtype: type) -> None:
     assert table.serialise(rows()) == []
 
 
+def test_a_row_of_an_older_version_gets_the_columns_that_it_lacks() -> None:
+    table = Table("stream", [0.0, 7.0, 1.0], dtype=np.float64, added=1)
+    table.load(0, np.array([3.0, 4.0]).tobytes())
+    assert table.values.tolist() == [[3.0, 4.0, 1.0]]
+    with pytest.raises(ValueError, match="8 bytes are not a stored row of 3 numbers"):
+        table.load(0, np.array([3.0]).tobytes())
+
+
 def test_the_stream_has_one_row_from_the_start() -> None:
     table = Table("stream", [1.0, 2.0])
     assert table.values.tolist() == [[1.0, 2.0]]

@@ -41,4 +41,4 @@ def test_twice_the_ratings_give_twice_the_predictions() -> None:
 def test_refused_steps_are_counted() -> None:
     one = feed()
     one.learn([rating("u", "a", 3.0), rating("u", "a", float("nan")), rating("u", "a", float("inf"))])
-    assert one.learner.tables()["stream"].values[0].tolist() == [1.0, 3.0, 2.0]
+    assert one.learner.tables()["stream"].values[0].tolist() == [1.0, 3.0, 2.0, 1.0]

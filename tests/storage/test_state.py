@@ -1,6 +1,7 @@
 """The state store: batches are atomic, and a state with other settings is refused."""
 
 import hashlib
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -165,6 +166,7 @@ def test_what_becomes_of_unknown_kinds_may_change_and_is_recorded(store: RocksSt
         ({"click_learner": "skip-gram"}, "click-blend is the champion for clicks in the state in "),
         ({"click_learner": "skip-gram"}, "what it learned would be lost; add --shadow click-blend to keep it"),
         ({"like_share": 0.9}, "made with like_share 0.8, the settings say 0.9"),
+        ({"rating_max": 1000}, "made with rating_max 100.0, the settings say 1000.0: use 100.0"),
         ({"dedupe_events": 7}, "made with dedupe_events 1000000, the settings say 7"),
         ({"kafka": "localhost:9092"}, 'made with source "embedded log", the settings say "kafka"'),
     ],
@@ -178,6 +180,30 @@ def test_a_different_setting_is_refused_by_name_and_changes_nothing(
         learn(tmp_path, records(events(20)), **flags)
     assert sentence in str(raised.value)
     assert digest(tmp_path) == before
+
+
+def test_the_limits_of_ratings_may_be_narrowed_but_not_widened_again(tmp_path: Path) -> None:
+    stream = records(events(100))
+    learn(tmp_path, stream[:50])
+    learn(tmp_path, stream, rating_min=-1, rating_max=5)
+    learn(tmp_path / "once", stream)  # no rating is outside
+    assert digest(tmp_path).learners == digest(tmp_path / "once").learners
+    with pytest.raises(BadState, match=r"made with rating_max 5\.0, the settings say 100\.0: use 5\.0"):
+        learn(tmp_path, stream, rating_min=-1)
+
+
+def test_a_state_from_before_scales_were_learned_goes_on(tmp_path: Path) -> None:
+    stream = records(events(200))
+    learn(tmp_path, stream[:100], shadow="bias")
+    store = RocksStore(tmp_path)
+    (row,) = store.read("learned/bias/stream", [b"stream"])
+    assert row is not None
+    rows = [Row("stream", b"scale", None), Row("stream", b"range", struct.pack("<dd", 0.5, 5.0))]
+    store.commit([*rows, Row("learned/bias/stream", b"stream", row[:24])], {})
+    store.close()
+    learn(tmp_path, stream, shadow="bias")
+    learn(tmp_path / "once", stream, shadow="bias")
+    assert digest(tmp_path).learners == digest(tmp_path / "once").learners
 
 
 def test_settings_that_do_not_change_the_meaning_may_change(tmp_path: Path) -> None:

@@ -208,7 +208,7 @@ def test_the_range_is_that_of_earlier_ratings(one: Callable[..., Seen]) -> None:
     assert found.field("highs").tolist() == [inf, inf, 3, 5, 5, 5]
     assert found.field("kinds").tolist() == [CLICK, RATING, RATING, CLICK, RATING, RATING]
     assert found.field("values").tolist() == [1, 3, 5, 4, 1, 2]
-    assert (found.memory.encoder.low, found.memory.encoder.high) == (1.0, 5.0)
+    assert (found.memory.encoder.scale.low, found.memory.encoder.scale.high) == (1.0, 5.0)
 
 
 def test_a_rating_near_the_highest_so_far_is_a_click_as_well(one: Callable[..., Seen]) -> None:
@@ -289,7 +289,7 @@ def test_a_duplicate_adds_no_user_and_no_item(one: Callable[..., Seen]) -> None:
     found = one(Rating("u", "i", 3.0, event_id="e"), Rating("new", "new", 9.0, event_id="e"))
     assert found.memory.items.ids == ["i"]
     assert found.memory.users.count == 1
-    assert found.memory.encoder.high == 3.0
+    assert found.memory.encoder.scale.high == 3.0
     assert not found.memory.users.view("new").known
 
 
@@ -312,10 +312,10 @@ def test_the_range_of_ratings_survives_a_restart(tmp_path: Path) -> None:
     Seen(tmp_path, stream[:2], [2])
     store = RocksStore(tmp_path)
     memory = Memory(learners(settings()), settings(), store)
-    assert (memory.encoder.low, memory.encoder.high) == (2.0, 4.0)
-    assert memory.encoder.changed() == []
+    assert (memory.encoder.scale.low, memory.encoder.scale.high) == (2.0, 4.0)
+    assert memory.encoder.scale.changed() == []
     source = MemorySource(stream)
     source.seek(memory.ledger.offsets)
     Engine(source, memory, NullObserver(), max_records=9, commit_interval_s=9.0).step(0.0)
-    assert (memory.encoder.low, memory.encoder.high) == (2.0, 4.0)
+    assert (memory.encoder.scale.low, memory.encoder.scale.high) == (2.0, 4.0)
     store.close()

@@ -21,6 +21,7 @@ from streamer.core.protocols.learners import (
     OnlineLearner,
     Probed,
     Rebuilt,
+    Rescaled,
     Watched,
 )
 from streamer.core.protocols.stores import Persistent, Row, Rows, Stateful, StateStore
@@ -61,6 +62,7 @@ __all__ = [
     "Probed",
     "Rater",
     "Rebuilt",
+    "Rescaled",
     "Row",
     "Rows",
     "Sink",

@@ -100,6 +100,14 @@ class ItemVectors(Protocol):
 
 
 @runtime_checkable
+class Rescaled(Protocol):
+    """A learner of ratings that can follow a change of their scale. One that is not learns the new scale from its ratings."""
+
+    def rescale(self, factor: float, shift: float) -> None:
+        """From now on a rating that was y is factor y + shift, factor > 0: predictions must change by just that."""
+
+
+@runtime_checkable
 class Rebuilt(Protocol):
     """A learner that keeps something derived from its tables: an index, running sums."""
 

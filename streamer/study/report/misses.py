@@ -169,7 +169,7 @@ def _online(memory: Memory, user_id: str, item_id: str) -> tuple[float, float] |
     if row is None or not isinstance(learner, Conditioned):
         return None
     belief, items = learner.belief(memory.users.view(user_id)), np.array([row], dtype=np.int32)
-    value = float(np.clip(learner.score_row(belief, items)[0], memory.encoder.low, memory.encoder.high))
+    value = float(np.clip(learner.score_row(belief, items)[0], memory.encoder.scale.low, memory.encoder.scale.high))
     return value, float(learner.uncertainty(belief, items)[0])
 
 
