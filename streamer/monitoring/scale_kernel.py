@@ -49,6 +49,15 @@ def bin_of(value: float, head: F64) -> int:
 
 
 @kernel
+def total(bins: F64, row: int, first: int, last: int) -> float:
+    """The sum over these bins, both included."""
+    found = 0.0
+    for b in range(first, last + 1):
+        found += bins[row, b]
+    return float(found)
+
+
+@kernel
 def put(bins: F64, b: int, weight: float, least: float, most: float, ratings: float) -> None:
     """Add to bin `b`."""
     bins[1, b] = min(bins[1, b], least) if bins[0, b] > 0.0 else least
@@ -61,8 +70,10 @@ def put(bins: F64, b: int, weight: float, least: float, most: float, ratings: fl
 def move_range(head: F64, bins: F64, low: float, high: float) -> None:
     """Give the scale another range, and sort the bins anew; what lies outside is forgotten."""
     head[LOW], head[HIGH] = low, high
-    old = bins.copy()
-    bins[:] = 0.0
+    old = np.empty((4, BINS))
+    for b in range(BINS):
+        for row in range(4):
+            old[row, b], bins[row, b] = bins[row, b], 0.0
     for b in range(BINS):
         middle = 0.5 * (old[1, b] + old[2, b])
         if old[0, b] > 0.0 and low <= middle <= high:
@@ -92,8 +103,9 @@ def witness(head: F64, keys: U64, witnesses: F64, key: np.uint64, value: float, 
         found = oldest
         keys[found] = key
         head[ARRIVALS] += 1.0
-        witnesses[found, :EACH] = np.nan
         witnesses[found, COUNT] = 0.0
+        for j in range(EACH):
+            witnesses[found, j] = np.nan
     one = witnesses[found]
     one[COUNT] = 1.0 + one[COUNT] * (1.0 - min((head[TOTAL] + 1.0 - one[STAMP]) / WINDOW, 1.0))
     one[STAMP] = head[TOTAL] + 1.0
@@ -169,8 +181,9 @@ def admit(head: F64, bins: F64, value: float, weight: float) -> bool:
 @kernel
 def trim(head: F64, bins: F64) -> None:
     """Withdraw an end of the range that hardly any rating reaches, far from all others."""
-    low, high, rare = head[LOW], head[HIGH], RARE * bins[0].sum()
-    unsure, b, weight, ratings = tolerance(head, bins[3].sum()), BINS - 1, bins[0, BINS - 1], bins[3, BINS - 1]
+    low, high, rare = head[LOW], head[HIGH], RARE * total(bins, 0, 0, BINS - 1)
+    unsure = tolerance(head, total(bins, 3, 0, BINS - 1))
+    b, weight, ratings = BINS - 1, bins[0, BINS - 1], bins[3, BINS - 1]
     while (weight < rare or ratings < 2.0) and b > 0:
         b -= 1
         weight, ratings = weight + bins[0, b], ratings + bins[3, b]
@@ -206,7 +219,7 @@ def outsiders(head: F64, witnesses: F64) -> int:
 @kernel
 def narrow_part(head: F64, bins: F64, witnesses: F64) -> tuple[float, float]:
     """The part of the range to which the newest users keep, if that is too unlikely to be chance; (inf, -inf) if it is not."""
-    total, before = bins[0].sum(), np.inf
+    everything, before = total(bins, 0, 0, BINS - 1), np.inf
     least, most, users, ratings = np.inf, -np.inf, 0, 0
     for _ in range(WITNESSES):
         newest, known = -1, ratings
@@ -225,19 +238,24 @@ def narrow_part(head: F64, bins: F64, witnesses: F64) -> tuple[float, float]:
             continue
         if most - least > NARROW * (head[HIGH] - head[LOW]):
             break
-        share = bins[0, bin_of(least, head) : bin_of(most, head) + 1].sum() / total
+        share = total(bins, 0, bin_of(least, head), bin_of(most, head)) / everything
         if users > 2 and most > least and share**users <= UNLIKELY_USERS and share**ratings <= UNLIKELY_RATINGS:
             return least, most
     return np.inf, -np.inf
 
 
 @kernel
-def change(head: F64, bins: F64, keys: U64, witnesses: F64, low: float, high: float) -> None:
+def change(head: F64, bins: F64, witnesses: F64, low: float, high: float) -> None:
     """Begin a new scale of this range."""
-    bins[:] = 0.0
-    head[OUTSIDE:] = np.nan
-    witnesses[:] = 0.0
-    witnesses[:, :EACH] = np.nan
+    for b in range(BINS):
+        for row in range(4):
+            bins[row, b] = 0.0
+    for j in range(RECENT):
+        head[OUTSIDE + j] = np.nan
+    for w in range(WITNESSES):
+        witnesses[w, COUNT] = witnesses[w, STAMP] = 0.0
+        for j in range(EACH):
+            witnesses[w, j] = np.nan
     head[STREAK] = head[NEAR] = head[FAR] = head[COUNTS] = head[LOGS] = head[FRACTIONS] = 0.0
     head[LOW], head[HIGH], head[RATINGS], head[ARRIVALS] = low, high, ENOUGH, ENOUGH / 4.0
     head[CHANGES] += 1.0
@@ -258,8 +276,8 @@ def are_counts(head: F64, bins: F64) -> float:
     """1 if the ratings are counts: whole, not negative, and most of them in the lowest fifth of a long range; else 0."""
     if head[LOW] < 0.0 or head[HIGH] <= MOST_COUNTED or head[FRACTIONS] > 0.0:
         return 0.0
-    few = bins[0, : bin_of(0.8 * head[LOW] + 0.2 * head[HIGH], head) + 1].sum()
-    return 1.0 if few >= (0.4 if head[COUNTS] else 0.6) * bins[0].sum() else 0.0
+    few = total(bins, 0, 0, bin_of(0.8 * head[LOW] + 0.2 * head[HIGH], head))
+    return 1.0 if few >= (0.4 if head[COUNTS] else 0.6) * total(bins, 0, 0, BINS - 1) else 0.0
 
 
 @kernel
@@ -306,16 +324,17 @@ def follow(
         if int(head[RATINGS]) % TRIMMED == 0:
             trim(head, bins)
             head[COUNTS] = are_counts(head, bins)
-            if bins[0].sum() > MEMORY:
-                bins[0] *= 0.5
-                bins[3] *= 0.5
+            if total(bins, 0, 0, BINS - 1) > MEMORY:
+                for b in range(BINS):
+                    bins[0, b] *= 0.5
+                    bins[3, b] *= 0.5
         part = np.inf, -np.inf
         if head[STREAK] >= ENOUGH and (head[STREAK] >= 2.0 * ENOUGH or outsiders(head, witnesses) > 1):
             part = head[LEAST], head[MOST]
         elif int(head[TOTAL]) % CHECKED == 0 and head[RATINGS] >= 2 * TRIMMED:
             part = narrow_part(head, bins, witnesses)
         if part[0] <= part[1]:
-            change(head, bins, keys, witnesses, part[0], part[1])
+            change(head, bins, witnesses, part[0], part[1])
         elif head[CHANGES] == 0.0 or head[RATINGS] > YOUNG:
             continue
         if low != head[LOW] or high != head[HIGH]:
