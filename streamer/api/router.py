@@ -47,17 +47,21 @@ class _Common(TypedDict):
 
 
 PAGES = ("/", "/metrics", "/healthz")
-METRICS_S = 1.0
 
 
 class Router:
     """An ASGI application for all services and pages."""
 
     def __init__(
-        self, answers: Answers, server: ServerSettings, stop: asyncio.Event, threads: ThreadPoolExecutor
+        self,
+        answers: Answers,
+        server: ServerSettings,
+        stop: asyncio.Event,
+        threads: ThreadPoolExecutor,
+        metrics_max_age_s: float,
     ) -> None:
         self._answers = answers
-        self._metrics = _Metrics(answers)
+        self._metrics = _Metrics(answers, metrics_max_age_s)
         self._services = _services(answers, server, stop, threads)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -110,10 +114,10 @@ class Router:
 
 
 class _Metrics:
-    """The page /metrics. Making it takes some 10 ms: a thread makes it, at most once in `METRICS_S`, for all who ask."""
+    """The page /metrics. Making it takes some 10 ms: a thread makes it, and for `max_age_s` it is for all who ask."""
 
-    def __init__(self, answers: Answers) -> None:
-        self._answers = answers
+    def __init__(self, answers: Answers, max_age_s: float) -> None:
+        self._answers, self._max_age_s = answers, max_age_s
         self.thread = ThreadPoolExecutor(1, "metrics")
         self._made: asyncio.Future[tuple[bytes, str]] | None = None
         self._began = 0.0
@@ -122,11 +126,12 @@ class _Metrics:
         """The page and its content type; raises what making it raises."""
         loop, made = asyncio.get_running_loop(), self._made
         stale = made is None or (
-            made.done() and (loop.time() - self._began > METRICS_S or made.exception() is not None)
+            made.done() and (loop.time() - self._began > self._max_age_s or made.exception() is not None)
         )
         if made is None or stale:
             self._began = loop.time()
             self._made = made = loop.run_in_executor(self.thread, self._answers.metrics)
+            made.add_done_callback(lambda made: made.cancelled() or made.exception())  # if nobody waits for it any more
         return await asyncio.shield(made)
 
 

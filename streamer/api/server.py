@@ -32,7 +32,7 @@ async def serve(
     token, context = required_token(server, security), tls(security)
     sock = sock or listen(server)
     threads = ThreadPoolExecutor(_PUBLISHERS, "publish")
-    router = Router(answers, server, stop, threads)
+    router = Router(answers, server, stop, threads, limits.metrics_max_age_s)
     app = Guard(router, server, token, limits.body_timeout_s)
     try:
         started(url(sock, context is not None))

@@ -78,6 +78,9 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     answer_timeout_s: Annotated[
         float, _doc("how long a client may leave its answers untaken before its connection is closed", gt=0)
     ] = 30.0
+    metrics_max_age_s: Annotated[
+        float, _doc("how long the same page of /metrics answers all who ask; making one takes some 10 ms", ge=0)
+    ] = 1.0
     idle_timeout_s: Annotated[
         float, _doc("how long a connection stays open without a request or a ping; HTTP/2 clients are warned", gt=0)
     ] = 120.0

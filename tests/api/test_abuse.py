@@ -19,7 +19,6 @@ from h2.events import ConnectionTerminated, DataReceived, PingAckReceived, Strea
 from raw_http import RawClient, certificate, connect
 
 from benchmarks.abuse.attacks import ATTACKS, STREAMS, requests
-from streamer.api import router
 from streamer.api.http.http2 import Http2
 from streamer.api.memory import MemoryAnswers
 from streamer.api.server import serve
@@ -109,11 +108,8 @@ def test_no_attack_leaves_a_traceback_or_keeps_others_out(
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
-def test_metrics_are_made_once_for_all_who_ask(
-    answers: Counting, stack: ExitStack, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(router, "METRICS_S", 600.0)
-    client = _client(stack, _serve(stack, answers, LimitSettings()))
+def test_metrics_are_made_once_for_all_who_ask(answers: Counting, stack: ExitStack) -> None:
+    client = _client(stack, _serve(stack, answers, LimitSettings(metrics_max_age_s=600)))
     streams = [client.ask("/metrics") for _ in range(20)]
     client.h2.increment_flow_control_window(1 << 24)
     client.flush()

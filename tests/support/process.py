@@ -40,7 +40,7 @@ class Streamer:
     def __init__(self, data: Path, *arguments: str | Path, env: dict[str, str] | None = None) -> None:
         self.data = data
         self.output = data.parent / f"{data.name}.out"
-        words = ["serve", "--data", data, "--port", "0", *arguments]
+        words = ["serve", "--data", data, "--port", "0", "--metrics-max-age-s", "0", *arguments]
         self.process: subprocess.Popen[bytes] | Forked
         if env is None:
             self.process = Forked([str(word) for word in words], self.output)
