@@ -16,7 +16,7 @@ class One:
 
     def __init__(self, bounds: Bounds, address: str, since: float = 0.0) -> None:
         self.bounds, self.peer, self.since = bounds, bounds.peer(address), since
-        self.requests = self.held_bytes = 0
+        self.requests = self.held_bytes = self.good_until = 0
         self.closed = ""
         bounds.enter(self)
 
@@ -37,6 +37,19 @@ def test_in_all_the_peer_that_holds_most_makes_room() -> None:
     bounds.hold(single, 60_000)
     assert (many[1].closed, single.closed) == ("connections that hold too many bytes", "")
     assert (bounds.requests, bounds.held_bytes, bounds.connections) == (2, 60_000, 1)
+
+
+def test_of_many_connections_one_that_took_no_answer_makes_room() -> None:
+    bounds = Bounds(LimitSettings(max_peer_connections=3), lambda: 0.0)
+    idle, new, busy = (One(bounds, "10.0.0.1", since) for since in (0.0, 5.0, 1.0))
+    idle.good_until = busy.good_until = 9
+    assert bounds.admit(busy)
+    last = One(bounds, "10.0.0.1", 6.0)
+    assert [one.closed for one in (idle, new, busy, last)] == ["", "connections beyond the bound", "", ""]
+    for _ in range(10):
+        assert bounds.admit(busy)
+    One(bounds, "10.0.0.1", 7.0)
+    assert [one.closed for one in (idle, busy, last)] == ["", "connections beyond the bound", ""]
 
 
 def test_nobody_is_closed_for_one_who_has_as_many() -> None:

@@ -23,6 +23,7 @@ class Holder(Protocol):
     peer: "Peer"
     requests: int  # in hand
     held_bytes: int
+    good_until: int  # 0 while its client took no answer
     since: float  # when it last began or ended a request
 
     def close(self, why: str) -> None:
@@ -66,7 +67,7 @@ class Bounds:
         elif self.connections >= limits.max_connections:
             crowd = max(self.peers.values(), key=lambda peer: len(peer.connections))
         if crowd is not None:
-            max(crowd.connections, key=_busy).close("connections beyond the bound")
+            max(crowd.connections, key=_expendable).close("connections beyond the bound")
         peer.connections.add(one)
         self.connections += 1
 
@@ -158,9 +159,9 @@ def peer_name(address: str) -> str:
     return str(found)
 
 
-def _busy(one: Holder) -> tuple[int, int, float]:
-    """Whoever has most requests in hand, then most bytes, then was idle longest."""
-    return one.requests, one.held_bytes, -one.since
+def _expendable(one: Holder) -> tuple[int, bool, int, int, float]:
+    """Whoever has tens of requests in hand, then took no answer yet, then has most requests, or bytes, or was idle longest."""
+    return one.requests // 10, not one.good_until, one.requests, one.held_bytes, -one.since
 
 
 def _bytes(one: Holder) -> int:
