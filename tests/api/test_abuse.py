@@ -5,7 +5,7 @@ import gc
 import logging
 import ssl
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from threading import Event
 from time import monotonic
@@ -18,7 +18,7 @@ from h2.errors import ErrorCodes
 from h2.events import ConnectionTerminated, DataReceived, PingAckReceived, StreamEnded, StreamReset
 from raw_http import RawClient, certificate, connect
 
-from benchmarks.abuse.attacks import ATTACKS, STREAMS, requests
+from benchmarks.abuse.attacks import ATTACKS, STREAMS, http1, requests
 from streamer.api.http.http2 import Http2
 from streamer.api.memory import MemoryAnswers
 from streamer.api.server import serve
@@ -136,6 +136,23 @@ def test_a_client_that_takes_nothing_gets_no_further_work_done_and_is_closed(
         client.ask("/", None)
     assert client.read_all() == ErrorCodes.ENHANCE_YOUR_CALM
     assert not any(isinstance(event, DataReceived) and event.data for event in client.events)
+    assert "127.0.0.1: 1 connections that did not take their answers" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["slow head", "slow head, HTTP/2", "slow body"])
+def test_a_request_that_never_arrives_is_ended(name: str, stack: ExitStack) -> None:
+    address = _serve(stack, MemoryAnswers(), LimitSettings(head_timeout_s=0.2, body_timeout_s=0.2))
+    with closing(connect(address)) as slow:
+        slow.sendall(asyncio.run(anext(ATTACKS[name][0]())))  # type: ignore[arg-type]
+        while slow.recv(65_536):
+            pass
+
+
+def test_a_client_that_asks_on_without_reading_is_closed(stack: ExitStack, caplog: pytest.LogCaptureFixture) -> None:
+    address = _serve(stack, MemoryAnswers(), LimitSettings(answer_timeout_s=0.5))
+    with closing(connect(address)) as deaf, suppress(ConnectionError):
+        while True:
+            deaf.sendall(http1("/", 100))
     assert "127.0.0.1: 1 connections that did not take their answers" in caplog.text
 
 
