@@ -2,7 +2,8 @@
 
 A file of the archive holds the accepted events of one topic and day between two offsets, but for those in other files. So what a
 damaged file held is what the log has there, decoded anew, without what is in whole files. What cannot be brought back is
-named in the manifest, and the damaged file is moved to the quarantine.
+named in the manifest, and the damaged file is moved to the quarantine. Where the first copy of an event is gone with it, a second
+one that was dropped as its duplicate takes its place.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
