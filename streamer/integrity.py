@@ -118,7 +118,7 @@ def verify_archive(folder: Path) -> Archive:
 
 def back_up_verified(folder: Path, destination: Path) -> Backup:
     """Back up a data directory that no process has open, unless its archive is damaged; see `back_up_closed`."""
-    verify_archive(folder).refuse_damaged("it is not backed up")
+    verify_archive(folder).refuse_damaged("not backed up")
     return back_up_closed(folder, destination)
 
 

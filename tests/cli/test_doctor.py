@@ -33,9 +33,9 @@ from streamer.storage.state import RocksStore
 NAMES = ["python", "packages", "kernels", "data", "generations", "log", "archive", "disk", "port"]
 
 
-def found(data: Path, **flags: object) -> dict[str, Check]:
+def found(data: Path, *, deep: bool = False, **flags: object) -> dict[str, Check]:
     flags = {"port": 0, **flags}
-    return {check.name: check for check in examine(settings(data=str(data), **flags), None)}
+    return {check.name: check for check in examine(settings(data=str(data), **flags), None, deep=deep)}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -195,7 +195,7 @@ def test_a_pointer_that_names_no_generation_fails(state: Path) -> None:
     (state / "generation").write_text("the newest")
     for name in ("data", "generations"):
         assert not found(state)[name].ok
-        assert "should name a generation, like g1, and says 'the newest'" in found(state)[name].says
+        assert "should name a generation, like g1, in one line, and says 'the newest'" in found(state)[name].says
 
 
 def test_data_that_cannot_be_a_directory_fails(tmp_path: Path) -> None:
@@ -303,8 +303,31 @@ def test_an_archive_that_lacks_a_file_fails(tmp_path: Path) -> None:
     assert found(tmp_path / "d")["archive"].says.endswith("holds 1 records in 0.0 MiB")
     (file,) = (tmp_path / "d").rglob("*.parquet")
     file.write_bytes(file.read_bytes()[:-1])
-    assert "does not have the size" in found(tmp_path / "d")["archive"].says
+    assert "00000000.parquet is damaged: " in found(tmp_path / "d")["archive"].says
     file.unlink()
-    assert "00000000.parquet is missing: restore a backup" in found(tmp_path / "d")["archive"].says
+    assert "1 of 1 files are missing or damaged: the archive's file" in found(tmp_path / "d")["archive"].says
+    assert "00000000.parquet is missing: run `streamer archive repair`" in found(tmp_path / "d")["archive"].says
     assert not found(tmp_path / "d")["archive"].ok
     assert "archive" not in found(tmp_path / "d", archive=False)
+
+
+@pytest.mark.parametrize(
+    ("damaged", "check"),
+    [
+        ("generations/g1/bias.safetensors", "all files of g1"),
+        ("generations/g1/state/*.sst", "all of the state of g1"),
+        ("state/*.sst", "all of the state of g0"),
+    ],
+)
+def test_deep_checks_read_everything(renormalised: Path, damaged: str, check: str) -> None:
+    names = {"all of the archive", "all files of g1", *(f"all of the state of {name}" for name in ("g0", "g1", "g2"))}
+    deep = {name: one for name, one in found(renormalised, deep=True).items() if name.startswith("all")}
+    assert {name for name, one in deep.items() if one.ok} == deep.keys() == names
+    file = max(renormalised.glob(damaged), key=lambda path: path.stat().st_size)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 3] ^= 1
+    file.unlink()  # states share their tables by hard links
+    file.write_bytes(content)
+    deep = {name: one for name, one in found(renormalised, deep=True).items() if name.startswith("all")}
+    assert [name for name, one in deep.items() if not one.ok] == [check]
+    assert "damaged" in deep[check].says

@@ -131,6 +131,14 @@ def test_a_damaged_file_is_neither_merged_nor_dropped_and_the_others_are_merged(
         archive.events(LEARNING, None)
 
 
+def test_a_damaged_archive_is_not_backed_up(tmp_path: Path) -> None:
+    archive = archived(tmp_path, logged(clicks(40)), cut=10)
+    flip(files(tmp_path)[1], random.Random(3))
+    with pytest.raises(DamagedFile, match=r"not backed up: the archive's file .*00000001\.parquet is damaged"):
+        archive.snapshot(tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
+
+
 def test_forgetting_says_which_damaged_file_may_still_have_rows(tmp_path: Path) -> None:
     archive = archived(tmp_path, logged(clicks(80)), cut=20)
     flip(files(tmp_path)[1], random.Random(4))

@@ -277,7 +277,7 @@ class Archive:
         """
         with self._lock:
             self._verify(self._manifest.files, note=False)
-            self.refuse_damaged("it is not backed up")
+            self.refuse_damaged("not backed up")
             for file in self._manifest.files:
                 place = folder / FOLDER / file.path
                 place.parent.mkdir(parents=True, exist_ok=True)
@@ -286,9 +286,9 @@ class Archive:
             write_manifest(folder / FOLDER, self._manifest)
 
     def refuse_damaged(self, so: str) -> None:
-        """Raise DamagedFile for the first of the files that are known to be damaged, and say what follows from that."""
+        """Raise DamagedFile if a file is known to be damaged: `so`, what follows from that, and the first of them."""
         for sentence in self.damaged.values():
-            raise DamagedFile(f"{sentence}: {so}")
+            raise DamagedFile(f"{so}: {sentence}")
 
     def newest_event_ids(self, window: int, before: int | None = None) -> dict[TopicPartition, list[str]]:
         """The last `window` event_ids of each sequence, oldest first. Raises BadState.
