@@ -22,7 +22,7 @@ from streamer.integrity import GenerationsWatched
 from streamer.maintenance import Maintenance
 from streamer.models import LEARNERS
 from streamer.monitoring.metrics import Metrics
-from streamer.overview import Overview
+from streamer.overview import Health, Overview
 from streamer.producers import SINKS
 from streamer.renormalise.renormaliser import Renormaliser
 from streamer.renormalise.shadow import OpenGeneration
@@ -106,7 +106,7 @@ class App:
         )  # fmt: skip
         self.renormaliser = Renormaliser(settings, self)
         overview = Overview(
-            settings, lambda: self.memory, self._source, self.log, self.archiver, self.renormaliser, self._freshness, self.ready, self._damaged_files
+            settings, lambda: self.memory, self._source, self.log, self.archiver, self.renormaliser, self._freshness, Health(self.ready, self._damaged_files)
         )  # fmt: skip
         self.status = overview.status
         self._metrics = Metrics(overview.readings, METHODS, __version__, settings.server.reranker)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 
@@ -32,6 +33,13 @@ from streamer.storage.log import EmbeddedLog
 from streamer.stream.memory import Memory
 
 
+class Health(NamedTuple):
+    """What is wrong, of the process and of its files."""
+
+    ready: Callable[[], tuple[bool, str]]  # see Answers
+    damaged_files: Callable[[], Mapping[str, int]]  # by part
+
+
 class Overview:
     """Reads the state of all parts. May be called from any thread."""
 
@@ -44,20 +52,18 @@ class Overview:
         archiver: Archiver | None,
         renormaliser: Renormaliser,
         freshness: Freshness,
-        ready: Callable[[], tuple[bool, str]],
-        damaged_files: Callable[[], Mapping[str, int]],
+        health: Health,
     ) -> None:
-        """`memory` returns the memory of the live generation; for `ready` see Answers; `damaged_files`: by part."""
+        """`memory` returns the memory of the live generation."""
         self._settings, self._memory, self._source, self._log = settings, memory, source, log
-        self._archiver, self._renormaliser, self._freshness, self._ready = archiver, renormaliser, freshness, ready
-        self._damaged_files = damaged_files
+        self._archiver, self._renormaliser, self._freshness, self._health = archiver, renormaliser, freshness, health
         self._started_ms = time.time_ns() // 1_000_000
 
     def status(self) -> Status:
         """See Answers."""
         memory = self._memory()
         monitor = memory.monitor
-        ready, sentence = self._ready()
+        ready, sentence = self._health.ready()
         lag = self._source.lag()
         behind = sum(count for partitions in lag.values() for count in partitions.values())
         return Status(
@@ -108,8 +114,8 @@ class Overview:
             users_cached=lambda: memory.users.cached,
             user_evictions=lambda: memory.users.evictions,
             items=lambda: len(memory.items),
-            ingestion_up=lambda: self._ready()[0],
-            damaged_files=self._damaged_files,
+            ingestion_up=lambda: self._health.ready()[0],
+            damaged_files=self._health.damaged_files,
             refused=stability.refused,
             norms=stability.norms,
             widths=stability.widths,
