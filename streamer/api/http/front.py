@@ -1,7 +1,6 @@
 """Accepts connections, looks after them, and stops within a time."""
 
 import asyncio
-import logging
 import socket
 import ssl
 from collections import deque
@@ -10,17 +9,17 @@ from email.utils import formatdate
 from time import perf_counter, time
 
 from streamer.api.http.asgi import App
-from streamer.api.http.bounds import Bounds
+from streamer.api.http.bounds import Bounds, Peer
 from streamer.api.http.connection import Connection
 from streamer.api.http.request import Request
 from streamer.api.http.turns import SLICE_S, Turns
 from streamer.core.garbage_collection import give_back_memory
 from streamer.core.settings import LimitSettings
 
-LOG = logging.getLogger("streamer.api")
 BUFFER_BYTES = 65_536
 LOOK_S = 1.0  # at most, between two looks at all connections
 CALM_S = 5.0  # without anything closed or refused, after which an abuse is over
+FULL_S = 0.1  # before a connection is accepted again after the system refused one
 DRAIN_S = 0.02  # between two looks at what is left
 CANCEL_S = 0.5  # for requests that are cancelled at the end
 
@@ -81,8 +80,8 @@ class Front:
             try:
                 accepted, address = await self._loop.sock_accept(sock)
             except OSError as error:  # too many open files, or a client that has left
-                LOG.warning("a connection could not be accepted: %s", error)
-                await asyncio.sleep(0.1)
+                self.bounds.note(Peer("the system"), f"connections not accepted ({error.strerror})")
+                await asyncio.sleep(FULL_S)
                 continue
             connection = Connection(self, self.bounds.peer(address[0]), self._tls is not None)
             self.bounds.enter(connection)
@@ -94,6 +93,7 @@ class Front:
     async def _open(self, connection: Connection, accepted: socket.socket) -> None:
         try:
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            accepted.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # a client may vanish while it watches
             times = {"ssl_handshake_timeout": self.limits.head_timeout_s, "ssl_shutdown_timeout": 1.0}
             await self._loop.connect_accepted_socket(
                 lambda: connection, accepted, ssl=self._tls, **(times if self._tls else {})
