@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from streamer.api.security import required_token
+from streamer.api.security import required_token, tls
 from streamer.api.sockets import listen
 from streamer.compile import compile_kernels, is_compiled, learner_names
 from streamer.core.errors import BadState, NotAuthorised, SourceUnavailable, StreamerError
@@ -241,6 +241,7 @@ def _fsyncs(folder: Path) -> Iterator[float]:
 
 def _port(settings: Settings) -> str:
     token = required_token(settings.server, settings.security)
+    tls(settings.security)
     listen(settings.server).close()
     who = "clients with the token" if token else "this machine" if not settings.security.insecure else "anybody"
     return f"{settings.server.host} port {settings.server.port} is free; requests are accepted from {who}"

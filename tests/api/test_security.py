@@ -1,5 +1,6 @@
 """Authentication, and the headers that requests must have."""
 
+import ssl
 from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,9 +8,10 @@ from pathlib import Path
 import grpc
 import httpx
 import pytest
+from raw_http import certificate
 
 from streamer.api.memory import MemoryAnswers
-from streamer.api.security import is_loopback, required_token
+from streamer.api.security import is_loopback, required_token, tls
 from streamer.api.thread import serving
 from streamer.core.errors import BadSettings
 from streamer.core.settings import SecuritySettings, ServerSettings
@@ -68,6 +70,33 @@ def test_an_unusable_token_file_is_reported_without_its_content(tmp_path: Path, 
 def test_serving_beyond_loopback_without_a_token_does_not_start(answers: MemoryAnswers) -> None:
     with pytest.raises(BadSettings), serving(answers, ServerSettings(host="0.0.0.0", port=0), SecuritySettings()):
         pass
+
+
+def test_over_tls_all_protocols_are_answered_and_plain_requests_are_not(answers: MemoryAnswers, tmp_path: Path) -> None:
+    cert, key = certificate(tmp_path)
+    security = SecuritySettings(tls_cert_file=cert, tls_key_file=key)
+    with serving(answers, ServerSettings(port=0), security) as url:
+        assert url.startswith("https://127.0.0.1:")
+        trusting = ssl.create_default_context(cafile=cert)
+        assert httpx.get(f"{url}/healthz", verify=trusting).json()["endpoint"] == "serving"
+        with pytest.raises(httpx.HTTPError):
+            httpx.get(url.replace("https", "http") + "/healthz")
+        credentials = grpc.ssl_channel_credentials(Path(cert).read_bytes())
+        options = [("grpc.enable_http_proxy", 0)]
+        with grpc.secure_channel(f"localhost:{httpx.URL(url).port}", credentials, options=options) as channel:
+            assert channel.unary_unary("/streamer.v1.AdminService/GetStatus")(b"", timeout=20)
+
+
+def test_an_unusable_certificate_is_reported(tmp_path: Path) -> None:
+    cert, key = certificate(tmp_path)
+    for wrong in (SecuritySettings(tls_cert_file=cert), SecuritySettings(tls_key_file=key)):
+        with pytest.raises(BadSettings, match="give both --tls-cert-file and --tls-key-file"):
+            tls(wrong)
+    for wrong in (
+        SecuritySettings(tls_cert_file=key, tls_key_file=cert), SecuritySettings(tls_cert_file="none", tls_key_file=key)
+    ):  # fmt: skip
+        with pytest.raises(BadSettings, match="cannot use the certificate"):
+            tls(wrong)
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:80", "127.0.0.1", "127.1.2.3:8080", "[::1]:8080", "[::1]"])
