@@ -185,8 +185,6 @@ class _Recovery:
         self._archived = self._archive.offsets.get(LOG, 0) if self._archive else 0
         self._spans = _spans(self._archive) if self._archive else {}
         self._from = dict.fromkeys(("log", "archive", "state"), 0)
-        hidden = self._archive.manifest.forgetting if self._archive and self._state is None else ()
-        self._forgotten = set(hidden)  # users whose removal nobody but the archive may know any more
         self._missing = list[Span]()  # runs of offsets without a record
         self._rocks = None if dry_run else Rocks(new, compress=True)
 
@@ -259,12 +257,7 @@ class _Recovery:
         learned = self._state.offset if self._state else 0
         stop = max(begin, end, known.end if known else 0, self._archived, learned)
         self._fill(max(begin, end), stop)
-        removals = [
-            Record(USERS, -1, at, 0, user_id.encode(), None) for at, user_id in enumerate(sorted(self._forgotten), stop)
-        ]
-        self._from["archive"] += len(removals)
-        self._write(removals)
-        return begin, stop + len(removals)
+        return begin, stop
 
     def _fill(self, first: int, stop: int) -> None:
         """Write records for all offsets of a gap: from the archive, from the state, or blank ones."""
@@ -290,10 +283,6 @@ class _Recovery:
         return Record(BLANK, -1, offset, 0, None, None)
 
     def _write(self, records: Sequence[Record]) -> None:
-        if self._forgotten:
-            self._forgotten -= {
-                (one.key or b"").decode() for one in records if one.topic == USERS and one.value is None
-            }
         if self._rocks is not None and records:
             self._rocks.write(runs.rows_of(records))
 

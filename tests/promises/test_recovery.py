@@ -218,25 +218,6 @@ def test_a_damaged_file_of_the_archive_gives_nothing_and_says_so(killed: Path, t
     assert digest(data) == digest(tmp_path / "exactly")
 
 
-def test_a_removal_that_only_the_archive_knows_is_not_lost(killed: Path, tmp_path: Path) -> None:
-    """It hides the users' rows until they are rewritten; state and log have lost some of the removals."""
-    data = tmp_path / "data"
-    shutil.copytree(killed, data)
-    archive = archived(data, RECORDS)
-    delete(next((data / "log").glob(WAL)))
-    delete(data / "state/CURRENT")
-    known = {(one.key or b"").decode() for one in RECORDS[:200] if one.topic == "users" and one.value is None}
-    lost = sorted(set(archive.manifest.forgetting) - known)
-    assert known & set(archive.manifest.forgetting)
-    assert lost
-    assert recovered(data)["end"] == 400 + len(lost)
-    log = EmbeddedLog(data)
-    assert [(one.topic, one.key, one.value) for one in read(log)[400:]] == [
-        ("users", one.encode(), None) for one in lost
-    ]
-    log.close()
-
-
 @pytest.mark.parametrize("damaged", ["archive/_archive.json", "archive/_archive.copy.json", "state/CURRENT"])
 def test_a_log_that_is_whole_stays_whatever_else_is_damaged(killed: Path, tmp_path: Path, damaged: str) -> None:
     data = tmp_path / "data"
