@@ -49,7 +49,8 @@ def learned(parts: Memory, path: Path, fold: int) -> list[Ratings]:
     for one in records:
         if one.topic == RATINGS and one.key in held and one.value:
             event = msgspec.json.decode(one.value, type=Rating)
-            ratings[one.key][row_of[event.item_id]] = event.rating
+            if event.rating is not None:
+                ratings[one.key][row_of[event.item_id]] = event.rating
     return [found for found in ratings.values() if len(found) >= LEAST]
 
 

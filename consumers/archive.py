@@ -24,10 +24,12 @@ class ArchiveStream:
     users: I32  # (n,)
     items: I32  # (n,)
     kinds: I32  # (n,), -1 for ratings
-    ratings: F64  # (n,), NaN for clicks
+    ratings: F64  # (n,), NaN for clicks and for ratings withdrawn
     times: I64  # (n,)
     texts: tuple[Sequence[str], Sequence[str], Sequence[str]]  # distinct user ids, item ids and kinds
-    rest: Sequence[Any]  # Parquet columns (n,): event_ids, session_ids, recommendation_ids, expectations
+    rest: Sequence[
+        Any
+    ]  # Parquet columns (n,): event_ids, session_ids, recommendation_ids, expectations, when they were appended
     sha256: str
 
     def __len__(self) -> int:

@@ -4,7 +4,7 @@ The settings name learners, and `streamer.serving.opening` makes them by `learne
 `LEARNERS`; `streamer.checks.learners` runs over every line.
 
 Learners: `popularity`, `bias`, `biased_mf`, `skip_gram` (with `noise` for its negatives), `transitions`, and those made of
-others, `blend` (the stack) and `click_blend`; `hybrid/` and `networks/` are families of their own. Trainers: `als`, `replay`.
+others, `blend` (the stack) and `click_blend`; `evidence` (how an earlier rating is taken back); `hybrid/` and `networks/` are families of their own. Trainers: `als`, `replay`.
 `twins/` holds the kernels in NumPy, `offline/` well-known models that are fitted on a whole history.
 """
 

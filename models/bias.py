@@ -9,7 +9,8 @@ Each bias is a Gaussian with a variance P. For each event, after the row's proce
 so that a new row moves by the damped mean of its errors, and an old one still follows a change of taste. All variances
 are shares of the ratings' variance, which cancels in P / S: any scale of ratings gives the same results.
 The unit is 1, and changes with the scale of ratings only, so that no row has to. For an unseen user or item the prediction is mu plus
-the other side's bias. Cost: O(1) an event. State: b, P float32 (rows, 2); events, mu, steps refused, unit.
+the other side's bias. A rating that replaces an earlier one, or withdraws it, first takes back what that one did.
+Cost: O(1) an event. State: b, P float32 (rows, 2); events, mu, steps refused, unit.
 
 Kalman (1960), A new approach to linear filtering and prediction problems, J. Basic Engineering 82(1).
 Deviation: the covariance between b_u and b_i is dropped, and mu is the running mean and not a part of the filter.
@@ -21,10 +22,11 @@ import msgspec
 import numpy as np
 
 from streamer.core.arrays import F32, F64, I32, U8, Array
-from streamer.core.batch import RATING, Batch, UserView
+from streamer.core.batch import RATING, REPLACED, Batch, UserView
 from streamer.core.kernel import kernel
 from streamer.core.protocols import Kind
 from streamer.core.tables import Side, Table
+from streamer.models.evidence import take_from_moments, variances_before
 
 LARGEST = 1e37  # the largest bias; float32 can hold it
 
@@ -46,6 +48,21 @@ class BiasParameters(msgspec.Struct, frozen=True):
 
 
 @kernel
+def take_back(user: Array, item: Array, stream: F64, y: float, noise: float, priors: tuple[float, float]) -> None:
+    """Take back the earlier rating `y`, see evidence.py; no variance grows beyond its prior."""
+    take_from_moments(stream, 0, 1, -1, y)
+    after, before = np.array([np.float64(user[1]), np.float64(item[1])]), np.empty(2)
+    variances_before(after, np.ones(2), np.array(priors), noise, before)
+    p_u, p_i = before[0], before[1]
+    step = ((y - stream[0, 1]) / stream[0, 3] - np.float64(user[0]) - np.float64(item[0])) / noise
+    b_u, b_i = user[0] - p_u * step, item[0] - p_i * step
+    if abs(b_u) < LARGEST and abs(b_i) < LARGEST:
+        user[0], user[1], item[0], item[1] = b_u, p_u, b_i, p_i
+    else:
+        stream[0, 2] += 1
+
+
+@kernel
 def learn_bias(
     user: Array,
     user_touched: U8,
@@ -57,22 +74,29 @@ def learn_bias(
     users: I32,
     items: I32,
     values: F32,
+    earlier: F32,
+    ages: I32,
     noise: float,
     user_process: float,
     item_process: float,
+    priors: tuple[float, float],
     out: F32,
 ) -> None:
-    """User and item rows are [b, P]; stream is [events, mu, refused, unit]."""
+    """User and item rows are [b, P]; stream is [events, mu, refused, unit]; `earlier` and `ages` from batch.TakenBack."""
     unit = stream[0, 3]
     for k in range(len(kinds)):
         out[k] = np.nan
-        if kinds[k] != RATING:
+        if k < len(earlier) and not np.isnan(earlier[k]):
+            u, i, y = users[k], items[k], np.float64(earlier[k])
+            take_back(user[u], item[i], stream, y, noise + ages[k] * user_process, priors)
+            user_touched[u] = item_touched[i] = stream_touched[0] = 1
+        if kinds[k] != RATING and kinds[k] != REPLACED:
             continue
         u, i, y = users[k], items[k], np.float64(values[k])
         b_u, b_i = np.float64(user[u, 0]), np.float64(item[i, 0])
         p_u, p_i = user[u, 1] + user_process, item[i, 1] + item_process
         predicted = stream[0, 1] + unit * b_u + unit * b_i
-        out[k] = predicted
+        out[k] = predicted if kinds[k] == RATING else np.nan
         step = (y - predicted) / unit / (noise + p_u + p_i)
         stream_touched[0] = 1
         if not (abs(b_u + p_u * step) < LARGEST and abs(b_i + p_i * step) < LARGEST):  # also refuses NaN
@@ -118,7 +142,8 @@ class Bias:
         user, item, stream, p = self.user, self.item, self.stream, self.parameters
         learn_bias(
             user.values, user.touched, item.values, item.touched, stream.values, stream.touched,
-            batch.kinds, batch.users, batch.items, batch.values, p.noise, p.user_process, p.item_process, out,
+            batch.kinds, batch.users, batch.items, batch.values, batch.taken_back.earlier, batch.taken_back.ages,
+            p.noise, p.user_process, p.item_process, (p.user_prior, p.item_prior), out,
         )  # fmt: skip
         return out
 

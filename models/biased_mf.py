@@ -7,7 +7,8 @@
 
 where n is the row's number of events so far, and mu and sigma are the running mean and deviation of all ratings, so that any
 scale of ratings gives the same results. Users start at 0 and items in small noise, so that the factors differ.
-For an unseen user or item the prediction is mu plus the other side's bias.
+For an unseen user or item the prediction is mu plus the other side's bias. A step cannot be undone: a rating that replaces an
+earlier one leaves the counts, mu and sigma as if that had never been, and is one more step; one that withdraws it, none.
 Cost: O(dim) an event. State: p or q, b, n float32 (rows, dim + 2); events, mu, squares, steps refused.
 
 Koren, Bell, Volinsky (2009), Matrix factorization techniques for recommender systems, IEEE Computer 42(8), eq. 5.
@@ -22,10 +23,11 @@ import msgspec
 import numpy as np
 
 from streamer.core.arrays import F32, F64, I32, U8, Array
-from streamer.core.batch import RATING, Batch, UserView
+from streamer.core.batch import RATING, REPLACED, Batch, UserView
 from streamer.core.kernel import kernel
 from streamer.core.protocols import Kind
 from streamer.core.tables import Side, Table
+from streamer.models.evidence import take_from_moments
 
 LARGEST = 1e12  # a step is refused from this squared length of its two rows on
 
@@ -100,6 +102,7 @@ def learn_biased_mf(
     users: I32,
     items: I32,
     values: F32,
+    earlier: F32,
     rates: tuple[float, float, float, float, float, float],
     out: F32,
 ) -> None:
@@ -108,14 +111,19 @@ def learn_biased_mf(
     dim = user.shape[1] - 2
     for k in range(len(kinds)):
         out[k] = np.nan
-        if kinds[k] != RATING:
+        if k < len(earlier) and not np.isnan(earlier[k]):  # only counts, mean and deviation can be taken back
+            p, q = user[users[k]], item[items[k]]
+            take_from_moments(stream, 0, 1, 2, np.float64(earlier[k]))
+            p[dim + 1], q[dim + 1] = max(0.0, np.float64(p[dim + 1]) - 1.0), max(0.0, np.float64(q[dim + 1]) - 1.0)
+            user_touched[users[k]] = item_touched[items[k]] = stream_touched[0] = 1
+        if kinds[k] != RATING and kinds[k] != REPLACED:
             continue
         p, q, y = user[users[k]], item[items[k]], np.float64(values[k])
         mu, sigma = stream[0, 1], deviation(stream)
         dot, size = latent(p, q, dim)
         b_u, b_i, n_u, n_i = np.float64(p[dim]), np.float64(q[dim]), np.float64(p[dim + 1]), np.float64(q[dim + 1])
         predicted = mu + sigma * (b_u + b_i + (dot if n_i > 0 else 0.0))  # a new item's factors are only noise
-        out[k] = predicted
+        out[k] = predicted if kinds[k] == RATING else np.nan
         z = min(max((y - predicted) / sigma, -clip), clip)
         stream_touched[0] = 1
         if not (np.isfinite(y) and size + b_u * b_u + b_i * b_i + n_u + n_i < LARGEST):  # also refuses NaN
@@ -180,7 +188,7 @@ class BiasedMF:
         user, item, stream = self.user, self.item, self.stream
         learn_biased_mf(
             user.values, user.touched, item.values, item.touched, stream.values, stream.touched,
-            batch.kinds, batch.users, batch.items, batch.values, self.rates, out,
+            batch.kinds, batch.users, batch.items, batch.values, batch.taken_back.earlier, self.rates, out,
         )  # fmt: skip
         return out
 

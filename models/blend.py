@@ -23,10 +23,11 @@ import msgspec
 import numpy as np
 
 from streamer.core.arrays import F32, F64, I32, U8
-from streamer.core.batch import RATING, Batch, UserView
+from streamer.core.batch import RATING, REPLACED, Batch, UserView
 from streamer.core.kernel import kernel
 from streamer.core.protocols import Kind, OnlineLearner
 from streamer.core.tables import Table
+from streamer.models.evidence import take_from_moments
 
 EVENTS, MU, SQUARES, REFUSED, WEIGHTS = range(5)  # columns of the stream; WEIGHTS: where w begins, followed by P
 SMALLEST = 1e-12  # the smallest variance of a weight, whatever the rounding
@@ -88,17 +89,31 @@ def weighted_sum(stream: F64, x: F64) -> float:
 
 
 @kernel
+def add_to_moments(stream: F64, y: float) -> None:
+    """Add a rating to the running mean and deviation."""
+    mu = stream[0, MU]
+    stream[0, EVENTS] += 1.0
+    stream[0, MU] += (y - mu) / stream[0, EVENTS]
+    stream[0, SQUARES] += (y - mu) * (y - stream[0, MU])
+
+
+@kernel
 def learn_stack(
-    stream: F64, touched: U8, opinions: F32, kinds: U8, values: F32, priors: F64, model: tuple[float, float, float],
-    out: F32,
+    stream: F64, touched: U8, opinions: F32, kinds: U8, values: F32, earlier: F32, priors: F64,
+    model: tuple[float, float, float], out: F32,
 ) -> None:  # fmt: skip
     """Learn from the predictions `opinions` (n, k); `priors` (k + 1,) are the initial variances in P; `model` is
-    forgetting, noise, clip."""
+    forgetting, noise, clip; `earlier` from batch.TakenBack."""
     forgetting, noise, clip = model
     n, p = len(priors), WEIGHTS + len(priors)  # p: where P begins, its lower triangle row by row
     x, px, shrink = np.empty(n), np.empty(n), np.empty(n)
     for k in range(len(kinds)):
         out[k] = np.nan
+        if k < len(earlier) and not np.isnan(earlier[k]):
+            take_from_moments(stream, EVENTS, MU, SQUARES, np.float64(earlier[k]))
+            if kinds[k] == REPLACED:  # nobody has predicted it
+                add_to_moments(stream, np.float64(values[k]))
+            touched[0] = 1
         if kinds[k] != RATING:
             continue
         y = np.float64(values[k])
@@ -128,10 +143,7 @@ def learn_stack(
                     at = p + i * (i + 1) // 2 + j
                     moved = (stream[0, at] - px[i] * px[j] / s) / forgetting
                     stream[0, at] = shrink[i] * shrink[j] * (max(moved, SMALLEST) if i == j else moved)
-        stream[0, EVENTS] += 1.0
-        mu = stream[0, MU]
-        stream[0, MU] += (y - mu) / stream[0, EVENTS]
-        stream[0, SQUARES] += (y - mu) * (y - stream[0, MU])
+        add_to_moments(stream, y)
 
 
 @kernel
@@ -193,8 +205,9 @@ class Stack:
         out = np.empty(len(batch), dtype=np.float32)
         opinions = _as_columns([batch.opinions[name].predicted for name in self.experts])
         learn_stack(
-            self.stream.values, self.stream.touched, opinions, batch.kinds, batch.values, self.priors, self.model, out
-        )
+            self.stream.values, self.stream.touched, opinions, batch.kinds, batch.values, batch.taken_back.earlier,
+            self.priors, self.model, out,
+        )  # fmt: skip
         return out
 
     def predict(self, batch: Batch) -> F32:

@@ -4,7 +4,8 @@
     recent       n_i <- n_i 2^(-(t - t_i) / h) + w,  t_i <- t      (t: clicks so far, h: half-life in clicks)
     prediction   n_i / sum_j n_j, the item's share of the clicks before this one
 
-Only clicks with a weight w above 0 count; the user makes no difference. A row decays when it is touched or read.
+Only clicks with a weight w above 0 count; the user makes no difference. A like that is taken back is subtracted; from
+recent popularity in full where it has faded, but never below 0. A row decays when it is touched or read.
 Cost: O(1) a click. State: one or two float64 an item, the sum, clicks refused.
 
 Popularity is the baseline for every other learner of clicks, and the fallback for users without clicks.
@@ -43,12 +44,17 @@ def refuses(item: F64, stream: F64, i: int, weight: float) -> bool:
 
 @kernel
 def learn_all_time(
-    item: F64, item_touched: U8, stream: F64, stream_touched: U8, items: I32, clicks: F32, out: F32
+    item: F64, item_touched: U8, stream: F64, stream_touched: U8, items: I32, clicks: F32, withdrawn: F32, out: F32
 ) -> None:
-    """Item rows are n; stream is [sum, refused]."""
+    """Item rows are n; stream is [sum, refused]; `withdrawn` from batch.TakenBack."""
     for k in range(len(items)):
         out[k] = np.nan
         i = items[k]
+        if k < len(withdrawn) and withdrawn[k] > 0:
+            less = min(item[i, 0], np.float64(withdrawn[k]))
+            item[i, 0] -= less
+            stream[0, 0] -= less
+            item_touched[i] = stream_touched[0] = 1
         if refuses(item, stream, i, clicks[k]):
             stream[0, 1] += 1
             stream_touched[0] = 1
@@ -61,13 +67,26 @@ def learn_all_time(
 
 
 @kernel
+def take_recent(item: F64, i: int, stream: F64, total: int, t: float, half_life: float, clicks: float) -> None:
+    """Take clicks back from an item's row [n, t_i] and from the sum in column `total`, as far as they have not faded."""
+    n = item[i, 0] * 2.0 ** ((item[i, 1] - t) / half_life)
+    less = min(n, clicks) if np.isfinite(n) else 0.0
+    item[i, 0], item[i, 1] = n - less, t
+    stream[0, total] = max(0.0, stream[0, total] - less)
+
+
+@kernel
 def learn_recent(
-    item: F64, item_touched: U8, stream: F64, stream_touched: U8, items: I32, clicks: F32, half_life: float, out: F32
-) -> None:
-    """Item rows are [n, t_i]; stream is [sum, refused, t], with the sum decayed to t."""
+    item: F64, item_touched: U8, stream: F64, stream_touched: U8, items: I32, clicks: F32, withdrawn: F32,
+    half_life: float, out: F32,
+) -> None:  # fmt: skip
+    """Item rows are [n, t_i]; stream is [sum, refused, t], with the sum decayed to t; `withdrawn` from batch.TakenBack."""
     for k in range(len(items)):
         out[k] = np.nan
         i, t = items[k], stream[0, 2]
+        if k < len(withdrawn) and withdrawn[k] > 0:
+            take_recent(item, i, stream, 0, t, half_life, np.float64(withdrawn[k]))
+            item_touched[i] = stream_touched[0] = 1
         if refuses(item, stream, i, clicks[k]):
             stream[0, 1] += 1
             stream_touched[0] = 1
@@ -118,7 +137,9 @@ class Popularity:
         """See OnlineLearner; the item's share of the clicks before this one."""
         out = np.empty(len(batch), dtype=np.float32)
         item, stream = self.item, self.stream
-        learn_all_time(item.values, item.touched, stream.values, stream.touched, batch.items, batch.clicks, out)
+        learn_all_time(
+            item.values, item.touched, stream.values, stream.touched, batch.items, batch.clicks, batch.taken_back.withdrawn, out
+        )  # fmt: skip
         return out
 
     def predict(self, batch: Batch) -> F32:
@@ -163,8 +184,9 @@ class RecentPopularity:
         out = np.empty(len(batch), dtype=np.float32)
         item, stream, half_life = self.item, self.stream, self.parameters.half_life
         learn_recent(
-            item.values, item.touched, stream.values, stream.touched, batch.items, batch.clicks, half_life, out
-        )
+            item.values, item.touched, stream.values, stream.touched, batch.items, batch.clicks, batch.taken_back.withdrawn,
+            half_life, out,
+        )  # fmt: skip
         return out
 
     def predict(self, batch: Batch) -> F32:

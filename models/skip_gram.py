@@ -5,7 +5,8 @@
 
 where n is an item's weighted clicks so far. Negatives are never items that the user has seen. The logit h . v_i estimates
 the log ratio of the item's probability to that under the noise, so a score adds .75 ln n_i to it. The vectors of a user
-without clicks are 0, which leaves popularity. A dislike (a weight below 0) is one negative step on its item.
+without clicks are 0, which leaves popularity. A dislike (a weight below 0) is one negative step on its item. A like that is
+taken back leaves the counts and the context; the step that it made cannot be undone.
 Cost: O((k + window) dim + k (log items + items seen)) a click. State: u float32 (rows, dim) and the last items; v and x
 float32 (rows, 2 dim); n and n^.75 int64 (items, 2); clicks, steps refused.
 
@@ -150,6 +151,15 @@ def step_item(h: Array, v: Array, label: float, rate: float, move: F64) -> bool:
 
 
 @kernel
+def add_clicks(noise: I64, tree: I64, i: int, clicks: float, exponent: float) -> None:
+    """Add clicks to item i, in its row of the noise and in the tree; it keeps no less than 0."""
+    noise[i, 0] = max(0, noise[i, 0] + np.int64(np.floor(UNIT * clicks + 0.5)))
+    before = noise[i, 1]
+    noise[i, 1] = noise_weight(noise[i, 0], exponent)
+    add_noise(tree, i, noise[i, 1] - before)
+
+
+@kernel
 def score_item(h: F64, item: Array, noise: I64, i: int, exponent: float) -> float:
     """Logit plus exponent times the log of the clicks; an item without clicks counts as 1/UNIT of a click."""
     z, n = 0.0, 1.0
@@ -177,6 +187,7 @@ def learn_skip_gram(
     pages: I32,
     page_of: I32,
     window: int,
+    withdrawn: F32,
     probes: I32,
     rates: tuple[float, float, int, float, float, int],
     out: F32,
@@ -184,7 +195,7 @@ def learn_skip_gram(
 ) -> None:
     """Noise rows are [n, n^.75] in 1 / UNIT; stream is [clicks, refused].
 
-    `rates` as in `SkipGram.rates`, `probes` as in protocols.Probed.
+    `rates` as in `SkipGram.rates`, `probes` as in protocols.Probed, `withdrawn` from batch.TakenBack.
     """
     learning_rate, step_largest, negatives, exponent, decay, dim = rates
     move, h = np.empty(dim, dtype=np.float64), np.empty(dim, dtype=np.float64)
@@ -194,6 +205,11 @@ def learn_skip_gram(
         out[k] = np.nan
         weight = np.float64(clicks[k])
         is_click = weight != 0.0 and np.isfinite(weight)
+        if k < len(withdrawn) and withdrawn[k] > 0:  # steps of descent stay
+            record_item(user[users[k]], dim, items[k], -1.0)
+            add_clicks(noise, tree, items[k], -min(np.float64(withdrawn[k]), WEIGHT_LARGEST), exponent)
+            stream[0, 0] = max(0.0, stream[0, 0] - 1.0)
+            user_touched[users[k]] = noise_touched[items[k]] = stream_touched[0] = 1
         if not np.isfinite(weight):
             stream[0, 1] += 1.0
             stream_touched[0] = 1
@@ -239,10 +255,7 @@ def learn_skip_gram(
         record_item(user[u], dim, i, weight)
         user_touched[u] = 1
         if weight > 0:
-            noise[i, 0] += np.int64(np.floor(UNIT * min(weight, WEIGHT_LARGEST) + 0.5))
-            before = noise[i, 1]
-            noise[i, 1] = noise_weight(noise[i, 0], exponent)
-            add_noise(tree, i, noise[i, 1] - before)
+            add_clicks(noise, tree, i, min(weight, WEIGHT_LARGEST), exponent)
             noise_touched[i] = 1
             stream[0, 0] += 1.0
 
@@ -321,7 +334,7 @@ class SkipGram:
         learn_skip_gram(
             user.values, user.touched, item.values, item.touched, noise.values, noise.touched, self._tree,
             stream.values, stream.touched, batch.users, batch.items, batch.clicks, batch.keys, batch.seen_counts,
-            seen.pages, seen.page_of, seen.window, probes, self.rates, *opinion,
+            seen.pages, seen.page_of, seen.window, batch.taken_back.withdrawn, probes, self.rates, *opinion,
         )  # fmt: skip
         return opinion
 

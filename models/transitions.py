@@ -8,6 +8,8 @@ where n_c is the sum of n_ci over i. For a user without clicks the prediction is
 `successors` by Space-Saving: an item that is not in a full list replaces the one with the smallest count and takes over that
 count, so that recent items stay. A dislike (a weight below 0) subtracts its weight from the same counts, down to 0. Counts are
 integers in 1/1,024, so that the processor compares eight at once; a list whose sum passes 2^19 clicks is halved.
+A like that is taken back while it is among its user's last clicks loses the transitions that it made; of an older one,
+popularity alone.
 Cost: O(window successors) a click, about 1 us. State: 4 (2 successors + 1) bytes an item, 1 KB, and 16 of popularity;
 4 window bytes a user.
 
@@ -25,6 +27,7 @@ from streamer.core.batch import Batch, Opinion, UserView
 from streamer.core.kernel import kernel
 from streamer.core.protocols import Kind
 from streamer.core.tables import Table
+from streamer.models.popularity import take_recent
 
 UNIT = 1024  # counts are kept in 1/1,024
 SUM_LARGEST = 524288.0  # clicks: a list with a larger sum is halved, so that sums stay below 2^31
@@ -139,6 +142,30 @@ def record_click(context: I32, i: int, weight: float) -> None:
 
 
 @kernel
+def take_back(
+    context: I32, lists: I32, lists_touched: U8, i: int, weight: float, decay: float, backwards: float
+) -> None:
+    """Take back the transitions of a click on i: from the clicks before it, and to those after it, while it is in the context."""
+    half, place = lists.shape[1] >> 1, -1
+    for t in range(len(context)):
+        if context[t] == i:
+            place = t
+    for t in range(len(context) if place >= 0 else 0):
+        if context[t] < 0:
+            break
+        if t != place:
+            c, d = context[max(t, place)], context[min(t, place)]  # c was clicked before d
+            step = -weight * decay ** (abs(t - place) - 1)
+            at = position_of(lists[c, 1 : 1 + half], d)
+            if at >= 0:
+                add_successor(lists[c], at, d, step)
+            at = position_of(lists[d, 1 : 1 + half], c)
+            if at >= 0:
+                add_successor(lists[d], at, c, backwards * step)
+            lists_touched[c] = lists_touched[d] = 1
+
+
+@kernel
 def learn_transitions(
     user: I32,
     user_touched: U8,
@@ -151,16 +178,25 @@ def learn_transitions(
     users: I32,
     items: I32,
     clicks: F32,
+    withdrawn: F32,
     probes: I32,
     constants: tuple[float, float, float, float],
     out: F32,
     scores: F32,
 ) -> None:
-    """Predict, then count, click by click; `constants` as in `Transitions.constants`, `probes` as in protocols.Probed."""
+    """Predict, then count, click by click; `constants` as in `Transitions.constants`, `probes` as in protocols.Probed.
+
+    `withdrawn` from batch.TakenBack.
+    """
     decay, backwards, pseudo_counts, half_life = constants
     half, positions = lists.shape[1] >> 1, np.empty(user.shape[1], dtype=np.int32)
     for k in range(len(clicks)):
         u, i, weight, context = users[k], items[k], float(clicks[k]), user[users[k]]
+        if k < len(withdrawn) and withdrawn[k] > 0:
+            take_back(context, lists, lists_touched, i, np.float64(withdrawn[k]), decay, backwards)
+            record_click(context, i, -1.0)
+            take_recent(popularity, i, stream, 0, stream[0, 1], half_life, np.float64(withdrawn[k]))
+            user_touched[u] = popularity_touched[i] = stream_touched[0] = 1
         for m in range(probes.shape[1] if probes.shape[1] and probes[k, 0] >= 0 else 0):
             j = probes[k, m]
             scores[k, m] = np.nan
@@ -289,7 +325,8 @@ class Transitions:
         user, lists, popularity, stream = self.user, self.lists, self.popularity, self.stream
         learn_transitions(
             user.values, user.touched, lists.values, lists.touched, popularity.values, popularity.touched,
-            stream.values, stream.touched, batch.users, batch.items, batch.clicks, probes, self.constants, *opinion,
+            stream.values, stream.touched, batch.users, batch.items, batch.clicks, batch.taken_back.withdrawn, probes,
+            self.constants, *opinion,
         )  # fmt: skip
         return opinion
 

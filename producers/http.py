@@ -56,6 +56,9 @@ def event_json(message: Message) -> bytes:
         raise BadEvent(Reason.NOT_JSON if message.value else Reason.BAD_ID, str(error)) from None
     if isinstance(event, Rating | Click) and event.timestamp_ms is None and message.timestamp_ms is not None:
         event = msgspec.structs.replace(event, timestamp_ms=message.timestamp_ms)
+    if isinstance(event, Rating) and event.rating is None:
+        fields = {name: value for name, value in msgspec.structs.asdict(event).items() if value is not None}
+        return msgspec.json.encode({"retract": fields})
     return b'{"%b":%b}' % (_KINDS[message.topic], msgspec.json.encode(event))
 
 

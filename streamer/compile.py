@@ -16,6 +16,7 @@ from streamer.core.events import LOG, Click, Message, Rating, message
 from streamer.core.kernel import CACHE_FOLDER, unannounced
 from streamer.core.protocols import Asking, Conditioned, Kind
 from streamer.core.settings import Settings
+from streamer.core.superseded import mark_repeated
 from streamer.models import LEARNERS, REFITTED_BY, TRAINERS, learner
 from streamer.renormalise.training import refit
 from streamer.serving.opening import learners
@@ -134,6 +135,8 @@ def _history() -> Events:
     """A history for a retraining."""
     n = np.repeat(np.arange(200, dtype=np.int32), 2)  # as many as were learned, see training.COMPLETE
     kinds, values = np.tile(np.array([RATING, CLICK], dtype=np.uint8), 200), (1 + n % 5).astype(np.float32)
+    never = np.zeros(len(n), dtype=np.bool_)  # as without times: nothing is taken for a click made again
+    mark_repeated(n % 7, n % 11, 0 * n, values, n.astype(np.int64), never, kinds, 1)
     ids = [f"u{k}" for k in range(7)], [f"i{k}" for k in range(11)]
     return Events(*ids, n % 7, n % 11, kinds, values, n.astype(np.int64), n.astype(np.uint64))
 

@@ -1,6 +1,7 @@
 """The Bayesian hybrid, the default learner of ratings: matrix factorisation filtered instead of descended.
 
 `bayesian_hybrid` is the learner with its equations. Its kernels read packed `rows`: `kernel` learns and predicts, `answers`
-scores items for one user, `profile` uses stated preferences and groups, `questions` chooses what to ask. `refold` is its
+scores items for one user, `profile` uses stated preferences and groups, `questions` chooses what to ask, `take_back` undoes an
+earlier rating. `refold` is its
 trainer. A change of a constant starts in `bayesian_hybrid.BayesianHybridParameters`.
 """

@@ -13,6 +13,8 @@ Then, with
     w <- w + P x e / S,   P <- P - P x x'P / S,   b_i <- b_i + v_b c e / S,   q_j <- q_j + v_j p_j e / S,   their v likewise
     beta <- beta + rate e c g,   Gamma <- Gamma + rate e g p' - decay Gamma
 
+A rating that replaces an earlier one, or withdraws it, first takes back what that one did (take_back.py).
+
 Preferences that a user states are further evidence of the same kind (profile.py). A new user starts from the means of their
 groups, and an item without ratings from the shrunk mean b and q of items with exactly the same categories. R is each user's
 own: the common one times the damped mean of e^2 / S. A new user's weights on consensus and popularity start from values that
@@ -197,7 +199,8 @@ class BayesianHybrid:
             user.values, user.touched, item.values, item.touched, stream.values, stream.touched, group_means.values,
             group_means.touched, self.set_sums.values, self.set_sums.touched, self.category_words.values, self.category_sets.sets.values,
             self.category_sets.representatives, batch.kinds, batch.users, batch.items, batch.values, batch.times_ms, profiles.slots,
-            profiles.preferences, profiles.groups, probes, self.model, *opinion,
+            profiles.preferences, profiles.groups, probes, batch.taken_back.earlier, batch.taken_back.ages, self.user.start,
+            self.item.start, self.model, *opinion,
         )  # fmt: skip
         return opinion
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from streamer.core.arrays import F32, F64, I32, I64, U8, U64, Array
-from streamer.core.batch import CATEGORIES, RATING
+from streamer.core.batch import CATEGORIES, RATING, REPLACED
 from streamer.core.kernel import kernel
 from streamer.models.hybrid.profile import apply_profile, move_groups, start_in_groups, variance_removed
 from streamer.models.hybrid.rows import (
@@ -29,6 +29,7 @@ from streamer.models.hybrid.rows import (
     look_at_item,
     user_variance,
 )
+from streamer.models.hybrid.take_back import take_back
 
 
 @kernel
@@ -182,22 +183,41 @@ def learn_hybrid(
     preferences: F32,
     groups: I32,
     probes: I32,
+    earlier: F32,
+    ages: I32,
+    user_start: Array,
+    item_start: Array,
     model: Model,
     out: F32,
     scores: F32,
 ) -> None:
     """Predict, then update, event by event.
 
-    `category_words` to `representatives` come from `attach`, `slots` to `groups` from batch.Profiles, `probes` as in protocols.Probed.
+    `category_words` to `representatives` come from `attach`, `slots` to `groups` from batch.Profiles, `probes` as in protocols.Probed,
+    `earlier` and `ages` from batch.TakenBack.
     """
     n, most = FIXED + model.dim + model.categories, FIXED + model.dim + CATEGORIES
     x, px, at = np.zeros(most), np.zeros(n), np.zeros(most, dtype=np.int32)
     informed, gains, variances = np.empty(user.shape[1], user.dtype), np.empty((CATEGORIES, n)), np.empty(CATEGORIES)
-    effective = np.empty(item.shape[1], item.dtype)
+    effective, nobody = np.empty(item.shape[1], item.dtype), np.full(1, -1, np.int32)
     for k in range(len(kinds)):
         out[k] = np.nan
         asked = probes.shape[1] if probes.shape[1] and probes[k, 0] >= 0 else 0
-        if kinds[k] != RATING and asked == 0:
+        learned = kinds[k] == RATING or kinds[k] == REPLACED
+        time_ms = min(max(np.float64(times_ms[k]), -LATEST), LATEST)
+        if k < len(earlier) and not np.isnan(earlier[k]):
+            u, slot = user[users[k]], slots[users[k]] if users[k] < len(slots) else -1
+            changed = take_back(
+                u, user_start, item[items[k]], item_start, items[k], stream, group_means, groups[slot] if slot >= 0 else nobody,
+                set_sums, sets, representatives, category_words, np.float64(earlier[k]), ages[k], time_ms, noise_of(u, model),
+                model, x, at, px,
+            )  # fmt: skip
+            user_touched[users[k]] = item_touched[items[k]] = stream_touched[0] = 1
+            if slot >= 0:
+                group_means_touched[0] = 1
+            if changed >= 0:
+                set_sums_touched[changed] = 1
+        if not learned and asked == 0:
             continue
         u, i, y, mu, sigma = user[users[k]], item[items[k]], np.float64(values[k]), stream[0, MU], deviation(stream)
         slot = slots[users[k]] if users[k] < len(slots) else -1
@@ -214,14 +234,13 @@ def learn_hybrid(
                 count, total = look_at_item(effective, category_words, probes[k, m], stream, model, x, at)
                 # without the session's bias, which is the same for all items
                 scores[k, m] = mu + sigma * expected(v, stream, 0.0, x, at, count)
-        if kinds[k] != RATING:
+        if not learned:
             continue
-        time_ms = min(max(np.float64(times_ms[k]), -LATEST), LATEST)
         fade = model.fade if continues(u, time_ms, model) else 0.0
         representative = effective_item(i, items[k], set_sums, sets, representatives, model, effective)
         count, total = look_at_item(effective, category_words, items[k], stream, model, x, at)
         predicted = mu + sigma * expected(v, stream, fade, x, at, count)
-        out[k] = predicted
+        out[k] = predicted if kinds[k] == RATING else np.nan
         stream_touched[0] = 1
         if not np.isfinite(y + predicted):
             stream[0, REFUSED] += 1.0

@@ -6,7 +6,7 @@ The network, the items' vectors e and biases b are fitted by a retraining (model
 retrainings; c is the mean of ln sum_j exp s_j at that time. Online, only h_u and the item's number of clicks n_j change. An item
 that came after the retraining has e = 0, does not change any state, and has b_j = o + ln n_j, where o is the median of b - ln n
 over the trained items. Before the first retraining this holds for all items, with o = 0, so that P is the item's share of the
-clicks: popularity. A dislike is ignored.
+clicks: popularity. A dislike is ignored. A like that is taken back leaves the counts; the state keeps it.
 Cost: O(dim^2) a click, some 10 us at 64; a score O(dim) an item. State: float32 (users, dim), (items, dim + 2), the network 100 KB
 at 64, which only a retraining writes; n float64.
 
@@ -98,15 +98,20 @@ def probability_of(s: float, network: Array, stream: F64) -> float:
 @kernel
 def learn_gru(
     user: Array, user_touched: U8, item: Array, counts: F64, counts_touched: U8, network: Array, stream: F64,
-    stream_touched: U8, users: I32, items: I32, clicks: F32, out: F32,
+    stream_touched: U8, users: I32, items: I32, clicks: F32, withdrawn: F32, out: F32,
 ) -> None:  # fmt: skip
-    """Predict, count and advance the state, click by click; `stream` is [sum of n, refused]."""
+    """Predict, count and advance the state, click by click; `stream` is [sum of n, refused], `withdrawn` from batch.TakenBack."""
     dim = user.shape[1]
     weights, moved = network[0, WEIGHTS:].astype(np.float64), np.empty(dim)
     trained = network[0, TRAINED] > 0.0
     for k in range(len(clicks)):
         out[k] = np.nan
         u, i, weight = users[k], items[k], np.float64(clicks[k])
+        if k < len(withdrawn) and withdrawn[k] > 0:  # a state cannot go back
+            less = min(counts[i, 0], np.float64(withdrawn[k]))
+            counts[i, 0] -= less
+            stream[0, 0] -= less
+            counts_touched[i] = stream_touched[0] = 1
         if weight <= 0.0 and np.isfinite(weight):
             continue
         h, known = user[u], item[i, dim + 1] > 0.0
@@ -182,7 +187,8 @@ class GRU:
         out = np.empty(len(batch), dtype=np.float32)
         learn_gru(
             self.user.values, self.user.touched, self.item.values, self.counts.values, self.counts.touched,
-            self.network.values, self.stream.values, self.stream.touched, batch.users, batch.items, batch.clicks, out,
+            self.network.values, self.stream.values, self.stream.touched, batch.users, batch.items, batch.clicks,
+            batch.taken_back.withdrawn, out,
         )  # fmt: skip
         return out
 

@@ -9,9 +9,10 @@ from typing import NamedTuple
 import numpy as np
 
 from streamer.core.arrays import F32, F64, I32, U8, U64, Array
-from streamer.core.batch import CATEGORIES, GROUPS, RATING
+from streamer.core.batch import CATEGORIES, GROUPS, RATING, REPLACED
 from streamer.core.kernel import kernel
 from streamer.models.biased_mf import LARGEST, deviation
+from streamer.models.evidence import take_from_moments
 
 FIELDS = 4  # user, item, the item's categories, the user's groups
 # The first two columns of a network: the norms of users' and items' rows after its training, divided by those before it.
@@ -189,6 +190,7 @@ def learn_network(
     users: I32,
     items: I32,
     values: F32,
+    earlier: F32,
     slots: I32,
     groups: I32,
     layout: Layout,
@@ -202,14 +204,19 @@ def learn_network(
     h1, h2, d1 = np.empty(layout.first), np.empty(layout.second), np.empty(layout.first)
     for k in range(len(kinds)):
         out[k] = np.nan
-        if kinds[k] != RATING:
+        if k < len(earlier) and not np.isnan(earlier[k]):  # only counts, mean and deviation can be taken back
+            p, q = user[users[k]], item[items[k]]
+            take_from_moments(stream, 0, 1, 2, np.float64(earlier[k]))
+            p[dim + 1], q[dim + 1] = max(0.0, np.float64(p[dim + 1]) - 1.0), max(0.0, np.float64(q[dim + 1]) - 1.0)
+            user_touched[users[k]] = item_touched[items[k]] = stream_touched[0] = 1
+        if kinds[k] != RATING and kinds[k] != REPLACED:
             continue
         p, q, y = user[users[k]], item[items[k]], np.float64(values[k])
         mu, sigma = stream[0, 1], deviation(stream)
         slot = slots[users[k]] if users[k] < len(slots) else -1
         bias = read_fields(p, q, category_words, items[k], groups[slot] if slot >= 0 else no_groups, net, dim, x)
         predicted = mu + sigma * (bias + forward(x, net, layout, h1, h2))
-        out[k] = predicted
+        out[k] = predicted if kinds[k] == RATING else np.nan
         stream_touched[0] = 1
         b_u, b_i, n_u, n_i = np.float64(p[dim]), np.float64(q[dim]), np.float64(p[dim + 1]), np.float64(q[dim + 1])
         size = b_u * b_u + b_i * b_i + n_u + n_i

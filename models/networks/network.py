@@ -88,7 +88,8 @@ class Network:
         user, item, stream, profiles = self.user, self.item, self.stream, batch.profiles
         learn_network(
             user.values, user.touched, item.values, item.touched, stream.values, stream.touched, self.network.values,
-            self.category_words.values, batch.kinds, batch.users, batch.items, batch.values, profiles.slots, profiles.groups,
+            self.category_words.values, batch.kinds, batch.users, batch.items, batch.values, batch.taken_back.earlier,
+            profiles.slots, profiles.groups,
             self.layout, self.rates, out,
         )  # fmt: skip
         return out

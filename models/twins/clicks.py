@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from streamer.core.arrays import F64
+from streamer.core.arrays import F64, Array
 from streamer.core.batch import Batch, Seen
 from streamer.core.seed import mix64
 from streamer.models.click_blend import ClickBlend
@@ -11,16 +11,21 @@ from streamer.models.popularity import Popularity, RecentPopularity
 from streamer.models.skip_gram import REDRAWS, SkipGram
 from streamer.models.transitions import COUNT_SMALLEST, Transitions
 from streamer.models.transitions import UNIT as CLICK
+from streamer.models.twins.changes import clicked
 
 
 def twin_popularity(learner: Popularity, batch: Batch) -> F64:
     """See popularity.py."""
     out = np.full(len(batch), np.nan)
     counts, stream = learner.item.values[:, 0], learner.stream.values[0]
-    for k in np.flatnonzero(batch.clicks > 0):
-        out[k] = counts[batch.items[k]] / max(stream[0], 1e-300)
-        counts[batch.items[k]] += batch.clicks[k]
-        stream[0] += batch.clicks[k]
+    for k, back in clicked(batch):
+        less = min(back, counts[batch.items[k]])
+        counts[batch.items[k]] -= less
+        stream[0] -= less
+        if batch.clicks[k] > 0:
+            out[k] = counts[batch.items[k]] / max(stream[0], 1e-300)
+            counts[batch.items[k]] += batch.clicks[k]
+            stream[0] += batch.clicks[k]
     return out
 
 
@@ -29,8 +34,14 @@ def twin_recent_popularity(learner: RecentPopularity, batch: Batch) -> F64:
     out = np.full(len(batch), np.nan)
     item, stream, decay = learner.item.values, learner.stream.values[0], 0.5 ** (1 / learner.parameters.half_life)
     counts = item[:, 0] * decay ** (stream[2] - item[:, 1])
-    for k in np.flatnonzero(batch.clicks > 0):
+    for k, back in clicked(batch):
         i = batch.items[k]
+        if back:
+            less = min(back, counts[i])
+            counts[i] -= less
+            item[i], stream[0] = (counts[i], stream[2]), stream[0] - less
+        if batch.clicks[k] <= 0:
+            continue
         out[k] = counts[i] / max(stream[0], 1e-300)
         counts[i] += batch.clicks[k]
         item[i] = counts[i], stream[2]
@@ -43,9 +54,13 @@ def twin_transitions(learner: Transitions, batch: Batch) -> F64:
     """See transitions.py; here every count decays at every click, and no list is halved, which takes a million clicks."""
     out = np.full(len(batch), np.nan)
     p, stream = learner.parameters, learner.stream.values[0]
-    for k in np.flatnonzero(batch.clicks != 0):
+    for k, back in clicked(batch):
         weight, i = float(batch.clicks[k]), int(batch.items[k])
         user, popularity = learner.user.values[batch.users[k]], learner.popularity.values
+        if back:
+            _take_back(learner, user, i, back)
+        if not weight:
+            continue
         context = user[user >= 0]
         weights = p.decay ** np.arange(len(context))
         if weight > 0:
@@ -67,6 +82,22 @@ def twin_transitions(learner: Transitions, batch: Batch) -> F64:
     return out
 
 
+def _take_back(learner: Transitions, user: Array, i: int, weight: float) -> None:
+    context, p, stream = user[user >= 0].tolist(), learner.parameters, learner.stream.values[0]
+    for place in [t for t, c in enumerate(context) if c == i]:
+        for t, other in enumerate(context):
+            if t != place:
+                before, after = (other, i) if t > place else (i, other)
+                step = -weight * p.decay ** (abs(t - place) - 1)
+                _count(learner, before, after, step)
+                _count(learner, after, before, p.backwards * step)
+    user[:] = [c for c in context if c != i] + [-1] * (len(user) - len(context) + context.count(i))
+    row = learner.popularity.values[i]
+    recent = row[0] * 0.5 ** ((stream[1] - row[1]) / p.half_life)
+    less = min(recent, weight)
+    row[:], stream[0] = (recent - less, stream[1]), max(0.0, stream[0] - less)
+
+
 def _count(learner: Transitions, of: int, i: int, clicks: float) -> None:
     row, size, units = learner.lists.values[of], learner.parameters.successors, int(np.floor(CLICK * clicks + 0.5))
     items, counts = row[1 : 1 + size], row[1 + size :]
@@ -85,9 +116,16 @@ def twin_skip_gram(learner: SkipGram, batch: Batch) -> F64:
     out = np.full(len(batch), np.nan)
     parameters, noise, stream = learner.parameters, learner.noise.values, learner.stream.values[0]
     dim, items = parameters.dim, learner.item.values
-    for k in np.flatnonzero(batch.clicks != 0):
+    for k, back in clicked(batch):
         weight, i = float(batch.clicks[k]), int(batch.items[k])
         user = learner.user.values[batch.users[k]]
+        if back:
+            rest = [c for c in user[dim:].tolist() if c != i]
+            user[dim:] = rest + [-1] * (parameters.window - len(rest))
+            _add_clicks(learner, i, -back)
+            stream[0] = max(0.0, stream[0] - 1)
+        if not weight:
+            continue
         context = user[dim:][user[dim:] >= 0].astype(int)
         shares = parameters.decay ** np.arange(len(context))
         shares /= np.linalg.norm(shares)
@@ -109,10 +147,15 @@ def twin_skip_gram(learner: SkipGram, batch: Batch) -> F64:
         last = ([i, *rest] if weight > 0 else rest)[: parameters.window]
         user[dim:] = last + [-1] * (parameters.window - len(last))
         if weight > 0:
-            noise[i, 0] += int(np.floor(UNIT * weight + 0.5))
-            noise[i, 1] = int(np.floor(UNIT * (noise[i, 0] / UNIT) ** parameters.noise_exponent + 0.5))
+            _add_clicks(learner, i, weight)
             stream[0] += 1
     return out
+
+
+def _add_clicks(learner: SkipGram, i: int, clicks: float) -> None:
+    noise = learner.noise.values[i]
+    noise[0] = max(0, noise[0] + int(np.floor(UNIT * clicks + 0.5)))
+    noise[1] = int(np.floor(UNIT * (noise[0] / UNIT) ** learner.parameters.noise_exponent + 0.5))
 
 
 def twin_click_blend(learner: ClickBlend, batch: Batch) -> F64:

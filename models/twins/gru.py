@@ -5,6 +5,7 @@ import numpy as np
 from streamer.core.arrays import F64
 from streamer.core.batch import Batch
 from streamer.models.networks.gru import CONSTANT, COUNT_SMALLEST, GRU, OFFSET, TRAINED, WEIGHTS
+from streamer.models.twins.changes import clicked
 
 
 def twin_gru(learner: GRU, batch: Batch) -> F64:
@@ -15,7 +16,12 @@ def twin_gru(learner: GRU, batch: Batch) -> F64:
     size, gates = 3 * dim * dim, 3 * dim
     w_i, w_h, c_i, c_h = np.split(row[WEIGHTS:], np.cumsum([size, size, gates]))
     w_i, w_h = w_i.reshape(dim, gates), w_h.reshape(dim, gates)
-    for k in np.flatnonzero(batch.clicks > 0):
+    for k, back in clicked(batch):
+        less = min(back, counts[batch.items[k]])
+        counts[batch.items[k]] -= less
+        stream[0] -= less
+        if batch.clicks[k] <= 0:
+            continue
         i, state = batch.items[k], learner.user.values[batch.users[k]]
         known, h, e = item[i, dim + 1] > 0, state.astype(np.float64), item[i, :dim].astype(np.float64)
         score = h @ e + item[i, dim] if known else row[OFFSET] + np.log(max(counts[i], COUNT_SMALLEST))

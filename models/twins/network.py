@@ -6,6 +6,7 @@ from streamer.core.arrays import F64, Array
 from streamer.core.batch import CATEGORIES, GROUPS, RATING, Batch
 from streamer.models.networks.kernel import FIELDS, NORM_RATIOS
 from streamer.models.networks.network import Network
+from streamer.models.twins.changes import rated, take_from_moments
 
 
 def twin_network(learner: Network, batch: Batch) -> F64:
@@ -21,8 +22,13 @@ def twin_network(learner: Network, batch: Batch) -> F64:
     of_categories, of_groups = of_categories.reshape(-1, dim + 1), of_groups.reshape(-1, dim + 1)
     w1, w2 = w1.reshape(-1, first), w2.reshape(first, second)
     stream, l2 = learner.stream.values[0], np.append(np.full(dim, p.l2), p.bias_l2)
-    for k in np.flatnonzero(batch.kinds == RATING):
+    for k, earlier, is_rating in rated(batch):
         user, item = learner.user.values[batch.users[k]], learner.item.values[batch.items[k]]
+        if earlier is not None:
+            take_from_moments(stream, (0, 1, 2), earlier)
+            user[-1], item[-1] = max(0.0, user[-1] - 1), max(0.0, item[-1] - 1)
+        if not is_rating:
+            continue
         u, i = user.astype(np.float64), item.astype(np.float64)
         word = learner.category_words.values[batch.items[k]]
         bits = [n for n in range(CATEGORIES) if int(word[n // 64]) >> n % 64 & 1]
@@ -51,6 +57,7 @@ def twin_network(learner: Network, batch: Batch) -> F64:
         stream[0] += 1
         stream[1] += (batch.values[k] - mu) / stream[0]
         stream[2] += (batch.values[k] - mu) * (batch.values[k] - stream[1])
+    out[batch.kinds != RATING] = np.nan
     return out
 
 

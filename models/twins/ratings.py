@@ -10,6 +10,7 @@ from streamer.models.bias import Bias
 from streamer.models.biased_mf import BiasedMF
 from streamer.models.blend import WEIGHTS, Stack
 from streamer.models.hybrid.bayesian_hybrid import BayesianHybrid
+from streamer.models.twins.changes import rated, take_back_bias, take_back_hybrid, take_from_moments
 
 
 def twin_bias(learner: Bias, batch: Batch) -> F64:
@@ -17,8 +18,12 @@ def twin_bias(learner: Bias, batch: Batch) -> F64:
     out = np.full(len(batch), np.nan)
     parameters, stream = learner.parameters, learner.stream.values[0]
     process = np.array([parameters.user_process, parameters.item_process])
-    for k in np.flatnonzero(batch.kinds == RATING):
+    for k, earlier, is_rating in rated(batch):
         rows = learner.user.values[batch.users[k]], learner.item.values[batch.items[k]]
+        if earlier is not None:
+            take_back_bias(learner, *rows, earlier, int(batch.taken_back.ages[k]))
+        if not is_rating:
+            continue
         b, p = np.array(rows, dtype=np.float64).T  # each (2,): user, item
         p += process
         out[k] = stream[1] + stream[3] * b.sum()
@@ -29,6 +34,7 @@ def twin_bias(learner: Bias, batch: Batch) -> F64:
             row[:] = b[side], p[side]
         stream[0] += 1
         stream[1] += (batch.values[k] - stream[1]) / stream[0]
+    out[batch.kinds != RATING] = np.nan
     return out
 
 
@@ -38,8 +44,13 @@ def twin_biased_mf(learner: BiasedMF, batch: Batch) -> F64:
     parameters, stream, dim = learner.parameters, learner.stream.values[0], learner.parameters.dim
     l2 = np.append(np.full(dim, parameters.l2), parameters.bias_l2)
     rate = np.append(np.full(dim, parameters.learning_rate), parameters.bias_rate)
-    for k in np.flatnonzero(batch.kinds == RATING):
+    for k, earlier, is_rating in rated(batch):
         user, item = learner.user.values[batch.users[k]], learner.item.values[batch.items[k]]
+        if earlier is not None:
+            take_from_moments(stream, (0, 1, 2), earlier)
+            user[-1], item[-1] = max(0.0, user[-1] - 1), max(0.0, item[-1] - 1)
+        if not is_rating:
+            continue
         p, q = user.astype(np.float64), item.astype(np.float64)
         n, mu, squares = stream[:3]
         sigma = np.sqrt((1 + squares) / (1 + n))
@@ -52,6 +63,7 @@ def twin_biased_mf(learner: BiasedMF, batch: Batch) -> F64:
         stream[0] += 1
         stream[1] += (batch.values[k] - mu) / stream[0]
         stream[2] += (batch.values[k] - mu) * (batch.values[k] - stream[1])
+    out[batch.kinds != RATING] = np.nan
     return out
 
 
@@ -63,7 +75,11 @@ def twin_bayesian_hybrid(learner: BayesianHybrid, batch: Batch) -> F64:
     parts = np.split(stream, [6, 6 + m.known, 6 + m.known * (1 + dim)])
     beta, gamma, event_counts = parts[1], parts[2].reshape(m.known, dim), parts[3]
     group_means = learner.group_means.values[0].reshape(-1, 2 + dim + own)
-    for k in np.flatnonzero(batch.kinds == RATING):
+    for k, earlier, is_rating in rated(batch):
+        if earlier is not None:
+            take_back_hybrid(learner, batch, k, earlier)
+        if not is_rating:
+            continue
         user, item = learner.user.values[batch.users[k]], learner.item.values[batch.items[k]]
         category_words, time_ms, y = (
             learner.category_words.values[batch.items[k]],
@@ -128,13 +144,13 @@ def twin_bayesian_hybrid(learner: BayesianHybrid, batch: Batch) -> F64:
         cov, informed_cov = faded @ cov @ faded + process, faded @ informed_cov @ faded + process
         v_b, c, px = v_b + m.item_process, 1 + informed[2], cov @ x
         habit = (m.habit_events + user[-4]) / (m.habit_events + user[-1])
-        sigma = sigma or np.sqrt(stream[2] / stream[0])
+        scale, sigma = sigma, sigma or np.sqrt(stream[2] / stream[0])
         s, own_s = (
             m.noise * habit + x @ covariance @ x + (1 + weights[2]) ** 2 * v_b + weights[p] ** 2 @ v
             for weights, covariance in ((informed, informed_cov), (w, cov))
         )
         e, own_error = (
-            np.clip((y - mu) / sigma - base - x @ weights, -m.clip, m.clip) if sigma else 0.0
+            np.clip((y - mu - scale * (base + x @ weights)) / sigma, -m.clip, m.clip) if sigma else 0.0
             for weights in (informed, w)
         )
         item[:] = np.concatenate(
@@ -160,6 +176,7 @@ def twin_bayesian_hybrid(learner: BayesianHybrid, batch: Batch) -> F64:
         w, cov = w + px * own_error / own_s, cov - np.outer(px, px) / own_s
         time = divmod(max(time_ms, last_ms) if user[-1] else time_ms, 2**22)
         user[:] = np.concatenate([w, cov[lower], [user[-4] + habit * e**2 / s], time, [user[-1] + 1]])
+    out[batch.kinds != RATING] = np.nan
     return out
 
 
@@ -184,11 +201,15 @@ def twin_stack(learner: Stack, batch: Batch) -> F64:
     priors, lower = np.append(np.full(n - 1, p.weight_prior), p.constant_prior), np.tril_indices(n)
     w, packed = stream[WEIGHTS : WEIGHTS + n], stream[WEIGHTS + n :]
     opinions = np.array([batch.opinions[name].predicted for name in learner.experts], dtype=np.float64)  # (k, n)
-    for k in np.flatnonzero(batch.kinds == RATING):
+    for k, earlier, is_rating in rated(batch):
+        if earlier is not None:
+            take_from_moments(stream, (0, 1, 2), earlier)
+        if not is_rating:
+            continue
         count, mu, squares = stream[:3]
         sigma, y = np.sqrt(squares / max(count, 1)), float(batch.values[k])
         base = opinions[0, k]
-        if sigma:
+        if sigma and batch.kinds[k] == RATING:
             x = np.append(np.clip(np.append(opinions[1:, k] - base, base - mu) / sigma, -p.clip, p.clip), 1.0)
             cov = np.zeros((n, n))
             cov[lower] = packed
@@ -205,6 +226,7 @@ def twin_stack(learner: Stack, batch: Batch) -> F64:
         stream[0] += 1
         stream[1] += (y - mu) / stream[0]
         stream[2] += (y - mu) * (y - stream[1])
+    out[batch.kinds != RATING] = np.nan
     return out
 
 

@@ -56,6 +56,8 @@ def from_proto(event: pb.Event) -> events.Event:
     match event.kind.value if event.kind else None:
         case pb.Rating() as rating:
             return _rating(rating)
+        case pb.Retraction() as retraction:
+            return _retraction(retraction)
         case pb.Click() as click:
             return _click(click)
         case pb.ItemUpdate() as item:
@@ -76,13 +78,23 @@ def from_proto(event: pb.Event) -> events.Event:
 
 def _rating(rating: pb.Rating) -> events.Rating:
     if not rating.has_field("rating"):
-        raise BadEvent(Reason.WRONG_TYPE, "the rating has no value: give it as `rating`")
+        raise BadEvent(Reason.WRONG_TYPE, "the rating has no value: give it as `rating`, or withdraw one by `retract`")
     return events.Rating(
         rating.user_id,
         rating.item_id,
         _finite("rating", rating.rating),
         stated_milliseconds(rating.timestamp_ms) if rating.has_field("timestamp_ms") else None,
         rating.event_id if rating.has_field("event_id") else None,
+    )
+
+
+def _retraction(retraction: pb.Retraction) -> events.Rating:
+    return events.Rating(
+        retraction.user_id,
+        retraction.item_id,
+        None,
+        retraction.timestamp_ms if retraction.has_field("timestamp_ms") else None,
+        retraction.event_id if retraction.has_field("event_id") else None,
     )
 
 

@@ -213,7 +213,7 @@ class MemoryAnswers:
     def _learn(self, message: Message) -> None:
         match self._decoder.parse(message.topic, message.key, message.value):
             case Rating(user_id=user, item_id=item, rating=rating):
-                self._ratings.append(rating)
+                self._ratings += [] if rating is None else [rating]
                 self._count(user, item)
             case Click(user_id=user, item_id=item):
                 self._count(user, item)

@@ -10,7 +10,21 @@ from typing import NamedTuple
 import numpy as np
 
 from streamer.core.arrays import F32, I32, Array
-from streamer.core.batch import CATEGORIES, CLICK, MEMBERSHIPS, RATING, Batch, Profiles, Seen, UserView
+from streamer.core.batch import (
+    CATEGORIES,
+    CLICK,
+    MEMBERSHIPS,
+    RATING,
+    REPEATED,
+    REPLACED,
+    RETRACTED,
+    Batch,
+    Profiles,
+    Seen,
+    TakenBack,
+    UserView,
+    nothing_taken_back,
+)
 from streamer.core.events import LOG
 from streamer.core.protocols import Categorised, Composed, Kind, OnlineLearner, Rebuilt
 from streamer.core.seed import event_keys, id_key, sequence_key
@@ -26,7 +40,10 @@ EXPERT = "bias"  # the champion for ratings in composed learners
 
 
 class FeedEvent(NamedTuple):
-    """One event: a rating (`kind` RATING, `value` the rating) or a click (`value` its weight)."""
+    """One event: a rating (`kind` RATING, `value` the rating) or a click (`value` its weight).
+
+    With the kind REPLACED a rating takes the place of the user's last one of the item, with RETRACTED that one is withdrawn.
+    """
 
     user_id: str
     item_id: str
@@ -64,6 +81,20 @@ def sample_events(count: int, *, users: int = 40, items: int = 60, seed: int = 1
     return events
 
 
+def with_changes(events: Sequence[FeedEvent]) -> list[FeedEvent]:
+    """The events, with each rating of a pair that was rated before in its place; one in five withdraws it instead."""
+    rated, found = set[tuple[str, str]](), list[FeedEvent]()
+    for n, event in enumerate(events):
+        pair = event.user_id, event.item_id
+        kind = event.kind
+        if kind == RATING and pair in rated:
+            kind = REPLACED if n % 5 else RETRACTED
+        if event.kind == RATING:
+            (rated.discard if kind == RETRACTED else rated.add)(pair)
+        found.append(event._replace(kind=kind))
+    return found
+
+
 class Ring:
     """The ring of seen items of every user row; see `streamer.core.batch.Seen`."""
 
@@ -93,6 +124,10 @@ class Ring:
         self.pages[self.page_of[user, place], slot] = item
         self.counts[user] = c + 1
         return c
+
+    def age(self, user: int, item: int) -> int:
+        """How many distinct items the user has seen since this one."""
+        return int(self.counts[user]) - 1 - self._numbers[user, item]
 
     def number(self, user: int, n: int) -> int:
         """The user's n-th item, which must still be in the ring."""
@@ -129,6 +164,7 @@ class Feed:
         self.free = iter(range(users - 1, -1, -1) if backwards else range(users))
         self.ring = Ring(users, longest=longest)
         self.offset, self.low, self.high = 0, -np.inf, np.inf
+        self.rated: dict[tuple[int, int], float] = {}
         self.category_words, self.category_sets = Table("item", [0, 0], dtype=np.uint64), CategorySets()
         self.profiles = Profiles(
             np.full(users, -1, dtype=np.int32), np.full((users, CATEGORIES), np.nan, dtype=np.float32),
@@ -143,23 +179,41 @@ class Feed:
         n = len(events)
         lows, highs, clicks = np.empty((3, n), dtype=np.float32)
         seen_counts = np.empty(n, dtype=np.int64)
+        back = TakenBack(np.full(n, np.nan, np.float32), np.zeros(n, np.int32), np.zeros(n, np.float32))
+        kinds = np.array([event.kind for event in events], dtype=np.uint8)
         users = self._rows("user", [event.user_id for event in events])
         items = self._rows("item", [event.item_id for event in events])
         for k, (event, user, item) in enumerate(zip(events, users.tolist(), items.tolist(), strict=True)):
             lows[k], highs[k], seen_counts[k] = self.low, self.high, self.ring.put(user, item)
             clicks[k] = event.value if event.kind == CLICK else float(event.value >= 4.0)
-            if event.kind == RATING and np.isfinite(event.value):
+            if event.kind != CLICK:
+                kinds[k] = self._change(k, event, user, item, back, clicks)
+            if event.kind in (RATING, REPLACED) and np.isfinite(event.value):
                 first = not np.isfinite(self.low)
                 self.low = event.value if first else min(self.low, event.value)
                 self.high = event.value if first else max(self.high, event.value)
         offsets = np.arange(self.offset, self.offset + n, dtype=np.int64)
         self.offset += n
         return Batch(
-            np.array([event.kind for event in events], dtype=np.uint8), users, items,
+            kinds, users, items,
             np.array([event.value for event in events], dtype=np.float32), clicks, offsets * 1000,
             event_keys(sequence_key(self.seed, LOG), offsets), lows, highs, seen_counts, self.ring.seen(),
-            profiles=self.profiles,
+            profiles=self.profiles, taken_back=back if not np.isnan(back.earlier).all() else nothing_taken_back(),
         )  # fmt: skip
+
+    def _change(self, k: int, event: FeedEvent, user: int, item: int, back: TakenBack, clicks: F32) -> int:
+        """Write what a rating takes back, and remember it; returns its kind."""
+        before = self.rated.pop((user, item), None) if event.kind != RATING else None
+        if event.kind == RETRACTED:
+            clicks[k] = 0.0
+        else:
+            self.rated[user, item] = event.value
+        if before is not None:
+            back.earlier[k], back.ages[k] = before, self.ring.age(user, item)
+            back.withdrawn[k] = float(before >= 4.0 and clicks[k] == 0)
+            clicks[k] = float(clicks[k] > 0 and before < 4.0)
+            return event.kind
+        return REPEATED if event.kind == RETRACTED else RATING
 
     def batches(self, events: Sequence[FeedEvent], cut: int) -> Iterator[Batch]:
         """The next events in batches of `cut`, each made when the iterator reaches it."""

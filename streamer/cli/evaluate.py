@@ -120,6 +120,16 @@ def _table(found: "Evaluation") -> Table:
         (found.dead_letters, "bad events left out"),
         (found.duplicates, "repeated events left out"),
         (
+            found.replaced,
+            "ratings in place of an earlier one of the same user and item: learned, and not among the errors",
+        ),
+        (
+            found.repeated,
+            "events that say nothing new left out: the same rating again, or a click again within seconds",
+        ),
+        (found.retracted, "ratings withdrawn"),
+        (found.not_rated, "retractions without a rating to withdraw"),
+        (
             found.refed if found.refed > found.events / 100 else 0,
             "events repeated without an id: does the file contain the stream twice?",
         ),

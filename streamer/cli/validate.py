@@ -98,6 +98,7 @@ def _print(found: "Validation") -> None:
         ("times", f"{found.earliest} to {found.latest}" if found.earliest else "none"),
         ("  in the file", found.time_unit),
         ("repeated", f"{found.repeated:,}"),
+        ("withdrawn", f"{found.withdrawn:,}" if found.withdrawn else ""),
     )
     console = Console(highlight=False, markup=False, soft_wrap=True)
     for name, value in rows:

@@ -9,6 +9,9 @@ import numpy as np
 from streamer.core.arrays import F32, I32, I64, U8, U64, Array
 
 RATING, CLICK = 0, 1
+REPLACED = 2  # a rating in place of another one that its user had given the item; not predicted, and only the difference is learned
+RETRACTED = 3  # a rating withdrawn
+REPEATED = 4  # says nothing new: the same rating again, a click again within seconds, a retraction of nothing
 CATEGORIES = 128  # how many numbers there are for categories; those from 64 on are shared, see categories.py
 GROUPS, MEMBERSHIPS = 256, 8  # most groups of users, and most groups that one user can be in
 
@@ -65,14 +68,31 @@ def no_probes() -> I32:
     return np.empty((0, 0), dtype=np.int32)
 
 
+class TakenBack(NamedTuple):
+    """What the events of a batch take back: (n,) each, or (0,) if no event is REPLACED or RETRACTED."""
+
+    earlier: F32  # the rating that is replaced or withdrawn; NaN elsewhere
+    ages: I32  # how many distinct items its user has seen since that of this event: about how old the earlier rating is
+    withdrawn: F32  # the weight as a click that the earlier rating had and that is taken back, 0 elsewhere
+
+    def part(self, cut: slice) -> "TakenBack":
+        """The changes of some of the events, as views."""
+        return TakenBack(self.earlier[cut], self.ages[cut], self.withdrawn[cut])
+
+
+def nothing_taken_back() -> TakenBack:
+    """The changes of a batch that takes nothing back."""
+    return TakenBack(np.empty(0, np.float32), np.empty(0, np.int32), np.empty(0, np.float32))
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """n events in the order in which they are learned. A row of -1, only in batches to predict, is an id never seen."""
 
-    kinds: U8  # (n,) RATING or CLICK
+    kinds: U8  # (n,) RATING, CLICK, REPLACED, RETRACTED or REPEATED
     users: I32  # (n,) user rows
     items: I32  # (n,) item rows
-    values: F32  # (n,) the rating, clipped to the scale; the kind's weight for a click
+    values: F32  # (n,) the rating, clipped to the scale, 0 for a retraction; the kind's weight for a click
     clicks: F32  # (n,) weight as a click: the kind's for clicks, 1 for ratings that are likes, 0 otherwise; below 0: a dislike
     times_ms: I64  # (n,) when it happened, according to the event
     keys: U64  # (n,) random keys from which the event's negatives are drawn
@@ -87,6 +107,7 @@ class Batch:
     probes: I32 = field(default_factory=no_probes)  # (n, m) the probes of the learner that learns now
     stated: F32 | None = None  # (n,) the rating as it was given, where `values` may be clipped; None: they are the same
     changes: tuple[Change, ...] = ()  # of the scale of ratings, in order
+    taken_back: TakenBack = field(default_factory=nothing_taken_back)
 
     def __len__(self) -> int:
         return len(self.kinds)
@@ -104,6 +125,7 @@ class Batch:
             self.kinds[cut], self.users[cut], self.items[cut], self.values[cut], self.clicks[cut], self.times_ms[cut],
             self.keys[cut], self.lows[cut], self.highs[cut], self.seen_counts[cut], self.seen,
             profiles=self.profiles, stated=None if self.stated is None else self.stated[cut], changes=changes,
+            taken_back=self.taken_back.part(cut),
         )  # fmt: skip
 
 
@@ -115,8 +137,8 @@ class Events:
     item_ids: Sequence[str]  # distinct
     users: I32  # (n,) numbers into user_ids
     items: I32  # (n,) numbers into item_ids
-    kinds: U8  # (n,) RATING or CLICK
-    values: F32  # (n,) the rating; the kind's weight for a click
+    kinds: U8  # (n,) as in a Batch, but a rating in place of another one may be RATING too
+    values: F32  # (n,) the rating, 0 for a retraction; the kind's weight for a click
     times_ms: I64  # (n,) when it happened, according to the event, clamped as the encoder clamps it
     keys: U64  # (n,) random keys from which the event's negatives are drawn, as the encoder makes them
 

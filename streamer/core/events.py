@@ -41,11 +41,11 @@ Id: TypeAlias = Annotated[
 
 
 class Rating(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """A user's rating of an item, on any scale; topic `ratings`."""
+    """A user's rating of an item, on any scale, in place of an earlier one; null withdraws it. Topic `ratings`."""
 
     user_id: Id
     item_id: Id
-    rating: float
+    rating: float | None
     timestamp_ms: Time | None = None
     event_id: str | None = None
     timestamp: None = None  # another name for the time, which `decode_value` reads as `timestamp_ms`
@@ -228,7 +228,7 @@ _ANY_ID, _ANY_TIME = str | int | float, int | float | str | None
 # For each field that may have other types than ordinary events, these types, and how it is read.
 _FREE: Mapping[str, tuple[Any, Callable[[Any, bytes], Any]]] = {
     **dict.fromkeys(IDS, (_ANY_ID, id_text)),
-    "rating": (float | str, _rating),
+    "rating": (float | str | None, _rating),
     "timestamp_ms": (_ANY_TIME, _stated_time),
     "timestamp": (Any, _any_time),
 }
@@ -321,7 +321,7 @@ def json_schema(topic: str) -> dict[str, Any]:
                 if part.get("type") == "string":
                     part["type"] = ["string", "integer"]
         if "rating" in properties:
-            properties["rating"] = {"type": ["number", "string"], "pattern": f"^{_NUMBER.pattern}$"}
+            properties["rating"] = {"type": ["number", "string", "null"], "pattern": f"^{_NUMBER.pattern}$"}
         if "timestamp" in properties:
             properties["timestamp_ms"] = {**time, "default": None, "description": STATED_TIME}
             properties["timestamp"] = {**time, "default": None, "description": OTHER_TIME}

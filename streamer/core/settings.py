@@ -131,6 +131,14 @@ class LearningSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         Literal["learn", "reject"],
         _doc("kinds of clicks without a weight: learn, with weight 1, named once in the log; reject, as bad events"),
     ] = "learn"
+    click_window_s: Annotated[
+        float,
+        _doc(
+            "a click of the same user, item and kind within this time says nothing new; 0: each one counts",
+            ge=0,
+            le=3600,
+        ),
+    ] = 2.0
     category_attributes: Annotated[
         dict[str, Annotated[float, Meta(ge=0)]],
         _doc("item attributes used as categories too, name=step,...; a step of 0 takes the value as it is"),

@@ -15,8 +15,8 @@ from typing import TypeVar
 import msgspec
 import numpy as np
 
-from streamer.core.arrays import F32, F64
-from streamer.core.batch import RATING, Batch
+from streamer.core.arrays import F32, F64, U8
+from streamer.core.batch import CLICK, RATING, REPEATED, REPLACED, RETRACTED, Batch
 from streamer.core.errors import BadState, Reason
 from streamer.core.events import CLICKS, RATINGS, TOPICS
 from streamer.core.protocols import Kind, Row, StateStore
@@ -29,7 +29,8 @@ from streamer.monitoring.scale import Scale
 TABLE = "monitor"
 WINDOWS = (1_000, 10_000)  # ratings
 LEARNED, DUPLICATE, DEAD_LETTER = "learned", "duplicate", "dead_letter"
-OUTCOMES = (LEARNED, DUPLICATE, DEAD_LETTER)
+CHANGED, WITHDRAWN, NOT_RATED, SAID_BEFORE = "replaced", "retracted", "not_rated", "repeated"
+OUTCOMES = (LEARNED, DUPLICATE, DEAD_LETTER, CHANGED, WITHDRAWN, NOT_RATED, SAID_BEFORE)
 OTHER_TOPIC = "other"  # the label of every unknown topic, so that producers cannot create new labels
 
 _BLOCK = 256  # errors a row
@@ -173,12 +174,13 @@ class Monitor:
     def observe(self, batch: Batch, predictions: Mapping[str, F32]) -> None:
         """Add a batch that was learned, with each learner's clipped predictions (n,) by name.
 
-        Its ratings and clicks are counted as learned; only ratings have squared errors.
+        Its ratings and clicks are counted as learned; only ratings have squared errors. A rating that replaces another one
+        has none: what its user said of the item before would predict it.
         """
         rated = batch.kinds == RATING
         ratings = int(np.count_nonzero(rated))
         self.count(RATINGS, LEARNED, ratings)
-        self.count(CLICKS, LEARNED, len(batch) - ratings)
+        self.count(CLICKS, LEARNED, int(np.count_nonzero(batch.kinds == CLICK)))
         if not ratings:
             return
         values = batch.given[rated].astype(np.float64)
@@ -196,6 +198,17 @@ class Monitor:
         """Count events that `observe` does not see: duplicates, dead letters, and updates of the catalogue."""
         if events:
             self.events[topic if topic in self.events else OTHER_TOPIC][outcome] += events
+
+    def count_changes(self, kinds: U8, asked: U8) -> None:
+        """Count the events (n,) that took something back or said nothing new; `asked` are RATING, CLICK or RETRACTED."""
+        counts = np.bincount(kinds, minlength=REPEATED + 1).tolist()
+        self.count(RATINGS, CHANGED, counts[REPLACED])
+        self.count(RATINGS, WITHDRAWN, counts[RETRACTED])
+        if counts[REPEATED]:
+            repeated = asked[kinds == REPEATED]
+            self.count(RATINGS, SAID_BEFORE, int(np.count_nonzero(repeated == RATING)))
+            self.count(RATINGS, NOT_RATED, int(np.count_nonzero(repeated == RETRACTED)))
+            self.count(CLICKS, SAID_BEFORE, int(np.count_nonzero(repeated == CLICK)))
 
     def dead_letter(self, topic: str, reason: Reason) -> None:
         """Count one bad event."""

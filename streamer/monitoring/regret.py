@@ -17,8 +17,9 @@ from math import nan, sqrt
 import msgspec
 import numpy as np
 
-from streamer.core.arrays import F64
-from streamer.core.events import Event, Rating, Record, payload
+from streamer.core.arrays import F64, U8
+from streamer.core.batch import RATING
+from streamer.core.events import Record, payload
 from streamer.core.settings import NUMBER_MAX
 
 FIELD = b'"expected"'
@@ -63,20 +64,18 @@ class Regret:
         self._noise = _Squares()
         self._misses: dict[str, _Squares] = {}
 
-    def note_expected(self, records: Sequence[Record], events: Sequence[Event]) -> None:
-        """Read the expectations of the ratings among `events` from their records, in order; call `observe` next.
+    def note_expected(self, records: Sequence[Record], kinds: U8) -> None:
+        """Read the expectations of the events that are RATING from their records, in order; call `observe` next.
 
         Until a batch's first rating carries an expectation, only the first rating of each batch is inspected.
         """
         self._expected = np.empty(0)
-        if not self.watching:
-            first = next((k for k, event in enumerate(events) if type(event) is Rating), None)
-            self.watching = first is not None and FIELD in (records[first].value or b"")
+        rated = np.flatnonzero(kinds == RATING)
+        if not self.watching and len(rated):
+            self.watching = FIELD in (records[rated[0]].value or b"")
         if self.watching:
-            rated = [
-                record.value or b"" for record, event in zip(records, events, strict=True) if type(event) is Rating
-            ]
-            self._expected = np.fromiter(map(expected, rated), np.float64, len(rated))
+            values = [expected(records[k].value or b"") for k in rated.tolist()]
+            self._expected = np.array(values, dtype=np.float64)
 
     def observe(self, values: F64, predictions: Mapping[str, F64]) -> None:
         """Add ratings (n,) and each learner's predictions for them, (n,); ratings without an expectation are left out."""

@@ -1,6 +1,6 @@
 """Detects that the same events are fed again without event ids.
 
-Each repeat counts as new evidence; feeding a data set twenty times costs 3% of RMSE. `History.remember` marks an event as
+Ratings that are fed again say nothing new, but each click counts as new evidence once `click_window_s` has passed. `History.remember` marks an event as
 repeated when its user has seen the item (among the last 4,096) and the event is older than the user's latest one, or equals one of the
 newest in every field. Watching an item again has a later time, and a late event is usually of an item not seen yet, so
 neither is marked. Events without times of their own are never older. Marked events are counted here. When nearly all of
@@ -61,7 +61,7 @@ class RepeatedInput:
         if self._share.exceeded(repeated) and not self.silent:
             _log.warning(
                 "the same events are being fed again: %.0f%% of the newest %s are in their users' histories already: the "
-                "users have seen the items, and the times lie in the past. Each repeat counts as new evidence, so stop the producer; to undo it, move "
+                "users have seen the items, and the times lie in the past. Ratings count once, but clicks count again, so stop the producer; to undo it, move "
                 "`state`, `generations` and `generation` away and learn again from the log. Events with an event_id count only once",
                 100 * self.share, f"{WINDOW_EVENTS:,}",
             )  # fmt: skip

@@ -22,6 +22,7 @@ from streamer.core.errors import BadSettings, MissingExtra, StreamerError
 from streamer.core.protocols import Categorised, Informed, OnlineLearner, Rebuilt, Row, Rows, Trainer
 from streamer.core.seed import id_key
 from streamer.core.settings import RenormalisationSettings
+from streamer.core.superseded import current
 from streamer.models import ALSO_REFITTED_BY, REFITTED_BY, trainer
 from streamer.models.offline import CLICK_FACTORISING, FACTORISING
 from streamer.monitoring.scale import Scale, on_latest_scale, user_key
@@ -140,6 +141,13 @@ def refit(
             learned,
         )
         chosen = msgspec.structs.replace(chosen, warm=True)
+    whole, events = len(events), current(events)
+    if len(events) < whole:
+        LOG.info(
+            "%d of %d events are left out: later ones replaced or withdrew them, or they say nothing new",
+            whole - len(events),
+            whole,
+        )
     names = names or _refitted(memory)
     if chosen.model in FACTORISING and "als" not in map(REFITTED_BY.get, names):
         LOG.warning(

@@ -27,6 +27,7 @@ LEARNED = "learned"  # prefix of the learners' tables
 PROMOTED = "champions"  # kind -> the learner that was promoted for it
 REMOVALS_UNDER_WAY, REMOVALS_DONE = "forgetting", "receipts"  # tables of streamer.stream.removals
 # Not part of the digest: they are not learned. A promotion changes only answers; the record of a removal is about files.
+ADDED_LATER = ("click_window_s",)  # settings that a state of an earlier version lacks; it takes those of its next start
 OUTSIDE_DIGEST = ("journal", "dead-letters", PROMOTED, REMOVALS_UNDER_WAY, REMOVALS_DONE)
 FREE = "unknown_kinds"  # a setting that may change: it is recorded, and not compared
 _NUL = b"\0"
@@ -146,7 +147,9 @@ class RocksStore:
             self._rocks.write(self._encoded([_row(Meta(FORMAT, self.generation, wanted, chosen))], {}))
             return Change([], [])
         found, given = meta.settings.get("learners", {}), wanted.get("learners", {})
-        common, recorded = found.keys() & given.keys(), _with_narrower_limits(meta.settings, wanted)
+        common, later = found.keys() & given.keys(), [name for name in ADDED_LATER if name not in meta.settings]
+        recorded = _with_narrower_limits(meta.settings, wanted)
+        recorded = {**recorded, **{name: wanted[name] for name in later if name in wanted}}
         for name, ours, theirs in _differences("", _restricted_to(recorded, common), _restricted_to(wanted, common)):
             raise BadState(
                 f"the state in {self.folder} was made with {name} {ours}, the settings say {theirs}: "

@@ -119,9 +119,9 @@ class Decoder:
             events: list[Any] = [decode[record.topic](value) for record, value in zip(records, values, strict=True)]
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError, TypeError):
             return None
-        ratings = [event.rating for event in events if type(event) is Rating]  # none is NaN, which JSON lacks
+        ratings = [e.rating for e in events if type(e) is Rating and e.rating is not None]  # none is NaN: JSON lacks it
         good = not ratings or (self._low <= min(ratings) and max(ratings) <= self._high)
-        if len(ratings) < len(events):
+        if len(ratings) < len(events):  # there are clicks, or ratings are withdrawn
             kinds = {event.kind for event in events if type(event) is Click}
             good = good and None not in map(self._kinds.weights.__getitem__, kinds)
         new = {event.user_id for event in events}.difference(users)
@@ -145,7 +145,11 @@ class Decoder:
                     and (event.item_id in items or event.item_id in checked)
                     and len(value) <= limit
                     and (len(value) <= 2 * NESTED_MAX or opening_brackets(value) <= NESTED_MAX)
-                    and (low <= event.rating <= high if type(event) is Rating else weights[event.kind] is not None)
+                    and (
+                        (event.rating is None or low <= event.rating <= high)
+                        if type(event) is Rating
+                        else weights[event.kind] is not None
+                    )
                 )
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError, TypeError, AttributeError):
                 good = False
@@ -185,7 +189,7 @@ class Decoder:
             external_id = getattr(event, name, None)
             if external_id is not None:
                 check_id(external_id, name)
-        if isinstance(event, Rating):
+        if isinstance(event, Rating) and event.rating is not None:
             self.check_rating(event.rating, "rating")
         if isinstance(event, UserUpdate):
             for category, stated in event.preferences.items():

@@ -12,7 +12,7 @@ from typing import cast
 import numpy as np
 
 from streamer.core.arrays import F32, I32, I64, U8, U64, Bool
-from streamer.core.batch import CLICK, RATING, Batch
+from streamer.core.batch import CLICK, RATING, REPLACED, RETRACTED, Batch, nothing_taken_back
 from streamer.core.errors import BadEvent
 from streamer.core.events import (
     LOG,
@@ -38,7 +38,7 @@ from streamer.stream.catalogue.items import Items
 from streamer.stream.dead_letters import DeadLetters
 from streamer.stream.decoder import Decoder
 from streamer.stream.dedupe import Dedupe
-from streamer.stream.history import EVENT
+from streamer.stream.history import ERAS, EVENT, RETRACTION
 from streamer.stream.removals import Removals
 from streamer.stream.users import Users
 
@@ -62,6 +62,7 @@ class Encoder:
         self._dead_letters, self._monitor, self._removals = dead_letters, monitor, removals
         self.like_share, self.seed = settings.like_share, settings.seed
         self._kinds = Kinds(settings)
+        self._click_window_ms = round(1000 * settings.click_window_s)
         self._sequences: dict[TopicPartition, tuple[int, int]] = {}  # random key, code in histories
         self.scale = monitor.scale
 
@@ -132,8 +133,9 @@ class Encoder:
             fresh = self._not_duplicates(records, chosen, named)
             records = [record for record, new in zip(records, fresh, strict=True) if new]
             chosen, rows = [event for event, new in zip(chosen, fresh, strict=True) if new], rows[fresh]
-        self._monitor.regret.note_expected(records, chosen)  # not in the batch, as learners must not see it
-        return self._arrays(records, chosen, rows)
+        batch = self._arrays(records, chosen, rows)
+        self._monitor.regret.note_expected(records, batch.kinds)  # not in the batch, as learners must not see it
+        return batch
 
     def _not_duplicates(
         self, records: Sequence[Record], events: Sequence[Rating | Click], named: Sequence[int]
@@ -160,29 +162,44 @@ class Encoder:
         history["item"], history["value"], history["time_ms"] = items, values, times_ms
         history["kind"] = codes
         history["sequence"], history["offset"] = sequences, offsets
-        seen_counts, repeated = self._users.remember(users, items, clicks, times_ms, history)
+        asked = kinds.copy()
+        eras = np.full(n, self.scale.changes - len(found.changes), np.int64)  # the number of the scale of each event
+        for change in found.changes:
+            eras[change.at :] += 1
+        seen_counts, repeated, taken_back = self._users.remember(
+            users, items, kinds, found.learned, clicks, times_ms, _timed(events), (eras % ERAS).astype(np.uint8), history,
+            self._click_window_ms,
+        )  # fmt: skip
         self._monitor.repeated_input.observe(repeated)
+        self._monitor.count_changes(kinds, asked)
         seen = self._users.history.seen()
         profiles = self._users.profiles.arrays()
         return Batch(
             kinds, users, items, found.learned, clicks, times_ms, keys, found.lows, found.highs, seen_counts, seen,
             profiles=profiles, stated=values, changes=found.changes,
+            taken_back=taken_back if np.any((kinds == REPLACED) | (kinds == RETRACTED)) else nothing_taken_back(),
         )  # fmt: skip
 
     def _kinds_and_values(self, events: Sequence[Rating | Click]) -> tuple[U8, F32, I32]:
-        """RATING or CLICK, the value, and the code of the kind in histories (0 for ratings), for each event."""
+        """RATING, CLICK or RETRACTED, the value (0 for the latter), and the code of the kind in histories, for each event."""
         n, ratings = len(events), [event.rating for event in events if type(event) is Rating]
         if len(ratings) == n:  # most batches have ratings only
-            return np.full(n, RATING, np.uint8), np.array(ratings, np.float32), np.zeros(n, np.int32)
-        weights, codes = self._kinds.weights, self._kinds.codes
-        kinds = np.array([RATING if type(e) is Rating else CLICK for e in events], np.uint8)
-        values = np.array([e.rating if isinstance(e, Rating) else weights[e.kind] for e in events], np.float32)
-        coded = np.array([0 if isinstance(e, Rating) else codes[e.kind] for e in events], np.int32)
-        if (coded == UNKNOWN_CODE).any():
-            unknown = [
-                e.kind for e, code in zip(events, coded, strict=True) if code == UNKNOWN_CODE and isinstance(e, Click)
-            ]
-            self._monitor.unknown_kinds.observe(unknown)
+            kinds, coded = np.full(n, RATING, np.uint8), np.zeros(n, np.int32)
+            values = np.array(ratings, np.float32)  # NaN for None
+        else:
+            weights, codes = self._kinds.weights, self._kinds.codes
+            kinds = np.array([RATING if type(e) is Rating else CLICK for e in events], np.uint8)
+            values = np.array([e.rating if isinstance(e, Rating) else weights[e.kind] for e in events], np.float32)
+            coded = np.array([0 if isinstance(e, Rating) else codes[e.kind] for e in events], np.int32)
+            if (coded == UNKNOWN_CODE).any():
+                unknown = [
+                    e.kind
+                    for e, code in zip(events, coded, strict=True)
+                    if code == UNKNOWN_CODE and isinstance(e, Click)
+                ]
+                self._monitor.unknown_kinds.observe(unknown)
+        withdrawn = np.isnan(values)
+        kinds[withdrawn], values[withdrawn], coded[withdrawn] = RETRACTED, 0.0, RETRACTION
         return kinds, values, coded
 
     def _keys_and_origins(self, records: Sequence[Record]) -> tuple[U64, I32, I64]:
@@ -202,6 +219,11 @@ class Encoder:
 def sequence_code(at: TopicPartition) -> int:
     """The code of a sequence in histories: the topic's number (0 for the embedded log) and the partition."""
     return (1 + TOPICS.index(at.topic) if at.topic in TOPICS else 0) << 20 | at.partition
+
+
+def _timed(events: Sequence[Rating | Click]) -> Bool:
+    """Whether each event has a time of its own, (n,)."""
+    return np.array([event.timestamp_ms is not None for event in events], np.bool_)
 
 
 def happened_ms(records: Sequence[Record], events: Sequence[Rating | Click]) -> I64:

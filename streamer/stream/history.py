@@ -1,18 +1,24 @@
-"""Users' histories: the last 512 events of each user, and the last 4,096 distinct items that the user has seen.
+"""Users' histories: the last 512 events of each user, and the last 4,096 distinct items that the user has seen, with their ratings.
 
 Events are stored in blocks. Only a user's newest block is in memory; a full block waits for the next commit and is then only
 in the store. All seen items of a cached user are in memory, split into pages, so that one event changes one page. The ring
 of seen items is longer than the window by the largest micro-batch, see `streamer.core.batch.Seen`.
+
+With each seen item goes the user's rating of it, so that a rating of the same item replaces it, and a retraction takes it
+back. A rating again of the same value, a retraction where there is no rating, and a click again within `click_window_s` of
+one of the user's last 8 events say nothing new (REPEATED) and are not kept. An item whose rating was withdrawn, and which was
+never clicked, keeps its place in the ring but no longer counts as seen for recommendations.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from streamer.core.arrays import F32, I32, I64, U8, Array, Bool
-from streamer.core.batch import Seen
+from streamer.core.batch import CLICK, RATING, REPEATED, REPLACED, RETRACTED, Seen, TakenBack
 from streamer.core.kernel import kernel
 from streamer.core.protocols import Row
+from streamer.core.superseded import RECENT, clicked_just_now
 
 SEEN_WINDOW = 4096
 PAGE_ITEMS = 128
@@ -21,6 +27,12 @@ RING = PAGES * PAGE_ITEMS
 KEPT_EVENTS = 512
 BLOCK_EVENTS = 32
 BLOCKS = KEPT_EVENTS // BLOCK_EVENTS + 1  # one more, because the newest is not full
+CLICKED, LIKED = 1, 2  # marks of a seen item: it had a click; its rating counts as one
+ERA_BITS, ERAS = (
+    2,
+    64,
+)  # the higher bits of the marks: the number of the scale of the rating, which begins anew after so many
+RETRACTION = -2  # the kind of a retraction in EVENT: ratings have 0, clicks the code of their kind (core.kinds)
 EVENT = np.dtype(
     [("item", "<i4"), ("kind", "<i4"), ("value", "<f4"), ("sequence", "<i4"), ("time_ms", "<i8"), ("offset", "<i8")]
 )
@@ -30,10 +42,42 @@ HEAD_COLUMNS = 5
 
 
 @kernel
+def _place(pages: I32, page_of: I32, u: int, count: int, window: int, item: int) -> int:
+    """The number of a user's seen item in the ring, -1 if it is not among the last `window` of `count`."""
+    page_items, ring = pages.shape[1], pages.shape[1] * page_of.shape[1]
+    c = max(0, count - window)
+    while c < count:  # page by page
+        position = c % ring
+        page, start = page_of[u, position // page_items], position % page_items
+        stop = min(page_items, start + count - c)
+        hits = 0
+        for j in range(start, stop):  # no early exit, so that the loop is vectorised
+            hits += pages[page, j] == item
+        if hits > 0:
+            while pages[page, start] != item:
+                start += 1
+                c += 1
+            return c
+        c += stop - start
+    return -1
+
+
+@kernel
+def _judge(kind: int, value: float, earlier: float, comparable: bool) -> int:
+    """What a rating or a retraction is, given the rating before it: NaN if there was none, not comparable if on another scale."""
+    if kind == RETRACTED:
+        return RETRACTED if earlier == earlier else REPEATED
+    if earlier != earlier or not comparable:
+        return RATING
+    return REPEATED if earlier == value else REPLACED
+
+
+@kernel
 def _remember(
-    users: I32, items: I32, clicks: F32, times_ms: I64, packed: I64,
-    head: I64, counts: I64, tail: I64, pages: I32, page_of: I32, free: I32, free_count: int,
-    touched: U8, touched_pages: U8, seen_counts: I64, repeated: Bool, sealed: I64, sealed_user: I32, sealed_block: I32, window: int,
+    users: I32, items: I32, kinds: U8, values: F32, clicks: F32, times_ms: I64, timed: Bool, eras: U8, packed: I64, window_ms: int,
+    head: I64, counts: I64, tail: I64, recent: I64, pages: I32, ratings: F32, marks: U8, page_of: I32, free: I32, free_count: int,
+    touched: U8, touched_pages: U8, seen_counts: I64, repeated: Bool, earlier: F32, ages: I32, withdrawn: F32,
+    sealed: I64, sealed_user: I32, sealed_block: I32, window: int,
 ) -> tuple[int, int]:  # fmt: skip
     page_items, ring = pages.shape[1], pages.shape[1] * page_of.shape[1]
     sealed_count = 0
@@ -41,27 +85,9 @@ def _remember(
         u, item = users[k], items[k]
         count = counts[u]
         seen_counts[k] = count
-        found = False
-        c = max(0, count - window)
-        while c < count and not found:  # page by page
-            position = c % ring
-            page, start = page_of[u, position // page_items], position % page_items
-            stop = min(page_items, start + count - c)
-            hits = 0
-            for j in range(start, stop):  # no early exit, so that the loop is vectorised
-                hits += pages[page, j] == item
-            found = hits > 0
-            c += stop - start
-        if not found:
-            position = count % ring
-            n = position // page_items
-            if page_of[u, n] < 0:
-                free_count -= 1
-                page_of[u, n] = free[free_count]
-                pages[free[free_count], :] = -1
-            pages[page_of[u, n], position % page_items] = item
-            touched_pages[u, n] = 1
-            counts[u] = count + 1
+        earlier[k], ages[k], withdrawn[k] = np.nan, 0, 0.0
+        c = _place(pages, page_of, u, count, window, item)
+        found = c >= 0
         slot = head[u, 0] % tail.shape[1]
         repeated[k] = found and times_ms[k] < head[u, 4]
         if found and times_ms[k] == head[u, 4]:
@@ -69,7 +95,47 @@ def _remember(
                 # the other half of the word is the code of the event's sequence
                 same_value = (tail[u, j, 1] ^ packed[k, 1]) & 0xFFFFFFFF == 0
                 repeated[k] |= same_value and tail[u, j, 0] == packed[k, 0] and tail[u, j, 2] == packed[k, 2]
+        page, place = -1, 0
+        if found:
+            page, place = page_of[u, c % ring // page_items], c % page_items
+        if kinds[k] == CLICK:
+            if window_ms > 0 and timed[k] and clicked_just_now(recent[u], packed[k, 0], times_ms[k], window_ms):
+                kinds[k] = REPEATED
+        else:
+            before = ratings[page, place] if found else np.float32(np.nan)
+            comparable = found and marks[page, place] >> ERA_BITS == eras[k]
+            kinds[k] = _judge(kinds[k], float(values[k]), float(before), comparable)
+            if before == before and kinds[k] != REPEATED:
+                earlier[k], ages[k] = before if comparable else np.nan, count - 1 - c
+                if marks[page, place] & LIKED:  # the like stays, or is taken back
+                    withdrawn[k] = 0.0 if clicks[k] > 0 else 1.0
+                    clicks[k] = min(clicks[k], 0.0)
+        if kinds[k] == REPEATED:
+            clicks[k] = 0.0
+            continue
+        if not found:
+            n = count % ring // page_items
+            if page_of[u, n] < 0:
+                free_count -= 1
+                page_of[u, n] = free[free_count]
+                pages[free[free_count], :] = -1
+            page, place, c = page_of[u, n], count % page_items, count
+            ratings[page, place], marks[page, place] = np.nan, 0
+            pages[page, place] = item
+            counts[u] = count + 1
+        if kinds[k] != CLICK or not marks[page, place] & CLICKED:
+            touched_pages[u, c % ring // page_items] = 1
+        if kinds[k] == CLICK:
+            marks[page, place] |= CLICKED
+        else:
+            ratings[page, place] = np.nan if kinds[k] == RETRACTED else values[k]
+            stays = kinds[k] != RETRACTED and marks[page, place] & LIKED and withdrawn[k] == 0.0
+            liked = clicks[k] > 0 or stays
+            era = np.int64(0) if kinds[k] == RETRACTED else np.int64(eras[k]) << ERA_BITS
+            marks[page, place] = marks[page, place] & CLICKED | (LIKED if liked else 0) | era
         tail[u, slot, :] = packed[k]
+        at = head[u, 0] % recent.shape[1]
+        recent[u, at, 0], recent[u, at, 1] = packed[k, 0], packed[k, 2]
         if slot == tail.shape[1] - 1:
             sealed[sealed_count] = tail[u]
             sealed_user[sealed_count] = u
@@ -81,6 +147,8 @@ def _remember(
         head[u, 1] = counts[u]
         if clicks[k] > 0:
             head[u, 2] += 1
+        elif withdrawn[k] > 0:
+            head[u, 2] -= 1
         head[u, 3] = times_ms[k]
         touched[u] = 1
     return free_count, sealed_count
@@ -96,13 +164,16 @@ class History:
         self._page_of: I32 = np.full((0, PAGES), -1, dtype=np.int32)
         self._touched: U8 = np.zeros(0, dtype=np.uint8)
         self._touched_pages: U8 = np.zeros((0, PAGES), dtype=np.uint8)
+        self._recent: I64 = np.zeros((0, RECENT, 2), dtype=np.int64)  # item and kind in one word, time in ms
         self._pages: I32 = np.full((0, PAGE_ITEMS), -1, dtype=np.int32)
+        self._ratings: F32 = np.full((0, PAGE_ITEMS), np.nan, dtype=np.float32)  # NaN: none
+        self._marks: U8 = np.zeros((0, PAGE_ITEMS), dtype=np.uint8)
         self._free: I32 = np.zeros(0, dtype=np.int32)
         self._free_count = 0
         self._sealed: dict[tuple[str, int], bytes] = {}
 
-    row_bytes = HEAD_COLUMNS * 8 + 8 + BLOCK_EVENTS * EVENT.itemsize + PAGES * 5 + 1
-    page_bytes = PAGE_ITEMS * 4
+    row_bytes = HEAD_COLUMNS * 8 + 8 + BLOCK_EVENTS * EVENT.itemsize + RECENT * 16 + PAGES * 5 + 1
+    page_bytes = PAGE_ITEMS * 9
 
     def reserve(self, rows: int) -> None:
         """Make room for `rows` users, by doubling."""
@@ -113,6 +184,7 @@ class History:
         self.head = _enlarged(self.head, new, 0)
         self._counts = _enlarged(self._counts, new, 0)
         self._tail = _enlarged(self._tail, new, 0)
+        self._recent = _enlarged(self._recent, new, 0)
         self._page_of = _enlarged(self._page_of, new, -1)
         self._touched = _enlarged(self._touched, new, 0)
         self._touched_pages = _enlarged(self._touched_pages, new, 0)
@@ -128,34 +200,42 @@ class History:
         old = len(self._pages)
         new = max(old + count - self._free_count, 2 * old, 64)
         self._pages = _enlarged(self._pages, new, 0)  # a page is filled with -1 when it is taken
+        self._ratings, self._marks = _enlarged(self._ratings, new, 0), _enlarged(self._marks, new, 0)
         free = np.zeros(new, dtype=np.int32)
         free[: self._free_count] = self._free[: self._free_count]
         free[self._free_count : self._free_count + new - old] = np.arange(old, new)
         self._free, self._free_count = free, self._free_count + new - old
 
     def remember(
-        self, users: I32, items: I32, clicks: F32, times_ms: I64, events: Array, ids: list[str]
-    ) -> tuple[I64, Bool]:
-        """Append n events; `events` is (n,) of EVENT, `ids` are the user ids by row.
+        self, users: I32, items: I32, kinds: U8, values: F32, clicks: F32, times_ms: I64, timed: Bool,
+        eras: U8, events: Array, window_ms: int, ids: list[str],
+    ) -> tuple[I64, Bool, TakenBack]:  # fmt: skip
+        """Append n events, each RATING, CLICK or RETRACTED; `events` is (n,) of EVENT, `ids` are the user ids by row, and
+        `timed` (n,) says which have a time of their own: a click without one is never taken for one made again. `eras` (n,) number the scale of ratings, below ERAS: a rating
+        on an earlier scale cannot be compared.
 
-        Returns for each event how many distinct items the user had seen before it (n,), and whether it seems to be repeated
-        input (n,), see streamer.monitoring.repeated_input. Cost: O(n), and a scan of the user's seen items for each event.
+        Writes to `kinds` which of them are REPLACED, RETRACTED or REPEATED, and to `clicks` the weights that remain to be learned.
+        Returns for each event how many distinct items the user had seen before it (n,), whether it seems to be repeated
+        input (n,), see streamer.monitoring.repeated_input, and what it takes back. Cost: O(n), and a scan of the user's
+        seen items for each event.
         """
         n = len(users)
         self._reserve_pages(n)
         seen_counts = np.empty(n, dtype=np.int64)
         repeated = np.empty(n, dtype=np.bool_)
+        back = TakenBack(np.empty(n, np.float32), np.empty(n, np.int32), np.empty(n, np.float32))
         sealed = np.empty((n, BLOCK_EVENTS, EVENT_WORDS), dtype=np.int64)
         sealed_user, sealed_block = np.empty(n, dtype=np.int32), np.empty(n, dtype=np.int32)
         packed = np.ascontiguousarray(events).view(np.int64).reshape(n, EVENT_WORDS)
         self._free_count, sealed_count = _remember(
-            users, items, clicks, times_ms, packed,
-            self.head, self._counts, self._tail, self._pages, self._page_of, self._free, self._free_count,
-            self._touched, self._touched_pages, seen_counts, repeated, sealed, sealed_user, sealed_block, SEEN_WINDOW,
+            users, items, kinds, values, clicks, times_ms, timed, eras, packed, window_ms,
+            self.head, self._counts, self._tail, self._recent, self._pages, self._ratings, self._marks, self._page_of, self._free,
+            self._free_count, self._touched, self._touched_pages, seen_counts, repeated, *back,
+            sealed, sealed_user, sealed_block, SEEN_WINDOW,
         )  # fmt: skip
         for j in range(sealed_count):
             self._sealed[ids[sealed_user[j]], int(sealed_block[j]) % BLOCKS] = sealed[j].tobytes()
-        return seen_counts, repeated
+        return seen_counts, repeated, back
 
     def seen(self) -> Seen:
         """The seen items as the kernels read them."""
@@ -165,20 +245,26 @@ class History:
         """The item rows that count as seen, a copy. Safe from any thread, because the count, which grows last, is read first."""
         count = int(self._counts[row])
         positions = np.arange(max(0, count - SEEN_WINDOW), count) % RING
-        pages = self._page_of[row, positions // PAGE_ITEMS]
-        items: I32 = self._pages[pages, positions % PAGE_ITEMS]
-        return items
+        at = self._page_of[row, positions // PAGE_ITEMS], positions % PAGE_ITEMS
+        items: I32 = self._pages[at]
+        return items[counts_as_seen(self._ratings[at], self._marks[at])]
 
     def begin(self, rows: I32) -> None:
         """Clear rows for users never seen."""
         self.head[rows] = 0
         self._counts[rows] = 0
         self._tail[rows] = 0
+        self._recent[rows] = 0
         self._touched[rows] = 0
         self._touched_pages[rows] = 0
 
-    def load(self, row: int, head: bytes, pages: list[bytes], block: bytes | None) -> None:
-        """Load a user: the head, the pages in order, and the newest block if it has events."""
+    def load(
+        self, row: int, head: bytes, pages: list[bytes], rated: Sequence[bytes | None], blocks: Sequence[bytes]
+    ) -> None:
+        """Load a user: the head, pages and their ratings in order, and the last blocks with at least the last RECENT events.
+
+        The last of them is the newest if that has events.
+        """
         self.begin(np.array([row], dtype=np.int32))
         stored = np.frombuffer(head, dtype=_HEAD)
         self.head[row, : len(stored)] = stored
@@ -186,14 +272,18 @@ class History:
             self.head[row, 4] = stored[3]
         self._counts[row] = self.head[row, 1]
         self._reserve_pages(len(pages))
-        for n, value in enumerate(pages):
+        for n, (value, ratings) in enumerate(zip(pages, rated, strict=True)):
             self._free_count -= 1
             page = int(self._free[self._free_count])
             self._page_of[row, n] = page
             self._pages[page] = page_items(value)
-        if block is not None:
-            words = np.frombuffer(block, dtype=np.int64).reshape(-1, EVENT_WORDS)
-            self._tail[row, : len(words)] = words
+            self._ratings[page], self._marks[page] = page_ratings(ratings)
+        events = int(self.head[row, 0])
+        used = events % BLOCK_EVENTS
+        words = np.frombuffer(b"".join(blocks), dtype=np.int64).reshape(-1, EVENT_WORDS)
+        self._tail[row, :used] = words[len(words) - used :]
+        last = words[-RECENT:]
+        self._recent[row, np.arange(events - len(last), events) % RECENT] = last[:, [0, 2]]
 
     def release(self, rows: I32) -> None:
         """Free the pages of `rows`; changes that were not committed are lost."""
@@ -231,6 +321,8 @@ class History:
         for row, n, page, seen in zip(rows.tolist(), pages.tolist(), places.tolist(), counts.tolist(), strict=True):
             filled = PAGE_ITEMS if seen >= RING else max(0, seen - n * PAGE_ITEMS)
             yield Row("users/seen", block_key(ids[row], n), self._pages[page, :filled].tobytes())
+            rated = self._ratings[page, :filled].tobytes() + self._marks[page, :filled].tobytes()
+            yield Row("users/rated", block_key(ids[row], n), rated)
 
     def committed(self) -> None:
         """The rows of `changed` are on disk."""
@@ -250,6 +342,22 @@ def page_items(value: bytes) -> I32:
     items = np.frombuffer(value, dtype=np.int32)
     page[: len(items)] = items
     return page
+
+
+def page_ratings(value: bytes | None) -> tuple[F32, U8]:
+    """A stored page's ratings and marks, (PAGE_ITEMS,) each. Earlier versions stored none: its items count as clicked."""
+    ratings, marks = np.full(PAGE_ITEMS, np.nan, dtype=np.float32), np.full(PAGE_ITEMS, CLICKED, dtype=np.uint8)
+    if value is not None:
+        filled = len(value) // 5
+        ratings[:filled] = np.frombuffer(value, dtype=np.float32, count=filled)
+        marks[:filled] = np.frombuffer(value, dtype=np.uint8, offset=4 * filled)
+    return ratings, marks
+
+
+def counts_as_seen(ratings: F32, marks: U8) -> Bool:
+    """Whether items with these ratings and marks count as seen: all but those of which the only rating was withdrawn."""
+    seen: Bool = ~np.isnan(ratings) | (marks & CLICKED > 0)
+    return seen
 
 
 def page_count(seen: int) -> int:

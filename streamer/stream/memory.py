@@ -113,6 +113,7 @@ def state_settings(learners: Learners, settings: Settings) -> Mapping[str, objec
         "source": "kafka" if settings.kafka.kafka else "embedded log",
         "seed": learning.seed,
         "like_share": learning.like_share,
+        "click_window_s": learning.click_window_s,
         "kinds": learning.kinds,
         # left out where it is the default, so that older states, and the digests of all, stay what they are
         **({} if learning.unknown_kinds == "learn" else {"unknown_kinds": learning.unknown_kinds}),

@@ -10,6 +10,7 @@ from streamer.core.batch import UserView
 from streamer.core.errors import BadState
 from streamer.core.protocols import Row, StateStore
 from streamer.core.seed import id_key
+from streamer.core.superseded import RECENT
 from streamer.core.tables import Table
 from streamer.stream.history import (
     BLOCK_EVENTS,
@@ -19,8 +20,10 @@ from streamer.stream.history import (
     SEEN_WINDOW,
     History,
     block_key,
+    counts_as_seen,
     page_count,
     page_items,
+    page_ratings,
 )
 
 ProfileValues: TypeAlias = tuple[dict[int, float], tuple[int, ...]]  # the result of Profiles.read
@@ -50,18 +53,19 @@ class StoredUsers:
                     table.load(row, value)
                 except ValueError as error:
                     raise BadState(f"row {user_id!r} of {name} cannot be read ({error}): restore a backup") from None
-        pages = self._pages(user_id, seen)
-        block = None
-        if events % BLOCK_EVENTS:
-            (block,) = self.store.read("users/history", [block_key(user_id, (events // BLOCK_EVENTS) % BLOCKS)])
-        if len(pages) < page_count(seen) or (block is None and events % BLOCK_EVENTS):
+        pages, rated = self._pages(user_id, seen)
+        numbers = range(max(0, events - RECENT) // BLOCK_EVENTS, -(-events // BLOCK_EVENTS))
+        blocks = self.store.read("users/history", [block_key(user_id, n % BLOCKS) for n in numbers])
+        found = [block for block in blocks if block is not None]
+        if len(pages) < page_count(seen) or len(found) < len(blocks):
             raise BadState(f"the history of user {user_id!r} is incomplete in the state: restore a backup")
-        history.load(row, head, pages, block)
+        history.load(row, head, pages, rated, found)
 
-    def _pages(self, user_id: str, seen: int) -> list[bytes]:
-        """The user's stored pages; some are missing if the user is forgotten while they are read."""
-        values = self.store.read("users/seen", [block_key(user_id, n) for n in range(page_count(seen))])
-        return [value for value in values if value is not None]
+    def _pages(self, user_id: str, seen: int) -> tuple[list[bytes], Sequence[bytes | None]]:
+        """The user's stored pages and their ratings; pages are missing if the user is forgotten while they are read."""
+        keys = [block_key(user_id, n) for n in range(page_count(seen))]
+        pages = [value for value in self.store.read("users/seen", keys) if value is not None]
+        return pages, self.store.read("users/rated", keys)
 
     def view(
         self, user_id: str, read_profile: Callable[[], ProfileValues], now_ms: int | None, *, forgotten: bool
@@ -76,13 +80,15 @@ class StoredUsers:
             return UserView(user_id, False, rows, np.empty(0, dtype=np.int32), False, now_ms, *profile)
         head = np.frombuffer(value, dtype=np.int64)
         count = int(head[1])
-        pages = self._pages(user_id, count)
+        pages, rated = self._pages(user_id, count)
         if len(pages) < page_count(count):
             return self.view(user_id, read_profile, now_ms, forgotten=True)
         items = np.concatenate([page_items(page) for page in pages])
         positions = np.arange(max(0, count - SEEN_WINDOW), count) % RING
+        ratings, marks = map(np.concatenate, zip(*map(page_ratings, rated), strict=True))
         seen: I32 = items[positions]
-        seen = seen[seen >= 0]  # fewer than in the head if the user was forgotten and came back meanwhile
+        # fewer than in the head if the user was forgotten and came back meanwhile
+        seen = seen[(seen >= 0) & counts_as_seen(ratings[positions], marks[positions])]
         return UserView(user_id, True, rows, seen, bool(head[2]), now_ms, *profile)
 
     def deletions(self, user_id: str) -> list[Row]:
@@ -91,7 +97,8 @@ class StoredUsers:
         deletions = [Row("users/profile", key, None), Row("users/head", key, None)]
         deletions.extend(Row(name, key, None) for name, _ in self._tables.values())
         deletions.extend(Row("users/history", block_key(user_id, n), None) for n in range(BLOCKS))
-        deletions.extend(Row("users/seen", block_key(user_id, n), None) for n in range(PAGES))
+        for table in ("users/seen", "users/rated"):
+            deletions.extend(Row(table, block_key(user_id, n), None) for n in range(PAGES))
         return deletions
 
     def events(self) -> int:

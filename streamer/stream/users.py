@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 import numpy as np
 
-from streamer.core.arrays import I32, I64, U64, Array, Bool
-from streamer.core.batch import UserView
+from streamer.core.arrays import F32, I32, I64, U8, U64, Array, Bool
+from streamer.core.batch import TakenBack, UserView
 from streamer.core.events import UserUpdate
 from streamer.core.protocols import Row, Rows, StateStore
 from streamer.core.seed import id_key
@@ -172,10 +172,17 @@ class Users:
             del self.row_of[self.ids[row]]
             self._free.append(row)
 
-    def remember(self, rows: I32, items: I32, clicks: Array, times_ms: I64, events: Array) -> tuple[I64, Bool]:
+    def remember(
+        self, rows: I32, items: I32, kinds: U8, values: F32, clicks: F32, times_ms: I64, timed: Bool, eras: U8, events: Array,
+        window_ms: int,
+    ) -> tuple[I64, Bool, TakenBack]:  # fmt: skip
         """Append events to the users' histories; see History.remember."""
-        self.count += len(np.unique(rows[self.history.head[rows, 0] == 0]))
-        return self.history.remember(rows, items, clicks, times_ms, events, self.ids)
+        new = np.unique(rows[self.history.head[rows, 0] == 0])
+        found = self.history.remember(
+            rows, items, kinds, values, clicks, times_ms, timed, eras, events, window_ms, self.ids
+        )
+        self.count += int(np.count_nonzero(self.history.head[new, 0]))
+        return found
 
     def put(self, user: UserUpdate) -> None:
         """Replace the user's profile; later events are predicted and learned with it."""

@@ -24,7 +24,7 @@ from streamer.core.events import CLICKS, LOG, RATINGS
 from streamer.core.protocols import Source
 from streamer.core.settings import EVALUATED_RECORDS, KafkaSettings, Settings
 from streamer.models import learner
-from streamer.monitoring.monitor import DUPLICATE, LEARNED, Monitor
+from streamer.monitoring.monitor import CHANGED, DUPLICATE, LEARNED, NOT_RATED, SAID_BEFORE, WITHDRAWN, Monitor
 from streamer.serving.opening import learners
 from streamer.storage.state import RocksStore
 from streamer.stream.engine import Engine, NullObserver
@@ -50,7 +50,11 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     queries: int | None  # clicks without repeated ones; None: without ranking
     dead_letters: int
     duplicates: int
-    refed: int  # learned events that repeat one in their user's history
+    replaced: int  # ratings in place of an earlier one of the same user and item: learned, but not among the errors
+    repeated: int  # the same rating again, or a click again within seconds: left out
+    retracted: int  # ratings withdrawn
+    not_rated: int  # withdrawals of ratings that were not there
+    refed: int  # events that seem to be fed again
     unpredicted: int  # ratings without a finite prediction; they are left out of the errors
     users: int
     items: int  # items with an event or in the catalogue
@@ -260,6 +264,10 @@ def _evaluation(
         queries=len(ranking.ranks) if ranking else None,
         dead_letters=sum(memory.monitor.dead_letters.values()),
         duplicates=sum(outcomes[DUPLICATE] for outcomes in counts.values()),
+        replaced=counts[RATINGS][CHANGED],
+        repeated=counts[RATINGS][SAID_BEFORE] + counts[CLICKS][SAID_BEFORE],
+        retracted=counts[RATINGS][WITHDRAWN],
+        not_rated=counts[RATINGS][NOT_RATED],
         refed=memory.monitor.repeated_input.events,
         unpredicted=of_all.unpredicted,
         users=memory.users.count,

@@ -20,7 +20,7 @@ from streamer.serving.questions import questions
 from streamer.serving.recommend import POPULARITY, Recommender
 from streamer.storage.state import LEARNED, Digest, Meta, RocksStore
 from streamer.stream.dead_letters import dead_letters
-from streamer.stream.history import BLOCK_EVENTS, BLOCKS, EVENT, KEPT_EVENTS, block_key
+from streamer.stream.history import BLOCK_EVENTS, BLOCKS, EVENT, KEPT_EVENTS, RETRACTION, block_key
 from streamer.stream.ledger import journal
 
 SHOWN_EVENTS = 10
@@ -123,7 +123,7 @@ class Inspection:
         rows = [
             (
                 _when(int(e["time_ms"])),
-                kinds.named(int(e["kind"])) if e["kind"] else "rating",
+                {0: "rating", RETRACTION: "retraction"}.get(int(e["kind"])) or kinds.named(int(e["kind"])),
                 round(float(e["value"]), 3),
                 items[e["item"]],
                 self._title(items[e["item"]]),

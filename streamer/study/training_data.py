@@ -1,7 +1,7 @@
 """A file, a folder or an archive as one `Dataset`: read, decoded and given rows as in the service, but without a learner."""
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,11 +9,12 @@ import msgspec
 import numpy as np
 from numpy.typing import DTypeLike
 
-from streamer.core.arrays import Array
-from streamer.core.batch import RATING, Batch, Change
+from streamer.core.arrays import F32, I32, U8, Array
+from streamer.core.batch import CLICK, RATING, REPEATED, REPLACED, Batch, Change
 from streamer.core.dataset import Dataset
 from streamer.core.protocols import Source
 from streamer.core.settings import EVALUATED_RECORDS, KafkaSettings, Settings
+from streamer.core.superseded import holding
 from streamer.monitoring.monitor import DUPLICATE
 from streamer.monitoring.scale import on_latest_scale
 from streamer.renormalise.side_information import side_information
@@ -29,18 +30,21 @@ class History(NamedTuple):
 
     data: Dataset
     duplicates: int
+    replaced: int  # ratings that a later one of the same user and item replaced or withdrew, and these withdrawals
+    repeated: int  # events that say nothing new
 
     def left_out(self) -> list[str]:
         """Sentences about good events that are not in the data; empty if all are."""
-        return (
-            [f"{self.duplicates:,} repeated event{'' if self.duplicates == 1 else 's'} left out"]
-            if self.duplicates
-            else []
+        counts = (
+            (self.duplicates, "repeated event{} left out: their event_id was read before"),
+            (self.replaced, "rating{} left out: the same user rated the same item later, or withdrew the rating"),
+            (self.repeated, "event{} left out: the same rating again, or a click again within seconds"),
         )
+        return [f"{count:,} {said.format('' if count == 1 else 's')}" for count, said in counts if count]
 
 
 def read(source: Source, settings: Settings, progress: Progress) -> History:
-    """All events of `source` except bad ones, and duplicates, which are counted. Cost: some 3 us an event.
+    """All events of `source` that hold (core.superseded), without bad ones and duplicates, which are counted. Cost: some 3 us an event.
 
     The state directory in `settings` is not touched. Raises BadSettings for settings that cannot be used.
     """
@@ -74,10 +78,30 @@ def _read(source: Source, memory: Memory, settings: Settings, progress: Progress
     def column(name: str, kind: DTypeLike) -> Array:
         return np.concatenate([np.empty(0, dtype=kind), *(getattr(part, name) for part in parts)])
 
-    kinds = column("kinds", np.uint8)
+    numbers, items, kinds = np.array(users, dtype=np.int32), column("items", np.int32), column("kinds", np.uint8)
+    values = on_latest_scale(column("values", np.float32), kinds != CLICK, changes)
     data = Dataset(
-        side_information(memory, list(number_of)), kinds, np.array(users, dtype=np.int32), column("items", np.int32),
-        on_latest_scale(column("values", np.float32), kinds == RATING, changes), column("clicks", np.float32), column("times_ms", np.int64),
+        side_information(memory, list(number_of)), kinds, numbers, items, values,
+        _likes(numbers, items, kinds, parts), column("times_ms", np.int64),
     )  # fmt: skip
     duplicates = sum(outcomes[DUPLICATE] for outcomes in memory.monitor.events.values())
-    return History(data, duplicates)
+    holds, repeated = holding(data.users, data.items, data.kinds, data.values), data.kinds == REPEATED
+    kept = data.select(holds)
+    kept.kinds[kept.kinds != CLICK] = RATING
+    return History(kept, duplicates, int(np.count_nonzero(~holds & ~repeated)), int(np.count_nonzero(repeated)))
+
+
+def _likes(users: I32, items: I32, kinds: U8, parts: Sequence[Batch]) -> F32:
+    """The weight as a click of each event (n,). Of a like in place of a like a batch says 0: nothing is to be learned from it."""
+    clicks = np.concatenate([np.empty(0, np.float32), *(part.clicks for part in parts)])
+    rated = np.flatnonzero(kinds != CLICK)
+    if not (kinds == REPLACED).any():
+        return clicks
+    back = np.concatenate(
+        [part.taken_back.withdrawn if len(part.taken_back.withdrawn) else 0 * part.clicks for part in parts]
+    )
+    _, pairs = np.unique(users[rated].astype(np.int64) << 32 | items[rated], return_inverse=True)
+    liked = np.bincount(pairs, weights=clicks[rated] - back[rated])[pairs].astype(np.float32)
+    replaced = kinds[rated] == REPLACED
+    clicks[rated[replaced]] = liked[replaced]
+    return clicks

@@ -45,6 +45,8 @@ class Validation(msgspec.Struct, kw_only=True):
     likes: int  # ratings that count as clicks too
     like: str  # which ones, at the end
     repeated: int  # events that say the same as one before: user, item, value and time
+    withdrawn: int  # ratings withdrawn: `"rating": null`
+    not_rated: int  # of these, those without an earlier rating of that user and item
     unknown_to_catalogue: int  # items with events that the catalogue does not have, where there is one
     first: list[str]  # the first events, as JSON
     warnings: list[str]
@@ -69,7 +71,7 @@ def validate(
         rating_min=float(values.min()) if len(values) else None, rating_max=float(values.max()) if len(values) else None,
         rating_values=len(np.unique(values)), scale_min=scale.low if len(values) else None,
         scale_max=scale.high if len(values) else None, likes=int(likes.sum()), like=scale.like(learning.like_share),
-        repeated=seen.repeated, unknown_to_catalogue=odd.unknown, first=seen.first, warnings=[],
+        repeated=seen.repeated, withdrawn=seen.withdrawn, not_rated=seen.not_rated, unknown_to_catalogue=odd.unknown, first=seen.first, warnings=[],
     )  # fmt: skip
     validation.warnings = [
         *(stream.notes if isinstance(stream, Noted) else ()), *_odd_times(times), *_odd_ratings(values, scale), *_odd_zeros(values),
@@ -98,7 +100,8 @@ class _Seen:
         self.rated: list[int] = []  # numbers of their items
         self._numbers: dict[str, int] = {}
         self.kinds = Counter[str]()
-        self.repeated = 0
+        self.repeated = self.withdrawn = self.not_rated = 0
+        self._rated: set[tuple[str, str]] = set()
         self.first: list[str] = []
         self._said: set[tuple[object, ...]] = set()
 
@@ -108,10 +111,7 @@ class _Seen:
             return
         said: float | str
         if isinstance(event, Rating):
-            said = event.rating
-            self.values.append(event.rating)
-            self.raters.append(user_key(event.user_id))
-            self.rated.append(self._numbers.setdefault(event.item_id, len(self._numbers)))
+            said = self._rating(event)
         else:
             said = event.kind
             self.kinds[event.kind] += 1
@@ -122,6 +122,19 @@ class _Seen:
         self._said.add(same)
         if len(self.first) < _FIRST:
             self.first.append((record.value or b"").decode(errors="replace"))
+
+    def _rating(self, event: Rating) -> float | str:
+        pair = event.user_id, event.item_id
+        if event.rating is None:
+            self.withdrawn += 1
+            self.not_rated += pair not in self._rated
+            self._rated.discard(pair)
+            return "withdrawn"
+        self.values.append(event.rating)
+        self.raters.append(user_key(event.user_id))
+        self.rated.append(self._numbers.setdefault(event.item_id, len(self._numbers)))
+        self._rated.add(pair)
+        return event.rating
 
 
 def _odd_times(times: np.ndarray) -> list[str]:
@@ -184,6 +197,11 @@ def _odd_counts(found: Validation) -> list[str]:
     events, warnings = found.ratings + found.clicks, list[str]()
     if events and found.repeated > _ODD_SHARE * events:
         warnings.append(f"{found.repeated:,} of {events:,} events repeat one before: is the data in the file twice?")
+    if found.not_rated > found.withdrawn / 2:
+        warnings.append(
+            f"{found.not_rated:,} of {found.withdrawn:,} ratings that are null withdraw nothing: is null written for a rating "
+            "that is missing?"
+        )
     if found.users_with_one_event > 0.8 and found.users > 1:
         warnings.append(
             f"{found.users_with_one_event:.0%} of the users have one event: little can be learned about them"

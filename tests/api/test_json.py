@@ -156,12 +156,14 @@ def test_every_kind_of_event_goes_to_its_topic_with_all_its_fields(
     user = {"userId": "u9", "attributes": {"age": 30}, "preferences": {"Drama": 5}, "sameAs": "anonymous-7"}
     events = [{"rating": rating}, {"click": click}, {"item": item}, {"user": user}]
     events += [{"removeItem": {"itemId": "i9"}}, {"forget_user": {"userId": "u9"}}]
+    events += [{"retract": {"userId": "u9", "itemId": "i9", "timestampMs": 18}}]
     answer = ask(client, PUBLISH, {"events": events})
-    assert (answer["accepted"], answer["rejected"]) == (6, [])
-    assert answer["freshnessToken"] == f"log/0:{before + 6}"
+    assert (answer["accepted"], answer["rejected"]) == (7, [])
+    assert answer["freshnessToken"] == f"log/0:{before + 7}"
     kept = answers.messages[before:]
     assert [(m.topic, m.key) for m in kept] == [
         (RATINGS, b"u9"), (CLICKS, b"u9"), (ITEMS, b"i9"), (USERS, b"u9"), (ITEMS, b"i9"), (USERS, b"u9"),
+        (RATINGS, b"u9"),
     ]  # fmt: skip
     values = [None if m.value is None else json.loads(m.value) for m in kept]
     assert values == [
@@ -173,6 +175,7 @@ def test_every_kind_of_event_goes_to_its_topic_with_all_its_fields(
         {"user_id": "u9", "attributes": {"age": 30.0}, "preferences": {"Drama": 5.0}, "same_as": "anonymous-7"},
         None,
         None,
+        {"user_id": "u9", "item_id": "i9", "rating": None, "timestamp_ms": 18},
     ]  # fmt: skip
 
 

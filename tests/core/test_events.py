@@ -77,6 +77,7 @@ def test_the_schema_refuses_what_the_decoder_refuses(case: str) -> None:
 
 EVENTS: list[tuple[Event, Message]] = [
     (Rating("u1", "i9", 4.5), Message("ratings", b"u1", b'{"user_id":"u1","item_id":"i9","rating":4.5}')),
+    (Rating("u1", "i9", None), Message("ratings", b"u1", b'{"user_id":"u1","item_id":"i9","rating":null}')),
     (
         Click("ü", "i9", "view", 5, event_id="e"),
         Message("clicks", "ü".encode(), '{"user_id":"ü","item_id":"i9","kind":"view","timestamp_ms":5,"event_id":"e"}'.encode()),

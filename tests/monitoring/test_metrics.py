@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from streamer.core.answers import ArchiveStatus, Score
+from streamer.core.batch import RATING
 from streamer.core.errors import Reason
-from streamer.core.events import Rating, Record
+from streamer.core.events import Record
 from streamer.monitoring.metrics import CODES, STEPS, GenerationReadings, Histogram, Metrics, Readings
 from streamer.monitoring.monitor import OUTCOMES, Monitor
 from streamer.monitoring.stability import Reading
@@ -130,7 +131,7 @@ def test_regret_is_shown_from_the_first_simulated_rating_on() -> None:
     metrics = made(monitor)
     assert not any("regret" in name or "oracle" in name for name in page(metrics))
     record = Record("ratings", -1, 0, 0, b"u", b'{"user_id":"u","item_id":"i","rating":4,"expected":3}')
-    monitor.regret.note_expected([record], [Rating("u", "i", 4.0)])
+    monitor.regret.note_expected([record], np.array([RATING], np.uint8))
     monitor.regret.observe(np.asarray([4.0]), {"bias": np.asarray([5.0])})
     series = page(metrics)
     for window in ("1000", "10000"):

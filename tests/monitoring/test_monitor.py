@@ -15,7 +15,7 @@ from streamer.core.batch import CLICK, RATING, Batch, Seen
 from streamer.core.errors import BadState, Reason
 from streamer.core.events import Offsets
 from streamer.core.protocols import Persistent, Row
-from streamer.monitoring.monitor import TABLE, WINDOWS, Errors, Monitor
+from streamer.monitoring.monitor import OUTCOMES, TABLE, WINDOWS, Errors, Monitor
 
 NAME = "biased-mf"
 
@@ -196,7 +196,7 @@ def test_only_ratings_are_errors_and_only_ratings_learners_have_them() -> None:
     monitor.observe(learned, predictions)
     assert list(monitor.errors) == [NAME]
     assert monitor.errors[NAME].rmse(1000) == sqrt((1 + 4) / 2)
-    assert monitor.events["ratings"] == {"learned": 2, "duplicate": 0, "dead_letter": 0}
+    assert monitor.events["ratings"] == {outcome: 2 * (outcome == "learned") for outcome in OUTCOMES}
     assert monitor.events["clicks"]["learned"] == 1
 
 

@@ -14,9 +14,9 @@ from process import streamer
 from streamer.consumers.files import FileSource
 from streamer.consumers.memory import MemorySource
 from streamer.consumers.stream import StreamSource
-from streamer.core.arrays import F32, I32
-from streamer.core.batch import Batch, UserView
-from streamer.core.events import Click, Event, Rating, Record
+from streamer.core.arrays import F32, I32, U8
+from streamer.core.batch import RATING, Batch, UserView
+from streamer.core.events import Click, Rating, Record
 from streamer.core.protocols import Kind, Source
 from streamer.core.tables import Table
 from streamer.models import LEARNERS
@@ -28,7 +28,7 @@ from streamer.study.evaluate import Evaluation, evaluate
 SMALL = World(users=60, items=40, events=3_000, days=10, duplicates=0.02, late=0.02, bad=0.02)
 
 
-def rated(*expected: object) -> tuple[list[Record], list[Event]]:
+def rated(*expected: object) -> tuple[list[Record], U8]:
     """Ratings of 3 with these expectations; None: the rating carries none."""
     values = [
         b'{"user_id":"u","item_id":"i","rating":3'
@@ -36,9 +36,8 @@ def rated(*expected: object) -> tuple[list[Record], list[Event]]:
         + b"}"
         for said in expected
     ]
-    return [Record("ratings", -1, n, 0, b"u", value) for n, value in enumerate(values)], [Rating("u", "i", 3.0)] * len(
-        values
-    )
+    records = [Record("ratings", -1, n, 0, b"u", value) for n, value in enumerate(values)]
+    return records, np.full(len(values), RATING, np.uint8)
 
 
 def test_figures_of_three_ratings_by_hand() -> None:
@@ -187,7 +186,7 @@ def test_a_file_of_a_simulated_world_is_evaluated_like_the_world(tmp_path: Path)
 def test_the_command_evaluates_a_simulated_world(tmp_path: Path) -> None:
     options = ("--simulate", "--learner", "bias", "--no-ranking")
     found = json.loads(run("evaluate", *options, "--json", cwd=tmp_path))
-    assert found["events"] == 60_000
+    assert found["events"] + found["replaced"] + found["repeated"] == 60_000
     assert found["oracle_rmse"] == pytest.approx(0.774, abs=1e-3)
     assert 0.1 < found["regret"] < 0.3
     assert f"{found['regret']:.4f}" in run("evaluate", *options, cwd=tmp_path)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from crowd import Crowd
 
+from streamer.core.batch import CLICK
 from streamer.core.protocols import Row
 from streamer.stream.history import (
     BLOCK_EVENTS,
@@ -60,9 +61,10 @@ def test_long_histories_survive_rings_evictions_and_restarts(
         rows = crowd.users.rows([user], crowd.commit)
         events = np.zeros(count, dtype=EVENT)
         events["item"], events["time_ms"] = items, len(diaries[user].events) + np.arange(count)
-        found, _ = crowd.users.remember(
-            np.repeat(rows, count), np.array(items, dtype=np.int32), np.zeros(count, dtype=np.float32),
-            events["time_ms"].astype(np.int64), events,
+        found, _, _ = crowd.users.remember(
+            np.repeat(rows, count), np.array(items, dtype=np.int32), np.full(count, CLICK, np.uint8),
+            np.zeros(count, np.float32), np.zeros(count, np.float32), events["time_ms"].astype(np.int64),
+            np.ones(count, np.bool_), np.zeros(count, np.uint8), events, 0,
         )  # fmt: skip
         assert found.tolist() == [diaries[user].put(item) for item in items]
         assert crowd.users.view(user).seen.tolist() == diaries[user].distinct[-SEEN_WINDOW:]
@@ -90,9 +92,10 @@ def test_the_last_512_events_are_kept_for_any_count(tmp_path: Path, events: int,
         numbers = np.arange(start, min(events, start + cut))
         record = np.zeros(len(numbers), dtype=EVENT)
         record["item"] = record["time_ms"] = numbers
-        zeros = np.zeros(len(numbers), dtype=np.float32)
+        zeros, kinds = np.zeros(len(numbers), dtype=np.float32), np.full(len(numbers), CLICK, np.uint8)
+        items, times_ms = numbers.astype(np.int32), numbers.astype(np.int64)
         crowd.users.remember(
-            np.repeat(rows, len(numbers)), numbers.astype(np.int32), zeros, numbers.astype(np.int64), record
+            np.repeat(rows, len(numbers)), items, kinds, zeros, zeros.copy(), times_ms, kinds > 0, 0 * kinds, record, 0
         )
         if start % 5 == 0:
             crowd.commit()
@@ -118,7 +121,7 @@ def test_one_event_rewrites_one_block_and_one_page(tmp_path: Path) -> None:
     crowd.commit()
     crowd.happen(["a"], [700])
     assert sorted(row.table for row in crowd.users.changed()) == [
-        "learned/counter/user", "users/head", "users/history", "users/seen",
+        "learned/counter/user", "users/head", "users/history", "users/rated", "users/seen",
     ]  # fmt: skip
     crowd.commit()
     crowd.happen(["a"], [700])  # seen already: no page

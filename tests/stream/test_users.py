@@ -198,7 +198,7 @@ def test_a_forgotten_user_begins_with_initial_values(
     assert crowd.users.profile("a") is None
     if commit_between:
         crowd.commit()
-        left = [row for table in ("users/head", "users/history", "users/seen", "users/profile", "learned/counter/user")
+        left = [row for table in ("users/head", "users/history", "users/seen", "users/rated", "users/profile", "learned/counter/user")
                 for row in crowd.store.scan(table)]  # fmt: skip
         assert left == []
     assert crowd.happen(["a", "a"], [5, 6]).tolist() == [0, 1]

@@ -11,6 +11,7 @@ from math import inf, log2, sqrt
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from commands import run
@@ -83,13 +84,15 @@ def test_hit_rates_of_ten_and_twenty_end_where_they_say() -> None:
 
 
 def world(count: int) -> list[Event | bytes]:
-    """Ratings and clicks by few users on few items, so that everything repeats."""
-    random = np.random.default_rng(7)
+    """Ratings and clicks by few users on few items, so that everything repeats but ratings, which would replace one another."""
+    random, rated = np.random.default_rng(7), set[tuple[str, str]]()
     chosen: list[Event | bytes] = []
     for n in range(count):
         user, item = f"u{random.integers(30)}", f"i{int(random.zipf(1.5)) % 60}"
-        rating = Rating(user, item, float(random.integers(1, 11)) / 2, n)
-        chosen.append(Click(user, item, "click", n) if n % 4 == 0 else rating)
+        rating = Rating(user, item, float(random.integers(1, 11)) / 2, 3000 * n)  # clicks are 3 s apart
+        clicked = n % 4 == 0 or (user, item) in rated
+        chosen.append(Click(user, item, "click", 3000 * n) if clicked else rating)
+        rated.add((user, item))
     return chosen
 
 
@@ -168,6 +171,21 @@ def test_bad_and_repeated_events_are_counted_and_left_out() -> None:
     chosen: list[Event | bytes] = [Rating("u1", "a", 4.0, event_id="e"), Rating("u1", "a", 4.0, event_id="e"), b"no"]
     found = evaluated("bias", chosen)
     assert (found.events, found.duplicates, found.dead_letters) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("name", ["bayesian-hybrid", "bias"])
+def test_ratings_written_twice_read_as_ratings_written_once(movielens: Path, tmp_path: Path, name: str) -> None:
+    """900 of them, in any order in which copies can come: RMSE was .654 for .759 when each was a second witness."""
+    header, *rows = (movielens / "ratings.csv").read_text().splitlines()[:901]
+    files = {"once": rows, "one after the other": rows + rows, "side by side": [row for row in rows for _ in (0, 1)]}
+    found = {}
+    for called, lines in files.items():
+        path = tmp_path / f"{called}.csv"
+        path.write_text("\n".join([header, *lines]) + "\n")
+        found[called] = msgspec.json.decode(run("evaluate", path, "--learner", name, "--no-ranking", "--json"))
+    for called in ("one after the other", "side by side"):
+        assert found[called]["rmse"] == pytest.approx(found["once"]["rmse"], rel=0.01)
+        assert (found[called]["ratings"], found[called]["repeated"], found[called]["replaced"]) == (900, 900, 0)
 
 
 def test_the_learner_replaces_the_champion_of_its_kind() -> None:

@@ -7,6 +7,11 @@ from pathlib import Path
 
 import pytest
 from commands import invoke, run
+from learning import settings
+
+from streamer.consumers.files import FileSource
+from streamer.core.batch import CLICK, RATING
+from streamer.study.training_data import read
 
 SMALL = ("--users", "60", "--items", "30", "--events", "3000", "--days", "10")
 
@@ -124,6 +129,27 @@ def test_events_left_out_of_a_file_are_counted_and_reported(tmp_path: Path) -> N
     (tmp_path / "one.csv").write_text("user_id,item_id,rating,timestamp\n,i1,3,3\n" + "\n".join(rows[8:]) + "\n")
     done = invoke("train", "one.csv", "--model", "bias", cwd=tmp_path)
     assert "1 of 66 events cannot be used (bad_id)" in done.stderr
+
+
+def test_the_last_rating_of_a_pair_counts_once(tmp_path: Path) -> None:
+    """u1 rates i1 three times, twice alike; u2 withdraws; u3 clicks twice within a second."""
+    lines = [
+        {"user_id": "u1", "item_id": "i1", "rating": rating, "timestamp_ms": 1000 * n}
+        for n, rating in enumerate([5, 1, 1])
+    ] + [{"user_id": "u2", "item_id": "i1", "rating": rating, "timestamp_ms": 5000} for rating in (4, None)]
+    lines += [{"user_id": "u3", "item_id": "i1", "kind": "view", "timestamp_ms": 6000 + n} for n in (0, 900)]
+    path = tmp_path / "anew.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)) + "\n")
+    found = read(FileSource(path), settings(), lambda done, left: None)
+    assert (found.data.values.tolist(), found.data.clicks.tolist()) == (
+        [1.0, pytest.approx(0.2)],
+        [0.0, pytest.approx(0.2)],
+    )
+    assert found.data.kinds.tolist() == [RATING, CLICK]
+    assert found.left_out() == [
+        "3 ratings left out: the same user rated the same item later, or withdrew the rating",
+        "2 events left out: the same rating again, or a click again within seconds",
+    ]
 
 
 def test_models_without_enough_events_are_left_out_of_a_comparison(tmp_path: Path) -> None:

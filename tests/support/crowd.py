@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from streamer.core.arrays import I64
+from streamer.core.batch import CLICK
 from streamer.core.protocols import StateStore
 from streamer.core.tables import Table
 from streamer.storage.state import RocksStore
@@ -37,9 +38,10 @@ class Crowd:
         rows = self.users.rows(user_ids, self.commit)
         events = np.zeros(n, dtype=EVENT)
         events["item"], events["offset"] = items, np.arange(n)
-        seen_counts, _ = self.users.remember(
-            rows, np.array(items, dtype=np.int32), np.array(clicks or np.zeros(n), dtype=np.float32),
-            np.arange(n, dtype=np.int64), events,
+        seen_counts, _, _ = self.users.remember(
+            rows, np.array(items, dtype=np.int32), np.full(n, CLICK, np.uint8), np.zeros(n, np.float32),
+            np.array(clicks or np.zeros(n), dtype=np.float32), np.arange(n, dtype=np.int64),
+            np.ones(n, np.bool_), np.zeros(n, np.uint8), events, 0,
         )  # fmt: skip
         for row in rows.tolist():
             self.table.values[row, 0] += 1.0

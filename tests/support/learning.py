@@ -20,7 +20,10 @@ def settings(**flags: object) -> Settings:
 
 
 def events(count: int) -> list[Event | bytes]:
-    """Ratings, clicks, dislikes, duplicates, catalogue and profile changes, forgotten users and bad events, in a fixed order."""
+    """Ratings, clicks, dislikes, duplicates, catalogue and profile changes, forgotten users and bad events, in a fixed order.
+
+    Some ratings replace the user's earlier one or withdraw it, and some clicks are made twice within a second.
+    """
     found: list[Event | bytes] = [ItemUpdate(f"i{n}", f"Item {n}", ("Drama",)) for n in range(5)]
     for n in range(count):
         user, item, time_ms = f"u{n * 7 % USERS}", f"i{n * n * 13 % ITEMS}", 1_700_000_000_000 + n * 1000
@@ -32,7 +35,13 @@ def events(count: int) -> list[Event | bytes]:
             case 7:
                 found.append(Rating(user, item, 1.0 + n % 5, time_ms, f"e{n // 40}"))  # mostly duplicates
             case _:
-                found.append(Rating(user, item, 0.5 * (1 + n % 10), time_ms))
+                found.append(Rating(user, item, 0.5 * (1 + (n + n // 16_000) % 10), time_ms))  # then pairs begin anew
+        if n % 10 == 3 and n % 20 == 3:
+            found.append(Click(user, item, "purchase", time_ms + 900))
+        if n % 6 == 2:
+            k = n - n % 4 * 10 - 2  # an event of this user or of another one, some time ago
+            again = None if n % 5 == 1 else 0.5 * (1 + n % 9)
+            found.append(Rating(f"u{k * 7 % USERS}", f"i{k * k * 13 % ITEMS}", again, time_ms + 10))
         if n % 97 == 50:
             found.append(b'{"user_id": "u1", "item_id": "i1", "rating": NaN}')
         if n % 131 == 60:

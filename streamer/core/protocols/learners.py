@@ -31,8 +31,9 @@ class OnlineLearner(Protocol):
     def learn(self, batch: Batch) -> F32:
         """Learn the events in order, one step for each, and return the predictions (n,).
 
-        Event k is predicted from events 0..k-1 only; NaN for events of the other kind. Marks every row that it changes in
-        its table's `touched`.
+        Event k is predicted from events 0..k-1 only; NaN for events of the other kind, and for those that are neither RATING nor
+        CLICK. Of REPLACED and RETRACTED ratings it takes back what `batch.taken_back` says, as far as it can; a learner that
+        only looks at RATING and `clicks` keeps what it was told first. Marks every row that it changes in its table's `touched`.
         """
 
     def predict(self, batch: Batch) -> F32:

@@ -44,7 +44,7 @@ SCHEMA = pa.schema(
         pa.field("user_id", pa.string()),
         pa.field("item_id", pa.string()),
         pa.field("kind", pa.string()),  # of clicks
-        pa.field("rating", pa.float64()),  # of ratings
+        pa.field("rating", pa.float64()),  # of ratings; null on the topic ratings: a rating withdrawn
         pa.field(
             "timestamp_ms", pa.int64(), nullable=False
         ),  # when it happened, never over a day after it was appended

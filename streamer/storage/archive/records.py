@@ -4,26 +4,43 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
+from streamer.core.arrays import I64, U64
 from streamer.core.errors import DamagedFile
-from streamer.core.events import CATALOGUE_TOPICS, TOPICS, USERS, Click, Message, Rating, Record, message
+from streamer.core.events import (
+    CATALOGUE_TOPICS,
+    LOG,
+    TOPICS,
+    USERS,
+    Click,
+    Message,
+    Rating,
+    Record,
+    TopicPartition,
+    message,
+)
+from streamer.core.seed import event_keys, sequence_key
 from streamer.storage.archive import parquet
 from streamer.storage.archive.manifest import Manifest, missing
 
-EVENT_COLUMNS = ("user_id", "item_id", "kind", "rating", "timestamp_ms", "event_id", "session_id", "recommendation_id", "expected")  # fmt: skip
-_COLUMNS = (*EVENT_COLUMNS, "value", "offset", "appended_ms", "partition")
+EVENT_COLUMNS = ("user_id", "item_id", "kind", "rating", "timestamp_ms", "event_id", "session_id", "recommendation_id", "expected", "appended_ms")  # fmt: skip
+_COLUMNS = (*EVENT_COLUMNS, "value", "offset", "partition")
 _CHUNK_ROWS = 10_000  # rows that are Python objects at a time
 
 
 def event_message(
-    user_id: str, item_id: str, kind: str | None, rating: float, time_ms: int, event_id: str | None,
-    session_id: str | None, recommendation_id: str | None, expected: float | None,
+    user_id: str, item_id: str, kind: str | None, rating: float | None, time_ms: int, event_id: str | None,
+    session_id: str | None, recommendation_id: str | None, expected: float | None, appended_ms: int,
 ) -> Message:  # fmt: skip
-    """The message of a row: a click if it has a kind, otherwise a rating. Cost: about 1 us."""
-    if kind is not None:
-        return message(Click(user_id, item_id, kind, time_ms, event_id, session_id, recommendation_id))
-    sent = message(Rating(user_id, item_id, rating, time_ms, event_id))
+    """The message of a row: a click if it has a kind, otherwise a rating, withdrawn if it is null or NaN. Cost: about 1 us."""
+    if kind is not None:  # one with the time of its record had none of its own, which matters for clicks made again
+        own_ms = None if time_ms == appended_ms else time_ms
+        sent = message(Click(user_id, item_id, kind, own_ms, event_id, session_id, recommendation_id))
+        return sent if own_ms is not None else msgspec.structs.replace(sent, timestamp_ms=time_ms)
+    said = None if rating is None or rating != rating else rating
+    sent = message(Rating(user_id, item_id, said, time_ms, event_id))
     if expected is not None and sent.value is not None:
         return Message(sent.topic, sent.key, sent.value[:-1] + b',"expected":%r}' % expected)
     return sent
@@ -64,7 +81,17 @@ def records(folder: Path, manifest: Manifest, first: int, stop: int, damaged: di
 
 
 def _record(topic: str, row: tuple[Any, ...]) -> Record:
-    *event, value, offset, appended_ms, partition = row
+    *event, value, offset, partition = row
     catalogue = topic in CATALOGUE_TOPICS
     sent = catalogue_message(topic, event[0], event[1], value) if catalogue else event_message(*event)
-    return Record(topic, partition, offset, appended_ms, sent.key, sent.value)
+    return Record(topic, partition, offset, event[-1], sent.key, sent.value)
+
+
+def event_keys_of(seed: int, topics: Any, partitions: Any, offsets: I64) -> U64:
+    """The events' random keys, as the encoder makes them from (seed, sequence, offset)."""
+    bases = np.empty(len(offsets), np.uint64)
+    codes = np.where(partitions < 0, -1, topics.astype(np.int64) << 32 | np.maximum(partitions, 0))
+    for code in np.unique(codes).tolist():
+        at = LOG if code < 0 else TopicPartition(TOPICS[code >> 32], code & 0xFFFFFFFF)
+        bases[codes == code] = np.uint64(sequence_key(seed, at))
+    return event_keys(bases, offsets)

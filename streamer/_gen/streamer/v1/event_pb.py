@@ -24,6 +24,8 @@ _RatingFields: TypeAlias = Literal["user_id", "item_id", "rating", "timestamp_ms
 
 class Rating(Message[_RatingFields]):
     """
+    A user's rating of an item, in place of an earlier one.
+
     ```proto
     message streamer.v1.Rating
     ```
@@ -73,6 +75,58 @@ class Rating(Message[_RatingFields]):
         user_id: str
         item_id: str
         rating: float
+        timestamp_ms: int
+        event_id: str
+
+_RetractionFields: TypeAlias = Literal["user_id", "item_id", "timestamp_ms", "event_id"]
+
+class Retraction(Message[_RetractionFields]):
+    """
+    Withdraws the user's rating of the item; harmless where there is none.
+
+    ```proto
+    message streamer.v1.Retraction
+    ```
+
+    Attributes:
+        user_id:
+            ```proto
+            string user_id = 1;
+            ```
+        item_id:
+            ```proto
+            string item_id = 2;
+            ```
+        timestamp_ms:
+            default: the time when it is stored
+
+            ```proto
+            optional int64 timestamp_ms = 3;
+            ```
+        event_id:
+            events with the same id count once
+
+            ```proto
+            optional string event_id = 4;
+            ```
+    """
+
+    __slots__ = ("user_id", "item_id", "timestamp_ms", "event_id")
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            user_id: str = "",
+            item_id: str = "",
+            timestamp_ms: int | None = None,
+            event_id: str | None = None,
+        ) -> None:
+            pass
+
+        user_id: str
+        item_id: str
         timestamp_ms: int
         event_id: str
 
@@ -310,7 +364,7 @@ class UserRemoval(Message[_UserRemovalFields]):
 
         user_id: str
 
-_EventFields: TypeAlias = Literal["rating", "click", "item", "user", "remove_item", "forget_user"]
+_EventFields: TypeAlias = Literal["rating", "click", "item", "user", "remove_item", "forget_user", "retract"]
 
 class Event(Message[_EventFields]):
     """
@@ -332,11 +386,11 @@ class Event(Message[_EventFields]):
         def __init__(
             self,
             *,
-            kind: Oneof[Literal["rating"], Rating] | Oneof[Literal["click"], Click] | Oneof[Literal["item"], ItemUpdate] | Oneof[Literal["user"], UserUpdate] | Oneof[Literal["remove_item"], ItemRemoval] | Oneof[Literal["forget_user"], UserRemoval] | None = None,
+            kind: Oneof[Literal["rating"], Rating] | Oneof[Literal["click"], Click] | Oneof[Literal["item"], ItemUpdate] | Oneof[Literal["user"], UserUpdate] | Oneof[Literal["remove_item"], ItemRemoval] | Oneof[Literal["forget_user"], UserRemoval] | Oneof[Literal["retract"], Retraction] | None = None,
         ) -> None:
             pass
 
-        kind: Oneof[Literal["rating"], Rating] | Oneof[Literal["click"], Click] | Oneof[Literal["item"], ItemUpdate] | Oneof[Literal["user"], UserUpdate] | Oneof[Literal["remove_item"], ItemRemoval] | Oneof[Literal["forget_user"], UserRemoval] | None
+        kind: Oneof[Literal["rating"], Rating] | Oneof[Literal["click"], Click] | Oneof[Literal["item"], ItemUpdate] | Oneof[Literal["user"], UserUpdate] | Oneof[Literal["remove_item"], ItemRemoval] | Oneof[Literal["forget_user"], UserRemoval] | Oneof[Literal["retract"], Retraction] | None
 
 _PublishRequestFields: TypeAlias = Literal["events"]
 
@@ -448,12 +502,13 @@ class PublishResponse(Message[_PublishResponseFields]):
 
 
 _DESC = file_desc(
-    b'\n\x17streamer/v1/event.proto\x12\x0bstreamer.v1\x1a\x1cgoogle/protobuf/struct.proto"\xc8\x01\n\x06Rating\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId\x12\x17\n\x07item_id\x18\x02 \x01(\tR\x06itemId\x12\x1b\n\x06rating\x18\x03 \x01(\x01H\x00R\x06rating\x88\x01\x01\x12&\n\x0ctimestamp_ms\x18\x04 \x01(\x03H\x01R\x0btimestampMs\x88\x01\x01\x12\x1e\n\x08event_id\x18\x05 \x01(\tH\x02R\x07eventId\x88\x01\x01B\t\n\x07_ratingB\x0f\n\r_timestamp_msB\x0b\n\t_event_id"\xbc\x02\n\x05Click\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId\x12\x17\n\x07item_id\x18\x02 \x01(\tR\x06itemId\x12\x17\n\x04kind\x18\x03 \x01(\tH\x00R\x04kind\x88\x01\x01\x12&\n\x0ctimestamp_ms\x18\x04 \x01(\x03H\x01R\x0btimestampMs\x88\x01\x01\x12\x1e\n\x08event_id\x18\x05 \x01(\tH\x02R\x07eventId\x88\x01\x01\x12"\n\nsession_id\x18\x06 \x01(\tH\x03R\tsessionId\x88\x01\x01\x120\n\x11recommendation_id\x18\x07 \x01(\tH\x04R\x10recommendationId\x88\x01\x01B\x07\n\x05_kindB\x0f\n\r_timestamp_msB\x0b\n\t_event_idB\r\n\x0b_session_idB\x14\n\x12_recommendation_id"\xc5\x01\n\nItemUpdate\x12\x17\n\x07item_id\x18\x01 \x01(\tR\x06itemId\x12\x14\n\x05title\x18\x02 \x01(\tR\x05title\x12\x1e\n\ncategories\x18\x03 \x03(\tR\ncategories\x127\n\nattributes\x18\x04 \x01(\x0b2\x17.google.protobuf.StructR\nattributes\x12!\n\tavailable\x18\x05 \x01(\x08H\x00R\tavailable\x88\x01\x01B\x0c\n\n_available"\x94\x02\n\nUserUpdate\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId\x127\n\nattributes\x18\x02 \x01(\x0b2\x17.google.protobuf.StructR\nattributes\x12J\n\x0bpreferences\x18\x03 \x03(\x0b2(.streamer.v1.UserUpdate.PreferencesEntryR\x0bpreferences\x12\x1c\n\x07same_as\x18\x04 \x01(\tH\x00R\x06sameAs\x88\x01\x01\x1a>\n\x10PreferencesEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01B\n\n\x08_same_as"&\n\x0bItemRemoval\x12\x17\n\x07item_id\x18\x01 \x01(\tR\x06itemId"&\n\x0bUserRemoval\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId"\xc2\x02\n\x05Event\x12-\n\x06rating\x18\x01 \x01(\x0b2\x13.streamer.v1.RatingH\x00R\x06rating\x12*\n\x05click\x18\x02 \x01(\x0b2\x12.streamer.v1.ClickH\x00R\x05click\x12-\n\x04item\x18\x03 \x01(\x0b2\x17.streamer.v1.ItemUpdateH\x00R\x04item\x12-\n\x04user\x18\x04 \x01(\x0b2\x17.streamer.v1.UserUpdateH\x00R\x04user\x12;\n\x0bremove_item\x18\x05 \x01(\x0b2\x18.streamer.v1.ItemRemovalH\x00R\nremoveItem\x12;\n\x0bforget_user\x18\x06 \x01(\x0b2\x18.streamer.v1.UserRemovalH\x00R\nforgetUserB\x06\n\x04kind"<\n\x0ePublishRequest\x12*\n\x06events\x18\x01 \x03(\x0b2\x12.streamer.v1.EventR\x06events"=\n\rRejectedEvent\x12\x14\n\x05index\x18\x01 \x01(\x05R\x05index\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason"\x8e\x01\n\x0fPublishResponse\x12\x1a\n\x08accepted\x18\x01 \x01(\x05R\x08accepted\x126\n\x08rejected\x18\x02 \x03(\x0b2\x1a.streamer.v1.RejectedEventR\x08rejected\x12\'\n\x0ffreshness_token\x18\x03 \x01(\tR\x0efreshnessToken2T\n\x0cEventService\x12D\n\x07Publish\x12\x1b.streamer.v1.PublishRequest\x1a\x1c.streamer.v1.PublishResponseb\x06proto3',
+    b'\n\x17streamer/v1/event.proto\x12\x0bstreamer.v1\x1a\x1cgoogle/protobuf/struct.proto"\xc8\x01\n\x06Rating\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId\x12\x17\n\x07item_id\x18\x02 \x01(\tR\x06itemId\x12\x1b\n\x06rating\x18\x03 \x01(\x01H\x00R\x06rating\x88\x01\x01\x12&\n\x0ctimestamp_ms\x18\x04 \x01(\x03H\x01R\x0btimestampMs\x88\x01\x01\x12\x1e\n\x08event_id\x18\x05 \x01(\tH\x02R\x07eventId\x88\x01\x01B\t\n\x07_ratingB\x0f\n\r_timestamp_msB\x0b\n\t_event_id"\xa4\x01\n\nRetraction\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId\x12\x17\n\x07item_id\x18\x02 \x01(\tR\x06itemId\x12&\n\x0ctimestamp_ms\x18\x03 \x01(\x03H\x00R\x0btimestampMs\x88\x01\x01\x12\x1e\n\x08event_id\x18\x04 \x01(\tH\x01R\x07eventId\x88\x01\x01B\x0f\n\r_timestamp_msB\x0b\n\t_event_id"\xbc\x02\n\x05Click\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId\x12\x17\n\x07item_id\x18\x02 \x01(\tR\x06itemId\x12\x17\n\x04kind\x18\x03 \x01(\tH\x00R\x04kind\x88\x01\x01\x12&\n\x0ctimestamp_ms\x18\x04 \x01(\x03H\x01R\x0btimestampMs\x88\x01\x01\x12\x1e\n\x08event_id\x18\x05 \x01(\tH\x02R\x07eventId\x88\x01\x01\x12"\n\nsession_id\x18\x06 \x01(\tH\x03R\tsessionId\x88\x01\x01\x120\n\x11recommendation_id\x18\x07 \x01(\tH\x04R\x10recommendationId\x88\x01\x01B\x07\n\x05_kindB\x0f\n\r_timestamp_msB\x0b\n\t_event_idB\r\n\x0b_session_idB\x14\n\x12_recommendation_id"\xc5\x01\n\nItemUpdate\x12\x17\n\x07item_id\x18\x01 \x01(\tR\x06itemId\x12\x14\n\x05title\x18\x02 \x01(\tR\x05title\x12\x1e\n\ncategories\x18\x03 \x03(\tR\ncategories\x127\n\nattributes\x18\x04 \x01(\x0b2\x17.google.protobuf.StructR\nattributes\x12!\n\tavailable\x18\x05 \x01(\x08H\x00R\tavailable\x88\x01\x01B\x0c\n\n_available"\x94\x02\n\nUserUpdate\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId\x127\n\nattributes\x18\x02 \x01(\x0b2\x17.google.protobuf.StructR\nattributes\x12J\n\x0bpreferences\x18\x03 \x03(\x0b2(.streamer.v1.UserUpdate.PreferencesEntryR\x0bpreferences\x12\x1c\n\x07same_as\x18\x04 \x01(\tH\x00R\x06sameAs\x88\x01\x01\x1a>\n\x10PreferencesEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01B\n\n\x08_same_as"&\n\x0bItemRemoval\x12\x17\n\x07item_id\x18\x01 \x01(\tR\x06itemId"&\n\x0bUserRemoval\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId"\xf7\x02\n\x05Event\x12-\n\x06rating\x18\x01 \x01(\x0b2\x13.streamer.v1.RatingH\x00R\x06rating\x12*\n\x05click\x18\x02 \x01(\x0b2\x12.streamer.v1.ClickH\x00R\x05click\x12-\n\x04item\x18\x03 \x01(\x0b2\x17.streamer.v1.ItemUpdateH\x00R\x04item\x12-\n\x04user\x18\x04 \x01(\x0b2\x17.streamer.v1.UserUpdateH\x00R\x04user\x12;\n\x0bremove_item\x18\x05 \x01(\x0b2\x18.streamer.v1.ItemRemovalH\x00R\nremoveItem\x12;\n\x0bforget_user\x18\x06 \x01(\x0b2\x18.streamer.v1.UserRemovalH\x00R\nforgetUser\x123\n\x07retract\x18\x07 \x01(\x0b2\x17.streamer.v1.RetractionH\x00R\x07retractB\x06\n\x04kind"<\n\x0ePublishRequest\x12*\n\x06events\x18\x01 \x03(\x0b2\x12.streamer.v1.EventR\x06events"=\n\rRejectedEvent\x12\x14\n\x05index\x18\x01 \x01(\x05R\x05index\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason"\x8e\x01\n\x0fPublishResponse\x12\x1a\n\x08accepted\x18\x01 \x01(\x05R\x08accepted\x126\n\x08rejected\x18\x02 \x03(\x0b2\x1a.streamer.v1.RejectedEventR\x08rejected\x12\'\n\x0ffreshness_token\x18\x03 \x01(\tR\x0efreshnessToken2T\n\x0cEventService\x12D\n\x07Publish\x12\x1b.streamer.v1.PublishRequest\x1a\x1c.streamer.v1.PublishResponseb\x06proto3',
     [
         struct_pb.desc(),
     ],
     {
         "Rating": Rating,
+        "Retraction": Retraction,
         "Click": Click,
         "ItemUpdate": ItemUpdate,
         "UserUpdate": UserUpdate,
