@@ -147,9 +147,10 @@ class RocksStore:
             self._rocks.write(self._encoded([_row(Meta(FORMAT, self.generation, wanted, chosen))], {}))
             return Change([], [])
         found, given = meta.settings.get("learners", {}), wanted.get("learners", {})
-        common, later = found.keys() & given.keys(), [name for name in ADDED_LATER if name not in meta.settings]
+        common = found.keys() & given.keys()
         recorded = _with_narrower_limits(meta.settings, wanted)
-        recorded = {**recorded, **{name: wanted[name] for name in later if name in wanted}}
+        unknown = [name for name in ADDED_LATER if name in wanted and name not in meta.settings]
+        recorded = {**recorded, **{name: wanted[name] for name in unknown}}
         for name, ours, theirs in _differences("", _restricted_to(recorded, common), _restricted_to(wanted, common)):
             raise BadState(
                 f"the state in {self.folder} was made with {name} {ours}, the settings say {theirs}: "
