@@ -27,7 +27,7 @@ _LATE_BY_MS = (3_600_000, 86_400_000)  # by how much a late event is late
 _RATING = b'{"user_id":"%b","item_id":"i%d","rating":'
 _BROKEN: tuple[tuple[str, Callable[[bytes, int, int], bytes]], ...] = (
     (RATINGS, lambda user, item, at: _RATING % (user, item)),  # cut off
-    (RATINGS, lambda user, item, at: (_RATING + b'999.0,"timestamp_ms":%d}') % (user, item, at)),  # out of range
+    (RATINGS, lambda user, item, at: (_RATING + b'1e12,"timestamp_ms":%d}') % (user, item, at)),  # out of range
     (RATINGS, lambda user, item, at: (_RATING + b'NaN,"timestamp_ms":%d}') % (user, item, at)),  # not JSON
     (RATINGS, lambda user, item, at: (_RATING + b'4.0,"timestamp_ms":%d}') % (b"", item, at)),  # a bad id
     (RATINGS, lambda user, item, at: (_RATING + b'"good","timestamp_ms":%d}') % (user, item, at)),  # a wrong type

@@ -105,17 +105,11 @@ class Batch:
     )  # by name, of the experts of the learner that learns now
     profiles: Profiles = NO_PROFILES
     probes: I32 = field(default_factory=no_probes)  # (n, m) the probes of the learner that learns now
-    stated: F32 | None = None  # (n,) the rating as it was given, where `values` may be clipped; None: they are the same
     changes: tuple[Change, ...] = ()  # of the scale of ratings, in order
     taken_back: TakenBack = field(default_factory=nothing_taken_back)
 
     def __len__(self) -> int:
         return len(self.kinds)
-
-    @property
-    def given(self) -> F32:
-        """The ratings as they were given, (n,); a click's weight."""
-        return self.values if self.stated is None else self.stated
 
     def part(self, start: int, stop: int) -> "Batch":
         """Events start to stop - 1, as views; a change of scale belongs to the part with the event before it."""
@@ -124,7 +118,7 @@ class Batch:
         return Batch(
             self.kinds[cut], self.users[cut], self.items[cut], self.values[cut], self.clicks[cut], self.times_ms[cut],
             self.keys[cut], self.lows[cut], self.highs[cut], self.seen_counts[cut], self.seen,
-            profiles=self.profiles, stated=None if self.stated is None else self.stated[cut], changes=changes,
+            profiles=self.profiles, changes=changes,
             taken_back=self.taken_back.part(cut),
         )  # fmt: skip
 

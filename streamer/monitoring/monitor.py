@@ -175,7 +175,8 @@ class Monitor:
         """Add a batch that was learned, with each learner's clipped predictions (n,) by name.
 
         Its ratings and clicks are counted as learned; only ratings have squared errors. A rating that replaces another one
-        has none: what its user said of the item before would predict it.
+        has none: what its user said of the item before would predict it. A wild rating counts as learners get it, as the
+        nearest end of the scale, so that one that nobody could foresee is not all that errors and drift are about.
         """
         rated = batch.kinds == RATING
         ratings = int(np.count_nonzero(rated))
@@ -183,7 +184,7 @@ class Monitor:
         self.count(CLICKS, LEARNED, int(np.count_nonzero(batch.kinds == CLICK)))
         if not ratings:
             return
-        values = batch.given[rated].astype(np.float64)
+        values = batch.values[rated].astype(np.float64)
         predicted = {name: predictions[name][rated].astype(np.float64) for name in self.errors}
         for name, errors in self.errors.items():
             errors.observe(np.square(predicted[name] - values))

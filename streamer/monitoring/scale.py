@@ -7,7 +7,7 @@ The range begins as that of the ratings so far. Which ratings widen it, in width
     1.5% of the newest ratings     up to 1/4
     5% of the newest ratings       any distance
 
-All others are wild: learners get them clipped to the range, while the archive, histories and errors have them as they were
+All others are wild: learners get them clipped to the range, in errors too, while the archive and histories have them as they were
 given. An end of the range that less than 1% of the ratings reach, a gap of 1/8 of the width (below, 1/2) behind the others, is
 withdrawn. A rating weighs 1 / sqrt(j), where it is its user's j-th among the newest 256, so that no single user sets the scale, and a
 quarter of that if one of the 16 before it was of the same item.
@@ -151,7 +151,7 @@ class Scale:
             odd = values[np.flatnonzero(values != learned)[-1:]].tolist()
             _log.warning(
                 "%s ratings so far were far outside their scale, which is %g to %g, such as %s: they are learned as its nearest "
-                "end, and count in the errors as they are; rating_min and rating_max reject such ratings",
+                "end, in the errors too; rating_min and rating_max reject such ratings",
                 f"{self.wild:,}", self.low, self.high, ", ".join(f"{one:g}" for one in odd) or "an earlier one",
             )  # fmt: skip
         if self.kind() != self._said and self._head[RATINGS] >= WINDOW:

@@ -176,7 +176,7 @@ def read_record(folder: Path, generation: str) -> GenerationRecord:
             raise FileNotFoundError
         return read_sealed(file, GenerationRecord)
     except FileNotFoundError:
-        if _is_made(file.parent):
+        if _NAME.fullmatch(generation) and _is_made(file.parent):
             raise BadState(f"the record of generation {generation}, {file}, is missing: {_RESTORE}") from None
         if generation == FIRST and (folder / "state").exists():
             return GenerationRecord(id=FIRST)

@@ -138,7 +138,7 @@ class RocksStore:
 
         The learners in `settings["learners"]` may differ: added learners begin now, and the rows of removed learners are deleted.
         `unknown_kinds` may differ too: it is about events to come.
-        The ratings accepted may be fewer than before, as that concerns later events only.
+        The limits of ratings may differ too, as they concern later events only.
         A champion cannot be removed (BadState). If the store is read-only, the change is returned and nothing is written.
         """
         meta, wanted = self.meta(), msgspec.json.decode(msgspec.json.encode(settings))
@@ -148,7 +148,7 @@ class RocksStore:
             return Change([], [])
         found, given = meta.settings.get("learners", {}), wanted.get("learners", {})
         common = found.keys() & given.keys()
-        recorded = _with_narrower_limits(meta.settings, wanted)
+        recorded = _with_limits(meta.settings, wanted)
         unknown = [name for name in ADDED_LATER if name in wanted and name not in meta.settings]
         recorded = {**recorded, **{name: wanted[name] for name in unknown}}
         for name, ours, theirs in _differences("", _restricted_to(recorded, common), _restricted_to(wanted, common)):
@@ -267,13 +267,10 @@ def _restricted_to(settings: Mapping[str, Any], names: Collection[str]) -> dict[
     return {**compared, **{p: {n: settings.get(p, {})[n] for n in settings.get(p, {}) if n in names} for p in parts}}
 
 
-def _with_narrower_limits(settings: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings, with the limits of ratings that are wanted where these accept fewer ratings."""
-    narrower: dict[str, Any] = {}
-    for name, further in (("rating_min", max), ("rating_max", min)):
-        if name in settings and name in wanted:
-            narrower[name] = further(settings[name], wanted[name])
-    return {**settings, **narrower}
+def _with_limits(settings: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings, with the limits of ratings that are wanted."""
+    limits = {name: wanted[name] for name in ("rating_min", "rating_max") if name in settings and name in wanted}
+    return {**settings, **limits}
 
 
 def _advice(name: str, ours: str, theirs: str) -> str:

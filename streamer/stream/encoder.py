@@ -176,7 +176,7 @@ class Encoder:
         profiles = self._users.profiles.arrays()
         return Batch(
             kinds, users, items, found.learned, clicks, times_ms, keys, found.lows, found.highs, seen_counts, seen,
-            profiles=profiles, stated=values, changes=found.changes,
+            profiles=profiles, changes=found.changes,
             taken_back=taken_back if np.any((kinds == REPLACED) | (kinds == RETRACTED)) else nothing_taken_back(),
         )  # fmt: skip
 

@@ -109,7 +109,7 @@ class _Errors:
         rated = np.flatnonzero(batch.kinds == RATING)
         if not len(rated):
             return
-        squares = np.square(predicted[rated].astype(np.float64) - batch.given[rated])
+        squares = np.square(predicted[rated].astype(np.float64) - batch.values[rated])
         finite = np.isfinite(squares)
         late = np.arange(self.ratings, self.ratings + len(rated)) >= self.half
         earlier_users, earlier_items = np.empty(len(rated)), np.empty(len(rated))

@@ -136,7 +136,7 @@ class _Observed:
         self.users += [user_of.setdefault(user_id, len(user_of)) for user_id in learned.user_ids]
         self.batches.append(batch)
         rated = batch.kinds == RATING
-        self.values.append(batch.given[rated].astype(np.float64))
+        self.values.append(batch.values[rated].astype(np.float64))
         self.times.append(batch.times_ms[rated])
         count = int(np.count_nonzero(rated))
         self.expected.append(learned.expected if len(learned.expected) == count else np.full(count, np.nan))

@@ -156,7 +156,8 @@ def _odd_ratings(values: np.ndarray, scale: Scale) -> list[str]:
             f"the scale of ratings changes {scale.changes:,} {'time' if scale.changes == 1 else 'times'}, and is {scale.low:g} to {scale.high:g} at the end: what was learned "
             "is converted each time"
         )
-    far = values[(values < scale.low) | (values > scale.high)]
+    rounded = values.astype(np.float32)  # as the scale knows them
+    far = values[(rounded < scale.low) | (rounded > scale.high)]
     if scale.wild and scale.changes:
         found.append(f"{scale.wild:,} of {len(values):,} ratings are far outside the scale of their time")
     elif len(far):

@@ -40,7 +40,7 @@ def learned(folder: Path, values: F64) -> tuple[dict[str, F64], float, Memory]:
             memory.ledger.advance(part)
             likes += batch.clicks.sum()
             for name in NAMES:
-                errors[name].append(predicted[name].astype(np.float64) - batch.given)
+                errors[name].append(predicted[name].astype(np.float64) - batch.values)
     store.close()
     return {name: np.concatenate(parts) for name, parts in errors.items()}, float(likes), memory
 
@@ -82,4 +82,4 @@ def test_the_other_ratings_are_predicted_as_in_the_clean_stream(
         assert here < (1 + more) * there, name
     assert likes == pytest.approx(liked.sum(), rel=0.06)
     counted = memory.monitor.errors["bias"]
-    assert counted.squared == pytest.approx(np.square(errors["bias"]).sum(), rel=1e-5)  # wild ratings count as they are
+    assert counted.squared == pytest.approx(np.square(errors["bias"]).sum(), rel=1e-5)
