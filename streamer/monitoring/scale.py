@@ -10,7 +10,7 @@ The range begins as that of the ratings so far. Which ratings widen it, in width
 All others are wild: learners get them clipped to the range, in errors too, while the archive and histories have them as they were
 given. An end of the range that less than 1% of the ratings reach, a gap of 1/8 of the width (below, 1/2) behind the others, is
 withdrawn. A rating weighs 1 / sqrt(j), where it is its user's j-th among the newest 256, so that no single user sets the scale, and a
-quarter of that if one of the 16 before it was of the same item.
+quarter of that if one of the 3 before it was of the same item.
 
 The scale has *changed* when most of the newest ratings, of two users or more, lie outside (1 to 5 becomes 1 to 100), or when
 the newest users all keep to a narrow part of the range that was rare before (1 to 100 becomes 1 to 5). What learners know is
@@ -42,6 +42,7 @@ from streamer.monitoring.scale_kernel import (
     LOW,
     OUTSIDE,
     RATINGS,
+    SEEN,
     TOTAL,
     WILD,
     WINDOW,
@@ -73,7 +74,7 @@ class Scale:
         self._head = np.zeros(HEAD)
         self._head[LOW], self._head[HIGH], self._head[OUTSIDE:] = np.inf, -np.inf, np.nan
         self._bins, self._keys = np.zeros((4, BINS)), np.zeros(WITNESSES, dtype=np.uint64)
-        self._seen: I32 = np.full(WITNESSES, -1, dtype=np.int32)
+        self._seen: I32 = np.full(SEEN, -1, dtype=np.int32)
         self._witnesses = np.zeros((WITNESSES, EACH + 2))
         self._witnesses[:, :EACH] = np.nan
         self._committed = self._given = (

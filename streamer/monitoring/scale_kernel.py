@@ -3,7 +3,7 @@
 head       [numbers by the columns below]
 bins       equal parts of the range: weight, lowest and highest rating, number of ratings (4, BINS)
 keys       of the newest users (WITNESSES,)
-seen       items of the newest ratings, -1 where there are fewer (WITNESSES,)
+seen       items of the newest ratings, -1 where there are fewer (SEEN,)
 witnesses  [their newest ratings (EACH,), NaN where there are fewer, ratings among the newest 256, when the last one came]
 """
 
@@ -29,6 +29,7 @@ HEAD = OUTSIDE + RECENT
 
 BINS = 64  # equal parts of the range: weight, lowest and highest rating, and number of ratings of each
 WITNESSES, EACH = 16, 4  # the newest users, and the newest ratings of each
+SEEN = 3  # enough for files in the order of items, and little enough for catalogues of a few
 COUNT, STAMP = EACH, EACH + 1  # columns of a witness, after its ratings
 MEMORY, WINDOW, LONG = 4096.0, 256.0, 4096.0  # weight in bins before it is halved; ratings
 TOLERANCE, BELOW, CLOSE = 16.0, 0.5, 0.25
@@ -84,9 +85,9 @@ def move_range(head: F64, bins: F64, low: float, high: float) -> None:
 def is_new(head: F64, seen: I32, item: int) -> bool:
     """Whether none of the newest ratings was of this item; note it."""
     found = True
-    for j in range(WITNESSES):
+    for j in range(SEEN):
         found = found and seen[j] != item
-    seen[int(head[TOTAL]) % WITNESSES] = item
+    seen[int(head[TOTAL]) % SEEN] = item
     return found
 
 

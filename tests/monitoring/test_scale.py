@@ -129,6 +129,13 @@ def test_a_change_is_found_within_a_hundred_ratings_and_maps_one_range_to_the_ot
         assert found == pytest.approx(factor * whole + shift, rel=1e-5)
 
 
+def test_a_change_is_found_in_a_catalogue_of_five_items() -> None:
+    scale = Scale()
+    _, _, _, changes = follow(scale, np.where(LATER, TO_100, STARS), items=np.arange(N, dtype=np.int32) % 5)
+    assert (scale.low, scale.high, scale.changes) == (1, 100, 1)
+    assert all(HALF < one.at < HALF + 100 for one in changes)
+
+
 def test_one_user_alone_does_not_set_the_scale() -> None:
     users = np.where((np.arange(N) >= 300) & (np.arange(N) < 350), user_key("wild"), USERS).astype(np.uint64)
     wild = users == user_key("wild")
