@@ -33,6 +33,7 @@ from streamer.core.protocols import Row, StateStore
 from streamer.monitoring.scale_kernel import (
     BINS,
     CHANGES,
+    CONVERSIONS,
     COUNT,
     COUNTS,
     EACH,
@@ -97,6 +98,11 @@ class Scale:
     def changes(self) -> int:
         """Changes of scale, ever."""
         return int(self._head[CHANGES])
+
+    @property
+    def conversions(self) -> int:
+        """How often learners were told to convert what they know, ever."""
+        return int(self._head[CONVERSIONS])
 
     @property
     def wild(self) -> int:

@@ -23,7 +23,8 @@ FRACTIONS = 9  # share of ratings that are not whole, of the newest 4,096
 COUNTS = 10  # 1: they are counts, not ratings
 CHANGES, WILD, TOTAL = 11, 12, 13  # changes of scale, ratings outside, ratings; ever
 ARRIVALS = 14  # of users among the newest ones, of this scale
-OUTSIDE = 15  # the newest ratings outside begin here
+CONVERSIONS = 15  # how often what is known was converted, ever: at changes of scale, and while the ends of a new one move
+OUTSIDE = 16  # the newest ratings outside begin here
 RECENT = 8
 HEAD = OUTSIDE + RECENT
 
@@ -341,5 +342,6 @@ def follow(
         if low != head[LOW] or high != head[HIGH]:
             changes[found, 0] = k + 1
             changes[found, 1], changes[found, 2] = line(low, high, head[LOW], head[HIGH])
+            head[CONVERSIONS] += 1.0
             found += 1
     return found

@@ -74,7 +74,7 @@ class Seen:
 
     def taken_back(self) -> list[tuple[float, ...]]:
         """The earlier rating, its age and the like taken back, of each event that takes something back."""
-        rows = [tuple(map(float, row)) for batch in self.batches for row in zip(*batch.changes, strict=True)]
+        rows = [tuple(map(float, row)) for batch in self.batches for row in zip(*batch.taken_back, strict=True)]
         return [row for row in rows if row[0] == row[0]]
 
 
@@ -301,7 +301,7 @@ def test_a_duplicate_adds_no_user_and_no_item(one: Callable[..., Seen]) -> None:
 
 
 def test_a_bad_event_adds_no_user_and_no_item(one: Callable[..., Seen]) -> None:
-    bad = Record("ratings", -1, 1, 0, b"new", b'{"user_id": "new", "item_id": "new", "rating": 1000}')
+    bad = Record("ratings", -1, 1, 0, b"new", b'{"user_id": "new", "item_id": "new", "rating": 1e12}')
     found = one(Rating("u", "i", 3.0), bad)
     assert found.memory.items.ids == ["i"]
     assert found.memory.users.row_of.keys() == {"u"}
