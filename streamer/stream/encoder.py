@@ -163,9 +163,7 @@ class Encoder:
         history["kind"] = codes
         history["sequence"], history["offset"] = sequences, offsets
         asked = kinds.copy()
-        eras = np.full(
-            n, self.scale.conversions - len(found.changes), np.int64
-        )  # the number of the scale of each event
+        eras = np.full(n, self.scale.conversions - len(found.changes), np.int64)  # of each event, the scale's number
         for change in found.changes:
             eras[change.at :] += 1
         seen_counts, repeated, taken_back = self._users.remember(
