@@ -147,8 +147,8 @@ class LearningSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         dict[str, Annotated[float, Meta(gt=0)]],
         _doc("bin width of numeric user attributes, name=step,...; each value of any other attribute is a group"),
     ] = msgspec.field(default_factory=lambda: dict(GROUP_STEPS))
-    rating_min: Annotated[float, _doc("lowest rating accepted from now on")] = -1e9
-    rating_max: Annotated[float, _doc("highest rating accepted from now on")] = 1e9
+    rating_min: Annotated[float, _doc("lowest rating accepted from now on")] = -1e6
+    rating_max: Annotated[float, _doc("highest rating accepted from now on")] = 1e6
     event_max_bytes: Annotated[int, _doc("largest event accepted", ge=256, le=60000)] = 16384
     max_records: Annotated[
         Annotated[int, Meta(ge=1, le=2000)] | None,

@@ -19,7 +19,7 @@ from streamer.core.answers import RERANKING_OUTCOMES, ArchiveStatus
 from streamer.core.arrays import F64
 from streamer.core.errors import Reason
 from streamer.monitoring.drift import DETECTOR
-from streamer.monitoring.monitor import WINDOWS, Monitor
+from streamer.monitoring.monitor import RESTATED, WINDOWS, Monitor
 from streamer.monitoring.scale import SCALE
 from streamer.monitoring.stability import Reading
 from streamer.storage.generations import GenerationRecord
@@ -176,9 +176,12 @@ class Metrics:
 
     def _ingestion(self, readings: Readings) -> Iterator[Metric]:
         events = Counter("streamer_events", "Events read, by topic and outcome.", labels=["topic", "outcome"])
+        restated = Counter(
+            "streamer_restated_events", "Learned events on what their user had said before.", labels=["topic", "what"]
+        )
         for topic, outcomes in readings.monitor.events.items():
             for outcome, count in outcomes.items():
-                _one(events, count, topic, outcome)
+                _one(restated if outcome in RESTATED else events, count, topic, outcome)
         letters = Counter("streamer_dead_letters", "Events that could not be learned, by reason.", labels=["reason"])
         for reason, count in readings.monitor.dead_letters.items():
             _one(letters, count, reason)
@@ -205,7 +208,7 @@ class Metrics:
         for topic, partitions in readings.lag().items():
             for partition, behind in partitions.items():
                 _one(lag, behind, topic, str(partition))
-        yield from (events, letters, lag)
+        yield from (events, restated, letters, lag)
         yield Gauge("streamer_log_bytes", "Size of the embedded event log.", readings.log_bytes())
         archive = readings.archive()
         yield Gauge("streamer_archive_bytes", "Size of the archive on disk.", archive.bytes)

@@ -30,7 +30,8 @@ TABLE = "monitor"
 WINDOWS = (1_000, 10_000)  # ratings
 LEARNED, DUPLICATE, DEAD_LETTER = "learned", "duplicate", "dead_letter"
 CHANGED, WITHDRAWN, NOT_RATED, SAID_BEFORE = "replaced", "retracted", "not_rated", "repeated"
-OUTCOMES = (LEARNED, DUPLICATE, DEAD_LETTER, CHANGED, WITHDRAWN, NOT_RATED, SAID_BEFORE)
+RESTATED = (CHANGED, WITHDRAWN, NOT_RATED, SAID_BEFORE)  # of learned events: what they change of earlier ones
+OUTCOMES = (LEARNED, DUPLICATE, DEAD_LETTER, *RESTATED)
 OTHER_TOPIC = "other"  # the label of every unknown topic, so that producers cannot create new labels
 
 _BLOCK = 256  # errors a row
@@ -201,15 +202,19 @@ class Monitor:
             self.events[topic if topic in self.events else OTHER_TOPIC][outcome] += events
 
     def count_changes(self, kinds: U8, asked: U8) -> None:
-        """Count the events (n,) that took something back or said nothing new; `asked` are RATING, CLICK or RETRACTED."""
+        """Count the events (n,) that take something back or say nothing new, also as learned; `asked` are RATING, CLICK or RETRACTED."""
         counts = np.bincount(kinds, minlength=REPEATED + 1).tolist()
-        self.count(RATINGS, CHANGED, counts[REPLACED])
-        self.count(RATINGS, WITHDRAWN, counts[RETRACTED])
+        self._count_restated(RATINGS, CHANGED, counts[REPLACED])
+        self._count_restated(RATINGS, WITHDRAWN, counts[RETRACTED])
         if counts[REPEATED]:
             repeated = asked[kinds == REPEATED]
-            self.count(RATINGS, SAID_BEFORE, int(np.count_nonzero(repeated == RATING)))
-            self.count(RATINGS, NOT_RATED, int(np.count_nonzero(repeated == RETRACTED)))
-            self.count(CLICKS, SAID_BEFORE, int(np.count_nonzero(repeated == CLICK)))
+            self._count_restated(RATINGS, SAID_BEFORE, int(np.count_nonzero(repeated == RATING)))
+            self._count_restated(RATINGS, NOT_RATED, int(np.count_nonzero(repeated == RETRACTED)))
+            self._count_restated(CLICKS, SAID_BEFORE, int(np.count_nonzero(repeated == CLICK)))
+
+    def _count_restated(self, topic: str, what: str, events: int) -> None:
+        self.count(topic, LEARNED, events)
+        self.count(topic, what, events)
 
     def dead_letter(self, topic: str, reason: Reason) -> None:
         """Count one bad event."""

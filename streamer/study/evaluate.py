@@ -24,7 +24,16 @@ from streamer.core.events import CLICKS, LOG, RATINGS
 from streamer.core.protocols import Source
 from streamer.core.settings import EVALUATED_RECORDS, KafkaSettings, Settings
 from streamer.models import learner
-from streamer.monitoring.monitor import CHANGED, DUPLICATE, LEARNED, NOT_RATED, SAID_BEFORE, WITHDRAWN, Monitor
+from streamer.monitoring.monitor import (
+    CHANGED,
+    DUPLICATE,
+    LEARNED,
+    NOT_RATED,
+    RESTATED,
+    SAID_BEFORE,
+    WITHDRAWN,
+    Monitor,
+)
 from streamer.serving.opening import learners
 from streamer.storage.state import RocksStore
 from streamer.stream.engine import Engine, NullObserver
@@ -259,7 +268,7 @@ def _evaluation(
         click_learner=learning.click_learner,
         seed=learning.seed,
         events=events,
-        ratings=counts[RATINGS][LEARNED],
+        ratings=counts[RATINGS][LEARNED] - sum(counts[RATINGS][what] for what in RESTATED),
         clicks=clicks,
         queries=len(ranking.ranks) if ranking else None,
         dead_letters=sum(memory.monitor.dead_letters.values()),

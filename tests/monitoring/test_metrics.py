@@ -13,7 +13,7 @@ from streamer.core.batch import RATING
 from streamer.core.errors import Reason
 from streamer.core.events import Record
 from streamer.monitoring.metrics import CODES, STEPS, GenerationReadings, Histogram, Metrics, Readings
-from streamer.monitoring.monitor import OUTCOMES, Monitor
+from streamer.monitoring.monitor import RESTATED, Monitor
 from streamer.monitoring.stability import Reading
 from streamer.renormalise.status import step
 from streamer.storage.generations import GenerationRecord, Stage
@@ -72,8 +72,10 @@ def test_promtool_finds_no_fault(promtool: str) -> None:
 def test_every_known_label_value_has_a_series_before_the_first_event() -> None:
     series = page(made())
     for topic in ("ratings", "clicks", "items", "users"):
-        for outcome in OUTCOMES:
+        for outcome in ("learned", "duplicate", "dead_letter"):
             assert series[f'streamer_events_total{{outcome="{outcome}",topic="{topic}"}}'] == 0
+        for what in RESTATED:
+            assert series[f'streamer_restated_events_total{{topic="{topic}",what="{what}"}}'] == 0
     for reason in Reason:
         assert series[f'streamer_dead_letters_total{{reason="{reason}"}}'] == 0
     for window in ("1000", "10000"):

@@ -7,12 +7,11 @@ from pathlib import Path
 import pytest
 from commands import run
 from learning import digest
-from process import stream_file, streamer
+from process import LEARNED, stream_file, streamer
 
 from streamer.storage.log import EmbeddedLog
 from streamer.storage.state import RocksStore
 
-CLICKS = 'streamer_events_total{outcome="learned",topic="clicks"}'  # one row in five; ratings may replace others
 ROWS_PER_KILL = 1000
 RATE = 2000  # so that a busy machine, which makes every wait longer, does not come to the end before the last kill
 
@@ -36,7 +35,7 @@ def test_a_replay_survives_kills(tmp_path: Path, kills: int) -> None:
     for _ in range(kills):
         cut = str(chance.choice([1, 7, 100, 1000]))
         with streamer(data, *arguments, "--rate", str(RATE), "--max-records", cut) as process:
-            process.wait_for(CLICKS, process.metrics()[CLICKS] + chance.randrange(1, ROWS_PER_KILL // 5))
+            process.wait_for(LEARNED, process.metrics()[LEARNED] + chance.randrange(1, ROWS_PER_KILL))
             process.pause(chance.uniform(0.0, 0.05))
             process.kill()
         after = progress(data)

