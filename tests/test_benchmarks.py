@@ -41,19 +41,16 @@ NOTHING = Seen(np.empty((0, 1), np.int32), np.empty((0, 0), np.int32), np.empty(
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ratings with equal times, repeated ratings, events sent twice and a bad one."""
+    """Ratings with equal times, events sent twice and a bad one. No user rates an item anew, as no peer can take back."""
     file, random = tmp_path_factory.mktemp("benchmarks") / "events.jsonl", np.random.default_rng(7)
     lines: list[dict[str, object]] = [
         {"item_id": f"i{n}", "title": f"Film {n}", "categories": ["Drama"]} for n in range(9)
     ]
-    for n in range(1500):
-        event = {
-            "user_id": f"u{random.integers(30)}",
-            "item_id": f"i{int(random.zipf(1.5)) % 60}",
-            "timestamp_ms": n // 3,
-        }
+    pairs = dict.fromkeys((int(random.integers(30)), int(random.zipf(1.5)) % 60) for _ in range(6000))
+    for n, (user, item) in enumerate(pairs):
+        event = {"user_id": f"u{user}", "item_id": f"i{item}", "timestamp_ms": n // 3}
         what = {"kind": "click"} if n % 4 == 0 else {"rating": float(random.integers(1, 11)) / 2}
-        lines.append({**event, **what, "event_id": f"e{n % 1400}"})
+        lines.append({**event, **what, "event_id": f"e{n % (len(pairs) - 50)}"})
     file.write_text("\n".join([*map(json.dumps, lines), '{"user_id": 3}']))
     return file
 

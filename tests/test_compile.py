@@ -15,7 +15,8 @@ HEAVY = {"torch", "gensim", "numba", "river", "kafka", "pyarrow", "scipy"}
 def test_a_start_compiles_its_own_learners_and_another_one_is_compiled_at_its_first_use(tmp_path: Path) -> None:
     ratings = tmp_path / "ratings.csv"
     ratings.write_text(
-        "user,item,rating,timestamp\n" + "".join(f"u{n % 9},i{n % 23},{1 + n % 5},{n}\n" for n in range(1200))
+        "user,item,rating,timestamp\n"
+        + "".join(f"u{n % 9},i{n % 23},{1 + n % 5},{1_600_000_000 + n}\n" for n in range(1200))
     )
     cache = tmp_path / "cache"
 

@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 from streamer.core.arrays import I32, I64, Array, Bool
-from streamer.core.batch import NO_PROFILES, RATING, Batch, Events, Profiles, Seen
+from streamer.core.batch import CLICK, NO_PROFILES, RATING, Batch, Events, Profiles, Seen
 from streamer.core.errors import BadSettings, MissingExtra, StreamerError
 from streamer.core.protocols import Categorised, Informed, OnlineLearner, Rebuilt, Row, Rows, Trainer
 from streamer.core.seed import id_key
@@ -288,7 +288,7 @@ def history_batch(memory: Memory, events: Events) -> Batch:
     scale.silent = True
     items = _item_rows(memory, events.item_ids)[events.items]
     found = scale.follow(rated, events.values, keys[events.users], items, memory.encoder.like_share)
-    clicks = np.where(rated, found.likes, events.values).astype(np.float32)
+    clicks = np.where(events.kinds == CLICK, events.values, found.likes).astype(np.float32)
     values = on_latest_scale(found.learned, rated, found.changes)
     lows, highs = (on_latest_scale(ends, np.ones_like(rated), found.changes) for ends in (found.lows, found.highs))
     seen_counts, seen = _seen(events.users, items, len(events.user_ids))

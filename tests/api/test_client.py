@@ -95,7 +95,7 @@ def test_rejected_events_are_reported_and_the_others_are_stored(answers: MemoryA
     bad = [
         Message("ratings", b"u", b"{"),
         Message("ratings", b"u", b'{"user_id":"u","item_id":"i","rating":"high"}'),
-        Message("ratings", b"u", b'{"user_id":"u","item_id":"i","rating":1e5}'),
+        Message("ratings", b"u", b'{"user_id":"u","item_id":"i","rating":1e9}'),
         Message("clicks", b"u", b'{"user_id":"","item_id":"i"}'),
         Message("clicks", b"u", b'{"user_id":"u","item_id":"i","kind":5}'),
         Message("clicks", b"u", None),

@@ -137,7 +137,10 @@ def test_answers_stop_before_the_call_returns(tmp_path: Path, path: Path) -> Non
 
 def test_a_user_who_comes_back_counts_as_new_and_stays(tmp_path: Path, path: Path) -> None:
     data = tmp_path / "d"
-    new, known = ({"rating": {"userId": ZOE, "itemId": "i1", "rating": 5, "eventId": one}} for one in ("", f"{ZOE}-0"))
+    new, known = (
+        {"rating": {"userId": ZOE, "itemId": item, "rating": 5, "eventId": one}}
+        for item, one in (("i1", ""), ("i2", f"{ZOE}-0"))
+    )
     with streamer(data, *COMMITS, "--replay", path) as process:
         drained(process, path)
         number = process.call("AdminService/ForgetUser", userId=ZOE)["receipts"][0]["number"]  # type: ignore[index]

@@ -27,6 +27,7 @@ from streamer.producers.simulate import World
 from streamer.renormalise.rebuild import rebuild
 from streamer.renormalise.training_job import is_archived, retrain
 from streamer.storage import generations
+from streamer.storage.archive.manifest import read_manifest, write_manifest
 from streamer.storage.generations import PROGRESS, Progress
 from streamer.storage.log import EmbeddedLog, LogSource
 from streamer.storage.state import Digest, RocksStore
@@ -251,7 +252,7 @@ def cut(client: Client, data: Path, generation: str) -> None:
 
 
 def shuffle(data: Path) -> None:
-    """The same ratings, each assigned to another user and item."""
+    """The same ratings, each assigned to another user and item; the archive's list has the digests of the new files."""
     files = sorted((data / "archive").glob("topic=ratings/**/*.parquet"))
     tables = [pq.read_table(file, partitioning=None) for file in files]
     every = np.concatenate([table["rating"].to_numpy() for table in tables])
@@ -260,6 +261,13 @@ def shuffle(data: Path) -> None:
         mine, every = every[: len(table)], every[len(table) :]
         at = table.schema.get_field_index("rating")
         pq.write_table(table.set_column(at, table.schema.field(at), pa.array(mine)), file)
+    manifest = read_manifest(data / "archive")
+    now = {file.path: (data / "archive" / file.path).read_bytes() for file in manifest.files}
+    files = tuple(
+        msgspec.structs.replace(file, bytes=len(now[file.path]), sha256=hashlib.sha256(now[file.path]).hexdigest())
+        for file in manifest.files
+    )
+    write_manifest(data / "archive", msgspec.structs.replace(manifest, files=files))
 
 
 def test_a_generation_trained_on_shuffled_ratings_is_rejected_and_a_good_one_is_not(tmp_path: Path) -> None:
@@ -274,7 +282,7 @@ def test_a_generation_trained_on_shuffled_ratings_is_rejected_and_a_good_one_is_
         for generation, spoilt, outcome in (("g1", True, "rejected"), ("g2", False, "live")):
             cut(client, data, generation)
             if spoilt:
-                kept = {file: file.read_bytes() for file in (data / "archive").glob("topic=ratings/**/*.parquet")}
+                kept = {file: file.read_bytes() for file in (data / "archive").rglob("*.*")}
                 shuffle(data)
             run("renormalise", "--data", data, "--generation", generation)
             if spoilt:

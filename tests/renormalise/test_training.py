@@ -9,7 +9,7 @@ import pytest
 from learning import settings
 from training import CHOSEN, Fed
 
-from streamer.core.batch import CLICK, RATING, Events
+from streamer.core.batch import CLICK, RATING, REPEATED, Events
 from streamer.core.errors import BadSettings, StreamerError
 from streamer.core.settings import RenormalisationSettings
 from streamer.models import REFITTED_BY
@@ -39,7 +39,7 @@ def test_the_history_equals_the_learned_batches(fed: Fed) -> None:
     for name in ("kinds", "items", "values", "clicks", "times_ms", "keys", "lows", "highs", "seen_counts"):
         learned = np.concatenate([getattr(batch, name) for batch in fed.batches])
         assert np.array_equal(getattr(history, name), learned), name
-    assert {RATING, CLICK} == set(history.kinds.tolist())
+    assert {RATING, CLICK, REPEATED} == set(history.kinds.tolist())
     for row, user_id in enumerate(fed.events().user_ids):
         counts, page_of = history.seen.counts[row], history.seen.page_of[row]
         seen = history.seen.pages[page_of].ravel()[:counts]
@@ -224,4 +224,4 @@ def test_an_incomplete_history_does_not_lose_what_was_learned(
     assert not caplog.records
     late = refit(fed.memory, events.select(np.arange(1000, len(events))))
     assert set(late.tables) == {"biased-mf"}
-    assert "of the 3000 events that were learned" in caplog.text
+    assert "of the 2997 events that were learned" in caplog.text

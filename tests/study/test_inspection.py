@@ -146,7 +146,7 @@ def test_stated_preferences_are_answered_from_a_state(run: Run, tmp_path: Path) 
     assert len({int(item["item_id"][1:]) % 2 for item in found["items"]} - {1}) == 0
     for wrong, code, sentence in (
         (["--preference", "Ballet=5"], 1, "no item has the category 'Ballet'; there are: Drama, Comedy"),
-        (["--preference", "Comedy=1e9"], 1, "is not within -100 to 100"),
+        (["--preference", "Comedy=1e9"], 1, "is not within -1e+06 to 1e+06"),
         (["--preference", "Comedy"], 2, "'Comedy' is not NAME=RATING"),
         ([], 2, "give either a USER"),
         (["u1", "--rating", "i3=5"], 2, "give either a USER"),
