@@ -157,9 +157,9 @@ class Scale:
         elif len(str(self.wild)) > len(str(before.wild)) or self.wild > before.wild == 0:  # the first, 10th, 100th, ...
             odd = values[np.flatnonzero(values != learned)[-1:]].tolist()
             _log.warning(
-                "%s ratings so far were far outside their scale, which is %g to %g, such as %s: they are learned as its nearest "
+                "%s far outside the scale so far, which is %g to %g, such as %s: they are learned as its nearest "
                 "end, in the errors too; rating_min and rating_max reject such ratings",
-                f"{self.wild:,}", self.low, self.high, ", ".join(f"{one:g}" for one in odd) or "an earlier one",
+                "1 rating was" if self.wild == 1 else f"{self.wild:,} ratings were", self.low, self.high, ", ".join(f"{one:g}" for one in odd) or "an earlier one",
             )  # fmt: skip
         if self.kind() != self._said and self._head[RATINGS] >= WINDOW:
             self._said = self.kind()

@@ -195,7 +195,7 @@ def test_clicks_are_left_alone_and_a_forgotten_user_leaves_nothing() -> None:
 
 SAID: list[tuple[np.ndarray, str]] = [
     (np.where(LATER, TO_100, STARS), "the scale of ratings has changed: it was 1 to 5 and is 1 to 100 now"),
-    (with_one(400, 100), "1 ratings so far were far outside their scale, which is 1 to 5, such as 100"),
+    (with_one(400, 100), "1 rating was far outside the scale so far, which is 1 to 5, such as 100"),
     (STREAMS[14][1], "ratings are counts, such as plays: one above"),
     (STREAMS[15][1], "ratings are below and above 0: one of 6 or more is a like"),
 ]
