@@ -1,6 +1,8 @@
 """Accepts connections, looks after them, and stops within a time."""
 
 import asyncio
+import asyncio.sslproto
+import gc
 import socket
 import ssl
 from collections import deque
@@ -22,6 +24,10 @@ CALM_S = 5.0  # without anything closed or refused, after which an abuse is over
 FULL_S = 0.1  # before a connection is accepted again after the system refused one
 DRAIN_S = 0.02  # between two looks at what is left
 CANCEL_S = 0.5  # for requests that are cancelled at the end
+TLS_READ_BYTES = (
+    1 << 14
+)  # as much as TLS sends at once; asyncio keeps a buffer for it for each connection, of 256 KB by default
+LOST_TLS = 64  # connections that are lost before Python looks for what is left of them
 
 
 class Front:
@@ -33,7 +39,9 @@ class Front:
         self.buffer = memoryview(bytearray(BUFFER_BYTES))
         self.stopping = False
         self.tasks: set[asyncio.Task[None]] = set()
-        self._tls = tls
+        self._tls, self._lost = tls, 0
+        if tls is not None:
+            asyncio.sslproto.SSLProtocol.max_size = TLS_READ_BYTES
         self._loop = asyncio.get_running_loop()
         self.now = self._loop.time
         self.bounds = Bounds(limits, self.now)
@@ -107,6 +115,10 @@ class Front:
         """The connection is lost."""
         self._connections.discard(connection)
         self.bounds.leave(connection)
+        if self._tls is not None:
+            self._lost += 1
+            if self._lost % LOST_TLS == 0:
+                gc.collect()  # asyncio's objects of a TLS connection refer to each other
 
     def part(self, requests: Iterable[Request]) -> None:
         """Tell the requests that their client has left, one in a round of the loop: each has an ending of its own to do."""

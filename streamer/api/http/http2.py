@@ -181,11 +181,15 @@ class Http2:
 
     def head(self, request: Request, status: int, headers: Headers, bytes_in_all: int | None) -> None:
         """See Wire."""
+        if self._connection.closing:  # the request is told so in a later round of the loop
+            return
         fields = [(b":status", b"%d" % status), *headers, (b"date", self._connection.date())]
         self._h2.send_headers(request.number, fields)
 
     def data(self, request: Request, data: bytes, last: bool) -> None:
         """See Wire."""
+        if self._connection.closing:  # the request is told so in a later round of the loop
+            return
         answer = self._answers[request.number]
         answer.data += data
         if last:
@@ -196,6 +200,8 @@ class Http2:
 
     def trailers(self, request: Request, headers: Headers) -> None:
         """See Wire."""
+        if self._connection.closing:  # the request is told so in a later round of the loop
+            return
         answer = self._answers[request.number]
         answer.trailers = headers
         self._last(answer)
@@ -220,6 +226,8 @@ class Http2:
 
     def broke_off(self, request: Request) -> None:
         """See Wire."""
+        if self._connection.closing:  # the request is told so in a later round of the loop
+            return
         if not request.began:
             self._h2.send_headers(request.number, [(b":status", b"500")], end_stream=True)
         self._finish(request, ErrorCodes.INTERNAL_ERROR if request.began else ErrorCodes.NO_ERROR)
