@@ -21,20 +21,21 @@ import pyarrow.compute as pc  # type: ignore[import-untyped]  # ships no types
 import pyarrow.ipc as ipc  # type: ignore[import-untyped]  # ships no types
 import pyarrow.parquet as pq  # type: ignore[import-untyped]  # ships no types
 
-from streamer.consumers.columns import BadRow, Columns, milliseconds_of
+from streamer.consumers.columns import BadRow, Columns, catalogue_columns, milliseconds_of
 from streamer.consumers.delimited.catalogue import catalogue_of, columns_read, item_of, user_of
-from streamer.consumers.delimited.header import GivenColumns, columns_of, listed, session_of
+from streamer.consumers.delimited.header import GivenColumns, find_columns, has_all, listed, understood_of
 from streamer.consumers.delimited.numerals import number
-from streamer.consumers.delimited.rows import without_decimals
+from streamer.consumers.delimited.rows import time_unit, without_decimals
 from streamer.consumers.opening import ARROW_FILE, ARROW_STREAM, PARQUET
 from streamer.core.arrays import I32, I64, Bool
 from streamer.core.errors import BadSettings, StreamerError
 from streamer.core.events import CLICKS, ITEMS, RATINGS, message
-from streamer.core.times import LATEST, milliseconds, unit_of
+from streamer.core.protocols import Understood
+from streamer.core.times import LATEST, milliseconds
 
 _END = ARROW_STREAM + bytes(4)  # of a stream
 _BATCH_ROWS, _HEAD_ROWS = 1 << 18, 1000
-_PER_MS = {"s": 0.001, "ms": 1, "us": 1000, "ns": 1_000_000}
+_PER_MS = {"ms": 1, "us": 1000, "ns": 1_000_000}
 _EXACT = 2**53  # whole numbers below it are exact in a float64
 
 Rows: TypeAlias = Any  # a pyarrow.RecordBatch
@@ -47,25 +48,6 @@ def decompressed(file: IO[bytes], codec: str) -> IO[bytes]:
     return opened
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """How a file is understood."""
-
-    columns: Mapping[str, str]  # user, item, rating, kind, time -> the column's name
-    time_unit: str  # "" without times
-
-
-def shape_of(path: Path, given: GivenColumns | None = None) -> Shape:
-    """How `read_arrow` understands a file; nothing for a catalogue. Raises like it."""
-    with _opened(path) as (schema, batches):
-        every = batches()
-        first = next(every, None)
-        if _of(schema.names, first, given):
-            return Shape({}, "")
-        columns, _ = _columns(schema, given, path)
-        return Shape(columns, _time_unit(columns, schema, _with(first, every)))
-
-
 def read_arrow(path: Path, given: GivenColumns | None = None) -> Columns:
     """The ratings and clicks of `path` in file order or, if it is a table of items or users, the catalogue in it.
 
@@ -74,26 +56,20 @@ def read_arrow(path: Path, given: GivenColumns | None = None) -> Columns:
     with _opened(path) as (schema, batches):
         every = batches()
         first = next(every, None)
-        of = _of(schema.names, first, given)
-        if of:
+        rows = [] if first is None else _fields(first.slice(0, _HEAD_ROWS))
+        of = catalogue_of(schema.names, rows)
+        if of and (given is None or not has_all(schema.names, given)):  # in a folder of events and catalogue
             return _catalogue(of, schema.names, _with(first, every), path)
-        columns, notes = _columns(schema, given, path)
-        reader = _Reader(columns)
+        found, notes = _columns(schema.names, rows, given, path)
+        reader = _Reader({what: schema.names[column] for what, column in found.items()})
         for batch in _with(first, every):
-            reader.read(batch.select(list(columns.values())))
-        return reader.columns(notes)
+            reader.read(batch.select(list(found.values())))
+        return reader.columns(notes, understood_of(schema.names, rows, found, reader.time_unit))
 
 
 def _with(first: Rows | None, rest: Iterator[Rows]) -> Iterator[Rows]:
     """The first batch again, and the rest: a stream can be read once only."""
     return chain([] if first is None else [first], rest)
-
-
-def _of(names: Sequence[str], first: Rows | None, given: GivenColumns | None) -> str:
-    """`items` or `users` for a table of these, by its first rows; "" for any other."""
-    if first is None or given:
-        return ""
-    return catalogue_of(names, [_fields(row) for row in first.slice(0, _HEAD_ROWS).to_pylist()])
 
 
 @contextmanager
@@ -112,6 +88,8 @@ def _opened(path: Path) -> Iterator[tuple[Any, Callable[[], Iterator[Rows]]]]:
             else:
                 stream = ipc.open_stream(file)
                 yield stream.schema, lambda: _to_the_end(stream, file, path)
+    except pa.ArrowNotImplementedError as error:
+        raise BadSettings(f"{path} has a column that is not read ({error}): make it texts, numbers or times") from None
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
@@ -130,57 +108,48 @@ def _to_the_end(stream: Any, file: IO[bytes], path: Path) -> Iterator[Rows]:
         )
 
 
-def _columns(schema: Any, given: GivenColumns | None, path: Path) -> tuple[dict[str, str], Sequence[str]]:
-    """What is known -> the column's name, and notes about what was guessed."""
-    names, notes = list(schema.names), list[str]()
+def _columns(
+    names: Sequence[str], rows: Sequence[Sequence[str]], given: GivenColumns | None, path: Path
+) -> tuple[dict[str, int], Sequence[str]]:
+    """What is known -> its column, and notes about what was guessed."""
     if given and given.ordered:
         raise BadSettings(
             f"--columns: {path} names its columns: say which is which with user=NAME,item=NAME, of {listed(names)}"
         )
-    found = columns_of(names, given)
-    session = session_of(names)
-    if "user" not in found and "item" in found and session is not None:
-        found["user"] = session
-        notes.append(f"{path.name}: each session counts as a user, by its column {names[session]!r}")
+    found, notes = find_columns(names, rows, given, path.name)
     if "user" not in found or "item" not in found:
         raise BadSettings(
             f"{path} has no columns that are known as the user and the item; its columns are {listed(names)}: say which is which "
             "with --columns user=NAME,item=NAME, or give the file that says which user rated or clicked which item"
         )
-    return {what: names[column] for what, column in found.items()}, notes
+    return found, notes
 
 
 def _catalogue(of: str, names: Sequence[str], batches: Iterator[Rows], path: Path) -> Columns:
     """The items or users of a table. Cost: some 10 us a row."""
     read, said = columns_read(names, of)
-    rows = [_fields(row) for batch in batches for row in batch.to_pylist()]
+    rows = [row for batch in batches for row in _fields(batch)]
     for row, known in zip(rows, without_decimals([row[read["id"]] for row in rows]), strict=True):
         row[read["id"]] = known
     event_of = item_of if of == ITEMS else user_of
-    none, times = np.zeros(0, np.int32), np.zeros(0, np.int64)
-    catalogue = [message(event_of(row, read)) for row in rows]
-    return Columns(of, False, none, none, none, times, (), (), (), (), (), (), [f"{path.name} {said}"], catalogue)
+    return catalogue_columns(of, [message(event_of(row, read)) for row in rows], [f"{path.name} {said}"])
 
 
-def _fields(row: Mapping[str, Any]) -> list[str]:
-    """A row as delimited text would have it."""
-    return [
-        "" if one is None else json.dumps(one, default=str) if isinstance(one, list) else _text(one)
-        for one in row.values()
-    ]
+def _fields(batch: Rows) -> list[list[str]]:
+    """Rows as delimited text would have them."""
+    return [list(map(_field, row)) for row in zip(*(column.to_pylist() for column in batch.columns), strict=True)]
 
 
-def _time_unit(columns: Mapping[str, str], schema: Any, batches: Iterator[Rows]) -> str:
-    if "time" not in columns:
-        return ""
-    kind = schema.field(columns["time"]).type
-    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
-        return str(kind)
-    for batch in batches:
-        first = batch.column(columns["time"]).drop_null()
-        if len(first):
-            return unit_of(float(first[0].as_py()))
-    return ""
+def _field(value: Any) -> str:
+    return "" if value is None else json.dumps(value, default=str) if isinstance(value, list) else _text(value)
+
+
+def _time_unit(array: Array) -> str:
+    """The unit of the first time, the type of a column of times; "" without any."""
+    if pa.types.is_temporal(array.type):
+        return str(array.type)
+    units = (time_unit(_text(one)) for one in array.drop_null().slice(0, _HEAD_ROWS).to_pylist() if one == one)
+    return next(filter(None, units), "")
 
 
 class _Texts(dict[str, int]):
@@ -197,7 +166,7 @@ class _Texts(dict[str, int]):
 class _Reader:
     """Gathers the columns of batches."""
 
-    names: Mapping[str, str]
+    names: Mapping[str, str]  # what each column of a batch is -> its name
     users: _Texts = field(default_factory=_Texts)
     items: _Texts = field(default_factory=_Texts)
     kinds: _Texts = field(default_factory=_Texts)
@@ -205,24 +174,23 @@ class _Reader:
     bad: list[BadRow] = field(default_factory=list)
     parts: list[tuple[I32, I32, I32, I64]] = field(default_factory=list)
     rows: int = 0
+    time_unit: str = ""
 
     def read(self, batch: Rows) -> None:
         """Add the rows of a batch."""
-        n = len(batch)
-        users, items = (
-            texts.numbers(batch.column(self.names[what]))
-            for texts, what in ((self.users, "user"), (self.items, "item"))
-        )
+        n, columns = len(batch), dict(zip(self.names, batch.columns, strict=True))
+        users, items = self.users.numbers(columns["user"]), self.items.numbers(columns["item"])
         values = np.full(n, -1, np.int32)
-        if "kind" in self.names:
-            kinds = self.kinds.numbers(batch.column(self.names["kind"]))
+        if "kind" in columns:
+            kinds = self.kinds.numbers(columns["kind"])
             values = np.where(kinds < 0, -1, -2 - kinds).astype(np.int32)
-        if "rating" in self.names:
-            ratings = self._rated(batch.column(self.names["rating"]))
+        if "rating" in columns:
+            ratings = self._rated(columns["rating"])
             values = np.where(ratings >= 0, ratings, values).astype(np.int32)
         times, timed = np.zeros(n, np.int64), np.ones(n, np.bool_)
-        if "time" in self.names:
-            times, timed = _times(batch.column(self.names["time"]))
+        if "time" in columns:
+            times, timed = _times(columns["time"])
+            self.time_unit = self.time_unit or _time_unit(columns["time"])
         valued = values != -1 if {"rating", "kind"} & self.names.keys() else np.ones(n, np.bool_)
         good = (users >= 0) & (items >= 0) & valued & timed
         for row in np.flatnonzero(~good).tolist():
@@ -230,7 +198,7 @@ class _Reader:
             times[row] = (
                 times[row - 1] if row else (self.parts[-1][3][-1] if self.parts and len(self.parts[-1][3]) else 0)
             )
-            self._keep_bad(batch.slice(row, 1).to_pylist()[0], row, timed[row])
+            self._keep_bad({what: column[row].as_py() for what, column in columns.items()}, row, timed[row])
         self.parts.append((users, items, values, times))
         self.rows += n
 
@@ -248,16 +216,16 @@ class _Reader:
         return self.ratings.setdefault(rating, len(self.ratings)) if isfinite(rating) else -1
 
     def _keep_bad(self, found: Mapping[str, Any], row: int, timed: bool) -> None:
-        missing = [what for what in ("user", "item") if found[self.names[what]] is None]
+        missing = [what for what in ("user", "item") if found[what] is None]
         why = f"it has no {' and no '.join(missing)}"
         if not missing:
             what = "time" if not timed else "rating" if "rating" in self.names else "kind"
-            value = found[self.names[what]]
+            value = found[what]
             why = f"it has no {what}" if value is None or value != value else f"the {what} {str(value)[:100]!r} is none"
-        text = msgspec.json.encode({name: _shown(value) for name, value in found.items()})
+        text = msgspec.json.encode({self.names[what]: _shown(value) for what, value in found.items()})
         self.bad.append(BadRow(self.rows + row + 1, text, why))
 
-    def columns(self, notes: Sequence[str]) -> Columns:
+    def columns(self, notes: Sequence[str], understood: Understood) -> Columns:
         """All that was read."""
         parts = self.parts or [(np.empty(0, np.int32),) * 3 + (np.empty(0, np.int64),)]
         users, items, values, times = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
@@ -271,6 +239,7 @@ class _Reader:
             [b'{"user_id":' + msgspec.json.encode(one) + b',"item_id":' for one in user_ids],
             [msgspec.json.encode(one) for one in item_ids], [*ratings, *kinds], [one.encode() for one in user_ids], self.bad,
             [RATINGS] * len(ratings) + [CLICKS] * len(kinds) if ratings and "kind" in self.names else (), notes,
+            understood=understood,
         )  # fmt: skip
 
 
@@ -282,15 +251,15 @@ def _encoded(array: Array) -> tuple[I64, list[Any]]:
         array = array.cast(pa.float32())
     if not pa.types.is_dictionary(array.type):
         array = array.dictionary_encode()
-    codes = np.asarray(array.indices.fill_null(-1).to_numpy(zero_copy_only=False), np.int64)
+    codes = np.array(array.indices.cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False))  # a copy, to write
     distinct = array.dictionary.to_pylist()
     if pa.types.is_float32(array.dictionary.type):
         distinct = [None if one is None else float(str(np.float32(one))) for one in distinct]
-    missing = [
-        place for place, one in enumerate(distinct) if one is None or one != one
-    ]  # nulls in a dictionary, and NaN
+    missing = [place for place, one in enumerate(distinct) if one is None or one != one]  # nulls there, and NaN
     codes[np.isin(codes, missing)] = -1
-    return codes, [0 if place in set(missing) else one for place, one in enumerate(distinct)] if missing else distinct
+    for place in missing:
+        distinct[place] = 0
+    return codes, distinct
 
 
 def _text(value: Any) -> str:
@@ -311,7 +280,7 @@ def _times(array: Array) -> tuple[I64, Bool]:
     kind = array.type
     if pa.types.is_timestamp(kind):
         found = _whole(array)
-        return (np.floor_divide(found, int(_PER_MS[kind.unit])) if kind.unit != "s" else found * 1000), _valid(array)
+        return found * 1000 if kind.unit == "s" else np.floor_divide(found, _PER_MS[kind.unit]), _valid(array)
     if pa.types.is_date(kind):
         return _whole(array.cast(pa.timestamp("ms"))), _valid(array)
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
@@ -329,7 +298,9 @@ def _times(array: Array) -> tuple[I64, Bool]:
 
 
 def _whole(array: Array) -> I64:
-    return np.asarray(pc.fill_null(array.cast(pa.int64()), 0).to_numpy(zero_copy_only=False), np.int64)
+    return np.array(
+        pc.fill_null(array.cast(pa.int64()), 0).to_numpy(zero_copy_only=False), np.int64
+    )  # a copy, to write
 
 
 def _valid(array: Array) -> Bool:

@@ -6,13 +6,14 @@ its text: it becomes a dead letter, and the stream goes on.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
 
 from streamer.core.arrays import F64, I32, I64
 from streamer.core.events import Message, MessageParts, parts
+from streamer.core.protocols import Understood
 from streamer.core.times import LATEST, MICROSECONDS_BELOW, MILLISECONDS_BELOW, SECONDS_BELOW
 
 
@@ -43,6 +44,7 @@ class Columns:
     topics: Sequence[str] = ()  # that of each value; empty if it is `topic`
     notes: Sequence[str] = ()  # sentences about what was guessed of the file
     catalogue: Sequence[Message] = ()  # of a table of items or users
+    understood: Understood = field(default_factory=Understood)
 
     def __len__(self) -> int:
         return len(self.users)
@@ -100,6 +102,17 @@ class Columns:
         return [self.topics[value] if value >= 0 else self.topic for value in values]
 
 
+def catalogue_columns(
+    topic: str, catalogue: Sequence[Message], notes: Sequence[str], bad: Sequence[BadRow] = ()
+) -> Columns:
+    """A table of items or users, which has no events, but for rows that cannot be read."""
+    places, none = np.arange(len(bad), dtype=np.int32), np.full(len(bad), -1, np.int32)
+    return Columns(
+        topic, timed=False, users=none, items=places, values=none, times_ms=np.zeros(len(bad), np.int64), user_texts=(),
+        item_texts=(), value_texts=(), keys=(), bad=bad, notes=notes, catalogue=catalogue,
+    )  # fmt: skip
+
+
 def milliseconds_of(times: F64) -> I64:
     """Times that are numbers of any unit, (n,), in milliseconds, as `core.times` tells them apart. Raises ValueError."""
     size = np.abs(times)
@@ -139,8 +152,15 @@ def concatenated(parts: Sequence[Columns], names: Sequence[str]) -> Columns:
         parts[0].topic, True in timed, user_rows, item_rows, value_rows, times,
         [text for text, _ in users], list(items), [text for text, _ in values], [key for _, key in users], bad,
         [topic for _, topic in values], list(dict.fromkeys(note for part in parts for note in part.notes)),
-        [one for part in parts for one in part.catalogue],
+        [one for part in parts for one in part.catalogue], understood_together([part.understood for part in parts]),
     )  # fmt: skip
+
+
+def understood_together(parts: Iterable[Understood]) -> Understood:
+    """How several files are understood: as the first with a user and an item, with what is not read of any."""
+    known = [part for part in parts if part.columns]
+    unread = dict.fromkeys(name for part in known for name in part.unread)
+    return known[0]._replace(unread=list(unread)) if known else Understood()
 
 
 def _no_value(part: Columns) -> bytes:
@@ -167,6 +187,11 @@ class ColumnStream:
     def notes(self) -> Sequence[str]:
         """See protocols.Noted."""
         return self.events.notes
+
+    @property
+    def understood(self) -> Understood:
+        """See protocols.Noted."""
+        return self.events.understood
 
     def __len__(self) -> int:
         return len(self.catalogue) + len(self.events)

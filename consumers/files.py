@@ -7,13 +7,11 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from streamer.consumers.columns import Columns, ColumnStream, concatenated
 from streamer.consumers.delimited.encoding import first_letter, in_utf_8, is_text
 from streamer.consumers.delimited.header import ReadOptions
-from streamer.consumers.delimited.reader import head_of as delimited_head
 from streamer.consumers.delimited.reader import read_delimited
 from streamer.consumers.id_form import ComposedStream
 from streamer.consumers.jsonlines import JsonLines, joined, read_json
@@ -27,13 +25,6 @@ from streamer.storage.archive.manifest import is_listed
 
 _JSON = {".jsonl", ".ndjson", ".json"}
 _WANTED = "a MovieLens folder, a CSV or TSV file, JSON Lines, a JSON array, Parquet or Arrow IPC, compressed or not, or a folder of parts"
-
-
-class Understood(NamedTuple):
-    """How a file is understood; nothing where it names its fields as events do."""
-
-    columns: Mapping[str, str] = MappingProxyType({})  # user, item, rating, kind, time -> the column's name
-    time_unit: str = ""
 
 
 def read(path: str | Path, seed: int = 1, options: ReadOptions | None = None) -> Stream:
@@ -144,34 +135,6 @@ def _refuse_columns(path: Path, what: str, options: ReadOptions) -> None:
     if options.columns or options.encoding:
         said = "--columns" if options.columns else "--encoding"
         raise BadSettings(f"{said} is for files of your own, and {path} is {what}: leave it out")
-
-
-def understood(path: Path, options: ReadOptions | None = None) -> Understood:
-    """How the ratings or clicks of a path, or of its first part with any, are understood."""
-    if is_listed(path):
-        return Understood()
-    if path.is_dir() and is_movielens(path):
-        files = find_files(path)[:1]
-        if files[0].suffix != ".csv":
-            return Understood()
-    else:
-        files = _files(path)
-    each = (_file_understood(file, options or ReadOptions()) for file in files)
-    return next((found for found in each if {"user", "item"} <= found.columns.keys()), Understood())
-
-
-def _file_understood(path: Path, options: ReadOptions) -> Understood:
-    with opened(path) as file:
-        match _format(file):
-            case "arrow":
-                from streamer.consumers.arrow import shape_of
-
-                shape = shape_of(file, options.columns)
-                return Understood(shape.columns, shape.time_unit)
-            case "json":
-                return Understood()
-        head = delimited_head(file, options)
-        return Understood(head.columns, head.time_unit)
 
 
 def _format(path: Path) -> Literal["arrow", "json", "delimited"]:

@@ -7,6 +7,8 @@ import msgspec
 
 from streamer.consumers.delimited.header import GivenColumns, columns_of, listed, spelled
 from streamer.core.errors import BadSettings
+from streamer.core.events import Click, Rating
+from streamer.core.protocols import Understood
 
 Object: TypeAlias = Mapping[str, msgspec.Raw]
 
@@ -14,6 +16,7 @@ _OURS = {"user": "user_id", "item": "item_id", "rating": "rating", "kind": "kind
 _TIMES = {"timestamp", "timestamp_ms"}
 _CATALOGUE = {"title", "categories", "available", "preferences", "same_as", "attributes"}
 NOTHING = {b"null", b'""'}  # as a rating
+_READ = {"topic", "expected", *Rating.__struct_fields__, *Click.__struct_fields__}
 _PLANS_MOST = 1000  # sets of fields that are remembered
 _ENCODER = msgspec.json.Encoder()
 
@@ -27,7 +30,8 @@ class Translator:
             raise BadSettings("--columns: the fields of JSON have names: say which is which with user=NAME,item=NAME")
         self._given = {what: name for what, name in given.named.items() if name} if given else {}
         self._unseen = set(self._given.values())
-        self.columns: dict[str, str] = {}  # what is known -> the name, of the first event
+        self._columns: dict[str, str] = {}  # what is known -> the name, of the first event
+        self._unread: dict[str, None] = {}  # other fields of events
         self._plans: dict[tuple[str, ...], Callable[[Object], Object] | None] = {}
 
     def __call__(self, fields: Object) -> Object | None:
@@ -49,6 +53,10 @@ class Translator:
                 f"--columns: no object of {where} has {listed(sorted(self._unseen))}; they have {listed(list(known))}"
             )
 
+    def understood(self) -> Understood:
+        """Which field of the first event is what, and the fields of any that are not read."""
+        return Understood(self._columns, unread=sorted(self._unread))
+
     def _plan(self, names: Sequence[str]) -> Callable[[Object], Object] | None:
         """What is to be done with objects that have these fields; None for nothing."""
         self._unseen.difference_update(names)
@@ -63,8 +71,10 @@ class Translator:
             return lambda fields: _gorse_user(fields, found["user"])
         if not {"user", "item"} <= found.keys():
             found = {what: name for what, name in found.items() if what in ("user", "item")}
-        elif not self.columns:
-            self.columns.update(found)
+        else:
+            self._columns = self._columns or found
+            if len(self._plans) < _PLANS_MOST:
+                self._unread |= dict.fromkeys(has - _READ - set(found.values()))
         renamed = {name: _OURS[what] for what, name in found.items() if what in given or not _has(has, what)}
         if not any(name != ours for name, ours in renamed.items()):
             return None

@@ -7,7 +7,7 @@ from contextlib import suppress
 import msgspec
 
 from streamer.core.events import Message, MessageParts, parts
-from streamer.core.protocols import Located, Noted, Stream
+from streamer.core.protocols import Located, Noted, Stream, Understood
 
 
 class ComposedStream:
@@ -16,7 +16,9 @@ class ComposedStream:
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
         self.sha256 = stream.sha256
-        self.notes: Sequence[str] = stream.notes if isinstance(stream, Noted) else ()
+        noted = stream if isinstance(stream, Noted) else None
+        self.notes: Sequence[str] = noted.notes if noted else ()
+        self.understood = noted.understood if noted else Understood()
 
     def __len__(self) -> int:
         return len(self._stream)

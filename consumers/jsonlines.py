@@ -10,10 +10,12 @@ from pathlib import Path
 
 import msgspec
 
+from streamer.consumers.columns import understood_together
 from streamer.consumers.delimited.header import GivenColumns
 from streamer.consumers.foreign import NOTHING, Translator
 from streamer.core.errors import StreamerError
 from streamer.core.events import CATALOGUE_TOPICS, CLICKS, ITEMS, RATINGS, USERS, Message, MessageParts, id_text, parts
+from streamer.core.protocols import Understood
 from streamer.core.times import milliseconds, stated_milliseconds
 
 
@@ -61,7 +63,7 @@ class JsonLines:
     topics: Sequence[str]
     times: Sequence[int]  # in ms; a line without a time has that of the line before it
     sha256: str
-    columns: Mapping[str, str] = field(default_factory=dict)  # what is known -> its name, where names are not ours
+    understood: Understood = field(default_factory=Understood)
     notes: Sequence[str] = ()  # sentences about what was guessed of the file
 
     def __len__(self) -> int:
@@ -163,7 +165,12 @@ def parse_json_lines(
     translate.require(where)
     first = list(zip(*catalogue, strict=True)) or [(), (), (), ()]
     return JsonLines(
-        [*first[0], *lines], [*first[1], *numbers], [*first[2], *topics], [*first[3], *times], sha256, translate.columns
+        [*first[0], *lines],
+        [*first[1], *numbers],
+        [*first[2], *topics],
+        [*first[3], *times],
+        sha256,
+        translate.understood(),
     )
 
 
@@ -174,9 +181,10 @@ def joined(parts: Sequence[JsonLines], sha256: str) -> JsonLines:
     rows = [row for part in parts for row in zip(part.lines, part.numbers, part.topics, part.times, strict=True)]
     rows.sort(key=lambda row: row[2] not in CATALOGUE_TOPICS)  # stable
     lines, numbers, topics, times = zip(*rows, strict=True) if rows else ((), (), (), ())
-    columns = next((part.columns for part in parts if part.columns), {})
     notes = [note for part in parts for note in part.notes]
-    return JsonLines(lines, numbers, topics, times, sha256, columns, notes)
+    return JsonLines(
+        lines, numbers, topics, times, sha256, understood_together(part.understood for part in parts), notes
+    )
 
 
 def _time_ms(fields: Mapping[str, msgspec.Raw], otherwise: int) -> int:

@@ -4,8 +4,8 @@ import re
 from collections.abc import Sequence
 
 from streamer.consumers.delimited.rows import times_of
+from streamer.core.times import EARLIEST_MS, LATEST_MS
 
-_EARLIEST_MS, _LATEST_MS = 631_152_000_000, 4_102_444_800_000  # 1990 to 2100
 _SCALE_TO, _SCALE_VALUES = 10.0, 21  # ratings are at most that high, with that many values: 0.5 to 10 in halves, or 0
 _KNOWN = (["rating"], ["time"], ["rating", "time"], ["time", "rating"])
 _ASIN, _REVIEWER = re.compile(r"B0[0-9A-Z]{8}|[0-9]{9}[0-9X]"), re.compile(r"A[0-9A-Z]{9,20}")
@@ -74,4 +74,4 @@ def _times(texts: Sequence[str]) -> bool:
         times = times_of(texts)
     except ValueError:
         return False
-    return bool(len(times)) and bool(((times >= _EARLIEST_MS) & (times < _LATEST_MS)).all())
+    return bool(len(times)) and bool(((times >= EARLIEST_MS) & (times < LATEST_MS)).all())

@@ -16,18 +16,18 @@ from streamer.consumers.delimited.fields import BLANKS, Layout
 from streamer.consumers.delimited.header import (
     ReadOptions,
     columns_of,
+    find_columns,
     has_all,
     listed,
-    only_other_id,
-    session_of,
     since_of,
+    understood_of,
 )
 from streamer.consumers.delimited.rows import time_unit
 from streamer.core.errors import BadSettings
+from streamer.core.protocols import Understood
 
 _DELIMITERS = (",", ";", "\t", "|", "::", BLANKS)
 _SEP = re.compile(r'"?sep=(.)"?', re.IGNORECASE)  # a first line that spreadsheets write
-_MISSING = {"", "na", "nan", "null", "none", "n/a", r"\n"}
 _EXPECTED = (
     "wanted a header with a user column (such as userId, user_id, user), an item column (itemId, movieId, product_id, ...) and, "
     "where the file has them, columns for rating, kind of click and time"
@@ -39,19 +39,11 @@ class Head:
     """How a file is understood."""
 
     layout: Layout
-    columns: Mapping[
-        str, str
-    ]  # user, item, kind, rating, time -> the column's name, or its number where there is no header
     first_line: int  # of the rows, from 1
-    time: str  # that of the first row, "" without one
     notes: Sequence[str]  # sentences about what was guessed
+    understood: Understood = field(default_factory=Understood)  # columns have numbers where there is no header
     catalogue: str = ""  # items or users, where it is a table of these
     read: Mapping[str, int] = field(default_factory=dict)  # what is read of such a table -> its column
-
-    @property
-    def time_unit(self) -> str:
-        """The unit of the times, as in "seconds", "" without any."""
-        return time_unit(self.time)
 
 
 def understand(lines: Sequence[str], name: str, options: ReadOptions) -> Head:
@@ -73,13 +65,11 @@ def understand(lines: Sequence[str], name: str, options: ReadOptions) -> Head:
             at + 1 if {"user", "item"} <= set(columns_of(header)) else at
         )  # a header says no more than what is given
         return _without_header(lines, after, delimiter, given.ordered, ())
-    found = columns_of(header, given)
-    notes = [*_use_session(header, rows, found, name), *_use_only_id(header, found, name)]
+    found, notes = find_columns(header, rows, given, name)
     if "user" in found and "item" in found:
         width = _width(header, rows)
         layout = replace(_layout(found, delimiter, width), since=since_of(header) if "time" in found else None)
-        names = {what: header[column].strip() for what, column in found.items()}
-        return Head(layout, names, at + 2, _first_time(rows, layout), notes)
+        return Head(layout, at + 2, notes, understood_of(header, rows, found, _time_unit(rows, layout)))
     if not given and (ordered := columns_by_content([header, *rows])):
         shown = ",".join(what or "-" for what in ordered)
         note = f"{name} has no header, and is read as --columns {shown}: give another --columns if that is wrong"
@@ -148,30 +138,6 @@ def _width(header: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
     return len(header)
 
 
-def _use_session(
-    header: Sequence[str], rows: Sequence[Sequence[str]], found: dict[str, int], name: str
-) -> Sequence[str]:
-    """Take the session for the user if there are no users, or hardly any is known; say so."""
-    session = session_of(header)
-    if session is None or "item" not in found:
-        return ()
-    if "user" in found:
-        users = [row[found["user"]].strip().lower() for row in rows if len(row) > found["user"]]
-        if sum(user in _MISSING for user in users) <= len(users) // 2:
-            return ()
-    found["user"] = session
-    return (f"{name}: each session counts as a user, by its column {header[session].strip()!r}",)
-
-
-def _use_only_id(header: Sequence[str], found: dict[str, int], name: str) -> Sequence[str]:
-    """Take the only other id for the item, where there are users who rate or click something; say so."""
-    other = only_other_id(header, found)
-    if "user" not in found or "item" in found or other is None or not found.keys() & {"rating", "kind"}:
-        return ()
-    found["item"] = other
-    return (f"{name}: the item is taken from its column {header[other].strip()!r}",)
-
-
 def _without_header(
     lines: Sequence[str], at: int, delimiter: str, ordered: Sequence[str], notes: Sequence[str]
 ) -> Head:
@@ -179,17 +145,15 @@ def _without_header(
     width = max(len(ordered), len(rows[0]) if rows else 0)
     found = {what: column for column, what in enumerate(ordered) if what}
     layout = _layout(found, delimiter, width)
-    names = {what: f"column {column + 1}" for what, column in found.items()}
-    return Head(layout, names, at + 1, _first_time(rows, layout), notes)
+    return Head(layout, at + 1, notes, understood_of([""] * width, rows, found, _time_unit(rows, layout)))
 
 
 def _catalogue(
     header: Sequence[str], rows: Sequence[Sequence[str]], of: str, layout: Layout, first_line: int, name: str
 ) -> Head:
     read, said = columns_read(header, of)
-    names = {what: header[column].strip() for what, column in read.items()}
     layout = replace(layout, user=read["id"], item=read["id"])
-    return Head(layout, names, first_line, "", (f"{name} {said}",), of, read)
+    return Head(layout, first_line, (f"{name} {said}",), catalogue=of, read=read)
 
 
 def _layout(found: Mapping[str, int], delimiter: str, width: int) -> Layout:
@@ -198,8 +162,10 @@ def _layout(found: Mapping[str, int], delimiter: str, width: int) -> Layout:
     )
 
 
-def _first_time(rows: Sequence[Sequence[str]], layout: Layout) -> str:
-    return next((row[layout.time].strip() for row in rows if len(row) == layout.width), "") if layout.time is not None else ""  # fmt: skip
+def _time_unit(rows: Sequence[Sequence[str]], layout: Layout) -> str:
+    """The unit of the first row's time, "" without one."""
+    times = (row[layout.time].strip() for row in rows if layout.time is not None and len(row) == layout.width)
+    return time_unit(next(times, ""))
 
 
 def _refusal(header: Sequence[str], rows: Sequence[Sequence[str]], name: str) -> str:

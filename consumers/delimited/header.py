@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from streamer.consumers.delimited.numerals import MISSING
 from streamer.core.errors import BadSettings
+from streamer.core.protocols import Understood
 
 # What a column is -> names that people give it, the first found wins. Films, books, music, shops, travel, and what recommender
 # libraries write.
@@ -124,6 +126,41 @@ def columns_of(header: Sequence[str], given: GivenColumns | None = None) -> dict
     return found
 
 
+def find_columns(
+    header: Sequence[str], rows: Sequence[Sequence[str]], given: GivenColumns | None, name: str
+) -> tuple[dict[str, int], Sequence[str]]:
+    """What is known -> its column, also by the first rows where no user or no item has a known name; and notes that say so.
+
+    Raises like `columns_of`.
+    """
+    found = columns_of(header, given)
+    return found, [*_use_session(header, rows, found, name), *_use_only_id(header, found, name)]
+
+
+def _use_session(
+    header: Sequence[str], rows: Sequence[Sequence[str]], found: dict[str, int], name: str
+) -> Sequence[str]:
+    """Take the session for the user if there are no users, or hardly any is known; say so."""
+    session = session_of(header)
+    if session is None or "item" not in found:
+        return ()
+    if "user" in found:
+        users = [row[found["user"]].strip().lower() for row in rows if len(row) > found["user"]]
+        if sum(user in MISSING for user in users) <= len(users) // 2:
+            return ()
+    found["user"] = session
+    return (f"{name}: each session counts as a user, by its column {header[session].strip()!r}",)
+
+
+def _use_only_id(header: Sequence[str], found: dict[str, int], name: str) -> Sequence[str]:
+    """Take the only other id for the item, where there are users who rate or click something; say so."""
+    other = _only_other_id(header, found)
+    if "user" not in found or "item" in found or other is None or not found.keys() & {"rating", "kind"}:
+        return ()
+    found["item"] = other
+    return (f"{name}: the item is taken from its column {header[other].strip()!r}",)
+
+
 def _is_gorse(names: Sequence[str], found: Mapping[str, int]) -> bool:
     """Whether it is Gorse's feedback, whose value is no rating."""
     return "kind" in found and names[found["kind"]] == "feedbacktype" and names[found["rating"]] == "value"
@@ -149,7 +186,7 @@ def session_of(header: Sequence[str]) -> int | None:
     return next((names.index(name) for name in SESSION if name in names), None)
 
 
-def only_other_id(header: Sequence[str], found: Mapping[str, int]) -> int | None:
+def _only_other_id(header: Sequence[str], found: Mapping[str, int]) -> int | None:
     """The column of an id under another name, as in `user_id,joke_id,rating`; None if there are several or none."""
     names = {n: spelled(name) for n, name in enumerate(header) if n not in found.values()}
     ids = [n for n, name in names.items() if name.endswith("id") and not any(word in name for word in _NO_ITEM)]
@@ -160,6 +197,19 @@ def since_of(header: Sequence[str]) -> int | None:
     """The column of the milliseconds since the time, which Diginetica's dates have beside them; None without one."""
     names = [spelled(name) for name in header]
     return names.index("timeframe") if "timeframe" in names else None
+
+
+def understood_of(
+    header: Sequence[str], rows: Sequence[Sequence[str]], found: Mapping[str, int], time_unit: str
+) -> Understood:
+    """How a table is understood. A column without a name counts by its number, and not at all if the first rows have nothing there."""
+    names = [name.strip() or f"column {n}" for n, name in enumerate(header, 1)]
+    read = {*found.values(), since_of(header) if "time" in found else None}
+    unread = [
+        names[n] for n, name in enumerate(header)
+        if n not in read and (name.strip() or any(row[n].strip() for row in rows if len(row) > n))
+    ]  # fmt: skip
+    return Understood({what: names[found[what]] for what in NAMES if what in found}, time_unit, unread)
 
 
 def listed(header: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Collection
 
+MISSING = {"", "na", "nan", "null", "none", "n/a", r"\n"}  # what people write where there is none, in small letters
 _BLANKS = " '\u2019\u00a0\u202f"
 _POINT = re.compile(rf"[+-]?(?=[.\d])(?:\d{{1,3}}(?:[,{_BLANKS}]\d{{3}})+|\d*)(?:\.\d*)?")
 _COMMA = re.compile(rf"[+-]?(?=[,\d])(?:\d{{1,3}}(?:[.{_BLANKS}]\d{{3}})+|\d*)(?:,\d*)?")

@@ -6,9 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
 
-import numpy as np
-
-from streamer.consumers.columns import BadRow, Columns
+from streamer.consumers.columns import BadRow, Columns, catalogue_columns
 from streamer.consumers.delimited.catalogue import item_of, user_of
 from streamer.consumers.delimited.encoding import open_text
 from streamer.consumers.delimited.fields import UNIT, blocks, rows
@@ -33,13 +31,7 @@ def read_delimited(path: Path, options: ReadOptions | None = None) -> Columns:
             text.readline()
         if head.catalogue:
             return _read_catalogue(text, head)
-        return read_columns(text, head.layout, head.first_line, head.notes)
-
-
-def head_of(path: Path, options: ReadOptions | None = None) -> Head:
-    """How `read_delimited` understands a file. Raises like it."""
-    with _opened(path, options) as (_, head):
-        return head
+        return replace(read_columns(text, head.layout, head.first_line, head.notes), understood=head.understood)
 
 
 def _read_catalogue(text: TextIO, head: Head) -> Columns:
@@ -61,12 +53,7 @@ def _read_catalogue(text: TextIO, head: Head) -> Columns:
     for row, known in zip(made, without_decimals([row[layout.user].strip() for row in made]), strict=True):
         row[layout.user] = known
     event_of = item_of if head.catalogue == ITEMS else user_of
-    places, none = np.arange(len(bad), dtype=np.int32), np.full(len(bad), -1, np.int32)
-    catalogue = [message(event_of(row, head.read)) for row in made]
-    return Columns(
-        head.catalogue, timed=False, users=none, items=places, values=none, times_ms=np.zeros(len(bad), np.int64), user_texts=(),
-        item_texts=(), value_texts=(), keys=(), bad=bad, notes=head.notes, catalogue=catalogue,
-    )  # fmt: skip
+    return catalogue_columns(head.catalogue, [message(event_of(row, head.read)) for row in made], head.notes, bad)
 
 
 @contextmanager

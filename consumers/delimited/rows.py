@@ -16,14 +16,12 @@ import numpy as np
 
 from streamer.consumers.columns import BadRow, Columns, milliseconds_of
 from streamer.consumers.delimited.fields import UNIT, Layout, blocks, pack_texts, positions, rows, split, whole_numbers
-from streamer.consumers.delimited.numerals import has_decimal_commas, number
+from streamer.consumers.delimited.numerals import MISSING, has_decimal_commas, number
 from streamer.core.arrays import I32, I64, U64
 from streamer.core.events import CLICKS, RATINGS
 from streamer.core.times import date_ms, unit_of
 
 _WHOLE = re.compile(r"(-?[0-9]+)[.,]0*")
-
-_MISSING = {"", "na", "nan", "null", "none", "n/a", r"\n"}  # no rating where a kind of click may stand instead
 
 Part: TypeAlias = tuple[I32, I32, I32, I64]  # users, items, values, times of some events
 
@@ -174,7 +172,7 @@ class _Reader:
         return map(self._either, ratings, kinds)
 
     def _either(self, rating: str, kind: str) -> int:
-        if rating.lower() not in _MISSING:
+        if rating.lower() not in MISSING:
             return self.ratings[rating]
         if not kind:
             raise ValueError("a row has neither a rating nor a kind of click")
@@ -192,7 +190,7 @@ class _Reader:
         if len(row) != layout.width:
             return f"it has {len(row)} column{'' if one else 's'}, and {layout.width} are wanted"
         rating = "" if layout.rating is None else row[layout.rating].strip()
-        if layout.kind is not None and layout.rating is not None and rating.lower() in _MISSING:
+        if layout.kind is not None and layout.rating is not None and rating.lower() in MISSING:
             if not row[layout.kind].strip():
                 return "it has neither a rating nor a kind of click"
         elif layout.rating is not None:

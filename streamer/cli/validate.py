@@ -45,15 +45,15 @@ def validate(path: str, max_events: int, as_json: bool, allow_bad: float, **opti
     # with the address in the environment or in streamer.toml, files are looked at as ever
     on_topic = asked or (bool(settings.kafka.kafka) and path in TOPICS and not Path(path).exists())
 
-    from streamer.consumers.files import Understood, check_path, read, understood
+    from streamer.consumers.files import check_path, read
     from streamer.study.validation import validate as look
 
     if on_topic:
-        stream, understanding = _topic(path, max_events, settings), Understood()
+        stream = _topic(path, max_events, settings)
     else:
         check_path(path)
-        stream, understanding = read(Path(path), settings.learning.seed, how), understood(Path(path), how)
-    found, examined = look(stream, path, *understanding, settings.learning, time.time_ns() // 1_000_000)
+        stream = read(Path(path), settings.learning.seed, how)
+    found, examined = look(stream, path, settings.learning, time.time_ns() // 1_000_000)
     if as_json:
         click.echo(msgspec.json.encode(found))
     else:
@@ -81,6 +81,7 @@ def _print(found: "Validation") -> None:
     )
     rows = (
         ("columns", ", ".join(f"{what} is {plain(name)}" for what, name in found.columns.items())),
+        ("not read", ", ".join(map(plain, found.unread))),
         ("events", f"{found.events:,}"),
         ("  ratings", f"{found.ratings:,}" if found.ratings else ""),
         ("  scale", scale),

@@ -1,7 +1,6 @@
 """Looks at a file without learning from it: what is understood, what would be rejected, and what looks odd."""
 
 from collections import Counter
-from collections.abc import Mapping
 
 import msgspec
 import numpy as np
@@ -9,7 +8,7 @@ import numpy as np
 from streamer.core.arrays import U8
 from streamer.core.events import Click, Event, Rating, Record
 from streamer.core.kinds import UNKNOWN_CODE, Kinds
-from streamer.core.protocols import Noted, Stream
+from streamer.core.protocols import Noted, Stream, Understood
 from streamer.core.settings import LearningSettings
 from streamer.monitoring.scale import RATINGS_OF_STARS, Scale, user_key
 from streamer.stream.examination import Examination, examine
@@ -24,8 +23,9 @@ class Validation(msgspec.Struct, kw_only=True):
     """What `streamer validate` found; counts are of events that can be used."""
 
     path: str
-    columns: dict[str, str]  # what a column is -> its name in the header; empty for other files
-    time_unit: str  # of the file's times, "" where it has none or is no delimited file
+    columns: dict[str, str]  # what a column is -> its name; empty where the format says it
+    unread: list[str]  # the names of columns that are not read
+    time_unit: str  # of the times in a table, "" where it has none
     events: int  # rows, with those that cannot be used
     rejected: list[str]  # sentences
     ratings: int
@@ -52,17 +52,16 @@ class Validation(msgspec.Struct, kw_only=True):
     warnings: list[str]
 
 
-def validate(
-    stream: Stream, path: str, columns: Mapping[str, str], time_unit: str, learning: LearningSettings, now_ms: int
-) -> tuple[Validation, Examination]:
+def validate(stream: Stream, path: str, learning: LearningSettings, now_ms: int) -> tuple[Validation, Examination]:
     """Decode all events and describe them. Cost: about 5 us an event; memory: some 200 bytes an event."""
     seen = _Seen(now_ms)
     found = examine(stream, learning, on_event=seen.add)
     times, values = np.array(seen.times_ms, dtype=np.int64), np.array(seen.values, dtype=np.float64)
-    odd = seen.odd
+    odd, noted = seen.odd, stream if isinstance(stream, Noted) else None
+    columns, time_unit, unread = noted.understood if noted else Understood()
     scale, likes = _scale(values, seen, learning.like_share)
     validation = Validation(
-        path=path, columns=dict(columns), time_unit=time_unit,
+        path=path, columns=dict(columns), unread=list(unread), time_unit=time_unit,
         events=len(stream), rejected=found.sentences(), ratings=len(values), clicks=seen.kinds.total(),
         kinds=dict(seen.kinds.most_common(_KINDS_SHOWN)),
         catalogue=len(odd.catalogue), users=len(odd.users), items=len(odd.items),
@@ -74,7 +73,7 @@ def validate(
         repeated=seen.repeated, withdrawn=seen.withdrawn, not_rated=seen.not_rated, unknown_to_catalogue=odd.unknown, first=seen.first, warnings=[],
     )  # fmt: skip
     validation.warnings = [
-        *(stream.notes if isinstance(stream, Noted) else ()), *_odd_times(times), *_odd_ratings(values, scale), *_odd_zeros(values),
+        *(noted.notes if noted else ()), *_odd_times(times), *_odd_ratings(values, scale), *_odd_zeros(values),
         *odd.warnings(), *_odd_kinds(seen.kinds, learning), *_odd_counts(validation),
     ]  # fmt: skip
     return validation, found

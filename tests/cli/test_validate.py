@@ -29,6 +29,7 @@ def ratings(count: int) -> list[str]:
 def test_counts_columns_times_and_scale_are_shown(tmp_path: Path) -> None:
     said = found(written(tmp_path, [f"x,{row}" for row in ratings(100)], HEAD))
     assert said["columns"] == {"user": "user", "item": "movie", "rating": "score", "time": "time"}
+    assert said["unread"] == ["visitor id"]
     assert (said["events"], said["ratings"], said["clicks"], said["users"], said["items"]) == (100, 100, 0, 7, 11)
     assert (said["rating_min"], said["rating_max"], said["rating_values"]) == (1.0, 5.0, 5)
     assert (said["scale_min"], said["scale_max"], said["likes"]) == (1.0, 5.0, 43)
@@ -42,7 +43,7 @@ def test_counts_columns_times_and_scale_are_shown(tmp_path: Path) -> None:
     }
     assert (said["rejected"], said["warnings"], said["repeated"]) == ([], [], 0)
     shown = run("validate", tmp_path / "ratings.csv")
-    assert "user is user, item is movie, rating is score, time is time" in shown
+    assert "user is user, item is movie, rating is score, time is time\nnot read       visitor id\n" in shown
     assert "2020-09-13T12:26:40+00:00 to 2020-09-13T12:28:19+00:00" in shown
 
 

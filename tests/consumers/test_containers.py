@@ -20,7 +20,7 @@ import pytest
 import zstandard
 
 from streamer.consumers.delimited.header import ReadOptions, parse_columns
-from streamer.consumers.files import read, understood
+from streamer.consumers.files import read
 from streamer.core.errors import BadSettings, StreamerError
 from streamer.core.events import Click, ItemUpdate, Rating, Record, UserUpdate
 from streamer.core.protocols import Located
@@ -105,6 +105,7 @@ FILES: dict[str, tuple[str, bytes]] = {
     "gzip of Parquet": ("ratings.parquet.gz", gzip.compress(parquet(table()))),
     "Parquet with texts": ("r.parquet", parquet(table(user_id=["7", "7", "8"], item_id=["12", "9", "12"], rating=["4", "2.5", "5"]))),
     "Parquet with categories": ("r.parquet", parquet(table(user_id=pa.array(["7", "7", "8"]).dictionary_encode()))),
+    "Arrow IPC with categories of Polars": ("r.arrow", arrow(table(user_id=pa.DictionaryArray.from_arrays(pa.array([0, 0, 1], pa.uint32()), pa.array(["7", "8"]))))),
     "Parquet with ids that are floats": ("r.parquet", parquet(table(user_id=[7.0, 7.0, 8.0], item_id=pa.array([12, 9, 12], pa.float32())))),
     "Parquet with unsigned ids": ("r.parquet", parquet(table(user_id=pa.array([7, 7, 8], pa.uint64())))),
     "Parquet with decimals": ("r.parquet", parquet(table(rating=[Decimal("4.00"), Decimal("2.50"), Decimal("5.00")], user_id=[Decimal("7"), Decimal("7"), Decimal("8")]))),
@@ -253,6 +254,7 @@ REFUSED: dict[str, tuple[str, bytes, str]] = {
     "something else": ("r.csv.gz", gzip.compress(bytes(range(256))), r"r\.csv\.gz is not text"),
     "no header": ("r.csv.gz", gzip.compress(b"7,1337\n8,1338\n"), r"r\.csv seems to have no header"),
     "Parquet without known names": ("r.parquet", parquet(pa.table({"a": [1], "b": [2]})), r"has no columns that are known .*'a', 'b': say which is which with --columns user=NAME"),
+    "lists as items": ("r.parquet", parquet(table(item_id=[[12], [9], []])), r"r\.parquet has a column that is not read \(.*list.*\): make it texts"),
     "an empty Parquet file": ("r.parquet", parquet(table().slice(0, 0)), "r.parquet has no events"),
 }  # fmt: skip
 
@@ -301,6 +303,22 @@ def test_rows_that_cannot_be_events_keep_their_place_and_say_why(tmp_path: Path)
     assert json.loads(bad.value or b"") == {"user": 9, "item": "d", "rating": "four", "time": 1656105614}
 
 
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([None, date(2022, 6, 24)]), pa.array([None, datetime(2022, 6, 24)], pa.timestamp("s")), pa.array([None, "2022-06-24"]),
+        pa.DictionaryArray.from_arrays(pa.array([0, 1], pa.int64()), pa.array([None, "2022-06-24"])),
+    ],
+    ids=lambda column: str(column.type),
+)  # fmt: skip
+def test_a_row_without_a_time_cannot_be_used_whatever_the_type(tmp_path: Path, column: pa.Array) -> None:
+    found = pa.table({"user": ["u", "u"], "item": ["a", "b"], "time": column})
+    stream = read(written(tmp_path / "r.arrow", arrow(found)))
+    assert isinstance(stream, Located)
+    assert [stream.locate(row) for row in (0, 1)] == [(1, "it has no time"), (0, "")]
+    assert json.loads(stream.messages(1, 2)[0].value or b"")["timestamp_ms"] == 1656028800000
+
+
 def test_a_row_with_a_rating_is_a_rating_and_one_without_is_a_click_of_its_kind(tmp_path: Path) -> None:
     found = pa.table({
         "user_id": ["u", "u", "v"], "item_id": ["a", "b", "c"], "event": ["rate", "view", "purchase"],
@@ -323,18 +341,11 @@ def test_ids_that_a_float_cannot_hold_stay_different(tmp_path: Path) -> None:
     assert [item for _, item, *_ in read_back] == ["-1", str(2**53), str(2**53 + 1)]
 
 
-def test_a_file_says_how_it_was_understood(tmp_path: Path) -> None:
-    path = written(tmp_path / "r.parquet", parquet(table().rename_columns(["visitorid", "asin", "stars", "ts"])))
-    assert understood(path) == ({"user": "visitorid", "item": "asin", "rating": "stars", "time": "ts"}, "seconds")
-    path = written(tmp_path / "r.arrow", arrow(table(timestamp=moments("us", "UTC"))))
-    assert understood(path).time_unit == "timestamp[us, tz=UTC]"
-    assert understood(written(tmp_path / "r.csv.gz", gzip.compress(CSV))).time_unit == "seconds"
+def test_columns_are_what_the_user_says(tmp_path: Path) -> None:
     odd = written(tmp_path / "odd.parquet", parquet(table().rename_columns(["who", "what", "n", "at"])))
     assert events(odd, "user=who,item=what,rating=n,time=at") == WANTED
-    given = ReadOptions(columns=parse_columns("user=who,item=what,rating=n,time=at"))
-    assert understood(odd, given).columns == {"user": "who", "item": "what", "rating": "n", "time": "at"}
     with pytest.raises(BadSettings, match=r"names its columns: say which is which with user=NAME"):
-        read(odd, options=ReadOptions(columns=parse_columns("user,item,rating,time")))
+        events(odd, "user,item,rating,time")
     lines = LINES.replace(b"user_id", b"who").replace(b"item_id", b"what")
     assert events(written(tmp_path / "r.jsonl", lines), "user=who,item=what") == WANTED
     with pytest.raises(BadSettings, match=r"no object of .*r\.jsonl has 'whom'; they have 'who', 'what'"):
@@ -355,7 +366,6 @@ def test_tables_of_items_and_users_in_parquet_are_the_catalogue(tmp_path: Path) 
         ItemUpdate("12", "Heat (1995)", ("Crime", "Drama"), {"year": 1995.0}), ItemUpdate("9", "Alien (1979)", ("Horror",), {"year": 1979.0}),
         UserUpdate("7", {"age": 30.0}), UserUpdate("8"),
     ]  # fmt: skip
-    assert understood(tmp_path).columns["user"] == "user_id"
 
 
 def test_a_folder_may_have_the_tables_of_its_items_and_users_too(tmp_path: Path) -> None:

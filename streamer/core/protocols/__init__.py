@@ -25,7 +25,7 @@ from streamer.core.protocols.learners import (
     Watched,
 )
 from streamer.core.protocols.stores import Persistent, Row, Rows, Stateful, StateStore
-from streamer.core.protocols.streams import Hinted, Located, Noted, Sink, Source, Stream
+from streamer.core.protocols.streams import Hinted, Located, Noted, Sink, Source, Stream, Understood
 from streamer.core.protocols.trainers import (
     Epoch,
     Factorised,
@@ -71,5 +71,6 @@ __all__ = [
     "Stateful",
     "Stream",
     "Trainer",
+    "Understood",
     "Watched",
 ]

@@ -1,7 +1,8 @@
 """Sources of records, sinks for events, and streams that are complete from the start."""
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from types import MappingProxyType
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from streamer.core.events import Message, MessageParts, Offsets, Record
 
@@ -81,10 +82,22 @@ class Located(Protocol):
         """The line that a row is from, from 1, or 0; and why it can be no event, or "" where that is for the decoder to say."""
 
 
+class Understood(NamedTuple):
+    """How the ratings and clicks of a file are understood; nothing of a file whose format says it."""
+
+    columns: Mapping[str, str] = MappingProxyType({})  # user, item, rating, kind, time -> the column's name
+    time_unit: str = ""
+    unread: Sequence[str] = ()  # the names of other columns
+
+
 @runtime_checkable
 class Noted(Protocol):
-    """A stream that had to guess how its file is meant."""
+    """A stream that had to find out how its file is meant."""
 
     @property
     def notes(self) -> Sequence[str]:
         """Sentences about what was guessed, for the user."""
+
+    @property
+    def understood(self) -> Understood:
+        """What each column is."""
