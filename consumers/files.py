@@ -15,7 +15,7 @@ from streamer.consumers.delimited.header import ReadOptions
 from streamer.consumers.delimited.reader import read_delimited
 from streamer.consumers.id_form import ComposedStream
 from streamer.consumers.jsonlines import JsonLines, joined, read_json
-from streamer.consumers.movielens import find_files, is_movielens, read_movielens
+from streamer.consumers.movielens import find_files, read_movielens
 from streamer.consumers.opening import PACKED_SUFFIXES, STANDARD_INPUT, is_arrow, opened, parts_of, shown, source_of
 from streamer.consumers.stream import StreamSource
 from streamer.core.errors import BadSettings
@@ -61,8 +61,7 @@ def _read(path: Path, seed: int, options: ReadOptions) -> Stream:
 
         _refuse_columns(path, "an archive", options)
         stream = read_archive(path)
-    elif path.is_dir() and is_movielens(path):
-        files = find_files(path)
+    elif path.is_dir() and (files := find_files(path)):
         if files[0].suffix != ".csv":
             _refuse_columns(path, "a MovieLens folder whose columns and encoding are known", options)
         catalogue, columns = read_movielens(files, options)

@@ -19,10 +19,9 @@ from streamer.consumers.columns import Columns
 from streamer.consumers.delimited.catalogue import item
 from streamer.consumers.delimited.encoding import open_text
 from streamer.consumers.delimited.fields import Layout
-from streamer.consumers.delimited.header import ReadOptions
+from streamer.consumers.delimited.header import ReadOptions, spelled
 from streamer.consumers.delimited.reader import read_delimited
 from streamer.consumers.delimited.rows import read_columns, without_decimals
-from streamer.core.errors import BadSettings
 from streamer.core.events import ItemUpdate, Message, UserUpdate, message
 
 _GENRES_100K = (
@@ -44,25 +43,24 @@ _EDITIONS = (
 )
 
 
-def is_movielens(folder: Path) -> bool:
-    """Whether a folder has the ratings of an edition."""
-    return any((folder / names[0]).is_file() for names, _ in _EDITIONS)
+_OF_MOVIELENS = {"ratings.csv", "movies.csv", "links.csv", "tags.csv", "genome-scores.csv", "genome-tags.csv"}
+_HEADER_CHARACTERS = 1000
 
 
 def find_files(folder: Path) -> list[Path]:
-    """The files of the edition in `folder`, ratings first, then films; raises BadSettings when there is none."""
+    """The files of the edition in `folder`, ratings first, then films; empty where it is none. Raises OSError."""
     for names, further in _EDITIONS:
-        if not (folder / names[0]).is_file():
-            continue
-        if not (folder / names[1]).is_file():
-            raise BadSettings(
-                f"{folder} has {names[0]} but no {names[1]}, which every MovieLens edition has: "
-                "unpack it again, or give a CSV file itself for ratings without titles"
-            )
-        return [folder / name for name in names] + [folder / name for name in further if (folder / name).is_file()]
-    raise BadSettings(
-        f"{folder} is not a MovieLens folder: none of {', '.join(names[0] for names, _ in _EDITIONS)} is there"
-    )
+        files = [folder / name for name in names]
+        if all(file.is_file() for file in files) and (files[1].suffix != ".csv" or _is_films(files[1])):
+            return files + [folder / name for name in further if (folder / name).is_file()]
+    return []
+
+
+def _is_films(file: Path) -> bool:
+    """Whether a table has MovieLens' columns: others may have films in a file of that name too."""
+    with file.open(encoding="utf-8-sig", errors="replace") as lines:
+        header = next(csv.reader([lines.readline(_HEADER_CHARACTERS)]), [])
+    return [spelled(name) for name in header] == ["movieid", "title", "genres"]
 
 
 def read_movielens(files: list[Path], options: ReadOptions | None = None) -> tuple[list[Message], Columns]:
@@ -71,12 +69,19 @@ def read_movielens(files: list[Path], options: ReadOptions | None = None) -> tup
     if ratings.suffix == ".csv":
         text, notes = _text(films, options)
         columns = read_delimited(ratings, options)
-        return [message(film) for film in _items_csv(text)], replace(columns, notes=[*notes, *columns.notes])
+        notes = [*_left(ratings.parent), *notes, *columns.notes]
+        return [message(film) for film in _items_csv(text)], replace(columns, notes=notes)
     catalogue = [message(film) for film in _items_text(films, files[2:])]
     catalogue += [message(user) for file in files[2:] if file.name in _PEOPLE for user in _people(file)]
     layout = Layout("::" if ratings.suffix == ".dat" else "\t", 4, user=0, item=1, rating=2, time=3, quoted=False)
     with ratings.open(encoding="utf-8", errors="surrogateescape") as lines:
         return catalogue, read_columns(lines, layout)
+
+
+def _left(folder: Path) -> list[str]:
+    """A sentence about tables that are not read and that MovieLens does not have."""
+    left = sorted(file.name for file in folder.glob("*.csv") if file.name not in _OF_MOVIELENS)
+    return [f"{', '.join(left)} beside MovieLens' files: not read; give such a file by itself"] if left else []
 
 
 def _lines(file: Path) -> Iterator[str]:
@@ -95,7 +100,8 @@ def _text(file: Path, options: ReadOptions | None) -> tuple[str, list[str]]:
         read = text.read()
     whole = read.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     odd = whole.count("\ufffd") - read.count("\ufffd")
-    return whole, [*notes, f"{odd:,} letters in {file.name} are not UTF-8 and are lost"] if odd else notes
+    lost = f"1 letter in {file.name} is" if odd == 1 else f"{odd:,} letters in {file.name} are"
+    return whole, [*notes, f"{lost} not UTF-8 and lost"] if odd else notes
 
 
 def _items_csv(text: str) -> Iterator[ItemUpdate]:

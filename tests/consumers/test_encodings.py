@@ -73,7 +73,7 @@ def test_damaged_films_are_said(tmp_path: Path) -> None:
     stream = read(tmp_path)
     assert json.loads(stream.messages(1, 2)[0].value or b"")["title"] == "Caf\ufffd"
     assert isinstance(stream, Noted)
-    assert list(stream.notes) == ["1 letters in movies.csv are not UTF-8 and are lost"]
+    assert list(stream.notes) == ["1 letter in movies.csv is not UTF-8 and lost"]
 
 
 def test_damaged_utf_8_is_still_utf_8(tmp_path: Path) -> None:

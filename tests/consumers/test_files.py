@@ -347,9 +347,17 @@ def test_a_folder_that_is_not_movielens_is_refused_with_a_sentence(tmp_path: Pat
     write(tmp_path / "a.csv", "user,item\n1,1\n")
     with pytest.raises(BadSettings, match=r"found a\.csv, notes\.txt: give the file, or a folder of such files alone"):
         read(tmp_path)
-    write(tmp_path / "ratings.csv", "userId,movieId,rating,timestamp\n1,1,1,1\n")
-    with pytest.raises(BadSettings, match=r"has ratings\.csv but no movies\.csv"):
-        read(tmp_path)
+
+
+@pytest.mark.parametrize("films", ["movies.csv", "items.csv"])
+def test_a_folder_of_ones_own_may_have_the_names_of_movielens(tmp_path: Path, films: str) -> None:
+    write(tmp_path / films, "title;item\nHeat (1995);12\nAlien (1979);9\n")
+    write(tmp_path / "ratings.csv", "user,item,rating\n7,12,4\n")
+    write(tmp_path / "users.csv", "user,age\n7,30\n")
+    assert values(read(tmp_path)) == [
+        {"item_id": "12", "title": "Heat (1995)", "attributes": {"year": 1995}}, {"item_id": "9", "title": "Alien (1979)", "attributes": {"year": 1979}},
+        {"user_id": "7", "attributes": {"age": 30}}, {"user_id": "7", "item_id": "12", "rating": 4.0},
+    ]  # fmt: skip
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="the superuser reads everything")

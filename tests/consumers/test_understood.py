@@ -14,7 +14,7 @@ from streamer.consumers.files import read
 from streamer.core.protocols import Noted, Stream, Understood
 
 
-def opened(path: Path, columns: str) -> Stream:
+def opened(path: Path, columns: str = "") -> Stream:
     return read(path, options=ReadOptions(columns=parse_columns(columns) if columns else None))
 
 
@@ -107,3 +107,13 @@ def test_columns_that_are_given_are_those_of_the_events_beside_a_catalogue(tmp_p
 def test_the_unit_of_times_in_a_table_is_that_of_the_first(tmp_path: Path, times: list[object], unit: str) -> None:
     found = pa.table({"user": [7, 8], "item": [12, 9], "time": times})
     assert understood(written(tmp_path / "r.parquet", found)).time_unit == unit
+
+
+def test_what_is_not_read_beside_the_files_of_movielens_is_said(tmp_path: Path) -> None:
+    written(tmp_path / "movies.csv", "movieId,title,genres\n12,Heat (1995),Crime\n")
+    written(tmp_path / "ratings.csv", "userId,movieId,rating,timestamp\n7,12,4,1656105611\n")
+    for name in ("links.csv", "tags.csv", "users.csv"):
+        written(tmp_path / name, "userId,age\n7,30\n")
+    stream = opened(tmp_path)
+    assert isinstance(stream, Noted)
+    assert stream.notes == ["users.csv beside MovieLens' files: not read; give such a file by itself"]
