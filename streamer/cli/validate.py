@@ -77,7 +77,7 @@ def _print(found: "Validation") -> None:
     scale = (
         ""
         if found.rating_min is None
-        else f"{found.rating_min:g} to {found.rating_max:g}, {found.rating_values:,} different values"
+        else f"{found.rating_min:g} to {found.rating_max:g}, {found.rating_values:,} different value{'s' * (found.rating_values != 1)}"
     )
     rows = (
         ("columns", ", ".join(f"{what} is {plain(name)}" for what, name in found.columns.items())),
@@ -90,7 +90,9 @@ def _print(found: "Validation") -> None:
         ("  kinds", ", ".join(f"{plain(kind)} {count:,}" for kind, count in found.kinds.items())),
         (
             "  catalogue",
-            f"{found.catalogue:,} items; it knows {found.items - found.unknown_to_catalogue:,} of the {found.items:,} with events"
+            f"{found.catalogue:,} item{'s' * (found.catalogue != 1)}"
+            + f"; it knows {found.items - found.unknown_to_catalogue:,} of the {found.items:,} with events"
+            * (found.items > 0)
             if found.catalogue
             else "",
         ),

@@ -50,13 +50,14 @@ class Examination:
         if self.bad <= allowed_share * self.events and self.bad < self.events:
             return
         how_many = "none" if self.bad == self.events else f"only {self.events - self.bad:,}"
+        said = (
+            f"{how_many} of the {self.events:,} events of {path} can"
+            if self.events > 1
+            else f"the one event of {path} cannot"
+        )
         share = -(-100 * self.bad // self.events) / 100  # rounded up, so that it is allowed when it is given back
         advice = "mend it" if self.bad == self.events else f"mend it, or go on without them with --allow-bad {share:g}"
-        raise StreamerError(
-            "\n  ".join(
-                [f"{how_many} of the {self.events:,} events of {path} can be used: {advice}", *self.sentences()]
-            )
-        )
+        raise StreamerError("\n  ".join([f"{said} be used: {advice}", *self.sentences()]))
 
 
 # What no streamer can use, whatever its settings are: other kinds of clicks and ratings may be fine where events are sent to.

@@ -14,8 +14,6 @@ from streamer.core.times import DAY_MS, EARLIEST_MS
 
 _SCIENTIFIC = re.compile(r"[+-]?[0-9.,]+[eE][+-]?[0-9]+")
 _NO_FRACTION = re.compile(r"[.,]0+$")
-
-
 _NAMES = {"user", "userid", "item", "itemid", "movieid", "visitorid", "productid", "customerid", "uid", "iid"}
 _NAME_MOST = 16  # characters of the longest of these, in any spelling
 _NOBODY = {"na", "n/a", "nan", "null", "(null)", "none", "nil", "undefined", r"\n", "-", "?"}
@@ -73,7 +71,7 @@ class Oddities:
         found = []
         if self.odd_times:
             found.append(
-                f"{self.odd_times:,} of {self.times:,} times are before 1990 or in the future, such as "
+                f"{self.odd_times:,} of {self.times:,} times {'is' if self.odd_times == 1 else 'are'} before 1990 or in the future, such as "
                 f"{moment(self._odd_time_ms)}: is their unit the one that is understood?"
             )
         found += [*_odd("user", self.users, self.users), *_odd("item", self.items.keys() | self.catalogue, self.items)]
@@ -83,6 +81,11 @@ class Oddities:
                 f"such as {next(one for one in self.items if one not in self.catalogue)!r}, have no title and no categories"
             )
         return found
+
+
+def counted(count: int, one: str, more: str) -> str:
+    """A count with what follows it, such as 1 event is or 2,000 events are."""
+    return f"{count:,} {one if count == 1 else more}"
 
 
 def moment(time_ms: int) -> str:
@@ -103,17 +106,17 @@ def _is_name(text: str) -> bool:
 
 def _odd(what: str, ids: Collection[str], counts: Mapping[str, int]) -> list[str]:
     found = [
-        f"{counts[one]:,} events are of the {what} {one!r}, which may stand for none"
+        f"{counted(counts[one], 'event is', 'events are')} of the {what} {one!r}, which may stand for none"
         for one in sorted(filter(_is_nobody, counts))
     ]
     found += [
-        f"{counts[one]:,} events are of the {what} {one!r}, which is the name of a column: is there a header between the rows?"
+        f"{counted(counts[one], 'event is', 'events are')} of the {what} {one!r}, which is the name of a column: is there a header between the rows?"
         for one in sorted(filter(_is_name, counts))
     ]
     scientific = [one for one in ids if ("E" in one or "e" in one) and _SCIENTIFIC.fullmatch(one)]
     if scientific:
         found.append(
-            f"{len(scientific):,} {what} ids are in scientific notation, such as {min(scientific)!r}: different ids may have become one"
+            f"{counted(len(scientific), f'{what} id is', f'{what} ids are')} in scientific notation, such as {min(scientific)!r}: different ids may have become one"
         )
     for form, shown, advice in _FORMS:
         if len(set(map(form, ids))) == len(ids):
@@ -121,6 +124,7 @@ def _odd(what: str, ids: Collection[str], counts: Mapping[str, int]) -> list[str
         forms: dict[str, str] = {}
         pairs = [(forms[form(one)], one) for one in sorted(ids) if forms.setdefault(form(one), one) != one]
         found.append(
-            f"{len(pairs):,} {what} ids differ from another one only {shown}, such as {pairs[0][1]!r} and {pairs[0][0]!r}{advice}"
+            f"{counted(len(pairs), f'{what} id differs', f'{what} ids differ')} from another one only {shown}, such as {pairs[0][1]!r} "
+            f"and {pairs[0][0]!r}{advice}"
         )
     return found

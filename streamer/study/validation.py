@@ -12,7 +12,7 @@ from streamer.core.protocols import Noted, Stream, Understood
 from streamer.core.settings import LearningSettings
 from streamer.monitoring.scale import RATINGS_OF_STARS, Scale, user_key
 from streamer.stream.examination import Examination, examine
-from streamer.study.oddities import Oddities, moment
+from streamer.study.oddities import Oddities, counted, moment
 
 _FIRST, _KINDS_SHOWN = 3, 20  # events and kinds that are shown
 _ODD_SHARE = 0.01  # repeated events above this share are odd
@@ -73,7 +73,7 @@ def validate(stream: Stream, path: str, learning: LearningSettings, now_ms: int)
         repeated=seen.repeated, withdrawn=seen.withdrawn, not_rated=seen.not_rated, unknown_to_catalogue=odd.unknown, first=seen.first, warnings=[],
     )  # fmt: skip
     validation.warnings = [
-        *(noted.notes if noted else ()), *_odd_times(times), *_odd_ratings(values, scale), *_odd_zeros(values),
+        *(noted.notes if noted else ()), *_odd_times(times, len(values) + seen.kinds.total()), *_odd_ratings(values, scale), *_odd_zeros(values),
         *odd.warnings(), *_odd_kinds(seen.kinds, learning), *_odd_counts(validation),
     ]  # fmt: skip
     return validation, found
@@ -136,7 +136,9 @@ class _Seen:
         return event.rating
 
 
-def _odd_times(times: np.ndarray) -> list[str]:
+def _odd_times(times: np.ndarray, events: int) -> list[str]:
+    if not events:
+        return []
     if not len(times):
         return [
             "there are no times: events are learned in the order of the file, and count as happening when they are read"
@@ -152,17 +154,18 @@ def _odd_ratings(values: np.ndarray, scale: Scale) -> list[str]:
         found.append(f"all ratings are {values[0]:g}: nothing can be learned from their values; are they clicks?")
     if scale.changes:
         found.append(
-            f"the scale of ratings changes {scale.changes:,} {'time' if scale.changes == 1 else 'times'}, and is {scale.low:g} to {scale.high:g} at the end: what was learned "
-            "is converted each time"
+            f"the scale of ratings changes {counted(scale.changes, 'time', 'times')}, and is {scale.low:g} to {scale.high:g} at the end: "
+            "what was learned is converted each time"
         )
     rounded = values.astype(np.float32)  # as the scale knows them
     far = values[(rounded < scale.low) | (rounded > scale.high)]
     if scale.wild and scale.changes:
-        found.append(f"{scale.wild:,} of {len(values):,} ratings are far outside the scale of their time")
+        are = "is" if scale.wild == 1 else "are"
+        found.append(f"{scale.wild:,} of {len(values):,} ratings {are} far outside the scale of the time")
     elif len(far):
         found.append(
-            f"{len(far):,} of {len(values):,} ratings are far outside the scale, which is {scale.low:g} to {scale.high:g}, such as {far[0]:g}: "
-            "they are learned as its nearest end; --rating-min and --rating-max reject them"
+            f"{len(far):,} of {len(values):,} ratings {'is' if len(far) == 1 else 'are'} far outside the scale, which is {scale.low:g} to "
+            f"{scale.high:g}, such as {far[0]:g}: the nearest end is learned instead; --rating-min and --rating-max reject such ratings"
         )
     if scale.kind() != RATINGS_OF_STARS:
         found.append(f"ratings are {scale.kind()}")
@@ -176,7 +179,7 @@ def _odd_zeros(values: np.ndarray) -> list[str]:
     if not zeros or not len(others) or others.min() < 1 or zeros < _ZEROS_SHARE * len(values):
         return []
     return [
-        f"{zeros:,} of {len(values):,} ratings are 0 and the others are {others.min():g} to {others.max():g}: if 0 means that nothing "
+        f"{zeros:,} of {len(values):,} ratings {'is' if zeros == 1 else 'are'} 0 and the others are {others.min():g} to {others.max():g}: if 0 means that nothing "
         f"was rated, --rating-min {others.min():g} leaves these out"
     ]
 
@@ -196,10 +199,11 @@ def _odd_kinds(kinds: Counter[str], learning: LearningSettings) -> list[str]:
 def _odd_counts(found: Validation) -> list[str]:
     events, warnings = found.ratings + found.clicks, list[str]()
     if events and found.repeated > _ODD_SHARE * events:
-        warnings.append(f"{found.repeated:,} of {events:,} events repeat one before: is the data in the file twice?")
+        repeat = "repeats" if found.repeated == 1 else "repeat"
+        warnings.append(f"{found.repeated:,} of {events:,} events {repeat} one before: is the data in the file twice?")
     if found.not_rated > found.withdrawn / 2:
         warnings.append(
-            f"{found.not_rated:,} of {found.withdrawn:,} ratings that are null withdraw nothing: is null written for a rating "
+            f"{found.not_rated:,} of {found.withdrawn:,} ratings that are null {'withdraws' if found.not_rated == 1 else 'withdraw'} nothing: is null written for a rating "
             "that is missing?"
         )
     if found.users_with_one_event > 0.8 and found.users > 1:

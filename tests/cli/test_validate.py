@@ -61,7 +61,7 @@ def test_what_would_be_rejected_is_shown_and_a_mostly_bad_file_fails(tmp_path: P
 @pytest.mark.parametrize(
     ("rows", "warning"),
     [
-        ([*ratings(200), "u1,i1,100,1600000000"], "1 of 201 ratings are far outside the scale, which is 1 to 5, such as 100"),
+        ([*ratings(200), "u1,i1,100,1600000000"], "1 of 201 ratings is far outside the scale, which is 1 to 5, such as 100"),
         (
             [*ratings(200), *(f"u{n % 7},i{n % 11},{10 + 20 * (n % 5)},{1_600_000_200 + n}" for n in range(200))],
             "the scale of ratings changes 1 time, and is 10 to 90 at the end",
@@ -75,12 +75,12 @@ def test_what_would_be_rejected_is_shown_and_a_mostly_bad_file_fails(tmp_path: P
         ([*ratings(50), *ratings(50)], "50 of 100 events repeat one before: is the data in the file twice?"),
         ([f"u{n % 7},i{n % 5},{1 + n % 5},1600000000" for n in range(9)], "all times are the same, 2020-09-13T12:26:40"),
         ([f"u{n % 7},i{n % 5},{1 + n % 5},{n}" for n in range(9)], "9 of 9 times are before 1990 or in the future"),
-        (["1.5E+09,i1,4,1600000000", *ratings(9)], "1 user ids are in scientific notation, such as '1.5E+09'"),
-        (["U1,i1,4,1600000000", *ratings(9)], "1 user ids differ from another one only in case, such as 'u1' and 'U1'"),
-        (["u1,e\u0301,4,1600000000", "u1,\u00e9,4,1600000001"], "1 item ids differ from another one only in their Unicode form"),
+        (["1.5E+09,i1,4,1600000000", *ratings(9)], "1 user id is in scientific notation, such as '1.5E+09'"),
+        (["U1,i1,4,1600000000", *ratings(9)], "1 user id differs from another one only in case, such as 'u1' and 'U1'"),
+        (["u1,e\u0301,4,1600000000", "u1,\u00e9,4,1600000001"], "1 item id differs from another one only in their Unicode form"),
         (["NA,i1,4,1600000000", "NA,i2,4,1600000000", *ratings(9)], "2 events are of the user 'NA', which may stand for none"),
-        (["userId,itemId,4,1600000000", *ratings(9)], "1 events are of the user 'userId', which is the name of a column"),
-        (["5,i1,4,1600000000", "5.0,i2,4,1600000001", "u,i3,4,1600000002"], "1 user ids differ from another one only by a fraction of 0, such as '5.0' and '5'"),
+        (["userId,itemId,4,1600000000", *ratings(9)], "1 event is of the user 'userId', which is the name of a column"),
+        (["5,i1,4,1600000000", "5.0,i2,4,1600000001", "u,i3,4,1600000002"], "1 user id differs from another one only by a fraction of 0, such as '5.0' and '5'"),
         ([*ratings(90), *(f"u{n},i1,0,1600000000" for n in range(10))], "10 of 100 ratings are 0 and the others are 1 to 5: if 0 means that nothing was rated, --rating-min 1"),
         ([f"u{n},i{n % 5},{1 + n % 5},{1_600_000_000 + n}" for n in range(9)], "100% of the users have one event"),
         ([f"u,i{n},{1 + n % 5},{1_600_000_000 + n}" for n in range(9)], "all events are of one user"),
