@@ -8,7 +8,7 @@ numbers or texts. Dictionaries stay what they are. Cost: about .6 us an event.
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from math import isfinite
 from pathlib import Path
@@ -21,10 +21,10 @@ import pyarrow.compute as pc  # type: ignore[import-untyped]  # ships no types
 import pyarrow.ipc as ipc  # type: ignore[import-untyped]  # ships no types
 import pyarrow.parquet as pq  # type: ignore[import-untyped]  # ships no types
 
-from streamer.consumers.columns import BadRow, Columns, catalogue_columns, milliseconds_of
+from streamer.consumers.columns import BadRow, Columns, Part, catalogue_columns, event_columns, milliseconds_of
 from streamer.consumers.delimited.catalogue import catalogue_of, columns_read, item_of, user_of
 from streamer.consumers.delimited.header import GivenColumns, find_columns, has_all, listed, understood_of
-from streamer.consumers.delimited.numerals import number
+from streamer.consumers.delimited.numerals import MISSING, number
 from streamer.consumers.delimited.rows import time_unit, without_decimals
 from streamer.consumers.opening import ARROW_FILE, ARROW_STREAM, PARQUET
 from streamer.core.arrays import I32, I64, Bool
@@ -36,6 +36,7 @@ from streamer.core.times import LATEST, milliseconds
 _END = ARROW_STREAM + bytes(4)  # of a stream
 _BATCH_ROWS, _HEAD_ROWS = 1 << 18, 1000
 _PER_MS = {"ms": 1, "us": 1000, "ns": 1_000_000}
+_NONE, _NO_NUMBER = -1, -2  # in place of the number of a rating
 _EXACT = 2**53  # whole numbers below it are exact in a float64
 
 Rows: TypeAlias = Any  # a pyarrow.RecordBatch
@@ -172,7 +173,7 @@ class _Reader:
     kinds: _Texts = field(default_factory=_Texts)
     ratings: dict[float, int] = field(default_factory=dict)
     bad: list[BadRow] = field(default_factory=list)
-    parts: list[tuple[I32, I32, I32, I64]] = field(default_factory=list)
+    parts: list[Part] = field(default_factory=list)
     rows: int = 0
     time_unit: str = ""
 
@@ -180,19 +181,20 @@ class _Reader:
         """Add the rows of a batch."""
         n, columns = len(batch), dict(zip(self.names, batch.columns, strict=True))
         users, items = self.users.numbers(columns["user"]), self.items.numbers(columns["item"])
-        values = np.full(n, -1, np.int32)
+        values, numeric = np.full(n, -1, np.int32), np.ones(n, np.bool_)
         if "kind" in columns:
             kinds = self.kinds.numbers(columns["kind"])
             values = np.where(kinds < 0, -1, -2 - kinds).astype(np.int32)
         if "rating" in columns:
             ratings = self._rated(columns["rating"])
-            values = np.where(ratings >= 0, ratings, values).astype(np.int32)
+            values = np.where(ratings == _NONE, values, ratings).astype(np.int32)
+            numeric = ratings != _NO_NUMBER
         times, timed = np.zeros(n, np.int64), np.ones(n, np.bool_)
         if "time" in columns:
             times, timed = _times(columns["time"])
             self.time_unit = self.time_unit or _time_unit(columns["time"])
         valued = values != -1 if {"rating", "kind"} & self.names.keys() else np.ones(n, np.bool_)
-        good = (users >= 0) & (items >= 0) & valued & timed
+        good = (users >= 0) & (items >= 0) & valued & numeric & timed
         for row in np.flatnonzero(~good).tolist():
             users[row], items[row], values[row] = -1, len(self.bad), -1
             times[row] = (
@@ -203,17 +205,19 @@ class _Reader:
         self.rows += n
 
     def _rated(self, array: Array) -> I32:
-        """The number of each rating, (n,), -1 for none and for what is no number."""
+        """The number of each rating, (n,), or _NONE, or _NO_NUMBER."""
         codes, distinct = _encoded(array)
         known = [self._rating(one) for one in distinct]
-        return np.array([*known, -1], np.int32)[codes]
+        return np.array([*known, _NONE], np.int32)[codes]
 
     def _rating(self, value: Any) -> int:
+        if isinstance(value, str) and value.strip().lower() in MISSING:
+            return _NONE
         try:
             rating = number(value.strip()) if isinstance(value, str) else float(value)
         except (ValueError, TypeError):
-            return -1
-        return self.ratings.setdefault(rating, len(self.ratings)) if isfinite(rating) else -1
+            return _NO_NUMBER
+        return self.ratings.setdefault(rating, len(self.ratings)) if isfinite(rating) else _NO_NUMBER
 
     def _keep_bad(self, found: Mapping[str, Any], row: int, timed: bool) -> None:
         missing = [what for what in ("user", "item") if found[what] is None]
@@ -221,26 +225,22 @@ class _Reader:
         if not missing:
             what = "time" if not timed else "rating" if "rating" in self.names else "kind"
             value = found[what]
-            why = f"it has no {what}" if value is None or value != value else f"the {what} {str(value)[:100]!r} is none"
+            no = "neither a number nor a date" if what == "time" else "no number"
+            why = f"it has no {what}" if value is None or value != value else f"the {what} {str(value)[:100]!r} is {no}"
         text = msgspec.json.encode({self.names[what]: _shown(value) for what, value in found.items()})
         self.bad.append(BadRow(self.rows + row + 1, text, why))
 
     def columns(self, notes: Sequence[str], understood: Understood) -> Columns:
         """All that was read."""
-        parts = self.parts or [(np.empty(0, np.int32),) * 3 + (np.empty(0, np.int64),)]
-        users, items, values, times = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-        user_ids, item_ids = without_decimals(self.users), without_decimals(self.items)
         end = b',"timestamp_ms":' if "time" in self.names else b""
         ratings = [b',"rating":' + msgspec.json.encode(rating) + end for rating in self.ratings]
         kinds = [b',"kind":' + msgspec.json.encode(kind) + end for kind in self.kinds]
-        return Columns(
-            RATINGS if "rating" in self.names and "kind" not in self.names else CLICKS, "time" in self.names,
-            users, items, np.where(values < -1, len(ratings) - 2 - values, values), times,
-            [b'{"user_id":' + msgspec.json.encode(one) + b',"item_id":' for one in user_ids],
-            [msgspec.json.encode(one) for one in item_ids], [*ratings, *kinds], [one.encode() for one in user_ids], self.bad,
-            [RATINGS] * len(ratings) + [CLICKS] * len(kinds) if ratings and "kind" in self.names else (), notes,
-            understood=understood,
+        topic = RATINGS if "rating" in self.names and "kind" not in self.names else CLICKS
+        found = event_columns(
+            topic, "time" in self.names, self.parts, without_decimals(self.users), without_decimals(self.items), ratings, kinds,
+            self.bad, notes,
         )  # fmt: skip
+        return replace(found, understood=understood)
 
 
 def _encoded(array: Array) -> tuple[I64, list[Any]]:

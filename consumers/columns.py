@@ -1,4 +1,4 @@
-"""Events of a delimited file as columns of numbers, 20 bytes an event, which become messages slice by slice.
+"""Events of a table as columns of numbers, 20 bytes an event, which become messages slice by slice.
 
 Each distinct text of a column (an id, a rating, a kind) is kept once, already encoded as JSON, so that reading a million
 events costs about a second of CPU, and making messages of them another. A row that cannot be an event keeps its place and
@@ -7,14 +7,17 @@ its text: it becomes a dead letter, and the stream goes on.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
+import msgspec
 import numpy as np
 
 from streamer.core.arrays import F64, I32, I64
-from streamer.core.events import Message, MessageParts, parts
+from streamer.core.events import CLICKS, RATINGS, Message, MessageParts, parts
 from streamer.core.protocols import Understood
 from streamer.core.times import LATEST, MICROSECONDS_BELOW, MILLISECONDS_BELOW, SECONDS_BELOW
+
+Part: TypeAlias = tuple[I32, I32, I32, I64]  # users, items, values, times of some events
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +103,26 @@ class Columns:
         if not self.topics:
             return [self.topic] * len(values)
         return [self.topics[value] if value >= 0 else self.topic for value in values]
+
+
+def user_text(user_id: str) -> bytes:
+    """The beginning of an event, up to the item. Raises ValueError for a text that is not UTF-8."""
+    return b'{"user_id":' + msgspec.json.encode(user_id) + b',"item_id":'
+
+
+def event_columns(
+    topic: str, timed: bool, parts: Sequence[Part], user_ids: Sequence[str], item_ids: Sequence[str],
+    ratings: Sequence[bytes], kinds: Sequence[bytes], bad: Sequence[BadRow], notes: Sequence[str],
+) -> Columns:  # fmt: skip
+    """The parts of a table together. In a part a value is the number of a rating, -2 minus that of a kind, or -1."""
+    parts = parts or [(np.empty(0, np.int32),) * 3 + (np.empty(0, np.int64),)]
+    users, items, values, times = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    values = np.where(values < -1, len(ratings) - 2 - values, values)
+    topics = [RATINGS] * len(ratings) + [CLICKS] * len(kinds) if ratings and topic == CLICKS else ()
+    return Columns(
+        topic, timed, users, items, values, times, [*map(user_text, user_ids)], [*map(msgspec.json.encode, item_ids)],
+        [*ratings, *kinds], [one.encode() for one in user_ids], bad, topics, notes,
+    )  # fmt: skip
 
 
 def catalogue_columns(

@@ -9,21 +9,18 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import repeat
 from math import isfinite
-from typing import TextIO, TypeAlias
+from typing import TextIO
 
 import msgspec
 import numpy as np
 
-from streamer.consumers.columns import BadRow, Columns, milliseconds_of
+from streamer.consumers.columns import BadRow, Columns, Part, event_columns, milliseconds_of, user_text
 from streamer.consumers.delimited.fields import UNIT, Layout, blocks, pack_texts, positions, rows, split, whole_numbers
 from streamer.consumers.delimited.numerals import MISSING, has_decimal_commas, number
 from streamer.core.arrays import I32, I64, U64
-from streamer.core.events import CLICKS, RATINGS
 from streamer.core.times import date_ms, unit_of
 
 _WHOLE = re.compile(r"(-?[0-9]+)[.,]0*")
-
-Part: TypeAlias = tuple[I32, I32, I32, I64]  # users, items, values, times of some events
 
 
 class _Texts(dict[str, int]):
@@ -46,10 +43,6 @@ class _Texts(dict[str, int]):
         return np.array([self[text] for text in texts], np.int32)[which]
 
 
-def _user(text: str) -> bytes:
-    return b'{"user_id":' + msgspec.json.encode(text) + b',"item_id":'
-
-
 def _number(text: str, comma: bool = False) -> bytes:
     value = number(text, comma=comma)
     if not isfinite(value):
@@ -63,7 +56,7 @@ class _Reader:
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
         self._end = b"" if layout.time is None else b',"timestamp_ms":'
-        self.users, self.items = _Texts(_user), _Texts(msgspec.json.encode)
+        self.users, self.items = _Texts(user_text), _Texts(msgspec.json.encode)
         self.ratings, self.kinds = _Texts(self._rating), _Texts(self._kind)
         self.bad: list[BadRow] = []
         self._last_ms = 0
@@ -247,16 +240,8 @@ def read_columns(text: TextIO, layout: Layout, first_line: int = 1, notes: Seque
     for block in blocks(text, layout):
         parts.extend(reader.read(block, line))
         line += block.count("\n")
-    if not parts:
-        parts = [(np.empty(0, np.int32),) * 3 + (np.empty(0, np.int64),)]
-    users, items, values, times = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     user_ids, item_ids = without_decimals(reader.users), without_decimals(reader.items)
     (ratings, more), kinds = reader.rating_texts(), reader.kinds.json
-    if kinds:
-        values = np.where(values < -1, len(ratings) - 2 - values, values)
-    return Columns(
-        layout.topic, layout.time is not None, users, items, values, times,
-        [_user(one) for one in user_ids], [msgspec.json.encode(one) for one in item_ids], [*ratings, *kinds],
-        [one.encode() for one in user_ids], reader.bad,
-        [RATINGS] * len(ratings) + [CLICKS] * len(kinds) if ratings and layout.kind is not None else (), [*notes, *more],
-    )  # fmt: skip
+    return event_columns(
+        layout.topic, layout.time is not None, parts, user_ids, item_ids, ratings, kinds, reader.bad, [*notes, *more]
+    )

@@ -86,3 +86,19 @@ def test_a_row_of_a_catalogue_that_is_too_short_is_a_bad_event(tmp_path: Path) -
         (3, "it has 2 columns, and 3 are wanted"),
         (4, "it has bytes that are not UTF-8"),
     ]
+
+
+def test_a_folder_may_have_the_tables_of_its_items_and_users_too(tmp_path: Path) -> None:
+    for name, text in (
+        ("feedback", "feedback_type,user_id,item_id,time_stamp\nstar,bob,2,2022-06-24 21:20:11 +0000 UTC\n"),
+        ("items", "item_id,is_hidden,categories,time_stamp,labels,description\n2,false,Comedy,2020-01-01,,Toy Story\n"),
+        ("users", "user_id,labels\nbob,a|b\n"),
+    ):
+        (tmp_path / f"{name}.csv").write_text(text)
+    stream = read(tmp_path)
+    assert [(one.topic, one.key) for one in stream.messages(0, 3)] == [
+        ("items", b"2"),
+        ("users", b"bob"),
+        ("clicks", b"bob"),
+    ]
+    assert json.loads(stream.messages(2, 3)[0].value or b"")["timestamp_ms"] == 1656105611000

@@ -297,7 +297,7 @@ def test_rows_that_cannot_be_events_keep_their_place_and_say_why(tmp_path: Path)
     ]  # a bad row has the time of the row before it, and ties are shuffled
     assert set(keys) == {b"7", b"line 2", b"line 3", b"line 4", b"line 5"}
     assert sorted(stream.locate(row) for row in range(5)) == [
-        (0, ""), (2, "it has no user"), (3, "it has no item"), (4, "the rating 'four' is none"), (5, "it has no time"),
+        (0, ""), (2, "it has no user"), (3, "it has no item"), (4, "the rating 'four' is no number"), (5, "it has no time"),
     ]  # fmt: skip
     bad = stream.messages(keys.index(b"line 4"), 5)[0]
     assert json.loads(bad.value or b"") == {"user": 9, "item": "d", "rating": "four", "time": 1656105614}
@@ -327,6 +327,23 @@ def test_a_row_with_a_rating_is_a_rating_and_one_without_is_a_click_of_its_kind(
     assert sorted(events(written(tmp_path / "r.parquet", parquet(found)))) == [
         ("u", "a", 4.0, 1656028800000), ("u", "b", "view", 1656028800000), ("v", "c", "purchase", 1656028800000),
     ]  # fmt: skip
+
+
+def test_a_rating_that_is_no_number_is_not_a_click_in_its_place(tmp_path: Path) -> None:
+    found = pa.table(
+        {"user": ["u"] * 3, "item": ["a", "b", "c"], "event": ["view"] * 3, "rating": ["four", "NA", "inf"]}
+    )
+    for name, content in (
+        ("r.parquet", parquet(found)),
+        ("r.csv", b"user,item,event,rating\nu,a,view,four\nu,b,view,NA\nu,c,view,inf\n"),
+    ):
+        stream = read(written(tmp_path / name, content))
+        assert isinstance(stream, Located)
+        assert [stream.locate(row)[1] for row in range(3)] == [
+            "the rating 'four' is no number",
+            "",
+            "the rating 'inf' is no number",
+        ]
 
 
 def test_float_ratings_of_32_bits_are_those_that_were_written(tmp_path: Path) -> None:
@@ -366,19 +383,3 @@ def test_tables_of_items_and_users_in_parquet_are_the_catalogue(tmp_path: Path) 
         ItemUpdate("12", "Heat (1995)", ("Crime", "Drama"), {"year": 1995.0}), ItemUpdate("9", "Alien (1979)", ("Horror",), {"year": 1979.0}),
         UserUpdate("7", {"age": 30.0}), UserUpdate("8"),
     ]  # fmt: skip
-
-
-def test_a_folder_may_have_the_tables_of_its_items_and_users_too(tmp_path: Path) -> None:
-    for name, text in (
-        ("feedback", "feedback_type,user_id,item_id,time_stamp\nstar,bob,2,2022-06-24 21:20:11 +0000 UTC\n"),
-        ("items", "item_id,is_hidden,categories,time_stamp,labels,description\n2,false,Comedy,2020-01-01,,Toy Story\n"),
-        ("users", "user_id,labels\nbob,a|b\n"),
-    ):
-        written(tmp_path / f"{name}.csv", text.encode())
-    stream = read(tmp_path)
-    assert [(one.topic, one.key) for one in stream.messages(0, 3)] == [
-        ("items", b"2"),
-        ("users", b"bob"),
-        ("clicks", b"bob"),
-    ]
-    assert json.loads(stream.messages(2, 3)[0].value or b"")["timestamp_ms"] == 1656105611000
