@@ -91,7 +91,7 @@ class Columns:
                 heads[u] + middles[i] + tails[v] + end for u, i, v, end in zip(users, items, values, ends, strict=True)
             ]
             return MessageParts(self._topics(values), [keys[u] for u in users], bodies)
-        tail_without_value = b',"timestamp_ms":' if self.timed else b""
+        tail_without_value = _no_value(self)
         bodies = [
             heads[u] + middles[i] + (tails[v] if v >= 0 else tail_without_value) + end if u >= 0 else self.bad[i].text
             for u, i, v, end in zip(users, items, values, ends, strict=True)

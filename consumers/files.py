@@ -107,7 +107,7 @@ def _read_file(path: Path, options: ReadOptions) -> Columns | JsonLines:
                 return read_arrow(file, options.columns)
             case "json":
                 with in_utf_8(file, options.encoding) as (text, notes):
-                    return replace(read_json(text, "", options.columns), notes=notes)
+                    return replace(read_json(text, options.columns), notes=notes)
         return read_delimited(file, options)
 
 

@@ -62,9 +62,9 @@ class JsonLines:
     numbers: Sequence[int]  # line numbers in the file, from 1
     topics: Sequence[str]
     times: Sequence[int]  # in ms; a line without a time has that of the line before it
-    sha256: str
     understood: Understood = field(default_factory=Understood)
     notes: Sequence[str] = ()  # sentences about what was guessed of the file
+    sha256: str = ""
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -99,7 +99,7 @@ class JsonLines:
         return key.encode() or b"line %d" % number
 
 
-def read_json(path: Path, sha256: str, given: GivenColumns | None = None) -> JsonLines:
+def read_json(path: Path, given: GivenColumns | None = None) -> JsonLines:
     """All lines of `path` except blank ones, or all elements of the array that it is.
 
     Raises BadSettings for names that no object has, StreamerError for an array that is cut off, OSError.
@@ -108,9 +108,9 @@ def read_json(path: Path, sha256: str, given: GivenColumns | None = None) -> Jso
     with path.open("rb") as file:
         if file.read(_HEAD_BYTES).removeprefix(_MARK).lstrip().startswith(b"["):
             file.seek(0)
-            return parse_json_lines(_elements(file.read(), path), sha256, given, path)
+            return _parse(_elements(file.read(), path), given, path)
         file.seek(0)
-        return parse_json_lines(enumerate(file, 1), sha256, given, path)
+        return _parse(enumerate(file, 1), given, path)
 
 
 def _elements(content: bytes, path: Path) -> Iterator[tuple[int, bytes]]:
@@ -129,10 +129,8 @@ def _elements(content: bytes, path: Path) -> Iterator[tuple[int, bytes]]:
         yield line + 1, msgspec.json.format(element, indent=-1) if b"\n" in element else element
 
 
-def parse_json_lines(
-    source: Iterable[tuple[int, bytes]], sha256: str, given: GivenColumns | None = None, where: object = "the lines"
-) -> JsonLines:
-    """Like `read_json`, from line numbers and lines."""
+def _parse(source: Iterable[tuple[int, bytes]], given: GivenColumns | None, path: Path) -> JsonLines:
+    """Line numbers and lines as a stream."""
     translate = Translator(given)
     catalogue: list[tuple[bytes, int, str, int]] = []
     lines: list[bytes] = []
@@ -162,14 +160,13 @@ def parse_json_lines(
         numbers.append(number)
         topics.append(known.setdefault(topic, topic))
         times.append(last_ms)
-    translate.require(where)
+    translate.require(path)
     first = list(zip(*catalogue, strict=True)) or [(), (), (), ()]
     return JsonLines(
         [*first[0], *lines],
         [*first[1], *numbers],
         [*first[2], *topics],
         [*first[3], *times],
-        sha256,
         translate.understood(),
     )
 
@@ -183,7 +180,7 @@ def joined(parts: Sequence[JsonLines], sha256: str) -> JsonLines:
     lines, numbers, topics, times = zip(*rows, strict=True) if rows else ((), (), (), ())
     notes = [note for part in parts for note in part.notes]
     return JsonLines(
-        lines, numbers, topics, times, sha256, understood_together(part.understood for part in parts), notes
+        lines, numbers, topics, times, understood_together(part.understood for part in parts), notes, sha256
     )
 
 
