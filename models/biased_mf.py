@@ -27,7 +27,7 @@ from streamer.core.batch import RATING, REPLACED, Batch, UserView
 from streamer.core.kernel import kernel
 from streamer.core.protocols import Kind
 from streamer.core.tables import Side, Table
-from streamer.models.evidence import take_from_moments
+from streamer.models.evidence import take_from_counts
 
 LARGEST = 1e12  # a step is refused from this squared length of its two rows on
 
@@ -112,9 +112,7 @@ def learn_biased_mf(
     for k in range(len(kinds)):
         out[k] = np.nan
         if k < len(earlier) and not np.isnan(earlier[k]):  # only counts, mean and deviation can be taken back
-            p, q = user[users[k]], item[items[k]]
-            take_from_moments(stream, 0, 1, 2, np.float64(earlier[k]))
-            p[dim + 1], q[dim + 1] = max(0.0, np.float64(p[dim + 1]) - 1.0), max(0.0, np.float64(q[dim + 1]) - 1.0)
+            take_from_counts(stream, user[users[k]], item[items[k]], dim + 1, np.float64(earlier[k]))
             user_touched[users[k]] = item_touched[items[k]] = stream_touched[0] = 1
         if kinds[k] != RATING and kinds[k] != REPLACED:
             continue

@@ -9,7 +9,9 @@ This is exact right after the event, and also after any number of other events o
 no order. Where parts have drifted since then (process noise, other rows that moved), it is as exact as that drift is small.
 """
 
-from streamer.core.arrays import F64
+import numpy as np
+
+from streamer.core.arrays import F64, Array
 from streamer.core.kernel import kernel
 
 TURNS = 10  # of a fixed point, each of which brings it several times closer
@@ -47,3 +49,11 @@ def take_from_moments(stream: F64, events: int, mean: int, squares: int, value: 
     stream[0, mean] = mu - (value - mu) / n
     if squares >= 0:
         stream[0, squares] = max(0.0, stream[0, squares] - (value - mu) * (value - stream[0, mean]))
+
+
+@kernel
+def take_from_counts(stream: F64, user: Array, item: Array, events: int, value: float) -> None:
+    """Take a rating out of the stream's count, mean and squares, its first columns, and out of both rows' column `events`."""
+    take_from_moments(stream, 0, 1, 2, value)
+    user[events] = max(0.0, np.float64(user[events]) - 1.0)
+    item[events] = max(0.0, np.float64(item[events]) - 1.0)

@@ -69,9 +69,7 @@ def take_from_set(item: Array, b: float, q: F64, last: bool, set_sums: Array, mo
 
 
 @kernel
-def take_from_user(
-    user: Array, n: int, px: F64, own: float, before: float, error: float, s: float
-) -> None:  # fmt: skip
+def take_from_user(user: Array, n: int, px: F64, own: float, before: float, error: float, s: float) -> None:
     """The opposite of move_user; x'Px was `before` and is `own`."""
     longer, grown, place = before / own, (before - own) / (own * own), n
     for i in range(n):
@@ -112,12 +110,13 @@ def take_back(
     noise += age * model.bias_process + (1.0 - left * left) * model.session
     item[2 * dim + 2] = max(0.0, np.float64(item[2 * dim + 2]) - 1.0)
     last = item[2 * dim + 2] == 0.0
-    # the item's parts: b, q; their means and variances, variances before, and the coefficients with which the rating moved them
+    # the item's parts: b, q; their means and variances, variances before, and the coefficients with which the rating moved them;
+    # behind them, in all but the means, the user's x'Px
     means, v, prior, before, a = (
         np.empty(dim + 1),
         np.empty(dim + 2),
-        np.empty(dim + 1),
-        np.empty(dim + 1),
+        np.empty(dim + 2),
+        np.empty(dim + 2),
         np.ones(dim + 2),
     )
     for j in range(dim + 1):

@@ -12,7 +12,7 @@ from streamer.core.arrays import F32, F64, I32, U8, U64, Array
 from streamer.core.batch import CATEGORIES, GROUPS, RATING, REPLACED
 from streamer.core.kernel import kernel
 from streamer.models.biased_mf import LARGEST, deviation
-from streamer.models.evidence import take_from_moments
+from streamer.models.evidence import take_from_counts
 
 FIELDS = 4  # user, item, the item's categories, the user's groups
 # The first two columns of a network: the norms of users' and items' rows after its training, divided by those before it.
@@ -205,9 +205,7 @@ def learn_network(
     for k in range(len(kinds)):
         out[k] = np.nan
         if k < len(earlier) and not np.isnan(earlier[k]):  # only counts, mean and deviation can be taken back
-            p, q = user[users[k]], item[items[k]]
-            take_from_moments(stream, 0, 1, 2, np.float64(earlier[k]))
-            p[dim + 1], q[dim + 1] = max(0.0, np.float64(p[dim + 1]) - 1.0), max(0.0, np.float64(q[dim + 1]) - 1.0)
+            take_from_counts(stream, user[users[k]], item[items[k]], dim + 1, np.float64(earlier[k]))
             user_touched[users[k]] = item_touched[items[k]] = stream_touched[0] = 1
         if kinds[k] != RATING and kinds[k] != REPLACED:
             continue

@@ -35,6 +35,13 @@ def take_from_moments(row: Array, columns: Sequence[int], y: float) -> None:
         row[columns[2]] = max(0.0, row[columns[2]] - (y - mean) * (y - row[columns[1]]))
 
 
+def take_from_counts(row: Array, user: Array, item: Array, y: float) -> None:
+    """Take y out of the stream's moments, and one event out of the last columns of both rows."""
+    take_from_moments(row, (0, 1, 2), y)
+    for counted in (user, item):
+        counted[-1] = max(0.0, counted[-1] - 1)
+
+
 def variances_before(after: F64, squared: F64, prior: F64, noise: float) -> tuple[F64, float]:
     """See evidence.py: the variances of the parts before the event, and S."""
     before = after.copy()

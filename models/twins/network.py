@@ -6,7 +6,7 @@ from streamer.core.arrays import F64, Array
 from streamer.core.batch import CATEGORIES, GROUPS, RATING, Batch
 from streamer.models.networks.kernel import FIELDS, NORM_RATIOS
 from streamer.models.networks.network import Network
-from streamer.models.twins.changes import rated, take_from_moments
+from streamer.models.twins.changes import rated, take_from_counts
 
 
 def twin_network(learner: Network, batch: Batch) -> F64:
@@ -25,8 +25,7 @@ def twin_network(learner: Network, batch: Batch) -> F64:
     for k, earlier, is_rating in rated(batch):
         user, item = learner.user.values[batch.users[k]], learner.item.values[batch.items[k]]
         if earlier is not None:
-            take_from_moments(stream, (0, 1, 2), earlier)
-            user[-1], item[-1] = max(0.0, user[-1] - 1), max(0.0, item[-1] - 1)
+            take_from_counts(stream, user, item, earlier)
         if not is_rating:
             continue
         u, i = user.astype(np.float64), item.astype(np.float64)

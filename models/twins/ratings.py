@@ -10,7 +10,7 @@ from streamer.models.bias import Bias
 from streamer.models.biased_mf import BiasedMF
 from streamer.models.blend import WEIGHTS, Stack
 from streamer.models.hybrid.bayesian_hybrid import BayesianHybrid
-from streamer.models.twins.changes import rated, take_back_bias, take_back_hybrid, take_from_moments
+from streamer.models.twins.changes import rated, take_back_bias, take_back_hybrid, take_from_counts, take_from_moments
 
 
 def twin_bias(learner: Bias, batch: Batch) -> F64:
@@ -47,8 +47,7 @@ def twin_biased_mf(learner: BiasedMF, batch: Batch) -> F64:
     for k, earlier, is_rating in rated(batch):
         user, item = learner.user.values[batch.users[k]], learner.item.values[batch.items[k]]
         if earlier is not None:
-            take_from_moments(stream, (0, 1, 2), earlier)
-            user[-1], item[-1] = max(0.0, user[-1] - 1), max(0.0, item[-1] - 1)
+            take_from_counts(stream, user, item, earlier)
         if not is_rating:
             continue
         p, q = user.astype(np.float64), item.astype(np.float64)
