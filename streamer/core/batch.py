@@ -9,7 +9,7 @@ import numpy as np
 from streamer.core.arrays import F32, I32, I64, U8, U64, Array
 
 RATING, CLICK = 0, 1
-REPLACED = 2  # a rating in place of another one that its user had given the item; not predicted, and only the difference is learned
+REPLACED = 2  # a rating in place of its user's earlier one of the item, which is taken back; not predicted
 RETRACTED = 3  # a rating withdrawn
 REPEATED = 4  # says nothing new: the same rating again, a click again within seconds, a retraction of nothing
 CATEGORIES = 128  # how many numbers there are for categories; those from 64 on are shared, see categories.py
@@ -69,7 +69,7 @@ def no_probes() -> I32:
 
 
 class TakenBack(NamedTuple):
-    """What the events of a batch take back: (n,) each, or (0,) if no event is REPLACED or RETRACTED."""
+    """What the events of a batch take back: (n,) each, or (0,) if they take nothing back."""
 
     earlier: F32  # the rating that is replaced or withdrawn; NaN elsewhere
     ages: I32  # how many distinct items its user has seen since that of this event: about how old the earlier rating is

@@ -12,7 +12,7 @@ from typing import cast
 import numpy as np
 
 from streamer.core.arrays import F32, I32, I64, U8, U64, Bool
-from streamer.core.batch import CLICK, RATING, REPLACED, RETRACTED, Batch, nothing_taken_back
+from streamer.core.batch import CLICK, RATING, RETRACTED, Batch
 from streamer.core.errors import BadEvent
 from streamer.core.events import (
     LOG,
@@ -177,7 +177,7 @@ class Encoder:
         return Batch(
             kinds, users, items, found.learned, clicks, times_ms, keys, found.lows, found.highs, seen_counts, seen,
             profiles=profiles, changes=found.changes,
-            taken_back=taken_back if np.any((kinds == REPLACED) | (kinds == RETRACTED)) else nothing_taken_back(),
+            taken_back=taken_back,
         )  # fmt: skip
 
     def _kinds_and_values(self, events: Sequence[Rating | Click]) -> tuple[U8, F32, I32]:

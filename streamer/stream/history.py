@@ -28,10 +28,8 @@ KEPT_EVENTS = 512
 BLOCK_EVENTS = 32
 BLOCKS = KEPT_EVENTS // BLOCK_EVENTS + 1  # one more, because the newest is not full
 CLICKED, LIKED = 1, 2  # marks of a seen item: it had a click; its rating counts as one
-ERA_BITS, ERAS = (
-    2,
-    64,
-)  # the higher bits of the marks: the number of the scale of the rating, which begins anew after so many
+# The higher bits of the marks: the number of the rating's scale, which begins anew after so many.
+ERA_BITS, ERAS = 2, 64
 RETRACTION = -2  # the kind of a retraction in EVENT: ratings have 0, clicks the code of their kind (core.kinds)
 EVENT = np.dtype(
     [("item", "<i4"), ("kind", "<i4"), ("value", "<f4"), ("sequence", "<i4"), ("time_ms", "<i8"), ("offset", "<i8")]
@@ -107,9 +105,11 @@ def _remember(
             kinds[k] = _judge(kinds[k], float(values[k]), float(before), comparable)
             if before == before and kinds[k] != REPEATED:
                 earlier[k], ages[k] = before if comparable else np.nan, count - 1 - c
-                if marks[page, place] & LIKED:  # the like stays, or is taken back
-                    withdrawn[k] = 0.0 if clicks[k] > 0 else 1.0
-                    clicks[k] = min(clicks[k], 0.0)
+                if marks[page, place] & LIKED:
+                    if comparable and clicks[k] > 0:  # the like stays
+                        clicks[k] = 0.0
+                    else:
+                        withdrawn[k] = 1.0
         if kinds[k] == REPEATED:
             clicks[k] = 0.0
             continue
@@ -145,10 +145,7 @@ def _remember(
         head[u, 4] = max(head[u, 4], times_ms[k]) if head[u, 0] > 0 else times_ms[k]
         head[u, 0] += 1
         head[u, 1] = counts[u]
-        if clicks[k] > 0:
-            head[u, 2] += 1
-        elif withdrawn[k] > 0:
-            head[u, 2] -= 1
+        head[u, 2] += (clicks[k] > 0) - (withdrawn[k] > 0)
         head[u, 3] = times_ms[k]
         touched[u] = 1
     return free_count, sealed_count

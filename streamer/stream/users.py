@@ -18,9 +18,7 @@ from streamer.core.protocols import Row, Rows, StateStore
 from streamer.core.seed import id_key
 from streamer.core.tables import Table, evenly_spaced
 from streamer.monitoring.scale import user_key
-from streamer.stream.history import (
-    History,
-)
+from streamer.stream.history import History
 from streamer.stream.profiles import Profiles
 from streamer.stream.stored_users import StoredUsers
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from streamer.core.arrays import F32, I32, U8, Array
-from streamer.core.batch import CLICK, RATING, REPEATED, REPLACED, Batch, Change
+from streamer.core.batch import CLICK, RATING, REPEATED, Batch, Change
 from streamer.core.dataset import Dataset
 from streamer.core.protocols import Source
 from streamer.core.settings import EVALUATED_RECORDS, KafkaSettings, Settings
@@ -92,16 +92,12 @@ def _read(source: Source, memory: Memory, settings: Settings, progress: Progress
 
 
 def _likes(users: I32, items: I32, kinds: U8, parts: Sequence[Batch]) -> F32:
-    """The weight as a click of each event (n,). Of a like in place of a like a batch says 0: nothing is to be learned from it."""
-    clicks = np.concatenate([np.empty(0, np.float32), *(part.clicks for part in parts)])
+    """The weight as a click of each event that holds, (n,). Of a like in place of a like a batch says 0, as there is nothing to learn."""
+    nothing = np.empty(0, np.float32)
+    clicks = np.concatenate([nothing, *(part.clicks for part in parts)])
+    back = np.concatenate([nothing, *(part.taken_back.withdrawn for part in parts)])
     rated = np.flatnonzero(kinds != CLICK)
-    if not (kinds == REPLACED).any():
-        return clicks
-    back = np.concatenate(
-        [part.taken_back.withdrawn if len(part.taken_back.withdrawn) else 0 * part.clicks for part in parts]
-    )
-    _, pairs = np.unique(users[rated].astype(np.int64) << 32 | items[rated], return_inverse=True)
-    liked = np.bincount(pairs, weights=clicks[rated] - back[rated])[pairs].astype(np.float32)
-    replaced = kinds[rated] == REPLACED
-    clicks[rated[replaced]] = liked[replaced]
+    order = rated[np.argsort(users[rated].astype(np.int64) << 32 | items[rated], kind="stable")]
+    said = np.cumsum(kinds[order] == RATING)  # a first rating of an item, and those in its place
+    clicks[order] = np.bincount(said, weights=clicks[order] - back[order])[said]
     return clicks

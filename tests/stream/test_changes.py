@@ -256,3 +256,15 @@ def test_a_rating_on_an_earlier_scale_is_not_taken_back_and_its_retraction_still
     assert remember(RATING, 3.0, 1)[0] == REPEATED
     assert remember(RETRACTED, 0.0, 2)[0] == RETRACTED
     assert history.seen_items(0).tolist() == []
+
+
+@pytest.mark.parametrize("cut", [1, 1000])
+def test_a_like_on_an_earlier_scale_is_taken_back_however_the_log_is_cut(tmp_path: Path, cut: int) -> None:
+    """Its rating cannot be compared any more, but that it was a like is known: all items have as many likes as if it had not been one."""
+    stars = [rate(4 + n % 2, n, f"i{n % 20}", f"u{n // 20}") for n in range(400)]
+    hundred = [rate(80 + 20 * (n % 2), 400 + n, f"i{n % 20}", f"v{n // 20}") for n in range(400)]
+    anew = [rate(value, 800 + n, f"i{n}", "u0") for n, value in enumerate([10.0, 90.0])]
+    learned = Learned(tmp_path, records([*stars, *hundred, *anew]), cut)
+    assert (learned.memory.monitor.scale.changes, learned.kinds[-2:]) == (1, [RATING, RATING])
+    likes = learned.memory.learners.by_name["popularity"].tables()["item"].values[:20, 0]
+    assert likes[:2].tolist() == [likes[2] - 1, likes[3]]
