@@ -177,7 +177,7 @@ class Monitor:
 
         Its ratings and clicks are counted as learned; only ratings have squared errors. A rating that replaces another one
         has none: what its user said of the item before would predict it. A wild rating counts as learners get it, as the
-        nearest end of the scale, so that one that nobody could foresee is not all that errors and drift are about.
+        nearest end of the scale: one that nobody could foresee would outweigh all others in the RMSE.
         """
         rated = batch.kinds == RATING
         ratings = int(np.count_nonzero(rated))

@@ -7,10 +7,10 @@ The range begins as that of the ratings so far. Which ratings widen it, in width
     1.5% of the newest ratings     up to 1/4
     5% of the newest ratings       any distance
 
-All others are wild: learners get them clipped to the range, in errors too, while the archive and histories have them as they were
-given. An end of the range that less than 1% of the ratings reach, a gap of 1/8 of the width (below, 1/2) behind the others, is
-withdrawn. A rating weighs 1 / sqrt(j), where it is its user's j-th among the newest 256, so that no single user sets the scale, and a
-quarter of that if one of the 3 before it was of the same item.
+All others are wild: learners get them clipped to the range, in errors too, while the archive and histories have them as they
+were given. An end of the range that less than 1% of the ratings reach, with a gap of 1/8 of the width of the others (below, of
+the whole width) between, is withdrawn. A rating weighs 1 / sqrt(j), where it is its user's j-th among the newest 256, so that
+no single user sets the scale, and a quarter of that if one of the 3 before it was of the same item.
 
 The scale has *changed* when most of the newest ratings, of two users or more, lie outside (1 to 5 becomes 1 to 100), or when
 the newest users all keep to a narrow part of the range that was rare before (1 to 100 becomes 1 to 5). What learners know is
@@ -78,10 +78,8 @@ class Scale:
         self._seen: I32 = np.full(SEEN, -1, dtype=np.int32)
         self._witnesses = np.zeros((WITNESSES, EACH + 2))
         self._witnesses[:, :EACH] = np.nan
-        self._committed = self._given = (
-            0.0  # ratings of the row on the disk, and of the one that `changed` returned last
-        )
-        self._forgotten = False  # whether a user was, since then
+        # the ratings of the row on the disk, and of the one that `changed` returned last; whether a user was forgotten since
+        self._committed, self._given, self._forgotten = 0.0, 0.0, False
         self._said = self.kind()
 
     @property

@@ -23,9 +23,7 @@ FRACTIONS = 9  # share of ratings that are not whole, of the newest 4,096
 COUNTS = 10  # 1: they are counts, not ratings
 CHANGES, WILD, TOTAL = 11, 12, 13  # changes of scale, ratings outside, ratings; ever
 ARRIVALS = 14  # of users among the newest ones, of this scale
-CONVERSIONS = (
-    15  # how often what is known was converted, ever: at changes of scale, and while the ends of a new one move
-)
+CONVERSIONS = 15  # how often what is known was converted, ever: at changes of scale, and as the ends of a new one move
 OUTSIDE = 16  # the newest ratings outside begin here
 RECENT = 8
 HEAD = OUTSIDE + RECENT

@@ -58,8 +58,9 @@ class Posterior(msgspec.Struct, frozen=True):
     def sentences(self) -> list[str]:
         """The posterior as sentences for people."""
         side = f"{abs(self.bias):.2f} {'above' if self.bias >= 0 else 'below'} others (give or take {self.bias_deviation:.2f})"
+        ratings = f"{self.ratings:,} rating{'' if self.ratings == 1 else 's'}"
         sentences = [
-            f"{self.learner}: {self.ratings:,} ratings; rates {side}; a prediction is known to about {self.doubt:.2f}",
+            f"{self.learner}: {ratings}; rates {side}; a prediction is known to about {self.doubt:.2f}",
             f"  likes: {_listed(self.likes)}",
             f"  dislikes: {_listed(self.dislikes)}",
         ]

@@ -22,6 +22,7 @@ from streamer.storage.state import LEARNED, Digest, Meta, RocksStore
 from streamer.stream.dead_letters import dead_letters
 from streamer.stream.history import BLOCK_EVENTS, BLOCKS, EVENT, KEPT_EVENTS, RETRACTION, block_key
 from streamer.stream.ledger import journal
+from streamer.study.diagnosis import count_of
 
 SHOWN_EVENTS = 10
 
@@ -132,10 +133,10 @@ class Inspection:
         ]
         vectors = self._vectors("user", user_id)
         sentences = [
-            f"user {user_id!r}: {events:,} events, {clicks:,} of them clicks or likes, {seen:,} items seen, last {_when(last_ms)}",
+            f"user {user_id!r}: {count_of(events, 'event')}, {clicks:,} of them clicks or likes, {count_of(seen, 'item')} seen, last {_when(last_ms)}",
             *in_words,
             *(f"{name}: a row of {len(row)} numbers" for name, row in vectors.items()),
-            f"the newest {min(SHOWN_EVENTS, len(rows))} events kept ({len(rows)} are):",
+            f"the newest {min(SHOWN_EVENTS, len(rows))} of {count_of(len(rows), 'event')} kept:",
         ]
         found: dict[str, object] = {
             "user_id": user_id, "known": True, "events": events, "clicks": clicks, "seen": seen, "last_ms": last_ms,
@@ -262,6 +263,6 @@ def _describe(scale: Scale, like_share: float) -> list[str]:
     if scale.low > scale.high:
         return []
     return [
-        f"{scale.kind()} from {scale.low:g} to {scale.high:g}, {scale.like(like_share)}; {scale.changes:,} changes of scale, "
-        f"{scale.wild:,} ratings far outside the scale of their time"
+        f"{scale.kind()} from {scale.low:g} to {scale.high:g}, {scale.like(like_share)}; {count_of(scale.changes, 'change')} of scale, "
+        f"{count_of(scale.wild, 'rating')} far outside the scale of their time"
     ]

@@ -64,7 +64,7 @@ def test_a_user_is_shown_with_the_last_events_first(run: Run, state: Path) -> No
     lines = out.splitlines()
     assert lines[0] == "user 'u1': 3 events, 1 of them clicks or likes, 2 items seen, last 1998-07-09 16:00"
     assert 'profile: {"user_id":"u1","attributes":{"age":42.0}}' in out
-    assert "bayesian-hybrid: 1 ratings; rates " in out
+    assert "bayesian-hybrid: 1 rating; rates " in out
     assert "bayesian-hybrid/user" in out
     assert [line.split()[:4] for line in lines[-3:]] == [
         ["1998-07-09", "16:00", "rating", "2.0"],
