@@ -27,7 +27,7 @@ import numpy as np
 
 from benchmarks.report import RESULTS
 from benchmarks.tables import table
-from benchmarks.undisturbed import ready
+from benchmarks.undisturbed import ready, serve_command
 from streamer.consumers.files import FileSource
 from streamer.core.arrays import F32, I32, Array
 from streamer.core.batch import Batch, Events, UserView
@@ -91,16 +91,8 @@ def served(path: str, settings: Settings, events: int, port: int) -> Served:
     server, url, load = settings.server, f"http://127.0.0.1:{port}", os.getloadavg()[1]
     with tempfile.TemporaryDirectory() as folder:
         command = [
-            *(sys.executable, "-m", "streamer", "serve", "--data", f"{folder}/d", "--port", str(port)),
-            *(
-                "--replay",
-                path,
-                "--rate",
-                str(EVENTS_S),
-                "--renormalise-every-events",
-                str(events // PARTS + 1),
-                "--hold",
-            ),
+            *serve_command(folder, port, "--replay", path, "--rate", str(EVENTS_S), "--hold"),
+            *("--renormalise-every-events", str(events // PARTS + 1)),
             *("--shadow", server.reranker, "--reranker", server.reranker),
             *("--rerank-candidates", str(server.rerank_candidates)),
             *("--rerank-deadline-ms", str(server.rerank_deadline_ms)),

@@ -103,6 +103,11 @@ class Load:
         self._paced(CHUNK / EVENTS_S, act)
 
 
+def serve_command(folder: str | Path, port: int, *arguments: str, python: str = sys.executable) -> list[str]:
+    """How a streamer is started whose data are in the folder."""
+    return [python, "-m", "streamer", "serve", "--data", f"{folder}/d", "--port", str(port), *arguments]
+
+
 def rss_bytes(pid: int) -> int:
     """The resident memory of the process."""
     lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
@@ -135,18 +140,7 @@ def main(events: int, port: int) -> None:
         path.write_bytes(b"\n".join(m.value for m in messages[: events + 2000] if m.value) + b"\n")
         rest = [event_json(m) for m in messages[events + 2000 :] if m.topic in ("ratings", "clicks")]
         users = [m.key.decode() for m in messages[events : events + 3000] if m.key and m.topic == "ratings"]
-        command = [
-            sys.executable,
-            "-m",
-            "streamer",
-            "serve",
-            "--data",
-            f"{folder}/d",
-            "--port",
-            str(port),
-            "--replay",
-            str(path),
-        ]
+        command = serve_command(folder, port, "--replay", str(path))
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         try:
             ready(

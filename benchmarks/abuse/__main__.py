@@ -24,7 +24,7 @@ from rich.table import Table
 from benchmarks.abuse.attacks import ATTACKS
 from benchmarks.abuse.honest import Honest, Observed, connector, recommend
 from benchmarks.abuse.hostile import abuse
-from benchmarks.undisturbed import rss_bytes
+from benchmarks.undisturbed import rss_bytes, serve_command
 from streamer.producers.simulate import World
 
 CLIENTS = 4
@@ -64,18 +64,7 @@ class Run:
 def command(checkout: str, folder: Path, port: int, tls: bool) -> list[str]:
     """How the streamer is started."""
     python = f"{checkout}/.venv/bin/python" if checkout else sys.executable
-    made = [
-        python,
-        "-m",
-        "streamer",
-        "serve",
-        "--data",
-        f"{folder}/d",
-        "--port",
-        str(port),
-        "--replay",
-        f"{folder}/w.jsonl",
-    ]
+    made = serve_command(folder, port, "--replay", f"{folder}/w.jsonl", python=python)
     if tls:
         subprocess.run(
             ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-days", "2",
