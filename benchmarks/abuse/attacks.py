@@ -125,6 +125,11 @@ ATTACKS: Mapping[str, tuple[Callable[[], Chunks], bool]] = {
     "windows": (lambda: _for_ever(begin(), WindowUpdateFrame(0, 1)), True),
     "empty data": (lambda: _for_ever(requests(WATCH, 1, b"\0\0\0\0\0")[:-14], DataFrame(1, b"")), True),
     "continuations": (continuations, True),
+    "large continuations": (
+        lambda: _for_ever(begin() + HeadersFrame(1, b"").serialize(), ContinuationFrame(1, bytes(16_384))),
+        True,
+    ),
+    "frame without end": (lambda: _for_ever(begin() + b"\xff\xff\xff\0\0\0\0\0\1", bytes(16_384)), True),
     "header bomb": (lambda: _once(bomb()), True),
     "priorities": (lambda: _once(priorities()), True),
     "1,500 streams": (lambda: _once(requests("/metrics", 1_500)), True),

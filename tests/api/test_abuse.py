@@ -4,6 +4,7 @@ import asyncio
 import gc
 import logging
 import ssl
+from asyncio.sslproto import SSLProtocol
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
@@ -19,6 +20,7 @@ from h2.events import ConnectionTerminated, DataReceived, PingAckReceived, Strea
 from raw_http import RawClient, certificate, connect
 
 from benchmarks.abuse.attacks import ATTACKS, STREAMS, http1, requests
+from streamer.api.http import http2
 from streamer.api.http.http2 import Http2
 from streamer.api.memory import MemoryAnswers
 from streamer.api.server import serve
@@ -66,6 +68,12 @@ def _serve(stack: ExitStack, answers: MemoryAnswers, limits: LimitSettings) -> s
 
 def _client(stack: ExitStack, address: str, window: int = 65_535) -> RawClient:
     return stack.enter_context(closing(RawClient(address, window)))
+
+
+def _tls(address: str) -> ssl.SSLSocket:
+    context = ssl._create_unverified_context()
+    context.set_alpn_protocols(["h2"])
+    return context.wrap_socket(connect(address))
 
 
 def _refused(stream: int) -> Callable[[object], bool]:
@@ -194,6 +202,21 @@ def test_a_request_too_many_over_http1_gets_503(answers: Counting, stack: ExitSt
     assert httpx.get(address + "/healthz").status_code == 200
 
 
+def test_a_request_is_counted_out_once_when_its_body_breaks_off(answers: Counting, stack: ExitStack) -> None:
+    address = _serve(stack, answers, LimitSettings(max_requests=1))
+    refused_at_once = b"GET /grpc.reflection.v1 HTTP/1.1\r\nHost: elsewhere\r\nTransfer-Encoding: chunked\r\n\r\n"
+    for _ in range(3):
+        with closing(connect(address)) as client:
+            client.sendall(refused_at_once + b"no length\r\n")
+            assert client.recv(65_536).startswith(b"HTTP/1.1 400 ")
+            assert not client.recv(1)
+    first = _client(stack, address)
+    stream = first.ask(PREDICT, WAITING)
+    first.until(_refused(first.ask("/healthz")))
+    answers.learn()
+    first.until(_answered(stream))
+
+
 def test_the_connection_that_was_idle_longest_makes_room_for_a_new_one(answers: Counting, stack: ExitStack) -> None:
     address = _serve(stack, answers, LimitSettings(max_peer_connections=3))
     clients = [_client(stack, address) for _ in range(3)]
@@ -265,18 +288,59 @@ def test_an_idle_client_is_warned_before_its_connection_ends_and_a_ping_is_life(
     alive.until(_answered(alive.ask("/healthz")))
 
 
-def test_a_closed_connection_leaves_nothing_to_the_garbage_collection(stack: ExitStack) -> None:
-    address = _serve(stack, MemoryAnswers(), LimitSettings())
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
+def test_a_closed_connection_leaves_nothing_to_the_garbage_collection(
+    tls: bool, stack: ExitStack, tmp_path: Path
+) -> None:
+    cert, key = certificate(tmp_path) if tls else ("", "")
+    security = SecuritySettings(tls_cert_file=cert, tls_key_file=key)
+    address = stack.enter_context(serving(MemoryAnswers(), SERVER, security))
     gc.collect()
     gc.disable()
     stack.callback(gc.enable)
     for _ in range(5):
-        with closing(connect(address)) as client:
+        with closing(_tls(address) if tls else connect(address)) as client:
             client.sendall(requests("/healthz", 3))
             assert client.recv(1)
+        connect(address).close()  # over TLS, in the middle of its handshake
+        with closing(connect(address)) as client:  # over TLS, no handshake at all
+            client.sendall(b"nonsense\r\n\r\n")
+            with suppress(ConnectionResetError):
+                client.recv(1)
     deadline = monotonic() + 30
-    while any(issubclass(type(one), Http2 | H2Connection) for one in gc.get_objects()):
+    while any(issubclass(type(one), Http2 | H2Connection | SSLProtocol) for one in gc.get_objects()):
         assert monotonic() < deadline
+
+
+def test_no_request_begins_on_a_connection_that_was_just_closed(
+    stack: ExitStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(http2, "CALM_FRAMES", 100)
+    monkeypatch.setattr(http2, "CALM_A_SECOND", 0)
+    cert, key = certificate(tmp_path)
+    security = SecuritySettings(tls_cert_file=cert, tls_key_file=key)
+    address = stack.enter_context(serving(MemoryAnswers(), SERVER, security, LimitSettings(max_streams=1)))
+    with closing(_tls(address)) as client:  # over TLS, where a connection takes some rounds of the loop to end
+        client.sendall(requests("/healthz", 100))  # the tenth that is refused ends it, in the middle of a turn
+        while client.recv(65_536):
+            pass
+    stack.close()
+    assert "1 connections with floods of frames" in caplog.text
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [b"\0\x40\1\0\0\0\0\0\1", b"\0\x40\0\1\0\0\0\0\1" + bytes(16_384) + b"\0\x40\0\x09\0\0\0\0\1"],
+    ids=["frame", "head"],
+)
+def test_what_will_be_too_large_is_not_kept_until_all_of_it_is_there(
+    begun: bytes, stack: ExitStack, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = _client(stack, _serve(stack, MemoryAnswers(), LimitSettings(head_timeout_s=600)))
+    client.sock.sendall(begun + bytes(16_384))
+    assert client.read_all() == ErrorCodes.ENHANCE_YOUR_CALM
+    assert "127.0.0.1: 1 connections with frames or heads that are too large" in caplog.text
 
 
 def test_calls_after_a_pause_do_not_fail(stack: ExitStack) -> None:

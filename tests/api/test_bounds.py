@@ -151,8 +151,7 @@ def test_good_standing_ends_without_further_answers() -> None:
 
 def test_frames_are_passed_on_whole_and_a_few_at_a_time() -> None:
     ping = b"\0\0\x08\6\0\0\0\0\0" + b"12345678"
-    found = whole_frames(bytearray(ping * 20 + ping[:5]), False)
-    assert (found.size, found.idle, found.open_head) == (8 * len(ping), 8, False)
-    assert whole_frames(bytearray(ping[:5]), False).size == 0
-    assert whole_frames(bytearray(b"\xff\xff\xff\6\0\0\0\0\0"), False).size == 9
-    assert whole_frames(bytearray(b"\0\0\1\1\0\0\0\0\1x"), False).open_head
+    found = whole_frames(bytearray(ping * 20 + ping[:5]), 0)
+    assert (found.size, found.idle, found.head_bytes) == (8 * len(ping), 8, 0)
+    assert whole_frames(bytearray(ping[:5]), 0).size == 0
+    assert whole_frames(bytearray(b"\0\0\1\1\0\0\0\0\1x"), 0).head_bytes == 10

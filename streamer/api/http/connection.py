@@ -93,6 +93,7 @@ class Connection(asyncio.BufferedProtocol):
             self._wire = None
         self._queue.clear()
         self._received.clear()
+        self._transport = None  # with TLS it refers to this object, and neither would be freed at once
         self._front.forget(self)
 
     # What turns are for

@@ -2,7 +2,6 @@
 
 import asyncio
 import asyncio.sslproto
-import gc
 import socket
 import ssl
 from collections import deque
@@ -26,8 +25,7 @@ DRAIN_S = 0.02  # between two looks at what is left
 CANCEL_S = 0.5  # for requests that are cancelled at the end
 TLS_READ_BYTES = (
     1 << 14
-)  # as much as TLS sends at once; asyncio keeps a buffer for it for each connection, of 256 KB by default
-LOST_TLS = 64  # connections that are lost before Python looks for what is left of them
+)  # as much as TLS sends at once: asyncio has a buffer of this size a connection, by default 256 KB
 
 
 class Front:
@@ -39,7 +37,7 @@ class Front:
         self.buffer = memoryview(bytearray(BUFFER_BYTES))
         self.stopping = False
         self.tasks: set[asyncio.Task[None]] = set()
-        self._tls, self._lost = tls, 0
+        self._tls = tls
         if tls is not None:
             asyncio.sslproto.SSLProtocol.max_size = TLS_READ_BYTES
         self._loop = asyncio.get_running_loop()
@@ -106,7 +104,10 @@ class Front:
             await self._loop.connect_accepted_socket(
                 lambda: connection, accepted, ssl=self._tls, **(times if self._tls else {})
             )
-        except (OSError, asyncio.CancelledError):  # ssl.SSLError is an OSError: what a client does in its handshake
+        except (OSError, asyncio.CancelledError) as error:  # ssl.SSLError is an OSError
+            # The frames of the failed handshake refer to the error, and to the whole connection: without this they would be kept
+            # until the garbage is collected.
+            error.__traceback__ = None
             accepted.close()
             connection.closing = True
             self.forget(connection)
@@ -115,10 +116,6 @@ class Front:
         """The connection is lost."""
         self._connections.discard(connection)
         self.bounds.leave(connection)
-        if self._tls is not None:
-            self._lost += 1
-            if self._lost % LOST_TLS == 0:
-                gc.collect()  # asyncio's objects of a TLS connection refer to each other
 
     def part(self, requests: Iterable[Request]) -> None:
         """Tell the requests that their client has left, one in a round of the loop: each has an ending of its own to do."""

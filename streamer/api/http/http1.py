@@ -28,11 +28,6 @@ class Http1:
         self.left = False  # h11 holds the beginning of another request
 
     @property
-    def busy(self) -> bool:
-        """Whether a request is in hand."""
-        return self._request is not None
-
-    @property
     def mid_head(self) -> bool:
         """Whether the head of a request has begun and not ended."""
         return self._partial
@@ -139,6 +134,8 @@ class Http1:
             self._connection.close()
 
     def _finish(self, request: Request) -> None:
+        if self._request is None:  # the connection was closed in the meantime, and has counted it out
+            return
         self._connection.body_bytes -= request.body_bytes
         request.body_bytes = 0
         self._request = None

@@ -29,9 +29,8 @@ if TYPE_CHECKING:
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 HEAD_BYTES = 16_384  # largest head of a request, unpacked
-LATE_STREAMS = (
-    64  # a client may open more than it is allowed before it hears of it: refused, and not the connection's end
-)
+# A client may open more streams than it is allowed before it hears of it: these are refused, and not the connection's end.
+LATE_STREAMS = 64
 # Frames that ask for nothing: so many at once, and so many more with each answered request and each second. Some clients of gRPC
 # measure the connection with a ping an answer. A reset counts as 10 of them.
 CALM_FRAMES, CALM_EACH, CALM_A_SECOND = 2_000, 40, 100
@@ -71,7 +70,8 @@ class Http2:
         h2.clear_outbound_data_buffer()
         said = {SettingsFrame.MAX_CONCURRENT_STREAMS: streams, SettingsFrame.MAX_HEADER_LIST_SIZE: HEAD_BYTES}
         connection.write(SettingsFrame(0, settings=said).serialize())
-        self._begun = self._open_head = self._ending = self.finished = False
+        self._begun = self._ending = False
+        self._head_bytes = 0  # of a head that has begun and not ended
         self._requests: dict[int, Request] = {}
         self._answers: dict[int, _Answer] = {}
         self._ready: dict[int, None] = {}  # streams that may have something to send and a window for it, in turn
@@ -81,14 +81,9 @@ class Http2:
         self.left = False  # h2 works on all that it gets
 
     @property
-    def busy(self) -> bool:
-        """Whether a request is in hand or an answer is not taken yet."""
-        return bool(self._requests)
-
-    @property
     def mid_head(self) -> bool:
         """Whether the head of a request, or the preface, has begun and not ended."""
-        return self._open_head or not self._begun
+        return self._head_bytes > 0 or not self._begun
 
     def take(self, received: bytearray) -> bool:
         """Work on the next few frames; returns whether there were any."""
@@ -99,12 +94,14 @@ class Http2:
             data = bytes(received[: len(PREFACE)])
             del received[: len(PREFACE)]
         else:
-            frames = whole_frames(received, self._open_head)
-            if not frames.size:
+            frames = whole_frames(received, self._head_bytes)
+            if frames.too_large:
+                self._connection.close("connections with frames or heads that are too large")
+            if frames.too_large or not frames.size:
                 return False
             data = bytes(received[: frames.size])
             del received[: frames.size]
-            self._open_head = frames.open_head
+            self._head_bytes = frames.head_bytes
             if not self._is_calm(frames.idle + 10 * frames.resets):
                 return False
         self._events(data)
@@ -125,6 +122,8 @@ class Http2:
         try:
             events = self._h2.receive_data(data)
             for event in events:
+                if self._connection.closing:  # by the event before: no request may begin now
+                    return
                 self._event(event)
         except ProtocolError as error:
             self._connection.close(f"connections with errors of the protocol ({type(error).__name__})")
@@ -181,15 +180,11 @@ class Http2:
 
     def head(self, request: Request, status: int, headers: Headers, bytes_in_all: int | None) -> None:
         """See Wire."""
-        if self._connection.closing:  # the request is told so in a later round of the loop
-            return
         fields = [(b":status", b"%d" % status), *headers, (b"date", self._connection.date())]
         self._h2.send_headers(request.number, fields)
 
     def data(self, request: Request, data: bytes, last: bool) -> None:
         """See Wire."""
-        if self._connection.closing:  # the request is told so in a later round of the loop
-            return
         answer = self._answers[request.number]
         answer.data += data
         if last:
@@ -200,8 +195,6 @@ class Http2:
 
     def trailers(self, request: Request, headers: Headers) -> None:
         """See Wire."""
-        if self._connection.closing:  # the request is told so in a later round of the loop
-            return
         answer = self._answers[request.number]
         answer.trailers = headers
         self._last(answer)
@@ -226,8 +219,6 @@ class Http2:
 
     def broke_off(self, request: Request) -> None:
         """See Wire."""
-        if self._connection.closing:  # the request is told so in a later round of the loop
-            return
         if not request.began:
             self._h2.send_headers(request.number, [(b":status", b"500")], end_stream=True)
         self._finish(request, ErrorCodes.INTERNAL_ERROR if request.began else ErrorCodes.NO_ERROR)
