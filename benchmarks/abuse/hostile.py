@@ -1,6 +1,7 @@
 """Hostile clients as processes of their own."""
 
 import asyncio
+import logging
 import multiprocessing
 import os
 import signal
@@ -18,6 +19,7 @@ NICE = 19
 def attacker(port: int, source: str, tls: bool, only: Sequence[str], results: Connection) -> None:
     """One hostile client, until SIGTERM; sends what it saw."""
     os.nice(NICE)
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of writing to a closed connection
     seen: Counter[str] = Counter()
 
     async def main() -> None:
