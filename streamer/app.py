@@ -13,6 +13,7 @@ import numpy as np
 from streamer import __version__
 from streamer.api import METHODS
 from streamer.consumers import SOURCES
+from streamer.core.answers import Refusal
 from streamer.core.errors import BadSettings, BadState, Reason, SourceUnavailable, StreamerError
 from streamer.core.events import LOG, TOPICS, Message, Offsets, Record
 from streamer.core.freshness import Freshness
@@ -322,6 +323,10 @@ class App:
     def observe_rejected(self, reason: Reason) -> None:
         """See Answers."""
         self._metrics.rejected(reason)
+
+    def observe_refused(self, refusal: Refusal) -> None:
+        """See Answers."""
+        self._metrics.refused(refusal)
 
     def promote(self, name: str) -> None:
         """See Answers."""

@@ -17,6 +17,7 @@ from process import streamer
 from streamer.cli import COMMANDS, group
 from streamer.cli.options import describe
 from streamer.core import errors
+from streamer.core.answers import Refusal
 from streamer.core.settings import PARTS
 from streamer.models import LEARNERS
 
@@ -93,6 +94,8 @@ def test_every_error_and_reason_is_documented() -> None:
         assert kind.__name__ in (errors.__doc__ or "")
     for reason in errors.Reason:
         assert f"`{reason}`" in (ROOT / "docs/events.md").read_text()
+    for refusal in Refusal:
+        assert f"`{refusal}`" in (ROOT / "docs/metrics.md").read_text()
 
 
 @pytest.mark.parametrize("name", LEARNERS)

@@ -22,6 +22,7 @@ from streamer.core.answers import (
     Prediction,
     ReceiptShown,
     Recommendation,
+    Refusal,
     RollingRmse,
     Status,
 )
@@ -41,6 +42,7 @@ class MemoryAnswers:
         self.failure: Exception | None = None
         self.requests: Counter[tuple[str, str]] = Counter()  # (method, code)
         self.rejected: Counter[str] = Counter()  # by reason
+        self.refused: Counter[Refusal] = Counter()
         self.promoted, self.forgotten = "", 0
         self._decoder = Decoder(LearningSettings())
         self._freshness = Freshness()
@@ -150,6 +152,10 @@ class MemoryAnswers:
     def observe_rejected(self, reason: Reason) -> None:
         """Count the event in `rejected`."""
         self.rejected[reason] += 1
+
+    def observe_refused(self, refusal: Refusal) -> None:
+        """Count it in `refused`."""
+        self.refused[refusal] += 1
 
     def promote(self, name: str) -> None:
         """Keep the name as `promoted`, if it is one of the made-up learners."""

@@ -36,7 +36,7 @@ async def serve(
     app = Guard(router, server, token, limits.body_timeout_s)
     try:
         started(url(sock, context is not None))
-        await Front(app, limits, context).run(sock, stop, server.shutdown_timeout_s)
+        await Front(app, limits, context, answers.observe_refused).run(sock, stop, server.shutdown_timeout_s)
     finally:
         sock.close()
         router.close()

@@ -5,6 +5,7 @@ and are called in the thread that serves.
 """
 
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from typing import Literal, Protocol
 
 import msgspec
@@ -14,6 +15,21 @@ from streamer.core.events import Message, Offsets
 
 # How the re-ranking of an answer can end: the values of a metric's label.
 RERANKING_OUTCOMES = ("reranked", "late", "busy", "error", "not_finite")
+
+
+class Refusal(StrEnum):
+    """Why the endpoint closed a connection or refused a request: the label values of `streamer_http_refused_total`."""
+
+    NOT_ACCEPTED = "not_accepted"
+    TOO_MANY_CONNECTIONS = "too_many_connections"
+    TOO_MANY_REQUESTS = "too_many_requests"
+    MOST_REQUESTS = "most_requests"
+    TOO_MANY_BYTES = "too_many_bytes"
+    ANSWERS_NOT_TAKEN = "answers_not_taken"
+    NO_HEAD = "no_head"
+    FLOOD = "flood"
+    TOO_LARGE = "too_large"
+    PROTOCOL_ERROR = "protocol_error"
 
 
 class Recommendation(msgspec.Struct, frozen=True):
@@ -242,6 +258,9 @@ class Answers(Protocol):
 
     def observe_rejected(self, reason: Reason) -> None:
         """Count an event that Publish refused."""
+
+    def observe_refused(self, refusal: Refusal) -> None:
+        """Count a connection that was closed, or a request that was refused, because of the endpoint's bounds."""
 
     def promote(self, name: str) -> None:
         """Make a running learner the champion of its kind, also after a restart. Blocks (an fsync).

@@ -15,7 +15,7 @@ from prometheus_client.core import GaugeMetricFamily as Gauge
 from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
-from streamer.core.answers import RERANKING_OUTCOMES, ArchiveStatus
+from streamer.core.answers import RERANKING_OUTCOMES, ArchiveStatus, Refusal
 from streamer.core.arrays import F64
 from streamer.core.errors import Reason
 from streamer.monitoring.drift import DETECTOR
@@ -116,7 +116,7 @@ class Metrics:
         self._rerankings: dict[tuple[str, ...], Histogram] = {
             (reranker, outcome): Histogram(RERANK) for outcome in RERANKING_OUTCOMES if reranker
         }
-        self._rejected = dict.fromkeys(Reason, 0)
+        self._rejected, self._refused = dict.fromkeys(Reason, 0), dict.fromkeys(Refusal, 0)
         self._registry = CollectorRegistry()
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
@@ -132,6 +132,10 @@ class Metrics:
     def rejected(self, reason: Reason) -> None:
         """Count one event that Publish refused. Only the endpoint's one thread calls this."""
         self._rejected[reason] += 1
+
+    def refused(self, refusal: Refusal) -> None:
+        """Count what the endpoint closed or refused. Only the endpoint's one thread calls this."""
+        self._refused[refusal] += 1
 
     def request(self, method: str, code: str, seconds: float) -> None:
         """Add one request that was answered with `code` (Connect's names, `ok` for success) after `seconds`."""
@@ -166,6 +170,10 @@ class Metrics:
             dict(self._requests),  # a copy: another thread may add to it
             ("method", "code"),
         )
+        refused = Counter("streamer_http_refused", "Connections closed and requests refused.", labels=["reason"])
+        for refusal, count in self._refused.items():
+            _one(refused, count, refusal)
+        yield refused
         yield _histogram(
             "streamer_rerank_seconds",
             "Time that an answer waits for the re-ranker, by outcome.",

@@ -26,6 +26,7 @@ from streamer.api.memory import MemoryAnswers
 from streamer.api.server import serve
 from streamer.api.sockets import listen, url
 from streamer.api.thread import serving
+from streamer.core.answers import Refusal
 from streamer.core.events import Message
 from streamer.core.settings import LimitSettings, SecuritySettings, ServerSettings
 
@@ -187,6 +188,7 @@ def test_whoever_has_most_requests_in_hand_makes_room(
     answers.learn()
     honest.until(_answered(stream))
     assert "1 requests refused: too many in hand" in caplog.text
+    assert answers.refused == {Refusal.TOO_MANY_REQUESTS: 1, Refusal.MOST_REQUESTS: 1}
 
 
 def test_a_request_too_many_over_http1_gets_503(answers: Counting, stack: ExitStack) -> None:

@@ -2,12 +2,14 @@
 
 import asyncio
 import logging
+from collections import Counter
 
 import pytest
 
 from streamer.api.http.bounds import LINE_S, Bounds, Peer, peer_name
 from streamer.api.http.frames import whole_frames
 from streamer.api.http.turns import NEW_TURNS, OWED_TURNS, Turns
+from streamer.core.answers import Refusal
 from streamer.core.settings import LimitSettings
 
 
@@ -17,73 +19,83 @@ class One:
     def __init__(self, bounds: Bounds, address: str, since: float = 0.0) -> None:
         self.bounds, self.peer, self.since = bounds, bounds.peer(address), since
         self.requests = self.held_bytes = self.good_until = 0
-        self.closed = ""
+        self.closed: Refusal | None = None
         bounds.enter(self)
 
-    def close(self, why: str) -> None:
+    def close(self, why: Refusal) -> None:
         self.closed = why
         self.bounds.leave(self)
 
 
+def _bounds(limits: LimitSettings) -> Bounds:
+    return Bounds(limits, lambda: 0.0, lambda _: None)
+
+
 def test_in_all_the_peer_that_holds_most_makes_room() -> None:
-    bounds = Bounds(LimitSettings(max_requests=5, max_bytes=131_072), lambda: 0.0)
+    bounds = _bounds(LimitSettings(max_requests=5, max_bytes=131_072))
     many = [One(bounds, "10.0.0.1") for _ in range(2)]
     single = One(bounds, "10.0.0.2")
     for one in (many[0], many[0], many[0], many[1], single):
         assert bounds.admit(one)
     assert bounds.admit(single)
-    assert [one.closed for one in (*many, single)] == ["connections with too many requests in hand", "", ""]
+    assert [one.closed for one in (*many, single)] == [Refusal.MOST_REQUESTS, None, None]
     bounds.hold(many[1], 100_000)
     bounds.hold(single, 60_000)
-    assert (many[1].closed, single.closed) == ("connections that hold too many bytes", "")
+    assert (many[1].closed, single.closed) == (Refusal.TOO_MANY_BYTES, None)
     assert (bounds.requests, bounds.held_bytes, bounds.connections) == (2, 60_000, 1)
 
 
 def test_of_many_connections_one_that_took_no_answer_makes_room() -> None:
-    bounds = Bounds(LimitSettings(max_peer_connections=3), lambda: 0.0)
+    bounds = _bounds(LimitSettings(max_peer_connections=3))
     idle, new, busy = (One(bounds, "10.0.0.1", since) for since in (0.0, 5.0, 1.0))
     idle.good_until = busy.good_until = 9
     assert bounds.admit(busy)
     last = One(bounds, "10.0.0.1", 6.0)
-    assert [one.closed for one in (idle, new, busy, last)] == ["", "connections beyond the bound", "", ""]
+    assert [one.closed for one in (idle, new, busy, last)] == [None, Refusal.TOO_MANY_CONNECTIONS, None, None]
     for _ in range(10):
         assert bounds.admit(busy)
     One(bounds, "10.0.0.1", 7.0)
-    assert [one.closed for one in (idle, busy, last)] == ["", "connections beyond the bound", ""]
+    assert [one.closed for one in (idle, busy, last)] == [None, Refusal.TOO_MANY_CONNECTIONS, None]
 
 
 def test_nobody_is_closed_for_one_who_has_as_many() -> None:
-    bounds = Bounds(LimitSettings(max_peer_requests=2), lambda: 0.0)
+    bounds = _bounds(LimitSettings(max_peer_requests=2))
     first, second, third = (One(bounds, "10.0.0.1") for _ in range(3))
     assert bounds.admit(first)
     assert bounds.admit(second)
     assert not bounds.admit(third)
-    assert (first.closed, second.closed) == ("", "")
+    assert (first.closed, second.closed) == (None, None)
 
 
 def test_a_peer_is_told_of_in_one_line_a_minute_with_counts(caplog: pytest.LogCaptureFixture) -> None:
     now = 0.0
-    bounds = Bounds(LimitSettings(), lambda: now)
+    counts: Counter[Refusal] = Counter()
+    bounds = Bounds(LimitSettings(), lambda: now, lambda refusal: counts.update([refusal]))
     for _ in range(1_000):
-        bounds.note(Peer("10.0.0.1"), "connections closed")
-    bounds.note(Peer("10.0.0.2"), "requests refused")
+        bounds.note(Peer("10.0.0.1"), Refusal.PROTOCOL_ERROR, "FrameTooLarge")
+    bounds.note(Peer("10.0.0.2"), Refusal.NO_HEAD)
     bounds.tell()
     now = LINE_S
     bounds.tell()
     now = 2 * LINE_S
     bounds.tell()
-    said = [record.getMessage().partition(" (")[0] for record in caplog.records if record.levelno == logging.WARNING]
+    said = [
+        record.getMessage().partition(" (bounds")[0] for record in caplog.records if record.levelno == logging.WARNING
+    ]
     assert said == [
-        "10.0.0.1: 1 connections closed", "10.0.0.2: 1 requests refused", "10.0.0.1: 999 connections closed",
+        "10.0.0.1: 1 connections with errors of the protocol (FrameTooLarge)",
+        "10.0.0.2: 1 connections that sent no complete head of a request",
+        "10.0.0.1: 999 connections with errors of the protocol (FrameTooLarge)",
     ]  # fmt: skip
-    assert bounds.notes == {"connections closed": 1_000, "requests refused": 1}
+    assert counts == {Refusal.PROTOCOL_ERROR: 1_000, Refusal.NO_HEAD: 1}
+    assert bounds.noted == 1_001
 
 
 def test_peers_without_end_do_not_fill_the_log_or_the_memory(caplog: pytest.LogCaptureFixture) -> None:
-    bounds = Bounds(LimitSettings(), lambda: 0.0)
+    bounds = _bounds(LimitSettings())
     for n in range(3_000):
         one = One(bounds, f"10.0.{n // 250}.{n % 250}")
-        bounds.note(one.peer, "connections closed")
+        bounds.note(one.peer, Refusal.FLOOD)
         bounds.leave(one)
     assert len(caplog.records) == 1_001
     assert bounds.peers == {}

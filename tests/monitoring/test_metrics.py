@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from streamer.core.answers import ArchiveStatus, Score
+from streamer.core.answers import ArchiveStatus, Refusal, Score
 from streamer.core.batch import RATING
 from streamer.core.errors import Reason
 from streamer.core.events import Record
@@ -217,6 +217,14 @@ def test_times_go_to_their_own_histogram() -> None:
     assert series["streamer_event_to_answer_seconds_sum"] == 0.5
     assert series['streamer_request_seconds_bucket{code="ok",le="0.0005",method="Predict"}'] == 1
     assert series['streamer_request_seconds_bucket{code="ok",le="0.00025",method="Predict"}'] == 0
+
+
+def test_what_the_endpoint_refuses_is_counted_by_reason() -> None:
+    metrics = made()
+    metrics.refused(Refusal.FLOOD)
+    series = page(metrics)
+    assert series['streamer_http_refused_total{reason="flood"}'] == 1
+    assert series['streamer_http_refused_total{reason="no_head"}'] == 0
 
 
 def test_clients_cannot_create_method_labels() -> None:

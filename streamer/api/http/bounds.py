@@ -10,11 +10,24 @@ from collections.abc import Callable, Iterable
 from ipaddress import ip_address
 from typing import Protocol
 
+from streamer.core.answers import Refusal
 from streamer.core.settings import LimitSettings
 
 LOG = logging.getLogger("streamer.api")
 LINE_S = 60.0  # between two lines of the log about one peer
 PEERS_TOLD = 1_000  # lines about further peers are about all of them together
+SAID = {
+    Refusal.NOT_ACCEPTED: "connections not accepted",
+    Refusal.TOO_MANY_CONNECTIONS: "connections beyond the bound",
+    Refusal.TOO_MANY_REQUESTS: "requests refused: too many in hand",
+    Refusal.MOST_REQUESTS: "connections with too many requests in hand",
+    Refusal.TOO_MANY_BYTES: "connections that hold too many bytes",
+    Refusal.ANSWERS_NOT_TAKEN: "connections that did not take their answers",
+    Refusal.NO_HEAD: "connections that sent no complete head of a request",
+    Refusal.FLOOD: "connections with floods of frames",
+    Refusal.TOO_LARGE: "connections with frames or heads that are too large",
+    Refusal.PROTOCOL_ERROR: "connections with errors of the protocol",
+}
 
 
 class Holder(Protocol):
@@ -26,7 +39,7 @@ class Holder(Protocol):
     good_until: int  # 0 while its client took no answer
     since: float  # when it last began or ended a request
 
-    def close(self, why: str) -> None:
+    def close(self, why: Refusal) -> None:
         """Close it at once."""
 
 
@@ -44,12 +57,12 @@ class Peer:
 class Bounds:
     """Counts, and closes what is over a bound."""
 
-    def __init__(self, limits: LimitSettings, clock: Callable[[], float]) -> None:
+    def __init__(self, limits: LimitSettings, clock: Callable[[], float], refused: Callable[[Refusal], None]) -> None:
         self.limits = limits
         self.peers: dict[str, Peer] = {}
         self.connections = self.requests = self.held_bytes = 0
-        self.notes: Counter[str] = Counter()  # what was closed or refused, since the start
-        self._clock = clock
+        self.noted = 0  # what was closed or refused, since the start
+        self._clock, self._refused = clock, refused
         self._told: dict[str, float] = {}  # when a line about a peer was written
         self._untold: dict[str, Counter[str]] = {}
 
@@ -67,7 +80,7 @@ class Bounds:
         elif self.connections >= limits.max_connections:
             crowd = max(self.peers.values(), key=lambda peer: len(peer.connections))
         if crowd is not None:
-            max(crowd.connections, key=_expendable).close("connections beyond the bound")
+            max(crowd.connections, key=_expendable).close(Refusal.TOO_MANY_CONNECTIONS)
         peer.connections.add(one)
         self.connections += 1
 
@@ -94,9 +107,9 @@ class Bounds:
         if crowd is not None:
             most = max(crowd.connections, key=lambda one: one.requests)
             if most.requests <= one.requests + 1:
-                self.note(peer, "requests refused: too many in hand")
+                self.note(peer, Refusal.TOO_MANY_REQUESTS)
                 return False
-            most.close("connections with too many requests in hand")
+            most.close(Refusal.MOST_REQUESTS)
         self.count(one, 1)
         return True
 
@@ -116,16 +129,18 @@ class Bounds:
         if more <= 0:
             return
         if held_bytes > limits.max_connection_bytes:
-            one.close("connections that hold too many bytes")
+            one.close(Refusal.TOO_MANY_BYTES)
         elif one.peer.held_bytes > limits.max_peer_bytes:
-            max(one.peer.connections, key=_bytes).close("connections that hold too many bytes")
+            max(one.peer.connections, key=_bytes).close(Refusal.TOO_MANY_BYTES)
         elif self.held_bytes > limits.max_bytes:
             peer = max(self.peers.values(), key=lambda peer: peer.held_bytes)
-            max(peer.connections, key=_bytes).close("connections that hold too many bytes")
+            max(peer.connections, key=_bytes).close(Refusal.TOO_MANY_BYTES)
 
-    def note(self, peer: Peer, what: str) -> None:
-        """Say it: the first of a peer at once, then one line a minute with counts."""
-        self.notes[what] += 1
+    def note(self, peer: Peer, refusal: Refusal, details: str | None = None) -> None:
+        """Count it and say it: the first of a peer at once, then one line a minute with counts."""
+        self.noted += 1
+        self._refused(refusal)
+        what = f"{SAID[refusal]} ({details})" if details else SAID[refusal]
         name = peer.name if peer.name in self._untold or len(self._untold) < PEERS_TOLD else "other peers"
         self._untold.setdefault(name, Counter())[what] += 1
         if self._clock() - self._told.get(name, -LINE_S) >= LINE_S:

@@ -10,6 +10,7 @@ from streamer.api.http.http1 import Http1
 from streamer.api.http.http2 import PREFACE, Http2
 from streamer.api.http.request import Request
 from streamer.api.http.turns import OWED_TURNS
+from streamer.core.answers import Refusal
 
 if TYPE_CHECKING:
     from streamer.api.http.front import Front
@@ -260,9 +261,9 @@ class Connection(asyncio.BufferedProtocol):
         if not unread or gone - self._taken_bytes >= TAKEN_BYTES:
             self.taken, self._taken_bytes = now, gone
         if now - self.taken > limits.answer_timeout_s:
-            self.close("connections that did not take their answers")
+            self.close(Refusal.ANSWERS_NOT_TAKEN)
         elif self._head_since is not None and now - self._head_since > limits.head_timeout_s:
-            self.close("connections that sent no complete head of a request")
+            self.close(Refusal.NO_HEAD)
         elif self.requests or unread:
             self._ending_since = now if self._ending_since is not None else None
         elif self._ending_since is not None:
@@ -291,15 +292,15 @@ class Connection(asyncio.BufferedProtocol):
         self._finishing = True
         self.pump_soon()
 
-    def close(self, why: str = "") -> None:
-        """Close now, whatever is in hand; `why`, for the log, if the client is to blame."""
+    def close(self, why: Refusal | None = None, details: str | None = None) -> None:
+        """Close now, whatever is in hand; `why`, if the client is to blame, with details for the log."""
         if self.closing:
             return
-        if why:
-            self._front.bounds.note(self.peer, why)
+        if why is not None:
+            self._front.bounds.note(self.peer, why, details)
         unread = self.outgoing_bytes()
         if self._wire is not None:
-            self.write(self._wire.last_words(not why))
+            self.write(self._wire.last_words(why is None))
             self._wire.leave()
         self.closing = True
         self._front.turns.leave(self)

@@ -5,7 +5,7 @@ import asyncio.sslproto
 import socket
 import ssl
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from email.utils import formatdate
 from time import perf_counter, time
 
@@ -14,6 +14,7 @@ from streamer.api.http.bounds import Bounds, Peer
 from streamer.api.http.connection import Connection
 from streamer.api.http.request import Request
 from streamer.api.http.turns import SLICE_S, Turns
+from streamer.core.answers import Refusal
 from streamer.core.garbage_collection import give_back_memory
 from streamer.core.settings import LimitSettings
 
@@ -31,7 +32,10 @@ TLS_READ_BYTES = (
 class Front:
     """Serves an ASGI application on a socket."""
 
-    def __init__(self, app: App, limits: LimitSettings, tls: ssl.SSLContext | None) -> None:
+    def __init__(
+        self, app: App, limits: LimitSettings, tls: ssl.SSLContext | None, refused: Callable[[Refusal], None]
+    ) -> None:
+        """`refused` is told of everything that is closed or refused because of a bound."""
         self.app, self.limits = app, limits
         self.turns = Turns()
         self.buffer = memoryview(bytearray(BUFFER_BYTES))
@@ -42,7 +46,7 @@ class Front:
             asyncio.sslproto.SSLProtocol.max_size = TLS_READ_BYTES
         self._loop = asyncio.get_running_loop()
         self.now = self._loop.time
-        self.bounds = Bounds(limits, self.now)
+        self.bounds = Bounds(limits, self.now, refused)
         self._connections: set[Connection] = set()
         self._opening: set[asyncio.Task[None]] = set()
         self._parting: deque[Request] = deque()  # their client has left, and they do not know yet
@@ -86,7 +90,7 @@ class Front:
             try:
                 accepted, address = await self._loop.sock_accept(sock)
             except OSError as error:  # too many open files, or a client that has left
-                self.bounds.note(Peer("the system"), f"connections not accepted ({error.strerror})")
+                self.bounds.note(Peer("the system"), Refusal.NOT_ACCEPTED, error.strerror)
                 await asyncio.sleep(FULL_S)
                 continue
             connection = Connection(self, self.bounds.peer(address[0]), self._tls is not None)
@@ -142,7 +146,7 @@ class Front:
 
     def _tidy(self, now: float) -> None:
         """After an abuse, give back the memory that it took."""
-        noted = self.bounds.notes.total()
+        noted = self.bounds.noted
         if noted != self._noted[1]:
             self._noted = now, noted
         elif self._noted[0] and now - self._noted[0] > CALM_S:

@@ -23,6 +23,7 @@ from hyperframe.frame import GoAwayFrame, SettingsFrame
 from streamer.api.http.asgi import Headers
 from streamer.api.http.frames import MAX_BYTES, whole_frames
 from streamer.api.http.request import Request, scope_of
+from streamer.core.answers import Refusal
 
 if TYPE_CHECKING:
     from streamer.api.http.connection import Connection
@@ -96,7 +97,7 @@ class Http2:
         else:
             frames = whole_frames(received, self._head_bytes)
             if frames.too_large:
-                self._connection.close("connections with frames or heads that are too large")
+                self._connection.close(Refusal.TOO_LARGE)
             if frames.too_large or not frames.size:
                 return False
             data = bytes(received[: frames.size])
@@ -115,7 +116,7 @@ class Http2:
             self._calm = min(CALM_FRAMES, self._calm + int(CALM_A_SECOND * (now - self._calm_since)))
             self._calm_since = now
             if self._calm < 0:
-                self._connection.close("connections with floods of frames")
+                self._connection.close(Refusal.FLOOD)
         return self._calm >= 0
 
     def _events(self, data: bytes) -> None:
@@ -126,7 +127,7 @@ class Http2:
                     return
                 self._event(event)
         except ProtocolError as error:
-            self._connection.close(f"connections with errors of the protocol ({type(error).__name__})")
+            self._connection.close(Refusal.PROTOCOL_ERROR, type(error).__name__)
             return
         self.pump()
 
