@@ -231,6 +231,17 @@ def test_the_connection_that_was_idle_longest_makes_room_for_a_new_one(answers: 
         client.until(_answered(client.ask("/healthz")))
 
 
+def test_a_connection_that_was_not_secured_yet_makes_room_too(stack: ExitStack, tmp_path: Path) -> None:
+    cert, key = certificate(tmp_path)
+    security = SecuritySettings(tls_cert_file=cert, tls_key_file=key)
+    limits = LimitSettings(max_peer_connections=3, head_timeout_s=600)
+    address = stack.enter_context(serving(MemoryAnswers(), SERVER, security, limits))
+    silent = [stack.enter_context(closing(connect(address))) for _ in range(4)]
+    assert not silent[0].recv(1)
+    stack.enter_context(closing(_tls(address)))
+    assert not silent[1].recv(1)
+
+
 def test_whoever_holds_most_bytes_of_its_peer_is_closed(answers: Counting, stack: ExitStack) -> None:
     address = _serve(stack, answers, LimitSettings(max_peer_bytes=131_072, answer_timeout_s=600))
     honest = _client(stack, address)

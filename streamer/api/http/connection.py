@@ -1,7 +1,9 @@
 """One client's connection: which version of HTTP it speaks, what it holds, and how long things may take."""
 
 import asyncio
+import socket
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 from streamer.api.errors import LOG
@@ -24,7 +26,7 @@ TAKEN_BYTES = 16_384  # a client takes its answers if it takes so much, or every
 class Connection(asyncio.BufferedProtocol):
     """Moves bytes between a transport and a version of HTTP; what is not allowed to grow or to last is seen to here."""
 
-    def __init__(self, front: "Front", peer: Peer, tls: bool) -> None:
+    def __init__(self, front: "Front", peer: Peer, accepted: socket.socket, tls: bool) -> None:
         self.peer, self.scheme = peer, "https" if tls else "http"
         self.client: tuple[str, int] | None = None
         self.server: tuple[str, int] | None = None
@@ -32,7 +34,7 @@ class Connection(asyncio.BufferedProtocol):
         self.turns = self.good_until = 0
         self.since = self.heard = self.taken = front.now()  # last request, last byte received, last answer taken
         self.closing = self.blocked = False
-        self._front, self._tls = front, tls
+        self._front, self._accepted = front, accepted
         self._transport: asyncio.Transport | None = None
         self._wire: Http1 | Http2 | None = None
         self._received = bytearray()
@@ -307,8 +309,9 @@ class Connection(asyncio.BufferedProtocol):
         self._queue.clear()
         self._front.bounds.leave(self)
         if self._transport is None:
-            return
-        if unread:
+            with suppress(OSError):  # the client has left
+                self._accepted.shutdown(socket.SHUT_RDWR)  # ends its TLS handshake
+        elif unread:
             self._transport.abort()
         else:
             self._transport.close()

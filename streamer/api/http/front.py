@@ -93,7 +93,7 @@ class Front:
                 self.bounds.note(Peer("the system"), Refusal.NOT_ACCEPTED, error.strerror)
                 await asyncio.sleep(FULL_S)
                 continue
-            connection = Connection(self, self.bounds.peer(address[0]), self._tls is not None)
+            connection = Connection(self, self.bounds.peer(address[0]), accepted, self._tls is not None)
             self.bounds.enter(connection)
             self._connections.add(connection)
             task = self._loop.create_task(self._open(connection, accepted))
