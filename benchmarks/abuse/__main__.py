@@ -127,6 +127,7 @@ def _observe(
     time.sleep(REST_S)
     honest.observed, run.after_bytes = run.after, rss_bytes(process.pid)
     time.sleep(5)
+    honest.observed = Observed()
     with abuse(port, sources, tls, only, Counter()):
         time.sleep(5)
         honest.close()
@@ -222,7 +223,7 @@ def main(
         run = measure(name, checkout, port, seconds, over_tls, sources, only)
         show(run, console)
         if log:
-            console.print("\n".join(line[:240] for line in run.said[-40:]), markup=False, highlight=False)
+            console.print("\n".join(run.said[-40:]), markup=False, highlight=False)
         runs.append(run)
     if every:
         RESULT.write_text(page(runs, seconds), encoding="utf-8")
