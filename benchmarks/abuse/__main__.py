@@ -54,6 +54,14 @@ class Run:
         """Each bound in words, and whether it held."""
         grown, left = self.most_bytes - self.before_bytes, self.after_bytes - self.before_bytes
         slower = self.during.p99_ms() / self.quiet.p99_ms() if len(self.during.kept_s) > 1 else float("inf")
+        made, ended = (
+            sum(count for what, count in self.seen.items() if what.endswith(end))
+            for end in (": connected", ": closed by the server")
+        )
+        yield (
+            f"the attackers opened {made:,} connections, of which the server closed {ended:,} before the end",
+            made > 0,
+        )
         yield f"memory grew by {grown / 2**20:.0f} MB, {left / 2**20:.0f} MB afterwards", grown < GROWTH_BYTES
         yield f"p99 was {slower:.1f} times the quiet one", slower < SLOWER
         yield f"{len(self.during.failed)} honest queries failed", not self.during.failed
@@ -195,9 +203,6 @@ def page(runs: Sequence[Run], seconds: float) -> str:
         lines += ["", f"## {run.name}", "", f"| | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 1) + "|"]
         lines += [f"| {' | '.join(row)} |" for row in rows(run)]
         lines += ["", *(f"- {line}" for line in verdicts(run))]
-        made = sum(count for what, count in run.seen.items() if what.endswith(": connected"))
-        ended = sum(count for what, count in run.seen.items() if what.endswith(": closed by the server"))
-        lines += [f"- the attackers opened {made:,} connections, of which the server closed {ended:,} before the end"]
     return "\n".join(lines) + "\n"
 
 
