@@ -17,10 +17,9 @@ import pytest
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import ConnectionTerminated, DataReceived, PingAckReceived, StreamEnded, StreamReset
-from raw_http import RawClient, certificate, connect
+from raw_http import RawClient, certificate, connect, secured
 
 from benchmarks.abuse.attacks import ATTACKS, STREAMS, http1, requests
-from streamer.api.http import http2
 from streamer.api.http.http2 import Http2
 from streamer.api.memory import MemoryAnswers
 from streamer.api.server import serve
@@ -63,18 +62,18 @@ def stack() -> Iterator[ExitStack]:
         yield made
 
 
-def _serve(stack: ExitStack, answers: MemoryAnswers, limits: LimitSettings) -> str:
-    return stack.enter_context(serving(answers, SERVER, SecuritySettings(), limits))
+def _serve(stack: ExitStack, answers: MemoryAnswers, limits: LimitSettings, tls: Path | None = None) -> str:
+    """`tls`: a folder for its certificate."""
+    security = SecuritySettings() if tls is None else SecuritySettings(**_certified(tls))
+    return stack.enter_context(serving(answers, SERVER, security, limits))
+
+
+def _certified(folder: Path) -> dict[str, str]:
+    return dict(zip(("tls_cert_file", "tls_key_file"), certificate(folder), strict=True))
 
 
 def _client(stack: ExitStack, address: str, window: int = 65_535) -> RawClient:
     return stack.enter_context(closing(RawClient(address, window)))
-
-
-def _tls(address: str) -> ssl.SSLSocket:
-    context = ssl._create_unverified_context()
-    context.set_alpn_protocols(["h2"])
-    return context.wrap_socket(connect(address))
 
 
 def _refused(stream: int) -> Callable[[object], bool]:
@@ -231,17 +230,6 @@ def test_the_connection_that_was_idle_longest_makes_room_for_a_new_one(answers: 
         client.until(_answered(client.ask("/healthz")))
 
 
-def test_a_connection_that_was_not_secured_yet_makes_room_too(stack: ExitStack, tmp_path: Path) -> None:
-    cert, key = certificate(tmp_path)
-    security = SecuritySettings(tls_cert_file=cert, tls_key_file=key)
-    limits = LimitSettings(max_peer_connections=3, head_timeout_s=600)
-    address = stack.enter_context(serving(MemoryAnswers(), SERVER, security, limits))
-    silent = [stack.enter_context(closing(connect(address))) for _ in range(4)]
-    assert not silent[0].recv(1)
-    stack.enter_context(closing(_tls(address)))
-    assert not silent[1].recv(1)
-
-
 def test_whoever_holds_most_bytes_of_its_peer_is_closed(answers: Counting, stack: ExitStack) -> None:
     address = _serve(stack, answers, LimitSettings(max_peer_bytes=131_072, answer_timeout_s=600))
     honest = _client(stack, address)
@@ -305,14 +293,12 @@ def test_an_idle_client_is_warned_before_its_connection_ends_and_a_ping_is_life(
 def test_a_closed_connection_leaves_nothing_to_the_garbage_collection(
     tls: bool, stack: ExitStack, tmp_path: Path
 ) -> None:
-    cert, key = certificate(tmp_path) if tls else ("", "")
-    security = SecuritySettings(tls_cert_file=cert, tls_key_file=key)
-    address = stack.enter_context(serving(MemoryAnswers(), SERVER, security))
+    address = _serve(stack, MemoryAnswers(), LimitSettings(), tmp_path if tls else None)
     gc.collect()
     gc.disable()
     stack.callback(gc.enable)
     for _ in range(5):
-        with closing(_tls(address) if tls else connect(address)) as client:
+        with closing(secured(address) if tls else connect(address)) as client:
             client.sendall(requests("/healthz", 3))
             assert client.recv(1)
         connect(address).close()  # over TLS, in the middle of its handshake
@@ -323,23 +309,6 @@ def test_a_closed_connection_leaves_nothing_to_the_garbage_collection(
     deadline = monotonic() + 30
     while any(issubclass(type(one), Http2 | H2Connection | SSLProtocol) for one in gc.get_objects()):
         assert monotonic() < deadline
-
-
-def test_no_request_begins_on_a_connection_that_was_just_closed(
-    stack: ExitStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(http2, "CALM_FRAMES", 100)
-    monkeypatch.setattr(http2, "CALM_A_SECOND", 0)
-    cert, key = certificate(tmp_path)
-    security = SecuritySettings(tls_cert_file=cert, tls_key_file=key)
-    address = stack.enter_context(serving(MemoryAnswers(), SERVER, security, LimitSettings(max_streams=1)))
-    with closing(_tls(address)) as client:  # over TLS, where a connection takes some rounds of the loop to end
-        client.sendall(requests("/healthz", 100))  # the tenth that is refused ends it, in the middle of a turn
-        while client.recv(65_536):
-            pass
-    stack.close()
-    assert "1 connections with floods of frames" in caplog.text
-    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
 @pytest.mark.parametrize(
@@ -376,8 +345,7 @@ def test_calls_after_a_pause_do_not_fail(stack: ExitStack) -> None:
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
 def test_stopping_waits_for_nobody_who_reads_nothing(tls: bool, tmp_path: Path) -> None:
-    cert, key = certificate(tmp_path) if tls else ("", "")
-    security = SecuritySettings(tls_cert_file=cert, tls_key_file=key)
+    security = SecuritySettings(**_certified(tmp_path)) if tls else SecuritySettings()
 
     async def scenario() -> None:
         stop, sock = asyncio.Event(), listen(SERVER)

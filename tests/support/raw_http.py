@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import ssl
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,13 @@ PATIENCE_S = 30
 def connect(url: str) -> socket.socket:
     """A plain connection to the server."""
     return socket.create_connection(("127.0.0.1", httpx.URL(url).port or 0), timeout=PATIENCE_S)
+
+
+def secured(url: str, protocol: str = "h2") -> ssl.SSLSocket:
+    """The same over TLS, with the protocol agreed on by ALPN."""
+    context = ssl._create_unverified_context()
+    context.set_alpn_protocols([protocol])
+    return context.wrap_socket(connect(url))
 
 
 class RawClient:

@@ -1,9 +1,11 @@
 """Accepts connections, looks after them, and stops within a time."""
 
 import asyncio
+import asyncio.constants
 import asyncio.sslproto
 import socket
 import ssl
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable
 from email.utils import formatdate
@@ -44,6 +46,8 @@ class Front:
         self._tls = tls
         if tls is not None:
             asyncio.sslproto.SSLProtocol.max_size = TLS_READ_BYTES
+            # A client may leave before it has all answers: asyncio would warn of each write from the fifth on.
+            asyncio.constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES = sys.maxsize  # type: ignore[misc]
         self._loop = asyncio.get_running_loop()
         self.now = self._loop.time
         self.bounds = Bounds(limits, self.now, refused)

@@ -1,0 +1,67 @@
+"""What a client does to itself stays its own over TLS too, where a connection is secured first and takes some rounds to end."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, suppress
+from pathlib import Path
+from socket import SHUT_WR, socket
+
+import pytest
+from hyperframe.frame import PingFrame
+from raw_http import certificate, connect, secured
+
+from benchmarks.abuse.attacks import begin, requests
+from streamer.api.http import http2
+from streamer.api.memory import MemoryAnswers
+from streamer.api.thread import serving
+from streamer.core.settings import LimitSettings, SecuritySettings, ServerSettings
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as made:
+        yield made
+
+
+def _serve(stack: ExitStack, folder: Path, limits: LimitSettings) -> str:
+    cert, key = certificate(folder)
+    security = SecuritySettings(tls_cert_file=cert, tls_key_file=key)
+    return stack.enter_context(serving(MemoryAnswers(), ServerSettings(port=0), security, limits))
+
+
+def test_a_connection_that_was_not_secured_yet_makes_room_too(stack: ExitStack, tmp_path: Path) -> None:
+    limits = LimitSettings(max_peer_connections=3, head_timeout_s=600)
+    address = _serve(stack, tmp_path, limits)
+    silent = [stack.enter_context(closing(connect(address))) for _ in range(4)]
+    assert not silent[0].recv(1)
+    stack.enter_context(closing(secured(address)))
+    assert not silent[1].recv(1)
+
+
+def test_a_client_that_left_does_not_fill_the_log(
+    stack: ExitStack, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    address = _serve(stack, tmp_path, LimitSettings())
+    with closing(secured(address)) as client:
+        client.sendall(begin() + PingFrame(0, b"12345678").serialize() * 1_900)  # each is answered
+        socket.shutdown(client, SHUT_WR)  # without a farewell of TLS
+        with suppress(OSError):
+            while client.recv(65_536):
+                pass
+    stack.close()
+    assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == []
+
+
+def test_no_request_begins_on_a_connection_that_was_just_closed(
+    stack: ExitStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(http2, "CALM_FRAMES", 100)
+    monkeypatch.setattr(http2, "CALM_A_SECOND", 0)
+    address = _serve(stack, tmp_path, LimitSettings(max_streams=1))
+    with closing(secured(address)) as client:  # which takes some rounds of the loop
+        client.sendall(requests("/healthz", 100))  # the tenth that is refused ends it, in the middle of a turn
+        while client.recv(65_536):
+            pass
+    stack.close()
+    assert "1 connections with floods of frames" in caplog.text
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
