@@ -4,8 +4,9 @@ RocksDB stops at the first damage without an error, or (in another mode) goes on
 makes a kind of 5 to 8, it never ends. So this reader looks first: `survey` says what of the files is sound, RocksDB sees
 nothing else, and `batches` finds the next whole fragment at any byte.
 
-A file is a sequence of blocks of 32 KiB. A fragment is a masked CRC-32C, its length, its kind, and a part of a batch;
-no fragment crosses the end of a block. A batch is the number of its first change, the number of changes, and the changes.
+A file is a sequence of blocks of 32 KiB. A fragment is a masked CRC-32C, its length, its kind, and a part of a batch; no
+fragment crosses the end of a block, and where only 7 bytes are left there, the first part of a batch is empty. A batch is the
+number of its first change, the number of changes, and the changes.
 """
 
 import re
@@ -153,7 +154,7 @@ def _fragments(content: bytes) -> Iterator[tuple[int, bytes, int]]:
 def _is_whole(block: bytes, at: int) -> bool:
     checksum, length, kind = _HEADER.unpack_from(block, at)
     end = at + _HEADER.size + length
-    if not (_FULL <= kind <= _LAST and length and end <= len(block)):
+    if not (_FULL <= kind <= _LAST and end <= len(block)):
         return False
     found = crc32c(block[at + 6 : end])  # of the kind and the content
     return bool(checksum == ((found >> 15 | found << 17 & 0xFFFFFFFF) + _MASK) & 0xFFFFFFFF)

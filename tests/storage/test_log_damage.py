@@ -228,6 +228,27 @@ def test_whole_writes_behind_damage_are_enough_to_refuse(
         EmbeddedLog(tmp_path / "data")
 
 
+@pytest.mark.parametrize("left", [6, 7, 8])
+def test_a_write_near_the_end_of_a_block_is_no_damage(tmp_path: Path, left: int) -> None:
+    """Where a block has 7 bytes left, the next write begins there with an empty part. It was taken for damage, and the start refused."""
+    log = EmbeddedLog(tmp_path / "running")
+    (file,) = wal.files(tmp_path / "running/log")
+    for _ in range(2):
+        before = file.stat().st_size
+        log.publish([Message("clicks", b"u", bytes(10_000))])
+    overhead, end = file.stat().st_size - before - 10_000, wal.BLOCK_BYTES - left
+    log.publish([Message("clicks", b"u", bytes(end - file.stat().st_size - overhead))])
+    assert file.stat().st_size == end
+    for _ in range(3):
+        log.publish([Message("clicks", b"u", b"{}")])
+    shutil.copytree(tmp_path / "running", tmp_path / "data")
+    log.close()
+    assert wal.survey(tmp_path / "data/log").unsound is False
+    opened = EmbeddedLog(tmp_path / "data")
+    assert opened.end == 6
+    opened.close()
+
+
 def test_what_comes_behind_damage_is_not_sound_although_it_follows_in_number(tmp_path: Path) -> None:
     log = EmbeddedLog(tmp_path / "running")
     for _ in range(3):
