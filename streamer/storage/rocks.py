@@ -1,4 +1,4 @@
-"""RocksDB, by way of rocksdict; no other module imports it.
+"""RocksDB, by way of rocksdict; only streamer.storage.salvage imports it too, to read what is damaged.
 
 Always in raw mode: otherwise rocksdict unpickles values, which can run code. Scans check the iterator's status, because
 rocksdict's own iterators end silently at a damaged block. Its bare `Exception`s are turned into streamer's errors.
@@ -8,7 +8,7 @@ import fcntl
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import rocksdict
@@ -27,7 +27,7 @@ from rocksdict import (
 )
 
 from streamer.core.errors import BadState, StoreUnavailable
-from streamer.storage import wal
+from streamer.storage import mark, wal
 
 BLOCK_CACHE_BYTES = 32 << 20
 READ_ONLY_TRIES = 10
@@ -59,21 +59,19 @@ class Rocks:
         """Open or create it; raises BadState when it is locked by another process, damaged, or (read-only) missing."""
         self.path = path
         if not (path / "CURRENT").exists():
-            if any(path.glob("*.sst")) or wal.files(path):  # RocksDB would create a new database and delete these files
+            # RocksDB would create a new database, and delete these files
+            if any(path.glob("*.sst")) or wal.files(path) or (path / mark.NAME).exists():
                 raise BadState(f"the {_what(path)} in {path} has lost its file CURRENT: {_advice(path)}")
             if read_only:
                 raise BadState(f"no {_what(path)} in {path}: give the --data directory of a streamer that has run")
         self._view: tempfile.TemporaryDirectory[str] | None = None
         try:
-            if not read_only:
+            if read_only:
+                self._open_beside_an_owner(compress)
+            else:
                 path.mkdir(parents=True, exist_ok=True)
-            self.found = wal.survey(path)
-            if self.found.unsound:
-                self._set_unsound_aside(read_only)
-            opened = Path(self._view.name) if self._view else path
-            self._db = _open(opened, _options(compress, create=not read_only), read_only)
+                self._open(compress, read_only=False)
         except Exception as error:  # rocksdict raises nothing narrower
-            self._drop_view()
             if isinstance(error, BadState):
                 raise
             if isinstance(error, OSError):
@@ -82,6 +80,42 @@ class Rocks:
         self._sync = WriteOptions()
         self._sync.sync = True
         self._closed = False
+
+    def _open_beside_an_owner(self, compress: bool) -> None:
+        """Open for reading a database that another process may be writing.
+
+        It deletes files that we have listed. A write-ahead log that is gone, and whose tables our list does not have yet, is a gap
+        without an error; one of two that are no longer needed, the other of which is gone, looks like damage. So we open again
+        if the lists have changed meanwhile.
+        """
+        for left in reversed(range(READ_ONLY_TRIES)):
+            before = self._listed()
+            try:
+                self._open(compress, read_only=True)
+            except Exception:  # rocksdict raises nothing narrower
+                if not left:
+                    raise
+                continue
+            if not left or self._listed() == before:
+                return
+            self._db.close()
+            self._drop_view()
+
+    def _listed(self) -> tuple[bytes, list[Path]]:
+        """The list of tables, of which each change begins a new one, and the write-ahead logs."""
+        return (self.path / "CURRENT").read_bytes(), wal.files(self.path)
+
+    def _open(self, compress: bool, *, read_only: bool) -> None:
+        access = AccessType.read_only(False) if read_only else AccessType.read_write()
+        try:
+            self.found = wal.survey(self.path)
+            if self.found.unsound:
+                self._set_unsound_aside(read_only)
+            opened = self._view.name if self._view else str(self.path)
+            self._db = Rdict(opened, _options(compress, create=not read_only), access_type=access)
+        except BaseException:
+            self._drop_view()
+            raise
 
     def _set_unsound_aside(self, read_only: bool) -> None:
         """Keep from RocksDB what cannot be applied of the write-ahead logs, a torn tail or damage: on some of it it never ends.
@@ -98,12 +132,13 @@ class Rocks:
             place = Path(self._view.name) / file.name
             if file in self.found.sound_bytes:
                 place.write_bytes(file.read_bytes()[: self.found.sound_bytes[file]])
-            elif file.name not in ("LOCK", "LOG"):
+            elif file.name not in ("LOCK", "LOG") and file.suffix != wal.SUFFIX:  # a newer one would follow on a gap
                 place.symlink_to(file.absolute())
 
     def _drop_view(self) -> None:
         if self._view is not None:
             self._view.cleanup()
+            self._view = None
 
     def get(self, key: bytes) -> bytes | None:
         """The value, None where there is none; raises BadState when it cannot be read."""
@@ -244,14 +279,6 @@ class Rocks:
             self._drop_view()
 
 
-def _open(path: Path, options: Options, read_only: bool) -> Rdict:
-    access = AccessType.read_only(False) if read_only else AccessType.read_write()
-    for _ in range(READ_ONLY_TRIES - 1 if read_only else 0):
-        with suppress(Exception):  # the writer deleted a file after we read the list of files: read the list again
-            return Rdict(str(path), options, access_type=access)
-    return Rdict(str(path), options, access_type=access)
-
-
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
     try:
@@ -323,10 +350,17 @@ def locked(folder: Path, error: BadState) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def all_locked(folders: Iterable[Path]) -> Iterator[None]:
+    """Hold the lock of every database that is in one of these folders, as `locked`."""
+    with ExitStack() as held:
+        for folder in folders:
+            if (folder / "LOCK").is_file():
+                held.enter_context(locked(folder, in_use(folder)))
+        yield
+
+
 def refuse_in_use(folders: Iterable[Path]) -> None:
     """Raise BadState if another process has a database in one of these folders open. Not for a process that has one open."""
-    for folder in folders:
-        with suppress(OSError):  # what cannot be read is reported when it is opened
-            if (folder / "LOCK").is_file():
-                with locked(folder, in_use(folder)):
-                    pass
+    with suppress(OSError), all_locked(folders):  # what cannot be read is reported when it is opened
+        pass

@@ -26,8 +26,8 @@ FORMAT = 2
 LEARNED = "learned"  # prefix of the learners' tables
 PROMOTED = "champions"  # kind -> the learner that was promoted for it
 REMOVALS_UNDER_WAY, REMOVALS_DONE = "forgetting", "receipts"  # tables of streamer.stream.removals
-# Not part of the digest: they are not learned. A promotion changes only answers; the record of a removal is about files.
 ADDED_LATER = ("click_window_s",)  # settings that a state of an earlier version lacks; it takes those of its next start
+# Not part of the digest: they are not learned. A promotion changes only answers; the record of a removal is about files.
 OUTSIDE_DIGEST = ("journal", "dead-letters", PROMOTED, REMOVALS_UNDER_WAY, REMOVALS_DONE)
 FREE = "unknown_kinds"  # a setting that may change: it is recorded, and not compared
 _NUL = b"\0"
@@ -80,7 +80,7 @@ class RocksStore:
         if self._rocks.found.dropped_batches and not read_only:
             _LOGGER.warning(
                 "the write-ahead log of the state in %s is damaged: its last %d commits are lost, and learned again from the "
-                "events; a promotion among them must be repeated", self.path, self._rocks.found.dropped_batches,
+                "events", self.path, self._rocks.found.dropped_batches,
             )  # fmt: skip
         self.generation = self._recorded_generation()  # a copy that is being retrained still has its parent's id
 
@@ -137,8 +137,7 @@ class RocksStore:
         """Record `settings` in a new state, or compare them with the recorded ones; raises BadState for one that differs.
 
         The learners in `settings["learners"]` may differ: added learners begin now, and the rows of removed learners are deleted.
-        `unknown_kinds` may differ too: it is about events to come.
-        The limits of ratings may differ too, as they concern later events only.
+        `unknown_kinds` and the limits of ratings may differ too, as they concern later events only.
         A champion cannot be removed (BadState). If the store is read-only, the change is returned and nothing is written.
         """
         meta, wanted = self.meta(), msgspec.json.decode(msgspec.json.encode(settings))

@@ -141,6 +141,7 @@ AFTER_A_KILL = [
     ("CURRENT", flip(0.5), REFUSED),
     ("CURRENT", cut(0.0), REFUSED),
     ("CURRENT", delete, REFUSED),
+    ("[!A]*", delete, REFUSED),  # everything but the mark
     ("OPTIONS-*", delete, READS),
 ]
 AFTER_A_STOP = [

@@ -128,3 +128,50 @@ def test_a_file_deleted_while_a_reader_opens_does_not_count_as_damage(
     with pytest.raises(BadState):
         RocksStore(whole)  # an owner has nobody to wait for
     assert len(tries) == 1
+
+
+def test_a_reader_opens_again_if_the_owner_has_written_a_table_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its write-ahead log may be gone before it was read: a busy log was said to lack records every few reads."""
+    owner, opened = RocksStore(tmp_path), list[str]()
+    owner.commit([Row("t", b"a", b"1")], {LOG: 1})
+
+    def open_late(path: str, *arguments: object, **more: object) -> Rdict:
+        opened.append(path)
+        found = Rdict(path, *arguments, **more)
+        if len(opened) == 1:
+            owner.commit([Row("t", b"a", b"2")], {LOG: 2})
+            owner._rocks.flush()
+        return found
+
+    monkeypatch.setattr("streamer.storage.rocks.Rdict", open_late)
+    reader = RocksStore(tmp_path, read_only=True)
+    assert (len(opened), reader.read("t", [b"a"])) == (2, [b"2"])
+    reader.close()
+    owner.close()
+
+
+def test_a_reader_opens_again_if_the_owner_deletes_a_write_ahead_log_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is no longer needed does not lead to the next one, which was taken for damage."""
+    owner, opened = RocksStore(tmp_path), list[str]()
+    (old,) = owner.path.glob("*.log")
+    owner.commit([Row("t", b"a", b"1")], {LOG: 1})
+    content = old.read_bytes()
+    for offset in (2, 3):
+        owner._rocks.flush()
+        owner.commit([Row("t", b"a", b"%d" % offset)], {LOG: offset})
+    old.write_bytes(content)
+
+    def open_late(path: str, *arguments: object, **more: object) -> Rdict:
+        opened.append(path)
+        old.unlink(missing_ok=True)
+        return Rdict(path, *arguments, **more)
+
+    monkeypatch.setattr("streamer.storage.rocks.Rdict", open_late)
+    reader = RocksStore(tmp_path, read_only=True)
+    assert (len(opened), reader.read("t", [b"a"])) == (2, [b"3"])
+    reader.close()
+    owner.close()
