@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from streamer.core.errors import BadState, StreamerError
+from streamer.recovery import examine as examine_log
 from streamer.renormalise import manifest
 from streamer.serving.opening import recorded_settings
 from streamer.storage import generations
@@ -19,6 +20,7 @@ from streamer.storage.archive.manifest import read_manifest
 from streamer.storage.archive.repair import Repaired, begin_anew, repair
 from streamer.storage.backup import Backup, back_up_closed
 from streamer.storage.generations import GenerationRecord
+from streamer.storage.log import FOLDER as LOG_FOLDER
 from streamer.storage.log import EmbeddedLog
 from streamer.storage.rocks import in_use, locked
 from streamer.storage.state import RocksStore
@@ -75,8 +77,8 @@ def deep_checks(folder: Path) -> Iterator[tuple[str, Callable[[], str]]]:
             yield f"all files of {one.id}", lambda one=one: _whole_files(folder, one.id)  # type: ignore[misc]
         if generations.state_folder(folder, one.id).exists():
             yield f"all of the state of {one.id}", lambda one=one: _whole_state(folder, one.id)  # type: ignore[misc]
-    if (folder / "log").is_dir():
-        yield "all of the log", lambda: _whole_log(folder)
+    if (folder / LOG_FOLDER).is_dir():
+        yield "all of the log", lambda: examine_log(folder, deep=True)
 
 
 def _whole_archive(folder: Path) -> str:
@@ -98,15 +100,6 @@ def _whole_state(folder: Path, generation: str) -> str:
         store.close()
 
 
-def _whole_log(folder: Path) -> str:
-    log = EmbeddedLog(folder, read_only=True)
-    try:
-        log.verify()
-        return f"all records from offset {log.begin():,} to {log.end:,} were read, with the checksum of every block"
-    finally:
-        log.close()
-
-
 def verify_archive(folder: Path) -> Archive:
     """Read all files of the archive; a streamer may run on it. Its `damaged` says which are. Raises BadState."""
     archive = Archive(folder)
@@ -124,6 +117,10 @@ def back_up_verified(folder: Path, destination: Path) -> Backup:
 
 def repair_archive(folder: Path) -> tuple[Archive, list[Repaired]]:
     """Repair the archive, see `streamer.storage.archive.repair`. Raises BadState, also when a streamer runs on it."""
+    if not generations.state_folder(folder, generations.live(folder)).exists():
+        raise BadState(
+            f"there is no state in {folder}, and events are decoded again with its settings: run `streamer serve` first, which makes one"
+        )
     store = RocksStore(folder, read_only=True)
     try:
         meta = store.meta()
@@ -136,7 +133,7 @@ def repair_archive(folder: Path) -> tuple[Archive, list[Repaired]]:
         store.close()
     with locked(store.path, in_use(store.path)):
         archive = Archive(folder)
-        log = EmbeddedLog(folder, read_only=True) if (folder / "log").is_dir() else None
+        log = EmbeddedLog(folder, read_only=True) if (folder / LOG_FOLDER).is_dir() else None
         try:
             if not archive.exists and any(learned.values()) and (log is None or log.begin() > 0):
                 return archive, [begin_anew(archive, log)]

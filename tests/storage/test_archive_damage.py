@@ -1,6 +1,7 @@
 """A damaged archive: never read as something else, named, and repaired from the log as far as the log still has it."""
 
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from learning import settings
 
 from streamer.core.errors import BadState, DamagedFile
 from streamer.core.events import LOG, Click, Event, ItemUpdate, Message, Rating, Record, UserRemoval, UserUpdate
+from streamer.storage.archive import parquet
 from streamer.storage.archive.archive import QUARANTINE, Archive
-from streamer.storage.archive.manifest import COPY, MANIFEST, Manifest, read_manifest, write_manifest
+from streamer.storage.archive.manifest import COPY, MANIFEST, File, Manifest, read_manifest, write_manifest
 from streamer.storage.archive.repair import repair
 from streamer.storage.files import read_sealed, sealed
 from streamer.storage.log import EmbeddedLog
@@ -119,16 +121,33 @@ def test_without_a_list_nothing_is_read_and_nothing_deleted(tmp_path: Path) -> N
     assert files(tmp_path) == before
 
 
-def test_a_damaged_file_is_neither_merged_nor_dropped_and_the_others_are_merged(tmp_path: Path) -> None:
+@pytest.mark.parametrize("harm", ["damaged", "missing"])
+def test_a_damaged_file_is_neither_merged_nor_dropped_and_the_others_are_merged(tmp_path: Path, harm: str) -> None:
     archive = archived(tmp_path, logged(clicks(40)), cut=10)
-    flip(files(tmp_path)[1], random.Random(3))
+    path = files(tmp_path)[1]
+    path.unlink() if harm == "missing" else flip(path, random.Random(3))
     while archive.compact("2099-01-01"):
         pass
     assert [file.rows for file in archive.manifest.files] == [10, 30]
     assert list(archive.damaged) == [archive.manifest.files[0].path]
-    assert files(tmp_path)[0].exists()
-    with pytest.raises(DamagedFile, match=r"00000001\.parquet is damaged"):
+    assert path.exists() == (harm == "damaged")
+    with pytest.raises(DamagedFile, match=rf"00000001\.parquet is {harm}"):
         archive.events(LEARNING, None)
+
+
+def test_a_damaged_file_stays_named_while_it_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise whoever watches would hear for a moment that all is well."""
+    archive, verify, named = archived(tmp_path, logged(clicks(40))), parquet.verify, list[int]()
+    flip(files(tmp_path)[0], random.Random(3))
+    archive.verify()
+
+    def look_too(folder: Path, file: File) -> None:
+        named.append(len(archive.damaged))
+        verify(folder, file)
+
+    monkeypatch.setattr(parquet, "verify", look_too)
+    archive.verify()
+    assert (named, len(archive.damaged)) == ([1], 1)
 
 
 def test_a_damaged_archive_is_not_backed_up(tmp_path: Path) -> None:
@@ -148,8 +167,10 @@ def test_forgetting_says_which_damaged_file_may_still_have_rows(tmp_path: Path) 
             archive.purge()
     assert len([file for file in archive.manifest.files if file.path not in archive.damaged]) == 3
     repaired = Archive(tmp_path)
+    (archive.folder / QUARANTINE).mkdir()
+    (archive.folder / QUARANTINE / "00000001.parquet").touch()  # an earlier repair was interrupted
     assert repair(repaired, settings(), None, {})[0].lost
-    assert (archive.folder / QUARANTINE).exists()
+    assert (archive.folder / QUARANTINE / "00000001.parquet").read_bytes()
     repaired.purge()
     assert not (archive.folder / QUARANTINE).exists(), "nobody can tell whose rows are in it"
     assert "u1" not in {row["user_id"] for row in table(tmp_path)}
@@ -288,3 +309,5 @@ def test_the_commands_verify_and_repair(tmp_path: Path) -> None:
     assert "all 90 rows are back, from the log" in run("archive", "repair", "--data", data)
     assert table(data) == before
     assert msgspec.json.decode(run("archive", "verify", "--data", data, "--json"))["damaged"] == {}
+    shutil.rmtree(data / "state")  # as `streamer recover` may leave it
+    assert "run `streamer serve` first, which makes one" in run("archive", "repair", "--data", data, code=78)

@@ -5,6 +5,6 @@ user rewrites it (`Archive.commit` hides the rows, `Archive.purge` rewrites the 
 column (`rows`, `records`, `parquet`) or concerns the offsets that files cover (`manifest`).
 
 `archive` (the archive as a whole), `archiver` (the thread that writes it), `rows` (records to columns), `records` (columns to
-records), `parquet` (the files; the only module that imports pyarrow), `manifest` (the list of files, and the offsets that
+records), `parquet` (the files; the only one of these that imports pyarrow), `manifest` (the list of files, and the offsets that
 they cover), `repair` (the rows of damaged files, fetched again from the log).
 """

@@ -31,7 +31,6 @@ from streamer.storage.archive.manifest import (
     Manifest,
     damage_at_a_glance,
     is_listed,
-    missing,
     read_manifest,
     remove,
     remove_unlisted,
@@ -169,16 +168,14 @@ class Archive:
 
         described = {}
         for file in files:
-            self.damaged.pop(file.path, None)
             try:
                 if file.sha256:
                     parquet.verify(self.folder, file)
                 else:
                     described[file.number] = parquet.described(self.folder, file)
+                self.damaged.pop(file.path, None)  # not before, as other threads look at it
             except DamagedFile as error:
                 self.damaged[file.path] = str(error)
-            except FileNotFoundError:
-                self.damaged[file.path] = missing(self.folder / file.path)
         if described and note:
             kept = tuple(described.get(file.number, file) for file in self._manifest.files)
             self._replace(msgspec.structs.replace(self._manifest, files=kept))
@@ -234,7 +231,7 @@ class Archive:
             return False
         try:
             rows = parquet.read(self.folder, file, ["user_id", "value"] if file.topic == USERS else ["user_id"])
-        except (DamagedFile, FileNotFoundError):
+        except DamagedFile:
             self._verify([file], note=False)
             return False
         return not parquet.without_users(rows, user_ids).equals(rows)
@@ -263,8 +260,10 @@ class Archive:
                 files += [file] if file else []
             for path in moved:
                 if (self.folder / path).exists():
-                    (self.folder / QUARANTINE).mkdir(exist_ok=True)
-                    link_or_copy(self.folder / path, self.folder / QUARANTINE / Path(path).name)
+                    aside = self.folder / QUARANTINE / Path(path).name
+                    aside.parent.mkdir(exist_ok=True)
+                    aside.unlink(missing_ok=True)  # of a repair that was interrupted
+                    link_or_copy(self.folder / path, aside)
             self._replace(
                 msgspec.structs.replace(before, next_number=number, files=tuple(files), lost=(*before.lost, *lost))
             )

@@ -1,4 +1,4 @@
-"""Events as Parquet files; no other module imports pyarrow.
+"""Events as Parquet files; no other module of the archive imports pyarrow.
 
     data/archive/topic=ratings/day=2026-11-21/00000012.parquet
 
@@ -182,7 +182,7 @@ def _extend(spans: dict[int, tuple[int, int]], rows: Rows) -> None:
 def described(folder: Path, file: File) -> File:
     """The file with the digest and the spans of what it holds, for one that was written before there were any.
 
-    Raises BadState for a file that cannot be read whole, and FileNotFoundError. Cost: reading the file.
+    Raises BadState for a file that cannot be read whole. Cost: reading the file.
     """
     spans: dict[int, tuple[int, int]] = {}
     for part in parts(folder, file):
@@ -193,7 +193,7 @@ def described(folder: Path, file: File) -> File:
 
 
 def verify(folder: Path, file: File) -> None:
-    """Read a file whole; raises BadState for a damaged one, and FileNotFoundError. Cost: hashing it, 1 s for some 1 GB."""
+    """Read a file whole; raises BadState for a damaged one. Cost: hashing it, 1 s for some 1 GB."""
     with _OpenFile(folder, file, []):
         pass
 
@@ -207,7 +207,7 @@ def _make_folder_durably(place: Path) -> None:
 
 
 def parts(folder: Path, file: File, excluded: Collection[str] = ()) -> Iterator[Rows]:
-    """The rows of a file but those of the users `excluded`, one row group at a time. Raises BadState, and FileNotFoundError."""
+    """The rows of a file but those of the users `excluded`, one row group at a time. Raises BadState."""
     with _OpenFile(folder, file, []) as source:
         for group in range(source.num_row_groups):
             yield without_users(source.read_row_group(group, use_threads=False), excluded)
@@ -216,12 +216,16 @@ def parts(folder: Path, file: File, excluded: Collection[str] = ()) -> Iterator[
 def read(folder: Path, file: File, columns: Sequence[str], excluded: Collection[str] = ()) -> Rows:
     """These columns of a file, without rows of the users `excluded`; ids and kinds are dictionary-encoded.
 
-    Raises BadState, and FileNotFoundError.
+    Raises BadState.
     """
     wanted = [*columns, "user_id"] if excluded and "user_id" not in columns else list(columns)
     with _OpenFile(folder, file, _DICTIONARIES) as source:
         rows = without_users(source.read(columns=wanted, use_threads=False), excluded)
     return rows.select(list(columns))
+
+
+class _MissingFile(DamagedFile):
+    """A file of the archive that is not there: damage, or another process has merged it."""
 
 
 class _OpenFile:
@@ -238,9 +242,8 @@ class _OpenFile:
             self._source = pq.ParquetFile(
                 self._path, read_dictionary=self._dictionaries, page_checksum_verification=True
             )
-        except FileNotFoundError as error:
-            # pyarrow's own error does not name the file
-            raise FileNotFoundError(error.errno, "no such file", str(self._path)) from None
+        except FileNotFoundError:
+            raise _MissingFile(missing(self._path)) from None
         except (pa.ArrowException, OSError) as error:
             raise self._unreadable(error) from None
         if self._source.metadata.num_rows != self._file.rows:
@@ -315,12 +318,9 @@ def in_order(folder: Path, topics: Collection[str], columns: Sequence[str], unti
     """
     wanted = list(dict.fromkeys([*columns, "partition", "offset", "appended_ms"]))
     for _ in range(READ_TRIES - 1):
-        with suppress(FileNotFoundError):  # merged into another file since the manifest was read
+        with suppress(_MissingFile):  # merged into another file since the manifest was read
             return _in_order(folder, topics, wanted, until)
-    try:
-        return _in_order(folder, topics, wanted, until)
-    except FileNotFoundError as error:
-        raise DamagedFile(missing(error.filename)) from None
+    return _in_order(folder, topics, wanted, until)
 
 
 def _in_order(folder: Path, topics: Collection[str], columns: list[str], until: Offsets | None) -> Order:

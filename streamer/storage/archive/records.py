@@ -23,7 +23,7 @@ from streamer.core.events import (
 )
 from streamer.core.seed import event_keys, sequence_key
 from streamer.storage.archive import parquet
-from streamer.storage.archive.manifest import Manifest, missing
+from streamer.storage.archive.manifest import Manifest
 
 EVENT_COLUMNS = ("user_id", "item_id", "kind", "rating", "timestamp_ms", "event_id", "session_id", "recommendation_id", "expected", "appended_ms")  # fmt: skip
 _COLUMNS = (*EVENT_COLUMNS, "value", "offset", "partition")
@@ -63,9 +63,6 @@ def records(folder: Path, manifest: Manifest, first: int, stop: int, damaged: di
             rows = parquet.read(folder, file, _COLUMNS, manifest.forgotten_in(file))
         except DamagedFile as error:
             damaged[file.path] = str(error)
-            continue
-        except FileNotFoundError:
-            damaged[file.path] = missing(folder / file.path)
             continue
         parts.append(parquet.logged_between(rows, first, stop))
         topic_of.append(np.full(parts[-1].num_rows, TOPICS.index(file.topic)))
