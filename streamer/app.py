@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import cast
@@ -25,6 +26,7 @@ from streamer.models import LEARNERS
 from streamer.monitoring.metrics import Metrics
 from streamer.overview import Health, Overview
 from streamer.producers import SINKS
+from streamer.recovery import examine as examine_log
 from streamer.renormalise.renormaliser import Renormaliser
 from streamer.renormalise.shadow import OpenGeneration
 from streamer.renormalise.training import candidates
@@ -75,24 +77,32 @@ class App:
 
     def __init__(self, settings: Settings) -> None:
         """Open everything; raises BadSettings and BadState. Kafka may still be unreachable."""
-        self.settings = settings
+        self.settings, self.folder = settings, Path(settings.state.data)
+        self._opened = ExitStack()  # closes what was opened, the last first
+        try:
+            self._open_all()
+        except BaseException:
+            self._opened.close()
+            raise
+
+    def _open_all(self) -> None:
+        settings, folder = self.settings, self.folder
         candidates(settings.renormalisation)
-        self.folder = folder = Path(settings.state.data)
         self._generations_watched = GenerationsWatched(folder)
-        self.log: EmbeddedLog | None = None
+        if not settings.kafka.kafka:
+            examine_log(folder)  # before anything is opened for writing, which creates and removes files
         self._reranker = rerank.reranker(settings.server, lambda *said: self._metrics.reranking(*said))
         self._live = open_generation(settings, reranking=self._reranker)
-        try:
-            _check_generation(self._live, generations.live(folder))
-            self._source, self._sink = self._connect(folder)
-            self.archiver = self._archiver(folder)
-            if self.log is not None:
-                self._refuse_lost_events(self.log)
-        except BaseException:
-            self._live.close()
-            if self.log is not None:
-                self.log.close()
-            raise
+        self._opened.callback(lambda: self._live.close())
+        _check_generation(self._live, generations.live(folder))
+        self.log = None if settings.kafka.kafka else EmbeddedLog(folder)
+        self._sink: Sink = self.log or cast(Sink, resolve_name(SINKS["kafka"])(settings.kafka))
+        self._opened.callback(self._sink.close)
+        self._source = self.second_source()
+        self._opened.callback(self._source.close)
+        self.archiver = self._archiver(folder)
+        if self.archiver is not None:
+            self._opened.callback(self.archiver.close)
         named = self.memory.learners.champions
         for kind, name in self.memory.learners.promoted.items():
             _LOG.warning("the champion for %s is %s, which was promoted; the settings name %s", kind, name, named[kind])
@@ -161,23 +171,11 @@ class App:
         self._live = live
         self._mirror = self._mirrored()
 
-    def _connect(self, folder: Path) -> tuple[Source, Sink]:
-        if self.settings.kafka.kafka:
-            return self.second_source(), cast(Sink, resolve_name(SINKS["kafka"])(self.settings.kafka))
-        self.log = EmbeddedLog(folder)
-        return LogSource(self.log), self.log
-
     def _archiver(self, folder: Path) -> Archiver | None:
         """The archiver, with a source of its own; None for --no-archive."""
         if not self.settings.archive.archive:
             return None
         return Archiver(folder, self.settings, self.second_source(), self.log, self.memory.ledger.offsets)
-
-    def _refuse_lost_events(self, log: EmbeddedLog) -> None:
-        """Raise BadState if the state or the archive has read events that the log no longer has at its end."""
-        log.require(self.memory.ledger.offsets.get(LOG, 0), f"the state in {self.memory.store.path}")
-        if self.archiver is not None:
-            log.require(self.archiver.offsets.get(LOG, 0), f"the archive in {self.archiver.archive.folder}")
 
     def _covered(self, committed: Offsets) -> Offsets:
         """Offsets before which the log is no longer needed: a generation that is being made may be behind the live one."""
@@ -267,13 +265,7 @@ class App:
         self.engine.reject_tasks()
         self.renormaliser.close()
         self._maintenance.close()
-        if self.archiver is not None:
-            self.archiver.close()
-        self._source.close()
-        self._sink.close()
-        if self.log is not None:
-            self.log.close()
-        self._live.close()
+        self._opened.close()
 
     # streamer.core.answers.Answers
 

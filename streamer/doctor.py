@@ -30,7 +30,7 @@ from streamer.renormalise.training import candidates
 from streamer.serving.opening import learners
 from streamer.storage import generations
 from streamer.storage.archive.archive import Archive
-from streamer.storage.rocks import in_use, locked
+from streamer.storage.rocks import refuse_in_use
 from streamer.storage.state import FORMAT, RocksStore
 from streamer.stream.memory import state_settings
 
@@ -159,9 +159,7 @@ def _data(settings: Settings) -> str:
     state = generations.state_folder(folder, live)
     if live == generations.FIRST and not (state / "CURRENT").exists():
         return f"{folder} is writable and holds no state yet"
-    if (state / "LOCK").exists():
-        with locked(state, in_use(state)):
-            pass
+    refuse_in_use([state])
     store = RocksStore(folder, read_only=True)
     try:
         meta = store.meta()

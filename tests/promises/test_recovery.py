@@ -42,21 +42,6 @@ from streamer.storage.runs import RUN_RECORDS
 MOST_LOST = 60  # records in 4 KiB of the write-ahead log, or in a block of a table
 
 
-@pytest.fixture(scope="module")
-def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data directory as a kill leaves it: offsets 0 to 199 in a table, 200 to 399 in the write-ahead log, all learned."""
-    folder = tmp_path_factory.mktemp("killed")
-    log = EmbeddedLog(folder / "running")
-    publish(log, RECORDS[:200])
-    log.close()
-    log = EmbeddedLog(folder / "running")
-    publish(log, RECORDS[200:])
-    shutil.copytree(folder / "running", folder / "data")
-    log.close()
-    learn(folder / "data", RECORDS)
-    return folder / "data"
-
-
 # What is damaged, up to which offset the archive reaches, and which offsets may be missing in the new log.
 DAMAGES: list[tuple[str, Callable[[Path], None], int, Sequence[int]]] = [
     ("log/*.log", flip, 0, range(300, 310)),
@@ -306,27 +291,6 @@ def test_a_trimmed_log_is_filled_from_the_archive_if_everything_is_learned_again
         learn(tmp_path / "exactly", exactly)
         assert digest(data) == digest(tmp_path / "exactly")
     assert digest(data).offsets == {"log/0": 600}
-
-
-@pytest.mark.parametrize("stage", ["new log complete", "old log renamed"])
-def test_an_interrupted_recovery_is_completed(killed: Path, tmp_path: Path, stage: str) -> None:
-    data = tmp_path / "data"
-    shutil.copytree(killed, data)
-    (file,) = (data / "log").glob(WAL)
-    flip(file)
-    shutil.copytree(data, tmp_path / "before")
-    recovered(data)
-    shutil.rmtree(tmp_path / "again", ignore_errors=True)
-    shutil.copytree(tmp_path / "before", tmp_path / "again")
-    shutil.copytree(data / "log", tmp_path / "again/log.recovering")
-    if stage == "old log renamed":
-        (tmp_path / "again/state").rename(tmp_path / "again/state.damaged-1")
-        (tmp_path / "again/log").rename(tmp_path / "again/log.damaged-1")
-    run("recover", "--data", tmp_path / "again")
-    assert not (tmp_path / "again/log.recovering").exists()
-    learn_log(data)
-    learn_log(tmp_path / "again")
-    assert digest(data) == digest(tmp_path / "again")
 
 
 def held_in_archive(data: Path, offset: int) -> bool:
