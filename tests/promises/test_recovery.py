@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 from archiving import archived
 from commands import run
@@ -34,8 +35,9 @@ from recovering import (
 from streamer.app import App
 from streamer.core.errors import BadState
 from streamer.core.events import BLANK, Message
-from streamer.storage import wal
+from streamer.storage import mark, wal
 from streamer.storage.archive.archive import Archive
+from streamer.storage.archive.manifest import write_manifest
 from streamer.storage.log import EmbeddedLog
 from streamer.storage.runs import RUN_RECORDS
 
@@ -291,6 +293,20 @@ def test_a_trimmed_log_is_filled_from_the_archive_if_everything_is_learned_again
         learn(tmp_path / "exactly", exactly)
         assert digest(data) == digest(tmp_path / "exactly")
     assert digest(data).offsets == {"log/0": 600}
+
+
+def test_an_archive_of_before_its_list_had_offsets_gives_its_events_too(killed: Path, tmp_path: Path) -> None:
+    """The log's first 200 records are gone, and no mark says that there were any."""
+    data = tmp_path / "data"
+    shutil.copytree(killed, data)
+    archive = archived(data, RECORDS)
+    old = tuple(msgspec.structs.replace(file, sha256="", spans={}) for file in archive.manifest.files)
+    write_manifest(archive.folder, msgspec.structs.replace(archive.manifest, files=old))
+    flip_the_end(next((data / "log").glob("*.sst")))
+    delete(data / "log" / mark.NAME)
+    report = recovered(data)
+    assert (report["begin"], report["end"], report["gone"]) == (0, 400, [])
+    assert report["from_archive"] > 100
 
 
 def held_in_archive(data: Path, offset: int) -> bool:
