@@ -16,6 +16,8 @@ PORT ?= 8080
 STATE ?= ./streamer-data$(if $(DATA),-$(notdir $(patsubst %/,%,$(DATA))))
 WORKERS ?= 3
 PREPARED := .venv/.everything .venv/.kernels .test-libs/kafka/.done
+# Nearly all tests of these are slow or need processes, and each worker of test-fast would import torch only to collect them.
+SLOW_FILES = tests/study tests/real tests/models/test_offline_* tests/models/test_trainers.py tests/models/test_gru.py
 PYTEST = $(BIN)/pytest -ra -n $(WORKERS)
 export UV_PYTHON_DOWNLOADS := never
 unexport PYTHONDONTWRITEBYTECODE # the tests start hundreds of interpreters: each would compile its imports anew
@@ -39,7 +41,8 @@ test: ## lint, types and all tests but the long crash runs, WORKERS=3 at a time
 
 test-fast: WORKERS = 2
 test-fast: .venv/.everything .venv/.kernels ## in about a minute, what needs no broker, no browser, no other process and no fit: while one writes
-	@$(PYTEST) --dist loadgroup -m "not soak and not slow and not kafka and not browser and not process"
+	@$(PYTEST) --dist loadgroup $(SLOW_FILES:%=--ignore-glob='%') \
+		-m "not soak and not slow and not kafka and not browser and not process"
 
 soak: setup ## the crash runs in full
 	@$(PYTEST) --dist worksteal -m soak

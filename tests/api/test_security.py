@@ -121,10 +121,10 @@ def test_a_loopback_name_as_host_is_answered(client: httpx.Client, host: str) ->
         "",
     ],
 )
-@pytest.mark.parametrize("path", ["/", "/metrics", "/healthz", RECOMMEND])
-def test_another_name_as_host_is_refused_on_loopback(client: httpx.Client, host: str, path: str) -> None:
-    answer = client.request("POST" if "Recommend" in path else "GET", path, headers={"host": host})
-    assert (answer.status_code, answer.json()["code"]) == (403, "permission_denied")
+def test_another_name_as_host_is_refused_on_loopback(client: httpx.Client, host: str) -> None:
+    for method, path in (("GET", "/"), ("GET", "/metrics"), ("GET", "/healthz"), ("POST", RECOMMEND)):
+        answer = client.request(method, path, headers={"host": host})
+        assert (answer.status_code, answer.json()["code"]) == (403, "permission_denied"), path
 
 
 @pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, br", "nonsense"])

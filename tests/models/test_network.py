@@ -12,10 +12,9 @@ from process import DEADLINE_S, streamer
 from training import Fed
 
 from streamer.checks.batches import Feed, FeedEvent, categories_of, rating
-from streamer.models import learner
+from streamer.models import learner, trainer
 from streamer.models.networks.kernel import NORM_RATIOS
 from streamer.models.networks.network import Network
-from streamer.models.offline.networks.network_trainer import NetworkTrainer, NetworkTrainerParameters
 from streamer.renormalise.training import refit
 
 NETWORKS = ("deep-fm", "embedding-network")
@@ -31,9 +30,9 @@ def trained(name: str, events: list[FeedEvent]) -> tuple[Feed, Feed]:
     """Two feeds with the same history: retrained, and learned online only."""
     feed, online = Feed(learner(name, seed=1)), Feed(learner(name, seed=1))
     online.learn(events)
-    trainer = NetworkTrainer("network", NetworkTrainerParameters())
-    trainer.fit(feed.learner, feed.batch(events), lambda share: None)
-    for called, values in trainer.export().items():
+    fitted = trainer("network")
+    fitted.fit(feed.learner, feed.batch(events), lambda share: None)
+    for called, values in fitted.export().items():
         feed.tables()[called].values[:] = values
     return feed, online
 

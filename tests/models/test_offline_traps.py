@@ -218,6 +218,7 @@ def test_the_epoch_that_is_kept_is_the_best_on_the_validation_part(name: str) ->
     assert kept == pytest.approx(min(losses), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_weights_are_those_of_the_epoch_with_the_lowest_validation_loss_not_of_the_last() -> None:
     network = torch.nn.Linear(1, 1, bias=False)
     said, seen = iter([3.0, 1.0, 2.0, 2.5, 9.0]), list[float]()

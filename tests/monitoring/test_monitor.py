@@ -8,7 +8,6 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from river import drift, metrics, utils
 
 from streamer.core.arrays import F32, F64
 from streamer.core.batch import CLICK, RATING, Batch, Seen
@@ -85,7 +84,10 @@ def restored(store: Store) -> Monitor:
     return monitor
 
 
+@pytest.mark.slow  # river loads scipy
 def test_rolling_rmse_equals_rivers() -> None:
+    from river import metrics, utils
+
     values, predictions = stream(12_345)
     rolling = {window: rivers(utils.Rolling, cls=metrics.RMSE, window_size=window) for window in WINDOWS}
     ever = rivers(metrics.RMSE)
@@ -102,7 +104,10 @@ def test_rolling_rmse_equals_rivers() -> None:
     assert len({round(errors.rmse(window), 3) for window in (*WINDOWS, None)}) == 3
 
 
+@pytest.mark.slow
 def test_drifts_equal_those_of_rivers_adwin() -> None:
+    from river import drift
+
     values, predictions = stream(6_000)
     adwin, at = rivers(drift.ADWIN), []
     for k, error in enumerate(squares(values, predictions).tolist()):

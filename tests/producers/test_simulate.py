@@ -225,6 +225,7 @@ def test_a_shock_turns_tastes_at_its_day_and_not_before() -> None:
     assert 5 < len(set(calm.users[~same].tolist())) <= 20
 
 
+@pytest.mark.slow
 def test_learners_errors_rise_at_a_shock_and_recover(tmp_path: Path) -> None:
     world = World(users=300, events=40_000, turn=0.0)
     calm = hybrid_regrets(world.stream(), tmp_path / "calm")

@@ -18,7 +18,7 @@ import pytest
 
 TESTS = str(Path(__file__).parents[1])
 KAFKA = {"broker", "own_broker"}
-SLOW = ("commands.", "streamer.models.trainer", "streamer.models.offline.", "streamer.models.twins.",
+SLOW = ("commands.", "click.testing.", "streamer.models.trainer", "streamer.models.offline.", "streamer.models.twins.",
         "streamer.renormalise.training.", "streamer.study.")  # fmt: skip
 NOTHING: frozenset[str] = frozenset()
 _SEEN: dict[FunctionType, frozenset[str]] = {}
