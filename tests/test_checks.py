@@ -16,9 +16,14 @@ from streamer.core.tables import Table
 from streamer.models import LEARNERS, learner
 from streamer.models.popularity import AllTimeParameters
 
+# Learners of the default settings, which test-fast checks as well.
+DEFAULT = ("bayesian-hybrid", "transitions", "skip-gram", "click-blend", "popularity-recent")
+
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in DEFAULT else pytest.mark.slow) for name in LEARNERS]
+)
 def test_learner_keeps_its_promises(name: str, check: Callable[[Make], None]) -> None:
     check(lambda seed: learner(name, seed=seed))
 

@@ -53,6 +53,7 @@ def posterior(events: Sequence[FeedEvent]) -> F64:
 OTHERS = [rating("u", f"i{n}", 1.0 + n % 5) for n in range(1, 9)]
 
 
+@pytest.mark.xdist_group(LEARNERS["bayesian-hybrid"])  # with its twin: the kernel in float64 takes 20 s to compile
 @pytest.mark.parametrize("others", [OTHERS, OTHERS[:1], []])
 def test_a_users_posterior_is_that_of_the_ratings_that_hold(others: list[FeedEvent]) -> None:
     first, value = rating("u", "i0", 5.0), 2.0
