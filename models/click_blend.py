@@ -72,11 +72,11 @@ def draw_probes(
             continue
         u, i = users[k], items[k]
         drawn = mix64(keys[k], 1 << 20) % np.uint64(every) == np.uint64(0)
-        if drawn and clicked > 0 and not has_seen(pages, page_of, u, seen_counts[k], window, np.int64(i)):
+        if drawn and clicked > 0 and not has_seen(pages, page_of, u, seen_counts[k], window, i):
             probes[k, 0] = i
             for m in range(1, probes.shape[1]):
                 j = ring[mix64(keys[k], (1 << 20) + m) % np.uint64(min(clicked, len(ring)))]
-                if j != i and not has_seen(pages, page_of, u, seen_counts[k], window, np.int64(j)):
+                if j != i and not has_seen(pages, page_of, u, seen_counts[k], window, j):
                     probes[k, m] = j
         ring[clicked % len(ring)] = i
         clicked += 1
@@ -158,7 +158,7 @@ def learn_click_blend(
         width = np.float64(highs[k]) - np.float64(lows[k])
         if np.isfinite(width):
             stream[0, RANGE] = width
-        count, own = np.int64(0), share_of(in_ring, stream, items[k])
+        count, own = 0, share_of(in_ring, stream, items[k])
         asked += probes[k, 0] >= 0
         for m in range(probes.shape[1] if probes[k, 0] >= 0 and in_ring[items[k]] > 0 else 0):
             j = probes[k, m]

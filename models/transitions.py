@@ -218,7 +218,7 @@ def learn_transitions(
             if c < 0:
                 break
             if c != i:
-                add_successor(lists[c], np.int64(positions[t]), i, step)
+                add_successor(lists[c], positions[t], i, step)
                 add_successor(lists[i], position_of(lists[i, 1 : 1 + half], c), c, backwards * step)
                 lists_touched[c] = lists_touched[i] = 1
             step *= decay

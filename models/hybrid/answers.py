@@ -135,10 +135,9 @@ def condition_hybrid(
         return
     x, px, at = np.zeros(most), np.zeros(n), np.zeros(most, dtype=np.int32)
     for k in range(len(numbers)):
-        number = np.int64(numbers[k])
-        count = look_at_category(number, stream, model, x, at)
-        s = preference_variance(number, model) + user_variance(user, n, x, at, count, px)
-        error = preference_deviations(stated_ratings[k], stream, model) - stream[0, BETA + number]
+        count = look_at_category(numbers[k], stream, model, x, at)
+        s = preference_variance(numbers[k], model) + user_variance(user, n, x, at, count, px)
+        error = preference_deviations(stated_ratings[k], stream, model) - stream[0, BETA + numbers[k]]
         for e in range(count):
             error -= x[e] * np.float64(user[at[e]])
         move_user(user, n, error, s, px)

@@ -81,7 +81,7 @@ def _blank(hashes: U64, ring: U64, slots: I32, positions: I32) -> int:
         slot = _find(ring, slots, hashes[k, 0], hashes[k, 1])
         if slot < 0:
             continue
-        at = np.int64(slots[slot])
+        at = slots[slot]
         _remove(ring, slots, slot)
         ring[at, 0], ring[at, 1] = at, 0  # an unused id: the position itself, so that all differ
         _insert(ring, slots, at)
