@@ -4,7 +4,7 @@ The settings name learners, and `streamer.serving.opening` makes them by `learne
 `LEARNERS`; `streamer.checks.learners` runs over every line.
 
 Learners: `popularity`, `bias`, `biased_mf`, `skip_gram` (with `noise` for its negatives), `transitions`, and those made of
-others, `blend` (the stack) and `click_blend`; `evidence` (how an earlier rating is taken back); `hybrid/` and `networks/` are families of their own. Trainers: `als`, `replay`.
+others, `blend` (the stack) and `click_blend`; `evidence` (how an earlier rating is taken back); `hybrid/`, `networks/` and `sessions/` are families of their own. Trainers: `als`, `replay`.
 `twins/` holds the kernels in NumPy, `offline/` well-known models that are fitted on a whole history.
 """
 
@@ -42,6 +42,7 @@ LEARNERS = {
     "bayesian-hybrid-plain": "streamer.models.hybrid.bayesian_hybrid:BayesianHybrid",
     "stack": "streamer.models.blend:Stack",
     "transitions": "streamer.models.transitions:Transitions",
+    "neighbours": "streamer.models.sessions.neighbours:Neighbours",
     "skip-gram": "streamer.models.skip_gram:SkipGram",
     "youtube-dnn": "streamer.models.skip_gram:SkipGram",
     "gru4rec": "streamer.models.networks.gru:GRU",
@@ -101,6 +102,7 @@ REFITTED_BY = {
     "bayesian-hybrid-categories": "refold",
     "bayesian-hybrid-plain": "replay",  # without categories there are hardly any priors to start from
     "transitions": "replay",
+    "neighbours": "replay",
     "skip-gram": "replay",
     "youtube-dnn": "click-factors",
     "gru4rec": "gru4rec",

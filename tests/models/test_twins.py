@@ -17,6 +17,7 @@ from streamer.models.networks.network import Network
 from streamer.models.twins import clicks, ratings
 from streamer.models.twins.gru import twin_gru
 from streamer.models.twins.network import twin_network
+from streamer.models.twins.sessions import twin_neighbours
 
 pytestmark = pytest.mark.slow  # each kernel in float64 is compiled for it
 
@@ -33,6 +34,7 @@ TWINS: dict[str, Callable[[Any, Batch], F64]] = {
     "bayesian-hybrid-plain": ratings.twin_bayesian_hybrid,
     "stack": ratings.twin_stack,
     "transitions": clicks.twin_transitions,
+    "neighbours": twin_neighbours,
     "skip-gram": clicks.twin_skip_gram,
     "gru4rec": twin_gru,
     "click-blend": clicks.twin_click_blend,
