@@ -3,7 +3,7 @@
 The settings name learners, and `streamer.serving.opening` makes them by `learner`. A new learner is one file and one line of
 `LEARNERS`; `streamer.checks.learners` runs over every line.
 
-Learners: `popularity`, `bias`, `biased_mf`, `skip_gram` (with `noise` for its negatives), `transitions`, and those made of
+Learners: `popularity`, `bias`, `biased_mf`, `skip_gram` (with `noise` for its negatives), `transitions`, `repeats`, and those made of
 others, `blend` (the stack) and `click_blend`; `evidence` (how an earlier rating is taken back); `hybrid/`, `networks/` and `sessions/` are families of their own. Trainers: `als`, `replay`.
 `twins/` holds the kernels in NumPy, `offline/` well-known models that are fitted on a whole history.
 """
@@ -43,6 +43,7 @@ LEARNERS = {
     "stack": "streamer.models.blend:Stack",
     "transitions": "streamer.models.transitions:Transitions",
     "neighbours": "streamer.models.sessions.neighbours:Neighbours",
+    "repeats": "streamer.models.repeats:Repeats",
     "skip-gram": "streamer.models.skip_gram:SkipGram",
     "youtube-dnn": "streamer.models.skip_gram:SkipGram",
     "gru4rec": "streamer.models.networks.gru:GRU",
@@ -103,6 +104,7 @@ REFITTED_BY = {
     "bayesian-hybrid-plain": "replay",  # without categories there are hardly any priors to start from
     "transitions": "replay",
     "neighbours": "replay",
+    "repeats": "replay",
     "skip-gram": "replay",
     "youtube-dnn": "click-factors",
     "gru4rec": "gru4rec",

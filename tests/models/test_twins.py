@@ -17,6 +17,7 @@ from streamer.models.networks.network import Network
 from streamer.models.twins import clicks, ratings
 from streamer.models.twins.gru import twin_gru
 from streamer.models.twins.network import twin_network
+from streamer.models.twins.repeats import twin_repeats
 from streamer.models.twins.sessions import twin_neighbours
 
 pytestmark = pytest.mark.slow  # each kernel in float64 is compiled for it
@@ -35,6 +36,7 @@ TWINS: dict[str, Callable[[Any, Batch], F64]] = {
     "stack": ratings.twin_stack,
     "transitions": clicks.twin_transitions,
     "neighbours": twin_neighbours,
+    "repeats": twin_repeats,
     "skip-gram": clicks.twin_skip_gram,
     "gru4rec": twin_gru,
     "click-blend": clicks.twin_click_blend,

@@ -1,0 +1,118 @@
+"""Repeats on clicks of single letters, and on streams with a known law of repetition."""
+
+import math
+
+import numpy as np
+import pytest
+
+from streamer.checks.batches import Feed, FeedEvent, click
+from streamer.core.arrays import F64
+from streamer.models.repeats import FLOOR, Repeats, RepeatsParameters
+
+
+def feed(**parameters: int) -> Feed:
+    return Feed(Repeats("repeats", RepeatsParameters(**parameters), seed=1))
+
+
+def walk(path: str, user_id: str = "u") -> list[FeedEvent]:
+    return [click(user_id, letter) for letter in path]
+
+
+def shares(one: Feed, user_id: str = "u") -> dict[str, float]:
+    """P(i | repeat) of each item."""
+    scores = one.learner.score(one.view(user_id), np.arange(len(one.item_rows), dtype=np.int32)).astype(np.float64)
+    return dict(zip(one.item_rows, np.exp(scores).tolist(), strict=True))
+
+
+def rate(one: Feed, user_id: str = "u") -> float:
+    assert isinstance(one.learner, Repeats)
+    return one.learner.repeat_rate(one.view(user_id))
+
+
+def world(events: int, favour: F64, *, users: int = 20, items: int = 200, repeats: float = 0.6) -> list[FeedEvent]:
+    """Users who repeat the n-th of their last items with weight `favour`[n], or else click a random one."""
+    random, lists, found = np.random.default_rng(1), [list[int]() for _ in range(users)], []
+    for _ in range(events):
+        u = int(random.integers(users))
+        mine = lists[u]
+        weights = favour[: len(mine)]
+        if weights.sum() and random.random() < repeats:
+            i = mine[int(random.choice(len(mine), p=weights / weights.sum()))]
+        else:
+            i = int(random.integers(items))
+        lists[u] = [i, *(j for j in mine if j != i)][: len(favour)]
+        found.append(click(f"u{u}", f"i{i}"))
+    return found
+
+
+def test_what_was_never_clicked_gets_the_floor_and_the_rest_shares_one() -> None:
+    one = feed()
+    one.learn([*walk("abc"), *walk("d", "v")])
+    found = shares(one)
+    assert found["d"] == pytest.approx(FLOOR, rel=1e-4)
+    assert found["a"] + found["b"] + found["c"] == pytest.approx(1.0, rel=1e-5)
+    assert found["c"] == pytest.approx(2 * found["b"], rel=1e-5)  # before any repeat: 1 / gap
+    assert max(shares(one, "nobody").values()) == pytest.approx(FLOOR, rel=1e-4)
+
+
+def test_the_law_of_the_gap_is_learned_from_the_stream() -> None:
+    one = feed()
+    one.learn(world(4000, np.array([0.0, 0.0, 1.0])))  # users return to what they clicked before the last two
+    one.learn(walk("abcd", "new"))
+    found = shares(one, "new")
+    assert max(found, key=lambda item_id: found[item_id]) == "b"
+    assert found["b"] > 0.7
+
+
+def test_items_that_are_often_repeated_are_repeated_first() -> None:
+    one, other = feed(), feed()
+    for n in range(60):  # of the two only the song is heard again, whichever of them was the newer one
+        pair = ("film", "song") if n % 2 else ("song", "film")
+        one.learn([click(f"v{n}", item_id) for item_id in (*pair, f"x{n}", "song")])
+    for each in (one, other):
+        each.learn([click("u", "song"), click("u", "film")])
+    assert shares(one)["song"] > shares(one)["film"]
+    assert shares(other)["song"] < shares(other)["film"]
+
+
+def test_what_the_user_clicked_often_counts_for_more_where_users_are_like_that() -> None:
+    one = feed()
+    one.learn([click(f"v{n}", letter) for n in range(60) for letter in "aabbbxb"])
+    one.learn([*walk("cccde", "new"), *walk("ccde", "newer"), *walk("cde", "newest")])
+    assert shares(one, "new")["c"] > shares(one, "newest")["c"]
+
+
+def test_a_user_has_a_rate_of_repeats_of_their_own_and_a_new_one_that_of_all() -> None:
+    one = feed()
+    one.learn([*walk("abababababab", "again"), *walk("abcdefghijkl", "never")])
+    assert rate(one, "again") > 0.7
+    assert rate(one, "never") < 0.2
+    assert rate(one, "nobody") == 0.0
+    one.learn(walk("a", "new"))
+    assert rate(one, "never") < rate(one, "new") < rate(one, "again")
+
+
+def test_a_prediction_is_the_rate_times_the_share_or_the_rest_times_popularity() -> None:
+    one = feed()
+    one.learn([*walk("abcab"), *walk("d", "v")])
+    share = rate(one) * shares(one)["c"]
+    batch = one.batch([click("u", "c")])
+    assert one.step(batch)[0] == pytest.approx(share, rel=1e-5)
+    new = (1 - rate(one)) * 1 / 7  # one of 7 clicks was on d
+    assert one.step(one.batch([click("u", "d")]))[0] == pytest.approx(new, rel=2e-3)
+
+
+def test_only_the_last_items_are_listed() -> None:
+    one = feed(listed=3)
+    one.learn(walk("abcd"))
+    assert shares(one)["a"] == pytest.approx(FLOOR, rel=1e-4)
+    assert shares(one)["b"] > FLOOR
+
+
+def test_a_dislike_takes_the_item_off_the_list() -> None:
+    one = feed()
+    one.learn([*walk("abc"), click("u", "b", -1.0)])
+    found = shares(one)
+    assert found["b"] == pytest.approx(FLOOR, rel=1e-4)
+    assert found["a"] + found["c"] == pytest.approx(1.0, rel=1e-5)
+    assert math.isfinite(rate(one))
