@@ -15,7 +15,7 @@ depends on the number of items alone. `learn` and `predict` look for neighbours 
 and probes take all sessions in the lists of the user's last clicks. The two differ for items that are so frequent that
 their lists are full.
 A dislike, or a like that is taken back, removes the item from its user's current session and last clicks.
-Cost: O(window sessions) a click, about 1.5 us; a query reads at most window x sessions sessions and then takes 20 ns an item.
+Cost: O(window sessions) a click, about 1.5 us; a query reads at most window x listed sessions and then takes 20 ns an item.
 State: 4 (1 + listed + 256) bytes an item, 1.3 KB, and 16 of popularity; 4 (window + 1) bytes a user.
 
 Ludewig, Jannach (2018), Evaluation of session-based recommendation algorithms, UMUAI 28 (V-SKNN); Kersbergen, Sprangers,
