@@ -14,7 +14,7 @@ and habit is learned from the stream, and no form of it is assumed. W, E, h, rho
 on one of the user's last 24 distinct items. A dislike, or a like that is taken back, takes the item off the user's list.
 `score` says ln P(i | repeat), and the log of a small floor for all other items: how often anything is repeated is for
 `repeat_rate` to say, and what is clicked otherwise for other learners.
-Cost: 24 items of the list a click, about 1 us. State: 32 bytes an item, 300 bytes a user.
+Cost: the items of the list a click, .5 us on shop sessions, .9 us on films. State: 32 bytes an item, 300 bytes a user.
 
 Anderson, Kumar, Tomkins, Vassilvitskii (2014), The dynamics of repeat consumption, WWW; Hunter (2004), MM algorithms for generalized
 Bradley-Terry models, Annals of Statistics 32(1). Deviations: factors by class instead of quality times a power law; online.
@@ -133,7 +133,7 @@ def probability(
     total = weigh(user, item, stream, first, pseudo_counts, item_pseudo_counts, x, classes)
     place, rate = place_on_list(user, len(x), i), rate_of(user, stream, user_pseudo_counts)
     if place >= 0:
-        return rate * x[place] / total
+        return float(rate * x[place] / total)
     return (1.0 - rate) * share_of(item, stream, i, half_life)
 
 

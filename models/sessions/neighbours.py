@@ -15,7 +15,8 @@ depends on the number of items alone. `learn` and `predict` look for neighbours 
 and probes take all sessions in the lists of the user's last clicks. The two differ for items that are so frequent that
 their lists are full.
 A dislike, or a like that is taken back, removes the item from its user's current session and last clicks.
-Cost: O(window sessions) a click, about 1.5 us; a query reads at most window x listed sessions and then takes 20 ns an item.
+Cost: O(window listed) a click, .7 us on shop sessions and 2 to 2.6 us on films, 1.1 to 1.4 times that of transitions; a
+query reads at most window x listed sessions, 10 to 16 us, and then takes 20 ns an item.
 State: 4 (1 + listed + 256) bytes an item, 1.3 KB, and 16 of popularity; 4 (window + 1) bytes a user.
 
 Ludewig, Jannach (2018), Evaluation of session-based recommendation algorithms, UMUAI 28 (V-SKNN); Kersbergen, Sprangers,
@@ -300,7 +301,7 @@ class Neighbours:
         self._fading = p.ageing ** np.arange(p.listed)
         apart = np.arange(1, p.length, dtype=np.float64)
         nearer = p.nearness ** (apart - 1.0) * (1.0 - p.nearness) / (1.0 + p.before)
-        self._near = np.concatenate([p.before * nearer[::-1], [0.0], nearer])  # v, (2 length - 1,)
+        self._near: F64 = np.array([*(p.before * nearer[::-1]), 0.0, *nearer])  # v, (2 length - 1,)
         self._votes: F64 = np.zeros(0)  # (item rows,) 0 between calls
 
     @property

@@ -100,6 +100,11 @@ def test_skip_gram_beats_all_time_popularity(stream: Batch) -> None:
     assert rates["skip-gram"] > rates["popularity"]
 
 
+def test_session_neighbours_beat_transitions(stream: Batch) -> None:
+    rates = {name: hit_rate(ready(name, stream), stream, 12_000) for name in ("transitions", "neighbours")}
+    assert rates["neighbours"] > rates["transitions"]
+
+
 @pytest.fixture
 def first_clicks(movielens: Path, tmp_path: Path) -> Path:
     """A folder like ml-latest-small, of its first 12,000 ratings by time."""
