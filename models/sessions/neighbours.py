@@ -298,7 +298,7 @@ class Neighbours:
         # sum of n, clicks, refused, sessions begun, before this turn, before the last one, item rows used, N
         self.stream = Table("stream", [0.0] * 8, dtype=np.float64)
         self._constants = (p.decay, p.pseudo_counts, p.half_life, float(p.overlap))
-        self._fading = p.ageing ** np.arange(p.listed)
+        self._fading = np.asarray(p.ageing ** np.arange(p.listed), dtype=np.float64)
         apart = np.arange(1, p.length, dtype=np.float64)
         nearer = p.nearness ** (apart - 1.0) * (1.0 - p.nearness) / (1.0 + p.before)
         self._near: F64 = np.array([*(p.before * nearer[::-1]), 0.0, *nearer])  # v, (2 length - 1,)
