@@ -8,7 +8,7 @@ from streamer.core.seed import mix64
 from streamer.models.click_blend import ClickBlend
 from streamer.models.noise import UNIT
 from streamer.models.popularity import Popularity, RecentPopularity
-from streamer.models.skip_gram import REDRAWS, SkipGram
+from streamer.models.skip_gram import REDRAWS, SQUARES, STEPS_LARGEST, SkipGram
 from streamer.models.transitions import COUNT_SMALLEST, Transitions
 from streamer.models.transitions import UNIT as CLICK
 from streamer.models.twins.changes import clicked
@@ -129,20 +129,24 @@ def twin_skip_gram(learner: SkipGram, batch: Batch) -> F64:
         context = user[dim:][user[dim:] >= 0].astype(int)
         shares = parameters.decay ** np.arange(len(context))
         shares /= np.linalg.norm(shares)
-        h = user[:dim] + shares @ items[context, dim:].astype(np.float64)
-        rate = min(parameters.learning_rate * abs(weight), parameters.step_largest)
-        targets = [(i, 0.0)]
+        h = user[:dim] + shares @ items[context, dim : 2 * dim].astype(np.float64)
+        p, size, odds, targets = parameters, min(abs(weight), STEPS_LARGEST), 0.0, [(i, 0.0)]
         if weight > 0:
             out[k] = _sigmoid(h @ items[i, :dim].astype(np.float64)) if noise[i, 0] else 0.5
             targets = [(i, 1.0)] + [(j, 0.0) for j in _negatives(learner, batch, int(k))]
+            odds = -np.log(max(p.negatives, 1))
         move = np.zeros(dim)
         for j, label in targets:
             v = items[j, :dim].astype(np.float64)
-            g = rate * (label - _sigmoid(h @ v))
+            g = label - _sigmoid(h @ v + odds)
+            items[j, 2 * dim] += g * g
+            step = max(p.learning_rate / np.sqrt(SQUARES + items[j, 2 * dim]), p.step_smallest)
             move += g * v
-            items[j, :dim] = v + g * h
-        user[:dim] = user[:dim] + move
-        items[context, dim:] = items[context, dim:] + np.outer(shares, move)
+            items[j, :dim] = v + min(step * size, p.step_largest) * g * h
+        user[:dim] = user[:dim] + min(p.user_rate * size, p.step_largest) * move
+        items[context, 2 * dim + 1] += move @ move * shares**2
+        steps = np.maximum(p.context_rate / np.sqrt(SQUARES + items[context, 2 * dim + 1]), 2 * p.step_smallest)
+        items[context, dim : 2 * dim] += np.outer(np.minimum(steps * size, 2 * p.step_largest) * shares, move)
         rest = [c for c in context.tolist() if c != i]
         last = ([i, *rest] if weight > 0 else rest)[: parameters.window]
         user[dim:] = last + [-1] * (parameters.window - len(last))

@@ -144,14 +144,15 @@ class Table:
             return np.frombuffer(value, dtype=self.dtype)
         if self._added and len(value) == self.row_bytes - self._added * self.dtype.itemsize:
             return np.concatenate([np.frombuffer(value, dtype=self.dtype), self.start[-self._added :]])
-        words = self.start.view(np.uint32).copy()
-        head = -(-len(words) // 8)
-        differs = np.unpackbits(np.frombuffer(value[:head], dtype=np.uint8), count=len(words)).view(np.bool_)
-        if self.width < LONG or len(value) != head + 4 * np.count_nonzero(differs):
-            raise ValueError(f"{len(value)} bytes are not a stored row of {self.width} numbers")
-        words[differs] = np.frombuffer(value, dtype=np.uint32, offset=head)
-        row: Array = words.view(self.dtype)
-        return row
+        for width in (self.width, self.width - self._added):
+            words, count = self.start.view(np.uint32).copy(), width * self.dtype.itemsize // 4
+            differs, head = np.zeros(len(words), dtype=np.bool_), -(-count // 8)
+            differs[:count] = np.unpackbits(np.frombuffer(value[:head], dtype=np.uint8), count=count)
+            if width >= LONG and len(value) == head + 4 * np.count_nonzero(differs):
+                words[differs] = np.frombuffer(value, dtype=np.uint32, offset=head)
+                row: Array = words.view(self.dtype)
+                return row
+        raise ValueError(f"{len(value)} bytes are not a stored row of {self.width} numbers")
 
     def dirty(self) -> I32:
         """The rows touched since `clean`, ascending."""

@@ -160,8 +160,8 @@ def test_item_vectors_of_a_model_of_clicks_become_skip_grams(tmp_path: Path) -> 
     assert np.count_nonzero(moved) > 20
     lengths = [np.median(np.linalg.norm(rows[moved, :dim], axis=1)) for rows in (before, after)]
     assert 0.5 < lengths[1] / lengths[0] < 2.0  # as the gate wants
-    cosines = np.sum(after[moved, :dim] * after[moved, dim:], axis=1) / (
-        np.linalg.norm(after[moved, :dim], axis=1) * np.linalg.norm(after[moved, dim:], axis=1)
+    cosines = np.sum(after[moved, :dim] * after[moved, dim : 2 * dim], axis=1) / (
+        np.linalg.norm(after[moved, :dim], axis=1) * np.linalg.norm(after[moved, dim : 2 * dim], axis=1)
     )
     np.testing.assert_allclose(cosines, 1.0, atol=1e-4)  # one vector an item, read and scored with
     assert not np.array_equal(plain.tables["skip-gram"]["user"], other.tables["skip-gram"]["user"])

@@ -7,6 +7,7 @@ from streamer.checks.batches import Feed, FeedEvent, Ring, click, sample_events
 from streamer.core.arrays import I32, I64
 from streamer.core.protocols import ItemVectors, Rebuilt
 from streamer.core.seed import mix64
+from streamer.core.tables import Table
 from streamer.models.noise import add_noise, build_noise, draw_noise
 from streamer.models.skip_gram import SkipGram, SkipGramParameters, has_seen, score_skip_gram
 
@@ -42,6 +43,33 @@ def test_similar_items_have_near_vectors() -> None:
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     even = np.array([int(item[1:]) % 2 == 0 for item in one.item_rows])
     assert float((unit[even] @ unit[even].T).mean()) > 0.5 > 0.0 > float((unit[even] @ unit[~even].T).mean())
+
+
+def test_where_clicks_are_chance_scores_are_popularity_for_new_items_too() -> None:
+    """Without the odds of a negative, items that many have clicked score ln 5 less."""
+    one, random = feed(), np.random.default_rng(1)
+    pairs = zip(random.integers(0, 60, 3000).tolist(), random.integers(0, 200, 3000).tolist(), strict=True)
+    one.learn([*(click(f"u{u}", f"i{i}") for u, i in pairs), click("somebody", "new")])
+    counts = one.learner.tables()["noise"].values[: len(one.item_rows), 0] / 65536
+    logits = np.mean([one.learner.score(one.view(f"u{u}"), rows(one)) for u in range(60)], axis=0) - 0.75 * np.log(
+        counts
+    )
+    old = np.arange(len(counts)) != one.item_rows["new"]
+    assert abs(float(logits[old].mean() - logits[~old].mean())) < 0.6
+
+
+def test_rows_of_a_state_without_sums_of_squares_are_read() -> None:
+    one = feed()
+    one.learn([click("u", f"i{n}") for n in range(20)])
+    table, before = one.learner.tables()["item"], Table("item", [0.0] * 64)
+    before.reserve(20)
+    before.values[:20] = table.values[:20, :64]
+    before.values[0, 32:] = 0.0  # this row is stored as the words that differ
+    stored = before.serialise(np.arange(20, dtype=np.int32))
+    assert len({len(value) for value in stored}) > 1
+    for row, value in enumerate(stored):
+        table.load(row, value)
+        np.testing.assert_array_equal(table.values[row], [*before.values[row], 0.0, 0.0])
 
 
 def test_a_user_without_clicks_gets_popularity() -> None:

@@ -92,11 +92,11 @@ class ClickFactors:
         dim, items, factors = learner.parameters.dim, np.unique(train.items), made.export()
         _, e = reduce_dimensions(factors.users[np.unique(train.users)], factors.items[items], dim)
         rows = learner.item.values[items]
-        before = rows[:, :dim].copy(), rows[:, dim:].copy()
+        before = rows[:, :dim].copy(), rows[:, dim : 2 * dim].copy()
         counts = np.bincount(train.items, minlength=train.item_count)[items]
         turned = (e @ rotation(before[0], e, counts)).astype(np.float32)
         v, x = scales_for_learner(before, (turned, turned))
-        learner.item.values[items, :dim], learner.item.values[items, dim:] = turned * v, turned * x
+        learner.item.values[items, :dim], learner.item.values[items, dim : 2 * dim] = turned * v, turned * x
 
 
 def _last(clicks: Dataset) -> Bool:

@@ -91,7 +91,7 @@ class Word2Vec:
         first = items[:, :dim].copy()
         if not p.warm:
             learn_whole(learner, history, lambda share: on_progress(PASS * share))
-        v, x = items[:, :dim].copy(), items[:, dim:].copy()
+        v, x = items[:, :dim].copy(), items[:, dim : 2 * dim].copy()
         clicked = np.unique(history.items[history.clicks > 0])
         before = v[clicked], x[clicked]
         held = np.zeros(len(items), dtype=np.bool_)
@@ -103,7 +103,7 @@ class Word2Vec:
         if not p.fixed:
             scales = scales_for_learner(before, (v[clicked], x[clicked]))
             v, x = v * scales[0], x * scales[1]
-        items[:, :dim], items[:, dim:] = v, x
+        items[:, :dim], items[:, dim : 2 * dim] = v, x
         on_progress(1.0 - PASS)
         if p.vectors:
             learn_users(learner, history, lambda share: on_progress(1.0 - PASS + PASS * share))
