@@ -46,6 +46,15 @@ def add_noise(tree: I64, row: int, weight: int) -> None:
 
 
 @kernel
+def add_clicks(noise: I64, tree: I64, i: int, clicks: float, exponent: float) -> None:
+    """Add clicks to item i, in its row of the noise and in the tree; it keeps no less than 0."""
+    noise[i, 0] = max(0, noise[i, 0] + np.int64(np.floor(UNIT * clicks + 0.5)))
+    before = noise[i, 1]
+    noise[i, 1] = noise_weight(noise[i, 0], exponent)
+    add_noise(tree, i, noise[i, 1] - before)
+
+
+@kernel
 def draw_noise(tree: I64, bits: np.uint64) -> int:
     """The row that 64 random bits select, -1 when all weights are 0. Does not depend on the tree's size."""
     step = len(tree) - 1

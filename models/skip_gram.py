@@ -37,7 +37,7 @@ from streamer.core.kernel import kernel
 from streamer.core.protocols import Kind
 from streamer.core.seed import mix64
 from streamer.core.tables import Side, Table
-from streamer.models.noise import UNIT, add_noise, build_noise, draw_noise, noise_weight
+from streamer.models.noise import UNIT, add_clicks, build_noise, draw_noise
 
 REDRAWS = 4  # at most this many draws for each negative wanted
 SQUARES = 0.5  # what a row's sum of squared gradients begins with
@@ -45,11 +45,7 @@ LARGEST = 1e6  # steps with a logit beyond this are refused
 ROWS = 1 << 24  # float32 holds no higher row number exactly: items from there on are left out of the context
 WEIGHT_LARGEST = 1e6  # larger weights of a click count as this
 STEPS_LARGEST = 4.0  # the largest weight of a click in a step: that of a purchase
-
-
-Rates: TypeAlias = tuple[
-    tuple[float, float, float], tuple[float, float, float], float, int, float, float, int
-]  # see `SkipGram.rates`
+Rates: TypeAlias = tuple[tuple[float, float, float], tuple[float, float, float], float, int, float, float, int]
 
 
 class SkipGramParameters(msgspec.Struct, frozen=True):
@@ -156,9 +152,10 @@ def record_item(u: Array, dim: int, i: int, weight: float) -> None:
 
 
 @kernel
-def step_size(rate: float, smallest: float, largest: float, weight: float, squares: float) -> float:
-    """The step of a row that has the sum of squares G = `squares`, for a click of `weight`."""
-    return min(max(rate / np.sqrt(SQUARES + squares), smallest) * weight, largest)
+def step_size(rates: tuple[float, float, float], weight: float, squares: float) -> float:
+    """The step of a vector with the sum of squares G = `squares`, for a click of `weight`."""
+    rate, smallest, largest = rates
+    return float(min(max(rate / np.sqrt(SQUARES + squares), smallest) * weight, largest))
 
 
 @kernel
@@ -174,38 +171,12 @@ def step_item(
     if not abs(x) < LARGEST:  # also refuses NaN
         return False
     squares = 2 * len(h)
-    row[squares] = np.float64(row[squares]) + g * g
-    step = g * step_size(rates[0], rates[1], rates[2], weight, np.float64(row[squares]))
+    row[squares] += g * g
+    step = g * step_size(rates, weight, np.float64(row[squares]))
     for j in range(len(h)):
         move[j] += g * np.float64(row[j])
         row[j] = np.float64(row[j]) + step * np.float64(h[j])
     return True
-
-
-@kernel
-def step_context(
-    item: Array, context: I32, shares: F64, count: int, weight: float, rates: tuple[float, float, float], move: F64
-) -> None:
-    """Move the vectors x of the context's `count` items along the gradient `move` of h."""
-    dim, square = len(move), 0.0
-    for j in range(dim):
-        square += move[j] * move[j]
-    for t in range(count):
-        row, share = item[context[t]], shares[t]
-        row[2 * dim + 1] = np.float64(row[2 * dim + 1]) + square * share * share
-        step = share * step_size(rates[0], rates[1], rates[2], weight, np.float64(row[2 * dim + 1]))
-        x = row[dim : 2 * dim]
-        for j in range(dim):
-            x[j] = np.float64(x[j]) + step * move[j]
-
-
-@kernel
-def add_clicks(noise: I64, tree: I64, i: int, clicks: float, exponent: float) -> None:
-    """Add clicks to item i, in its row of the noise and in the tree; it keeps no less than 0."""
-    noise[i, 0] = max(0, noise[i, 0] + np.int64(np.floor(UNIT * clicks + 0.5)))
-    before = noise[i, 1]
-    noise[i, 1] = noise_weight(noise[i, 0], exponent)
-    add_noise(tree, i, noise[i, 1] - before)
 
 
 @kernel
@@ -298,8 +269,14 @@ def learn_skip_gram(
         step = min(user_rate * size, steps[2])
         for j in range(dim):
             user[u, j] = np.float64(user[u, j]) + step * move[j]
-        step_context(item, context, shares, last, size, context_steps, move)
+        square = logit(move, move)
         for t in range(last):
+            row, share = item[context[t]], shares[t]
+            row[2 * dim + 1] += square * share * share
+            step = share * step_size(context_steps, size, np.float64(row[2 * dim + 1]))
+            x = row[dim : 2 * dim]
+            for j in range(dim):
+                x[j] = np.float64(x[j]) + step * move[j]
             item_touched[context[t]] = 1
         record_item(user[u], dim, i, weight)
         user_touched[u] = 1
