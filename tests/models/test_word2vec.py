@@ -125,7 +125,10 @@ def test_rows_are_not_longer_than_the_gate_allows() -> None:
     plain = Feed(learner("skip-gram", seed=1, dim=DIM))
     plain.learner.learn(plain.batch(sample_events(900)))
     clicked = np.flatnonzero(plain.learner.tables()["noise"].values[:, 0])
-    lengths = [np.median(np.linalg.norm(one.learner.tables()["item"].values[clicked], axis=1)) for one in (plain, feed)]
+    lengths = [
+        np.median(np.linalg.norm(one.learner.tables()["item"].values[clicked, : 2 * DIM], axis=1))
+        for one in (plain, feed)
+    ]
     assert lengths[1] == pytest.approx(1.5 * lengths[0], rel=1e-3)
 
 
