@@ -8,6 +8,7 @@ import numpy as np
 from streamer.core.arrays import F32, F64, I32, U64, Array
 from streamer.core.batch import CATEGORIES
 from streamer.core.kernel import kernel
+from streamer.models.hybrid.calibration import OWN, calibrated, calibration_of
 from streamer.models.hybrid.kernel import advance_time, expected, item_variance, move_user, noise_of
 from streamer.models.hybrid.rows import (
     BETA,
@@ -22,6 +23,7 @@ from streamer.models.hybrid.rows import (
     effective_item,
     look_at_category,
     look_at_item,
+    lowest_bit,
     preference_deviations,
     preference_variance,
     user_variance,
@@ -37,6 +39,7 @@ def score_hybrid(
     category_words: U64,
     sets: I32,
     representatives: I32,
+    calibration: F64,
     items: I32,
     new_item: Array,
     model: Model,
@@ -59,26 +62,29 @@ def score_hybrid(
         for j in range(dim):
             category_scores[number] += np.float64(user[FIXED + j]) * stream[0, row + j]
     mu, sigma = stream[0, MU], deviation(stream)
-    effective = np.empty(item.shape[1], item.dtype)
+    effective, own_calibration = np.empty(item.shape[1], item.dtype), np.empty(OWN)
+    calibration_of(user, fade, calibration, model, own_calibration)
     for k in range(len(items)):
         i = item[items[k]] if 0 <= items[k] < len(item) else new_item
         if i[2 * dim + 2] == 0:
             effective_item(i, items[k], set_sums, sets, representatives, model, effective)
             i = effective
-        total, count = 0.0, 0
+        total, base, count = 0.0, 0.0, 0
         for word in range(category_words.shape[1] if 0 <= items[k] < len(category_words) else 0):
-            rest, number = category_words[items[k], word], 64 * word
+            rest = category_words[items[k], word]
+            number = 64 * word + lowest_bit(rest)
             while rest != np.uint64(0) and number < model.known:
-                if rest & np.uint64(1):
-                    total += category_scores[number]
-                    count += 1
-                rest >>= np.uint64(1)
-                number += 1
+                total += category_scores[number]
+                base += stream[0, BETA + number]
+                count += 1
+                rest &= rest - np.uint64(1)
+                number = 64 * word + lowest_bit(rest)
         z = own + consensus * np.float64(i[2 * dim]) + total / np.sqrt(max(count, 1))
+        base = np.float64(i[2 * dim]) + base / np.sqrt(max(count, 1))
         z += popularity * (0.25 * np.log(1.0 + np.float64(i[2 * dim + 2])) - 0.7)
         for j in range(dim):
             z += np.float64(user[FIXED + j]) * np.float64(i[j])
-        out[k] = mu + sigma * z
+        out[k] = mu + sigma * calibrated(own_calibration, z, base, model)
 
 
 @kernel
@@ -134,13 +140,14 @@ def condition_hybrid(
     if sigma == 0.0:
         return
     x, px, at = np.zeros(most), np.zeros(n), np.zeros(most, dtype=np.int32)
+    narrow = np.empty(n + 1, user.dtype)
     for k in range(len(numbers)):
         count = look_at_category(numbers[k], stream, model, x, at)
         s = preference_variance(numbers[k], model) + user_variance(user, n, x, at, count, px)
         error = preference_deviations(stated_ratings[k], stream, model) - stream[0, BETA + numbers[k]]
         for e in range(count):
             error -= x[e] * np.float64(user[at[e]])
-        move_user(user, n, error, s, px)
+        move_user(user, n, error, s, px, narrow)
     i = np.empty(item.shape[1], item.dtype)
     for k in range(len(items)):
         fade = model.fade if user[len(user) - 1] > 0 else 0.0
@@ -157,5 +164,5 @@ def condition_hybrid(
         error = (values[k] - stream[0, MU]) / sigma - expected(user, stream, fade, x, at, count)
         advance_time(user, stream, fade, model)
         s = noise_of(user, model) + user_variance(user, n, x, at, count, px) + item_variance(user, i, model)
-        move_user(user, n, min(max(error, -model.clip), model.clip), s, px)
+        move_user(user, n, min(max(error, -model.clip), model.clip), s, px, narrow)
         user[len(user) - 1] += 1.0

@@ -5,13 +5,16 @@
 Each user is a Gaussian over a small w, with mean and full covariance P: a bias, a bias of the session, a weight on consensus
 (what all think of the item), one on its popularity, p on the latent factors, and one for each category. g is the item's category
 indicator over the root of its number of categories, b_i and q_i have a variance v each, n_i is the item's number of ratings.
-Each event begins with a time update of P (process noise; the session fades by exp(-1 / tau) an event and begins anew after a gap).
-Then, with
+Each event begins with a time update of P: process noise, and the session fades by exp(-1 / tau) an event; after a gap of t hours it
+keeps exp(-t / 24) / 2, as a mood outlasts a break. Then, with
 
     e = (y - prediction) / sigma,   c = 1 + w_consensus,   S = R + x'Px + c^2 v_b + sum p_j^2 v_j
 
     w <- w + P x e / S,   P <- P - P x x'P / S,   b_i <- b_i + v_b c e / S,   q_j <- q_j + v_j p_j e / S,   their v likewise
     beta <- beta + rate e c g,   Gamma <- Gamma + rate e g p' - decay Gamma
+
+What is predicted is z = (prediction - mu) / sigma, calibrated: what the filter gets wrong again and again in the same way is learned
+by a small filter of its own (calibration.py).
 
 A rating that replaces an earlier one, or withdraws it, first takes back what that one did (take_back.py).
 
@@ -31,7 +34,6 @@ copies of those users' weights are used; full covariances of items, which gain n
 
 from collections.abc import Mapping
 
-import msgspec
 import numpy as np
 
 from streamer.core.arrays import F32, F64, I32, Array
@@ -40,7 +42,9 @@ from streamer.core.protocols import Belief, ItemSets, Kind
 from streamer.core.seed import fill_normal, id_key
 from streamer.core.tables import Side, Table
 from streamer.models.hybrid.answers import condition_hybrid, score_hybrid, uncertainty_hybrid
+from streamer.models.hybrid.calibration import initial_calibration
 from streamer.models.hybrid.kernel import learn_hybrid, predict_hybrid
+from streamer.models.hybrid.parameters import BayesianHybridParameters
 from streamer.models.hybrid.profile import start_in_groups
 from streamer.models.hybrid.questions import ask_hybrid
 from streamer.models.hybrid.rows import (
@@ -56,75 +60,9 @@ from streamer.models.hybrid.rows import (
     START_CONSENSUS,
     START_POPULARITY,
     Model,
-    continues,
     deviation,
+    session_left,
 )
-
-
-class BayesianHybridParameters(msgspec.Struct, frozen=True):
-    """Variances and rates for ratings of deviation 1: the design's values, divided by the variance of its ratings, 1.087."""
-
-    latent_dim: int = 8
-    """Latent factors. The design's choice up to some 300k events, and 16 from there; a user's row grows with its square."""
-    categories: int = 40
-    """Users have a weight for each of the first this many categories: enough for genres and decades. Later ones act
-    through the latent weights; 0: no categories are used."""
-    noise: float = 0.684
-    """R: variance of a rating around its prediction (design: .743)."""
-    bias_prior: float = 0.127
-    """Variance between users' biases (design: .138)."""
-    habit_events: float = 250.0
-    """Weight of the common R in a user's own, in events. 100 to 250 gain alike where users differ; 250 costs least
-    where they do not."""
-    session_prior: float = 0.101
-    """Variance between sessions of a user (design: .11)."""
-    consensus_prior: float = 0.265
-    """Variance of the weight on consensus; without a unit."""
-    popularity_prior: float = 0.184
-    """Variance of the weight on popularity (design: .2)."""
-    category_prior: float = 0.0607
-    """Variance of a category's weight (design: .066)."""
-    latent_prior: float = 0.588
-    """Variance of a user's latent weight (design: .639)."""
-    item_prior: float = 0.174
-    """Variance between items' biases (design: .189)."""
-    vector_prior: float = 0.058
-    """Variance of an item's factor; without a unit."""
-    vector_noise: float = 0.0128
-    """Standard deviation of an item's initial factors, which makes them differ from one another."""
-    session_events: float = 17.0
-    """tau: events after which a session's bias has faded to 1/e."""
-    session_gap_s: float = 100.0
-    """Seconds without an event after which a new session begins."""
-    bias_process: float = 6e-4
-    """What an event adds to the variance of its user's bias (design: 6.5e-4)."""
-    latent_process: float = 1.5e-6
-    """What an event adds to the variance of each of its user's latent weights (design: 1.6e-6)."""
-    item_process: float = 3.4e-4
-    """What an event adds to the variance of its item's bias (design: 3.7e-4)."""
-    consensus_process: float = 1e-4
-    """What an event adds to the variance of its user's weight on consensus. Between 1e-4 and 3e-4 all gain alike."""
-    consensus_rate: float = 1e-3
-    """Step of the consensus weight of new users. About the design's value for the popularity weight."""
-    popularity_rate: float = 0.0012
-    """Step of the popularity weight of new users."""
-    category_rate: float = 0.0047
-    """Smallest step of beta."""
-    category_events: float = 20.0
-    """The first steps of beta are 1 / (events of the category + this). 10 to 50 gain alike."""
-    vector_rate: float = 0.0084
-    """Step of Gamma (design: .0077)."""
-    vector_decay: float = 5e-5
-    """Pull of Gamma towards 0 with each event of its category."""
-    preference_noise: float = 0.05
-    """Variance of a stated preference around the user's opinion of the category: smaller than a rating's, as it is
-    about all its items. For a category without a weight, `noise` is used."""
-    group_users: float = 20.0
-    """Shrinkage of a group's mean towards that of all users, in users. 3 to 30 gain alike."""
-    alike_items: float = 5.0
-    """Shrinkage of the mean of items with exactly the same categories, in items. 5 to 20 gain alike."""
-    clip: float = 4.0
-    """Larger errors are clipped to this, in deviations of the ratings. No rating of a five-star scale is further off."""
 
 
 class _NoCategories:
@@ -157,6 +95,7 @@ class BayesianHybrid:
         known = CATEGORIES if categories else 0
         learned = [0.0] * (BETA + known) + _initial_gamma(p, known).tolist() + [0.0] * known
         self.stream = Table("stream", learned, dtype=np.float64)
+        self.calibration = Table("stream", initial_calibration(p.calibration_prior), dtype=np.float64)
         self.group_means = Table("stream", [0.0] * (GROUPS * (2 + dim + categories)))
         self.set_sums = Table("item", [0.0] * (2 + dim))
         self.category_words, self.category_sets = (
@@ -166,11 +105,13 @@ class BayesianHybrid:
         self.model = Model(
             dim=dim, categories=categories, known=known, noise=p.noise, habit_events=p.habit_events, session=p.session_prior,
             fade=float(np.exp(-1.0 / p.session_events)), gap_ms=1000.0 * p.session_gap_s,
+            carry=p.session_carry, carry_ms=3_600_000.0 * p.session_carry_hours,
             bias_process=p.bias_process, latent_process=p.latent_process, item_process=p.item_process,
             consensus_process=p.consensus_process, consensus_rate=p.consensus_rate,
             popularity_rate=p.popularity_rate, category_rate=p.category_rate, category_events=p.category_events,
             vector_rate=p.vector_rate, vector_decay=p.vector_decay, preference_noise=p.preference_noise,
             group_users=p.group_users, alike_items=p.alike_items, clip=p.clip,
+            calibration_prior=p.calibration_prior, calibration_forgetting=p.calibration_forgetting,
         )  # fmt: skip
 
     def attach(self, categories: Table, category_sets: ItemSets) -> None:
@@ -184,6 +125,7 @@ class BayesianHybrid:
             "item": self.item,
             "alike": self.set_sums,
             "stream": self.stream,
+            "calibration": self.calibration,
             "groups": self.group_means,
         }
 
@@ -196,7 +138,8 @@ class BayesianHybrid:
         opinion = Opinion(np.empty(len(batch), dtype=np.float32), np.empty(probes.shape, dtype=np.float32))
         user, item, stream, group_means, profiles = self.user, self.item, self.stream, self.group_means, batch.profiles
         learn_hybrid(
-            user.values, user.touched, item.values, item.touched, stream.values, stream.touched, group_means.values,
+            user.values, user.touched, item.values, item.touched, stream.values, stream.touched,
+            self.calibration.values, self.calibration.touched, group_means.values,
             group_means.touched, self.set_sums.values, self.set_sums.touched, self.category_words.values, self.category_sets.sets.values,
             self.category_sets.representatives, batch.kinds, batch.users, batch.items, batch.values, batch.times_ms, profiles.slots,
             profiles.preferences, profiles.groups, probes, batch.taken_back.earlier, batch.taken_back.ages, self.user.start,
@@ -209,7 +152,7 @@ class BayesianHybrid:
         out = np.empty(len(batch), dtype=np.float32)
         profiles = batch.profiles
         predict_hybrid(
-            self.user.values, self.item.values, self.stream.values, self.group_means.values, self.set_sums.values,
+            self.user.values, self.item.values, self.stream.values, self.calibration.values, self.group_means.values, self.set_sums.values,
             self.category_words.values, self.category_sets.sets.values, self.category_sets.representatives, batch.users, batch.items, batch.times_ms, profiles.slots, profiles.preferences, profiles.groups, self.user.start, self.item.start,
             self.model, out,
         )  # fmt: skip
@@ -222,8 +165,8 @@ class BayesianHybrid:
         Cost: O(dim) an item.
         """
         row = self.belief(user)
-        if user.now_ms is not None and not continues(row, float(user.now_ms), self.model):
-            row[SESSION] = 0.0
+        if user.now_ms is not None:
+            row[SESSION] *= session_left(row, float(user.now_ms), self.model) / self.model.fade
         return self.score_row(row, items)
 
     def belief(self, user: UserView) -> Array:
@@ -236,7 +179,9 @@ class BayesianHybrid:
     def score_row(self, row: Array, items: I32) -> F32:
         """`score` within the last session, for any user's row, such as one that `condition` returned."""
         out = np.empty(len(items), dtype=np.float32)
-        score_hybrid(self._with_start_weights(row), *self._kernel_tables(), items, self.item.start, self.model, out)
+        score_hybrid(
+            self._with_start_weights(row), *self._kernel_tables(), self.calibration.values, items, self.item.start, self.model, out,
+        )  # fmt: skip
         return out
 
     def uncertainty(self, row: Array, items: I32) -> F32:

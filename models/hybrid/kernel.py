@@ -5,6 +5,7 @@ import numpy as np
 from streamer.core.arrays import F32, F64, I32, I64, U8, U64, Array
 from streamer.core.batch import CATEGORIES, RATING, REPLACED
 from streamer.core.kernel import kernel
+from streamer.models.hybrid.calibration import INPUTS, OWN, calibrated, calibration_of, learn_calibration
 from streamer.models.hybrid.profile import apply_profile, move_groups, start_in_groups, variance_removed
 from streamer.models.hybrid.rows import (
     BETA,
@@ -23,10 +24,10 @@ from streamer.models.hybrid.rows import (
     START_POPULARITY,
     TIME_WORD,
     Model,
-    continues,
     deviation,
     effective_item,
     look_at_item,
+    session_left,
     user_variance,
 )
 from streamer.models.hybrid.take_back import take_back
@@ -53,18 +54,15 @@ def advance_time(user: Array, stream: F64, fade: float, model: Model) -> None:
         user[CONSENSUS], user[POPULARITY] = stream[0, START_CONSENSUS], stream[0, START_POPULARITY]
     user[SESSION] = fade * np.float64(user[SESSION])
     user[n] += model.bias_process
-    start = n + 1  # of row i
-    for i in range(1, n):
-        if i == SESSION:
-            user[start] = fade * np.float64(user[start])
-            user[start + 1] = fade * fade * np.float64(user[start + 1]) + (1.0 - fade * fade) * model.session
-        else:
-            user[start + SESSION] = fade * np.float64(user[start + SESSION])
-        if i == CONSENSUS:
-            user[start + i] += model.consensus_process
-        if FIXED <= i < FIXED + dim:
-            user[start + i] += model.latent_process
-        start += i + 1
+    user[n + 1] = fade * np.float64(user[n + 1])
+    user[n + 2] = fade * fade * np.float64(user[n + 2]) + (1.0 - fade * fade) * model.session
+    place = n + 3 + SESSION  # of the session's covariance with weight i
+    for i in range(SESSION + 1, n):
+        user[place] = fade * np.float64(user[place])
+        place += i + 1
+    user[n + CONSENSUS * (CONSENSUS + 3) // 2] += model.consensus_process
+    for i in range(FIXED, FIXED + dim):
+        user[n + i * (i + 3) // 2] += model.latent_process
 
 
 @kernel
@@ -122,16 +120,22 @@ def move_stream(user: Array, stream: F64, model: Model, error: float, x: F64, at
 
 
 @kernel
-def move_user(user: Array, n: int, error: float, s: float, px: F64) -> None:
-    """Update the user's w and P with an error of variance `s`."""
-    start = n
+def move_user(user: Array, n: int, error: float, s: float, px: F64, narrow: Array) -> None:
+    """Update the user's w and P with an error of variance `s`; `narrow` (n + 1,), of the type of `user`, is overwritten.
+
+    P, which is rounded to that type anyway, is moved in its arithmetic: float32's is twice as fast.
+    """
+    start, part = n, 1.0 / s
+    for i in range(n):
+        narrow[i] = px[i]
     for i in range(n):
         if px[i] != 0.0:
-            step = px[i] / s
-            user[i] += step * error
+            user[i] += part * px[i] * error
+            narrow[n] = part * px[i]
+            step = narrow[n]
             row = user[start : start + i + 1]  # a slice: indices that may be negative keep loops from being vectorised
             for j in range(len(row)):
-                row[j] -= step * px[j]
+                row[j] -= step * narrow[j]
             if row[i] < SMALLEST:
                 row[i] = SMALLEST
         start += i + 1
@@ -167,6 +171,8 @@ def learn_hybrid(
     item_touched: U8,
     stream: F64,
     stream_touched: U8,
+    calibration: F64,
+    calibration_touched: U8,
     group_means: Array,
     group_means_touched: U8,
     set_sums: Array,
@@ -200,6 +206,7 @@ def learn_hybrid(
     x, px, at = np.zeros(most), np.zeros(n), np.zeros(most, dtype=np.int32)
     informed, gains, variances = np.empty(user.shape[1], user.dtype), np.empty((CATEGORIES, n)), np.empty(CATEGORIES)
     effective, nobody = np.empty(item.shape[1], item.dtype), np.full(1, -1, np.int32)
+    own_calibration, inputs, narrow = np.empty(OWN), np.empty(INPUTS), np.empty(n + 1, user.dtype)
     for k in range(len(kinds)):
         out[k] = np.nan
         asked = probes.shape[1] if probes.shape[1] and probes[k, 0] >= 0 else 0
@@ -208,11 +215,11 @@ def learn_hybrid(
         if k < len(earlier) and not np.isnan(earlier[k]):
             u, slot = user[users[k]], slots[users[k]] if users[k] < len(slots) else -1
             changed = take_back(
-                u, user_start, item[items[k]], item_start, items[k], stream, group_means, groups[slot] if slot >= 0 else nobody,
+                u, user_start, item[items[k]], item_start, items[k], stream, calibration, group_means, groups[slot] if slot >= 0 else nobody,
                 set_sums, sets, representatives, category_words, np.float64(earlier[k]), ages[k], time_ms, noise_of(u, model),
                 model, x, at, px,
             )  # fmt: skip
-            user_touched[users[k]] = item_touched[items[k]] = stream_touched[0] = 1
+            user_touched[users[k]] = item_touched[items[k]] = stream_touched[0] = calibration_touched[0] = 1
             if slot >= 0:
                 group_means_touched[0] = 1
             if changed >= 0:
@@ -227,20 +234,26 @@ def learn_hybrid(
                 u, preferences[slot], groups[slot], group_means, stream, model, informed, x, at, gains, variances
             )
             v = informed
+        fade = model.fade if u[-1] > 0 else 0.0  # probes are scored within the session, as `score` does without a time
+        if asked > 0:
+            calibration_of(v, fade, calibration, model, own_calibration)
         for m in range(asked):
             scores[k, m] = np.nan
             if probes[k, m] >= 0:
                 effective_item(item[probes[k, m]], probes[k, m], set_sums, sets, representatives, model, effective)
                 count, total = look_at_item(effective, category_words, probes[k, m], stream, model, x, at)
-                # without the session's bias, which is the same for all items
-                scores[k, m] = mu + sigma * expected(v, stream, 0.0, x, at, count)
+                z = expected(v, stream, fade, x, at, count)
+                scores[k, m] = mu + sigma * calibrated(own_calibration, z, x[CONSENSUS], model)
         if not learned:
             continue
-        fade = model.fade if continues(u, time_ms, model) else 0.0
+        fade = session_left(u, time_ms, model)
+        calibration_of(v, fade, calibration, model, own_calibration)
         representative = effective_item(i, items[k], set_sums, sets, representatives, model, effective)
         count, total = look_at_item(effective, category_words, items[k], stream, model, x, at)
-        predicted = mu + sigma * expected(v, stream, fade, x, at, count)
-        out[k] = predicted if kinds[k] == RATING else np.nan
+        z = expected(v, stream, fade, x, at, count)
+        z_calibrated = calibrated(own_calibration, z, x[CONSENSUS], model)
+        predicted = mu + sigma * z  # by the filter, which learns from its own errors
+        out[k] = mu + sigma * z_calibrated if kinds[k] == RATING else np.nan
         stream_touched[0] = 1
         if not np.isfinite(y + predicted):
             stream[0, REFUSED] += 1.0
@@ -254,6 +267,10 @@ def learn_hybrid(
         if not np.isfinite(s):  # a variance is not finite: the user's row has had the time update and nothing more
             stream[0, REFUSED] += 1.0
             continue
+        if sigma > 0.0 and kinds[k] == RATING:
+            error = min(max((y - mu) / sigma - z_calibrated, -model.clip), model.clip)
+            learn_calibration(own_calibration, z, x[CONSENSUS], error, calibration, model, inputs)
+            calibration_touched[0] = 1
         stream[0, EVENTS] += 1.0
         stream[0, MU] += (y - mu) / stream[0, EVENTS]
         stream[0, SQUARES] += (y - mu) * (y - stream[0, MU])
@@ -276,7 +293,7 @@ def learn_hybrid(
             move_set_sums(i, effective, set_sums[representative], model.dim)
             set_sums_touched[representative] = 1
         move_stream(v, stream, model, error, x, at, total)
-        move_user(u, n, own_error, own_s, px)
+        move_user(u, n, own_error, own_s, px, narrow)
         if slot >= 0 and groups[slot, 0] >= 0:
             move_groups(groups[slot], group_means, model, own_error / own_s, px, new)
             group_means_touched[0] = 1
@@ -289,6 +306,7 @@ def predict_hybrid(
     user: Array,
     item: Array,
     stream: F64,
+    calibration: F64,
     group_means: Array,
     set_sums: Array,
     category_words: U64,
@@ -309,7 +327,7 @@ def predict_hybrid(
     n, most = FIXED + model.dim + model.categories, FIXED + model.dim + CATEGORIES
     x, at = np.zeros(most), np.zeros(most, dtype=np.int32)
     informed, gains, variances = np.empty(user.shape[1], user.dtype), np.empty((CATEGORIES, n)), np.empty(CATEGORIES)
-    effective = np.empty(item.shape[1], item.dtype)
+    effective, own_calibration = np.empty(item.shape[1], item.dtype), np.empty(OWN)
     for k in range(len(items)):
         u = user[users[k]] if 0 <= users[k] < len(user) else new_user
         i = item[items[k]] if 0 <= items[k] < len(item) else new_item
@@ -321,7 +339,10 @@ def predict_hybrid(
             )
             v = informed
         time_ms = min(max(np.float64(times_ms[k]), -LATEST), LATEST)
-        fade = model.fade if continues(u, time_ms, model) else 0.0
+        fade = session_left(u, time_ms, model)
         effective_item(i, items[k], set_sums, sets, representatives, model, effective)
         count, _ = look_at_item(effective, category_words, items[k], stream, model, x, at)
-        out[k] = stream[0, MU] + deviation(stream) * expected(v, stream, fade, x, at, count)
+        calibration_of(v, fade, calibration, model, own_calibration)
+        z = expected(v, stream, fade, x, at, count)
+        z = calibrated(own_calibration, z, x[CONSENSUS], model)
+        out[k] = stream[0, MU] + deviation(stream) * z

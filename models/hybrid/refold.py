@@ -74,9 +74,10 @@ class Refold:
             error = self._error(last, learn_whole(learner, last, partial(_after, on_progress, turn, parts)))
             learner.model = m
             stream, counts_at = learner.stream.values[0], BETA + m.known * (1 + m.dim)
-            # each event counts once: counts, mean and scale are those of the replay
+            # each event counts once: counts, mean, scale and calibration are those of the replay
             stream[:START_CONSENSUS] = replayed["stream"][0, :START_CONSENSUS]
             stream[counts_at:] = replayed["stream"][0, counts_at:]
+            learner.calibration.values[:] = replayed["calibration"]
             if error < least or not self.parameters.judged_ratings:
                 least, self._tables = error, _copies(learner)
 

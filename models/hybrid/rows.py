@@ -7,6 +7,7 @@ user     [w (n,), lower triangle of P row by row (n (n + 1) / 2,), surprise, tim
 item     [q (dim,), variances of q (dim,), b, variance of b, events]
 stream   [events, mu, squares, refused, consensus, popularity, beta (known,), Gamma (known, dim), events by category (known,)],
          where `known` is the number of all possible categories
+calibration   [k (8,), variances of k (8,)]
 group    [users, what is added to bias, p and category weights of a new user of the group (1 + dim + categories,)]
 set of items with exactly the same categories   [items, sum of b, sum of q (dim,)], in the row of the set's representative
 
@@ -32,6 +33,12 @@ LATEST = 2.0**45  # ms, the year 3084: later times are set to it, and times that
 SMALLEST = 1e-9  # the smallest variance of a weight, whatever the rounding
 
 
+_SEQUENCE = np.uint64(0x03F79D71B4CB0A89)  # each of its windows of six bits is another number
+_NUMBERS = np.empty(64, dtype=np.uint8)
+for _bit in range(64):
+    _NUMBERS[((0x03F79D71B4CB0A89 << _bit) & (2**64 - 1)) >> 58] = _bit
+
+
 class Model(NamedTuple):
     """The constants as kernels take them; `BayesianHybridParameters` explains them."""
 
@@ -43,6 +50,8 @@ class Model(NamedTuple):
     session: float
     fade: float  # factor of the session bias for each event
     gap_ms: float
+    carry: float
+    carry_ms: float
     bias_process: float
     latent_process: float
     item_process: float
@@ -57,6 +66,14 @@ class Model(NamedTuple):
     group_users: float
     alike_items: float
     clip: float
+    calibration_prior: float
+    calibration_forgetting: float
+
+
+@kernel
+def lowest_bit(word: np.uint64) -> int:
+    """The number of the lowest bit that is 1; any number for 0. By a de Bruijn sequence: Leiserson, Prokop, Randall (1998)."""
+    return int(_NUMBERS[((word & (~word + np.uint64(1))) * _SEQUENCE) >> np.uint64(58)])
 
 
 @kernel
@@ -66,11 +83,13 @@ def deviation(stream: F64) -> float:
 
 
 @kernel
-def continues(user: Array, time_ms: float, model: Model) -> bool:
-    """Whether an event at this time belongs to the user's last session. An event earlier than the last one does."""
+def session_left(user: Array, time_ms: float, model: Model) -> float:
+    """The share of the session's bias that is left in an event at this time. One before the last event is in its session."""
     high = len(user) - 3
     since = time_ms - (np.float64(user[high]) * TIME_WORD + np.float64(user[high + 1]))
-    return bool(user[high + 2] > 0 and since <= model.gap_ms)
+    if user[high + 2] == 0:
+        return 0.0
+    return model.fade if since <= model.gap_ms else float(model.carry * np.exp(-since / model.carry_ms))
 
 
 @kernel
@@ -108,14 +127,14 @@ def look_at_item(
     dim, first = model.dim, FIXED + model.dim
     count = total = first
     for word in range(category_words.shape[1] if 0 <= row < len(category_words) else 0):
-        rest, number = category_words[row, word], 64 * word
+        rest = category_words[row, word]
+        number = 64 * word + lowest_bit(rest)
         while rest != np.uint64(0) and number < model.known:
-            if rest & np.uint64(1):
-                at[total] = first + number
-                total += 1
-                count = total if number < model.categories else count
-            rest >>= np.uint64(1)
-            number += 1
+            at[total] = first + number
+            total += 1
+            count = total if number < model.categories else count
+            rest &= rest - np.uint64(1)
+            number = 64 * word + lowest_bit(rest)
     g = 1.0 / np.sqrt(max(total - first, 1))
     base = np.float64(item[2 * dim])
     for j in range(dim):
@@ -176,15 +195,23 @@ def user_variance(user: Array, n: int, x: F64, at: I32, count: int, px: F64) -> 
         first -= 1
     start = n
     for i in range(first):
-        row, total = user[start : start + i + 1], 0.0
+        row, a, b = user[start : start + i + 1], 0.0, 0.0
         for j in range(i):
-            total += x[j] * np.float64(row[j])
             px[j] += x[i] * np.float64(row[j])
-        px[i] = total + x[i] * np.float64(row[i])
+        for j in range(0, i - 1, 2):
+            a += x[j] * np.float64(row[j])
+            b += x[j + 1] * np.float64(row[j + 1])
+        if i % 2 == 1:
+            a += x[i - 1] * np.float64(row[i - 1])
+        px[i] = (a + b) + x[i] * np.float64(row[i])
         start += i + 1
     whole = first - first % 4
     for i in range(first, n):
         row = user[start : start + first]
+        start += i + 1
+        if whole > 0 and row[0] == 0.0 and row[first - 1] == 0.0:  # a category that the user has never met
+            px[i] = 0.0
+            continue
         a = b = c = d = 0.0
         for j in range(0, whole, 4):
             a += x[j] * np.float64(row[j])
@@ -194,7 +221,6 @@ def user_variance(user: Array, n: int, x: F64, at: I32, count: int, px: F64) -> 
         for j in range(whole, first):
             a += x[j] * np.float64(row[j])
         px[i] = (a + b) + (c + d)
-        start += i + 1
     for s in range(first, count):
         j, value = at[s], x[s]
         start = n + (j * (j + 1) >> 1)

@@ -4,7 +4,7 @@ The earlier rating is seen from the present: the item's row is what it is now wi
 and what the user's bias has wandered makes the rating that much noisier. User and item each move by the other's coefficients,
 so both are found together, by a fixed point. The user's w and P are then exactly those without the rating as far as the item's
 row, R and the shared parameters have not moved since; a user or an item whose only rating is taken back is as new. beta, Gamma and
-the means of groups, which are learned by descent, get the opposite step. Cost: some ten times that of learning an event.
+the means of groups, which are learned by descent, get the opposite step, and the calibration the opposite one of its filter. Cost: some ten times that of learning an event.
 """
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from streamer.core.arrays import F64, I32, U64, Array
 from streamer.core.kernel import kernel
 from streamer.models.evidence import TURNS, take_from_moments, variances_before
+from streamer.models.hybrid.calibration import take_from_calibration
 from streamer.models.hybrid.profile import move_groups
 from streamer.models.hybrid.rows import (
     BETA,
@@ -26,9 +27,9 @@ from streamer.models.hybrid.rows import (
     START_CONSENSUS,
     START_POPULARITY,
     Model,
-    continues,
     deviation,
     look_at_item,
+    session_left,
     user_variance,
 )
 
@@ -94,7 +95,7 @@ def prior_variance(start: Array, n: int, x: F64, at: I32, count: int) -> float:
 
 @kernel
 def take_back(
-    user: Array, user_start: Array, item: Array, item_start: Array, row: int, stream: F64, group_means: Array, groups: I32,
+    user: Array, user_start: Array, item: Array, item_start: Array, row: int, stream: F64, calibration: F64, group_means: Array, groups: I32,
     set_sums: Array, sets: I32, representatives: I32, category_words: U64, y: float, age: int, time_ms: float, noise: float,
     model: Model, x: F64, at: I32, px: F64,
 ) -> int:  # fmt: skip
@@ -106,7 +107,7 @@ def take_back(
     scale = deviation(stream)
     take_from_moments(stream, EVENTS, MU, SQUARES, y)
     sigma = deviation(stream) if deviation(stream) > 0.0 else scale  # the others may be all equal
-    left = model.fade**age if continues(user, time_ms, model) else 0.0
+    left = model.fade ** (age - 1) * session_left(user, time_ms, model)
     noise += age * model.bias_process + (1.0 - left * left) * model.session
     item[2 * dim + 2] = max(0.0, np.float64(item[2 * dim + 2]) - 1.0)
     last = item[2 * dim + 2] == 0.0
@@ -157,6 +158,9 @@ def take_back(
         take_from_set(item, means[dim], means, last, set_sums[representative], model)
     take_from_stream(a, stream, model, error, x, at, total)
     take_from_user(user, n, px, own, before[dim + 1], error, s)
+    if sigma > 0.0:
+        z = (y - stream[0, MU]) / sigma
+        take_from_calibration(user, z - error, x[CONSENSUS], z, calibration, model)
     move_groups(groups, group_means, model, -before[dim + 1] / own * error / s, px, False)
     if user[len(user) - 1] <= 0.0:
         user[:] = user_start

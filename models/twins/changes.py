@@ -8,6 +8,7 @@ from streamer.core.arrays import F64, Array
 from streamer.core.batch import RATING, REPLACED, RETRACTED, Batch
 from streamer.models.bias import Bias
 from streamer.models.hybrid.bayesian_hybrid import BayesianHybrid
+from streamer.models.hybrid.rows import Model
 
 
 def rated(batch: Batch) -> Iterator[tuple[int, float | None, bool]]:
@@ -63,6 +64,21 @@ def take_back_bias(learner: Bias, user: Array, item: Array, y: float, age: int) 
     user[:], item[:] = (user[0] - before[0] * step, before[0]), (item[0] - before[1] * step, before[1])
 
 
+def session_left(m: Model, user: Array, time_ms: int) -> float:
+    """See hybrid/rows.py."""
+    since = time_ms - 2**22 * int(user[-3]) - int(user[-2])
+    if not user[-1]:
+        return 0.0
+    return m.fade if since <= m.gap_ms else float(m.carry * np.exp(-since / m.carry_ms))
+
+
+def calibration_inputs(m: Model, z: float, events: float, session: float, consensus: float) -> F64:
+    """f of hybrid/calibration.py."""
+    z, s, a = np.clip([z, session, consensus], -m.clip, m.clip)
+    h = np.log1p(events) / 4 - 1
+    return np.array([1, z, abs(z) - 0.8, h * z, h, s, s * z, a - 0.7 * z])
+
+
 def take_back_hybrid(learner: BayesianHybrid, batch: Batch, k: int, y: float) -> None:
     """See hybrid/take_back.py; with P as a full matrix and x dense."""
     m, n, dim, stream = learner.model, learner.size, learner.model.dim, learner.stream.values[0]
@@ -82,8 +98,7 @@ def take_back_hybrid(learner: BayesianHybrid, batch: Batch, k: int, y: float) ->
     w, cov = user[:n].astype(np.float64), np.zeros((n, n))
     cov[lower] = user[n:-4]
     cov += np.tril(cov, -1).T
-    last_ms = 2**22 * int(user[-3]) + int(user[-2])
-    left = m.fade**age if user[-1] and time_ms - last_ms <= m.gap_ms else 0.0
+    left = m.fade ** (age - 1) * session_left(m, user, time_ms)
     noise, starts = habit + age * m.bias_process + (1 - left**2) * m.session, learner.item.start.astype(np.float64)
     spreads, places = [*range(dim, 2 * dim), 2 * dim + 1], [*range(dim), 2 * dim]
     means, after, uses = item[places].astype(np.float64), item[spreads].astype(np.float64), [*range(4, 4 + dim), 2]  # fmt: skip
@@ -124,6 +139,10 @@ def take_back_hybrid(learner: BayesianHybrid, batch: Batch, k: int, y: float) ->
     events = max(1.0, float(user[-1]))
     user[:n], user[n:-4] = w, cov[lower]
     user[-4], user[-1] = user[-4] * (events - 1) / events, events - 1
+    if sigma:
+        z, k_v = (y - stream[1]) / sigma, learner.calibration.values[0].reshape(2, 8)
+        f = calibration_inputs(m, z - error, float(user[-1]), w[1], x[2])
+        k_v[0] -= k_v[1] * f * np.clip(error - k_v[0] @ f, -m.clip, m.clip) / m.noise
     slot = int(batch.profiles.slots[batch.users[k]]) if batch.users[k] < len(batch.profiles.slots) else -1
     groups = [group for group in batch.profiles.groups[slot].tolist() if group >= 0] if slot >= 0 else []
     means = learner.group_means.values[0].reshape(-1, 2 + dim + own)

@@ -10,7 +10,15 @@ from streamer.models.bias import Bias
 from streamer.models.biased_mf import BiasedMF
 from streamer.models.blend import WEIGHTS, Stack
 from streamer.models.hybrid.bayesian_hybrid import BayesianHybrid
-from streamer.models.twins.changes import rated, take_back_bias, take_back_hybrid, take_from_counts, take_from_moments
+from streamer.models.twins.changes import (
+    calibration_inputs,
+    rated,
+    session_left,
+    take_back_bias,
+    take_back_hybrid,
+    take_from_counts,
+    take_from_moments,
+)
 
 
 def twin_bias(learner: Bias, batch: Batch) -> F64:
@@ -111,7 +119,7 @@ def twin_bayesian_hybrid(learner: BayesianHybrid, batch: Batch) -> F64:
         base = b + beta @ g
         x = np.concatenate([[1, 1, base, np.log1p(item[-1]) / 4 - 0.7], q + g @ gamma, g[:own]])
         last_ms = 2**22 * int(user[-3]) + int(user[-2])
-        fade = m.fade if user[-1] and time_ms - last_ms <= m.gap_ms else 0.0
+        fade = session_left(m, user, time_ms)
         if not user[-1]:
             w[2], w[3] = stream[4], stream[5]
         groups, preferences = _profile(batch, int(batch.users[k]))
@@ -133,7 +141,14 @@ def twin_bayesian_hybrid(learner: BayesianHybrid, batch: Batch) -> F64:
         w, informed = ([*one[:1], fade * one[1], *one[2:]] for one in (w, informed))
         w, informed = np.array(w), np.array(informed)
         z = base + x @ informed
+        k_v = learner.calibration.values[0].reshape(2, 8)
+        f = calibration_inputs(m, z, float(user[-1]), informed[1], base)
+        z += k_v[0] @ f
         out[k] = mu + sigma * z
+        if sigma and batch.kinds[k] == RATING:
+            error, s = np.clip((y - mu) / sigma - z, -m.clip, m.clip), m.noise + k_v[1] @ f**2
+            k_v[0] += k_v[1] * f * error / s
+            k_v[1] = np.minimum((k_v[1] - (k_v[1] * f) ** 2 / s) / m.calibration_forgetting, m.calibration_prior)
         stream[0] += 1
         stream[1] += (y - mu) / stream[0]
         stream[2] += (y - mu) * (y - stream[1])

@@ -11,7 +11,8 @@ from streamer.core.batch import REPLACED, RETRACTED
 from streamer.core.protocols import Watched
 from streamer.models import LEARNERS
 from streamer.models import learner as made
-from streamer.models.hybrid.bayesian_hybrid import BayesianHybrid, BayesianHybridParameters
+from streamer.models.hybrid.bayesian_hybrid import BayesianHybrid
+from streamer.models.hybrid.parameters import BayesianHybridParameters
 from streamer.models.hybrid.rows import EVENTS, MU, SQUARES
 
 pytestmark = pytest.mark.slow  # kernels in float64 are compiled for it
