@@ -28,7 +28,7 @@ from streamer.models.offline import CLICK_FACTORISING, FACTORISING
 from streamer.monitoring.scale import Scale, on_latest_scale, user_key
 from streamer.renormalise.churn import Churn, measure_churn
 from streamer.renormalise.side_information import side_information
-from streamer.stream.history import PAGE_ITEMS, SEEN_WINDOW
+from streamer.stream.history_rows import PAGE_ITEMS, SEEN_WINDOW
 from streamer.stream.memory import Memory
 
 LOG = logging.getLogger("streamer.training")

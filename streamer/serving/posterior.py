@@ -9,7 +9,7 @@ import numpy as np
 from streamer.core.arrays import F64
 from streamer.core.batch import RATING
 from streamer.core.protocols import Belief, Conditioned, Described, OnlineLearner
-from streamer.stream.history import BLOCKS, EVENT, RETRACTION, block_key
+from streamer.stream.history_rows import RETRACTION, stored_events
 from streamer.stream.memory import Memory
 
 SHOWN_CATEGORIES, SIMILAR_USERS, MAX_COMPARED_USERS = 5, 3, 100_000
@@ -157,9 +157,7 @@ def _similar_user(memory: Memory, learner: OnlineLearner, likeness: float, user_
 
 def _favourites(memory: Memory, user_id: str) -> list[str]:
     """Titles of the two items that the user rated highest, the newest first where ratings are equal."""
-    blocks = memory.store.read("users/history", [block_key(user_id, n) for n in range(BLOCKS)])
-    found = [event for value in blocks for event in np.frombuffer(value or b"", dtype=EVENT)]
-    found.sort(key=lambda event: int(event["time_ms"]))
+    found = sorted(stored_events(memory.store, user_id), key=lambda event: int(event["time_ms"]))
     last = {int(event["item"]): event for event in found if event["kind"] in (RATING, RETRACTION)}
     events = [event for event in last.values() if event["kind"] == RATING]
     events.sort(key=lambda event: (-float(event["value"]), -int(event["time_ms"])))

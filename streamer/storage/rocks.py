@@ -46,7 +46,9 @@ def _options(compress: bool, create: bool) -> Options:
         rocksdict.DBCompressionType.lz4() if compress else rocksdict.DBCompressionType.none()  # floats do not compress
     )
     blocks = BlockBasedOptions()
-    blocks.set_bloom_filter(10, False)  # most look-ups of new users find nothing
+    options.set_memtable_whole_key_filtering(True)
+    options.set_memtable_prefix_bloom_ratio(0.1)  # most look-ups of new users find nothing, here and in the tables
+    blocks.set_bloom_filter(10, False)
     blocks.set_block_cache(Cache(BLOCK_CACHE_BYTES))
     options.set_block_based_table_factory(blocks)
     return options

@@ -7,6 +7,6 @@ adds a kind of event (`decoder`, `encoder`) or something to remember (a `Persist
 apply journal), `dedupe` (duplicates by event id), `dead_letters` (rejected events), `learners` (all learners, and which answer),
 `memory` (everything that is committed together), `users` (the cache of user rows), `stored_users` (users in the store),
 `examination` (which events of a file cannot be used),
-`history` (each user's events and seen items), `profiles` (users' profiles as arrays), `removals` (users who are being
+`history` (each user's events and seen items; `history_rows` is how they are stored), `profiles` (users' profiles as arrays), `removals` (users who are being
 forgotten). Items are in `catalogue`, a room below this one.
 """

@@ -38,7 +38,7 @@ from streamer.stream.catalogue.items import Items
 from streamer.stream.dead_letters import DeadLetters
 from streamer.stream.decoder import Decoder
 from streamer.stream.dedupe import Dedupe
-from streamer.stream.history import ERAS, EVENT, RETRACTION
+from streamer.stream.history_rows import ERAS, EVENT, RETRACTION
 from streamer.stream.removals import Removals
 from streamer.stream.users import Users
 

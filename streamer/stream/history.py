@@ -1,6 +1,7 @@
 """Users' histories: the last 512 events of each user, and the last 4,096 distinct items that the user has seen, with their ratings.
 
-Events are stored in blocks. Only a user's newest block is in memory; a full block waits for the next commit and is then only
+Events are stored in blocks, and the first ones in the user's head (`history_rows`). Only a user's newest block is in
+memory; a full block waits for the next commit and is then only
 in the store. All seen items of a cached user are in memory, split into pages, so that one event changes one page. The ring
 of seen items is longer than the window by the largest micro-batch, see `streamer.core.batch.Seen`.
 
@@ -11,32 +12,35 @@ never clicked, keeps its place in the ring but no longer counts as seen for reco
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import compress
 
 import numpy as np
 
 from streamer.core.arrays import F32, I32, I64, U8, Array, Bool
 from streamer.core.batch import CLICK, RATING, REPEATED, REPLACED, RETRACTED, Seen, TakenBack
 from streamer.core.kernel import kernel
-from streamer.core.protocols import Row
+from streamer.core.protocols import Row, Rows
 from streamer.core.superseded import RECENT, clicked_just_now
-
-SEEN_WINDOW = 4096
-PAGE_ITEMS = 128
-PAGES = 48  # (4,096 + the largest micro-batch, 2,000) / 128, rounded up
-RING = PAGES * PAGE_ITEMS
-KEPT_EVENTS = 512
-BLOCK_EVENTS = 32
-BLOCKS = KEPT_EVENTS // BLOCK_EVENTS + 1  # one more, because the newest is not full
-CLICKED, LIKED = 1, 2  # marks of a seen item: it had a click; its rating counts as one
-# The higher bits of the marks: the number of the rating's scale, which begins anew after so many.
-ERA_BITS, ERAS = 2, 64
-RETRACTION = -2  # the kind of a retraction in EVENT: ratings have 0, clicks the code of their kind (core.kinds)
-EVENT = np.dtype(
-    [("item", "<i4"), ("kind", "<i4"), ("value", "<f4"), ("sequence", "<i4"), ("time_ms", "<i8"), ("offset", "<i8")]
-)
-EVENT_WORDS = EVENT.itemsize // 8
-_HEAD = np.dtype("<i8")  # counts of events, seen items and clicks, time of the last event in ms, latest time in ms
-HEAD_COLUMNS = 5
+from streamer.stream.history_rows import (
+    BLOCK_EVENTS,
+    BLOCKS,
+    CLICKED,
+    ERA_BITS,
+    EVENT,
+    EVENT_WORDS,
+    HEAD,
+    HEAD_COLUMNS,
+    LIKED,
+    PAGE_ITEMS,
+    PAGES,
+    RING,
+    SEEN_WINDOW,
+    YOUNG_EVENTS,
+    block_key,
+    counts_as_seen,
+    page_items,
+    page_ratings,
+)  # fmt: skip
 
 
 @kernel
@@ -75,7 +79,7 @@ def _remember(
     users: I32, items: I32, kinds: U8, values: F32, clicks: F32, times_ms: I64, timed: Bool, eras: U8, packed: I64, window_ms: int,
     head: I64, counts: I64, tail: I64, recent: I64, pages: I32, ratings: F32, marks: U8, page_of: I32, free: I32, free_count: int,
     touched: U8, touched_pages: U8, seen_counts: I64, repeated: Bool, earlier: F32, ages: I32, withdrawn: F32,
-    sealed: I64, sealed_user: I32, sealed_block: I32, window: int,
+    sealed: I64, sealed_user: I32, sealed_block: I32, window: int, young: int,
 ) -> tuple[int, int]:  # fmt: skip
     page_items, ring = pages.shape[1], pages.shape[1] * page_of.shape[1]
     sealed_count = 0
@@ -144,6 +148,8 @@ def _remember(
             tail[u] = 0  # so that unused bytes do not depend on when the block was last loaded
         head[u, 4] = max(head[u, 4], times_ms[k]) if head[u, 0] > 0 else times_ms[k]
         head[u, 0] += 1
+        if head[u, 0] == young + 1:  # from now on the first page is stored by itself
+            touched_pages[u, 0] = 1
         head[u, 1] = counts[u]
         head[u, 2] += (clicks[k] > 0) - (withdrawn[k] > 0)
         head[u, 3] = times_ms[k]
@@ -159,7 +165,7 @@ class History:
         self._counts: I64 = np.zeros(0, dtype=np.int64)
         self._tail: I64 = np.zeros((0, BLOCK_EVENTS, EVENT_WORDS), dtype=np.int64)
         self._page_of: I32 = np.full((0, PAGES), -1, dtype=np.int32)
-        self._touched: U8 = np.zeros(0, dtype=np.uint8)
+        self.touched: U8 = np.zeros(0, dtype=np.uint8)
         self._touched_pages: U8 = np.zeros((0, PAGES), dtype=np.uint8)
         self._recent: I64 = np.zeros((0, RECENT, 2), dtype=np.int64)  # item and kind in one word, time in ms
         self._pages: I32 = np.full((0, PAGE_ITEMS), -1, dtype=np.int32)
@@ -183,7 +189,7 @@ class History:
         self._tail = _enlarged(self._tail, new, 0)
         self._recent = _enlarged(self._recent, new, 0)
         self._page_of = _enlarged(self._page_of, new, -1)
-        self._touched = _enlarged(self._touched, new, 0)
+        self.touched = _enlarged(self.touched, new, 0)
         self._touched_pages = _enlarged(self._touched_pages, new, 0)
 
     @property
@@ -227,8 +233,8 @@ class History:
         self._free_count, sealed_count = _remember(
             users, items, kinds, values, clicks, times_ms, timed, eras, packed, window_ms,
             self.head, self._counts, self._tail, self._recent, self._pages, self._ratings, self._marks, self._page_of, self._free,
-            self._free_count, self._touched, self._touched_pages, seen_counts, repeated, *back,
-            sealed, sealed_user, sealed_block, SEEN_WINDOW,
+            self._free_count, self.touched, self._touched_pages, seen_counts, repeated, *back,
+            sealed, sealed_user, sealed_block, SEEN_WINDOW, YOUNG_EVENTS,
         )  # fmt: skip
         for j in range(sealed_count):
             self._sealed[ids[sealed_user[j]], int(sealed_block[j]) % BLOCKS] = sealed[j].tobytes()
@@ -252,7 +258,7 @@ class History:
         self._counts[rows] = 0
         self._tail[rows] = 0
         self._recent[rows] = 0
-        self._touched[rows] = 0
+        self.touched[rows] = 0
         self._touched_pages[rows] = 0
 
     def load(
@@ -263,7 +269,7 @@ class History:
         The last of them is the newest if that has events.
         """
         self.begin(np.array([row], dtype=np.int32))
-        stored = np.frombuffer(head, dtype=_HEAD)
+        stored = np.frombuffer(head[: HEAD_COLUMNS * 8], dtype=HEAD)
         self.head[row, : len(stored)] = stored
         if len(stored) < HEAD_COLUMNS:  # an earlier version had no latest time: take that of the last event
             self.head[row, 4] = stored[3]
@@ -289,7 +295,7 @@ class History:
         self._free[self._free_count : self._free_count + len(pages)] = pages
         self._free_count += len(pages)
         self._page_of[rows] = -1
-        self._touched[rows] = 0
+        self.touched[rows] = 0
         self._touched_pages[rows] = 0
 
     def drop_sealed(self, user_id: str) -> None:
@@ -297,69 +303,69 @@ class History:
         for key in [key for key in self._sealed if key[0] == user_id]:
             del self._sealed[key]
 
-    def dirty(self) -> I32:
-        """User rows with uncommitted changes."""
-        return np.flatnonzero(self._touched).astype(np.int32)
+    def changed(self, rows: I32, keys: Sequence[bytes]) -> Iterator[Row | Rows]:
+        """The rows to commit: full blocks, and head, newest block and changed pages of changed users. Cost: 1 us a user.
 
-    def changed(self, ids: list[str]) -> Iterator[Row]:
-        """The rows to commit: full blocks, and head, newest block and changed pages of changed users."""
+        `rows` are those of all users with changes, in the order of `keys`, their ids.
+        """
         for (user, block), value in self._sealed.items():
             yield Row("users/history", block_key(user, block), value)
-        dirty = self.dirty()
-        for row, events in zip(dirty.tolist(), self.head[dirty, 0].tolist(), strict=True):
-            yield Row("users/head", ids[row].encode(), self.head[row].tobytes())
-            used = events % BLOCK_EVENTS
-            if used:
-                block = (events // BLOCK_EVENTS) % BLOCKS
-                yield Row("users/history", block_key(ids[row], block), self._tail[row, :used].tobytes())
-        which, pages = np.nonzero(self._touched_pages[dirty])
-        rows = dirty[which]
-        places, counts = self._page_of[rows, pages], self.head[rows, 1]
-        for row, n, page, seen in zip(rows.tolist(), pages.tolist(), places.tolist(), counts.tolist(), strict=True):
-            filled = PAGE_ITEMS if seen >= RING else max(0, seen - n * PAGE_ITEMS)
-            yield Row("users/seen", block_key(ids[row], n), self._pages[page, :filled].tobytes())
-            rated = self._ratings[page, :filled].tobytes() + self._marks[page, :filled].tobytes()
-            yield Row("users/rated", block_key(ids[row], n), rated)
+        changed = self.touched[rows] > 0
+        if not changed.any():
+            return
+        dirty, keys = rows[changed], list(compress(keys, changed.tolist()))
+        heads = self.head[dirty]
+        yield Rows("users/head", keys, self._heads(dirty, heads))
+        blocks, used = np.divmod(heads[:, 0], BLOCK_EVENTS)
+        old = heads[:, 0] > YOUNG_EVENTS
+        begun = np.flatnonzero(old & (used > 0))
+        if len(begun):
+            numbers = zip(begun.tolist(), (blocks[begun] % BLOCKS).tolist(), strict=True)
+            tails = _cut(self._tail[_each(dirty[begun], used[begun])], used[begun])
+            yield Rows("users/history", [keys[n] + bytes((0, block)) for n, block in numbers], tails)
+        which, pages = np.nonzero(self._touched_pages[dirty] * old[:, None])
+        if len(which):
+            seen = heads[which, 1]
+            filled = np.where(seen >= RING, PAGE_ITEMS, np.clip(seen - pages * PAGE_ITEMS, 0, PAGE_ITEMS))
+            names = [keys[n] + bytes((0, page)) for n, page in zip(which.tolist(), pages.tolist(), strict=True)]
+            items, rated = self._filled(self._page_of[dirty[which], pages], filled)
+            yield Rows("users/seen", names, items)
+            yield Rows("users/rated", names, rated)
+
+    def _heads(self, rows: I32, heads: I64) -> list[bytes]:
+        """The head of each of the `rows` as it is stored; a young user's is followed by events, items and their ratings."""
+        stored = _cut(heads, np.ones(len(rows), np.int64))
+        young = np.flatnonzero(heads[:, 0] <= YOUNG_EVENTS)
+        events, seen = heads[young, 0], heads[young, 1]
+        parts = _cut(self._tail[_each(rows[young], events)], events), *self._filled(self._page_of[rows[young], 0], seen)
+        for n, tail, items, rated in zip(young.tolist(), *parts, strict=True):
+            stored[n] += tail + items + rated
+        return stored
+
+    def _filled(self, pages: I32, counts: I64) -> tuple[list[bytes], list[bytes]]:
+        """The first `counts` items of each of the `pages`, and their ratings and marks, as they are stored."""
+        at = _each(pages, counts)
+        ratings, marks = _cut(self._ratings[at], counts), _cut(self._marks[at], counts)
+        return _cut(self._pages[at], counts), [one + other for one, other in zip(ratings, marks, strict=True)]
 
     def committed(self) -> None:
         """The rows of `changed` are on disk."""
         self._sealed.clear()
-        self._touched[:] = 0
+        self.touched[:] = 0
         self._touched_pages[:] = 0
 
 
-def block_key(user_id: str, block: int) -> bytes:
-    """The key of a user's block or page. Ids have no control characters, so a NUL ends the id."""
-    return user_id.encode() + bytes((0, block))
+def _each(rows: I32, counts: I64) -> tuple[Array, Array]:
+    """Positions 0 to counts - 1 of each of the `rows`, one row after the other, as two indices."""
+    total = int(counts.sum())
+    return np.repeat(rows, counts), np.arange(total) - np.repeat(np.cumsum(counts) - counts, counts)
 
 
-def page_items(value: bytes) -> I32:
-    """A stored page as item rows (PAGE_ITEMS,), -1 in unused places."""
-    page = np.full(PAGE_ITEMS, -1, dtype=np.int32)
-    items = np.frombuffer(value, dtype=np.int32)
-    page[: len(items)] = items
-    return page
-
-
-def page_ratings(value: bytes | None) -> tuple[F32, U8]:
-    """A stored page's ratings and marks, (PAGE_ITEMS,) each. Earlier versions stored none: its items count as clicked."""
-    ratings, marks = np.full(PAGE_ITEMS, np.nan, dtype=np.float32), np.full(PAGE_ITEMS, CLICKED, dtype=np.uint8)
-    if value is not None:
-        filled = len(value) // 5
-        ratings[:filled] = np.frombuffer(value, dtype=np.float32, count=filled)
-        marks[:filled] = np.frombuffer(value, dtype=np.uint8, offset=4 * filled)
-    return ratings, marks
-
-
-def counts_as_seen(ratings: F32, marks: U8) -> Bool:
-    """Whether items with these ratings and marks count as seen: all but those of which the only rating was withdrawn."""
-    seen: Bool = ~np.isnan(ratings) | (marks & CLICKED > 0)
-    return seen
-
-
-def page_count(seen: int) -> int:
-    """The number of pages of a user who has seen `seen` distinct items."""
-    return min(PAGES, -(-seen // PAGE_ITEMS))
+def _cut(values: Array, counts: Array) -> list[bytes]:
+    """`values` as bytes, in parts of so many rows each."""
+    whole, size = values.tobytes(), values.itemsize * (values.size // max(len(values), 1))
+    ends = (np.cumsum(counts) * size).tolist()
+    return [whole[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=bool(ends))]
 
 
 def _enlarged(array: Array, rows: int, fill: int) -> Array:

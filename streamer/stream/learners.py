@@ -24,7 +24,7 @@ from streamer.core.protocols import (
 from streamer.core.tables import Table
 from streamer.storage.state import LEARNED
 from streamer.stream.catalogue.items import Items
-from streamer.stream.users import table_rows
+from streamer.stream.users import in_order, table_rows
 
 _STREAM = b"stream"
 _NO_SCORES: F32 = np.empty((0, 0), dtype=np.float32)
@@ -210,8 +210,9 @@ class Learners:
         """See protocols.Persistent."""
         assert self._items is not None
         rows: list[Row | Rows] = []
+        dirty, keys = in_order([table.touched for table in self.item_tables()], self._items.ids)
         for _, stored, table in self._tables("item"):
-            rows.extend(table_rows(stored, table, self._items.ids))
+            rows.extend(table_rows(stored, table, dirty, keys))
         for _, stored, table in self._tables("stream"):
             if table.touched[0]:
                 rows.append(Row(stored, _STREAM, table.values[0].tobytes()))

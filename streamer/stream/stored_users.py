@@ -12,18 +12,19 @@ from streamer.core.protocols import Row, StateStore
 from streamer.core.seed import id_key
 from streamer.core.superseded import RECENT
 from streamer.core.tables import Table
-from streamer.stream.history import (
+from streamer.stream.history import History
+from streamer.stream.history_rows import (
     BLOCK_EVENTS,
     BLOCKS,
     PAGES,
     RING,
     SEEN_WINDOW,
-    History,
     block_key,
     counts_as_seen,
     page_count,
     page_items,
     page_ratings,
+    young_history,
 )
 
 ProfileValues: TypeAlias = tuple[dict[int, float], tuple[int, ...]]  # the result of Profiles.read
@@ -42,7 +43,7 @@ class StoredUsers:
 
     def load(self, row: int, user_id: str, head: bytes, history: History) -> None:
         """Load a user with this head into `row` of the tables and of `history`; raises BadState."""
-        events, seen = np.frombuffer(head, dtype=np.int64)[:2].tolist()
+        events, seen = np.frombuffer(head, dtype=np.int64, count=2).tolist()
         key = id_key(self._seed, "user", user_id)
         for name, table in self._tables.values():
             (value,) = self.store.read(name, [user_id.encode()])
@@ -53,6 +54,10 @@ class StoredUsers:
                     table.load(row, value)
                 except ValueError as error:
                     raise BadState(f"row {user_id!r} of {name} cannot be read ({error}): restore a backup") from None
+        young = young_history(head)
+        if young:
+            history.load(row, head, [young.items], [young.rated], [young.events])
+            return
         pages, rated = self._pages(user_id, seen)
         numbers = range(max(0, events - RECENT) // BLOCK_EVENTS, -(-events // BLOCK_EVENTS))
         blocks = self.store.read("users/history", [block_key(user_id, n % BLOCKS) for n in numbers])
@@ -78,9 +83,9 @@ class StoredUsers:
             rows[name] = table.initial(key) if found is None else table.parse(found)
         if value is None:
             return UserView(user_id, False, rows, np.empty(0, dtype=np.int32), False, now_ms, *profile)
-        head = np.frombuffer(value, dtype=np.int64)
-        count = int(head[1])
-        pages, rated = self._pages(user_id, count)
+        count, clicks = np.frombuffer(value, dtype=np.int64, count=3)[1:].tolist()
+        young = young_history(value)
+        pages, rated = ([young.items], [young.rated]) if young else self._pages(user_id, count)
         if len(pages) < page_count(count):
             return self.view(user_id, read_profile, now_ms, forgotten=True)
         items = np.concatenate([page_items(page) for page in pages])
@@ -89,7 +94,7 @@ class StoredUsers:
         seen: I32 = items[positions]
         # fewer than in the head if the user was forgotten and came back meanwhile
         seen = seen[(seen >= 0) & counts_as_seen(ratings[positions], marks[positions])]
-        return UserView(user_id, True, rows, seen, bool(head[2]), now_ms, *profile)
+        return UserView(user_id, True, rows, seen, bool(clicks), now_ms, *profile)
 
     def deletions(self, user_id: str) -> list[Row]:
         """The rows that delete everything stored under the user's id."""

@@ -20,7 +20,7 @@ from streamer.serving.questions import questions
 from streamer.serving.recommend import POPULARITY, Recommender
 from streamer.storage.state import LEARNED, Digest, Meta, RocksStore
 from streamer.stream.dead_letters import dead_letters
-from streamer.stream.history import BLOCK_EVENTS, BLOCKS, EVENT, KEPT_EVENTS, RETRACTION, block_key
+from streamer.stream.history_rows import KEPT_EVENTS, RETRACTION, stored_events
 from streamer.stream.ledger import journal
 from streamer.study.diagnosis import count_of
 
@@ -118,7 +118,7 @@ class Inspection:
             about = {"user_id": user_id, "known": False} | about
             about |= {"profile": msgspec.to_builtins(known)} if known else {}
             return Answer([*sentences, *in_words], (), [], [about])
-        events, seen, clicks, last_ms = np.frombuffer(head, dtype=np.int64)[:4].tolist()
+        events, seen, clicks, last_ms = np.frombuffer(head, dtype=np.int64, count=4).tolist()
         items = self._items_by_row()
         kinds = self._kinds()
         rows = [
@@ -129,7 +129,7 @@ class Inspection:
                 items[e["item"]],
                 self._title(items[e["item"]]),
             )
-            for e in self._history(user_id, events)
+            for e in self._history(user_id)
         ]
         vectors = self._vectors("user", user_id)
         sentences = [
@@ -148,13 +148,9 @@ class Inspection:
     def _kinds(self) -> Kinds:
         return Kinds(recorded_settings(self._meta).learning)
 
-    def _history(self, user_id: str, events: int) -> list[np.void]:
+    def _history(self, user_id: str) -> list[np.void]:
         """The events that are kept, the last to arrive first."""
-        last = -(-events // BLOCK_EVENTS)
-        blocks = [block_key(user_id, n % BLOCKS) for n in range(max(0, last - BLOCKS), last)]
-        values = self._store.read("users/history", blocks)
-        found = [event for value in values for event in np.frombuffer(value or b"", dtype=EVENT)]
-        return found[-KEPT_EVENTS:][::-1]
+        return list(stored_events(self._store, user_id))[-KEPT_EVENTS:][::-1]
 
     def _items_by_row(self) -> dict[int, str]:
         return {int.from_bytes(value, "little"): key.decode() for key, value in self._store.scan("items")}

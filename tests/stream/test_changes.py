@@ -6,6 +6,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from crowd import unfold_heads
 from learning import digest, records, settings
 
 from streamer.consumers.memory import MemorySource
@@ -16,7 +17,8 @@ from streamer.core.superseded import current, holding, mark_repeated
 from streamer.serving.opening import learners
 from streamer.storage.state import RocksStore
 from streamer.stream.engine import Engine, NullObserver
-from streamer.stream.history import EVENT, History
+from streamer.stream.history import History
+from streamer.stream.history_rows import EVENT
 from streamer.stream.memory import Memory
 
 S = 1000  # ms
@@ -210,8 +212,8 @@ def test_a_state_of_an_earlier_version_opens_and_goes_on(tmp_path: Path) -> None
     assert value is not None
     meta = msgspec.json.decode(value)
     del meta["settings"]["click_window_s"]
+    assert unfold_heads(store) == 1
     old = [Row("users/rated", key, None) for key, _ in store.scan("users/rated")]
-    assert old
     store.commit([*old, Row("meta", b"meta", msgspec.json.encode(meta, order="deterministic"))], store.offsets())
     store.close()
     stream = [*records([rate(3), rate(4, item="b")]), *records([rate(2), rate(1), rate(None)], start=2)]

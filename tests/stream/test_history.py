@@ -4,21 +4,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from crowd import Crowd
+from crowd import Crowd, unfold_heads
 
 from streamer.core.batch import CLICK
-from streamer.core.protocols import Row
-from streamer.stream.history import (
+from streamer.stream.history_rows import (
     BLOCK_EVENTS,
-    BLOCKS,
     EVENT,
+    HEAD_COLUMNS,
     KEPT_EVENTS,
     PAGE_ITEMS,
     PAGES,
     RING,
     SEEN_WINDOW,
-    block_key,
+    YOUNG_EVENTS,
     page_count,
+    stored_events,
 )
 
 
@@ -38,10 +38,8 @@ class Diary:
 
 
 def kept(crowd: Crowd, user: str) -> list[int]:
-    """The items of the user's stored events, oldest first, by the events' own numbers."""
-    blocks = crowd.store.read("users/history", [block_key(user, n) for n in range(BLOCKS)])
-    events = np.concatenate([np.frombuffer(block, dtype=EVENT) for block in blocks if block is not None])
-    return [int(event["item"]) for event in sorted(events, key=lambda event: int(event["time_ms"]))]
+    """The items of the user's stored events, oldest first."""
+    return [int(event["item"]) for event in stored_events(crowd.store, user)]
 
 
 @pytest.mark.parametrize(("cache_bytes", "restart_every"), [(1 << 30, 0), (0, 0), (0, 5), (1 << 30, 3)])
@@ -82,7 +80,7 @@ def test_long_histories_survive_rings_evictions_and_restarts(
     crowd.close()
 
 
-@pytest.mark.parametrize("events", [1, 31, 32, 33, 480, 511, 512, 513, 544, 545, 1023, 1024, 1025])
+@pytest.mark.parametrize("events", [1, 8, 9, 31, 32, 33, 480, 511, 512, 513, 544, 545, 1023, 1024, 1025])
 @pytest.mark.parametrize("cut", [1, 32, 2000])
 def test_the_last_512_events_are_kept_for_any_count(tmp_path: Path, events: int, cut: int) -> None:
     """It once kept 481 of them after the 513th: the newest block took the oldest one's place."""
@@ -151,14 +149,39 @@ def test_a_head_of_an_earlier_version_can_be_loaded(tmp_path: Path) -> None:
     crowd = Crowd(tmp_path)
     crowd.happen(["a"] * 3, [1, 2, 3])
     crowd.commit()
-    (head,) = crowd.store.read("users/head", [b"a"])
-    assert head is not None
-    crowd.store.commit([Row("users/head", b"a", head[:32])], {})
+    assert unfold_heads(crowd.store, 4) == 1
     crowd.close()
     crowd = Crowd(tmp_path)
+    assert crowd.users.view("a").seen.tolist() == [1, 2, 3]
     assert crowd.happen(["a"], [1]).tolist() == [3]
     crowd.commit()
     (head,) = crowd.store.read("users/head", [b"a"])
     assert head is not None
-    assert np.frombuffer(head, dtype=np.int64).tolist() == [4, 3, 0, 0, 2]  # the latest time was the third event's, 2
+    wanted = [4, 3, 0, 0, 2]  # the latest time was the third event's, 2
+    assert np.frombuffer(head, dtype=np.int64, count=5).tolist() == wanted
+    assert kept(crowd, "a") == [1, 2, 3, 1]
     crowd.close()
+
+
+def test_a_users_first_events_are_one_row_and_later_ones_have_their_own(tmp_path: Path) -> None:
+    """Whether the user was evicted in between makes no difference; the ninth event is of an item that was seen before."""
+    digests = set()
+    for cache_bytes in (1 << 30, 0):
+        crowd = Crowd(tmp_path / str(cache_bytes), cache_bytes)
+        for n in range(YOUNG_EVENTS):
+            crowd.happen(["a"], [n])
+            crowd.happen(["b"], [n])
+        crowd.commit()
+        assert not list(crowd.store.scan("users/history")) + list(crowd.store.scan("users/seen"))
+        assert kept(crowd, "a") == list(range(YOUNG_EVENTS))
+        assert crowd.users.stored.view("a", lambda: ({}, ()), None, forgotten=False).seen.tolist() == kept(crowd, "a")
+        crowd.happen(["a"], [3])
+        crowd.happen(["b"], [3])
+        digests.add(crowd.digest())
+        assert {len(head) for _, head in crowd.store.scan("users/head")} == {8 * HEAD_COLUMNS}
+        assert kept(crowd, "a") == [*range(YOUNG_EVENTS), 3]
+        assert crowd.users.stored.view("a", lambda: ({}, ()), None, forgotten=False).seen.tolist() == [
+            *range(YOUNG_EVENTS)
+        ]
+        crowd.close()
+    assert len(digests) == 1

@@ -17,7 +17,7 @@ from streamer.core.seed import id_key
 from streamer.stream.catalogue.categories import Categories
 from streamer.stream.history import History
 from streamer.stream.profiles import SLOT_BYTES, Profiles
-from streamer.stream.users import Users
+from streamer.stream.users import NEWCOMERS, NEWCOMERS_FRACTION, Users
 
 
 @pytest.fixture
@@ -163,6 +163,23 @@ def test_the_least_recently_used_users_are_evicted_first(tmp_path: Path) -> None
     assert ids[0] in crowd.users.row_of
     assert ids[1] not in crowd.users.row_of
     assert "new" in crowd.users.row_of
+    crowd.close()
+
+
+def test_users_who_never_come_back_take_an_eighth_of_the_cache_and_push_out_nobody_who_does(tmp_path: Path) -> None:
+    """Anonymous sessions: 20,000 users with one event each beside 500 regular ones, who are read once after their first visit."""
+    crowd = Crowd(tmp_path, cache_bytes=40_000_000)
+    room = crowd.users.capacity // NEWCOMERS_FRACTION
+    assert room > NEWCOMERS
+    regulars, most = [f"r{n}" for n in range(500)], 0
+    for n in range(20):
+        crowd.happen(regulars, [n] * 500)
+        crowd.happen([f"once{n}-{k}" for k in range(1000)], [0] * 1000)
+        most = max(most, crowd.users.cached)
+    assert most <= room + 500
+    assert set(regulars) <= set(crowd.users.row_of)
+    assert int(np.count_nonzero(crowd.users._new)) == crowd.users._newcomers
+    assert crowd.users.count == 20_500
     crowd.close()
 
 

@@ -7,11 +7,11 @@ import numpy as np
 
 from streamer.core.arrays import I64
 from streamer.core.batch import CLICK
-from streamer.core.protocols import StateStore
+from streamer.core.protocols import Row, StateStore
 from streamer.core.tables import Table
 from streamer.storage.state import RocksStore
 from streamer.stream.catalogue.categories import Categories
-from streamer.stream.history import EVENT
+from streamer.stream.history_rows import EVENT, block_key, young_history
 from streamer.stream.profiles import Profiles
 from streamer.stream.users import Users
 
@@ -59,3 +59,16 @@ class Crowd:
 
     def close(self) -> None:
         self.store.close()
+
+
+def unfold_heads(store: RocksStore, columns: int = 5) -> int:
+    """Store the histories of users with few events as earlier versions did, and heads with fewer columns; returns how many."""
+    rows, users = list[Row](), 0
+    for key, head in store.scan("users/head"):
+        young, at = young_history(head), block_key(key.decode(), 0)
+        if young:
+            users += 1
+            rows.append(Row("users/head", key, head[: 8 * columns]))
+            rows.extend(map(Row, ("users/history", "users/seen", "users/rated"), (at, at, at), young))
+    store.commit(rows, {})
+    return users
