@@ -199,6 +199,7 @@ class Feed:
             np.array([event.value for event in events], dtype=np.float32), clicks, offsets * 1000,
             event_keys(sequence_key(self.seed, LOG), offsets), lows, highs, seen_counts, self.ring.seen(),
             profiles=self.profiles, taken_back=back if not np.isnan(back.earlier).all() else nothing_taken_back(),
+            begins=(offsets % 4 == 0).astype(np.uint8),
         )  # fmt: skip
 
     def _change(self, k: int, event: FeedEvent, user: int, item: int, back: TakenBack, clicks: F32) -> int:
@@ -330,7 +331,7 @@ def with_rows(batch: Batch, users: I32, items: I32) -> Batch:
     """The same events with other user and item rows; -1 is an unseen one."""
     return Batch(
         batch.kinds, users, items, batch.values, batch.clicks, batch.times_ms, batch.keys, batch.lows, batch.highs,
-        batch.seen_counts, batch.seen, profiles=batch.profiles,
+        batch.seen_counts, batch.seen, profiles=batch.profiles, begins=batch.begins,
     )  # fmt: skip
 
 

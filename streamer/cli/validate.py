@@ -97,6 +97,7 @@ def _print(found: "Validation") -> None:
             else "",
         ),
         ("users", f"{found.users:,}, {found.users_with_one_event:.0%} of them with one event"),
+        ("  sessions", f"{found.sessions:,}; {found.session_gap}" if found.sessions else ""),
         ("items", f"{found.items:,}"),
         ("times", f"{found.earliest} to {found.latest}" if found.earliest else "none"),
         ("  in the file", found.time_unit),

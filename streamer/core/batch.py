@@ -107,6 +107,13 @@ class Batch:
     probes: I32 = field(default_factory=no_probes)  # (n, m) the probes of the learner that learns now
     changes: tuple[Change, ...] = ()  # of the scale of ratings, in order
     taken_back: TakenBack = field(default_factory=nothing_taken_back)
+    begins: U8 = field(
+        default_factory=lambda: np.zeros(0, np.uint8)
+    )  # (n,) 1 where an event begins a session of its user
+
+    def __post_init__(self) -> None:
+        if len(self.begins) < len(self.kinds):  # not given: nothing is known of sessions
+            object.__setattr__(self, "begins", np.zeros(len(self.kinds), np.uint8))
 
     def __len__(self) -> int:
         return len(self.kinds)
@@ -119,7 +126,7 @@ class Batch:
             self.kinds[cut], self.users[cut], self.items[cut], self.values[cut], self.clicks[cut], self.times_ms[cut],
             self.keys[cut], self.lows[cut], self.highs[cut], self.seen_counts[cut], self.seen,
             profiles=self.profiles, changes=changes,
-            taken_back=self.taken_back.part(cut),
+            taken_back=self.taken_back.part(cut), begins=self.begins[cut],
         )  # fmt: skip
 
 

@@ -139,6 +139,14 @@ class LearningSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
             le=3600,
         ),
     ] = 2.0
+    session_gap_s: Annotated[
+        float,
+        _doc(
+            "a pause of a user after which a session begins, where events have no session_id; 0: learned from the stream",
+            ge=0,
+            le=366 * 86400,
+        ),
+    ] = 0.0
     category_attributes: Annotated[
         dict[str, Annotated[float, Meta(ge=0)]],
         _doc("item attributes used as categories too, name=step,...; a step of 0 takes the value as it is"),

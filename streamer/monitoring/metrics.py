@@ -212,6 +212,8 @@ class Metrics:
         for end, value in (("low", scale.low), ("high", scale.high)) if scale.low <= scale.high else ():
             _one(ends, value, end)
         yield ends
+        gap_s = readings.monitor.sessions.gap_s
+        yield Gauge("streamer_session_gap_seconds", "The pause of a user after which a session begins.", gap_s)
         lag = Gauge("streamer_consumer_lag_events", "Events not yet read.", labels=["topic", "partition"])
         for topic, partitions in readings.lag().items():
             for partition, behind in partitions.items():

@@ -25,6 +25,7 @@ from streamer.monitoring.odd_events import UnknownKinds, UnlikelyTimes
 from streamer.monitoring.regret import Regret
 from streamer.monitoring.repeated_input import RepeatedInput
 from streamer.monitoring.scale import Scale
+from streamer.monitoring.sessions import Sessions
 
 TABLE = "monitor"
 WINDOWS = (1_000, 10_000)  # ratings
@@ -161,15 +162,18 @@ class Errors:
 class Monitor:
     """Counts events and keeps the errors of all ratings learners. The engine's thread writes; any thread may read."""
 
-    def __init__(self, learners: Sequence[tuple[str, Kind]]) -> None:
-        """`learners`: names and kinds; ratings learners get errors, a rolling RMSE and a drift detector."""
+    def __init__(self, learners: Sequence[tuple[str, Kind]], session_gap_s: float = 0.0) -> None:
+        """`learners`: names and kinds; ratings learners get errors, a rolling RMSE and a drift detector.
+
+        `session_gap_s`: see Sessions.
+        """
         self.errors = {name: Errors(name) for name, kind in learners if kind == "ratings"}
         self.events = {topic: dict.fromkeys(OUTCOMES, 0) for topic in (*TOPICS, OTHER_TOPIC)}
         self.dead_letters = {str(reason): 0 for reason in Reason}
         self.regret = Regret()  # in memory only: it starts empty with the process
         self.repeated_input = RepeatedInput()
         self.unlikely_times, self.unknown_kinds = UnlikelyTimes(), UnknownKinds()
-        self.scale = Scale()  # followed by the encoder; stored by itself
+        self.scale, self.sessions = Scale(), Sessions(session_gap_s)  # followed by the encoder; stored by themselves
         self._given = self._committed = self._counts()
 
     def observe(self, batch: Batch, predictions: Mapping[str, F32]) -> None:

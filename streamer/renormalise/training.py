@@ -16,7 +16,7 @@ from typing import Any, cast
 import msgspec
 import numpy as np
 
-from streamer.core.arrays import I32, I64, Array, Bool
+from streamer.core.arrays import I32, I64, U8, Array, Bool
 from streamer.core.batch import CLICK, NO_PROFILES, RATING, Batch, Events, Profiles, Seen
 from streamer.core.errors import BadSettings, MissingExtra, StreamerError
 from streamer.core.protocols import Categorised, Informed, OnlineLearner, Rebuilt, Row, Rows, Trainer
@@ -294,8 +294,17 @@ def history_batch(memory: Memory, events: Events) -> Batch:
     seen_counts, seen = _seen(events.users, items, len(events.user_ids))
     return Batch(
         events.kinds, events.users, items, values, clicks, events.times_ms, events.keys, lows, highs, seen_counts,
-        seen, profiles=_profiles(memory, events.user_ids),
+        seen, profiles=_profiles(memory, events.user_ids), begins=_begins(events, memory.monitor.sessions.gap_s),
     )  # fmt: skip
+
+
+def _begins(events: Events, gap_s: float) -> U8:
+    """Which events begin a session, (n,), by the gap of today: the archive's events have no hashes of session ids here."""
+    order = np.argsort(events.users, kind="stable")
+    users, times_ms = events.users[order], events.times_ms[order]
+    begins = np.ones(len(order), dtype=np.uint8)
+    begins[order[1:]] = (users[1:] != users[:-1]) | (times_ms[1:] - times_ms[:-1] > 1000 * gap_s)
+    return begins
 
 
 def _without_forgotten(memory: Memory, events: Events) -> Events:

@@ -34,6 +34,7 @@ from streamer.core.settings import LearningSettings
 from streamer.core.times import DAY_MS, EARLIEST_MS
 from streamer.monitoring.monitor import DUPLICATE, LEARNED, Monitor
 from streamer.monitoring.scale import user_key
+from streamer.monitoring.sessions import session_key
 from streamer.stream.catalogue.items import Items
 from streamer.stream.dead_letters import DeadLetters
 from streamer.stream.decoder import Decoder
@@ -64,7 +65,7 @@ class Encoder:
         self._kinds = Kinds(settings)
         self._click_window_ms = round(1000 * settings.click_window_s)
         self._sequences: dict[TopicPartition, tuple[int, int]] = {}  # random key, code in histories
-        self.scale = monitor.scale
+        self.scale, self.sessions = monitor.scale, monitor.sessions
 
     def encode(self, records: Sequence[Record], commit: Callable[[], None]) -> Iterator[tuple[Sequence[Record], Batch]]:
         """Yield batches with the records that each covers: usually one, more at catalogue changes and if users outgrow the cache.
@@ -166,18 +167,18 @@ class Encoder:
         eras = np.full(n, self.scale.conversions - len(found.changes), np.int64)  # of each event, the scale's number
         for change in found.changes:
             eras[change.at :] += 1
-        seen_counts, repeated, taken_back = self._users.remember(
+        remembered = self._users.remember(
             users, items, kinds, found.learned, clicks, times_ms, _timed(events), (eras % ERAS).astype(np.uint8), history,
             self._click_window_ms,
         )  # fmt: skip
-        self._monitor.repeated_input.observe(repeated)
+        self._monitor.repeated_input.observe(remembered.repeated)
+        begins = self.sessions.follow(users, kinds, remembered.pauses_ms, _sessions(events), self._users.history.head)
         self._monitor.count_changes(kinds, asked)
         seen = self._users.history.seen()
         profiles = self._users.profiles.arrays()
         return Batch(
-            kinds, users, items, found.learned, clicks, times_ms, keys, found.lows, found.highs, seen_counts, seen,
-            profiles=profiles, changes=found.changes,
-            taken_back=taken_back,
+            kinds, users, items, found.learned, clicks, times_ms, keys, found.lows, found.highs, remembered.seen_counts,
+            seen, profiles=profiles, changes=found.changes, taken_back=remembered.taken_back, begins=begins,
         )  # fmt: skip
 
     def _kinds_and_values(self, events: Sequence[Rating | Click]) -> tuple[U8, F32, I32]:
@@ -219,6 +220,12 @@ class Encoder:
 def sequence_code(at: TopicPartition) -> int:
     """The code of a sequence in histories: the topic's number (0 for the embedded log) and the partition."""
     return (1 + TOPICS.index(at.topic) if at.topic in TOPICS else 0) << 20 | at.partition
+
+
+def _sessions(events: Sequence[Rating | Click]) -> I64:
+    """A hash of each event's session_id, 0 for none, (n,)."""
+    names = [event.session_id if type(event) is Click else None for event in events]
+    return np.array([*map(session_key, names)] if any(names) else np.zeros(len(events)), dtype=np.int64)
 
 
 def _timed(events: Sequence[Rating | Click]) -> Bool:

@@ -13,6 +13,7 @@ never clicked, keeps its place in the ring but no longer counts as seen for reco
 
 from collections.abc import Iterator, Sequence
 from itertools import compress
+from typing import NamedTuple
 
 import numpy as np
 
@@ -78,7 +79,7 @@ def _judge(kind: int, value: float, earlier: float, comparable: bool) -> int:
 def _remember(
     users: I32, items: I32, kinds: U8, values: F32, clicks: F32, times_ms: I64, timed: Bool, eras: U8, packed: I64, window_ms: int,
     head: I64, counts: I64, tail: I64, recent: I64, pages: I32, ratings: F32, marks: U8, page_of: I32, free: I32, free_count: int,
-    touched: U8, touched_pages: U8, seen_counts: I64, repeated: Bool, earlier: F32, ages: I32, withdrawn: F32,
+    touched: U8, touched_pages: U8, seen_counts: I64, pauses_ms: I64, repeated: Bool, earlier: F32, ages: I32, withdrawn: F32,
     sealed: I64, sealed_user: I32, sealed_block: I32, window: int, young: int,
 ) -> tuple[int, int]:  # fmt: skip
     page_items, ring = pages.shape[1], pages.shape[1] * page_of.shape[1]
@@ -87,6 +88,7 @@ def _remember(
         u, item = users[k], items[k]
         count = counts[u]
         seen_counts[k] = count
+        pauses_ms[k] = max(times_ms[k] - head[u, 4], 0) if head[u, 0] > 0 else -1
         earlier[k], ages[k], withdrawn[k] = np.nan, 0, 0.0
         c = _place(pages, page_of, u, count, window, item)
         found = c >= 0
@@ -157,6 +159,15 @@ def _remember(
     return free_count, sealed_count
 
 
+class Remembered(NamedTuple):
+    """What a user's history says of n events."""
+
+    seen_counts: I64  # (n,) distinct items that the user had seen before it
+    pauses_ms: I64  # (n,) since the user's latest event, 0 for a step backwards in time, -1 at the first one
+    repeated: Bool  # (n,) whether it seems to be repeated input, see streamer.monitoring.repeated_input
+    taken_back: TakenBack
+
+
 class History:
     """The histories of cached users, by user row."""
 
@@ -212,20 +223,18 @@ class History:
     def remember(
         self, users: I32, items: I32, kinds: U8, values: F32, clicks: F32, times_ms: I64, timed: Bool,
         eras: U8, events: Array, window_ms: int, ids: list[str],
-    ) -> tuple[I64, Bool, TakenBack]:  # fmt: skip
+    ) -> Remembered:  # fmt: skip
         """Append n events, each RATING, CLICK or RETRACTED; `events` is (n,) of EVENT, `ids` are the user ids by row, and
         `timed` (n,) says which have a time of their own: a click without one is never taken for one made again. `eras` (n,) number the scale of ratings, below ERAS: a rating
         on an earlier scale cannot be compared.
 
         Writes to `kinds` which of them are REPLACED, RETRACTED or REPEATED, and to `clicks` the weights that remain to be learned.
-        Returns for each event how many distinct items the user had seen before it (n,), whether it seems to be repeated
-        input (n,), see streamer.monitoring.repeated_input, and what it takes back. Cost: O(n), and a scan of the user's
-        seen items for each event.
+        Cost: O(n), and a scan of the user's seen items for each event.
         """
         n = len(users)
         self._reserve_pages(n)
         seen_counts = np.empty(n, dtype=np.int64)
-        repeated = np.empty(n, dtype=np.bool_)
+        pauses_ms, repeated = np.empty(n, dtype=np.int64), np.empty(n, dtype=np.bool_)
         back = TakenBack(np.empty(n, np.float32), np.empty(n, np.int32), np.empty(n, np.float32))
         sealed = np.empty((n, BLOCK_EVENTS, EVENT_WORDS), dtype=np.int64)
         sealed_user, sealed_block = np.empty(n, dtype=np.int32), np.empty(n, dtype=np.int32)
@@ -233,12 +242,12 @@ class History:
         self._free_count, sealed_count = _remember(
             users, items, kinds, values, clicks, times_ms, timed, eras, packed, window_ms,
             self.head, self._counts, self._tail, self._recent, self._pages, self._ratings, self._marks, self._page_of, self._free,
-            self._free_count, self.touched, self._touched_pages, seen_counts, repeated, *back,
+            self._free_count, self.touched, self._touched_pages, seen_counts, pauses_ms, repeated, *back,
             sealed, sealed_user, sealed_block, SEEN_WINDOW, YOUNG_EVENTS,
         )  # fmt: skip
         for j in range(sealed_count):
             self._sealed[ids[sealed_user[j]], int(sealed_block[j]) % BLOCKS] = sealed[j].tobytes()
-        return seen_counts, repeated, back
+        return Remembered(seen_counts, pauses_ms, repeated, back)
 
     def seen(self) -> Seen:
         """The seen items as the kernels read them."""
@@ -271,7 +280,7 @@ class History:
         self.begin(np.array([row], dtype=np.int32))
         stored = np.frombuffer(head[: HEAD_COLUMNS * 8], dtype=HEAD)
         self.head[row, : len(stored)] = stored
-        if len(stored) < HEAD_COLUMNS:  # an earlier version had no latest time: take that of the last event
+        if len(stored) < 5:  # an earlier version had no latest time: take that of the last event
             self.head[row, 4] = stored[3]
         self._counts[row] = self.head[row, 1]
         self._reserve_pages(len(pages))

@@ -27,8 +27,9 @@ EVENT = np.dtype(
     [("item", "<i4"), ("kind", "<i4"), ("value", "<f4"), ("sequence", "<i4"), ("time_ms", "<i8"), ("offset", "<i8")]
 )
 EVENT_WORDS = EVENT.itemsize // 8
-HEAD = np.dtype("<i8")  # counts of events, seen items and clicks, time of the last event in ms, latest time in ms
-HEAD_COLUMNS = 5
+# Counts of events, seen items and clicks, time of the last event in ms, latest time in ms, hash of the last session's id (0: none).
+HEAD = np.dtype("<i8")
+HEAD_COLUMNS = 6
 
 
 def block_key(user_id: str, block: int) -> bytes:

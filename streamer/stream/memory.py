@@ -41,7 +41,9 @@ class Memory:
         self.store, self.learners = store, learners
         self._promoting = threading.Lock()
         self.ledger = Ledger()
-        self.monitor = Monitor([(name, learner.kind) for name, learner in learners.by_name.items()])
+        self.monitor = Monitor(
+            [(name, learner.kind) for name, learner in learners.by_name.items()], learning.session_gap_s
+        )
         self.categories = Categories(learning.category_attributes)
         self.items = Items(learners.item_tables(), self.categories, learning.seed)
         learners.attach(self.items)
@@ -63,6 +65,7 @@ class Memory:
             self.users,
             self.monitor,
             self.monitor.scale,
+            self.monitor.sessions,
             self.dedupe,
             self.dead_letters,
             self.removals,
@@ -117,6 +120,7 @@ def state_settings(learners: Learners, settings: Settings) -> Mapping[str, objec
         "kinds": learning.kinds,
         # left out where it is the default, so that older states, and the digests of all, stay what they are
         **({} if learning.unknown_kinds == "learn" else {"unknown_kinds": learning.unknown_kinds}),
+        **({} if not learning.session_gap_s else {"session_gap_s": learning.session_gap_s}),
         "category_attributes": learning.category_attributes,
         "group_steps": learning.group_steps,
         "rating_min": learning.rating_min,

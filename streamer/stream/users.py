@@ -20,13 +20,13 @@ import msgspec
 import numpy as np
 
 from streamer.core.arrays import F32, I32, I64, U8, U64, Array, Bool
-from streamer.core.batch import TakenBack, UserView
+from streamer.core.batch import UserView
 from streamer.core.events import UserUpdate
 from streamer.core.protocols import Row, Rows, StateStore
 from streamer.core.seed import id_key
 from streamer.core.tables import Table, evenly_spaced
 from streamer.monitoring.scale import user_key
-from streamer.stream.history import History
+from streamer.stream.history import History, Remembered
 from streamer.stream.profiles import Profiles
 from streamer.stream.stored_users import StoredUsers
 
@@ -195,7 +195,7 @@ class Users:
     def remember(
         self, rows: I32, items: I32, kinds: U8, values: F32, clicks: F32, times_ms: I64, timed: Bool, eras: U8, events: Array,
         window_ms: int,
-    ) -> tuple[I64, Bool, TakenBack]:  # fmt: skip
+    ) -> Remembered:  # fmt: skip
         """Append events to the users' histories; see History.remember."""
         new = np.unique(rows[self.history.head[rows, 0] == 0])
         found = self.history.remember(

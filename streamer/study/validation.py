@@ -6,11 +6,13 @@ import msgspec
 import numpy as np
 
 from streamer.core.arrays import U8
+from streamer.core.batch import CLICK
 from streamer.core.events import Click, Event, Rating, Record
 from streamer.core.kinds import UNKNOWN_CODE, Kinds
 from streamer.core.protocols import Noted, Stream, Understood
 from streamer.core.settings import LearningSettings
 from streamer.monitoring.scale import RATINGS_OF_STARS, Scale, user_key
+from streamer.monitoring.sessions import LAST_SESSION, Sessions, session_key
 from streamer.stream.examination import Examination, examine
 from streamer.study.oddities import Oddities, counted, moment
 
@@ -44,6 +46,9 @@ class Validation(msgspec.Struct, kw_only=True):
     scale_max: float | None
     likes: int  # ratings that count as clicks too
     like: str  # which ones, at the end
+    sessions: int  # of users, as far as times or session ids tell
+    session_gap_s: float  # the pause after which a session begins, at the end
+    session_gap: str  # the same in words
     repeated: int  # events that say the same as one before: user, item, value and time
     withdrawn: int  # ratings withdrawn: `"rating": null`
     not_rated: int  # of these, those without an earlier rating of that user and item
@@ -60,6 +65,7 @@ def validate(stream: Stream, path: str, learning: LearningSettings, now_ms: int)
     odd, noted = seen.odd, stream if isinstance(stream, Noted) else None
     columns, time_unit, unread = noted.understood if noted else Understood()
     scale, likes = _scale(values, seen, learning.like_share)
+    sessions, begun = seen.sessions(learning.session_gap_s)
     validation = Validation(
         path=path, columns=dict(columns), unread=list(unread), time_unit=time_unit,
         events=len(stream), rejected=found.sentences(), ratings=len(values), clicks=seen.kinds.total(),
@@ -69,7 +75,7 @@ def validate(stream: Stream, path: str, learning: LearningSettings, now_ms: int)
         earliest=moment(int(times.min())) if len(times) else "", latest=moment(int(times.max())) if len(times) else "",
         rating_min=float(values.min()) if len(values) else None, rating_max=float(values.max()) if len(values) else None,
         rating_values=len(np.unique(values)), scale_min=scale.low if len(values) else None,
-        scale_max=scale.high if len(values) else None, likes=int(likes.sum()), like=scale.like(learning.like_share),
+        scale_max=scale.high if len(values) else None, likes=int(likes.sum()), like=scale.like(learning.like_share), sessions=begun, session_gap_s=sessions.gap_s, session_gap=sessions.in_words(),
         repeated=seen.repeated, withdrawn=seen.withdrawn, not_rated=seen.not_rated, unknown_to_catalogue=odd.unknown, first=seen.first, warnings=[],
     )  # fmt: skip
     validation.warnings = [
@@ -103,6 +109,9 @@ class _Seen:
         self._rated: set[tuple[str, str]] = set()
         self.first: list[str] = []
         self._said: set[tuple[object, ...]] = set()
+        self._users: dict[str, int] = {}  # numbers
+        self._latest_ms: list[int] = []  # of each user
+        self._acts: list[tuple[int, int, int]] = []  # user, pause in ms, hash of the session's id, of each event
 
     def add(self, event: Event, record: Record) -> None:
         self.odd.add(event, record)
@@ -116,11 +125,31 @@ class _Seen:
             self.kinds[event.kind] += 1
         if event.timestamp_ms is not None or record.timestamp_ms > 0:  # a record of a topic has a time of its own
             self.times_ms.append(record.timestamp_ms if event.timestamp_ms is None else event.timestamp_ms)
+        self._act(event, record)
         same = (event.user_id, event.item_id, said, event.timestamp_ms)
         self.repeated += same in self._said
         self._said.add(same)
         if len(self.first) < _FIRST:
             self.first.append((record.value or b"").decode(errors="replace"))
+
+    def _act(self, event: Rating | Click, record: Record) -> None:
+        time_ms = record.timestamp_ms if event.timestamp_ms is None else event.timestamp_ms
+        user = self._users.setdefault(event.user_id, len(self._users))
+        if user == len(self._latest_ms):
+            self._latest_ms.append(time_ms)
+            pause_ms = -1
+        else:
+            pause_ms = max(time_ms - self._latest_ms[user], 0)
+            self._latest_ms[user] = max(time_ms, self._latest_ms[user])
+        self._acts.append((user, pause_ms, session_key(event.session_id if isinstance(event, Click) else None)))
+
+    def sessions(self, gap_s: float) -> tuple[Sessions, int]:
+        """How sessions are told apart after all events, and how many there were."""
+        found = Sessions(gap_s)
+        users, pauses_ms, names = np.array(self._acts, dtype=np.int64).reshape(-1, 3).T.copy()
+        heads = np.zeros((len(self._users), LAST_SESSION + 1), dtype=np.int64)
+        begins = found.follow(users.astype(np.int32), np.full(len(users), CLICK, np.uint8), pauses_ms, names, heads)
+        return found, int(np.count_nonzero(begins))
 
     def _rating(self, event: Rating) -> float | str:
         pair = event.user_id, event.item_id

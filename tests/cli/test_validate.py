@@ -47,6 +47,22 @@ def test_counts_columns_times_and_scale_are_shown(tmp_path: Path) -> None:
     assert "2020-09-13T12:26:40+00:00 to 2020-09-13T12:28:19+00:00" in shown
 
 
+def test_sessions_are_counted_by_their_ids_and_by_pauses(tmp_path: Path) -> None:
+    lines = [
+        '{"user_id":"u","item_id":"a","kind":"click","timestamp_ms":1600000000000}',
+        '{"user_id":"u","item_id":"b","kind":"click","timestamp_ms":1600000060000}',
+        '{"user_id":"u","item_id":"c","kind":"click","timestamp_ms":1600009000000}',
+        '{"user_id":"v","item_id":"a","kind":"click","timestamp_ms":1600000000000,"session_id":"s"}',
+        '{"user_id":"v","item_id":"b","kind":"click","timestamp_ms":1600009000000,"session_id":"s"}',
+    ]
+    path = tmp_path / "clicks.jsonl"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    said = found(path)
+    assert (said["sessions"], said["session_gap_s"]) == (3, 1800.0)
+    assert "sessions     3; a session begins after a pause of 30 minutes (no clear valley" in run("validate", path)
+    assert found(path, "--session-gap-s", "30")["sessions"] == 4
+
+
 def test_what_would_be_rejected_is_shown_and_a_mostly_bad_file_fails(tmp_path: Path) -> None:
     path = written(tmp_path, [*ratings(10), "u1,i1,x,1", "u1,i1,y,2"])
     said = found(path)

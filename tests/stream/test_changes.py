@@ -245,7 +245,7 @@ def test_a_rating_on_an_earlier_scale_is_not_taken_back_and_its_retraction_still
 
     def remember(kind: int, value: float, era: int) -> tuple[int, float]:
         kinds, one = np.array([kind], np.uint8), np.zeros(1, np.int32)
-        _, _, back = history.remember(
+        back = history.remember(
             one, one, kinds, np.array([value], np.float32), np.zeros(1, np.float32), np.zeros(1, np.int64), one == 0,
             np.array([era], np.uint8), np.zeros(1, EVENT), 0, ["u"],
         )  # fmt: skip

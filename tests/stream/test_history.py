@@ -59,12 +59,12 @@ def test_long_histories_survive_rings_evictions_and_restarts(
         rows = crowd.users.rows([user], crowd.commit)
         events = np.zeros(count, dtype=EVENT)
         events["item"], events["time_ms"] = items, len(diaries[user].events) + np.arange(count)
-        found, _, _ = crowd.users.remember(
+        found = crowd.users.remember(
             np.repeat(rows, count), np.array(items, dtype=np.int32), np.full(count, CLICK, np.uint8),
             np.zeros(count, np.float32), np.zeros(count, np.float32), events["time_ms"].astype(np.int64),
             np.ones(count, np.bool_), np.zeros(count, np.uint8), events, 0,
         )  # fmt: skip
-        assert found.tolist() == [diaries[user].put(item) for item in items]
+        assert found.seen_counts.tolist() == [diaries[user].put(item) for item in items]
         assert crowd.users.view(user).seen.tolist() == diaries[user].distinct[-SEEN_WINDOW:]
         if restart_every and n % restart_every == 0:
             crowd.commit()

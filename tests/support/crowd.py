@@ -38,7 +38,7 @@ class Crowd:
         rows = self.users.rows(user_ids, self.commit)
         events = np.zeros(n, dtype=EVENT)
         events["item"], events["offset"] = items, np.arange(n)
-        seen_counts, _, _ = self.users.remember(
+        found = self.users.remember(
             rows, np.array(items, dtype=np.int32), np.full(n, CLICK, np.uint8), np.zeros(n, np.float32),
             np.array(clicks or np.zeros(n), dtype=np.float32), np.arange(n, dtype=np.int64),
             np.ones(n, np.bool_), np.zeros(n, np.uint8), events, 0,
@@ -46,7 +46,7 @@ class Crowd:
         for row in rows.tolist():
             self.table.values[row, 0] += 1.0
             self.table.touched[row] = 1
-        return seen_counts
+        return found.seen_counts
 
     def commit(self) -> None:
         self.store.commit(self.users.changed(), {})
