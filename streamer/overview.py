@@ -112,6 +112,7 @@ class Overview:
             log_bytes=lambda: self._log.size_bytes if self._log else 0,
             archive=lambda: self._archiver.status() if self._archiver else ArchiveStatus(),
             users_cached=lambda: memory.users.cached,
+            users_forgotten=lambda: memory.users.forgotten_for_age,
             user_evictions=lambda: memory.users.evictions,
             items=lambda: len(memory.items),
             ingestion_up=lambda: self._health.ready()[0],

@@ -172,6 +172,10 @@ class StateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     user_cache_bytes: Annotated[
         int, _doc("memory for cached users; all others are read from RocksDB when needed", ge=0)
     ] = 1 << 30
+    user_ttl_days: Annotated[
+        Annotated[float, Meta(ge=1, le=36500)] | None,
+        _doc("users without an event for so long, by the times of events, are forgotten; none: never"),
+    ] = None
     log_retention_bytes: Annotated[
         Annotated[int, Meta(ge=1)] | None, _doc("largest size of the embedded log; none: keep all")
     ] = None

@@ -62,6 +62,7 @@ class Readings:
     log_bytes: Callable[[], int]  # size of the embedded log; 0 with Kafka
     archive: Callable[[], ArchiveStatus]
     users_cached: Callable[[], int]
+    users_forgotten: Callable[[], int]  # for their age, since the generation was opened
     user_evictions: Callable[[], int]  # since the generation was opened
     items: Callable[[], int]  # item rows in memory
     ingestion_up: Callable[[], bool]  # whether events can be read and learned now
@@ -231,6 +232,10 @@ class Metrics:
         yield Gauge("streamer_users_cached", "Users held in memory.", readings.users_cached())
         evictions = Counter("streamer_user_evictions", "Users evicted from memory.", labels=["generation"])
         yield _one(evictions, readings.user_evictions(), readings.generation)
+        forgotten = Counter(
+            "streamer_users_forgotten_for_age", "Users forgotten (user_ttl_days).", labels=["generation"]
+        )
+        yield _one(forgotten, readings.users_forgotten(), readings.generation)
         yield Gauge("streamer_items", "Items held in memory.", readings.items())
         yield Gauge("streamer_ingestion_up", "1 while events can be read and learned.", float(readings.ingestion_up()))
 

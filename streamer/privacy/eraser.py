@@ -27,6 +27,7 @@ from streamer.storage.state import RocksStore
 from streamer.stream.dead_letters import dead_letters, deletions
 from streamer.stream.memory import Memory
 from streamer.stream.removals import Removal, removal_rows
+from streamer.stream.stored_users import everything
 
 ARCHIVED_TRIES = 10  # how often to wait RETRY_S for the archive before it is reported as late
 RETRY_S = 1.0  # pause before work that could not go on is tried again
@@ -227,8 +228,12 @@ def _erase_from_state(
     store: RocksStore, memory: Memory, erasure: Erasure, user_ids: Sequence[str], done: Sequence[Removal]
 ) -> None:
     """Erase users from a state that does not learn and has the tables of `memory`; record their removals in it."""
-    changed = [row for user_id in user_ids for row in memory.users.stored.deletions(user_id)]
     known = store.read("users/head", [user_id.encode() for user_id in user_ids])
+    changed = [
+        row
+        for user_id, head in zip(user_ids, known, strict=True)
+        for row in memory.users.stored.deletions(user_id, everything(head))
+    ]
     (count,) = store.read("users", [b"count"])
     if count is not None:
         left = int.from_bytes(count, "little") - sum(head is not None for head in known)

@@ -94,11 +94,11 @@ class RocksStore:
         prefix = table.encode() + _NUL
         return self._rocks.get_many([prefix + key for key in keys]) if keys else []
 
-    def scan(self, table: str) -> Iterator[tuple[bytes, bytes]]:
-        """See protocols.StateStore."""
+    def scan(self, table: str, first: bytes = b"", before: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
+        """See protocols.StateStore; only the keys from `first` on, and below `before`."""
         lower = table.encode() + _NUL
         cut = len(lower)
-        for key, value in self._rocks.scan(lower, table.encode() + b"\1"):
+        for key, value in self._rocks.scan(lower + first, table.encode() + b"\1" if before is None else lower + before):
             yield key[cut:], value
 
     def commit(self, rows: Iterable[Row | Rows], offsets: Offsets) -> None:

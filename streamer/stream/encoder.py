@@ -32,6 +32,7 @@ from streamer.core.kinds import UNKNOWN_CODE, Kinds
 from streamer.core.seed import event_keys, sequence_key
 from streamer.core.settings import LearningSettings
 from streamer.core.times import DAY_MS, EARLIEST_MS
+from streamer.monitoring.clock import StreamClock
 from streamer.monitoring.monitor import DUPLICATE, LEARNED, Monitor
 from streamer.monitoring.scale import user_key
 from streamer.monitoring.sessions import session_key
@@ -55,7 +56,7 @@ class Encoder:
 
     def __init__(
         self, settings: LearningSettings, users: Users, items: Items, dedupe: Dedupe, dead_letters: DeadLetters,
-        monitor: Monitor, removals: Removals,
+        monitor: Monitor, removals: Removals, user_ttl_days: float | None = None,
     ) -> None:  # fmt: skip
         self._decoder = Decoder(settings)
         self.check_rating = self._decoder.check_rating
@@ -65,6 +66,9 @@ class Encoder:
         self._kinds = Kinds(settings)
         self._click_window_ms = round(1000 * settings.click_window_s)
         self._sequences: dict[TopicPartition, tuple[int, int]] = {}  # random key, code in histories
+        self.clock, self._period = StreamClock(), 0
+        self._ttl_hours = round(24 * user_ttl_days) if user_ttl_days else 0
+        users.forgets_old = self._ttl_hours > 0
         self.scale, self.sessions = monitor.scale, monitor.sessions
 
     def encode(self, records: Sequence[Record], commit: Callable[[], None]) -> Iterator[tuple[Sequence[Record], Batch]]:
@@ -78,7 +82,21 @@ class Encoder:
             if type(chosen[0]) in _CATALOGUE_EVENTS:
                 yield part, self._apply_catalogue(part, chosen)
             else:
-                yield part, self._batch(part, chosen, commit)
+                for cut in self._hours(part, chosen):
+                    yield part[cut], self._batch(part[cut], chosen[cut], commit)
+
+    def _hours(self, records: Sequence[Record], events: Sequence[Event | BadEvent | None]) -> Iterator[slice]:
+        """Cuts where another hour of the stream's clock begins, if users are forgotten for their age: that happens between two events."""
+        if not self._ttl_hours:
+            yield slice(0, len(events))
+            return
+        learned = [k for k, event in enumerate(events) if type(event) in _ALL_LEARNED]
+        chosen = cast(list[Rating | Click], [events[k] for k in learned])
+        cuts = self.clock.crossings(happened_ms([records[k] for k in learned], chosen))
+        ends = [*(learned[count - 1] + 1 for count in cuts), len(events)]
+        for start, end in zip([0, *ends[:-1]], ends, strict=True):
+            if start < end:
+                yield slice(start, end)
 
     def _split(self, events: Sequence[Event | BadEvent | None]) -> Iterator[tuple[int, int]]:
         start, users, capacity = 0, set[str](), self._users.capacity
@@ -121,8 +139,14 @@ class Encoder:
         self, records: Sequence[Record], events: Sequence[Event | BadEvent | None], commit: Callable[[], None]
     ) -> Batch:
         chosen = cast(list[Rating | Click], [event for event in events if type(event) in _ALL_LEARNED])
+        if self._ttl_hours and chosen:
+            self._users.forget_old(self.clock.period - self._ttl_hours)
         # Users come first: this may commit, and nothing of these records may be in that commit.
         rows = self._users.rows([event.user_id for event in chosen], commit)
+        if self._ttl_hours:
+            learned = [r for r, event in zip(records, events, strict=True) if type(event) in _ALL_LEARNED]
+            self._period = self.clock.period  # that before these events: all of them are in it
+            self.clock.advance(happened_ms(learned, chosen))
         if len(chosen) < len(records):
             for record, event in zip(records, events, strict=True):
                 if isinstance(event, BadEvent):
@@ -169,7 +193,7 @@ class Encoder:
             eras[change.at :] += 1
         remembered = self._users.remember(
             users, items, kinds, found.learned, clicks, times_ms, _timed(events), (eras % ERAS).astype(np.uint8), history,
-            self._click_window_ms,
+            self._click_window_ms, self._period,
         )  # fmt: skip
         self._monitor.repeated_input.observe(remembered.repeated)
         begins = self.sessions.follow(users, kinds, remembered.pauses_ms, _sessions(events), self._users.history.head)

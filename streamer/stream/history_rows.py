@@ -27,9 +27,11 @@ EVENT = np.dtype(
     [("item", "<i4"), ("kind", "<i4"), ("value", "<f4"), ("sequence", "<i4"), ("time_ms", "<i8"), ("offset", "<i8")]
 )
 EVENT_WORDS = EVENT.itemsize // 8
-# Counts of events, seen items and clicks, time of the last event in ms, latest time in ms, hash of the last session's id (0: none).
+# Counts of events, seen items and clicks, time of the last event in ms, latest time in ms, hash of the last session's id (0: none),
+# hour of the stream's clock at the last event (0: users are not forgotten for their age).
 HEAD = np.dtype("<i8")
-HEAD_COLUMNS = 6
+HEAD_COLUMNS = 7
+PERIOD = 6  # the column of the hour
 
 
 def block_key(user_id: str, block: int) -> bytes:

@@ -24,7 +24,7 @@ from streamer.core.protocols import (
 from streamer.core.tables import Table
 from streamer.storage.state import LEARNED
 from streamer.stream.catalogue.items import Items
-from streamer.stream.users import in_order, table_rows
+from streamer.stream.stored_users import in_order, table_rows
 
 _STREAM = b"stream"
 _NO_SCORES: F32 = np.empty((0, 0), dtype=np.float32)

@@ -51,7 +51,14 @@ class Memory:
         self.users = Users(learners.user_tables(), store, learning.seed, state.user_cache_bytes, profiles)
         self.dedupe, self.dead_letters, self.removals = Dedupe(state.dedupe_events), DeadLetters(), Removals()
         self.encoder = Encoder(
-            learning, self.users, self.items, self.dedupe, self.dead_letters, self.monitor, self.removals
+            learning,
+            self.users,
+            self.items,
+            self.dedupe,
+            self.dead_letters,
+            self.monitor,
+            self.removals,
+            state.user_ttl_days,
         )
         self.ledger.start(store.offsets())
         for part in self._parts():
@@ -66,6 +73,7 @@ class Memory:
             self.monitor,
             self.monitor.scale,
             self.monitor.sessions,
+            self.encoder.clock,
             self.dedupe,
             self.dead_letters,
             self.removals,

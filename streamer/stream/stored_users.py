@@ -1,14 +1,18 @@
-"""Users in the store, by id: a row of each learner's table, a head, pages of seen items, and blocks of events."""
+"""Users in the store, by id: a row of each learner's table, a head, pages of seen items, and blocks of events.
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TypeAlias
+Where users are forgotten for their age, each is also listed under the hour of the stream's clock at the last event.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import compress
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from streamer.core.arrays import I32
+from streamer.core.arrays import I32, I64, U8
 from streamer.core.batch import UserView
 from streamer.core.errors import BadState
-from streamer.core.protocols import Row, StateStore
+from streamer.core.protocols import Row, Rows, StateStore
 from streamer.core.seed import id_key
 from streamer.core.superseded import RECENT
 from streamer.core.tables import Table
@@ -16,7 +20,10 @@ from streamer.stream.history import History
 from streamer.stream.history_rows import (
     BLOCK_EVENTS,
     BLOCKS,
+    HEAD,
+    HEAD_COLUMNS,
     PAGES,
+    PERIOD,
     RING,
     SEEN_WINDOW,
     block_key,
@@ -27,7 +34,48 @@ from streamer.stream.history_rows import (
     young_history,
 )
 
+LAST_HEARD = "users/last-heard"  # hour and user id, so that those last heard of long ago come first
+HOUR_BYTES = 4
 ProfileValues: TypeAlias = tuple[dict[int, float], tuple[int, ...]]  # the result of Profiles.read
+
+
+class Removed(NamedTuple):
+    """What there is to delete of a user."""
+
+    profile: bool
+    period: int  # the hour under which the user is in LAST_HEARD, 0 for none
+    blocks: int  # of `users/history`
+    pages: int
+
+
+def everything(head: bytes | None) -> Removed:
+    """All that there may be of a user with this head."""
+    return Removed(True, period_of(head), BLOCKS, PAGES)
+
+
+def old(head: bytes) -> Removed:
+    """What there is of a user with this head, but for the profile."""
+    events, seen = np.frombuffer(head, dtype=HEAD, count=2).tolist()
+    return Removed(False, period_of(head), min(BLOCKS, -(-events // BLOCK_EVENTS)), page_count(seen))
+
+
+def period_of(head: bytes | None) -> int:
+    """The hour of the stream's clock at the last event, 0 if it is not known."""
+    end = 8 * HEAD_COLUMNS
+    return int.from_bytes(head[8 * PERIOD : end], "little") if head is not None and len(head) >= end else 0
+
+
+def hour_key(period: int) -> bytes:
+    """The beginning of a key of LAST_HEARD."""
+    return period.to_bytes(HOUR_BYTES, "big")
+
+
+def listing(keys: Sequence[bytes], before: I64, now: I64) -> Iterator[Row | Rows]:
+    """The rows that list users under the hour `now` (n,) instead of `before` (n,); 0 is none."""
+    moved = [(keys[n], int(before[n]), int(now[n])) for n in np.flatnonzero(before != now).tolist()]
+    yield from (Row(LAST_HEARD, hour_key(hour) + key, None) for key, hour, _ in moved if hour)
+    listed = [hour_key(hour) + key for key, _, hour in moved if hour]
+    yield Rows(LAST_HEARD, listed, [b""] * len(listed))
 
 
 class StoredUsers:
@@ -96,16 +144,45 @@ class StoredUsers:
         seen = seen[(seen >= 0) & counts_as_seen(ratings[positions], marks[positions])]
         return UserView(user_id, True, rows, seen, bool(clicks), now_ms, *profile)
 
-    def deletions(self, user_id: str) -> list[Row]:
-        """The rows that delete everything stored under the user's id."""
+    def deletions(self, user_id: str, what: "Removed") -> list[Row]:
+        """The rows that delete what is stored under the user's id."""
         key = user_id.encode()
-        deletions = [Row("users/profile", key, None), Row("users/head", key, None)]
+        deletions = [Row("users/profile", key, None)] if what.profile else []
+        if what.period:
+            deletions.append(Row(LAST_HEARD, hour_key(what.period) + key, None))
+        deletions.append(Row("users/head", key, None))
         deletions.extend(Row(name, key, None) for name, _ in self._tables.values())
-        deletions.extend(Row("users/history", block_key(user_id, n), None) for n in range(BLOCKS))
+        deletions.extend(Row("users/history", block_key(user_id, n), None) for n in range(what.blocks))
         for table in ("users/seen", "users/rated"):
-            deletions.extend(Row(table, block_key(user_id, n), None) for n in range(PAGES))
+            deletions.extend(Row(table, block_key(user_id, n), None) for n in range(what.pages))
         return deletions
+
+    def last_heard(self, first: int, before: int) -> Iterator[tuple[str, "Removed"]]:
+        """Users, and what is stored of each, who were last heard of from hour `first` on and before hour `before`."""
+        found = [key for key, _ in self.store.scan(LAST_HEARD, hour_key(first), hour_key(before))]
+        for key, head in zip(found, self.store.read("users/head", [key[HOUR_BYTES:] for key in found]), strict=True):
+            # another hour is in the head of a user who was heard of while nobody was forgotten
+            if head is not None and period_of(head) == int.from_bytes(key[:HOUR_BYTES], "big"):
+                yield key[HOUR_BYTES:].decode(), old(head)
 
     def events(self) -> int:
         """The number of events learned from all users who are not forgotten, as committed. Cost: a scan of all users."""
         return sum(int.from_bytes(head[:8], "little") for _, head in self.store.scan("users/head"))
+
+
+def in_order(touched: Sequence[U8], ids: Sequence[str]) -> tuple[I32, list[bytes]]:
+    """The rows that are touched in any of these arrays, and their keys, in the order of the store: it takes them at half the cost.
+
+    Cost: .5 us a row.
+    """
+    changed = np.zeros(len(ids), dtype=np.uint8)
+    for one in touched:
+        changed[: len(one)] |= one[: len(ids)]
+    rows = sorted(np.flatnonzero(changed).tolist(), key=ids.__getitem__)
+    return np.array(rows, dtype=np.int32), [ids[row].encode() for row in rows]
+
+
+def table_rows(name: str, table: Table, rows: I32, keys: Sequence[bytes]) -> list[Row | Rows]:
+    """Those of `rows` that are touched in a table as rows of the store; `keys` are their ids. Cost: .1 us, and Table.serialise."""
+    touched = table.touched[rows] > 0
+    return [Rows(name, list(compress(keys, touched.tolist())), table.serialise(rows[touched]))] if touched.any() else []

@@ -12,28 +12,30 @@ Johnson, Shasha (1994), 2Q: a low overhead high performance buffer management re
 A1out; newcomers are evicted by least recent use, not in order of arrival).
 """
 
+import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from itertools import compress
 
 import msgspec
 import numpy as np
 
 from streamer.core.arrays import F32, I32, I64, U8, U64, Array, Bool
-from streamer.core.batch import UserView
+from streamer.core.batch import REPEATED, UserView
 from streamer.core.events import UserUpdate
 from streamer.core.protocols import Row, Rows, StateStore
 from streamer.core.seed import id_key
 from streamer.core.tables import Table, evenly_spaced
 from streamer.monitoring.scale import user_key
 from streamer.stream.history import History, Remembered
+from streamer.stream.history_rows import PERIOD
 from streamer.stream.profiles import Profiles
-from streamer.stream.stored_users import StoredUsers
+from streamer.stream.stored_users import Removed, StoredUsers, everything, in_order, listing, old, table_rows
 
 EVICTED_FRACTION = 8  # 1/8 of the cache is evicted at a time, as all users are scanned for the least recently used
 NEWCOMERS_FRACTION = 8  # newcomers get 1/8 of the cache, but always room for NEWCOMERS
 NEWCOMERS = 2_000  # the users of the largest micro-batch
 ROW_OVERHEAD_BYTES = 300  # Python objects for each user: the id, and entries of dicts and lists
+_LOG = logging.getLogger("streamer.users")
 _ENCODER = msgspec.json.Encoder(order="deterministic")
 _PROFILE = msgspec.json.Decoder(UserUpdate)
 
@@ -66,7 +68,13 @@ class Users:
         self._new: Bool = np.zeros(0, dtype=np.bool_)  # whether the row's user is a newcomer
         self._newcomers = 0
         self._batch = 0
-        self._removed: dict[str, list[Row]] = {}
+        self._removed: dict[str, Removed] = {}
+        self.forgets_old = False  # whether users not heard of for long are forgotten, see `forget_old`
+        self._listed: I64 = np.zeros(
+            0, dtype=np.int64
+        )  # (rows,) the hour under which the user is in LAST_HEARD, 0: in none
+        self._forgotten_before = 0  # the hour of the last `forget_old`
+        self.forgotten_for_age = 0  # how many, since this was opened
         self._changed_profiles: dict[str, bytes | None] = {}
         self._any_profile = False  # whether any user ever had a profile; if not, none is looked up
         self._rows_lock = threading.Lock()  # held while rows are given to users or taken from them
@@ -132,6 +140,8 @@ class Users:
         mask = np.array(new, dtype=np.bool_)
         for n in np.flatnonzero(~mask).tolist():
             self.stored.load(int(rows[n]), user_ids[n], heads[n] or b"", self.history)
+            self._listed[rows[n]] = self.history.head[rows[n], PERIOD]
+        self._listed[rows[mask]] = 0
         self._begin(rows[mask], [user_ids[n] for n in np.flatnonzero(mask).tolist()])
         with self._rows_lock:  # after this, queries may read the rows
             for row, user_id in zip(rows.tolist(), user_ids, strict=True):
@@ -153,7 +163,7 @@ class Users:
             used = np.full(max(64, count, 2 * len(self._used)), -1, dtype=np.int64)
             used[: len(self._used)] = self._used
             self._used = used
-            self.keys = np.resize(self.keys, len(used))
+            self.keys, self._listed = np.resize(self.keys, len(used)), np.resize(self._listed, len(used))
             self._new = np.concatenate([self._new, np.zeros(len(used) - len(self._new), dtype=np.bool_)])
         self.history.reserve(count)
         for _, table in self._tables.values():
@@ -194,13 +204,14 @@ class Users:
 
     def remember(
         self, rows: I32, items: I32, kinds: U8, values: F32, clicks: F32, times_ms: I64, timed: Bool, eras: U8, events: Array,
-        window_ms: int,
+        window_ms: int, period: int = 0,
     ) -> Remembered:  # fmt: skip
-        """Append events to the users' histories; see History.remember."""
+        """Append events to the users' histories; see History.remember. `period` is the hour of the stream's clock, 0 for none."""
         new = np.unique(rows[self.history.head[rows, 0] == 0])
         found = self.history.remember(
             rows, items, kinds, values, clicks, times_ms, timed, eras, events, window_ms, self.ids
         )
+        self.history.head[rows[kinds != REPEATED], PERIOD] = period
         self.count += int(np.count_nonzero(self.history.head[new, 0]))
         return found
 
@@ -232,12 +243,41 @@ class Users:
         """
         if self.view(user_id).known:
             self.count -= 1
+        (head,) = self.stored.heads([user_id])
         if user_id in self.row_of:
             with self._rows_lock:
                 self._release(np.array([self.row_of[user_id]], dtype=np.int32))
         self.history.drop_sealed(user_id)
         self._changed_profiles[user_id] = None
-        self._removed[user_id] = self.stored.deletions(user_id)
+        self._removed[user_id] = everything(head)
+
+    def forget_old(self, before: int) -> None:
+        """Delete what was learned of users last heard of before this hour of the stream's clock; profiles stay.
+
+        What is forgotten depends on the events alone: not on who is cached, nor on what is committed.
+        Cost: some 10 us a forgotten user, and a look at all cached ones.
+        """
+        if before <= self._forgotten_before:
+            return
+        first, self._forgotten_before = self._forgotten_before, before
+        head = self.history.head[: len(self.ids)]
+        heard = (self._used[: len(head)] >= 0) & (head[:, 0] > 0) & (head[:, PERIOD] > 0)
+        rows = np.flatnonzero(heard & (head[:, PERIOD] < before)).astype(np.int32)
+        gone = {
+            self.ids[row]: old(head[row].tobytes())._replace(period=int(self._listed[row])) for row in rows.tolist()
+        }
+        for user_id, what in self.stored.last_heard(first, before):
+            if user_id not in self.row_of and user_id not in self._removed:
+                gone[user_id] = what
+        for row in rows.tolist():
+            self.history.drop_sealed(self.ids[row])
+        with self._rows_lock:
+            self._release(rows)
+            self._removed = {**gone, **self._removed}  # all of a user who was forgotten before
+        if gone:
+            _LOG.info("%s users without an event for long are forgotten (user_ttl_days)", f"{len(gone):,}")
+        self.count -= len(gone)
+        self.forgotten_for_age += len(gone)
 
     def unseen_row(self, learner: str) -> Array:
         """The learner's row (width,) of a visitor without an id: its start values, without the random part that depends on an id."""
@@ -319,11 +359,15 @@ class Users:
 
     def changed(self) -> Sequence[Row | Rows]:
         """See protocols.Persistent. Deletions come first, because a forgotten user may already be back."""
-        rows: list[Row | Rows] = [row for deletions in self._removed.values() for row in deletions]
+        rows: list[Row | Rows] = [
+            row for user_id, what in self._removed.items() for row in self.stored.deletions(user_id, what)
+        ]
         rows.extend(Row("users/profile", user.encode(), value) for user, value in self._changed_profiles.items())
         rows.extend(self.profiles.changed())
         dirty, keys = in_order([self.history.touched, *(table.touched for _, table in self._tables.values())], self.ids)
         rows.extend(self.history.changed(dirty, keys))
+        if self.forgets_old:
+            rows.extend(listing(keys, self._listed[dirty], self.history.head[dirty, PERIOD]))
         for name, table in self._tables.values():
             rows.extend(table_rows(name, table, dirty, keys))
         if self.count != self._committed_count:
@@ -332,6 +376,9 @@ class Users:
 
     def committed(self) -> None:
         """See protocols.Persistent."""
+        if self.forgets_old:
+            changed = np.flatnonzero(self.history.touched[: len(self.ids)])
+            self._listed[changed] = self.history.head[changed, PERIOD]
         self._removed.clear()
         self._changed_profiles.clear()
         self.profiles.committed()
@@ -339,21 +386,3 @@ class Users:
         for _, table in self._tables.values():
             table.clean(table.dirty())
         self._committed_count = self.count
-
-
-def in_order(touched: Sequence[U8], ids: Sequence[str]) -> tuple[I32, list[bytes]]:
-    """The rows that are touched in any of these arrays, and their keys, in the order of the store: it takes them at half the cost.
-
-    Cost: .5 us a row.
-    """
-    changed = np.zeros(len(ids), dtype=np.uint8)
-    for one in touched:
-        changed[: len(one)] |= one[: len(ids)]
-    rows = sorted(np.flatnonzero(changed).tolist(), key=ids.__getitem__)
-    return np.array(rows, dtype=np.int32), [ids[row].encode() for row in rows]
-
-
-def table_rows(name: str, table: Table, rows: I32, keys: Sequence[bytes]) -> list[Row | Rows]:
-    """Those of `rows` that are touched in a table as rows of the store; `keys` are their ids. Cost: .1 us, and Table.serialise."""
-    touched = table.touched[rows] > 0
-    return [Rows(name, list(compress(keys, touched.tolist())), table.serialise(rows[touched]))] if touched.any() else []

@@ -41,6 +41,7 @@ def made(monitor: Monitor | None = None, generations: GenerationReadings = GENER
         log_bytes=lambda: 4096,
         archive=lambda: ArchiveStatus(2048, 30, 4),
         users_cached=lambda: 5,
+        users_forgotten=lambda: 3,
         user_evictions=lambda: 2,
         items=lambda: 9,
         champions=lambda: [("bias", "ratings", True), ("biased-mf", "ratings", False)],
@@ -97,6 +98,7 @@ def test_readings_are_read_at_each_scrape() -> None:
     assert [series[f"streamer_archive_{what}"] for what in ("bytes", "events", "lag_events")] == [2048, 30, 4]
     assert series["streamer_users_cached"] == 5
     assert series['streamer_user_evictions_total{generation="g1"}'] == 2
+    assert series['streamer_users_forgotten_for_age_total{generation="g1"}'] == 3
     assert series["streamer_items"] == 9
     assert series["streamer_ingestion_up"] == 1
     assert series['streamer_steps_refused_total{generation="g1",learner="bias"}'] == 3

@@ -39,8 +39,8 @@ class StateStore(Protocol):
     def read(self, table: str, keys: Sequence[bytes]) -> Sequence[bytes | None]:
         """The committed values in the order of `keys`, None where there is none."""
 
-    def scan(self, table: str) -> Iterator[tuple[bytes, bytes]]:
-        """All rows of a table, ascending by key; raises BadState at a damaged row, and never ends early without an error."""
+    def scan(self, table: str, first: bytes = b"", before: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
+        """The rows of a table with first <= key < before, ascending by key; raises BadState at a damaged row, and never ends early without an error."""
 
     def commit(self, rows: Iterable[Row | Rows], offsets: Offsets) -> None:
         """Write all rows and offsets in one atomic batch; raises StoreUnavailable when nothing was committed."""
