@@ -5,9 +5,11 @@ events costs about a second of CPU, and making messages of them another. A row t
 its text: it becomes a dead letter, and the stream goes on.
 """
 
-from collections.abc import Iterable, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias, cast
+from itertools import pairwise
+from typing import Any, TypeAlias, cast, overload
 
 import msgspec
 import numpy as np
@@ -18,6 +20,33 @@ from streamer.core.protocols import Understood
 from streamer.core.times import LATEST, MICROSECONDS_BELOW, MILLISECONDS_BELOW, SECONDS_BELOW
 
 Part: TypeAlias = tuple[I32, I32, I32, I64]  # users, items, values, times of some events
+
+
+class PackedTexts(Sequence[bytes]):
+    """Many texts in one piece of memory, to be read in order: 8 bytes each beside their own, where a list of them takes 41."""
+
+    def __init__(self, texts: Iterable[bytes]) -> None:
+        packed, self._ends = bytearray(), array("q", [0])
+        for text in texts:
+            packed += text
+            self._ends.append(len(packed))
+        self._packed = bytes(packed)
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    @overload
+    def __getitem__(self, at: int) -> bytes: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[bytes]: ...
+    def __getitem__(self, at: int | slice) -> bytes | list[bytes]:
+        packed, ends, numbers = self._packed, self._ends, range(len(self))[at]
+        if isinstance(numbers, int):
+            return packed[ends[numbers] : ends[numbers + 1]]
+        return [packed[ends[n] : ends[n + 1]] for n in numbers]
+
+    def __iter__(self) -> Iterator[bytes]:
+        return (self._packed[start:end] for start, end in pairwise(self._ends))
 
 
 @dataclass(frozen=True, slots=True)
