@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 from streamer.core.arrays import I32, I64, U8, Array, Bool
-from streamer.core.batch import CLICK, NO_PROFILES, RATING, Batch, Events, Profiles, Seen
+from streamer.core.batch import CLICK, NO_PROFILES, RATING, REPEATED, Batch, Events, Profiles, Seen
 from streamer.core.errors import BadSettings, MissingExtra, StreamerError
 from streamer.core.protocols import Categorised, Informed, OnlineLearner, Rebuilt, Row, Rows, Trainer
 from streamer.core.seed import id_key
@@ -299,11 +299,13 @@ def history_batch(memory: Memory, events: Events) -> Batch:
 
 
 def _begins(events: Events, gap_s: float) -> U8:
-    """Which events begin a session, (n,), by the gap of today: the archive's events have no hashes of session ids here."""
-    order = np.argsort(events.users, kind="stable")
+    """Which events begin a session, (n,), by the gap of today alone: `session_id`s are not among the events of a retraining."""
+    kept = np.flatnonzero(events.kinds != REPEATED)
+    order = kept[np.argsort(events.users[kept], kind="stable")]
     users, times_ms = events.users[order], events.times_ms[order]
-    begins = np.ones(len(order), dtype=np.uint8)
-    begins[order[1:]] = (users[1:] != users[:-1]) | (times_ms[1:] - times_ms[:-1] > 1000 * gap_s)
+    begins = np.zeros(len(events), dtype=np.uint8)
+    begins[order[:1]] = 1
+    begins[order[1:]] = (users[1:] != users[:-1]) | (np.diff(times_ms) > 1000 * gap_s)
     return begins
 
 
