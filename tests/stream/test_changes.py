@@ -248,7 +248,7 @@ def test_a_rating_on_an_earlier_scale_is_not_taken_back_and_its_retraction_still
         back = history.remember(
             one, one, kinds, np.array([value], np.float32), np.zeros(1, np.float32), np.zeros(1, np.int64), one == 0,
             np.array([era], np.uint8), np.zeros(1, EVENT), 0, ["u"],
-        )  # fmt: skip
+        ).taken_back  # fmt: skip
         return int(kinds[0]), float(back.earlier[0])
 
     assert remember(RATING, 4.0, 0)[0] == RATING

@@ -217,7 +217,7 @@ def test_offsets_and_stats(run: Run, state: Path) -> None:
     assert (found["format"], found["generation"]) == (2, "g0")
     assert found["settings"]["seed"] == 1
     assert found["tables"]["items"]["rows"] == 3
-    assert found["tables"]["users/head"] == {"rows": 2, "bytes": 2 * (len("users/head") + 1 + 2 + 40) + 4 * 32 + 3 * 9}
+    assert found["tables"]["users/head"] == {"rows": 2, "bytes": 2 * (len("users/head") + 1 + 2 + 56) + 4 * 32 + 3 * 9}
     assert "users/head" in run("inspect", "stats", "--data", state)[1]
 
 
