@@ -13,7 +13,7 @@ from streamer.core.batch import CLICK, REPEATED, Batch
 from streamer.core.errors import BadState
 from streamer.core.events import Click, Event, Rating, Record
 from streamer.core.protocols import Row
-from streamer.monitoring.sessions import DEFAULT_GAP_S, LAST_SESSION, Sessions, session_key
+from streamer.monitoring.sessions import BINS, DEFAULT_GAP_S, LAST_SESSION, REMEMBERED, Sessions, session_key
 from streamer.stream.engine import Engine
 
 MINUTE_S, HOUR_S, DAY_S = 60.0, 3600.0, 86400.0
@@ -84,11 +84,21 @@ def test_the_gap_is_the_valley_between_two_kinds_of_pauses(
     assert "valley" in sessions.in_words()
 
 
-@pytest.mark.parametrize("centre_s", [5.0, 30 * MINUTE_S, 3 * DAY_S])
-def test_without_a_clear_valley_the_gap_is_half_an_hour(centre_s: float) -> None:
+RANDOM = np.random.default_rng(2)
+
+
+@pytest.mark.parametrize(
+    "rugged",
+    [
+        *(centre_s * np.exp(RANDOM.normal(0.0, 2.0, 5000)) for centre_s in (5.0, 30 * MINUTE_S, 3 * DAY_S)),
+        np.exp(RANDOM.uniform(0.0, np.log(30 * DAY_S), 5000)),  # all alike: a plateau with dents
+    ],
+    ids=["seconds", "minutes", "days", "all"],
+)
+def test_without_a_clear_valley_the_gap_is_half_an_hour(rugged: np.ndarray) -> None:
     """Pauses of one kind only; 5,000 of them are rugged enough to have dents."""
     sessions = Sessions()
-    learn(sessions, np.clip(centre_s * np.exp(np.random.default_rng(2).normal(0.0, 2.0, 5000)), 1.0, None))
+    learn(sessions, np.clip(rugged, 1.0, None))
     assert (sessions.gap_s, sessions.learned) == (DEFAULT_GAP_S, False)
     assert "no clear valley" in sessions.in_words()
     learn(sessions, np.zeros(5000))  # a list imported at one time
@@ -97,9 +107,10 @@ def test_without_a_clear_valley_the_gap_is_half_an_hour(centre_s: float) -> None
 
 def test_the_gap_follows_a_stream_that_changes() -> None:
     sessions = Sessions()
-    learn(sessions, pauses(10.0, HOUR_S, 20_000))
+    learn(sessions, pauses(10.0, HOUR_S, 200_000))
     before_s = sessions.gap_s
-    learn(sessions, pauses(8 * MINUTE_S, 4 * DAY_S, 200_000))
+    learn(sessions, pauses(8 * MINUTE_S, 4 * DAY_S, 100_000))
+    assert sessions._state[:BINS].sum() < REMEMBERED
     assert before_s < 10 * MINUTE_S < sessions.gap_s
 
 
