@@ -6,7 +6,8 @@ import msgspec
 import numpy as np
 
 from benchmarks.stream import Events
-from streamer.core.arrays import F64, I32, I64
+from streamer.core.arrays import F64
+from streamer.study.click_figures import earlier
 from streamer.study.evaluate import NEW_RATINGS
 
 PARTS = 100  # number of parts of the stream, for the curves
@@ -57,16 +58,6 @@ def parts(values: F64) -> list[float]:
 
 def _root(squares: F64) -> float:
     return sqrt(float(squares.mean())) if len(squares) else float("nan")
-
-
-def earlier(rows: I32) -> I64:
-    """How often each row occurred before, (n,)."""
-    order = np.argsort(rows, kind="stable")
-    same = rows[order]
-    starts = np.flatnonzero(np.r_[True, same[1:] != same[:-1]])
-    counts = np.empty(len(rows), dtype=np.int64)
-    counts[order] = np.arange(len(rows)) - np.repeat(starts, np.diff(np.r_[starts, len(rows)]))
-    return counts
 
 
 def clicks(ranks: F64) -> Clicks:

@@ -176,7 +176,7 @@ def worth(path: str, settings: Settings, rerankers: list[str]) -> tuple[list[Wor
     with tempfile.TemporaryDirectory() as folder:
         memory = Memory(learners(settings), settings, RocksStore(Path(folder)))
         hits = _Hits(memory, rerankers, settings.server.rerank_candidates)
-        ranking = Ranking(memory.learners, memory.users, hits.on_query)
+        ranking = Ranking(memory.learners, memory.users, on_query=hits.on_query)
         networks, trained_at = [name for name in rerankers if REFITTED_BY.get(name) == "network"], 0
         due, done = total / PARTS, 0
         while records := source.poll(EVALUATED_RECORDS, 0.0):

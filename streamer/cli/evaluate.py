@@ -1,31 +1,33 @@
 """`streamer evaluate`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 from rich.console import Console
-from rich.table import Table
 
 from streamer.cli.bad_events import allow_bad, report_bad_events
+from streamer.cli.evaluation import print_evaluation, print_side_by_side
 from streamer.cli.options import file_options, read_options, settings_of, settings_options
 from streamer.cli.progress import bar
 from streamer.cli.serve import compiling
 from streamer.consumers.files import check_path, read
 from streamer.consumers.stream import StreamSource
+from streamer.core.errors import StreamerError
 from streamer.core.garbage_collection import leave_living_objects_alone
 from streamer.core.protocols import Stream
 from streamer.models import check_names
 from streamer.producers.simulate import World
 
 if TYPE_CHECKING:  # importing them takes most of a second; a bad argument is refused before that
+    from streamer.study.click_figures import Repeats
     from streamer.study.evaluate import Evaluation
-    from streamer.study.evaluate_retraining import RetrainingComparison
 
 
 @click.command(epilog="Example:  streamer evaluate path/to/ml-latest-small --learner bias")
-@click.argument("path", required=False)
+@click.argument("paths", metavar="[PATH]...", nargs=-1)
 @click.option(
     "--simulate", is_flag=True, help="a small simulated world instead of a file, as `streamer simulate` makes it"
 )
@@ -34,33 +36,48 @@ if TYPE_CHECKING:  # importing them takes most of a second; a bad argument is re
 )
 @click.option("--ranking/--no-ranking", default=True, help="rank all items for each click (takes most of the time)")
 @click.option(
+    "--repeats",
+    type=click.Choice(["exclude", "allow", "as-data"]),
+    default="exclude",
+    show_default=True,
+    help="clicks on items that their user clicked before: no queries, and the user's own items no candidates; queries "
+    "like all others; or allow if at least a tenth of the clicks are such",
+)
+@click.option("--rank-experts", is_flag=True, help="rank with the experts of composed click learners too")
+@click.option(
+    "--seeds", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="run N seeds, from --seed on"
+)
+@click.option(
     "--renormalise-every-events",
     metavar="N",
     type=click.IntRange(1000),
     help="run once more, with a retraining every N events",
 )
-@click.option("--json", "as_json", is_flag=True, help="one JSON object")
+@click.option("--json", "as_json", is_flag=True, help="one JSON object, or a list of them for several PATHs or seeds")
 @allow_bad
 @file_options
 @settings_options("learning", "renormalisation")
 def evaluate(
-    path: str | None, simulate: bool, learner: str | None, ranking: bool, renormalise_every_events: int | None,
-    as_json: bool, allow_bad: float, **options: Any,
+    paths: Sequence[str], simulate: bool, learner: str | None, ranking: bool, repeats: "Repeats", rank_experts: bool,
+    seeds: int, renormalise_every_events: int | None, as_json: bool, allow_bad: float, **options: Any,
 ) -> None:  # fmt: skip
     """Score learners prequentially on a file: every event is predicted before it is learned.
 
     PATH is a MovieLens folder, CSV, TSV, JSON Lines, a JSON array, Parquet or Arrow IPC, compressed or not, a folder of parts,
-    `-` for standard input, or a streamer's DATA/archive. The champions for ratings
-    and for clicks are both reported. Nothing is kept: the state is in a temporary folder.
+    `-` for standard input, or a streamer's DATA/archive. Several PATHs are streams of their own, shown side by side. The champions
+    for ratings and for clicks and the learners of --shadow are all reported. Nothing is kept: the state is in a temporary folder.
     """
     how, settings = read_options(options), settings_of(options)
     learning = settings.learning
-    if simulate == bool(path):
+    if simulate == bool(paths):
         raise click.UsageError("give a PATH or --simulate, and not both")
+    several = len(paths) > 1 or seeds > 1
+    if several and renormalise_every_events is not None:
+        raise click.UsageError("--renormalise-every-events is for one PATH and one seed")
     name = learner or learning.rating_learner
     check_names([name, learning.rating_learner, learning.click_learner, *learning.shadow])
-    if path:
-        check_path(path)
+    for given in paths:
+        check_path(given)
 
     from streamer.compile import learner_names, load_kernels
     from streamer.renormalise.training import candidates
@@ -72,115 +89,41 @@ def evaluate(
     if renormalise_every_events is not None:
         trial = Trial(renormalise_every_events, candidates(settings.renormalisation))
     errors = Console(stderr=True, highlight=False)
-    stream: Stream = read(path, learning.seed, how) if path else World(seed=learning.seed).stream(catalogue_first=True)
-    if path:
-        report_bad_events(stream, path, learning, allow_bad)
-    what = Path(path).name if path else "a simulated world"
-    with bar(errors, f"evaluating {what}", 0) as advance:
-        # compiled before the clock starts, so that the speed reported is that of learning
-        load_kernels(learner_names(with_champion(name, settings)), compiling(errors))
-        leave_living_objects_alone()
-        found = run(
-            name,
-            settings,
-            lambda: StreamSource(stream),
-            rank=ranking,
-            progress=advance,
-            trial=trial,
-        )
+    ready = False
+
+    def evaluated(path: str | None, seed: int) -> "Evaluation":
+        nonlocal ready
+        chosen = msgspec.structs.replace(settings, learning=msgspec.structs.replace(learning, seed=seed))
+        stream: Stream = read(path, seed, how) if path else World(seed=seed).stream(catalogue_first=True)
+        if path and seed == learning.seed:
+            report_bad_events(stream, path, learning, allow_bad)
+        what = (Path(path).name if path else "a simulated world") + (f", seed {seed}" if seeds > 1 else "")
+        with bar(errors, f"evaluating {what}", 0) as advance:
+            if not ready:  # compiled before the clock starts, so that the speed reported is that of learning
+                load_kernels(learner_names(with_champion(name, settings)), compiling(errors))
+                leave_living_objects_alone()
+                ready = True
+            found = run(
+                name, chosen, lambda: StreamSource(stream), rank=ranking, progress=advance, trial=trial, repeats=repeats,
+                rank_experts=rank_experts,
+            )  # fmt: skip
+        return msgspec.structs.replace(found, stream=path)
+
+    streams: list[str | None] = [*paths] or [None]
+    if not several:
+        only = evaluated(streams[0], learning.seed)
+        click.echo(msgspec.json.encode(only).decode()) if as_json else print_evaluation(only)
+        return
+    found, failed = list["Evaluation"](), 0
+    for path in streams:
+        try:
+            found += [evaluated(path, learning.seed + n) for n in range(seeds)]
+        except StreamerError as error:  # the other streams are still worth their time
+            click.echo(f"streamer: {error}", err=True)
+            failed = error.exit_code
     if as_json:
         click.echo(msgspec.json.encode(found).decode())
-    else:
-        Console(highlight=False).print(_table(found))
-
-
-def _table(found: "Evaluation") -> Table:
-    from streamer.study.evaluate import NEW_RATINGS
-
-    table = Table(box=None, show_header=False, pad_edge=False)
-    speed = found.events_per_second
-    for name, value, what in (
-        ("ratings learner", found.rating_learner, f"{found.ratings:,} ratings"),
-        ("  RMSE", _format(found.rmse), "each predicted before it was learned"),
-        ("  last half", _format(found.rmse_last_half), "of the ratings"),
-        ("  new users", _format(found.rmse_new_users), f"fewer than {NEW_RATINGS} earlier ratings"),
-        ("  new items", _format(found.rmse_new_items), f"fewer than {NEW_RATINGS} earlier ratings"),
-        *_oracle_rows(found),
-        *_other_learners(found),
-        *_retraining_rows(found.renormalised),
-        ("clicks learner", found.click_learner, f"{found.clicks:,} clicks and likes"),
-        ("  hit rate @10", _format(found.hit_rate_10), "among all items clicked before, without the user's own"),
-        ("  hit rate @20", _format(found.hit_rate_20), ""),
-        ("  NDCG @20", _format(found.ndcg_20), ""),
-        ("speed", "-" if speed is None else f"{speed:,.0f} events/s", "CPU, from the file to the committed state"),
-        ("time", f"{found.wall_seconds:.1f} s", f"{found.ranking_seconds or 0:.1f} s of CPU for ranking"),
-    ):
-        table.add_row(name, value, what, style="bold" if not name.startswith(" ") else "")
-    for count, what in (
-        (found.dead_letters, "bad events left out"),
-        (found.duplicates, "repeated events left out"),
-        (
-            found.replaced,
-            "ratings in place of an earlier one of the same user and item: learned, and not among the errors",
-        ),
-        (
-            found.repeated,
-            "events that say nothing new left out: the same rating again, or a click again within seconds",
-        ),
-        (found.retracted, "ratings withdrawn"),
-        (found.not_rated, "retractions without a rating to withdraw"),
-        (
-            found.refed if found.refed > found.events / 100 else 0,
-            "events repeated without an id: does the file contain the stream twice?",
-        ),
-        (found.unpredicted, "ratings without a prediction, left out of the errors"),
-    ):
-        if count:
-            table.add_row("", f"{count:,}", what, style="yellow")
-    return table
-
-
-def _other_learners(found: "Evaluation") -> list[tuple[str, str, str]]:
-    """Rows for the other learners of ratings in the run."""
-    rows = []
-    for name, rmse in found.rmse_by_learner.items():
-        if name != found.rating_learner:
-            above = f"{100 * (rmse / found.rmse - 1):+.2f}%, shadow" if rmse and found.rmse else "shadow"
-            rows.append((f"  {name}", _format(rmse), above))
-    return rows
-
-
-def _retraining_rows(found: "RetrainingComparison | None") -> list[tuple[str, str, str]]:
-    if found is None or found.rmse is None or found.online_rmse is None:
-        return []
-    worst = max((b / a - 1 for a, b in zip(found.online_rmse_tenths, found.rmse_tenths, strict=True)), default=0.0)
-    promoted = sum(generation.outcome == "promoted" for generation in found.generations)
-    rows = [
-        (
-            "  renormalised",
-            _format(found.rmse),
-            f"{100 * (found.rmse / found.online_rmse - 1):+.2f}%, every {found.every_events:,} events",
-        ),
-        ("  squared error", f"{found.difference:+.5f}", f"+- {found.half_width:.5f} (95%), paired with online only"),
-        ("  worst tenth", f"{100 * worst:+.2f}%", "RMSE against online only"),
-        ("  generations", f"{promoted}", f"promoted, of {len(found.generations)} candidates"),
-    ]
-    if found.regret_last_days is not None and found.online_regret_last_days:
-        share = found.regret_last_days / found.online_regret_last_days
-        rows.append(
-            ("  regret, end", _format(found.regret_last_days), f"{share:.0%} of online only, in the last 10 days")
-        )
-    return rows
-
-
-def _oracle_rows(found: "Evaluation") -> list[tuple[str, str, str]]:
-    if found.oracle_rmse is None:
-        return []
-    return [
-        ("  oracle", _format(found.oracle_rmse), "the least possible: the world is simulated"),
-        ("  regret", _format(found.regret), "RMSE above the oracle's"),
-    ]
-
-
-def _format(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
+    elif found:
+        print_side_by_side(found)
+    if failed:
+        raise SystemExit(failed)

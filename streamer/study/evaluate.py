@@ -37,7 +37,9 @@ from streamer.monitoring.monitor import (
 from streamer.serving.opening import learners
 from streamer.storage.state import RocksStore
 from streamer.stream.engine import Engine, NullObserver
+from streamer.stream.learners import Learners
 from streamer.stream.memory import Memory
+from streamer.study.click_figures import ClickFigures, Queries, Repeats
 from streamer.study.evaluate_retraining import RetrainingComparison, Trial, compare_with_retraining, tenths
 from streamer.study.ranking import Ranking
 
@@ -49,6 +51,7 @@ Progress = Callable[[int, int], None]  # gets the number of records done and tha
 class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     """The output of `streamer evaluate --json`; None where a figure does not apply."""
 
+    stream: str | None = None  # the PATH, as given
     learner: str
     rating_learner: str
     click_learner: str
@@ -56,7 +59,9 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     events: int  # learned ratings and clicks, without the catalogue, dead letters and duplicates
     ratings: int
     clicks: int  # events whose weight as a click is above 0, including likes
-    queries: int | None  # clicks without repeated ones; None: without ranking
+    queries: int | None  # clicks that were ranked, see `repeats`; None: without ranking
+    repeats: str | None  # exclude: a click on an item that its user clicked before is no query; allow: it is one
+    repeated_share: float | None  # the share of such clicks
     dead_letters: int
     duplicates: int
     replaced: int  # ratings in place of an earlier one of the same user and item: learned, but not among the errors
@@ -78,6 +83,12 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     hit_rate_10: float | None
     hit_rate_20: float | None
     ndcg_20: float | None
+    mrr_20: float | None
+    session_hit_rate_20: float | None  # of clicks with an earlier click in their session, repeats allowed
+    session_mrr_20: float | None
+    click_learners: dict[
+        str, ClickFigures
+    ]  # every learner of clicks that ranked: champion, shadows, on request experts
     events_per_second: float | None  # per second of CPU: read, learned and committed, without ranking
     ranking_seconds: float | None  # CPU time
     wall_seconds: float
@@ -136,11 +147,11 @@ class _Errors:
 
 def evaluate(
     name: str, settings: Settings, open_source: Callable[[], Source], *, rank: bool, progress: Progress,
-    trial: Trial | None = None,
+    trial: Trial | None = None, repeats: Repeats = "exclude", rank_experts: bool = False,
 ) -> Evaluation:  # fmt: skip
     """Evaluate the learner `name` as champion of its kind on the whole stream that `open_source` opens.
 
-    With a `trial` the stream is learned once more with retrainings (streamer.study.evaluate_retraining); all other figures are
+    With `rank`, the champion and the shadows for clicks rank each click, with `rank_experts` also the experts of both. With a `trial` the stream is learned once more with retrainings (streamer.study.evaluate_retraining); all other figures are
     without them. The state directory in `settings` is not touched. Raises BadSettings for an unknown learner, StoreUnavailable
     when the temporary folder is full, and StreamerError when the two passes differ.
     """
@@ -158,13 +169,14 @@ def evaluate(
             memory.monitor.silence()  # the first pass has already warned
             predicted = first.errors[settings.learning.rating_learner]
             errors = _Errors(half=(predicted.ratings + predicted.unpredicted) // 2)
-            ranking = Ranking(memory.learners, memory.users) if rank else None
+            names = _ranking_learners(memory.learners, settings, experts=rank_experts)
+            ranking = Ranking(memory.learners, memory.users, names) if rank else None
             clicks = _second_pass(
                 memory, source, settings, errors, ranking, lambda: progress(2 * total - _left(source), 2 * total)
             )
             _compare(first, memory.monitor)
             wall = time.perf_counter() - began
-            found = _evaluation(name, settings, memory, errors, clicks, ranking, cpu, wall)
+            found = _evaluation(name, settings, memory, errors, clicks, ranking, repeats, cpu, wall)
     finally:
         source.close()
     if trial is None:
@@ -178,6 +190,14 @@ def with_champion(name: str, settings: Settings) -> Settings:
     champion = "rating_learner" if kind == "ratings" else "click_learner"
     learning = msgspec.structs.replace(settings.learning, **{champion: name})
     return msgspec.structs.replace(settings, learning=learning, kafka=KafkaSettings())
+
+
+def _ranking_learners(learners: Learners, settings: Settings, *, experts: bool) -> list[str]:
+    """The champion for clicks, then the shadows that learn from clicks, then perhaps the experts of all of them."""
+    names = [settings.learning.click_learner, *settings.learning.shadow]
+    if experts:
+        names += [name for name in learners.by_name if name in learners.names_in_use(*settings.learning.shadow)]
+    return [name for name in dict.fromkeys(names) if learners.by_name[name].kind == "clicks"]
 
 
 @contextmanager
@@ -256,9 +276,12 @@ def _compare(first: Monitor, second: Monitor) -> None:
 
 
 def _evaluation(
-    name: str, settings: Settings, memory: Memory, errors: _Errors, clicks: int, ranking: Ranking | None, cpu: float,
-    wall: float,
+    name: str, settings: Settings, memory: Memory, errors: _Errors, clicks: int, ranking: Ranking | None,
+    repeats: Repeats, cpu: float, wall: float,
 ) -> Evaluation:  # fmt: skip
+    queries = Queries.of(ranking, repeats) if ranking else None
+    ranked = {one: queries.figures(ranks) for one, ranks in ranking.by_learner.items()} if ranking and queries else {}
+    champion = ranked.get(settings.learning.click_learner)
     learning, counts = settings.learning, memory.monitor.events
     of_all, regret = memory.monitor.errors[learning.rating_learner], memory.monitor.regret
     events = sum(counts[topic][LEARNED] for topic in (RATINGS, CLICKS))
@@ -270,7 +293,9 @@ def _evaluation(
         events=events,
         ratings=counts[RATINGS][LEARNED] - sum(counts[RATINGS][what] for what in RESTATED),
         clicks=clicks,
-        queries=len(ranking.ranks) if ranking else None,
+        queries=int(queries.asked.sum()) if queries else None,
+        repeats=("allow" if queries.allowed else "exclude") if queries else None,
+        repeated_share=queries.repeated_share if queries else None,
         dead_letters=sum(memory.monitor.dead_letters.values()),
         duplicates=sum(outcomes[DUPLICATE] for outcomes in counts.values()),
         replaced=counts[RATINGS][CHANGED],
@@ -289,11 +314,15 @@ def _evaluation(
         rmse_new_items=errors.new_items.rmse,
         oracle_rmse=_known(regret.oracle_rmse()),
         regret=_known(regret.above_oracle(learning.rating_learner)),
-        hit_rate_10=ranking.hit_rate(10) if ranking else None,
-        hit_rate_20=ranking.hit_rate(20) if ranking else None,
-        ndcg_20=ranking.ndcg(20) if ranking else None,
+        hit_rate_10=champion.hit_rate_10 if champion else None,
+        hit_rate_20=champion.hit_rate_20 if champion else None,
+        ndcg_20=champion.ndcg_20 if champion else None,
+        mrr_20=champion.mrr_20 if champion else None,
+        session_hit_rate_20=champion.session_hit_rate_20 if champion else None,
+        session_mrr_20=champion.session_mrr_20 if champion else None,
+        click_learners=ranked,
         events_per_second=events / cpu if events else None,
-        ranking_seconds=ranking.seconds if ranking and ranking.ranks else None,
+        ranking_seconds=ranking.seconds if ranking and clicks else None,
         wall_seconds=wall,
     )
 

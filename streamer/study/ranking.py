@@ -1,104 +1,132 @@
-"""How well a learner of clicks ranks the next click: one query for each click, just before it is learned.
+"""How well learners of clicks rank the next click: one query for each click, just before it is learned.
 
     rank = 1 + items scored higher + half of those scored the same
-    HR@k = share of clicks whose item has rank <= k        NDCG@k = mean of 1 / log2(1 + rank) where rank <= k, else 0
+    HR@k = share of queries with rank <= k        NDCG@k = mean of 1 / log2(1 + rank), MRR@k of 1 / rank, where rank <= k, else 0
 
-The item is ranked among all items with an earlier click that its user has not clicked, never among a sample. The first
-click ever of an item counts as a miss; a click on an item that the user has clicked before makes no query. A click is an event
-whose weight as a click is above 0.
-Cost: for each click, a score of each item ever clicked. Memory: 4 bytes a click.
+The item is ranked among all items with an earlier click, never among a sample. The first click ever of an item counts as a miss.
+A click is an event whose weight as a click is above 0. An item that its user has clicked before is asked for in two ways:
+
+    repeats excluded   such a click makes no query, and the user's own items are no candidates
+    repeats allowed    it is a query like any other, and the user's own items are candidates
+
+Both ranks come from the same scores. `streamer.study.click_figures` makes figures of them.
+Cost: for each click, a score of each item ever clicked. Memory: 13 bytes a click and 8 for each learner.
 
 Krichene, Rendle (2020), On sampled metrics for item recommendation, KDD.
 """
 
 from array import array
-from collections.abc import Callable, Mapping
-from math import inf, log2
+from collections.abc import Callable, Mapping, Sequence
+from math import inf
 from time import process_time
+from typing import NamedTuple
 
 import numpy as np
 
-from streamer.core.arrays import F32, I32
+from streamer.core.arrays import F32, F64, I32
 from streamer.core.batch import Batch, Seen, UserView
 from streamer.stream.learners import Learners
 from streamer.stream.users import Users
+from streamer.study.clicked import ClickedItems
 
 OnQuery = Callable[[UserView, I32, F32, int, I32], None]
 
+_NOTHING: I32 = np.empty(0, dtype=np.int32)
+
+
+class Ranks(NamedTuple):
+    """The ranks that one learner gave, in order of the clicks; float32, exact up to 8 million."""
+
+    excluded: "array[float]"  # repeats excluded; NaN for a click that makes no query
+    allowed: "array[float]"  # repeats allowed
+
 
 class Ranking:
-    """Learns as `learners` does, and before each click ranks it with the champion for clicks."""
+    """Learns as `learners` does, and before each click ranks it."""
 
-    def __init__(self, learners: Learners, users: Users, on_query: OnQuery | None = None) -> None:
-        """`on_query` gets each query that may be a hit.
+    def __init__(
+        self, learners: Learners, users: Users, names: Sequence[str] = (), on_query: OnQuery | None = None
+    ) -> None:
+        """`names` are the learners that rank, by default the champion for clicks alone.
 
-        Its arguments are the user's view, item rows, their scores, and the positions of the clicked item and of excluded ones.
+        `on_query` gets each query that may be a hit, with repeats excluded, as the first of them ranked it. Its arguments are
+        the user's view, item rows, their scores, and the positions of the clicked item and of excluded ones.
         """
         self._learners, self._users, self._on_query = learners, users, on_query
-        self._tables = learners.user_tables()
-        self._items: I32 = np.zeros(64, dtype=np.int32)  # rows of the items with a click, ordered by their first click
+        names = names or [learners.champion("clicks").name]
+        used = learners.names_in_use(*names)
+        self._tables = {name: table for name, (_, table) in learners.user_tables().items() if name in used}
+        self._clicked = ClickedItems()
+        self._rows: I32 = np.zeros(64, dtype=np.int32)  # rows of the items with a click, ordered by their first click
         self._positions: dict[int, int] = {}  # item row -> its position there
-        self._clicked: dict[str, array[int]] = {}  # user id -> positions of the items clicked (user rows are recycled)
-        self.ranks: array[float] = array("d")  # one for each query, inf for an item never clicked before
-        self.clicks = 0
+        self.user_numbers, self.positions, self.sessions = array("i"), array("i"), array("i")  # one for each click
+        self.repeated = array("B")  # whether the user had clicked the item before
+        self.by_learner = {name: Ranks(array("f"), array("f")) for name in names}
         self.seconds = 0.0  # CPU time of the queries alone
+
+    @property
+    def ranks(self) -> F64:
+        """The ranks by the first learner, repeats excluded, (queries,); inf for an item never clicked before."""
+        ranks = np.array(next(iter(self.by_learner.values())).excluded, dtype=np.float64)
+        return ranks[~np.isnan(ranks)]
 
     def learn(self, batch: Batch) -> Mapping[str, F32]:
         """As Learners.learn, with the same predictions bit for bit."""
-        clicks = np.flatnonzero(batch.clicks > 0).tolist()
-        self.clicks += len(clicks)
         parts, start = [], 0
-        for k in clicks:
+        for k in np.flatnonzero(batch.clicks > 0).tolist():
+            user = self._clicked.user(self._users.ids[batch.users[k]])
+            position = self._positions.get(int(batch.items[k]))
+            if position is None:
+                self._miss(user, int(batch.items[k]))
+                continue
             if k > start:
                 parts.append(self._learners.learn(batch.part(start, k)))
+                start = k
             began = process_time()
-            self._query(batch, k)
+            self._query(batch, k, user, position)
             self.seconds += process_time() - began
-            start = k
         parts.append(self._learners.learn(batch.part(start, len(batch))))
         return {name: np.concatenate([part[name] for part in parts]) for name in self._learners.by_name}
 
-    def _query(self, batch: Batch, k: int) -> None:
-        row, item = int(batch.users[k]), int(batch.items[k])
-        user_id = self._users.ids[row]
-        clicked = self._clicked.setdefault(user_id, array("i"))
-        position = self._positions.get(item)
-        if position is None:
-            self.ranks.append(inf)
-            clicked.append(self._add_item(item))
-            return
-        own = np.frombuffer(clicked, dtype=np.int32)
-        if np.any(own == position):
-            return
-        rows = {name: table.values[row].copy() for name, (_, table) in self._tables.items()}
+    def _miss(self, user: int, item: int) -> None:
+        position = self._positions[item] = len(self._positions)
+        if position == len(self._rows):
+            self._rows = np.concatenate([self._rows, np.zeros_like(self._rows)])
+        self._rows[position] = item
+        self._clicked.add(user, position)
+        self._note(user, position, repeated=False)
+        for ranks in self.by_learner.values():
+            ranks.excluded.append(inf)
+            ranks.allowed.append(inf)
+
+    def _query(self, batch: Batch, k: int, user: int, position: int) -> None:
+        own, items = self._clicked.items(user), self._rows[: len(self._positions)]
+        repeated = bool(np.any(own == position))
+        view = self._view(batch, k, clicked=bool(len(own)))
+        for name, ranks in self.by_learner.items():
+            scores = self._learners.by_name[name].score(view, items)
+            ranks.allowed.append(rank(scores, position, _NOTHING))
+            ranks.excluded.append(np.nan if repeated else rank(scores, position, own))
+            if self._on_query is not None and not repeated and name == next(iter(self.by_learner)):
+                self._on_query(view, items, scores, position, own)
+        if not repeated:
+            self._clicked.add(user, position)
+        self._note(user, position, repeated=repeated)
+
+    def _view(self, batch: Batch, k: int, *, clicked: bool) -> UserView:
+        """The user as a query just before event k."""
+        row = int(batch.users[k])
+        rows = {name: table.values[row].copy() for name, table in self._tables.items()}
         seen = seen_before(batch.seen, row, int(batch.seen_counts[k]))
         profile = self._users.profiles.at_row(row)
-        view = UserView(
-            user_id, bool(batch.seen_counts[k]), rows, seen, bool(len(own)), int(batch.times_ms[k]), *profile
-        )
-        scores = self._learners.champion("clicks").score(view, self._items[: len(self._positions)])
-        self.ranks.append(rank(scores, position, own))
-        if self._on_query is not None:
-            self._on_query(view, self._items[: len(self._positions)], scores, position, own)
-        del own  # the array cannot grow while NumPy has a view of it
-        clicked.append(position)
+        known = bool(batch.seen_counts[k])
+        return UserView(self._users.ids[row], known, rows, seen, clicked, int(batch.times_ms[k]), *profile)
 
-    def _add_item(self, item: int) -> int:
-        position = self._positions[item] = len(self._positions)
-        if position >= len(self._items):
-            grown = np.zeros(2 * len(self._items), dtype=np.int32)
-            grown[:position] = self._items
-            self._items = grown
-        self._items[position] = item
-        return position
-
-    def hit_rate(self, k: int) -> float | None:
-        """HR@k; None without queries."""
-        return sum(rank <= k for rank in self.ranks) / len(self.ranks) if self.ranks else None
-
-    def ndcg(self, k: int) -> float | None:
-        """NDCG@k with one relevant item for each query; None without queries."""
-        return sum(1 / log2(1 + rank) for rank in self.ranks if rank <= k) / len(self.ranks) if self.ranks else None
+    def _note(self, user: int, position: int, *, repeated: bool) -> None:
+        self.user_numbers.append(user)
+        self.positions.append(position)
+        self.sessions.append(user)  # the one place that says what a session is: all that its user ever clicks
+        self.repeated.append(repeated)
 
 
 def rank(scores: F32, position: int, left_out: I32) -> float:
