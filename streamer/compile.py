@@ -26,6 +26,7 @@ from streamer.storage.state import RocksStore
 from streamer.stream.engine import Engine, NullObserver
 from streamer.stream.learners import assemble
 from streamer.stream.memory import Memory
+from streamer.study.clicked import FIRST_USERS, ClickedItems
 
 OnCompile = Callable[[str], None]
 
@@ -69,6 +70,9 @@ def compile_everything(on_compile: OnCompile) -> None:
             continue
         on_compile(name)
         _run(name, everything=True)
+    on_compile("evaluate")
+    with unannounced():
+        _exercise_clicked()
 
 
 def _run(name: str, *, everything: bool = False) -> None:
@@ -120,6 +124,14 @@ def _exercise_the_rest(name: str, memory: Memory) -> None:
         "streamer.models.offline"
     ):  # offline trainers have no kernels of their own, and need torch
         refit(memory, _history(), [name])
+
+
+def _exercise_clicked() -> None:
+    """Run the kernels of `streamer.study.clicked`, which only a ranking needs."""
+    clicked = ClickedItems()
+    for n in range(FIRST_USERS + 1):
+        clicked.add(clicked.number(str(n)), n)
+    clicked.items(0)
 
 
 def _events() -> list[Message]:

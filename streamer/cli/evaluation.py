@@ -55,7 +55,7 @@ def print_side_by_side(found: "Sequence[Evaluation]") -> None:
                 cells = [_mean([getattr(run, one) for run in runs]) for one in list(RATING_FIGURES)[1:]]
                 ratings.add_row(f"  {name}", _spread(figures), *(cells if name == first.rating_learner else ()))
         if first.click_learners and first.queries:
-            how = "" if first.repeats == "exclude" else ", repeats"
+            how = "" if first.repeats == "exclude" else " with repeats"
             clicks.add_row(plain(names[path]), f"{first.queries:,} queries{how}", style="bold")
             for name in first.click_learners:
                 clicks.add_row(f"  {name}", *_click_cells([run.click_learners[name] for run in runs]))
@@ -167,24 +167,22 @@ def _table(found: "Evaluation") -> Table:
 
 def _click_rows(found: "Evaluation") -> list[tuple[str, str, str]]:
     """Rows for how the champion for clicks ranks them."""
-    widths = found.click_learners[found.click_learner].half_widths if found.click_learners else {}
-    own = "" if found.repeats == "allow" else ", without the user's own"
-    rows = [
-        (f"  {called}", _interval(getattr(found, name), widths.get(name)), what)
-        for name, called, what in (
-            ("hit_rate_10", "hit rate @10", f"among all items clicked before{own}; ± is 95%, by user"),
-            ("hit_rate_20", "hit rate @20", ""),
-            ("ndcg_20", "NDCG @20", ""),
-            ("mrr_20", "MRR @20", ""),
-            ("session_hit_rate_20", "session HR @20", "after an earlier click of the session, repeats allowed"),
-            ("session_mrr_20", "session MRR @20", "a user is one session"),
-        )
-    ]
+    if not found.click_learners:
+        return [("  not ranked", "", "")]
+    widths, allowed = found.click_learners[found.click_learner].half_widths, found.repeats == "allow"
+    among = "among all items clicked before" if allowed else "among items clicked before, not the user's"
+    whats = {
+        "hit_rate_10": ("hit rate @10", among),
+        "hit_rate_20": ("hit rate @20", "± 95%, by user"),
+        "ndcg_20": ("NDCG @20", ""),
+        "mrr_20": ("MRR @20", ""),
+        "session_hit_rate_20": ("session HR @20", f"{found.session_queries or 0:,} clicks that follow in a session"),
+        "session_mrr_20": ("session MRR @20", f"of {found.sessions or 0:,} sessions, repeats allowed"),
+    }
+    rows = [(f"  {name}", _interval(getattr(found, key), widths.get(key)), what) for key, (name, what) in whats.items()]
     if found.repeated_share:
-        how = "ranked like the others" if found.repeats == "allow" else "not ranked; --repeats allow ranks them"
-        rows.append(
-            ("  repeated", f"{found.repeated_share:.1%}", f"of clicks: the user had clicked the item before; {how}")
-        )
+        how = "ranked too" if allowed else "not ranked but in sessions"
+        rows.append(("  repeated clicks", f"{found.repeated_share:.1%}", f"on the user's own items: {how}"))
     return rows
 
 

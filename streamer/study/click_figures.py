@@ -79,6 +79,11 @@ class Queries:
         return np.ones_like(self.repeated) if self.allowed else ~self.repeated
 
     @property
+    def sessions(self) -> int:
+        """The number of sessions."""
+        return len(self.in_session) - int(self.in_session.sum())
+
+    @property
     def repeated_share(self) -> float:
         """The share of the clicks whose item the user had clicked before; 0 without clicks."""
         return _share(self.repeated)

@@ -9,6 +9,8 @@ import numpy as np
 from streamer.core.arrays import I32, U64, Array
 from streamer.core.kernel import kernel
 
+FIRST_USERS = 512  # room for so many at first
+
 
 @kernel
 def place_of(keys: U64, key: np.uint64) -> int:
@@ -47,14 +49,14 @@ class ClickedItems:
     """The distinct items that each user has clicked. Users are numbered from 0 as they come."""
 
     def __init__(self) -> None:
-        self._keys: U64 = np.zeros(1024, dtype=np.uint64)  # 0: free
-        self._numbers: I32 = np.zeros(1024, dtype=np.int32)  # of the users at these places
-        self._newest: I32 = np.full(512, -1, dtype=np.int32)  # by user, the user's newest pair
-        self._pairs: I32 = np.zeros((512, 2), dtype=np.int32)  # the item, and the user's pair before
+        self._keys: U64 = np.zeros(2 * FIRST_USERS, dtype=np.uint64)  # 0: free
+        self._numbers: I32 = np.zeros(2 * FIRST_USERS, dtype=np.int32)  # of the users at these places
+        self._newest: I32 = np.full(FIRST_USERS, -1, dtype=np.int32)  # by user, the user's newest pair
+        self._pairs: I32 = np.zeros((FIRST_USERS, 2), dtype=np.int32)  # the item, and the user's pair before
         self._users = self._count = 0
 
-    def user(self, user_id: str) -> int:
-        """The number of a user, a new one at the first call."""
+    def number(self, user_id: str) -> int:
+        """The number of a user, or of anything else that is told apart by a text; a new one at the first call."""
         key = np.uint64(hash(user_id) & 0xFFFFFFFFFFFFFFFF or 1)
         place = place_of(self._keys, key)
         if not self._keys[place]:

@@ -70,36 +70,46 @@ class Ranking:
         ranks = np.array(next(iter(self.by_learner.values())).excluded, dtype=np.float64)
         return ranks[~np.isnan(ranks)]
 
-    def learn(self, batch: Batch) -> Mapping[str, F32]:
-        """As Learners.learn, with the same predictions bit for bit."""
+    def learn(self, batch: Batch, session_ids: Sequence[str | None] | None = None) -> Mapping[str, F32]:
+        """As Learners.learn, with the same predictions bit for bit. `session_ids` (n,) are those that the stream names."""
         parts, start = [], 0
         for k in np.flatnonzero(batch.clicks > 0).tolist():
-            user = self._clicked.user(self._users.ids[batch.users[k]])
-            position = self._positions.get(int(batch.items[k]))
+            user_id = self._users.ids[batch.users[k]]
+            user, position = self._clicked.number(user_id), self._positions.get(int(batch.items[k]))
             if position is None:
-                self._miss(user, int(batch.items[k]))
-                continue
-            if k > start:
-                parts.append(self._learners.learn(batch.part(start, k)))
-                start = k
-            began = process_time()
-            self._query(batch, k, user, position)
-            self.seconds += process_time() - began
+                position, repeated = self._miss(user, int(batch.items[k])), False
+            else:
+                if k > start:  # what comes before must be learned: only here, as a miss needs no scores
+                    parts.append(self._learners.learn(batch.part(start, k)))
+                    start = k
+                began = process_time()
+                repeated = self._query(batch, k, user, position)
+                self.seconds += process_time() - began
+            self.user_numbers.append(user)
+            self.positions.append(position)
+            self.sessions.append(self._session(user, user_id, session_ids[k] if session_ids else None))
+            self.repeated.append(repeated)
         parts.append(self._learners.learn(batch.part(start, len(batch))))
         return {name: np.concatenate([part[name] for part in parts]) for name in self._learners.by_name}
 
-    def _miss(self, user: int, item: int) -> None:
+    def _session(self, user: int, user_id: str, session_id: str | None) -> int:
+        """The number of a click's session, the one place that says what it is: what the stream names, or else all of the user's clicks."""
+        return user if session_id is None else self._clicked.number(f"{user_id}\0{session_id}")
+
+    def _miss(self, user: int, item: int) -> int:
+        """Note the first click ever of an item; returns the item's position."""
         position = self._positions[item] = len(self._positions)
         if position == len(self._rows):
             self._rows = np.concatenate([self._rows, np.zeros_like(self._rows)])
         self._rows[position] = item
         self._clicked.add(user, position)
-        self._note(user, position, repeated=False)
         for ranks in self.by_learner.values():
             ranks.excluded.append(inf)
             ranks.allowed.append(inf)
+        return position
 
-    def _query(self, batch: Batch, k: int, user: int, position: int) -> None:
+    def _query(self, batch: Batch, k: int, user: int, position: int) -> bool:
+        """Rank a click; returns whether its user had clicked the item before."""
         own, items = self._clicked.items(user), self._rows[: len(self._positions)]
         repeated = bool(np.any(own == position))
         view = self._view(batch, k, clicked=bool(len(own)))
@@ -111,7 +121,7 @@ class Ranking:
                 self._on_query(view, items, scores, position, own)
         if not repeated:
             self._clicked.add(user, position)
-        self._note(user, position, repeated=repeated)
+        return repeated
 
     def _view(self, batch: Batch, k: int, *, clicked: bool) -> UserView:
         """The user as a query just before event k."""
@@ -121,12 +131,6 @@ class Ranking:
         profile = self._users.profiles.at_row(row)
         known = bool(batch.seen_counts[k])
         return UserView(self._users.ids[row], known, rows, seen, clicked, int(batch.times_ms[k]), *profile)
-
-    def _note(self, user: int, position: int, *, repeated: bool) -> None:
-        self.user_numbers.append(user)
-        self.positions.append(position)
-        self.sessions.append(user)  # the one place that says what a session is: all that its user ever clicks
-        self.repeated.append(repeated)
 
 
 def rank(scores: F32, position: int, left_out: I32) -> float:
