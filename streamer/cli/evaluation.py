@@ -62,14 +62,10 @@ def print_side_by_side(found: "Sequence[Evaluation]") -> None:
     for table in (ratings, clicks):
         if table.row_count:
             _print(console, table)
-    seeds = len({one.seed for one in found})
-    console.print(
-        f"± is the standard deviation over {seeds} seeds, of which the other figures are means"
-        if seeds > 1
-        else "± is half the width of the 95% interval by user",
-        style="dim",
-        soft_wrap=True,
-    )
+    if len({one.seed for one in found}) > 1:
+        console.print("± is the standard deviation between seeds, of which the other figures are means", style="dim")
+    elif clicks.row_count:
+        console.print("± is half the width of the 95% interval by user", style="dim")
 
 
 def _figures(title: str, figures: "dict[str, str]") -> Table:
@@ -122,19 +118,11 @@ def _interval(value: float | None, half_width: float | None) -> str:
 
 
 def _table(found: "Evaluation") -> Table:
-    from streamer.study.evaluate import NEW_RATINGS
-
     table = Table(box=None, show_header=False, pad_edge=False)
     speed = found.events_per_second
     for name, value, what in (
         ("ratings learner", found.rating_learner, f"{found.ratings:,} ratings"),
-        ("  RMSE", _format(found.rmse), "each predicted before it was learned"),
-        ("  last half", _format(found.rmse_last_half), "of the ratings"),
-        ("  new users", _format(found.rmse_new_users), f"fewer than {NEW_RATINGS} earlier ratings"),
-        ("  new items", _format(found.rmse_new_items), f"fewer than {NEW_RATINGS} earlier ratings"),
-        *_oracle_rows(found),
-        *_other_learners(found),
-        *_retraining_rows(found.renormalised),
+        *(_rating_rows(found) if found.ratings else ()),
         ("clicks learner", found.click_learner, f"{found.clicks:,} clicks and likes"),
         *_click_rows(found),
         ("speed", "-" if speed is None else f"{speed:,.0f} events/s", "CPU, from the file to the committed state"),
@@ -165,10 +153,25 @@ def _table(found: "Evaluation") -> Table:
     return table
 
 
+def _rating_rows(found: "Evaluation") -> list[tuple[str, str, str]]:
+    """Rows for the errors of the champion for ratings, and of the other learners of ratings."""
+    from streamer.study.evaluate import NEW_RATINGS
+
+    return [
+        ("  RMSE", _format(found.rmse), "each predicted before it was learned"),
+        ("  last half", _format(found.rmse_last_half), "of the ratings"),
+        ("  new users", _format(found.rmse_new_users), f"fewer than {NEW_RATINGS} earlier ratings"),
+        ("  new items", _format(found.rmse_new_items), f"fewer than {NEW_RATINGS} earlier ratings"),
+        *_oracle_rows(found),
+        *_other_learners(found),
+        *_retraining_rows(found.renormalised),
+    ]
+
+
 def _click_rows(found: "Evaluation") -> list[tuple[str, str, str]]:
     """Rows for how the champion for clicks ranks them."""
-    if not found.click_learners:
-        return [("  not ranked", "", "")]
+    if not found.queries:
+        return [("  not ranked", "", "")] if found.queries is None else []
     widths, allowed = found.click_learners[found.click_learner].half_widths, found.repeats == "allow"
     among = "among all items clicked before" if allowed else "among items clicked before, not the user's"
     whats = {

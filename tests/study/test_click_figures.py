@@ -208,7 +208,7 @@ def test_seeds_are_runs_of_their_own(files: Path) -> None:
     assert rates[0] != rates[1]
     shown = run(*chosen, "--seeds", "2", cwd=files)
     assert f"{np.mean(rates):.4f} ± {np.std(rates, ddof=1):.4f}" in shown
-    assert "over 2 seeds" in shown
+    assert "between seeds" in shown
     said = run("evaluate", "shop.csv", "--seeds", "2", "--renormalise-every-events", "1000", code=2, cwd=files)
     assert "one PATH and one seed" in said
 
