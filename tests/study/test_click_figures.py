@@ -79,12 +79,14 @@ def test_sessions_are_those_that_the_stream_names_whatever_is_left_out_between_t
         b'{"user_id": "u1", "session_id": "s1"}',
         Click("u1", "c", session_id="s2"),  # a new session
         Click("u1", "a", session_id="s2"),  # the second one: three items with one click each, rank 2
+        Click("u1", "b", "dislike", session_id="s3"),  # begins a session, and is no click
+        Click("u1", "b", session_id="s3"),  # so this is the first of it
         Click("u2", "a", session_id="s1"),  # the same name, another user
     ]
     for records_a_batch in (1, 3, 100):
         found = evaluated(chosen, max_records=records_a_batch)
         assert (found.duplicates, found.dead_letters) == (1, 1)
-        assert (found.sessions, found.session_queries) == (3, 2)
+        assert (found.sessions, found.session_queries) == (4, 2)
         assert (found.session_hit_rate_20, found.session_mrr_20) == (1 / 2, 0.5 / 2)
 
 
