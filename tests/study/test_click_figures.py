@@ -73,7 +73,6 @@ def test_within_sessions_every_click_but_the_first_is_asked_for_with_repeats() -
 def test_sessions_are_those_that_the_stream_names_whatever_is_left_out_between_them() -> None:
     chosen: list[Event | bytes] = [
         Click("u1", "a", event_id="e1", session_id="s1"),
-        Click("u2", "b", "dislike"),  # no click
         Click("u1", "a", event_id="e1", session_id="s1"),  # delivered twice
         Click("u1", "b", session_id="s1"),  # the second of its session: a miss
         b'{"user_id": "u1", "session_id": "s1"}',
@@ -133,7 +132,7 @@ def world(count: int, seed: int = 5) -> list[Event | bytes]:
 
 def test_learners_rank_side_by_side_as_each_does_alone() -> None:
     chosen = world(300)
-    found = evaluated(chosen, shadow="transitions,popularity-recent,biased-mf")
+    found = evaluated(chosen, shadow="transitions,popularity-recent,bias")
     assert list(found.click_learners) == ["popularity", "transitions", "popularity-recent"]
     for name, one in found.click_learners.items():
         assert one == evaluated(chosen, click_learner=name).click_learners[name]
