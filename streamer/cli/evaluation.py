@@ -184,8 +184,8 @@ def _click_rows(found: "Evaluation") -> list[tuple[str, str, str]]:
     }
     rows = [(f"  {name}", _interval(getattr(found, key), widths.get(key)), what) for key, (name, what) in whats.items()]
     if found.repeated_share:
-        how = "ranked too" if allowed else "not ranked but in sessions"
-        rows.append(("  repeated clicks", f"{found.repeated_share:.1%}", f"on the user's own items: {how}"))
+        how = "ranked too" if allowed else "in sessions only"
+        rows.append(("  repeated clicks", f"{found.repeated_share:.1%}", f"on the user's own items, {how}"))
     return rows
 
 

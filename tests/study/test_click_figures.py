@@ -221,8 +221,8 @@ def test_one_stream_shows_what_was_done_with_repeats_and_who_is_served(files: Pa
     )
     assert found.repeated_share is not None
     assert f"{found.repeated_share:.1%}" in shown
-    assert "on the user's own items: ranked too" in shown
-    assert "own items: not ranked" in run("evaluate", "shop.csv", *PLAIN, cwd=files)
+    assert "on the user's own items, ranked too" in shown
+    assert "own items, in sessions only" in run("evaluate", "shop.csv", *PLAIN, cwd=files)
     for group in (*found.click_learners["popularity"].by_history, *found.click_learners["popularity"].by_popularity):
         rate = "-" if group.hit_rate_10 is None else f"{group.hit_rate_10:.4f}"
         assert any(f"{group.queries:,} " in line and rate in line for line in shown.splitlines())
