@@ -26,6 +26,7 @@ EXTRA = ("torch", "gensim")  # the libraries of the extra `offline`
 LEARNERS = {
     "popularity": "streamer.models.popularity:Popularity",
     "popularity-recent": "streamer.models.popularity:RecentPopularity",
+    "popularity-now": "streamer.models.popularity:RecentPopularity",
     "bias": "streamer.models.bias:Bias",
     "biased-mf": "streamer.models.biased_mf:BiasedMF",
     "stochastic-mf": "streamer.models.biased_mf:BiasedMF",
@@ -41,9 +42,11 @@ LEARNERS = {
     "bayesian-hybrid-categories": "streamer.models.hybrid.bayesian_hybrid:BayesianHybrid",
     "bayesian-hybrid-plain": "streamer.models.hybrid.bayesian_hybrid:BayesianHybrid",
     "stack": "streamer.models.blend:Stack",
-    "transitions": "streamer.models.transitions:Transitions",
     "neighbours": "streamer.models.sessions.neighbours:Neighbours",
     "repeats": "streamer.models.repeats:Repeats",
+    "transitions": "streamer.models.transitions.transitions:Transitions",
+    "transitions-last": "streamer.models.transitions.transitions:Transitions",
+    "transitions-wide": "streamer.models.transitions.transitions:Transitions",
     "skip-gram": "streamer.models.skip_gram:SkipGram",
     "youtube-dnn": "streamer.models.skip_gram:SkipGram",
     "gru4rec": "streamer.models.networks.gru:GRU",
@@ -54,6 +57,10 @@ LEARNERS = {
 # stack: they are so different that their errors differ. Each alone is a little worse than the default.
 _VARIANTS: dict[str, dict[str, float]] = {
     "embedding-network": {"products": False},
+    # Horizons of popularity and of transitions, as experts of click-blend.
+    "popularity-now": {"half_life": 500.0},
+    "transitions-last": {"window": 1, "backwards": 0.3},
+    "transitions-wide": {"decay": 1.0, "backwards": 1.0},
     # Assumes that tastes are latent: twice the factors, with wide priors; categories count for little.
     "bayesian-hybrid-latent": {
         "latent_dim": 16, "latent_prior": 1.2, "vector_noise": 0.03, "category_prior": 0.02,
@@ -87,6 +94,7 @@ TRAINERS = {
 REFITTED_BY = {
     "popularity": "replay",
     "popularity-recent": "replay",
+    "popularity-now": "replay",
     "bias": "replay",
     "biased-mf": "als",
     # "factors" and "click-factors" fit the model of the learner's name in streamer.models.offline.
@@ -105,6 +113,8 @@ REFITTED_BY = {
     "transitions": "replay",
     "neighbours": "replay",
     "repeats": "replay",
+    "transitions-last": "replay",
+    "transitions-wide": "replay",
     "skip-gram": "replay",
     "youtube-dnn": "click-factors",
     "gru4rec": "gru4rec",

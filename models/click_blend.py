@@ -1,18 +1,26 @@
-"""A blend of click learners with the predicted rating, whose weights are learned from the clicks.
+"""A ranker over click learners: a conditional logit whose weights are learned click by click.
 
-    score of i = w . f(i)                       f_e: the score of expert e, without the popularity that it may contain
-    a click on i, against m items j drawn from the last 4,096 clicks, each with its share q_j of them:
-    e_j = exp(w . (f(j) - f(i))) / (m q_j),   pi = 1 / (1 + sum_j e_j),   r = pi / (pi + .001)
+    P(i | new) ~ exp(w . f(i))        f_e: the score of expert e
+    a click on a new item i, against c candidates j:
+    e_j = exp(w . (f(j) - f(i))) / q_j,   pi = 1 / (1 + sum_j e_j),   r = pi / (pi + .001)
     g = pi sum_j e_j (f(j) - f(i)),   H <- l H + (1 - l) H_0 + r (the covariance of f under pi, pi e_j),   w <- w - r H^-1 g
+    P(i) = (1 - rho) P(i | new), or rho P(i | known) for an item that the user knows        rho: the share of clicks on such
 
-pi estimates the probability of the click among all items by importance sampling. r discounts clicks that nothing could have
-predicted: pure likelihood would fit the weights to them, and ranks 10% worse. f are the experts' scores just before the
-click (protocols.Probed); an expert that cannot report them keeps its initial weight. Items that the user has already
-seen are left out. Cost: m + 1 scores of each expert for one click in `every`, which is 2 scores a click. State: a row of 15
-numbers and one of 4,096 items.
+The candidates are the items that the first expert proposes (q = 1: all of them are counted), and m drawn from the last 4,096
+clicks to stand for all others (q_j: m times the item's share of these clicks). Drawn ones alone would not do: the few items that
+compete with the clicked one are rarely among them.
+r discounts clicks that nothing could have predicted: pure likelihood would fit the weights to them, and ranks worse.
+Such clicks have a part of their own in the probabilities,
+    P(i | new) = (1 - u) exp(w . f(i)) / sum_j exp(w . f(j)) + u s_i        s_i: the item's share of the last 4,096 clicks
+with u learned by expectation maximisation, so that they are calibrated. `repeats` says rho and P(i | known). A score must not
+depend on the other items, so that of a known item is c + ln(rho P(i | known) / (1 - rho)), c: the mean of ln sum_j exp(w . f(j)).
+H_0 is in units of each expert's own variance among the candidates, so that the scale of its scores does not matter.
+f are the experts' scores just before the click (protocols.Probed); an expert that cannot report them keeps its initial weight.
+Cost: c + 1 scores of each expert for one click in `every`. State: a row of some 100 numbers and one of 4,096 items.
 
-Bengio, Senecal (2003), Quick training of probabilistic neural nets by importance sampling, AISTATS. Deviation: a Newton
-step with forgetting instead of a gradient step, so that there is no rate to tune and the experts' scales do not matter.
+McFadden (1974), Conditional logit analysis of qualitative choice behavior; Bengio, Senecal (2008), Adaptive importance sampling
+to accelerate training of a neural probabilistic language model, IEEE Trans. Neural Networks 19. Deviations: a Newton step with
+forgetting instead of a gradient step, so that there is no rate to tune; the most likely candidates are all counted, not drawn.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,50 +28,60 @@ from collections.abc import Mapping, Sequence
 import msgspec
 import numpy as np
 
-from streamer.core.arrays import F32, F64, I32, I64, U8, U64, Array
-from streamer.core.batch import Batch, UserView
+from streamer.core.arrays import F32, F64, I32, I64, U8, U64, Array, Bool
+from streamer.core.batch import PROPOSE, Batch, UserView
 from streamer.core.kernel import kernel
 from streamer.core.protocols import ItemVectors, Kind, OnlineLearner
 from streamer.core.seed import mix64
 from streamer.core.tables import Table
+from streamer.models.repeats import Repeats
 from streamer.models.skip_gram import has_seen
 
-RING = 4096  # number of last clicks from which the items to compare with are drawn
+RING = 4096  # number of last clicks from which items are drawn
 RATINGS = "ratings"  # the expert whose scores are ratings
-CLICKED, RANGE, REFUSED, WEIGHTS = range(4)  # columns of the stream; WEIGHTS: where w begins
+COUNTS = ("popularity", "popularity-recent", "popularity-now")  # experts whose scores are numbers of clicks
+REPEATS = "repeats"  # the expert that ranks the items which a user knows, and is used for nothing else
+AS_IT_IS, RATING, COUNT, REPEAT = range(4)  # what an expert's score is
+COUNT_SMALLEST = 1e-3  # an item without clicks is given this many
+# Columns of the stream; WEIGHTS: where w begins.
+CLICKED, RANGE, REFUSED, UNFORESEEN, LEVEL, KNOWN, NEW, WEIGHTS = range(8)
 FEATURE_CLIP = 20.0  # differences from the clicked item's features are clipped to this
+RHO_SMALLEST = 1e-6
 HALF_COUNTED = 1e-3  # a click with this probability counts half
+RATE = 0.01  # of the running means of an expert's variance and of the share of unforeseen clicks
+FORGETTING_KNOWN = 0.9999  # of the counts of clicks on known and on new items
 
 
 class ClickBlendParameters(msgspec.Struct, frozen=True):
     """The experts, and how their weights move."""
 
-    experts: tuple[str, ...] = ("transitions", "skip-gram", RATINGS)
-    """Names of learners; `ratings` is the champion for ratings."""
-    weights: tuple[float, ...] = (1.0, 0.3, 0.5)
-    """Initial weights of the experts. The design's measurement."""
-    popularity: tuple[float, ...] = (0.0, 0.75, 0.0)
-    """The factor of log popularity in each expert's scores, which is subtracted. The scores of transitions keep theirs:
-    they bring enough popularity into the blend."""
-    probes: int = 64
-    """m: items that a click is compared with. 16 are too few: the rarest of them dominate the estimate of pi."""
-    every: int = 32
+    experts: tuple[str, ...] = (
+        "transitions", "transitions-last", "transitions-wide", "neighbours", "skip-gram", "popularity-now",
+        "popularity-recent", "popularity", RATINGS, REPEATS,
+    )  # fmt: skip
+    """Names of learners; `ratings` is the champion for ratings. The first one proposes candidates."""
+    weights: tuple[float, ...] = (0.4, 0.1, 0.15, 0.7, 0.1, 0.0, 0.0, -0.05, 0.4, 0.0)
+    """Initial weights of the experts. That of `repeats` stays 0."""
+    proposed: int = 48
+    """Candidates that the first expert proposes. 64 rank alike."""
+    drawn: int = 32
+    """m: candidates that are drawn to stand for all others."""
+    every: int = 8
     """One click in this many is learned from, chosen by the event's key."""
-    prior: float = 3000.0
-    """Diagonal of H_0: the initial weights count as much as the evidence of some 300,000 clicks. 1,000 loses 1% on
-    ml-latest-small."""
-    forgetting: float = 0.9999
+    prior: float = 300.0
+    """Diagonal of H_0: the initial weights count as much as the evidence of some 300 clicks that are learned from."""
+    forgetting: float = 0.999
     """l: the factor by which H is multiplied at each click that is learned from."""
 
 
 @kernel
 def draw_probes(
     ring: I32, stream: F64, users: I32, items: I32, clicks: F32, keys: U64, every: int, seen_counts: I64, pages: I32,
-    page_of: I32, window: int, probes: I32,
+    page_of: I32, window: int, proposed: int, probes: I32,
 ) -> None:  # fmt: skip
-    """Write to `probes` (n, 1 + m) the clicked item, if it is new to the user, then other new items from the ring; -1 elsewhere.
+    """Write to `probes` (n, 1 + c) the clicked item, if it is new to the user, places for proposals, and new items from the ring.
 
-    `ring` is a copy, (RING,), and is advanced.
+    -1 elsewhere. `ring` is a copy, (RING,), and is advanced.
     """
     clicked = int(stream[0, CLICKED])
     for k in range(len(clicks)):
@@ -74,7 +92,8 @@ def draw_probes(
         drawn = mix64(keys[k], 1 << 20) % np.uint64(every) == np.uint64(0)
         if drawn and clicked > 0 and not has_seen(pages, page_of, u, seen_counts[k], window, i):
             probes[k, 0] = i
-            for m in range(1, probes.shape[1]):
+            probes[k, 1 : 1 + proposed] = PROPOSE
+            for m in range(1 + proposed, probes.shape[1]):
                 j = ring[mix64(keys[k], (1 << 20) + m) % np.uint64(min(clicked, len(ring)))]
                 if j != i and not has_seen(pages, page_of, u, seen_counts[k], window, j):
                     probes[k, m] = j
@@ -84,7 +103,7 @@ def draw_probes(
 
 @kernel
 def share_of(in_ring: I32, stream: F64, i: int) -> float:
-    """q_i; an item that is not in the ring counts as half a click. `in_ring` (item rows,): how often an item is in the ring."""
+    """An item's share of the ring; one that is not in it counts as half a click. `in_ring` (item rows,): how often each is in it."""
     count = float(in_ring[i]) if 0 <= i < len(in_ring) else 0.0
     return float((count + 0.5) / (min(stream[0, CLICKED], float(RING)) + 1.0))
 
@@ -107,32 +126,48 @@ def solve(h: F64, g: F64) -> F64:
 
 
 @kernel
-def feature(score: float, e: int, share: float, ratings: I32, popularity: F64, stream: F64) -> float:
-    """f_e of an item; ratings are divided by a quarter of their range, about a deviation."""
-    if ratings[e] == 1:
+def feature(score: float, kind: int, stream: F64) -> float:
+    """f_e from a score; ratings are divided by a quarter of their range, about a deviation; of counts it is the log; 0 from repeats."""
+    if kind == RATING:
         return score * 4.0 / stream[0, RANGE] if stream[0, RANGE] > 0.0 else 0.0
-    return score - popularity[e] * np.log(share) if popularity[e] != 0.0 else score
+    if kind == REPEAT:
+        return 0.0
+    return np.log(max(score, COUNT_SMALLEST)) if kind == COUNT else score
 
 
 @kernel
-def move_weights(stream: F64, d: F64, e: F64, count: int, prior: float, forgetting: float) -> None:
-    """One Newton step: `d` (count, n) are f(j) - f(i), with a first row of zeros; `e` (count,) are their weights, the first 1."""
+def move_weights(
+    stream: F64, d: F64, z: F64, q: F64, count: int, own: float, share: float, prior: float, forgetting: float
+) -> None:
+    """One step: `d` (count, n) are f(j) - f(i), with a first row of zeros, `z` (count,) are w . d, `q` (count,) as above, 1 first.
+
+    `own` is w . f of the clicked item, `share` its share of the last clicks.
+    """
     n = d.shape[1]
-    w, h = stream[0, WEIGHTS : WEIGHTS + n], stream[0, WEIGHTS + n :].reshape(n, n)
-    total = e[:count].sum()
-    pi = 1.0 / total
-    reliability = pi / (pi + HALF_COUNTED)
+    w = stream[0, WEIGHTS : WEIGHTS + n]
+    variance, h = stream[0, WEIGHTS + n : WEIGHTS + 2 * n], stream[0, WEIGHTS + 2 * n :].reshape(n, n)
+    p = np.empty(count)
+    for m in range(count):
+        p[m] = np.exp(min(max(z[m], -50.0), 50.0)) / q[m]
+    stream[0, LEVEL] += RATE * (own + np.log(p.sum()) - stream[0, LEVEL])
+    p /= p.sum()
+    foreseen, unforeseen = (1.0 - stream[0, UNFORESEEN]) * p[0], stream[0, UNFORESEEN] * share
+    stream[0, UNFORESEEN] += RATE * (unforeseen / (foreseen + unforeseen) - stream[0, UNFORESEEN])
+    reliability = p[0] / (p[0] + HALF_COUNTED)
     g = np.zeros(n)
     for m in range(count):
         for a in range(n):
-            g[a] += e[m] / total * d[m, a]
+            g[a] += p[m] * d[m, a]
     for a in range(n):
-        for b in range(n):
+        for b in range(a + 1):
             second = 0.0
             for m in range(count):
-                second += e[m] / total * d[m, a] * d[m, b]
+                second += p[m] * d[m, a] * d[m, b]
             h[a, b] = forgetting * h[a, b] + reliability * (second - g[a] * g[b])
-        h[a, a] += (1.0 - forgetting) * prior
+            if a == b:
+                variance[a] += RATE * (second - g[a] * g[a] - variance[a])
+            h[b, a] = h[a, b]
+        h[a, a] += (1.0 - forgetting) * prior * max(variance[a], RATE)
     move = solve(h.copy(), g)
     if np.isfinite(move.sum()):
         for a in range(n):
@@ -143,12 +178,14 @@ def move_weights(stream: F64, d: F64, e: F64, count: int, prior: float, forgetti
 
 @kernel
 def learn_click_blend(
-    stream: F64, stream_touched: U8, ring: I32, ring_touched: U8, in_ring: I32, items: I32, clicks: F32, lows: F32,
-    highs: F32, probes: I32, scores: F32, ratings: I32, popularity: F64, prior: float, forgetting: float,
+    stream: F64, stream_touched: U8, ring: I32, ring_touched: U8, in_ring: I32, users: I32, items: I32, clicks: F32, lows: F32,
+    highs: F32, seen_counts: I64, pages: I32, page_of: I32, window: int, probes: I32, proposed: int, scores: F32, kinds: I32,
+    prior: float, forgetting: float,
 ) -> None:  # fmt: skip
-    """The stream's row is [clicks, range of ratings, refused, w (n,), H (n, n)]; scores (n, events with probes, 1 + m)."""
+    """The stream's row is [the columns above, w (n,), variances (n,), H (n, n)]; scores (n, events with probes, 1 + c)."""
     n, asked = len(scores), -1
-    d, e = np.empty((probes.shape[1], n)), np.empty(probes.shape[1])
+    d, z, q = np.empty((probes.shape[1], n)), np.empty(probes.shape[1]), np.empty(probes.shape[1])
+    drawn = max(probes.shape[1] - 1 - proposed, 1)
     for k in range(len(clicks)):
         if not np.isfinite(clicks[k]):
             stream[0, REFUSED] += 1.0
@@ -158,22 +195,26 @@ def learn_click_blend(
         width = np.float64(highs[k]) - np.float64(lows[k])
         if np.isfinite(width):
             stream[0, RANGE] = width
-        count, own = 0, share_of(in_ring, stream, items[k])
         asked += probes[k, 0] >= 0
-        for m in range(probes.shape[1] if probes[k, 0] >= 0 and in_ring[items[k]] > 0 else 0):
-            j = probes[k, m]
-            if j < 0:
+        count, own = 0, 0.0
+        for m in range(probes.shape[1] if probes[k, 0] >= 0 else 0):
+            j, total = probes[k, m], 0.0
+            if j < 0 or (m > proposed and is_among(probes[k, 1 : 1 + proposed], j)):
                 continue
-            share, z = share_of(in_ring, stream, j), 0.0
             for a in range(n):
-                there = feature(np.float64(scores[a, asked, m]), a, share, ratings, popularity, stream)
-                here = feature(np.float64(scores[a, asked, 0]), a, own, ratings, popularity, stream)
+                there = feature(np.float64(scores[a, asked, m]), kinds[a], stream)
+                here = feature(np.float64(scores[a, asked, 0]), kinds[a], stream)
+                own += stream[0, WEIGHTS + a] * here if m == 0 else 0.0
                 d[count, a] = min(max(there - here, -FEATURE_CLIP), FEATURE_CLIP)
-                z += stream[0, WEIGHTS + a] * d[count, a]
-            e[count] = np.exp(min(max(z, -50.0), 50.0)) / ((probes.shape[1] - 1) * share) if m > 0 else 1.0
-            count += np.isfinite(z)
-        if count > 1:
-            move_weights(stream, d, e, count, prior, forgetting)
+                total += stream[0, WEIGHTS + a] * d[count, a]
+            z[count], q[count] = total, drawn * share_of(in_ring, stream, j) if m > proposed else 1.0
+            count += np.isfinite(total)
+        # What was never clicked before is no candidate of anybody, and could not be predicted.
+        if count > 1 and (in_ring[items[k]] > 0 or was_clicked(scores[:, asked, 0], kinds)):
+            move_weights(stream, d, z, q, count, own, share_of(in_ring, stream, items[k]), prior, forgetting)
+        known = has_seen(pages, page_of, users[k], seen_counts[k], window, items[k])
+        for column, is_own in ((KNOWN, known), (NEW, not known)):
+            stream[0, column] = FORGETTING_KNOWN * stream[0, column] + is_own
         place = int(stream[0, CLICKED]) % ring.shape[1]
         if ring[0, place] >= 0:
             in_ring[ring[0, place]] -= 1
@@ -184,16 +225,56 @@ def learn_click_blend(
 
 
 @kernel
-def score_click_blend(
-    stream: F64, in_ring: I32, items: I32, scores: F32, ratings: I32, popularity: F64, out: F32
-) -> None:
-    """w . f of `items` (n,) from the experts' `scores` (experts, n) into `out` (n,); features that are not finite count 0."""
-    for k in range(len(items)):
-        share, total = share_of(in_ring, stream, items[k]), 0.0
+def was_clicked(scores: F32, kinds: I32) -> bool:
+    """Whether an expert that counts clicks has any of an item with these `scores` (experts,)."""
+    return bool(np.any((kinds == COUNT) & (scores > 0.0)))
+
+
+@kernel
+def is_among(row: I32, i: int) -> bool:
+    """Whether a row has i."""
+    hits = 0
+    for n in range(len(row)):  # no early exit, so that the processor compares many at once
+        hits += row[n] == i
+    return hits > 0
+
+
+@kernel
+def score_click_blend(stream: F64, scores: F32, kinds: I32, known: Bool, rho: float, out: F32) -> None:
+    """Scores of items from the experts' `scores` (experts, n) into `out` (n,); features that are not finite count 0.
+
+    `known` (n,): whether the user knows the item.
+    """
+    odds, listed = np.log(rho / (1.0 - rho)), -1
+    for e in range(len(kinds)):
+        if kinds[e] == REPEAT:
+            listed = e
+    for k in range(len(out)):
+        total = 0.0
         for e in range(len(scores)):
-            f = feature(np.float64(scores[e, k]), e, share, ratings, popularity, stream)
+            f = feature(np.float64(scores[e, k]), kinds[e], stream)
             total += stream[0, WEIGHTS + e] * f if np.isfinite(f) else 0.0
+        if known[k]:
+            total = odds + (stream[0, LEVEL] + np.float64(scores[listed, k]) if listed >= 0 else total)
         out[k] = total
+
+
+@kernel
+def share_probabilities(z: F32, known: Bool, shares: F64, unforeseen: float, rho: float, out: F32) -> None:
+    """P(i) of items with scores `z` (n,) and `shares` of the last clicks (n,) into `out` (n,)."""
+    largest, sums, clicks = np.full(2, -np.inf), np.zeros(2), np.zeros(2)
+    for k in range(len(out)):
+        nest = int(known[k])
+        largest[nest] = max(largest[nest], z[k])
+        clicks[nest] += shares[k]
+    for k in range(len(out)):
+        sums[int(known[k])] += np.exp(np.float64(z[k]) - largest[int(known[k])])
+    rest = 1.0 if sums[0] == 0.0 or sums[1] == 0.0 else 0.0  # all are new, or all are known
+    for k in range(len(out)):
+        nest = int(known[k])
+        foreseen = np.exp(np.float64(z[k]) - largest[nest]) / sums[nest]
+        mixed = foreseen if nest else (1.0 - unforeseen) * foreseen + unforeseen * shares[k] / clicks[nest]
+        out[k] = mixed * max(rho if nest else 1.0 - rho, rest)
 
 
 class ClickBlend:
@@ -206,13 +287,14 @@ class ClickBlend:
         """The seed acts through the events' keys only."""
         self.name, self.parameters = name, parameters
         n = len(parameters.weights)
-        start = [0.0, 0.0, 0.0, *parameters.weights, *(parameters.prior * np.eye(n)).ravel().tolist()]
-        self.stream = Table("stream", start, dtype=np.float64)
+        start = [0.0, 0.0, 0.0, 0.5, 0.0, 0.0, 0.0, *parameters.weights, *[1.0] * n]
+        self.stream = Table("stream", [*start, *(parameters.prior * np.eye(n)).ravel().tolist()], dtype=np.float64)
         self.ring = Table("stream", [-1] * RING, dtype=np.int32)
         self._in_ring: I32 = np.zeros(0, dtype=np.int32)
         self._experts: list[OnlineLearner] = []
-        self._popularity: F64 = np.array(parameters.popularity)
-        self._ratings: I32 = np.array([name == RATINGS for name in parameters.experts], dtype=np.int32)
+        special = {RATINGS: RATING, REPEATS: REPEAT, **dict.fromkeys(COUNTS, COUNT)}
+        kinds = [special.get(one, AS_IT_IS) for one in parameters.experts]
+        self._kinds: I32 = np.array(kinds, dtype=np.int32)
 
     @property
     def experts(self) -> Sequence[str]:
@@ -238,45 +320,69 @@ class ClickBlend:
         return int(self.stream.values[0, REFUSED])
 
     def probes(self, batch: Batch) -> I32:
-        """See Composed: (n, 1 + m).
+        """See Composed: (n, 1 + c).
 
         For a click that is learned from, its item and the items that it is compared with; -1 for all other events.
         """
-        probes = np.empty((len(batch), 1 + self.parameters.probes), dtype=np.int32)
-        seen = batch.seen
+        p, seen = self.parameters, batch.seen
+        probes = np.empty((len(batch), 1 + p.proposed + p.drawn), dtype=np.int32)
         draw_probes(
             self.ring.values[0].copy(), self.stream.values, batch.users, batch.items, batch.clicks, batch.keys,
-            self.parameters.every, batch.seen_counts, seen.pages, seen.page_of, seen.window, probes,
+            p.every, batch.seen_counts, seen.pages, seen.page_of, seen.window, p.proposed, probes,
         )  # fmt: skip
         return probes
 
     def learn(self, batch: Batch) -> F32:
         """See OnlineLearner and Composed."""
         self._reserve(int(batch.items.max(initial=-1)) + 1)
-        probes = batch.probes
-        opinions = [batch.opinions[name].scores for name in self.parameters.experts]
+        probes, p, seen = batch.probes, self.parameters, batch.seen
+        opinions = [batch.opinions[name].scores for name in p.experts]
         rows = np.flatnonzero(probes[:, 0] >= 0)  # few
         scores = np.zeros((len(opinions), len(rows), probes.shape[1]), dtype=np.float32)
         for e, probed in enumerate(opinions):
             if probed.shape == probes.shape:
                 scores[e] = probed[rows]
         learn_click_blend(
-            self.stream.values, self.stream.touched, self.ring.values, self.ring.touched, self._in_ring, batch.items,
-            batch.clicks, batch.lows, batch.highs, probes, scores, self._ratings, self._popularity,
-            self.parameters.prior, self.parameters.forgetting,
+            self.stream.values, self.stream.touched, self.ring.values, self.ring.touched, self._in_ring, batch.users,
+            batch.items, batch.clicks, batch.lows, batch.highs, batch.seen_counts, seen.pages, seen.page_of, seen.window,
+            probes, p.proposed, scores, self._kinds, p.prior, p.forgetting,
         )  # fmt: skip
-        return self._pooled({name: batch.opinions[name].predicted for name in self.parameters.experts})
+        return self._pooled({name: batch.opinions[name].predicted for name in p.experts})
 
     def predict(self, batch: Batch) -> F32:
         """See OnlineLearner; the experts' pooled prediction."""
         return self._pooled({n: e.predict(batch) for n, e in zip(self.experts, self._experts, strict=True)})
 
     def score(self, user: UserView, items: I32) -> F32:
-        """The weighted scores, (len(items),). Cost: that of the experts' scores."""
-        scores = np.stack([expert.score(user, items) for expert in self._experts])
+        """w . f of items that are new to the user, (len(items),), and what compares with it for known ones.
+
+        Cost: that of the experts' scores.
+        """
+        scores, rated = np.zeros((len(self._experts), len(items)), dtype=np.float32), self.stream.values[0, RANGE] > 0.0
+        for e, expert in enumerate(self._experts):
+            if rated or self._kinds[e] != RATING:
+                scores[e] = expert.score(user, items)
         out = np.empty(len(items), dtype=np.float32)
-        score_click_blend(self.stream.values, self._in_ring, items, scores, self._ratings, self._popularity, out)
+        score_click_blend(self.stream.values, scores, self._kinds, _known(user, items), self._repeat_rate(user), out)
         return out
+
+    def probabilities(self, user: UserView, items: I32) -> F32:
+        """P(i), (len(items),), if the user's next click is on one of these items; they sum up to 1."""
+        shares = np.array([share_of(self._in_ring, self.stream.values, i) for i in items.tolist()])
+        out, unforeseen = np.empty(len(items), dtype=np.float32), float(self.stream.values[0, UNFORESEEN])
+        share_probabilities(
+            self.score(user, items), _known(user, items), shares, unforeseen, self._repeat_rate(user), out
+        )
+        return out
+
+    def _repeat_rate(self, user: UserView) -> float:
+        """rho, within (0, 1): the user's, if `repeats` is among the experts, otherwise that of all."""
+        known, new = self.stream.values[0, [KNOWN, NEW]]
+        rho = (known + 0.1) / (known + new + 1.0)
+        for name, expert in zip(self.experts, self._experts, strict=True):
+            if name == REPEATS and isinstance(expert, Repeats):
+                rho = expert.repeat_rate(user)
+        return float(min(max(rho, RHO_SMALLEST), 1.0 - RHO_SMALLEST))
 
     def vectors(self) -> Array:
         """See ItemVectors: those of the first expert that has vectors, else (rows, 0)."""
@@ -296,3 +402,11 @@ class ClickBlend:
             grown = np.zeros(max(rows, 2 * len(self._in_ring)), dtype=np.int32)
             grown[: len(self._in_ring)] = self._in_ring
             self._in_ring = grown
+
+
+def _known(user: UserView, items: I32) -> Bool:
+    """Whether the user has seen each item, (len(items),)."""
+    known = np.zeros(int(max(items.max(initial=0), user.seen.max(initial=0))) + 1, dtype=np.bool_)
+    known[user.seen] = True
+    found: Bool = (items >= 0) & known[items]
+    return found

@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 from streamer.core.arrays import F32, F64, I32, U8
-from streamer.core.batch import Batch, UserView
+from streamer.core.batch import Batch, Opinion, UserView
 from streamer.core.kernel import kernel
 from streamer.core.protocols import Kind
 from streamer.core.tables import Table
@@ -44,12 +44,15 @@ def refuses(item: F64, stream: F64, i: int, weight: float) -> bool:
 
 @kernel
 def learn_all_time(
-    item: F64, item_touched: U8, stream: F64, stream_touched: U8, items: I32, clicks: F32, withdrawn: F32, out: F32
-) -> None:
-    """Item rows are n; stream is [sum, refused]; `withdrawn` from batch.TakenBack."""
+    item: F64, item_touched: U8, stream: F64, stream_touched: U8, items: I32, clicks: F32, withdrawn: F32,
+    probes: I32, out: F32, scores: F32,
+) -> None:  # fmt: skip
+    """Item rows are n; stream is [sum, refused]; `withdrawn` from batch.TakenBack, `probes` as in protocols.Probed."""
     for k in range(len(items)):
         out[k] = np.nan
         i = items[k]
+        for m in range(probes.shape[1] if probes.shape[1] and probes[k, 0] >= 0 else 0):
+            scores[k, m] = item[probes[k, m], 0] if probes[k, m] >= 0 else np.nan
         if k < len(withdrawn) and withdrawn[k] > 0:
             less = min(item[i, 0], np.float64(withdrawn[k]))
             item[i, 0] -= less
@@ -78,12 +81,15 @@ def take_recent(item: F64, i: int, stream: F64, total: int, t: float, half_life:
 @kernel
 def learn_recent(
     item: F64, item_touched: U8, stream: F64, stream_touched: U8, items: I32, clicks: F32, withdrawn: F32,
-    half_life: float, out: F32,
+    half_life: float, probes: I32, out: F32, scores: F32,
 ) -> None:  # fmt: skip
-    """Item rows are [n, t_i]; stream is [sum, refused, t], with the sum decayed to t; `withdrawn` from batch.TakenBack."""
+    """Item rows are [n, t_i]; stream is [sum, refused, t], with the sum decayed to t; the rest as for `learn_all_time`."""
     for k in range(len(items)):
         out[k] = np.nan
         i, t = items[k], stream[0, 2]
+        for m in range(probes.shape[1] if probes.shape[1] and probes[k, 0] >= 0 else 0):
+            j = probes[k, m]
+            scores[k, m] = item[j, 0] * 2.0 ** ((item[j, 1] - t) / half_life) if j >= 0 else np.nan
         if k < len(withdrawn) and withdrawn[k] > 0:
             take_recent(item, i, stream, 0, t, half_life, np.float64(withdrawn[k]))
             item_touched[i] = stream_touched[0] = 1
@@ -135,12 +141,17 @@ class Popularity:
 
     def learn(self, batch: Batch) -> F32:
         """See OnlineLearner; the item's share of the clicks before this one."""
-        out = np.empty(len(batch), dtype=np.float32)
+        return self.learn_probed(batch, np.empty((len(batch), 0), dtype=np.int32)).predicted
+
+    def learn_probed(self, batch: Batch, probes: I32) -> Opinion:
+        """See Probed."""
+        opinion = Opinion(np.empty(len(batch), dtype=np.float32), np.empty(probes.shape, dtype=np.float32))
         item, stream = self.item, self.stream
         learn_all_time(
-            item.values, item.touched, stream.values, stream.touched, batch.items, batch.clicks, batch.taken_back.withdrawn, out
+            item.values, item.touched, stream.values, stream.touched, batch.items, batch.clicks, batch.taken_back.withdrawn,
+            probes, *opinion,
         )  # fmt: skip
-        return out
+        return opinion
 
     def predict(self, batch: Batch) -> F32:
         """See OnlineLearner; 0 for an item never seen."""
@@ -181,13 +192,17 @@ class RecentPopularity:
 
     def learn(self, batch: Batch) -> F32:
         """See OnlineLearner; the item's share of the clicks before this one."""
-        out = np.empty(len(batch), dtype=np.float32)
+        return self.learn_probed(batch, np.empty((len(batch), 0), dtype=np.int32)).predicted
+
+    def learn_probed(self, batch: Batch, probes: I32) -> Opinion:
+        """See Probed."""
+        opinion = Opinion(np.empty(len(batch), dtype=np.float32), np.empty(probes.shape, dtype=np.float32))
         item, stream, half_life = self.item, self.stream, self.parameters.half_life
         learn_recent(
             item.values, item.touched, stream.values, stream.touched, batch.items, batch.clicks, batch.taken_back.withdrawn,
-            half_life, out,
+            half_life, probes, *opinion,
         )  # fmt: skip
-        return out
+        return opinion
 
     def predict(self, batch: Batch) -> F32:
         """See OnlineLearner; 0 for an item never seen."""

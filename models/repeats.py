@@ -31,7 +31,7 @@ from streamer.core.kernel import kernel
 from streamer.core.protocols import Kind
 from streamer.core.tables import Table
 from streamer.models.popularity import take_recent
-from streamer.models.transitions import share_of
+from streamer.models.transitions.transitions import share_of
 
 UNIT = 1024  # a user's numbers of clicks are kept in 1/1,024
 FLOOR = 1e-6  # P(i | repeat) of an item that is not on the user's list

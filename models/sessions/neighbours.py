@@ -47,7 +47,7 @@ from streamer.models.sessions.ring import (
     remove_from_session,
     slot_of,
 )
-from streamer.models.transitions import record_click, share_of
+from streamer.models.transitions.transitions import record_click, share_of
 
 REFUSED = 2  # column of the stream, which is also that of the ring
 WEIGHT_LARGEST = 524288.0  # clicks

@@ -11,7 +11,7 @@ clicked again in its session keeps its place.
 
 from streamer.core.arrays import F64, I32, U8
 from streamer.core.kernel import kernel
-from streamer.models.transitions import record_click
+from streamer.models.transitions.transitions import record_click
 
 HOSTED = 16  # sessions for which each item has room
 SERIALS = 1 << 31  # a session's number is stored modulo this

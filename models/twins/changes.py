@@ -19,9 +19,9 @@ def rated(batch: Batch) -> Iterator[tuple[int, float | None, bool]]:
 
 
 def clicked(batch: Batch) -> Iterator[tuple[int, float]]:
-    """For each click, or like that is taken back, its place and the weight that is taken back."""
+    """For each click or new rating, or like that is taken back, its place and the weight that is taken back."""
     withdrawn = batch.taken_back.withdrawn if len(batch.taken_back.withdrawn) else np.zeros(len(batch))
-    for k in np.flatnonzero((batch.clicks != 0) | (withdrawn > 0)).tolist():
+    for k in np.flatnonzero((batch.clicks != 0) | (batch.kinds == RATING) | (withdrawn > 0)).tolist():
         yield k, float(withdrawn[k])
 
 

@@ -3,14 +3,14 @@
 import numpy as np
 
 from streamer.core.arrays import F64, Array
-from streamer.core.batch import Batch, Seen
+from streamer.core.batch import RATING, Batch, Seen
 from streamer.core.seed import mix64
-from streamer.models.click_blend import ClickBlend
+from streamer.models.click_blend import COUNTS, ClickBlend
 from streamer.models.noise import UNIT
 from streamer.models.popularity import Popularity, RecentPopularity
 from streamer.models.skip_gram import REDRAWS, SQUARES, STEPS_LARGEST, SkipGram
-from streamer.models.transitions import COUNT_SMALLEST, Transitions
-from streamer.models.transitions import UNIT as CLICK
+from streamer.models.transitions.lists import UNIT as CLICK
+from streamer.models.transitions.transitions import COUNT_SMALLEST, Transitions
 from streamer.models.twins.changes import clicked
 
 
@@ -59,7 +59,7 @@ def twin_transitions(learner: Transitions, batch: Batch) -> F64:
         user, popularity = learner.user.values[batch.users[k]], learner.popularity.values
         if back:
             _take_back(learner, user, i, back)
-        if not weight:
+        if not weight and batch.kinds[k] != RATING:
             continue
         context = user[user >= 0]
         weights = p.decay ** np.arange(len(context))
@@ -72,6 +72,7 @@ def twin_transitions(learner: Transitions, batch: Batch) -> F64:
             out[k] = min(weights @ each / weights.sum() if len(context) else share, 1.0)
             popularity[i] = recent + weight, stream[1]
             stream[:2] = (stream[0] + weight) * 0.5 ** (1 / p.half_life), stream[1] + 1
+        weight = weight or p.rated
         for c, share in zip(context.tolist(), weight * weights, strict=True):
             if c != i:
                 _count(learner, c, i, share)
@@ -165,34 +166,51 @@ def _add_clicks(learner: SkipGram, i: int, clicks: float) -> None:
 def twin_click_blend(learner: ClickBlend, batch: Batch) -> F64:
     """See click_blend.py; here the ring is counted anew for every click. The probes come with the batch."""
     p, stream, ring = learner.parameters, learner.stream.values[0], learner.ring.values[0]
-    probes, n, rated = batch.probes, len(p.weights), np.array([name == "ratings" for name in p.experts])
+    probes = batch.probes
+    rated, counted, own_list = np.array([(one == "ratings", one in COUNTS, one == "repeats") for one in p.experts]).T
     opinions = [batch.opinions[name] for name in p.experts]
     for k in np.flatnonzero(batch.clicks > 0):
+        i = batch.items[k]
         if np.isfinite(batch.highs[k] - batch.lows[k]):
             stream[1] = batch.highs[k] - batch.lows[k]
         held = min(stream[0], len(ring))
-        chosen = [m for m, j in enumerate(probes[k].tolist()) if j >= 0]
-        if len(chosen) > 1 and probes[k, 0] >= 0 and batch.items[k] in ring:
-            shares = np.array([((ring == probes[k, m]).sum() + 0.5) / (held + 1) for m in chosen])
+        proposals = probes[k, 1 : 1 + p.proposed].tolist()
+        chosen = [m for m, j in enumerate(probes[k].tolist()) if j >= 0 and (m <= p.proposed or j not in proposals)]
+        if len(chosen) > 1 and probes[k, 0] >= 0:
             f = np.array(
                 [o.scores[k, chosen] if o.scores.size else np.zeros(len(chosen)) for o in opinions], np.float64
             )
-            f[rated] *= 4 / stream[1] if stream[1] > 0 else 0.0
-            f -= np.outer(p.popularity, np.log(shares))
-            d = np.clip(f - f[:, :1], -20, 20)
-            w, h = stream[3 : 3 + n], stream[3 + n :].reshape(n, n)
-            e = np.exp(w @ d) / (p.probes * shares)
-            e[0] = 1.0
-            pi = e / e.sum()
-            reliability, g = pi[0] / (pi[0] + 1e-3), d @ pi
-            h *= p.forgetting
-            h += reliability * ((d * pi) @ d.T - np.outer(g, g)) + (1 - p.forgetting) * p.prior * np.eye(n)
-            w -= reliability * np.linalg.solve(h, g)
-        ring[int(stream[0]) % len(ring)] = batch.items[k]
+            if (f[counted, 0] > 0).any() or i in ring:
+                f[rated] *= 4 / stream[1] if stream[1] > 0 else 0.0
+                f[counted], f[own_list] = np.log(np.maximum(f[counted], 1e-3)), 0.0
+                shares = np.array([((ring == probes[k, m]).sum() + 0.5) / (held + 1) for m in chosen])
+                weights = np.array(
+                    [1 / (p.drawn * s) if m > p.proposed else 1.0 for m, s in zip(chosen, shares, strict=True)]
+                )
+                _move_weights(learner, f, weights, float(shares[0]))
+        own = int(i in _seen(batch.seen, int(batch.users[k]), int(batch.seen_counts[k])))
+        stream[5:7] = 0.9999 * stream[5:7] + [own, 1 - own]
+        ring[int(stream[0]) % len(ring)] = i
         stream[0] += 1
-    probabilities = [opinions[expert].predicted for expert, kind in enumerate(rated) if not kind]
+    probabilities = [one.predicted for one, is_rating in zip(opinions, rated, strict=True) if not is_rating]
     odds = [np.log(c / (1 - c)) for c in np.clip(np.array(probabilities, dtype=np.float64), 1e-9, 1 - 1e-9)]
     return np.asarray(1 / (1 + np.exp(-np.mean(odds, axis=0))), dtype=np.float64)
+
+
+def _move_weights(learner: ClickBlend, f: F64, weights: F64, share: float) -> None:
+    p, stream, n, d = learner.parameters, learner.stream.values[0], len(f), np.clip(f - f[:, :1], -20, 20)
+    w, variance, h = stream[7 : 7 + n], stream[7 + n : 7 + 2 * n], stream[7 + 2 * n :].reshape(n, n)
+    pi = np.exp(w @ d) * weights
+    stream[4] += 0.01 * (w @ f[:, 0] + np.log(pi.sum()) - stream[4])
+    pi /= pi.sum()
+    left = stream[3] * share
+    stream[3] += 0.01 * (left / (left + (1 - stream[3]) * pi[0]) - stream[3])
+    reliability, g = pi[0] / (pi[0] + 1e-3), d @ pi
+    spread = (d * pi) @ d.T - np.outer(g, g)
+    variance += 0.01 * (np.diag(spread) - variance)
+    h *= p.forgetting
+    h += reliability * spread + (1 - p.forgetting) * p.prior * np.diag(np.maximum(variance, 0.01))
+    w -= reliability * np.linalg.solve(h, g)
 
 
 def _negatives(learner: SkipGram, batch: Batch, k: int) -> list[int]:

@@ -21,7 +21,7 @@ from streamer.models.repeats import (
     WINS,
     Repeats,
 )
-from streamer.models.transitions import COUNT_SMALLEST
+from streamer.models.transitions.transitions import COUNT_SMALLEST
 from streamer.models.twins.changes import clicked
 
 

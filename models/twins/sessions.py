@@ -6,7 +6,7 @@ from streamer.core.arrays import F64
 from streamer.core.batch import Batch
 from streamer.models.sessions.neighbours import Neighbours
 from streamer.models.sessions.ring import CONTEXT, CURRENT, HOSTED, LISTED, NEXT, ROWS, TURN, TURN_BEFORE
-from streamer.models.transitions import COUNT_SMALLEST
+from streamer.models.transitions.transitions import COUNT_SMALLEST
 from streamer.models.twins.changes import clicked
 
 

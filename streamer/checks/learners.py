@@ -14,7 +14,7 @@ import numpy as np
 
 from streamer.checks.batches import Feed, FeedEvent, click, contents, rating, sample_events, with_rows
 from streamer.core.arrays import F32, I32, Bool
-from streamer.core.batch import CLICK, RATING, Batch
+from streamer.core.batch import CLICK, RATING, RETRACTED, Batch
 from streamer.core.protocols import Guarded, OnlineLearner, Probed
 
 Make: TypeAlias = Callable[[int], OnlineLearner]  # makes a fresh learner from a seed
@@ -207,7 +207,10 @@ def scores_keep_their_order(make: Make) -> None:
 
 
 def predicts_its_kind_only(make: Make) -> None:
-    """Events that are not of its kind get NaN and teach it nothing; all others get a finite prediction."""
+    """Events that are not of its kind get NaN; all others get a finite prediction.
+
+    Clicks teach a learner of ratings nothing. A learner of clicks may use every rating as context, but nothing that was withdrawn.
+    """
     feed = Feed(make(1))
     learner = feed.learner
     events = sample_events(EVENTS)
@@ -218,7 +221,9 @@ def predicts_its_kind_only(make: Make) -> None:
         foreign = batch.kinds == CLICK if learner.kind == "ratings" else batch.clicks == 0
         require(bool(np.isnan(out[foreign]).all()), f"an event that is not one of its {learner.kind} got a prediction")
     ids = [(f"u{n}", f"i{n}") for n in range(20)]
-    others = [click(u, i) for u, i in ids] if learner.kind == "ratings" else [rating(u, i, 1.0) for u, i in ids]
+    others = [
+        click(u, i) if learner.kind == "ratings" else FeedEvent(u, f"unrated {i}", RETRACTED, 0.0) for u, i in ids
+    ]
     batch = feed.batch(others)
     before = contents(learner.tables().values())
     feed.step(batch)

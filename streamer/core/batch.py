@@ -12,6 +12,7 @@ RATING, CLICK = 0, 1
 REPLACED = 2  # a rating in place of its user's earlier one of the item, which is taken back; not predicted
 RETRACTED = 3  # a rating withdrawn
 REPEATED = 4  # says nothing new: the same rating again, a click again within seconds, a retraction of nothing
+PROPOSE = -2  # in probes: the place of an item that an expert is to propose
 CATEGORIES = 128  # how many numbers there are for categories; those from 64 on are shared, see categories.py
 GROUPS, MEMBERSHIPS = 256, 8  # most groups of users, and most groups that one user can be in
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from streamer.core.arrays import F32, I32
-from streamer.core.batch import Batch, Opinion
+from streamer.core.batch import PROPOSE, Batch, Opinion
 from streamer.core.errors import BadSettings, BadState, StreamerError
 from streamer.core.protocols import (
     Categorised,
@@ -15,6 +15,7 @@ from streamer.core.protocols import (
     Kind,
     OnlineLearner,
     Probed,
+    Proposing,
     Rebuilt,
     Rescaled,
     Row,
@@ -48,9 +49,12 @@ class Learners:
                     f"{name!r} learns from {self.by_name[name].kind}, so it cannot be the champion for {kind}"
                 )
         self._items: Items | None = None
-        self.experts = {
-            name: self._compose(learner) for name, learner in self.by_name.items() if isinstance(learner, Composed)
-        }
+        # Looked up once: to ask a protocol costs as much as a small batch.
+        self._composed = {name: learner for name, learner in self.by_name.items() if isinstance(learner, Composed)}
+        self._probed = {name: learner for name, learner in self.by_name.items() if isinstance(learner, Probed)}
+        self._proposing = {name for name, learner in self.by_name.items() if isinstance(learner, Proposing)}
+        self._by_turns = sorted(self.by_name, key=lambda name: name not in self._proposing)
+        self.experts = {name: self._compose(learner) for name, learner in self._composed.items()}
 
     def _compose(self, composed: Composed) -> dict[str, str]:
         """Give a learner its experts; returns their names by the names that it uses for them."""
@@ -100,9 +104,10 @@ class Learners:
             return {name: np.empty(0, dtype=np.float32) for name in self.by_name}
         if batch.changes:
             return self._learn_through_changes(batch)
+        found = {name: opinion.predicted for name, opinion in self.opinions(batch)}
         return {
-            name: opinions.predicted.clip(batch.lows, batch.highs) if learner.kind == "ratings" else opinions.predicted
-            for (name, opinions), learner in zip(self.opinions(batch), self.by_name.values(), strict=True)
+            name: found[name].clip(batch.lows, batch.highs) if learner.kind == "ratings" else found[name]
+            for name, learner in self.by_name.items()
         }
 
     def _learn_through_changes(self, batch: Batch) -> dict[str, F32]:
@@ -119,20 +124,22 @@ class Learners:
 
     def opinions(self, batch: Batch) -> Iterator[tuple[str, Opinion]]:
         """Let the learners learn one after the other; yields each one's name and its opinion of the batch, not clipped."""
-        asked = {name: learner.probes(batch) for name, learner in self.by_name.items() if isinstance(learner, Composed)}
+        asked = {name: learner.probes(batch) for name, learner in self._composed.items()}
         probes = self._probes(asked)
         opinions: dict[str, Opinion] = {}
-        for name, learner in self.by_name.items():
-            if isinstance(learner, Probed) and name in probes:
-                wanted = list(probes[name].values())
-                opinions[name] = learner.learn_probed(batch, wanted[0] if len(wanted) == 1 else np.hstack(wanted))
-            elif isinstance(learner, Composed):
-                predicted = learner.learn(
+        for asker, rows in asked.items():
+            if self._proposing.isdisjoint(self.experts[asker].values()):
+                rows[rows == PROPOSE] = -1
+        for name in self._by_turns:  # those that propose first
+            if name in self._probed and name in probes:
+                opinions[name] = self._learn_probed(name, batch, list(probes[name].values()))
+            elif name in self._composed:
+                predicted = self.by_name[name].learn(
                     replace(batch, probes=asked[name], opinions=self._opinions_of_experts(name, probes, opinions))
                 )
                 opinions[name] = Opinion(predicted, _NO_SCORES)
             else:
-                opinions[name] = Opinion(learner.learn(batch), _NO_SCORES)
+                opinions[name] = Opinion(self.by_name[name].learn(batch), _NO_SCORES)
             yield name, opinions[name]
 
     def _probes(self, asked: Mapping[str, I32]) -> dict[str, dict[str, I32]]:
@@ -143,6 +150,17 @@ class Learners:
                 for expert in self.experts[name].values():
                     probes.setdefault(expert, {})[name] = rows
         return probes
+
+    def _learn_probed(self, name: str, batch: Batch, wanted: Sequence[I32]) -> Opinion:
+        """Let a learner learn and score what several learners ask for, and give these what it proposes."""
+        rows = wanted[0] if len(wanted) == 1 else np.hstack(wanted)
+        opinion = self._probed[name].learn_probed(batch, rows)
+        if name in self._proposing and len(wanted) > 1:
+            start = 0
+            for asked in wanted:
+                asked[:] = rows[:, start : start + asked.shape[1]]
+                start += asked.shape[1]
+        return opinion
 
     def _opinions_of_experts(
         self, name: str, probes: dict[str, dict[str, I32]], opinions: Mapping[str, Opinion]

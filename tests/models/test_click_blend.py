@@ -1,11 +1,24 @@
 """The blend of click learners: its weights follow the experts that are right, and its items are drawn as described."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from streamer.checks.batches import Feed, FeedEvent, click, rating
-from streamer.core.batch import Batch
-from streamer.models.click_blend import RING, WEIGHTS, ClickBlend, ClickBlendParameters, feature, learn_click_blend
+from streamer.core.batch import PROPOSE, Batch
+from streamer.models.click_blend import (
+    AS_IT_IS,
+    COUNT,
+    RATING,
+    RING,
+    WEIGHTS,
+    ClickBlend,
+    ClickBlendParameters,
+    feature,
+    learn_click_blend,
+)
+from streamer.models.transitions.transitions import Transitions, TransitionsParameters
 
 ITEMS = 60
 
@@ -17,7 +30,8 @@ def feed(**parameters: object) -> Feed:
 def weights(one: Feed) -> dict[str, float]:
     made = one.learner
     assert isinstance(made, ClickBlend)
-    return dict(zip(made.experts, made.stream.values[0, WEIGHTS : WEIGHTS + 3].tolist(), strict=True))
+    n = len(made.experts)
+    return dict(zip(made.experts, made.stream.values[0, WEIGHTS : WEIGHTS + n].tolist(), strict=True))
 
 
 def test_the_expert_that_is_right_gains_weight() -> None:
@@ -25,9 +39,10 @@ def test_the_expert_that_is_right_gains_weight() -> None:
     events = []
     for n in range(300):
         events += [click(f"u{n}", f"i{(n * 7 + step) % ITEMS}") for step in range(8)]
-    one = feed(every=1, prior=10.0, weights=(0.1, 0.3, 0.5))
+    one = feed(every=1, prior=10.0, experts=("transitions", "popularity", "ratings"), weights=(0.1, 0.3, 0.5))
     one.learn(events)
     assert weights(one)["transitions"] > 0.3
+    assert weights(one)["popularity"] < 0.3
 
 
 def test_an_expert_that_is_not_probed_keeps_its_weight() -> None:
@@ -36,21 +51,17 @@ def test_an_expert_that_is_not_probed_keeps_its_weight() -> None:
         events += [rating(f"u{n}", f"i{n % ITEMS}", 1.0 + n % 5), click(f"u{n}", f"i{(n + 1) % ITEMS}")]
     one = feed(every=1, prior=10.0)
     one.learn(events)  # the champion for ratings is `bias` here, which is not Probed
-    assert weights(one)["ratings"] == pytest.approx(0.5, abs=1e-6)
+    assert weights(one)["ratings"] == pytest.approx(0.4, abs=1e-6)
 
 
 def test_a_predicted_rating_counts_the_same_on_every_scale() -> None:
     """Three stars on a scale from 1 to 5 equal six on one from 2 to 10; without a range they count 0."""
-    ratings, none = np.array([1], dtype=np.int32), np.zeros(1)
-    worth = [
-        feature(stars, 0, 0.5, ratings, none, np.array([[0.0, width, 0.0]]))
-        for stars, width in ((3, 4), (6, 8), (3, 0))
-    ]
+    worth = [feature(stars, RATING, np.array([[0.0, width, 0.0]])) for stars, width in ((3, 4), (6, 8), (3, 0))]
     assert worth == [3.0, 3.0, 0.0]
 
 
 def test_clicks_are_compared_with_recent_items_that_the_user_has_not_seen() -> None:
-    one = feed(every=1, probes=32)
+    one = feed(every=1, proposed=3, drawn=32)
     one.learn([click(f"u{n}", f"i{n % 40}") for n in range(100)])
     one.learn([click("u", f"i{n}") for n in range(10)])
     made = one.learner
@@ -58,14 +69,15 @@ def test_clicks_are_compared_with_recent_items_that_the_user_has_not_seen() -> N
     batch: Batch = one.batch([click("u", "i10")])
     probes = made.probes(batch)
     assert probes[0, 0] == one.item_rows["i10"]
-    drawn = probes[0, 1:][probes[0, 1:] >= 0]
+    assert probes[0, 1:4].tolist() == [PROPOSE] * 3
+    drawn = probes[0, 4:][probes[0, 4:] >= 0]
     assert len(drawn) > 5
     assert set(drawn.tolist()).isdisjoint(one.item_rows[f"i{n}"] for n in range(11))
     assert set(drawn.tolist()) <= set(made.ring.values[0].tolist())
 
 
 def test_one_click_in_so_many_is_learned_from() -> None:
-    one = feed(every=4, probes=2)
+    one = feed(every=4, drawn=2)
     one.learn([click("first", "i0")])
     made = one.learner
     assert isinstance(made, ClickBlend)
@@ -88,28 +100,92 @@ def test_the_ring_forgets_its_oldest_and_is_counted_anew_after_a_restart() -> No
     np.testing.assert_array_equal(made.score(one.view("u1"), items), again.learner.score(again.view("u1"), items))
 
 
-def one_click(*scores: float) -> np.ndarray:
-    """The stream of a blend of one expert after a click on item 0, beside item 1, clicked three times of five, and item 2, once."""
-    stream, in_ring = np.array([[5.0, 0.0, 0.0, 0.0, 1000.0]]), np.array([1, 3, 1], dtype=np.int32)
-    ring, touched = np.full((1, RING), -1, dtype=np.int32), np.zeros(1, dtype=np.uint8)
-    item, one, none = np.zeros(1, dtype=np.int32), np.ones(1, dtype=np.float32), np.zeros(1, dtype=np.int32)
+PRIOR = 1000.0
+
+
+def one_click(*scores: float, kind: int = AS_IT_IS, clicked: int = 0) -> np.ndarray:
+    """The stream of a blend of one expert after a click on an item, beside item 1, proposed, and item 2, drawn.
+
+    Of the last five clicks three were on item 1, and one each on the others.
+    """
+    stream, in_ring = (
+        np.array([[5.0, 0.0, 0.0, 0.5, 0.0, 0.0, 0.0, 0.0, 1.0, PRIOR]]),
+        np.array([1, 3, 1, 0], dtype=np.int32),
+    )
+    ring, touched, user = (
+        np.full((1, RING), -1, dtype=np.int32),
+        np.zeros(1, dtype=np.uint8),
+        np.zeros(1, dtype=np.int32),
+    )
     learn_click_blend(
-        stream, touched, ring, touched, in_ring, item, one, np.full(1, -np.inf, np.float32), np.full(1, np.inf, np.float32),
-        np.array([[0, 1, 2]], dtype=np.int32), np.array([[scores]], dtype=np.float32), none, np.zeros(1), 1000.0, 1.0,
+        stream, touched, ring, touched, in_ring, user, np.full(1, clicked, np.int32), np.ones(1, dtype=np.float32),
+        np.full(1, -np.inf, np.float32), np.full(1, np.inf, np.float32), np.zeros(1, np.int64), np.zeros((1, 8), np.int32),
+        np.zeros((1, 1), np.int32), 8, np.array([[clicked, 1, 2]], dtype=np.int32), 1, np.array([[scores]], dtype=np.float32),
+        np.full(1, kind, np.int32), PRIOR, 1.0,
     )  # fmt: skip
     return stream
 
 
 def test_a_click_moves_a_weight_as_the_equations_say() -> None:
-    """Both others score 1 more. Of what is drawn, an item counts by the inverse of its share: 3.5 / 6 and 1.5 / 6."""
-    total = 1 + 1 / (2 * 3.5 / 6) + 1 / (2 * 1.5 / 6)  # the weight is 0: every exp is 1
-    reliability, slope = 1 / total / (1 / total + 0.001), (total - 1) / total
-    curvature = 1000.0 + reliability * (slope - slope**2)
+    """Both others score 1 more. What is proposed counts once, what is drawn by the inverse of its share, 1.5 / 6."""
+    total = 1 + 1 + 1 / (1.5 / 6)  # the weight is 0: every exp is 1
+    pi, slope = 1 / total, (total - 1) / total
+    reliability, spread = pi / (pi + 0.001), slope - slope**2
+    curvature = PRIOR + reliability * spread
+    unforeseen = 0.5 * 1.5 / 6 / (0.5 * 1.5 / 6 + 0.5 * pi)
     assert one_click(0.0, 1.0, 1.0)[0].tolist() == pytest.approx(
-        [6.0, 0.0, 0.0, -reliability * slope / curvature, curvature]
-    )
+        [6.0, 0.0, 0.0, 0.5 + 0.01 * (unforeseen - 0.5), 0.01 * np.log(total), 0.0, 1.0, -reliability * slope / curvature,
+         1.0 + 0.01 * (spread - 1.0), curvature]
+    )  # fmt: skip
+
+
+def test_a_first_click_on_an_item_teaches_nothing() -> None:
+    """It is no candidate of any expert: its score would say how items are that nobody could recommend."""
+    assert one_click(0.0, 1.0, 1.0, clicked=3)[0, WEIGHTS] == 0.0
+    assert one_click(0.0, 1.0, 1.0, kind=COUNT, clicked=3)[0, WEIGHTS] == 0.0
+    assert one_click(0.5, 1.0, 1.0, kind=COUNT, clicked=3)[0, WEIGHTS] != 0.0  # clicked before the last 4,096 clicks
 
 
 def test_a_score_far_from_that_of_the_clicked_item_counts_as_20() -> None:
     np.testing.assert_array_equal(one_click(0.0, 20.0, -20.0), one_click(0.0, 1e6, -1e6))
     assert not np.array_equal(one_click(0.0, 20.0, -20.0), one_click(0.0, 19.0, -20.0))
+
+
+def test_the_first_expert_proposes_what_it_scores_highest_and_the_others_score_it_too() -> None:
+    """After a and b most users click c, some d; the user has seen e, which follows most often."""
+    events = [click(f"u{n}", item) for n in range(40) for item in ("a", "b", "e", "c" if n % 4 else "d")]
+    one = feed(every=1, proposed=3, drawn=1, experts=("transitions", "popularity", "ratings"), weights=(1.0, 0.0, 0.0))
+    one.learn([*events, click("u", "e"), click("u", "a"), click("u", "b")])
+    made, asked = one.learner, []
+    assert isinstance(made, ClickBlend)
+    learn = made.learn
+    made.learn = lambda batch: asked.append(batch) or learn(batch)  # type: ignore[assignment,func-returns-value]
+    one.learn([click("u", "d")])
+    (batch,) = asked
+    c = one.item_rows["c"]
+    assert batch.probes[0, 1:4].tolist() == [c, -1, -1]  # not the clicked one, and none that the user has seen
+    assert batch.opinions["popularity"].scores[0, 1] == 30.0
+    assert np.isnan(batch.opinions["popularity"].scores[0, 2])
+    fresh = Transitions("transitions", TransitionsParameters(), seed=1)
+    again = Feed(fresh, users=4096)
+    again.learn([*events, click("u", "e"), click("u", "a"), click("u", "b")])
+    scores = fresh.score(again.view("u"), np.array([one.item_rows["d"], c], dtype=np.int32))
+    assert batch.opinions["transitions"].scores[0, :2].tolist() == pytest.approx(scores.tolist(), rel=1e-6)
+
+
+def test_probabilities_give_items_that_the_user_knows_the_share_that_they_get() -> None:
+    """Every tenth click is on an item that its user knows."""
+    one = feed()
+    for n in range(300):
+        one.learn([click(f"u{n}", f"i{(n * 7 + step) % ITEMS}") for step in (*range(9), 3)])
+    made = one.learner
+    assert isinstance(made, ClickBlend)
+    items, view = np.arange(ITEMS, dtype=np.int32), one.view("u7")
+    seen = np.array([one.item_rows[f"i{(49 + step) % ITEMS}"] for step in range(9)], dtype=np.int32)
+    view = dataclasses.replace(view, seen=seen)
+    p = made.probabilities(view, items).astype(np.float64)
+    assert p.sum() == pytest.approx(1.0, abs=1e-4)
+    assert p[seen].sum() == pytest.approx(0.1, abs=0.03)
+    assert made.probabilities(view, seen).sum() == pytest.approx(1.0, abs=1e-4)  # all are known
+    # Whoever repeats goes back six clicks: what was clicked then comes first.
+    assert seen[np.argmax(made.score(view, seen))] == one.item_rows[f"i{53 % ITEMS}"]

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from streamer.checks.batches import Feed, FeedEvent, click
-from streamer.models.transitions import SUM_LARGEST, UNIT, Transitions, TransitionsParameters
+from streamer.checks.batches import Feed, FeedEvent, click, rating
+from streamer.models.transitions.lists import SUM_LARGEST, UNIT
+from streamer.models.transitions.transitions import Transitions, TransitionsParameters
 
 
 def feed(**parameters: float) -> Feed:
@@ -58,6 +59,14 @@ def test_a_dislike_reduces_counts_and_is_not_context() -> None:
     assert after(one, "a") == pytest.approx({"b": 0.0, "c": 1.0})
     one.learn([click("u", "a", -1.0)])
     assert best(one, "u", 1) == best(one, "nobody", 1)
+
+
+def test_a_rating_that_is_no_like_is_context_and_counts_a_little() -> None:
+    one = feed()
+    one.learn([rating("u", "a", 2.0), click("u", "b"), rating("u", "c", 1.0)])
+    assert after(one, "a") == pytest.approx({"b": 1.0, "c": 0.3 * 0.85}, abs=1e-3)
+    assert after(one, "b") == pytest.approx({"a": 0.5, "c": 0.3}, abs=1e-3)
+    assert one.learner.tables()["popularity"].values[: len(one.item_rows), 0].tolist() == [0.0, 1.0, 0.0]
 
 
 def test_a_heavier_click_counts_for_more() -> None:

@@ -25,6 +25,7 @@ pytestmark = pytest.mark.slow  # each kernel in float64 is compiled for it
 TWINS: dict[str, Callable[[Any, Batch], F64]] = {
     "popularity": clicks.twin_popularity,
     "popularity-recent": clicks.twin_recent_popularity,
+    "popularity-now": clicks.twin_recent_popularity,
     "bias": ratings.twin_bias,
     "biased-mf": ratings.twin_biased_mf,
     "deep-fm": twin_network,
@@ -37,6 +38,8 @@ TWINS: dict[str, Callable[[Any, Batch], F64]] = {
     "transitions": clicks.twin_transitions,
     "neighbours": twin_neighbours,
     "repeats": twin_repeats,
+    "transitions-last": clicks.twin_transitions,
+    "transitions-wide": clicks.twin_transitions,
     "skip-gram": clicks.twin_skip_gram,
     "gru4rec": twin_gru,
     "click-blend": clicks.twin_click_blend,

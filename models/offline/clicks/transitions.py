@@ -1,4 +1,4 @@
-"""One-pass transitions: the online learner of `streamer.models.transitions` after learning the training part once, in order.
+"""One-pass transitions: the online learner of `streamer.models.transitions.transitions` after learning the training part once, in order.
 
 The baseline for every sequence model: it sees each event only once.
 Cost: about 1 us a click.
@@ -12,8 +12,8 @@ import numpy as np
 from streamer.core.arrays import F32, I32
 from streamer.core.dataset import Dataset, as_batch
 from streamer.core.protocols import Epoch, Kind
-from streamer.models.transitions import Transitions as Learner
-from streamer.models.transitions import TransitionsParameters, record_click, score_transitions
+from streamer.models.transitions.transitions import Transitions as Learner
+from streamer.models.transitions.transitions import TransitionsParameters, record_click, score_transitions
 
 
 class Transitions:

@@ -55,6 +55,19 @@ class Probed(Protocol):
 
 
 @runtime_checkable
+class Proposing(Probed, Protocol):
+    """A Probed learner that knows at once which items it scores highest.
+
+    Its `learn_probed` writes these to the places of PROPOSE in `probes`, without the clicked item (`probes[k, 0]`) and those that
+    the user has seen, best first and then -1, and scores them too. It learns before the other experts, which get them as probes.
+    """
+
+    @property
+    def proposing(self) -> bool:
+        """True."""
+
+
+@runtime_checkable
 class Composed(Protocol):
     """A learner that combines others, its experts, which learn every batch before it does.
 
@@ -69,7 +82,11 @@ class Composed(Protocol):
         """Take the experts by those names, to be used in `predict` and `score`. Called once, before the first `learn`."""
 
     def probes(self, batch: Batch) -> I32:
-        """The item rows (n, m) that Probed experts should score at each event; (n, 0) for none. Changes nothing."""
+        """The item rows (n, m) that Probed experts should score at each event; (n, 0) for none. Changes nothing.
+
+        PROPOSE stands for an item that the first Proposing expert chooses; `learn` finds it in `batch.probes`, -1 where there is none.
+        The places of PROPOSE in a row lie side by side.
+        """
 
 
 @runtime_checkable

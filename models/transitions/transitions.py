@@ -4,6 +4,9 @@
     P(i | u)  = sum_t d^t P(i | c_t) / sum_t d^t                c_0, c_1, ...: the last clicks of u, newest first
     learning  n_(c_t)i += w d^t,  n_i(c_t) += b w d^t           for a click of weight w; b weighs the reverse direction
 
+A rating that is no like is no click, but says as well what is used after what: it is context, and is counted with the weight
+`rated`. On ml-latest-small that raises HR@10 from .118 to .123 where all else is equal.
+
 where n_c is the sum of n_ci over i. For a user without clicks the prediction is s. Each item keeps a list of its most frequent
 `successors` by Space-Saving: an item that is not in a full list replaces the one with the smallest count and takes over that
 count, so that recent items stay. A dislike (a weight below 0) subtracts its weight from the same counts, down to 0. Counts are
@@ -22,15 +25,14 @@ from collections.abc import Mapping
 import msgspec
 import numpy as np
 
-from streamer.core.arrays import F32, F64, I32, U8
-from streamer.core.batch import Batch, Opinion, UserView
+from streamer.core.arrays import F32, F64, I32, I64, U8
+from streamer.core.batch import RATING, Batch, Opinion, UserView
 from streamer.core.kernel import kernel
 from streamer.core.protocols import Kind
 from streamer.core.tables import Table
 from streamer.models.popularity import take_recent
+from streamer.models.transitions.lists import SUM_LARGEST, UNIT, add_successor, count_of, gather, position_of, propose
 
-UNIT = 1024  # counts are kept in 1/1,024
-SUM_LARGEST = 524288.0  # clicks: a list with a larger sum is halved, so that sums stay below 2^31
 REFUSED = 2  # column of the stream
 COUNT_SMALLEST = 1e-3  # the number of clicks that an item without clicks is given, so that every score is finite
 
@@ -48,50 +50,10 @@ class TransitionsParameters(msgspec.Struct, frozen=True):
     """b: the weight of a transition in the reverse direction. The design's measurement."""
     pseudo_counts: float = 20.0
     """m: the weight of popularity in a list, in clicks. The design's measurement."""
+    rated: float = 0.3
+    """Weight of a rating that is no like. On ml-latest-small .3 to 1 rank alike."""
     half_life: float = 5000.0
     """Number of clicks, by any user on any item, after which a click counts half in popularity. As for popularity-recent."""
-
-
-@kernel
-def position_of(row: I32, i: int) -> int:
-    """The last position of i in a row, -1 where it is absent."""
-    position = -1
-    for n in range(len(row)):  # no early exit, so that the processor compares many at once
-        position = max(position, n if row[n] == i else -1)
-    return position
-
-
-@kernel
-def count_of(row: I32, position: int) -> float:
-    """The clicks at a position of a list, 0 for position -1."""
-    return row[1 + (len(row) >> 1) + position] / UNIT if position >= 0 else 0.0
-
-
-@kernel
-def add_successor(row: I32, position: int, i: int, clicks: float) -> None:
-    """Add `clicks` to item i, which is at `position` (-1: absent) of a list [sum, item, ..., count, ...].
-
-    No count falls below 0.
-    """
-    size = len(row) >> 1
-    items, counts = row[1 : 1 + size], row[1 + size :]
-    units = int(np.floor(UNIT * clicks + 0.5))
-    if position < 0:
-        if units <= 0:
-            return
-        least = counts[0]
-        for n in range(size):
-            least = min(least, counts[n])
-        position = position_of(counts, least)
-        items[position] = i
-    units = max(units, -counts[position])
-    counts[position] += units
-    row[0] += units
-    if row[0] > UNIT * SUM_LARGEST:
-        row[0] = 0
-        for n in range(size):
-            counts[n] >>= 1
-            row[0] += counts[n]
 
 
 @kernel
@@ -175,21 +137,28 @@ def learn_transitions(
     popularity_touched: U8,
     stream: F64,
     stream_touched: U8,
+    kinds: U8,
     users: I32,
     items: I32,
     clicks: F32,
     withdrawn: F32,
+    seen_counts: I64,
+    pages: I32,
+    page_of: I32,
+    window: int,
     probes: I32,
-    constants: tuple[float, float, float, float],
+    constants: tuple[float, float, float, float, float],
+    mass: F64,
     out: F32,
     scores: F32,
 ) -> None:
-    """Predict, then count, click by click; `constants` as in `Transitions.constants`, `probes` as in protocols.Probed.
+    """Predict, then count, click by click; `constants` as in `Transitions.constants`, `probes` as in protocols.Proposing.
 
-    `withdrawn` from batch.TakenBack.
+    `withdrawn` from batch.TakenBack; `mass` (item rows,) is scratch, 0 before and after.
     """
-    decay, backwards, pseudo_counts, half_life = constants
+    decay, backwards, pseudo_counts, half_life, rated = constants
     half, positions = lists.shape[1] >> 1, np.empty(user.shape[1], dtype=np.int32)
+    found, best = np.empty(user.shape[1] * half, dtype=np.int32), np.empty(probes.shape[1])
     for k in range(len(clicks)):
         u, i, weight, context = users[k], items[k], float(clicks[k]), user[users[k]]
         if k < len(withdrawn) and withdrawn[k] > 0:
@@ -197,21 +166,34 @@ def learn_transitions(
             record_click(context, i, -1.0)
             take_recent(popularity, i, stream, 0, stream[0, 1], half_life, np.float64(withdrawn[k]))
             user_touched[u] = popularity_touched[i] = stream_touched[0] = 1
-        for m in range(probes.shape[1] if probes.shape[1] and probes[k, 0] >= 0 else 0):
-            j = probes[k, m]
-            scores[k, m] = np.nan
-            if j >= 0:
-                share = share_of(popularity, stream, j, half_life)
-                scores[k, m] = np.log(probability(context, lists, share, j, decay, pseudo_counts, positions))
+        if probes.shape[1] and probes[k, 0] >= 0:
+            count, rest, weights = gather(context, lists, decay, pseudo_counts, mass, found)
+            for chosen in (False, True):  # first what is asked for, then what is proposed
+                if chosen:
+                    propose(
+                        mass, found[:count], popularity, u, i, seen_counts[k], pages, page_of, window, probes[k], best
+                    )
+                for m in range(probes.shape[1]):
+                    j = probes[k, m]
+                    if j >= 0 and not (chosen and np.isfinite(scores[k, m])):
+                        share = share_of(popularity, stream, j, half_life)
+                        scores[k, m] = np.log((mass[j] + rest * share) / weights)
+                    elif not chosen:
+                        scores[k, m] = np.nan
+            for n in range(count):
+                mass[found[n]] = 0.0
         out[k] = np.nan
         if not np.isfinite(weight) or not np.isfinite(popularity[i, 0]):
             stream[0, REFUSED] += 1.0
             stream_touched[0] = 1
-        if weight == 0.0 or not np.isfinite(weight):
+        if (weight == 0.0 and kinds[k] != RATING) or not np.isfinite(weight):
             continue
         share = share_of(popularity, stream, i, half_life)
         p = probability(context, lists, share, i, decay, pseudo_counts, positions)
         out[k] = min(p, 1.0) if weight > 0.0 else np.nan
+        is_click = weight > 0.0
+        if weight == 0.0:
+            weight = rated
         step = weight = min(max(weight, -SUM_LARGEST), SUM_LARGEST)
         for t in range(len(context)):
             c = context[t]
@@ -224,7 +206,7 @@ def learn_transitions(
             step *= decay
         record_click(context, i, weight)
         user_touched[u] = 1
-        if weight > 0.0 and np.isfinite(popularity[i, 0]):
+        if is_click and np.isfinite(popularity[i, 0]):
             t = stream[0, 1]
             popularity[i, 0] = popularity[i, 0] * 2.0 ** ((popularity[i, 1] - t) / half_life) + weight
             popularity[i, 1] = t
@@ -242,11 +224,11 @@ def predict_transitions(
     users: I32,
     items: I32,
     clicks: F32,
-    constants: tuple[float, float, float, float],
+    constants: tuple[float, float, float, float, float],
     out: F32,
 ) -> None:
     """P(i | u) of pairs of rows into `out` (n,); s_i for an unseen user, NaN for events that are not clicks."""
-    decay, _, pseudo_counts, half_life = constants
+    decay, _, pseudo_counts, half_life, _ = constants
     new_user, positions = np.full(user.shape[1], -1, dtype=np.int32), np.empty(user.shape[1], dtype=np.int32)
     for k in range(len(items)):
         context = user[users[k]] if 0 <= users[k] < len(user) else new_user
@@ -262,31 +244,18 @@ def score_transitions(
     popularity: F64,
     stream: F64,
     items: I32,
-    constants: tuple[float, float, float, float],
+    constants: tuple[float, float, float, float, float],
     out: F32,
 ) -> None:
     """ln P(i | u) into `out` (n,); the lists of the last clicks are summed once for all items."""
-    decay, _, pseudo_counts, half_life = constants
-    counted, half = np.zeros(len(lists)), lists.shape[1] >> 1
-    rest, weights, weight = 0.0, 0.0, 1.0
-    for t in range(len(context)):
-        c = context[t]
-        if c < 0:
-            break
-        share = weight / (lists[c, 0] / UNIT + pseudo_counts)
-        for n in range(half):
-            if lists[c, 1 + n] >= 0:
-                counted[lists[c, 1 + n]] += share * count_of(lists[c], n)
-        rest += share * pseudo_counts
-        weights += weight
-        weight *= decay
-    if weights == 0.0:
-        rest = weights = 1.0
+    decay, _, pseudo_counts, half_life, _ = constants
+    mass, found = np.zeros(len(lists)), np.empty(len(context) * (lists.shape[1] >> 1), dtype=np.int32)
+    _, rest, weights = gather(context, lists, decay, pseudo_counts, mass, found)
     for k in range(len(items)):
         i = items[k]
         p = rest * share_of(popularity, stream, i, half_life)
-        if 0 <= i < len(counted):
-            p += counted[i]
+        if 0 <= i < len(mass):
+            p += mass[i]
         out[k] = np.log(p / weights)
 
 
@@ -304,7 +273,13 @@ class Transitions:
         self.lists = Table("item", [0] + [-1] * p.successors + [0] * p.successors, dtype=np.int32)  # n_c, i, n_ci
         self.popularity = Table("item", [0.0, 0.0], dtype=np.float64)  # n, t
         self.stream = Table("stream", [0.0, 0.0, 0.0], dtype=np.float64)  # sum of n, clicks, refused
-        self.constants = (p.decay, p.backwards, p.pseudo_counts, p.half_life)
+        self.constants = (p.decay, p.backwards, p.pseudo_counts, p.half_life, p.rated)
+        self._mass: F64 = np.zeros(0)  # scratch, by item row
+
+    @property
+    def proposing(self) -> bool:
+        """See Proposing."""
+        return True
 
     @property
     def refused(self) -> int:
@@ -320,13 +295,16 @@ class Transitions:
         return self.learn_probed(batch, np.empty((len(batch), 0), dtype=np.int32)).predicted
 
     def learn_probed(self, batch: Batch, probes: I32) -> Opinion:
-        """See Probed."""
+        """See Proposing."""
+        if len(self._mass) < len(self.lists.values):
+            self._mass = np.zeros(len(self.lists.values))
         opinion = Opinion(np.empty(len(batch), dtype=np.float32), np.empty(probes.shape, dtype=np.float32))
         user, lists, popularity, stream = self.user, self.lists, self.popularity, self.stream
         learn_transitions(
             user.values, user.touched, lists.values, lists.touched, popularity.values, popularity.touched,
-            stream.values, stream.touched, batch.users, batch.items, batch.clicks, batch.taken_back.withdrawn, probes,
-            self.constants, *opinion,
+            stream.values, stream.touched, batch.kinds, batch.users, batch.items, batch.clicks,
+            batch.taken_back.withdrawn, batch.seen_counts, batch.seen.pages, batch.seen.page_of, batch.seen.window, probes,
+            self.constants, self._mass, *opinion,
         )  # fmt: skip
         return opinion
 
