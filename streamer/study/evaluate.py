@@ -20,10 +20,9 @@ import numpy as np
 from streamer.core.arrays import F32, F64
 from streamer.core.batch import RATING, Batch
 from streamer.core.errors import StoreUnavailable, StreamerError
-from streamer.core.events import CLICKS, LOG, RATINGS, Click, Record
+from streamer.core.events import CLICKS, LOG, RATINGS
 from streamer.core.protocols import Source
-from streamer.core.seed import event_keys, sequence_key
-from streamer.core.settings import EVALUATED_RECORDS, KafkaSettings, LearningSettings, Settings
+from streamer.core.settings import EVALUATED_RECORDS, KafkaSettings, Settings
 from streamer.models import learner
 from streamer.monitoring.monitor import (
     CHANGED,
@@ -37,7 +36,6 @@ from streamer.monitoring.monitor import (
 )
 from streamer.serving.opening import learners
 from streamer.storage.state import RocksStore
-from streamer.stream.decoder import Decoder
 from streamer.stream.engine import Engine, NullObserver
 from streamer.stream.learners import Learners
 from streamer.stream.memory import Memory
@@ -86,7 +84,7 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     hit_rate_20: float | None
     ndcg_20: float | None
     mrr_20: float | None
-    sessions: int | None  # as the stream names them, or else users
+    sessions: int | None  # as the stream names them, or else by pauses, see streamer.monitoring.sessions
     session_queries: int | None  # clicks with an earlier click in their session
     session_hit_rate_20: float | None  # of these, repeats allowed
     session_mrr_20: float | None
@@ -249,12 +247,12 @@ def _second_pass(
     progress: Callable[[], None],
 ) -> int:  # fmt: skip
     """The same steps, with a ranking before each click and errors by group; return the number of clicks."""
-    sessions = _Sessions(settings.learning)
+    learn = memory.learners.learn if ranking is None else ranking.learn
     clicks, due = 0, time.monotonic() + settings.state.commit_interval_s
     memory.monitor.regret.watching = True
     while records := source.poll(settings.learning.max_records or EVALUATED_RECORDS, 0.0):
         for part, batch in memory.encoder.encode(records, memory.commit):
-            predictions = ranking.learn(batch, sessions.of(part, batch)) if ranking else memory.learners.learn(batch)
+            predictions = learn(batch)
             memory.monitor.observe(batch, predictions)
             memory.ledger.advance(part)
             errors.observe(batch, predictions[settings.learning.rating_learner], memory.users.ids)
@@ -264,23 +262,6 @@ def _second_pass(
             due = time.monotonic() + settings.state.commit_interval_s
         progress()
     return clicks
-
-
-class _Sessions:
-    """The session ids that a stream names: a batch has only what learners may see."""
-
-    def __init__(self, settings: LearningSettings) -> None:
-        self._decoder, self._key = Decoder(settings), sequence_key(settings.seed, LOG)
-
-    def of(self, records: Sequence[Record], batch: Batch) -> list[str | None] | None:
-        """The session ids of the events of a batch, (n,), which are found by their keys; None where there are none."""
-        named = [record for record in records if record.value and b"session_id" in record.value]
-        if not named:
-            return None
-        keys = event_keys(self._key, np.array([record.offset for record in named])).tolist()
-        events = zip(keys, self._decoder.decode(named, (), ()), strict=True)
-        ids = {key: event.session_id for key, event in events if isinstance(event, Click)}
-        return [ids.get(key) for key in batch.keys.tolist()]
 
 
 def _compare(first: Monitor, second: Monitor) -> None:

@@ -59,6 +59,7 @@ class Ranking:
         self._clicked = ClickedItems()
         self._rows: I32 = np.zeros(64, dtype=np.int32)  # rows of the items with a click, ordered by their first click
         self._positions: dict[int, int] = {}  # item row -> its position there
+        self._session_of, self._sessions_begun = array("i"), 0  # user number -> the number of the user's session
         self.user_numbers, self.positions, self.sessions = array("i"), array("i"), array("i")  # one for each click
         self.repeated = array("B")  # whether the user had clicked the item before
         self.by_learner = {name: Ranks(array("f"), array("f")) for name in names}
@@ -70,12 +71,17 @@ class Ranking:
         ranks = np.array(next(iter(self.by_learner.values())).excluded, dtype=np.float64)
         return ranks[~np.isnan(ranks)]
 
-    def learn(self, batch: Batch, session_ids: Sequence[str | None] | None = None) -> Mapping[str, F32]:
-        """As Learners.learn, with the same predictions bit for bit. `session_ids` (n,) are those that the stream names."""
+    def learn(self, batch: Batch) -> Mapping[str, F32]:
+        """As Learners.learn, with the same predictions bit for bit."""
         parts, start = [], 0
-        for k in np.flatnonzero(batch.clicks > 0).tolist():
-            user_id = self._users.ids[batch.users[k]]
-            user, position = self._clicked.number(user_id), self._positions.get(int(batch.items[k]))
+        for k in np.flatnonzero((batch.clicks > 0) | (batch.begins > 0)).tolist():
+            user, position = (
+                self._clicked.number(self._users.ids[batch.users[k]]),
+                self._positions.get(int(batch.items[k])),
+            )
+            session = self._session(user, begins=bool(batch.begins[k]))
+            if not batch.clicks[k] > 0:
+                continue
             if position is None:
                 position, repeated = self._miss(user, int(batch.items[k])), False
             else:
@@ -87,14 +93,19 @@ class Ranking:
                 self.seconds += process_time() - began
             self.user_numbers.append(user)
             self.positions.append(position)
-            self.sessions.append(self._session(user, user_id, session_ids[k] if session_ids else None))
+            self.sessions.append(session)
             self.repeated.append(repeated)
         parts.append(self._learners.learn(batch.part(start, len(batch))))
         return {name: np.concatenate([part[name] for part in parts]) for name in self._learners.by_name}
 
-    def _session(self, user: int, user_id: str, session_id: str | None) -> int:
-        """The number of a click's session, the one place that says what it is: what the stream names, or else all of the user's clicks."""
-        return user if session_id is None else self._clicked.number(f"{user_id}\0{session_id}")
+    def _session(self, user: int, *, begins: bool) -> int:
+        """The number of the session in which an event of the user is; it may begin with an event that is no click."""
+        if user == len(self._session_of):
+            self._session_of.append(-1)
+        if begins or self._session_of[user] < 0:
+            self._session_of[user] = self._sessions_begun
+            self._sessions_begun += 1
+        return self._session_of[user]
 
     def _miss(self, user: int, item: int) -> int:
         """Note the first click ever of an item; returns the item's position."""
