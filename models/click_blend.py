@@ -36,6 +36,7 @@ from streamer.core.seed import mix64
 from streamer.core.tables import Table
 from streamer.models.repeats import Repeats
 from streamer.models.skip_gram import has_seen
+from streamer.models.transitions.lists import position_of
 
 RING = 4096  # number of last clicks from which items are drawn
 RATINGS = "ratings"  # the expert whose scores are ratings
@@ -199,7 +200,7 @@ def learn_click_blend(
         count, own = 0, 0.0
         for m in range(probes.shape[1] if probes[k, 0] >= 0 else 0):
             j, total = probes[k, m], 0.0
-            if j < 0 or (m > proposed and is_among(probes[k, 1 : 1 + proposed], j)):
+            if j < 0 or (m > proposed and position_of(probes[k, 1 : 1 + proposed], j) >= 0):
                 continue
             for a in range(n):
                 there = feature(np.float64(scores[a, asked, m]), kinds[a], stream)
@@ -210,7 +211,7 @@ def learn_click_blend(
             z[count], q[count] = total, drawn * share_of(in_ring, stream, j) if m > proposed else 1.0
             count += np.isfinite(total)
         # What was never clicked before is no candidate of anybody, and could not be predicted.
-        if count > 1 and (in_ring[items[k]] > 0 or was_clicked(scores[:, asked, 0], kinds)):
+        if count > 1 and (in_ring[items[k]] > 0 or np.any((kinds == COUNT) & (scores[:, asked, 0] > 0.0))):
             move_weights(stream, d, z, q, count, own, share_of(in_ring, stream, items[k]), prior, forgetting)
         known = has_seen(pages, page_of, users[k], seen_counts[k], window, items[k])
         for column, is_own in ((KNOWN, known), (NEW, not known)):
@@ -222,21 +223,6 @@ def learn_click_blend(
         in_ring[items[k]] += 1
         stream[0, CLICKED] += 1.0
         stream_touched[0] = ring_touched[0] = 1
-
-
-@kernel
-def was_clicked(scores: F32, kinds: I32) -> bool:
-    """Whether an expert that counts clicks has any of an item with these `scores` (experts,)."""
-    return bool(np.any((kinds == COUNT) & (scores > 0.0)))
-
-
-@kernel
-def is_among(row: I32, i: int) -> bool:
-    """Whether a row has i."""
-    hits = 0
-    for n in range(len(row)):  # no early exit, so that the processor compares many at once
-        hits += row[n] == i
-    return hits > 0
 
 
 @kernel

@@ -97,7 +97,10 @@ def test_the_ring_forgets_its_oldest_and_is_counted_anew_after_a_restart() -> No
     assert isinstance(again.learner, ClickBlend)
     assert one.item_rows["old"] not in made.ring.values[0]
     items = np.arange(len(one.item_rows), dtype=np.int32)
-    np.testing.assert_array_equal(made.score(one.view("u1"), items), again.learner.score(again.view("u1"), items))
+    np.testing.assert_array_equal(
+        made.probabilities(one.view("u1"), items), again.learner.probabilities(again.view("u1"), items)
+    )
+    assert made._in_ring[one.item_rows["old"]] == 0
 
 
 PRIOR = 1000.0
@@ -171,6 +174,15 @@ def test_the_first_expert_proposes_what_it_scores_highest_and_the_others_score_i
     again.learn([*events, click("u", "e"), click("u", "a"), click("u", "b")])
     scores = fresh.score(again.view("u"), np.array([one.item_rows["d"], c], dtype=np.int32))
     assert batch.opinions["transitions"].scores[0, :2].tolist() == pytest.approx(scores.tolist(), rel=1e-6)
+
+
+def test_where_nobody_clicks_anything_again_known_items_do_not_come_first() -> None:
+    one = feed()
+    one.learn([click(f"u{n}", f"i{(n * 7 + step) % ITEMS}") for n in range(300) for step in range(9)])
+    items, view = np.arange(ITEMS, dtype=np.int32), one.view("u7")
+    seen = np.array([one.item_rows[f"i{(49 + step) % ITEMS}"] for step in range(9)], dtype=np.int32)
+    scores = one.learner.score(dataclasses.replace(view, seen=seen), items)
+    assert scores[seen].max() < np.sort(np.delete(scores, seen))[-5]
 
 
 def test_probabilities_give_items_that_the_user_knows_the_share_that_they_get() -> None:
