@@ -14,7 +14,10 @@ def test_a_tiny_run_measures_everything_and_keeps_nothing(tmp_path: Path) -> Non
     found = json.loads(printed)
     alone, serving = found["learned"]
     assert alone["learners"] == ["biased-mf"]
-    assert serving["learners"] == ["biased-mf", "transitions", "skip-gram", "click-blend", "popularity-recent"]
+    assert serving["learners"] == [
+        "biased-mf", "transitions", "transitions-last", "transitions-wide", "neighbours", "skip-gram", "popularity-now",
+        "popularity-recent", "popularity", "repeats", "click-blend",
+    ]  # fmt: skip
     for learned in (alone, serving):
         assert learned["dim"] == 64
         assert learned["speed"]["events"] == 2030  # the catalogue too

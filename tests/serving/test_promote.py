@@ -60,7 +60,7 @@ def champions(process: Streamer) -> set[str]:
 
 
 def test_a_promoted_learner_answers_at_once_and_after_a_kill(data: Path) -> None:
-    shadows = ("--shadow", "bias,popularity")
+    shadows = ("--shadow", "bias,popularity,biased-mf")
     with streamer(data, *shadows) as process:
         assert rated_by(process) == "bayesian-hybrid"
         said = run("promote", "learner", "bias", "--url", process.url)
@@ -74,16 +74,16 @@ def test_a_promoted_learner_answers_at_once_and_after_a_kill(data: Path) -> None
         assert "the champion for ratings is bias, which was promoted; the settings name bayesian-hybrid" in (
             process.output.read_text()
         )
-    with streamer(data) as process:  # named no more, but promoted: it runs on; popularity is gone
+    with streamer(data) as process:  # named no more, but promoted: it runs on; biased-mf is gone
         assert rated_by(process) == "bias"
-        assert "popularity is no longer in the settings: what it had learned is deleted" in process.output.read_text()
+        assert "biased-mf is no longer in the settings: what it had learned is deleted" in process.output.read_text()
         answer = json.loads(run("promote", "learner", "bayesian-hybrid", "--url", process.url, "--json"))
         assert {one["name"] for one in answer["learners"] if one["champion"]} == {"bayesian-hybrid", "click-blend"}
         assert rated_by(process) == "bayesian-hybrid"
         process.kill()
     with streamer(data, *shadows) as process:
         assert answering(process) == {"bayesian-hybrid": False, "click-blend": False}
-        assert "popularity begins now" in process.output.read_text()
+        assert "biased-mf begins now" in process.output.read_text()
 
 
 def test_commands_on_a_state_answer_with_the_promoted_learner(data: Path) -> None:
@@ -130,8 +130,8 @@ def test_a_learner_that_does_not_run_is_not_promoted(data: Path) -> None:
     with streamer(data, "--shadow", "bias,popularity") as process:
         said = run("promote", "learner", "stack", "--url", process.url, code=1)
         assert (
-            "no learner 'stack' runs here, only bayesian-hybrid, transitions, skip-gram, click-blend, popularity-recent, bias, popularity"
-            in said
+            "no learner 'stack' runs here, only bayesian-hybrid, transitions, transitions-last, transitions-wide, "
+            "neighbours, skip-gram, popularity-now, popularity-recent, popularity, repeats, click-blend, bias" in said
         )
         assert "start with --shadow stack" in said
         assert rated_by(process) == "bayesian-hybrid"

@@ -1,5 +1,6 @@
 """Recommendations from a small memory that a person can check: which items, and from which source."""
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -213,19 +214,21 @@ def test_items_that_the_learner_cannot_score_are_not_recommended(live: LiveRecom
 
 
 def test_a_session_offset_is_gone_when_its_session_is_over(live: LiveRecommender) -> None:
+    """Scores, as predictions end at the ends of the scale."""
     start = 1_600_000_000_000
     live.learn(*[Rating(f"u{n % 7}", f"i{n % 11}", 2.0 + n % 4, start + n * 500_000) for n in range(300)])
-    before = live.recommender.predict("u3", "i5").value
-    mood = start + 300 * 500_000
-    live.learn(*[Rating("u3", f"i{n}", 1.0, mood + 1000 * n) for n in range(4)])
-    now = [mood]
-    recommender = Recommender(live.memory, live.memory.learners.by_name[POPULARITY], lambda: now[0])
+    mood, learner = start + 300 * 500_000, live.memory.learners.champion("ratings")
+    row = np.array([live.memory.items.row_of["i5"]], dtype=np.int32)
 
     def after(ms: int) -> float:
-        now[0] = mood + ms
-        return recommender.predict("u3", "i5").value
+        return float(learner.score(dataclasses.replace(live.memory.users.view("u3"), now_ms=mood + ms), row)[0])
 
+    before = after(0)
+    live.learn(*[Rating("u3", f"i{n}", 1.0, mood + 1000 * n) for n in range(4)])
     assert after(4000) == after(90_000) == after(-1000)  # the session goes on for 100 s; a late question is no gap
     assert after(3_600_000) > after(4000) + 0.2
     assert after(3_600_000) < before  # and the ratings count all the same
-    assert live.recommender.predict("u3", "i5").value == after(3_600_000)  # by the clock on the wall, it is long over
+    answered = Recommender(live.memory, live.memory.learners.by_name[POPULARITY], lambda: mood + 4000).predict(
+        "u3", "i5"
+    )
+    assert answered.value == pytest.approx(max(1.0, after(4000)))
