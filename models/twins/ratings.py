@@ -187,7 +187,8 @@ def twin_bayesian_hybrid(learner: BayesianHybrid, batch: Batch) -> F64:
         shares = 1 / (m.group_users + group_means[groups, 0].astype(np.float64))
         moves = np.outer(shares / (1 + shares.sum()), px[[0, *range(4, n)]] * own_error / own_s)
         group_means[groups, 1:] += moves
-        w, cov = w + px * own_error / own_s, cov - np.outer(px, px) / own_s
+        narrow = px.astype(user.dtype)  # P is moved in the arithmetic of the type in which it is stored
+        w, cov = w + px * own_error / own_s, cov.astype(user.dtype) - np.outer((px / own_s).astype(user.dtype), narrow)
         time = divmod(max(time_ms, last_ms) if user[-1] else time_ms, 2**22)
         user[:] = np.concatenate([w, cov[lower], [user[-4] + habit * e**2 / s], time, [user[-1] + 1]])
     out[batch.kinds != RATING] = np.nan

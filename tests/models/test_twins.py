@@ -87,16 +87,8 @@ def test_kernel_agrees_with_its_twin(name: str, dim: int, wide: bool, tolerance:
     outs = feed.learn(events, 10)
     vars(other)["learn"] = lambda batch: TWINS[name](other, batch)
     expected = mirror.learn(events, 10)
-    loose = (
-        3e-4 if name == "bayesian-hybrid-latent" and not wide else 1e-5
-    )  # its covariances are wide: float32 rounds more
-    np.testing.assert_allclose(outs, expected, rtol=loose, atol=loose)
+    np.testing.assert_allclose(outs, expected, rtol=1e-5, atol=1e-5)
     for name_of_table, table in made.tables().items():
         assert table.values.any(), f"{name_of_table} never moved"
-        np.testing.assert_allclose(
-            table.values,
-            other.tables()[name_of_table].values,
-            rtol=max(loose, tolerance) if not wide else tolerance,
-            atol=max(loose, tolerance) if not wide else tolerance,
-        )
+        np.testing.assert_allclose(table.values, other.tables()[name_of_table].values, rtol=tolerance, atol=tolerance)
     assert int(feed.ring.counts.max()) > feed.ring.ring

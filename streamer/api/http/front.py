@@ -47,7 +47,7 @@ class Front:
         if tls is not None:
             asyncio.sslproto.SSLProtocol.max_size = TLS_READ_BYTES
             # A client may leave before it has all answers: asyncio would warn of each write from the fifth on.
-            asyncio.constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES = sys.maxsize  # type: ignore[misc]
+            asyncio.constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES = sys.maxsize  # type: ignore[misc]  # typed as Final, and read at each write
         self._loop = asyncio.get_running_loop()
         self.now = self._loop.time
         self.bounds = Bounds(limits, self.now, refused)
