@@ -3,8 +3,9 @@
 The settings name learners, and `streamer.serving.opening` makes them by `learner`. A new learner is one file and one line of
 `LEARNERS`; `streamer.checks.learners` runs over every line.
 
-Learners: `popularity`, `bias`, `biased_mf`, `skip_gram` (with `noise` for its negatives), `transitions`, `repeats`, and those made of
-others, `blend` (the stack) and `click_blend`; `evidence` (how an earlier rating is taken back); `hybrid/`, `networks/` and `sessions/` are families of their own. Trainers: `als`, `replay`.
+Learners: `popularity`, `bias`, `biased_mf`, `skip_gram` (with `noise` for its negatives), `repeats`, and the stack of others,
+`blend`; `evidence` (how an earlier rating is taken back). Folders of their own: `hybrid/`, `networks/`, `sessions/`, `transitions/`,
+and `click_blend/`, which is made of others. Trainers: `als`, `replay`.
 `twins/` holds the kernels in NumPy, `offline/` well-known models that are fitted on a whole history.
 """
 
@@ -45,22 +46,18 @@ LEARNERS = {
     "neighbours": "streamer.models.sessions.neighbours:Neighbours",
     "repeats": "streamer.models.repeats:Repeats",
     "transitions": "streamer.models.transitions.transitions:Transitions",
-    "transitions-last": "streamer.models.transitions.transitions:Transitions",
-    "transitions-wide": "streamer.models.transitions.transitions:Transitions",
     "skip-gram": "streamer.models.skip_gram:SkipGram",
     "youtube-dnn": "streamer.models.skip_gram:SkipGram",
     "gru4rec": "streamer.models.networks.gru:GRU",
-    "click-blend": "streamer.models.click_blend:ClickBlend",
+    "click-blend": "streamer.models.click_blend.click_blend:ClickBlend",
 }
 
 # Learners that are another learner with other parameters, and these parameters. The variants of the hybrid are experts of the
 # stack: they are so different that their errors differ. Each alone is a little worse than the default.
 _VARIANTS: dict[str, dict[str, float]] = {
     "embedding-network": {"products": False},
-    # Horizons of popularity and of transitions, as experts of click-blend.
+    # A horizon of popularity, as an expert of click-blend.
     "popularity-now": {"half_life": 500.0},
-    "transitions-last": {"window": 1, "backwards": 0.3},
-    "transitions-wide": {"decay": 1.0, "backwards": 1.0},
     # Assumes that tastes are latent: twice the factors, with wide priors; categories count for little.
     "bayesian-hybrid-latent": {
         "latent_dim": 16, "latent_prior": 1.2, "vector_noise": 0.03, "category_prior": 0.02,
@@ -113,8 +110,6 @@ REFITTED_BY = {
     "transitions": "replay",
     "neighbours": "replay",
     "repeats": "replay",
-    "transitions-last": "replay",
-    "transitions-wide": "replay",
     "skip-gram": "replay",
     "youtube-dnn": "click-factors",
     "gru4rec": "gru4rec",

@@ -9,6 +9,7 @@ from streamer.core.arrays import F64, I32
 from streamer.core.batch import PROPOSE
 from streamer.core.kernel import kernel
 
+HOP = 16  # items from which a second step is taken
 UNIT = 1024  # counts are kept in 1/1,024
 SUM_LARGEST = 524288.0  # clicks: a list with a larger sum is halved, so that sums stay below 2^31
 
@@ -56,11 +57,27 @@ def add_successor(row: I32, position: int, i: int, clicks: float) -> None:
 
 
 @kernel
+def largest(mass: F64, found: I32) -> tuple[I32, F64]:
+    """The HOP items of most mass among those in `found`, -1 where there are fewer, and their masses."""
+    items, masses = np.full(HOP, -1, dtype=np.int32), np.zeros(HOP)
+    for i in found:
+        own, place = mass[i], HOP - 1
+        if own <= masses[place]:
+            continue
+        while place > 0 and masses[place - 1] < own:
+            items[place], masses[place] = items[place - 1], masses[place - 1]
+            place -= 1
+        items[place], masses[place] = i, own
+    return items, masses
+
+
+@kernel
 def gather(
-    context: I32, lists: I32, decay: float, pseudo_counts: float, mass: F64, found: I32
+    context: I32, lists: I32, decay: float, pseudo_counts: float, onward: float, mass: F64, found: I32
 ) -> tuple[int, float, float]:
     """Add sum_t d^t n_ci / (n_c + m) to `mass` (item rows,) of all items in the context's lists, and write these to `found`.
 
+    Of what is left for popularity, the part `onward` goes the same way one step further, from the likeliest HOP items.
     Returns how many were found, the factor of an item's share s_i, and the sum of the weights d^t. `mass` is 0 before.
     """
     half, count, rest, weights, weight = lists.shape[1] >> 1, 0, 0.0, 0.0, 1.0
@@ -80,24 +97,31 @@ def gather(
         weights += weight
         weight *= decay
     if weights == 0.0:
-        rest = weights = 1.0
+        return 0, 1.0, 1.0
+    passed = onward * rest if count > 0 else 0.0
+    through, likeliest = largest(mass, found[:count])
+    rest -= passed
+    for m in range(len(through)):
+        c = through[m]
+        if c < 0 or passed <= 0.0:
+            break
+        share = passed * likeliest[m] / likeliest.sum() / (lists[c, 0] / UNIT + pseudo_counts)
+        for n in range(half):
+            i, units = lists[c, 1 + n], lists[c, 1 + half + n]
+            if i >= 0 and units > 0:
+                if mass[i] == 0.0:
+                    found[count] = i
+                    count += 1
+                mass[i] += share * (units / UNIT)
+        rest += share * pseudo_counts
     return count, rest, weights
 
 
 @kernel
 def propose(
-    mass: F64,
-    found: I32,
-    popularity: F64,
-    u: int,
-    clicked: int,
-    seen: int,
-    pages: I32,
-    page_of: I32,
-    window: int,
-    probes: I32,
+    mass: F64, found: I32, popularity: F64, u: int, clicked: int, seen: int, pages: I32, page_of: I32, window: int, probes: I32,
     best: F64,
-) -> None:
+) -> None:  # fmt: skip
     """Fill the places of PROPOSE in `probes` (m,) with the items of most mass that the user has not seen and that were clicked; then -1.
 
     Leaves `mass` 0 at what the user has seen and at `clicked`. `best` (m,) is scratch.

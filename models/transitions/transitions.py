@@ -3,11 +3,14 @@
     P(i | c)  = (n_ci + m s_i) / (n_c + m)                      s_i: the item's share of recent clicks
     P(i | u)  = sum_t d^t P(i | c_t) / sum_t d^t                c_0, c_1, ...: the last clicks of u, newest first
     learning  n_(c_t)i += w d^t,  n_i(c_t) += b w d^t           for a click of weight w; b weighs the reverse direction
+    score     ln P(i | u), with (1 - o) s_i + o sum_j P(i | j) q_j in place of s_i        q_j: P(j | u), of the 16 likeliest items j
 
 A rating that is no like is no click, but says as well what is used after what: it is context, and is counted with the weight
 `rated`. On ml-latest-small that raises HR@10 from .118 to .123 where all else is equal.
 
-where n_c is the sum of n_ci over i. For a user without clicks the prediction is s. Each item keeps a list of its most frequent
+The second step, over j, fills lists that are short: HR@10 of shop sessions rises from .144 to .150. `learn` and `predict`
+leave it out, as they look at one item alone.
+n_c is the sum of n_ci over i. For a user without clicks the prediction is s. Each item keeps a list of its most frequent
 `successors` by Space-Saving: an item that is not in a full list replaces the one with the smallest count and takes over that
 count, so that recent items stay. A dislike (a weight below 0) subtracts its weight from the same counts, down to 0. Counts are
 integers in 1/1,024, so that the processor compares eight at once; a list whose sum passes 2^19 clicks is halved.
@@ -31,7 +34,16 @@ from streamer.core.kernel import kernel
 from streamer.core.protocols import Kind
 from streamer.core.tables import Table
 from streamer.models.popularity import take_recent
-from streamer.models.transitions.lists import SUM_LARGEST, UNIT, add_successor, count_of, gather, position_of, propose
+from streamer.models.transitions.lists import (
+    HOP,
+    SUM_LARGEST,
+    UNIT,
+    add_successor,
+    count_of,
+    gather,
+    position_of,
+    propose,
+)
 
 REFUSED = 2  # column of the stream
 COUNT_SMALLEST = 1e-3  # the number of clicks that an item without clicks is given, so that every score is finite
@@ -52,6 +64,7 @@ class TransitionsParameters(msgspec.Struct, frozen=True):
     """m: the weight of popularity in a list, in clicks. The design's measurement."""
     rated: float = 0.3
     """Weight of a rating that is no like. On ml-latest-small .3 to 1 rank alike."""
+    onward: float = 0.9
     half_life: float = 5000.0
     """Number of clicks, by any user on any item, after which a click counts half in popularity. As for popularity-recent."""
 
@@ -129,36 +142,18 @@ def take_back(
 
 @kernel
 def learn_transitions(
-    user: I32,
-    user_touched: U8,
-    lists: I32,
-    lists_touched: U8,
-    popularity: F64,
-    popularity_touched: U8,
-    stream: F64,
-    stream_touched: U8,
-    kinds: U8,
-    users: I32,
-    items: I32,
-    clicks: F32,
-    withdrawn: F32,
-    seen_counts: I64,
-    pages: I32,
-    page_of: I32,
-    window: int,
-    probes: I32,
-    constants: tuple[float, float, float, float, float],
-    mass: F64,
-    out: F32,
+    user: I32, user_touched: U8, lists: I32, lists_touched: U8, popularity: F64, popularity_touched: U8, stream: F64,
+    stream_touched: U8, kinds: U8, users: I32, items: I32, clicks: F32, withdrawn: F32, seen_counts: I64, pages: I32,
+    page_of: I32, window: int, probes: I32, constants: tuple[float, float, float, float, float, float], mass: F64, out: F32,
     scores: F32,
-) -> None:
+) -> None:  # fmt: skip
     """Predict, then count, click by click; `constants` as in `Transitions.constants`, `probes` as in protocols.Proposing.
 
     `withdrawn` from batch.TakenBack; `mass` (item rows,) is scratch, 0 before and after.
     """
-    decay, backwards, pseudo_counts, half_life, rated = constants
+    decay, backwards, pseudo_counts, half_life, rated, onward = constants
     half, positions = lists.shape[1] >> 1, np.empty(user.shape[1], dtype=np.int32)
-    found, best = np.empty(user.shape[1] * half, dtype=np.int32), np.empty(probes.shape[1])
+    found, best = np.empty((HOP + user.shape[1]) * half, dtype=np.int32), np.empty(probes.shape[1])
     for k in range(len(clicks)):
         u, i, weight, context = users[k], items[k], float(clicks[k]), user[users[k]]
         if k < len(withdrawn) and withdrawn[k] > 0:
@@ -167,7 +162,7 @@ def learn_transitions(
             take_recent(popularity, i, stream, 0, stream[0, 1], half_life, np.float64(withdrawn[k]))
             user_touched[u] = popularity_touched[i] = stream_touched[0] = 1
         if probes.shape[1] and probes[k, 0] >= 0:
-            count, rest, weights = gather(context, lists, decay, pseudo_counts, mass, found)
+            count, rest, weights = gather(context, lists, decay, pseudo_counts, onward, mass, found)
             for chosen in (False, True):  # first what is asked for, then what is proposed
                 if chosen:
                     propose(
@@ -217,18 +212,11 @@ def learn_transitions(
 
 @kernel
 def predict_transitions(
-    user: I32,
-    lists: I32,
-    popularity: F64,
-    stream: F64,
-    users: I32,
-    items: I32,
-    clicks: F32,
-    constants: tuple[float, float, float, float, float],
-    out: F32,
-) -> None:
+    user: I32, lists: I32, popularity: F64, stream: F64, users: I32, items: I32, clicks: F32,
+    constants: tuple[float, float, float, float, float, float], out: F32,
+) -> None:  # fmt: skip
     """P(i | u) of pairs of rows into `out` (n,); s_i for an unseen user, NaN for events that are not clicks."""
-    decay, _, pseudo_counts, half_life, _ = constants
+    decay, _, pseudo_counts, half_life, _, _ = constants
     new_user, positions = np.full(user.shape[1], -1, dtype=np.int32), np.empty(user.shape[1], dtype=np.int32)
     for k in range(len(items)):
         context = user[users[k]] if 0 <= users[k] < len(user) else new_user
@@ -239,18 +227,13 @@ def predict_transitions(
 
 @kernel
 def score_transitions(
-    context: I32,
-    lists: I32,
-    popularity: F64,
-    stream: F64,
-    items: I32,
-    constants: tuple[float, float, float, float, float],
-    out: F32,
-) -> None:
+    context: I32, lists: I32, popularity: F64, stream: F64, items: I32,
+    constants: tuple[float, float, float, float, float, float], out: F32,
+) -> None:  # fmt: skip
     """ln P(i | u) into `out` (n,); the lists of the last clicks are summed once for all items."""
-    decay, _, pseudo_counts, half_life, _ = constants
-    mass, found = np.zeros(len(lists)), np.empty(len(context) * (lists.shape[1] >> 1), dtype=np.int32)
-    _, rest, weights = gather(context, lists, decay, pseudo_counts, mass, found)
+    decay, _, pseudo_counts, half_life, _, onward = constants
+    mass, found = np.zeros(len(lists)), np.empty((HOP + len(context)) * (lists.shape[1] >> 1), dtype=np.int32)
+    _, rest, weights = gather(context, lists, decay, pseudo_counts, onward, mass, found)
     for k in range(len(items)):
         i = items[k]
         p = rest * share_of(popularity, stream, i, half_life)
@@ -273,7 +256,7 @@ class Transitions:
         self.lists = Table("item", [0] + [-1] * p.successors + [0] * p.successors, dtype=np.int32)  # n_c, i, n_ci
         self.popularity = Table("item", [0.0, 0.0], dtype=np.float64)  # n, t
         self.stream = Table("stream", [0.0, 0.0, 0.0], dtype=np.float64)  # sum of n, clicks, refused
-        self.constants = (p.decay, p.backwards, p.pseudo_counts, p.half_life, p.rated)
+        self.constants = (p.decay, p.backwards, p.pseudo_counts, p.half_life, p.rated, p.onward)
         self._mass: F64 = np.zeros(0)  # scratch, by item row
 
     @property

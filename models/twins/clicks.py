@@ -2,10 +2,11 @@
 
 import numpy as np
 
-from streamer.core.arrays import F64, Array
+from streamer.core.arrays import F64, Array, Bool
 from streamer.core.batch import RATING, Batch, Seen
 from streamer.core.seed import mix64
-from streamer.models.click_blend import COUNTS, ClickBlend
+from streamer.models.click_blend.click_blend import COUNTS, PROBABILITIES, ClickBlend
+from streamer.models.click_blend.kernel import OWN
 from streamer.models.noise import UNIT
 from streamer.models.popularity import Popularity, RecentPopularity
 from streamer.models.skip_gram import REDRAWS, SQUARES, STEPS_LARGEST, SkipGram
@@ -166,30 +167,36 @@ def _add_clicks(learner: SkipGram, i: int, clicks: float) -> None:
 def twin_click_blend(learner: ClickBlend, batch: Batch) -> F64:
     """See click_blend.py; here the ring is counted anew for every click. The probes come with the batch."""
     p, stream, ring = learner.parameters, learner.stream.values[0], learner.ring.values[0]
-    probes = batch.probes
-    rated, counted, own_list = np.array([(one == "ratings", one in COUNTS, one == "repeats") for one in p.experts]).T
+    probes, own = batch.probes, 1 + p.proposed
+    rated, counted, own_list, mixed = np.array(
+        [(one == "ratings", one in COUNTS, one == "repeats", one in PROBABILITIES) for one in p.experts]
+    ).T
     opinions = [batch.opinions[name] for name in p.experts]
     for k in np.flatnonzero(batch.clicks > 0):
         i = batch.items[k]
         if np.isfinite(batch.highs[k] - batch.lows[k]):
             stream[1] = batch.highs[k] - batch.lows[k]
         held = min(stream[0], len(ring))
-        proposals = probes[k, 1 : 1 + p.proposed].tolist()
-        chosen = [m for m, j in enumerate(probes[k].tolist()) if j >= 0 and (m <= p.proposed or j not in proposals)]
-        if len(chosen) > 1 and probes[k, 0] >= 0:
-            f = np.array(
-                [o.scores[k, chosen] if o.scores.size else np.zeros(len(chosen)) for o in opinions], np.float64
-            )
-            if (f[counted, 0] > 0).any() or i in ring:
-                f[rated] *= 4 / stream[1] if stream[1] > 0 else 0.0
-                f[counted], f[own_list] = np.log(np.maximum(f[counted], 1e-3)), 0.0
-                shares = np.array([((ring == probes[k, m]).sum() + 0.5) / (held + 1) for m in chosen])
-                weights = np.array(
-                    [1 / (p.drawn * s) if m > p.proposed else 1.0 for m, s in zip(chosen, shares, strict=True)]
-                )
-                _move_weights(learner, f, weights, float(shares[0]))
-        own = int(i in _seen(batch.seen, int(batch.users[k]), int(batch.seen_counts[k])))
-        stream[5:7] = 0.9999 * stream[5:7] + [own, 1 - own]
+        seen, proposals = _seen(batch.seen, int(batch.users[k]), int(batch.seen_counts[k])), probes[k, 1:own].tolist()
+        chosen = [m for m, j in enumerate(probes[k]) if j >= 0 and (m < own + OWN or j not in proposals)]
+        f = np.array([o.scores[k, chosen] if o.scores.size else np.zeros(len(chosen)) for o in opinions], np.float64)
+        on_list = (f[own_list] > np.log(1.1e-6)).any(axis=0)
+        if len(chosen) > 1 and probes[k, 0] >= 0 and not on_list[0] and ((f[counted, 0] > 0).any() or i in ring):
+            f[rated] *= 4 / stream[1] if stream[1] > 0 else 0.0
+            f[counted], f[own_list] = np.log(np.maximum(f[counted], 1e-3)), 0.0
+            shares = np.array([((ring == probes[k, m]).sum() + 0.5) / (held + 1) for m in chosen])
+            count = min(int(batch.seen_counts[k]), batch.seen.window)
+            q = [
+                len(range(own + OWN, probes.shape[1])) * s
+                if m >= own + OWN
+                else min(OWN / count, 1.0)
+                if m >= own
+                else 1.0
+                for m, s in zip(chosen, shares, strict=True)
+            ]
+            known = np.array([own <= m < own + OWN or (m == 0 and int(i) in seen) for m in chosen], dtype=np.float64)
+            h = _with_mixture(stream[5:], f, mixed, known)[:, ~on_list]
+            _move_weights(learner, h, len(f), 1 / np.array(q)[~on_list], float(shares[0]))
         ring[int(stream[0]) % len(ring)] = i
         stream[0] += 1
     probabilities = [one.predicted for one, is_rating in zip(opinions, rated, strict=True) if not is_rating]
@@ -197,20 +204,30 @@ def twin_click_blend(learner: ClickBlend, batch: Batch) -> F64:
     return np.asarray(1 / (1 + np.exp(-np.mean(odds, axis=0))), dtype=np.float64)
 
 
-def _move_weights(learner: ClickBlend, f: F64, weights: F64, share: float) -> None:
+def _with_mixture(w: F64, f: F64, mixed: Bool, known: F64) -> F64:
+    """All features (f, items) from those of the experts (n, items)."""
+    n = len(f)
+    parts = np.exp(w[n + 2 : n + 2 + mixed.sum(), None] + f[mixed])
+    total = np.maximum(parts.sum(axis=0), 1e-12)
+    return np.vstack([f, np.log(total) if mixed.any() else 0.0 * total, known, w[n] * parts / total])
+
+
+def _move_weights(learner: ClickBlend, f: F64, experts: int, weights: F64, share: float) -> None:
     p, stream, n, d = learner.parameters, learner.stream.values[0], len(f), np.clip(f - f[:, :1], -20, 20)
-    w, variance, h = stream[7 : 7 + n], stream[7 + n : 7 + 2 * n], stream[7 + 2 * n :].reshape(n, n)
-    pi = np.exp(w @ d) * weights
-    stream[4] += 0.01 * (w @ f[:, 0] + np.log(pi.sum()) - stream[4])
+    w, variance, h = stream[5 : 5 + n], stream[5 + n : 5 + 2 * n], stream[5 + 2 * n :].reshape(n, n)
+    scoring = w[: experts + 2]
+    pi = np.exp(np.clip(scoring @ d[: experts + 2], -50, 50)) * weights
+    stream[4] += 0.01 * (scoring @ f[: experts + 2, 0] + np.log(pi.sum()) - stream[4])
     pi /= pi.sum()
     left = stream[3] * share
     stream[3] += 0.01 * (left / (left + (1 - stream[3]) * pi[0]) - stream[3])
-    reliability, g = pi[0] / (pi[0] + 1e-3), d @ pi
+    reliability, g = pi[0] / (pi[0] + 5e-3), d @ pi
     spread = (d * pi) @ d.T - np.outer(g, g)
     variance += 0.01 * (np.diag(spread) - variance)
     h *= p.forgetting
     h += reliability * spread + (1 - p.forgetting) * p.prior * np.diag(np.maximum(variance, 0.01))
     w -= reliability * np.linalg.solve(h, g)
+    w[experts + 2 :] = np.clip(w[experts + 2 :], -5, 5)
 
 
 def _negatives(learner: SkipGram, batch: Batch, k: int) -> list[int]:

@@ -15,7 +15,7 @@ def test_a_tiny_run_measures_everything_and_keeps_nothing(tmp_path: Path) -> Non
     alone, serving = found["learned"]
     assert alone["learners"] == ["biased-mf"]
     assert serving["learners"] == [
-        "biased-mf", "transitions", "transitions-last", "transitions-wide", "neighbours", "skip-gram", "popularity-now",
+        "biased-mf", "transitions", "neighbours", "skip-gram", "popularity-now",
         "popularity-recent", "popularity", "repeats", "click-blend",
     ]  # fmt: skip
     for learned in (alone, serving):

@@ -45,6 +45,16 @@ def test_reverse_transitions_count_half_and_older_clicks_less() -> None:
     assert after(one, "c") == pytest.approx({"b": 0.5, "a": 0.425}, abs=1e-3)
 
 
+def test_what_follows_the_next_item_comes_before_what_is_only_popular() -> None:
+    """c never followed a, but followed b, which followed a; x is more popular than c."""
+    one = feed(backwards=0.0, window=1, pseudo_counts=1.0)
+    one.learn([*walks("ab", "bc", "x", "x", "x"), click("u", "a")])
+    assert best(one, "u", 2) == ["b", "c"]
+    p = np.exp(one.learner.score(one.view("u"), np.array([one.item_rows["b"], one.item_rows["c"]], dtype=np.int32)))
+    left = 0.1 / 2 + 0.9 / 4  # for popularity: of what a's list leaves, and of what b's list leaves of the rest
+    assert p.tolist() == pytest.approx([1 / 2 + left * 2 / 8, 0.9 / 4 + left * 1 / 8], rel=1e-2)
+
+
 def test_a_user_without_clicks_gets_recently_popular_items() -> None:
     one = feed(half_life=2.0)
     one.learn(walks(*"aaaaabbb"))

@@ -38,8 +38,6 @@ TWINS: dict[str, Callable[[Any, Batch], F64]] = {
     "transitions": clicks.twin_transitions,
     "neighbours": twin_neighbours,
     "repeats": twin_repeats,
-    "transitions-last": clicks.twin_transitions,
-    "transitions-wide": clicks.twin_transitions,
     "skip-gram": clicks.twin_skip_gram,
     "gru4rec": twin_gru,
     "click-blend": clicks.twin_click_blend,

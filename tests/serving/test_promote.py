@@ -130,7 +130,7 @@ def test_a_learner_that_does_not_run_is_not_promoted(data: Path) -> None:
     with streamer(data, "--shadow", "bias,popularity") as process:
         said = run("promote", "learner", "stack", "--url", process.url, code=1)
         assert (
-            "no learner 'stack' runs here, only bayesian-hybrid, transitions, transitions-last, transitions-wide, "
+            "no learner 'stack' runs here, only bayesian-hybrid, transitions, "
             "neighbours, skip-gram, popularity-now, popularity-recent, popularity, repeats, click-blend, bias" in said
         )
         assert "start with --shadow stack" in said

@@ -14,7 +14,7 @@ from learning import records, settings
 from streamer.consumers.memory import MemorySource
 from streamer.core.events import Click, Event
 from streamer.models import learner
-from streamer.models.click_blend import ClickBlend
+from streamer.models.click_blend.click_blend import ClickBlend
 from streamer.study.click_figures import Group, Repeats, earlier, half_width, quarters
 from streamer.study.clicked import FIRST_USERS, ClickedItems
 from streamer.study.evaluate import Evaluation, evaluate

@@ -88,8 +88,7 @@ def test_a_user_for_programs_is_one_object(run: Run, state: Path) -> None:
     assert (found["posterior"]["learner"], found["posterior"]["ratings"]) == ("bayesian-hybrid", 1)
     assert found["posterior"]["doubt"] > 0
     assert set(found["rows"]) == {
-        "bayesian-hybrid/user", "skip-gram/user", "transitions/user", "transitions-last/user", "transitions-wide/user",
-        "neighbours/user", "repeats/user",
+        "bayesian-hybrid/user", "skip-gram/user", "transitions/user", "neighbours/user", "repeats/user",
     }  # fmt: skip
 
 
@@ -230,7 +229,7 @@ def test_the_digest_is_the_last_line_alone(run: Run, state: Path) -> None:
     found = json.loads(run("inspect", "--digest", "--json", "--data", state)[1])
     assert found == {"digest": wanted.digest, "learners": wanted.learners, "offsets": {"log/0": 12}}
     assert set(wanted.learners) == {
-        "bayesian-hybrid", "transitions", "transitions-last", "transitions-wide", "neighbours", "skip-gram", "repeats",
+        "bayesian-hybrid", "transitions", "neighbours", "skip-gram", "repeats",
         "popularity-now", "popularity-recent", "popularity", "click-blend",
     }  # fmt: skip
 
@@ -316,8 +315,6 @@ def test_a_state_with_other_sizes_is_read_with_its_own(tmp_path: Path) -> None:
         "bayesian-hybrid/user": (4 + 2 + 40) * (4 + 2 + 40 + 3) // 2 + 4,
         "skip-gram/user": 3 + 10,
         "transitions/user": 10,
-        "transitions-last/user": 1,
-        "transitions-wide/user": 10,
         "neighbours/user": 11,
         "repeats/user": 75,
     }

@@ -1,0 +1,4 @@
+"""The default learner of clicks, made of others.
+
+`click_blend` has its equations, `kernel` its kernels.
+"""
