@@ -12,6 +12,7 @@ COMPILE := $(UV) pip compile -q --universal --python-version 3.11 --generate-has
 	--no-header --no-annotate --no-emit-index-url --no-emit-find-links $(UPGRADE)
 
 DATA ?=
+CLICKS ?=
 PORT ?= 8080
 STATE ?= ./streamer-data$(if $(DATA),-$(notdir $(patsubst %/,%,$(DATA))))
 WORKERS ?= 3
@@ -57,8 +58,8 @@ lint: .venv/.everything ## ruff: rules and format
 types: .venv/.everything ## mypy, strict
 	@$(BIN)/mypy
 
-bench: .venv/.bench .venv/.kernels ## our learners and their peers side by side on a simulated world and on DATA, into benchmarks/results
-	@$(BIN)/python -m benchmarks.run $(DATA)
+bench: .venv/.everything .venv/.bench .venv/.kernels ## our learners and their peers side by side on simulated streams, DATA and CLICKS, into benchmarks/results
+	@$(BIN)/python -m benchmarks.run $(DATA) $(if $(CLICKS),--clicks $(CLICKS))
 
 speed: .venv/.base ## how fast this machine learns and answers
 	@$(BIN)/streamer bench

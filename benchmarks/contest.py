@@ -5,7 +5,6 @@ through `streamer evaluate`, which includes reading the file, decoding, all lear
 other kind and popularity) and committing the state to disk; and in memory, like peers.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from time import process_time
@@ -15,9 +14,11 @@ import msgspec
 import numpy as np
 
 from benchmarks import figures
+from benchmarks.clicks import rank_clicks
 from benchmarks.figures import Clicks, Ratings
-from benchmarks.peers import missing, peer
-from benchmarks.protocols import ClickPeer, PeerContext, RatingPeer
+from benchmarks.peers import best, missing, peer
+from benchmarks.progress import SEEN_EVENTS, Progress, no_progress
+from benchmarks.protocols import PeerContext, RatingPeer
 from benchmarks.stream import Events, batches, memory, read
 from streamer.consumers.files import FileSource
 from streamer.core.arrays import F64
@@ -26,15 +27,10 @@ from streamer.core.errors import StreamerError
 from streamer.core.garbage_collection import collect_seldom, leave_living_objects_alone
 from streamer.core.protocols import Kind
 from streamer.core.settings import Settings
-from streamer.models import learner
 from streamer.serving.opening import learners
 from streamer.serving.recommend import POPULARITY
 from streamer.stream.learners import Learners
 from streamer.study.evaluate import evaluate
-from streamer.study.ranking import Ranking, rank
-
-Progress = Callable[[int, int], None]
-SEEN_EVENTS = 2000  # events between two reports of progress
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,10 +50,6 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     evaluate_events_per_second: float | None = None  # per second of CPU through `streamer evaluate`
 
 
-def no_progress(done: int, of: int) -> None:
-    """Shows no progress."""
-
-
 def predict(events: Events, made: RatingPeer, progress: Progress = no_progress) -> tuple[F64, float]:
     """The predictions before learning each rating, (ratings,), and the CPU seconds they took."""
     rated = events.rated
@@ -74,33 +66,12 @@ def predict(events: Events, made: RatingPeer, progress: Progress = no_progress) 
     return predicted, spent
 
 
-def rank_clicks(events: Events, made: ClickPeer, progress: Progress = no_progress) -> tuple[F64, float]:
-    """The rank of each click just before it is learned, as in streamer.study.ranking, and the CPU seconds of learning."""
-    chosen = np.flatnonzero(events.clicks > 0)
-    positions: dict[int, int] = {}  # item -> its position among the clicked items
-    clicked: list[list[int]] = [[] for _ in range(events.user_count)]
-    ranks, spent = [], 0.0
-    for n, (user, item) in enumerate(zip(events.users[chosen].tolist(), events.items[chosen].tolist(), strict=True)):
-        position, own = positions.get(item), clicked[user]
-        if position is None:
-            position = positions.setdefault(item, len(positions))
-            own.append(position)
-            ranks.append(np.inf)
-        elif position not in own:
-            ranks.append(rank(made.score(user, len(positions)), position, np.array(own, dtype=np.int32)))
-            own.append(position)
-        began = process_time()
-        made.learn(user, position)
-        spent += process_time() - began
-        if n % SEEN_EVENTS == 0:
-            progress(n, len(chosen))
-    return np.array(ranks), spent
-
-
-def run_peer(name: str, variant: str, events: Events, seed: int, progress: Progress = no_progress) -> Outcome:
-    """Run a peer with its library's defaults, or with the best settings found."""
+def run_peer(
+    name: str, variant: str, events: Events, seed: int, progress: Progress = no_progress, stream: str = ""
+) -> Outcome:
+    """Run a peer with its defaults, or with the best settings found: on the stream of this name, or else on ml-latest-small."""
     found = peer(name)
-    parameters = found.tuned if variant == "tuned" else found.Settings()
+    parameters = (best(name, stream) or found.tuned) if variant == "tuned" else found.Settings()
     return run_settings(name, variant, parameters, events, seed, progress)
 
 
@@ -121,39 +92,33 @@ def run_settings(
     if found.kind == "ratings":
         predicted, seconds = predict(events, made, progress)
         return replaced(begun, ratings=figures.ratings(events, predicted), events_per_second=count / seconds)
-    ranks, seconds = rank_clicks(events, made, progress)
-    return replaced(begun, clicks=figures.clicks(ranks), events_per_second=count / seconds)
+    queries, ranks, seconds = rank_clicks(events, made, progress)
+    return replaced(begun, clicks=figures.clicks(queries, ranks), events_per_second=count / seconds)
 
 
 def run_ours(name: str, path: Path, settings: Settings, progress: Progress = no_progress) -> Outcome:
-    """Run one of our learners with its default parameters; raises StreamerError if the figures are not those of `evaluate`."""
+    """Run one of our learners of ratings with its default parameters; raises StreamerError if the figures are not those of `evaluate`."""
     collect_seldom()
     leave_living_objects_alone()
-    kind = learner(name, seed=settings.learning.seed).kind
-    champion = "rating_learner" if kind == "ratings" else "click_learner"
-    learning = msgspec.structs.replace(settings.learning, **{champion: name})
+    learning = msgspec.structs.replace(settings.learning, rating_learner=name)
     settings = msgspec.structs.replace(settings, learning=learning)
-    seed = learning.seed
     # popularity learns the clicks here: the probes of a composed learner of clicks would count as time of other learners
-    counting = msgspec.structs.replace(learning, click_learner=POPULARITY) if kind == "ratings" else learning
-    alone = msgspec.structs.replace(settings, learning=counting)
-    evaluated = evaluate(name, settings, lambda: FileSource(path, seed), rank=False, progress=lambda done, of: None)
+    alone = msgspec.structs.replace(settings, learning=msgspec.structs.replace(learning, click_learner=POPULARITY))
+    evaluated = evaluate(
+        name, settings, lambda: FileSource(path, learning.seed), rank=False, progress=lambda done, of: None
+    )
     with memory(learners(settings), settings) as parts:
-        ranking = Ranking(parts.learners, parts.users) if kind == "clicks" else None
         predicted, done = [], 0
         for batch in batches(parts, path, settings):
-            predictions = parts.learners.learn(batch) if ranking is None else ranking.learn(batch)
-            predicted.append(predictions[learning.rating_learner])
+            predicted.append(parts.learners.learn(batch)[name])
             done += len(batch)
             progress(done, evaluated.events)
         parameters = msgspec.to_builtins(parts.learners.by_name[name].parameters)
     begun = Outcome(
-        name=name, side="ours", kind=kind, variant="default", parameters=parameters,
+        name=name, side="ours", kind="ratings", variant="default", parameters=parameters,
         events_per_second=median(in_memory(learners(alone), name, path, alone) for _ in range(3)),
         evaluate_events_per_second=evaluated.events_per_second, oracle_rmse=evaluated.oracle_rmse,
     )  # fmt: skip
-    if ranking is not None:
-        return msgspec.structs.replace(begun, clicks=figures.clicks(np.array(ranking.ranks)))
     events = read(path, settings)
     measured = figures.ratings(events, np.concatenate(predicted)[events.rated].astype(np.float64))
     if abs(measured.rmse - (evaluated.rmse or 0.0)) > 1e-9:

@@ -7,8 +7,9 @@ import numpy as np
 
 from benchmarks.stream import Events
 from streamer.core.arrays import F64
-from streamer.study.click_figures import earlier
+from streamer.study.click_figures import Queries, earlier
 from streamer.study.evaluate import NEW_RATINGS
+from streamer.study.ranking import Ranks
 
 PARTS = 100  # number of parts of the stream, for the curves
 
@@ -25,13 +26,17 @@ class Ratings(msgspec.Struct, frozen=True):
 
 
 class Clicks(msgspec.Struct, frozen=True):
-    """One query for each click, as streamer.study.ranking defines it."""
+    """One query for each click, as streamer.study.ranking defines it, repeats excluded; within sessions, repeats allowed."""
 
     queries: int
     hit_rate_10: float
     hit_rate_20: float
     ndcg_20: float
     hits_10: list[float]  # (100,) hit rate @10 of each hundredth of the queries
+    half_width_10: float | None  # of the 95% interval of HR@10, by users
+    session_queries: int
+    session_hit_rate_20: float | None
+    session_mrr_20: float | None
 
 
 def ratings(events: Events, predicted: F64) -> Ratings:
@@ -60,13 +65,18 @@ def _root(squares: F64) -> float:
     return sqrt(float(squares.mean())) if len(squares) else float("nan")
 
 
-def clicks(ranks: F64) -> Clicks:
-    """Figures of `ranks` (queries,), inf for a miss."""
-    gains = np.where(ranks <= 20, 1 / np.log2(1 + ranks), 0.0)
+def clicks(queries: Queries, ranks: Ranks) -> Clicks:
+    """Figures of the ranks of all clicks, by the product's own measures."""
+    found = queries.figures(ranks)
+    hits = np.array(ranks.excluded)[queries.asked] <= 10
     return Clicks(
-        queries=len(ranks),
-        hit_rate_10=float((ranks <= 10).mean()),
-        hit_rate_20=float((ranks <= 20).mean()),
-        ndcg_20=float(gains.mean()),
-        hits_10=parts((ranks <= 10).astype(np.float64)),
+        queries=len(hits),
+        hit_rate_10=found.hit_rate_10 or 0.0,
+        hit_rate_20=found.hit_rate_20 or 0.0,
+        ndcg_20=found.ndcg_20 or 0.0,
+        hits_10=parts(hits.astype(np.float64)),
+        half_width_10=found.half_widths.get("hit_rate_10"),
+        session_queries=int(queries.in_session.sum()),
+        session_hit_rate_20=found.session_hit_rate_20,
+        session_mrr_20=found.session_mrr_20,
     )

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.contest import Outcome
 from benchmarks.report import RESULTS, Report
-from benchmarks.tables import load, measured
+from benchmarks.tables import CLICKS, load, measured, name_of
 
 mpl.use("svg")
 OURS = ("#0072B2", "#009E73", "#56B4E9", "#004D40", "#7BC8A4", "#5B6FB5", "#2F8F9D", "#8FA3BF")
@@ -31,11 +31,11 @@ WINDOW = 10  # number of hundredths of the stream that a point averages
 
 
 def save(report: Report, folder: Path) -> None:
-    """Write NAME-rmse.svg, NAME-hits.svg and NAME-speed.svg."""
+    """Write NAME-rmse.svg and NAME-speed.svg, or clicks-NAME-hits.svg."""
     with mpl.rc_context(STYLE):
         for what, drawn in (("rmse", _rmse(report)), ("hits", _hits(report)), ("speed", _speed(report))):
             if drawn is not None:
-                drawn.savefig(folder / f"{report.stream}-{what}.svg", metadata={"Date": None}, bbox_inches="tight")
+                drawn.savefig(folder / f"{name_of(report)}-{what}.svg", metadata={"Date": None}, bbox_inches="tight")
 
 
 def _chosen(report: Report, kind: str) -> list[Outcome]:
@@ -71,11 +71,19 @@ def _rmse(report: Report) -> Figure | None:
 
 
 def _hits(report: Report) -> Figure | None:
-    chosen = _chosen(report, "clicks")
+    chosen = _prominent(report)
     lines = {o.name: moving_mean(o.clicks.hits_10) for o in chosen if o.clicks}
     return _curves(
         report, chosen, lines, f"hit rate @10 over the last {WINDOW}% of the clicks", "share of the clicks learned"
     )
+
+
+def _prominent(report: Report) -> list[Outcome]:
+    """The learners of clicks that a picture has room for: the default, the best five other ones of ours, the best five peers."""
+    ordered = sorted(_chosen(report, "clicks"), key=lambda o: -o.clicks.hit_rate_10 if o.clicks else 0.0)
+    named = [o for o in ordered if o.name in report.defaults]
+    ours, peers = ([o for o in ordered if o.side == side and o not in named][:5] for side in ("ours", "peer"))
+    return [*named, *ours, *peers]
 
 
 def _curves(
@@ -174,5 +182,5 @@ def _speed(report: Report) -> Figure | None:
 
 
 if __name__ == "__main__":
-    for name in measured():
+    for name in [*measured(), *measured(CLICKS)]:
         save(load(name), RESULTS)

@@ -14,6 +14,8 @@ import msgspec
 from streamer.core.arrays import F32
 from streamer.core.protocols import Kind
 
+FITS = 5  # parts of the stream after which peers that cannot learn one event are fitted anew; not after the last
+
 
 @dataclass(frozen=True)
 class PeerContext:
@@ -28,9 +30,11 @@ class Peer(Protocol):
     """What both kinds have in common; a peer is made by `Class(settings, context)`."""
 
     kind: ClassVar[Kind]
-    package: ClassVar[str]  # distribution on PyPI
+    package: ClassVar[str | None]  # distribution on PyPI; None: it has none, and its file follows a paper
     Settings: ClassVar[type[msgspec.Struct]]  # its defaults are the library's own
-    tuned: ClassVar[msgspec.Struct | None]  # the best settings that `benchmarks.tune` found; None: not searched yet
+    tuned: ClassVar[
+        msgspec.Struct | None
+    ]  # the best that `benchmarks.tune` found on ml-latest-small; None: not searched yet
     space: ClassVar[Mapping[str, Sequence[Any]]]  # the settings that the search tries, each with its values in order
 
 
@@ -43,6 +47,9 @@ class RatingPeer(Protocol):
 
 class ClickPeer(Protocol):
     """A peer that ranks items."""
+
+    def begin(self, user: int) -> None:
+        """A session of the user begins with the next click, which is not yet known."""
 
     def score(self, user: int, count: int) -> F32:
         """Scores of items 0 to count - 1, all that were ever clicked, (count,); higher is better, NaN where there is none."""

@@ -11,7 +11,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """benchmarks/results/NAME.json: all figures behind the tables and plots."""
+    """benchmarks/results/NAME.json, and clicks-NAME.json for the learners of clicks: all figures behind the tables and plots."""
 
     stream: str
     events: int
@@ -24,7 +24,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     minutes: float
     defaults: list[str]  # the default learners of `streamer`, for ratings and for clicks
     outcomes: list[Outcome]
-    speed: Speed
+    speed: Speed | None = None  # None for learners of clicks
 
     @property
     def oracle_rmse(self) -> float | None:

@@ -7,7 +7,7 @@ ratings before each event and the same clicks.
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,8 @@ from streamer.storage.state import RocksStore
 from streamer.stream.learners import Learners
 from streamer.stream.memory import Memory
 
+EVERYWHERE = {"clicks", "events", "ratings", "interactions"}  # names of files that do not say which stream it is
+
 
 @dataclass(frozen=True)
 class Events:
@@ -31,6 +33,7 @@ class Events:
     items: I32  # (n,) by first appearance, the catalogue included
     values: F32  # (n,)
     clicks: F32  # (n,) weight as a click, above 0 for clicks and likes
+    sessions: I32  # (n,) number of the session, as the stream names it or by pauses of its user
     lows: F32  # (n,) range of the ratings before the event
     highs: F32  # (n,)
     user_count: int
@@ -39,6 +42,17 @@ class Events:
 
     def __len__(self) -> int:
         return len(self.users)
+
+    def first(self, count: int) -> "Events":
+        """The first `count` events."""
+        columns = ("rated", "users", "items", "values", "clicks", "sessions", "lows", "highs")
+        return replace(self, **{name: getattr(self, name)[:count] for name in columns})
+
+
+def stream_name(path: Path) -> str:
+    """What results call the stream of this path: the file's or folder's name, or for `clicks.csv` and the like the folder's."""
+    path = path.resolve()
+    return path.parent.name if path.stem in EVERYWHERE else path.stem
 
 
 @contextmanager
@@ -66,11 +80,18 @@ def read(path: Path, settings: Settings) -> Events:
     count = learner("popularity", seed=settings.learning.seed)
     with memory(Learners([count], {"clicks": count.name}), settings) as parts:
         rows: dict[str, int] = {}
-        users: list[int] = []
+        users, sessions = list[int](), list[int]()
+        session_of: dict[int, int] = {}
         seen: list[Batch] = []
+        begun = 0
         for batch in batches(parts, path, settings):
             ids = parts.users.ids  # rows are recycled, so ids are looked up batch by batch
-            users.extend(rows.setdefault(ids[row], len(rows)) for row in batch.users.tolist())
+            for row, begins in zip(batch.users.tolist(), batch.begins.tolist(), strict=True):
+                user = rows.setdefault(ids[row], len(rows))
+                if begins or user not in session_of:
+                    session_of[user], begun = begun, begun + 1
+                users.append(user)
+                sessions.append(session_of[user])
             seen.append(batch)
         words, names = parts.categories.words.values[:, 0], parts.categories.names
         categories = [
@@ -83,6 +104,7 @@ def read(path: Path, settings: Settings) -> Events:
             items=np.concatenate([batch.items for batch in seen]),
             values=np.concatenate([batch.values for batch in seen]),
             clicks=np.concatenate([batch.clicks for batch in seen]),
+            sessions=np.array(sessions, dtype=np.int32),
             lows=np.concatenate([batch.lows for batch in seen]),
             highs=np.concatenate([batch.highs for batch in seen]),
             user_count=len(rows),

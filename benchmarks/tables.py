@@ -9,19 +9,25 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks import world
+from benchmarks import synthetic, world
 from benchmarks.contest import Outcome
 from benchmarks.report import RESULTS, Report
 
 README = Path(__file__).parent.parent / "README.md"
 BEGIN, END = "<!-- written by python -m benchmarks.tables -->", "<!-- end of what is written -->"
+CLICKS = "clicks-"  # begins the names of reports of learners of clicks
 SHOWN = "ml-latest-small"  # the stream whose figures the README shows
 
 
 def save(report: Report, folder: Path) -> None:
-    """Write NAME.json and NAME.md."""
-    (folder / f"{report.stream}.json").write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
-    (folder / f"{report.stream}.md").write_text(page(report))
+    """Write NAME.json and NAME.md, or clicks-NAME.json and clicks-NAME.md."""
+    (folder / f"{name_of(report)}.json").write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
+    (folder / f"{name_of(report)}.md").write_text(page(report) if report.speed else clicks_page(report))
+
+
+def name_of(report: Report) -> str:
+    """The name of the files of a report."""
+    return report.stream if report.speed else f"{CLICKS}{report.stream}"
 
 
 def load(name: str, folder: Path = RESULTS) -> Report:
@@ -29,12 +35,14 @@ def load(name: str, folder: Path = RESULTS) -> Report:
     return msgspec.json.decode((folder / f"{name}.json").read_bytes(), type=Report)
 
 
-def measured() -> list[str]:
-    """The streams in benchmarks/results."""
+def measured(prefix: str = "", folder: Path = RESULTS) -> list[str]:
+    """The names of the reports in benchmarks/results, of ratings or, with the prefix CLICKS, of clicks."""
+    if prefix:
+        return [file.stem for file in sorted(folder.glob(f"{prefix}*.json"))]
     return [
         file.stem
         for file in sorted(RESULTS.glob("*.json"))
-        if not file.stem.startswith(("tuning-", "renormalise", "field", "questions", "rerank"))
+        if not file.stem.startswith((CLICKS, "tuning-", "renormalise", "field", "questions", "rerank"))
     ]
 
 
@@ -83,18 +91,82 @@ def clicks(report: Report) -> list[str]:
     """All learners of clicks, best first."""
     rows = [
         [
-            label(o, report.defaults), figure(c.hit_rate_10), figure(c.hit_rate_20), figure(c.ndcg_20),
-            speed(o.events_per_second), speed(o.evaluate_events_per_second),
+            label(o, report.defaults), figure(c.hit_rate_10), figure(c.half_width_10), figure(c.hit_rate_20),
+            figure(c.ndcg_20), figure(c.session_hit_rate_20), figure(c.session_mrr_20),
         ]
         for o in sorted(report.outcomes, key=lambda o: -o.clicks.hit_rate_10 if o.clicks else 0.0)
         if (c := o.clicks)
     ]  # fmt: skip
-    return table(["clicks", "HR@10", "HR@20", "NDCG@20", "clicks/s in memory", "events/s through `evaluate`"], rows)
+    return table(["clicks", "HR@10", "+-", "HR@20", "NDCG@20", "in sessions HR@20", "in sessions MRR@20"], rows)
+
+
+def clicks_page(report: Report) -> str:
+    """The page of a stream's learners of clicks."""
+    name, asked = name_of(report), next(o.clicks for o in report.outcomes if o.clicks)
+    known = [
+        f"{package} {found}" if found else f"{package} not installed" for package, found in report.versions.items()
+    ]
+    skipped = [f"- {label(o)}: {o.skipped}" for o in report.outcomes if o.skipped]
+    lines = [
+        f"# {report.stream}: the next click",
+        "",
+        f"Written by `{command(report)}`, with everything else of the run in [{name}.json]({name}.json);",
+        "what was measured and how is in [benchmarks/README.md](../README.md).",
+        "",
+        f"- {report.clicks:,} clicks and likes among {report.events:,} events; {report.users:,} users, {report.items:,} items",
+        f"- {asked.queries:,} queries without repeats, +- is half of the 95% interval of HR@10 by users; {asked.session_queries:,} within sessions, repeats allowed",
+        f"- {', '.join(known)}",
+        "",
+        *clicks(report),
+        "",
+        f"![hit rate over the stream]({name}-hits.svg)",
+    ]
+    lines += ["", "## Not run", "", *skipped] if skipped else []
+    return "\n".join([*lines, *settings_of_peers(report)]) + "\n"
+
+
+def overview(reports: Sequence[Report]) -> str:
+    """HR@10 and NDCG@20 of the default, of the best other learner of ours and of the best peer, on every stream."""
+    rows = []
+    for report in reports:
+        found = [(o.clicks, o) for o in report.outcomes if o.clicks]
+        for what, of in (
+            ("HR@10", "hit_rate_10"),
+            ("NDCG@20", "ndcg_20"),
+            ("in sessions HR@20", "session_hit_rate_20"),
+        ):
+            best = {
+                group: max(((getattr(c, of) or 0.0, o.name) for c, o in found if _group(o, report) == group), default=(0.0, "-"))
+                for group in ("default", "ours", "peer")
+            }  # fmt: skip
+            first, rest = best["default"][0], max(best["ours"][0], best["peer"][0])
+            shown = [f"{figure(best[group][0])} `{best[group][1]}`" for group in ("ours", "peer")]
+            rows.append(
+                [f"[{report.stream}]({name_of(report)}.md), {what}", figure(first), *shown, f"{first / rest - 1:+.1%}"]
+            )
+    head = [
+        "stream and measure",
+        f"`{reports[0].defaults[0]}`",
+        "best other of ours",
+        "best peer",
+        "over the better of them",
+    ]
+    return "\n".join(["# The next click, on every stream", "", "Written by `make bench`.", "", *table(head, rows), ""])
+
+
+def _group(outcome: Outcome, report: Report) -> str:
+    return "default" if outcome.name in report.defaults else outcome.side
+
+
+def save_overview(folder: Path) -> None:
+    """Write clicks.md from all reports of clicks in the folder."""
+    (folder / "clicks.md").write_text(overview([load(name, folder) for name in measured(CLICKS, folder)]))
 
 
 def page(report: Report) -> str:
     """The whole page of a report."""
     known = [f"{name} {found}" if found else f"{name} not installed" for name, found in report.versions.items()]
+    measurements = sum(map(len, report.speed.rounds.values())) if report.speed else 0
     lines = [
         f"# {report.stream}",
         "",
@@ -104,7 +176,7 @@ def page(report: Report) -> str:
         f"- {report.events:,} events: {report.ratings:,} ratings, {report.clicks:,} clicks and likes; {report.users:,} users, {report.items:,} items",
         f"- {report.machine}",
         f"- {', '.join(known)}",
-        f"- {len(report.outcomes)} runs and {sum(map(len, report.speed.rounds.values()))} measurements of speed in {report.minutes:.0f} minutes",
+        f"- {len(report.outcomes)} runs and {measurements} measurements of speed in {report.minutes:.0f} minutes",
     ]
     if report.oracle_rmse is not None:
         lines.append(
@@ -120,9 +192,9 @@ def page(report: Report) -> str:
         f"![RMSE over the stream]({report.stream}-rmse.svg)",
         "",
     ]
-    lines += [f"![speed against RMSE]({report.stream}-speed.svg)", "", "## Clicks", "", *clicks(report), ""]
+    lines += [f"![speed against RMSE]({report.stream}-speed.svg)", "", "## Clicks", ""]
     lines += [
-        f"![hit rate over the stream]({report.stream}-hits.svg)",
+        f"See [{CLICKS}{report.stream}.md]({CLICKS}{report.stream}.md).",
         "",
         "## Speed of the default",
         "",
@@ -130,18 +202,23 @@ def page(report: Report) -> str:
     ]
     skipped = [f"- {label(o)}: {o.skipped}" for o in report.outcomes if o.skipped]
     lines += ["", "## Not run", "", *skipped] if skipped else []
-    lines += ["", "## Settings of the peers", ""]
-    lines += [
+    return "\n".join([*lines, *settings_of_peers(report)]) + "\n"
+
+
+def settings_of_peers(report: Report) -> list[str]:
+    """The last part of a page."""
+    return ["", "## Settings of the peers", ""] + [
         f"- {label(o)}: {', '.join(f'{name} {value}' for name, value in o.parameters.items())}"
         for o in report.outcomes
         if o.side == "peer"
     ]
-    return "\n".join(lines) + "\n"
 
 
 def command(report: Report) -> str:
     """The command that measures the report and writes its page."""
-    return "make bench" if report.stream == world.NAME else f"make bench DATA=path/to/{report.stream}"
+    if report.stream == world.NAME or report.stream in synthetic.STREAMS:
+        return "make bench"
+    return f"make bench {'DATA' if report.ratings else 'CLICKS'}=path/to/{report.stream}"
 
 
 SPEEDS = {
@@ -157,6 +234,8 @@ SPEEDS = {
 def speeds(report: Report) -> list[str]:
     """The table of the speed comparison."""
     found = report.speed
+    if found is None:
+        return []
     rows = [
         [what.format(found.learner), speed(found.medians[name]), " ".join(map(speed, found.rounds[name])), f"{found.over_river[name]:.2f}"]
         for name, what in SPEEDS.items()
@@ -164,7 +243,7 @@ def speeds(report: Report) -> list[str]:
     return table(["events/s of CPU, by turns", "median", "rounds", "over River's faster, median of the rounds"], rows)
 
 
-def readme(report: Report) -> str:
+def readme(report: Report, of_clicks: Report) -> str:
     """The text between the two marks in the README."""
     chosen = list({o.name: o for o in report.outcomes}.values())  # tuned comes after the defaults
     return "\n".join(
@@ -173,7 +252,7 @@ def readme(report: Report) -> str:
             "",
             *_short(report.defaults, [o for o in chosen if o.ratings], "ratings"),
             "",
-            *_short(report.defaults, [o for o in chosen if o.clicks], "clicks"),
+            *_short(report.defaults, [o for o in of_clicks.outcomes if o.clicks], "clicks"),
             "",
             *speeds(report),
             "",
@@ -200,9 +279,11 @@ def _short(defaults: Sequence[str], chosen: Sequence[Outcome], kind: str) -> lis
 
 def main() -> None:
     """See the module."""
-    for name in measured():
+    for name in [*measured(), *measured(CLICKS)]:
         save(load(name), RESULTS)
-    written = re.sub(f"{re.escape(BEGIN)}.*{re.escape(END)}", readme(load(SHOWN)), README.read_text(), flags=re.S)
+    save_overview(RESULTS)
+    shown = readme(load(SHOWN), load(f"{CLICKS}{SHOWN}"))
+    written = re.sub(f"{re.escape(BEGIN)}.*{re.escape(END)}", shown, README.read_text(), flags=re.S)
     README.write_text(written)
 
 

@@ -1,11 +1,12 @@
 """Searches each peer's best settings on a stream, with the same number of trials for all.
 
-    python -m benchmarks.tune PATH [--peer NAME] [--trials 48]
+    python -m benchmarks.tune PATH [--peer NAME] [--trials 48] [--events N]
 
 A search starts with the library's defaults, goes on with random settings from the peer's `space` up to a quarter of the trials, and
-then moves from the best so far to a neighbouring value of one setting. The measure is RMSE, or hit rate @10, over the whole stream:
-peers are tuned on the data that they are then measured on, unlike our learners. Writes every trial to results/tuning-NAME.json;
-the best settings are copied into the peer's file by hand.
+then moves from the best so far to a neighbouring value of one setting. The measure is RMSE, or hit rate @10, over the whole stream or its
+first N events: peers are tuned on the data that they are then measured on, unlike our learners. Writes every trial to
+results/tuning-NAME.json, from where the benchmark of this stream takes the best; on other streams it takes `tuned` in the peer's
+file, which is copied by hand from the search on ml-latest-small.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from rich.console import Console
 from benchmarks.contest import Outcome, run_settings
 from benchmarks.peers import PEERS, missing, peer
 from benchmarks.report import RESULTS
-from benchmarks.stream import Events, read
+from benchmarks.stream import Events, read, stream_name
 from streamer.core.settings import load
 
 TRIALS = 48
@@ -76,10 +77,12 @@ def main() -> None:
     parser.add_argument("path", type=Path, metavar="PATH")
     parser.add_argument("--peer", choices=PEERS, action="append", help="only these")
     parser.add_argument("--trials", type=int, default=TRIALS)
+    parser.add_argument("--events", type=int, help="only the first so many events of the stream; default: all")
     asked = parser.parse_args()
     RESULTS.mkdir(exist_ok=True)
     settings, console = load({}, environ={}), Console(soft_wrap=True)
-    events, file = read(asked.path, settings), RESULTS / f"tuning-{asked.path.resolve().stem}.json"
+    events, file = read(asked.path, settings), RESULTS / f"tuning-{stream_name(asked.path)}.json"
+    events = events.first(asked.events or len(events))
     written: dict[str, Any] = msgspec.json.decode(file.read_bytes()) if file.exists() else {}
     for name in asked.peer or PEERS:
         if missing(name):
@@ -91,7 +94,7 @@ def main() -> None:
             console.print(f"{name} {len(trials)}: {trial.loss:.4f} {trial.settings}", highlight=False)
         best = min(trials, key=lambda trial: trial.loss)
         console.print(f"{name}: best {best.loss:.4f} {best.settings}", style="bold", highlight=False)
-        written[name] = {"best": best, "trials": trials}
+        written[name] = {"best": best, "trials": trials, "events": len(events)}
         file.write_bytes(msgspec.json.format(msgspec.json.encode(written), indent=1) + b"\n")
 
 

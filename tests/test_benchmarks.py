@@ -1,7 +1,6 @@
 """The benchmarks measure peers by the protocol of `streamer evaluate`, run without the peers' packages, and write correct tables."""
 
 import json
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from learning import settings
 
-from benchmarks import contest, figures, rerank, tables, world
+from benchmarks import clicks, contest, figures, peers, rerank, synthetic, tables, world
 from benchmarks.contest import Outcome
 from benchmarks.peers import PEERS, missing, peer
 from benchmarks.report import Report
@@ -25,7 +24,6 @@ from benchmarks.same_behaviour.speed import Measured
 from benchmarks.speed import MEASURED, summarise
 from benchmarks.stream import read
 from streamer.consumers.files import FileSource
-from streamer.core.arrays import F32
 from streamer.core.batch import RATING, Batch, Seen
 from streamer.core.events import LOG, RATINGS, Message
 from streamer.core.protocols import Row
@@ -93,30 +91,10 @@ def test_the_protocol_of_ratings_is_that_of_evaluate(path: Path) -> None:
     assert np.sqrt(np.average(found.squares, weights=ratings)) == pytest.approx(found.rmse, abs=1e-9)
 
 
-class Counted:
-    """Popularity as a peer."""
-
-    def __init__(self) -> None:
-        self.counts = Counter[int]()
-
-    def score(self, user: int, count: int) -> F32:
-        return np.array([self.counts[item] for item in range(count)], dtype=np.float32)
-
-    def learn(self, user: int, item: int) -> None:
-        self.counts[item] += 1
-
-
-def test_the_protocol_of_clicks_is_that_of_evaluate(path: Path) -> None:
-    ranks, _ = contest.rank_clicks(read(path, settings()), Counted())
-    found, wanted = figures.clicks(ranks), evaluated("popularity", path)
-    for name in ("queries", "hit_rate_10", "hit_rate_20", "ndcg_20"):
-        assert getattr(found, name) == pytest.approx(getattr(wanted, name), abs=1e-12), name
-
-
-@pytest.mark.parametrize("name", ["bias", "skip-gram"])
+@pytest.mark.parametrize("name", ["bias"])
 def test_our_learners_get_the_figures_of_evaluate(name: str, path: Path) -> None:
     outcome, wanted = contest.run_ours(name, path, settings()), evaluated(name, path)
-    found = outcome.ratings or outcome.clicks
+    found = outcome.ratings
     assert found is not None
     for field in msgspec.structs.fields(type(found)):
         if hasattr(wanted, field.name):
@@ -140,15 +118,17 @@ def read_by_hand(values: list[float], lows: list[float], highs: list[float]) -> 
     rows, zeros = np.zeros(n, dtype=np.int32), np.zeros(n, dtype=np.float32)
     given = (np.array(column, dtype=np.float32) for column in (values, lows, highs))
     value, low, high = given
-    return figures.Events(np.ones(n, dtype=np.bool_), rows, rows, value, zeros, low, high, 1, ["a"], [[]])
+    return figures.Events(np.ones(n, dtype=np.bool_), rows, rows, value, zeros, rows, low, high, 1, ["a"], [[]])
 
 
 @pytest.mark.parametrize("name", PEERS)
 def test_every_peer_runs_or_is_skipped_with_a_reason(name: str, path: Path) -> None:
     found = peer(name)
     assert set(found.space) <= {field.name for field in msgspec.structs.fields(found.Settings)}
+    tuned = [peers.best(name, one.stem.removeprefix("tuning-")) for one in peers.TUNED.glob("tuning-*.json")]
     for setting, values in found.space.items():
-        assert found.tuned is None or getattr(found.tuned, setting) in values, "the best is one of those tried"
+        for best in [found.tuned, *tuned]:
+            assert best is None or getattr(best, setting) in values, "the best is one of those tried"
     outcome = contest.run_peer(name, "tuned" if found.tuned else "default", read(path, settings()), 1)
     assert (outcome.name, outcome.kind, outcome.package) == (name, found.kind, found.package)
     if missing(name):
@@ -162,15 +142,20 @@ def test_every_peer_runs_or_is_skipped_with_a_reason(name: str, path: Path) -> N
 def test_a_peer_without_its_package_is_skipped(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peer("river-baseline"), "package", "no-such-distribution")
     outcome = contest.run_peer("river-baseline", "default", read(path, settings()), 1)
-    assert outcome.skipped == "no-such-distribution is not installed: `make bench` installs requirements/bench.lock"
+    assert outcome.skipped == "no-such-distribution is not installed: `make bench` installs what the peers need"
     assert outcome.ratings is None
 
 
 def test_all_our_learners_and_both_variants_of_each_peer_compete() -> None:
     chosen = list(competitors())
-    assert {(name, "default") for name in [*LEARNERS, *PEERS]} <= set(chosen)
-    assert {(name, "tuned") for name in PEERS if peer(name).tuned is not None} <= set(chosen)
+    ours = clicks.our_names()
+    of_ratings = [name for name in PEERS if peer(name).kind == "ratings"]
+    assert {(name, "default") for name in [*LEARNERS, *of_ratings]} - {(name, "default") for name in ours} <= set(
+        chosen
+    )
+    assert {(name, "tuned") for name in of_ratings if peer(name).tuned is not None} <= set(chosen)
     assert len(chosen) == len(set(chosen))
+    assert {"click-blend", "transitions"} <= set(ours)
 
 
 def report() -> Report:
@@ -181,16 +166,15 @@ def report() -> Report:
         outcome = {"name": name, "side": side, "kind": "ratings", "variant": variant, "parameters": {"rate": 0.5}}
         return msgspec.convert(outcome | {"ratings": ratings, "events_per_second": 123456.7}, Outcome)
 
-    clicks = figures.Clicks(9, 0.5, 0.75, 0.25, squares)
     absent = Outcome(
-        name="implicit-als", side="peer", kind="clicks", variant="tuned", parameters={}, skipped="implicit is not installed",
+        name="river-fm", side="peer", kind="ratings", variant="tuned", parameters={}, skipped="river is not installed",
     )  # fmt: skip
     rounds = {name: [100.0 * n, 300.0 * n] for n, name in enumerate(MEASURED, 1)}
     return Report(
         stream="hand-made", events=3, ratings=2, clicks=1, users=1, items=1, machine="a desk", versions={"river": None},
         minutes=2.0, defaults=["bayesian-hybrid", "skip-gram"], outcomes=[
             rated("river-baseline", "peer", "tuned", 1.25), rated("bayesian-hybrid", "ours", "default", 0.875),
-            Outcome(name="skip-gram", side="ours", kind="clicks", variant="default", parameters={}, clicks=clicks), absent,
+            absent,
         ],
         speed=summarise("bayesian-hybrid", rounds),
     )  # fmt: skip
@@ -203,8 +187,7 @@ def test_tables_say_what_was_measured_best_first_and_name_what_did_not_run(tmp_p
     ours = "| **`bayesian-hybrid`** (default) | .8750 | .8750 | - | .8750 | 123,000 | - |"
     peers = "| `river-baseline`, tuned | 1.2500 | 1.2500 | - | 1.2500 | 123,000 | - |"
     assert page.index(ours) + 1 == page.index(peers)
-    assert "| **`skip-gram`** (default) | .5000 | .7500 | .2500 | - | - |" in page
-    assert "- `implicit-als`, tuned: implicit is not installed" in page
+    assert "- `river-fm`, tuned: river is not installed" in page
     assert "- `river-baseline`, tuned: rate 0.5" in page
     assert any(line.startswith("- ") and "river not installed" in line for line in page)
 
@@ -217,11 +200,18 @@ def test_speeds_are_compared_within_a_round_and_with_the_faster_of_the_two() -> 
 
 
 def test_the_readme_shows_what_the_last_run_measured() -> None:
-    written = tables.readme(tables.load(tables.SHOWN))
+    written = tables.readme(tables.load(tables.SHOWN), tables.load(f"{tables.CLICKS}{tables.SHOWN}"))
     assert written in (ROOT / "README.md").read_text(), "run python -m benchmarks.tables"
     assert {tables.SHOWN, world.NAME} <= set(tables.measured())
     for name in tables.measured():
         assert (tables.RESULTS / f"{name}.md").read_text() == tables.page(tables.load(name))
+    assert {f"{tables.CLICKS}{name}" for name in (tables.SHOWN, *synthetic.STREAMS)} <= set(
+        tables.measured(tables.CLICKS)
+    )
+    for name in tables.measured(tables.CLICKS):
+        assert (tables.RESULTS / f"{name}.md").read_text() == tables.clicks_page(tables.load(name))
+    reports = [tables.load(name) for name in tables.measured(tables.CLICKS)]
+    assert (tables.RESULTS / "clicks.md").read_text() == tables.overview(reports)
 
 
 def test_rerankers_are_measured_on_the_clicks_that_evaluate_asks_about(path: Path) -> None:

@@ -68,6 +68,9 @@ class GensimWord2Vec:
         self._asked: F32 = np.zeros((0, settings.dim), dtype=np.float32)  # items that existed when it was trained
         self._answers: F32 = self._asked
 
+    def begin(self, user: int) -> None:
+        """It knows nothing of sessions."""
+
     def score(self, user: int, count: int) -> F32:
         known = len(self._answers)
         last = [item for item in self._last[user] if item < known] if user in self._last else []

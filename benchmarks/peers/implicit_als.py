@@ -14,11 +14,9 @@ from typing import Any, ClassVar
 import msgspec
 import numpy as np
 
-from benchmarks.protocols import PeerContext
+from benchmarks.protocols import FITS, PeerContext
 from streamer.core.arrays import F32
 from streamer.core.protocols import Kind
-
-FITS = 5  # number of fits, one after each 20%, the last one after the last event
 
 
 class ImplicitALSSettings(msgspec.Struct, frozen=True):
@@ -50,6 +48,9 @@ class ImplicitALS:
         self._counts: F32 = np.zeros(context.events, dtype=np.float32)
         self._fitted: Any = None
 
+    def begin(self, user: int) -> None:
+        """It knows nothing of sessions."""
+
     def score(self, user: int, count: int) -> F32:
         vector = self._vector(user)
         if vector is None:
@@ -78,7 +79,7 @@ class ImplicitALS:
         self._clicks += 1
         self._counts[item] += 1
         self._clicked[user].append(item)
-        if self._clicks % self._every == 0:
+        if self._clicks % self._every == 0 and self._clicks < FITS * self._every:
             self._fit()
 
     def _fit(self) -> None:
