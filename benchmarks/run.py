@@ -101,31 +101,38 @@ def everyone(path: Path, name: str, console: Console, rounds: int) -> Report:
     )  # fmt: skip
 
 
-def everyone_of_clicks(path: Path, name: str, again: Sequence[str], console: Console, known: Report | None) -> Report:
+def everyone_of_clicks(
+    path: Path, name: str, again: Sequence[str], console: Console, known: Report | None
+) -> Iterator[Report]:
     """Run the learners of clicks on one stream: ours in one pass, then each peer, tuned, in a process of its own.
 
-    With `again` only those named; the others keep their figures of the report `known`.
+    With `again` only those named; the others keep their figures of the report `known`. Yields what is known after each.
     """
     settings, began = load({}, environ={}), time.monotonic()
     events, ours = read(path, settings), our_names()
     named = {*again, *(ours if "ours" in again else ())}
     kept = {o.name: o for o in known.outcomes} if known and again else {}
     outcomes: dict[str, Outcome] = {}
+
+    def report() -> Report:
+        found = {one: outcomes.get(one) or kept.get(one) for one in [*ours, *PEERS]}
+        return Report(
+            stream=name, events=len(events), ratings=int(events.rated.sum()), clicks=int((events.clicks > 0).sum()),
+            users=events.user_count, items=len(events.item_ids), machine=machine(), versions=versions(),
+            minutes=(time.monotonic() - began) / 60, defaults=[settings.learning.click_learner],
+            outcomes=[outcome for outcome in found.values() if outcome],
+        )  # fmt: skip
+
     if chosen := [one for one in ours if not again or one in named]:
         for outcome in msgspec.json.decode(_child(path, "--ranks", *chosen), type=list[Outcome]):
             outcomes[outcome.name] = outcome
             console.print(f"{name}: {outcome.name:40} {summary(outcome)}", highlight=False, soft_wrap=True)
+        yield report()
     for one in (one for one in PEERS if peer(one).kind == "clicks" and (not again or one in named)):
         variant = "default" if (best(one, name) or peer(one).tuned) is None else "tuned"
         outcomes[one] = msgspec.json.decode(_child(path, "--one", one, "--variant", variant), type=Outcome)
         console.print(f"{name}: {one:40} {summary(outcomes[one])}", highlight=False, soft_wrap=True)
-    found = {one: outcomes.get(one) or kept.get(one) for one in [*ours, *PEERS]}
-    return Report(
-        stream=name, events=len(events), ratings=int(events.rated.sum()), clicks=int((events.clicks > 0).sum()),
-        users=events.user_count, items=len(events.item_ids), machine=machine(), versions=versions(),
-        minutes=(time.monotonic() - began) / 60, defaults=[settings.learning.click_learner],
-        outcomes=[outcome for outcome in found.values() if outcome],
-    )  # fmt: skip
+        yield report()
 
 
 def _child(path: Path, *options: str) -> bytes:
@@ -201,10 +208,10 @@ def main() -> None:
         for path in paths if asked.only != "ratings" else ():
             name = f"{tables.CLICKS}{stream_name(path)}"
             known = tables.load(name, asked.out) if (asked.out / f"{name}.json").exists() else None
-            report = everyone_of_clicks(path, stream_name(path), asked.again, console, known)
-            tables.save(report, asked.out)
-            plots.save(report, asked.out)
-            console.print(f"{name}: {report.minutes:.1f} minutes, see {asked.out / (name + '.md')}", highlight=False)
+            for report in everyone_of_clicks(path, stream_name(path), asked.again, console, known):
+                tables.save(report, asked.out)
+                plots.save(report, asked.out)
+            console.print(f"{name}: see {asked.out / (name + '.md')}", highlight=False)
         if asked.only != "ratings":
             tables.save_overview(asked.out)
 

@@ -64,9 +64,10 @@ class ImplicitALS:
             return None
         found: F32
         if self._settings.fold_in:
-            known = [item for item in self._clicked[user] if item < self._known]
+            known, counts = np.unique(self._clicked[user], return_counts=True)
+            there = known < self._known
             own = self._sparse.csr_matrix(
-                (np.ones(len(known), np.float32), known, [0, len(known)]), shape=(1, self._known)
+                (counts[there].astype(np.float32), known[there], [0, int(there.sum())]), shape=(1, self._known)
             )
             found = self._fitted.recalculate_user(0, own)
         elif user < len(self._fitted.user_factors):
