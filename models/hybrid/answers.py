@@ -28,6 +28,7 @@ from streamer.models.hybrid.rows import (
     preference_variance,
     user_variance,
 )
+from streamer.models.hybrid.spread import WIDTH, variance_of
 
 
 @kernel
@@ -117,6 +118,40 @@ def uncertainty_hybrid(
         )
         count, _ = look_at_item(i, category_words, items[k], stream, model, x, at)
         out[k] = sigma * np.sqrt(user_variance(user, n, x, at, count, px) + item_variance(user, i, model))
+
+
+@kernel
+def half_widths_hybrid(
+    user: Array,
+    item: Array,
+    stream: F64,
+    set_sums: Array,
+    category_words: U64,
+    sets: I32,
+    representatives: I32,
+    calibration: F64,
+    fade: float,
+    items: I32,
+    new_item: Array,
+    model: Model,
+    out: F32,
+) -> None:
+    """Write half the widths of the 80% intervals of ratings of `items`, noise included, to `out` (n,).
+
+    `user` is overwritten; `fade`: the share of the session's bias that is left.
+    """
+    n, most = FIXED + model.dim + model.categories, FIXED + model.dim + CATEGORIES
+    x, px, at = np.zeros(most), np.zeros(n), np.zeros(most, dtype=np.int32)
+    i, own = np.empty(item.shape[1], item.dtype), np.empty(OWN)
+    calibration_of(user, fade, calibration, model, own)
+    advance_time(user, stream, fade, model)
+    for k in range(len(items)):
+        known = item[items[k]] if 0 <= items[k] < len(item) else new_item
+        effective_item(known, items[k], set_sums, sets, representatives, model, i)
+        count, _ = look_at_item(i, category_words, items[k], stream, model, x, at)
+        z = calibrated(own, expected(user, stream, 1.0, x, at, count), x[CONSENSUS], model)
+        s = noise_of(user, model) + user_variance(user, n, x, at, count, px) + item_variance(user, i, model)
+        out[k] = deviation(stream) * calibration[0, WIDTH] * np.sqrt(variance_of(z, s, calibration, model))
 
 
 @kernel

@@ -14,7 +14,7 @@ keeps exp(-t / 24) / 2, as a mood outlasts a break. Then, with
     beta <- beta + rate e c g,   Gamma <- Gamma + rate e g p' - decay Gamma
 
 What is predicted is z = (prediction - mu) / sigma, calibrated: what the filter gets wrong again and again in the same way is learned
-by a small filter of its own (calibration.py).
+by a small filter of its own (calibration.py), and how far a rating may be off by spread.py.
 
 A rating that replaces an earlier one, or withdraws it, first takes back what that one did (take_back.py).
 
@@ -38,10 +38,10 @@ import numpy as np
 
 from streamer.core.arrays import F32, F64, I32, Array
 from streamer.core.batch import CATEGORIES, GROUPS, RATING, Batch, Opinion, UserView
-from streamer.core.protocols import Belief, ItemSets, Kind
+from streamer.core.protocols import Belief, ItemSets, Kind, Stated
 from streamer.core.seed import fill_normal, id_key
 from streamer.core.tables import Side, Table
-from streamer.models.hybrid.answers import condition_hybrid, score_hybrid, uncertainty_hybrid
+from streamer.models.hybrid.answers import condition_hybrid, half_widths_hybrid, score_hybrid, uncertainty_hybrid
 from streamer.models.hybrid.calibration import initial_calibration
 from streamer.models.hybrid.kernel import learn_hybrid, predict_hybrid
 from streamer.models.hybrid.parameters import BayesianHybridParameters
@@ -63,6 +63,7 @@ from streamer.models.hybrid.rows import (
     deviation,
     session_left,
 )
+from streamer.models.hybrid.spread import COVERED, GAIN, RATINGS
 
 
 class _NoCategories:
@@ -111,7 +112,7 @@ class BayesianHybrid:
             popularity_rate=p.popularity_rate, category_rate=p.category_rate, category_events=p.category_events,
             vector_rate=p.vector_rate, vector_decay=p.vector_decay, preference_noise=p.preference_noise,
             group_users=p.group_users, alike_items=p.alike_items, clip=p.clip,
-            calibration_prior=p.calibration_prior, calibration_forgetting=p.calibration_forgetting,
+            calibration_prior=p.calibration_prior, calibration_forgetting=p.calibration_forgetting, spread_rate=p.spread_rate,
         )  # fmt: skip
 
     def attach(self, categories: Table, category_sets: ItemSets) -> None:
@@ -194,6 +195,24 @@ class BayesianHybrid:
             self._with_start_weights(row), *self._kernel_tables(), items, self.item.start, self.model, out
         )
         return out
+
+    def half_widths(self, user: UserView, items: I32) -> F32:
+        """See Stating. Cost: O(n) an item."""
+        row, out = self.belief(user), np.empty(len(items), dtype=np.float32)
+        fade = self.model.fade if row[-1] > 0 else 0.0
+        if user.now_ms is not None:
+            fade = session_left(row, float(user.now_ms), self.model)
+        half_widths_hybrid(
+            row, *self._kernel_tables(), self.calibration.values, float(fade), items, self.item.start, self.model, out,
+        )  # fmt: skip
+        return out
+
+    @property
+    def stated(self) -> Stated:
+        """See Stating."""
+        row = self.calibration.values[0]
+        ratings = max(1.0, row[RATINGS])
+        return Stated(int(row[RATINGS]), float(row[COVERED] / ratings), float(row[GAIN] / ratings))
 
     def rescale(self, factor: float, shift: float) -> None:
         """See Rescaled: rows are in deviations, so only mu and sigma change."""

@@ -10,7 +10,7 @@ variance v for each weight. With e the error of the prediction and the forgettin
     S = R + sum v_j f_j^2,   k_j <- k_j + v_j f_j e / S,   v_j <- (v_j - v_j^2 f_j^2 / S) / lambda, at most its initial value
 
 k starts at 0. The filter of users and items learns from its own errors, as if k did not exist. For one user, k.f is a function of z and a with four coefficients.
-Cost: 30 ns. State: one row of 16.
+Cost: 30 ns. State: 16 columns of one row, followed by those of spread.py.
 
 Kalman (1960), as in bayesian_hybrid.py; forgetting: Haykin (2002), Adaptive filter theory, ch. 9. Deviation: covariances between
 weights are dropped, which costs nothing here, since the constants in f keep inputs nearly uncorrelated.
@@ -21,14 +21,15 @@ import numpy as np
 from streamer.core.arrays import F64, Array
 from streamer.core.kernel import kernel
 from streamer.models.hybrid.rows import SESSION, SMALLEST, Model
+from streamer.models.hybrid.spread import initial_spread
 
 INPUTS = 8  # of f
 OWN = 6  # h and s of one user, and the coefficients of 1, z, |z| and a
 
 
 def initial_calibration(variance: float) -> list[float]:
-    """The row [k, v]."""
-    return [0.0] * INPUTS + [variance] * INPUTS
+    """The row [k, v], followed by the columns of spread.py."""
+    return [0.0] * INPUTS + [variance] * INPUTS + initial_spread()
 
 
 @kernel

@@ -30,6 +30,7 @@ from streamer.models.hybrid.rows import (
     session_left,
     user_variance,
 )
+from streamer.models.hybrid.spread import learn_spread
 from streamer.models.hybrid.take_back import take_back
 
 
@@ -269,6 +270,7 @@ def learn_hybrid(
             continue
         if sigma > 0.0 and kinds[k] == RATING:
             error = min(max((y - mu) / sigma - z_calibrated, -model.clip), model.clip)
+            learn_spread(z_calibrated, s, error, calibration, model)
             learn_calibration(own_calibration, z, x[CONSENSUS], error, calibration, model, inputs)
             calibration_touched[0] = 1
         stream[0, EVENTS] += 1.0

@@ -73,5 +73,7 @@ class BayesianHybridParameters(msgspec.Struct, frozen=True):
     """Initial and largest variance of a weight of the calibration. .01 to .04 gain alike."""
     calibration_forgetting: float = 0.9997
     """lambda: the factor by which each event reduces the weight of earlier events in the calibration: to 1/e after 3,300."""
+    spread_rate: float = 0.0005
+    """Smallest step of what the stated variance of a rating depends on."""
     clip: float = 4.0
     """Larger errors are clipped to this, in deviations of the ratings. No rating of a five-star scale is further off."""

@@ -7,7 +7,7 @@ user     [w (n,), lower triangle of P row by row (n (n + 1) / 2,), surprise, tim
 item     [q (dim,), variances of q (dim,), b, variance of b, events]
 stream   [events, mu, squares, refused, consensus, popularity, beta (known,), Gamma (known, dim), events by category (known,)],
          where `known` is the number of all possible categories
-calibration   [k (8,), variances of k (8,)]
+calibration   [k (8,), variances of k (8,), a (4,), h, ratings, ratings in their 80% interval, gain, squared errors]
 group    [users, what is added to bias, p and category weights of a new user of the group (1 + dim + categories,)]
 set of items with exactly the same categories   [items, sum of b, sum of q (dim,)], in the row of the set's representative
 
@@ -68,6 +68,7 @@ class Model(NamedTuple):
     clip: float
     calibration_prior: float
     calibration_forgetting: float
+    spread_rate: float
 
 
 @kernel

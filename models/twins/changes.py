@@ -140,7 +140,7 @@ def take_back_hybrid(learner: BayesianHybrid, batch: Batch, k: int, y: float) ->
     user[:n], user[n:-4] = w, cov[lower]
     user[-4], user[-1] = user[-4] * (events - 1) / events, events - 1
     if sigma:
-        z, k_v = (y - stream[1]) / sigma, learner.calibration.values[0].reshape(2, 8)
+        z, k_v = (y - stream[1]) / sigma, learner.calibration.values[0, :16].reshape(2, 8)
         f = calibration_inputs(m, z - error, float(user[-1]), w[1], x[2])
         k_v[0] -= k_v[1] * f * np.clip(error - k_v[0] @ f, -m.clip, m.clip) / m.noise
     slot = int(batch.profiles.slots[batch.users[k]]) if batch.users[k] < len(batch.profiles.slots) else -1

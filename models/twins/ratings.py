@@ -10,6 +10,7 @@ from streamer.models.bias import Bias
 from streamer.models.biased_mf import BiasedMF
 from streamer.models.blend import WEIGHTS, Stack
 from streamer.models.hybrid.bayesian_hybrid import BayesianHybrid
+from streamer.models.hybrid.rows import Model
 from streamer.models.twins.changes import (
     calibration_inputs,
     rated,
@@ -141,13 +142,13 @@ def twin_bayesian_hybrid(learner: BayesianHybrid, batch: Batch) -> F64:
         w, informed = ([*one[:1], fade * one[1], *one[2:]] for one in (w, informed))
         w, informed = np.array(w), np.array(informed)
         z = base + x @ informed
-        k_v = learner.calibration.values[0].reshape(2, 8)
+        k_v = learner.calibration.values[0, :16].reshape(2, 8)
         f = calibration_inputs(m, z, float(user[-1]), informed[1], base)
         z += k_v[0] @ f
         out[k] = mu + sigma * z
         if sigma and batch.kinds[k] == RATING:
-            error, s = np.clip((y - mu) / sigma - z, -m.clip, m.clip), m.noise + k_v[1] @ f**2
-            k_v[0] += k_v[1] * f * error / s
+            error_calibrated, s = np.clip((y - mu) / sigma - z, -m.clip, m.clip), m.noise + k_v[1] @ f**2
+            k_v[0] += k_v[1] * f * error_calibrated / s
             k_v[1] = np.minimum((k_v[1] - (k_v[1] * f) ** 2 / s) / m.calibration_forgetting, m.calibration_prior)
         stream[0] += 1
         stream[1] += (y - mu) / stream[0]
@@ -163,6 +164,10 @@ def twin_bayesian_hybrid(learner: BayesianHybrid, batch: Batch) -> F64:
             m.noise * habit + x @ covariance @ x + (1 + weights[2]) ** 2 * v_b + weights[p] ** 2 @ v
             for weights, covariance in ((informed, informed_cov), (w, cov))
         )
+        if scale and batch.kinds[k] == RATING:
+            _learn_spread(
+                m, learner.calibration.values[0], float(np.clip(z, -m.clip, m.clip)), s, float(error_calibrated)
+            )
         e, own_error = (
             np.clip((y - mu - scale * (base + x @ weights)) / sigma, -m.clip, m.clip) if sigma else 0.0
             for weights in (informed, w)
@@ -193,6 +198,19 @@ def twin_bayesian_hybrid(learner: BayesianHybrid, batch: Batch) -> F64:
         user[:] = np.concatenate([w, cov[lower], [user[-4] + habit * e**2 / s], time, [user[-1] + 1]])
     out[batch.kinds != RATING] = np.nan
     return out
+
+
+def _learn_spread(m: Model, calibration: F64, z: float, s: float, error: float) -> None:
+    """See hybrid/spread.py."""
+    a, counts = calibration[16:20], calibration[20:]
+    g = np.array([1, abs(z) - 0.8, z, np.log(s) + 0.3])
+    variance, ratings = s * np.exp(np.clip(a @ g, -2, 2)), counts[1]
+    inside, constant = abs(error) <= counts[0] * np.sqrt(variance), (s + counts[4]) / (1 + ratings)
+    gain = (np.log(constant) + error**2 / constant - np.log(variance) - error**2 / variance) / 2
+    rate = max(m.spread_rate, 1 / (ratings + 200))
+    counts[0] = np.clip(counts[0] + 0.01 * (0.8 - inside), 1.2816 / 2, 1.2816 * 2)
+    counts[1:] += 1, inside, gain, error**2
+    a[:] = np.clip(a + rate * (min(error**2 / variance, 6) - 1) * g, -2, 2)
 
 
 def _profile(batch: Batch, user: int) -> tuple[list[int], dict[int, float]]:

@@ -66,7 +66,12 @@ class Recommendations(RecommendationService):
         view = self._answers.view()
         answer = view.predict(user_id, item_id)
         return PredictResponse(
-            value=answer.value, source=answer.source, generation=view.generation, freshness_token=seen
+            value=answer.value,
+            source=answer.source,
+            generation=view.generation,
+            freshness_token=seen,
+            low=answer.low,
+            high=answer.high,
         )
 
     async def similar_items(

@@ -162,6 +162,7 @@ def _rating_rows(found: "Evaluation") -> list[tuple[str, str, str]]:
         ("  last half", _format(found.rmse_last_half), "of the ratings"),
         ("  new users", _format(found.rmse_new_users), f"fewer than {NEW_RATINGS} earlier ratings"),
         ("  new items", _format(found.rmse_new_items), f"fewer than {NEW_RATINGS} earlier ratings"),
+        *_stated_rows(found),
         *_oracle_rows(found),
         *_other_learners(found),
         *_retraining_rows(found.renormalised),
@@ -220,6 +221,16 @@ def _retraining_rows(found: "RetrainingComparison | None") -> list[tuple[str, st
             ("  regret, end", _format(found.regret_last_days), f"{share:.0%} of online only, in the last 10 days")
         )
     return rows
+
+
+def _stated_rows(found: "Evaluation") -> list[tuple[str, str, str]]:
+    """Rows for how well the stated uncertainty fits."""
+    if found.coverage_80 is None or found.log_score_gain is None:
+        return []
+    return [
+        ("  80% intervals", f"{found.coverage_80:.1%}", "of ratings were in the interval stated before"),
+        ("  log score", f"{found.log_score_gain:+.4f}", "nats a rating above one constant variance"),
+    ]
 
 
 def _oracle_rows(found: "Evaluation") -> list[tuple[str, str, str]]:

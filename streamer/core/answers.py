@@ -46,6 +46,8 @@ class Prediction(msgspec.Struct, frozen=True):
 
     value: float = 0.0
     source: str = ""
+    low: float | None = None  # of the interval that holds 80% of such ratings; None: the learner states none
+    high: float | None = None
 
 
 class RollingRmse(msgspec.Struct, frozen=True):

@@ -13,7 +13,7 @@ from streamer.core.answers import Prediction, Recommendation
 from streamer.core.arrays import F32, I32, Array, Bool
 from streamer.core.batch import UserView
 from streamer.core.errors import StreamerError
-from streamer.core.protocols import Conditioned, ItemVectors, OnlineLearner
+from streamer.core.protocols import Conditioned, ItemVectors, OnlineLearner, Stating
 from streamer.serving.rerank import Reranker
 from streamer.stream.memory import Memory
 
@@ -121,16 +121,24 @@ class Recommender:
         return self._rank(self._popularity.score(_UNKNOWN_USER, items), shown, limit, POPULAR)
 
     def predict(self, user_id: str, item_id: str) -> Prediction:
-        """The rating that the user would give the item, within the range of ratings seen so far; unknown ids are answered too."""
+        """The rating that the user would give the item, within the range of ratings seen so far; unknown ids are answered too.
+
+        The interval around it is that of a `Stating` champion, within the same range.
+        """
         user = self._memory.users.view(user_id, self._now_ms())
         row = self._memory.items.row_of.get(item_id, -1)
         learner = self._memory.learners.champion("ratings")
-        value = float(learner.score(user, np.array([row], dtype=np.int32))[0])
-        low, high = self._memory.encoder.scale.low, self._memory.encoder.scale.high
-        if low <= high:
-            value = min(max(value, low), high)
+        rows, low, high = (
+            np.array([row], dtype=np.int32),
+            self._memory.encoder.scale.low,
+            self._memory.encoder.scale.high,
+        )
+        value = float(learner.score(user, rows)[0])
+        half = float(learner.half_widths(user, rows)[0]) if isinstance(learner, Stating) else np.nan
+        value, *ends = (min(max(one, low), high) if low <= high else one for one in (value, value - half, value + half))
+        stated = ends if half > 0 and np.isfinite(half) else (None, None)  # no width: all ratings so far are equal
         unknown = [name for name, known in (("user", user.known), ("item", row >= 0)) if not known]
-        return Prediction(value, learner.name + (f" (unknown {' and '.join(unknown)})" if unknown else ""))
+        return Prediction(value, learner.name + (f" (unknown {' and '.join(unknown)})" if unknown else ""), *stated)
 
     def similar_items(self, item_id: str, limit: int) -> list[Recommendation]:
         """At most `limit` items, the most similar first by the cosine of their vectors; popular items for an item never clicked.

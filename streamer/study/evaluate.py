@@ -21,7 +21,7 @@ from streamer.core.arrays import F32, F64
 from streamer.core.batch import RATING, Batch
 from streamer.core.errors import StoreUnavailable, StreamerError
 from streamer.core.events import CLICKS, LOG, RATINGS
-from streamer.core.protocols import Source
+from streamer.core.protocols import Source, Stating
 from streamer.core.settings import EVALUATED_RECORDS, KafkaSettings, Settings
 from streamer.models import learner
 from streamer.monitoring.monitor import (
@@ -78,6 +78,10 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     rmse_last_half: float | None
     rmse_new_users: float | None
     rmse_new_items: float | None
+    coverage_80: float | None  # share of ratings in the 80% interval that the rating learner stated, if it states one
+    log_score_gain: (
+        float | None
+    )  # nats a rating by which what it states beats one constant variance, see protocols.Stated
     oracle_rmse: float | None  # of an oracle that knows the truth of a simulated world: the least possible
     regret: float | None  # RMSE above the oracle's; see streamer.monitoring.regret
     hit_rate_10: float | None
@@ -286,6 +290,8 @@ def _evaluation(
     champion = ranked.get(settings.learning.click_learner)
     learning, counts = settings.learning, memory.monitor.events
     of_all, regret = memory.monitor.errors[learning.rating_learner], memory.monitor.regret
+    rater = memory.learners.by_name[learning.rating_learner]
+    stated = rater.stated if isinstance(rater, Stating) and rater.stated.ratings else None
     events = sum(counts[topic][LEARNED] for topic in (RATINGS, CLICKS))
     return Evaluation(
         learner=name,
@@ -314,6 +320,8 @@ def _evaluation(
         rmse_last_half=errors.last_half.rmse,
         rmse_new_users=errors.new_users.rmse,
         rmse_new_items=errors.new_items.rmse,
+        coverage_80=stated.coverage_80 if stated else None,
+        log_score_gain=stated.log_score_gain if stated else None,
         oracle_rmse=_known(regret.oracle_rmse()),
         regret=_known(regret.above_oracle(learning.rating_learner)),
         hit_rate_10=champion.hit_rate_10 if champion else None,

@@ -87,6 +87,11 @@ def test_predictions_stay_within_the_ratings_seen(live: LiveRecommender) -> None
     good, bad = (live.recommender.predict("u1", item) for item in ("good", "bad"))
     assert 1.0 <= bad.value < good.value <= 5.0
     assert good.source == "bayesian-hybrid"
+    for one in (good, bad):
+        assert one.low is not None
+        assert one.high is not None
+        assert 1.0 <= one.low <= one.value <= one.high <= 5.0
+        assert one.high - one.low < 4.0
     assert live.recommender.predict("nobody", "good").source == "bayesian-hybrid (unknown user)"
     assert live.recommender.predict("u1", "nothing").source == "bayesian-hybrid (unknown item)"
     assert 1.0 <= live.recommender.predict("nobody", "nothing").value <= 5.0

@@ -152,6 +152,14 @@ def test_the_figures_do_not_depend_on_the_micro_batches_or_on_evicted_users() ->
             assert getattr(first, name) == pytest.approx(getattr(other, name), abs=1e-12), name
 
 
+def test_it_says_how_well_the_stated_uncertainty_fits() -> None:
+    found, none = (evaluated(name, world(1500), ranking=False) for name in ("bayesian-hybrid", "bias"))
+    assert found.coverage_80 == pytest.approx(0.8, abs=0.04)
+    assert found.log_score_gain is not None
+    assert abs(found.log_score_gain) < 0.2
+    assert (none.coverage_80, none.log_score_gain) == (None, None)
+
+
 def test_figures_that_do_not_apply_are_null() -> None:
     clicks = evaluated("popularity", [Click("u1", "a"), Click("u2", "a")])
     assert (clicks.rmse, clicks.rmse_last_half, clicks.rmse_new_users, clicks.rmse_new_items) == (None,) * 4

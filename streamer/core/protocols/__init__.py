@@ -23,6 +23,8 @@ from streamer.core.protocols.learners import (
     Proposing,
     Rebuilt,
     Rescaled,
+    Stated,
+    Stating,
     Watched,
 )
 from streamer.core.protocols.stores import Persistent, Row, Rows, Stateful, StateStore
@@ -70,7 +72,9 @@ __all__ = [
     "Sink",
     "Source",
     "StateStore",
+    "Stated",
     "Stateful",
+    "Stating",
     "Stream",
     "Trainer",
     "Understood",

@@ -169,6 +169,28 @@ class Conditioned(Protocol):
         """Standard deviations of the scores of `score_row`, (len(items),)."""
 
 
+class Stated(NamedTuple):
+    """How well the intervals fitted that a learner stated for ratings, each just before it learned the rating."""
+
+    ratings: int
+    coverage_80: float  # share of ratings in the interval that was to hold 80% of them
+    log_score_gain: (
+        float  # nats a rating: log likelihood above that of one constant variance, the running one of errors
+    )
+
+
+@runtime_checkable
+class Stating(Protocol):
+    """A learner that states how far a rating may be from its prediction. Changes nothing."""
+
+    def half_widths(self, user: UserView, items: I32) -> F32:
+        """Half the widths (len(items),) of the intervals around `score` that hold 80% of ratings."""
+
+    @property
+    def stated(self) -> Stated:
+        """How well the intervals have fitted so far. May be called from any thread."""
+
+
 @runtime_checkable
 class Asking(Protocol):
     """A learner that knows how much a rating of an item would reduce its uncertainty about a user. Changes nothing."""

@@ -264,7 +264,7 @@ class PredictRequest(Message[_PredictRequestFields]):
         item_id: str
         freshness_token: str
 
-_PredictResponseFields: TypeAlias = Literal["value", "source", "generation", "freshness_token"]
+_PredictResponseFields: TypeAlias = Literal["value", "source", "generation", "freshness_token", "low", "high"]
 
 class PredictResponse(Message[_PredictResponseFields]):
     """
@@ -289,9 +289,20 @@ class PredictResponse(Message[_PredictResponseFields]):
             ```proto
             string freshness_token = 4;
             ```
+        low:
+            The interval that holds 80% of such ratings: four of five that are given are between `low` and `high`, ends included. With few
+            distinct ratings, such as stars, it stands for those between its ends. Absent where the learner states none.
+
+            ```proto
+            optional double low = 5;
+            ```
+        high:
+            ```proto
+            optional double high = 6;
+            ```
     """
 
-    __slots__ = ("value", "source", "generation", "freshness_token")
+    __slots__ = ("value", "source", "generation", "freshness_token", "low", "high")
 
     if TYPE_CHECKING:
 
@@ -302,6 +313,8 @@ class PredictResponse(Message[_PredictResponseFields]):
             source: str = "",
             generation: str = "",
             freshness_token: str = "",
+            low: float | None = None,
+            high: float | None = None,
         ) -> None:
             pass
 
@@ -309,6 +322,8 @@ class PredictResponse(Message[_PredictResponseFields]):
         source: str
         generation: str
         freshness_token: str
+        low: float
+        high: float
 
 _SimilarItemsRequestFields: TypeAlias = Literal["item_id", "limit", "freshness_token"]
 
@@ -394,7 +409,7 @@ class SimilarItemsResponse(Message[_SimilarItemsResponseFields]):
 
 
 _DESC = file_desc(
-    b'\n streamer/v1/recommendation.proto\x12\x0bstreamer.v1"m\n\x0eRecommendation\x12\x17\n\x07item_id\x18\x01 \x01(\tR\x06itemId\x12\x14\n\x05title\x18\x02 \x01(\tR\x05title\x12\x14\n\x05score\x18\x03 \x01(\x01R\x05score\x12\x16\n\x06source\x18\x04 \x01(\tR\x06source"j\n\x10RecommendRequest\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId\x12\x14\n\x05limit\x18\x02 \x01(\x05R\x05limit\x12\'\n\x0ffreshness_token\x18\x03 \x01(\tR\x0efreshnessToken"\xe4\x01\n\x11RecommendResponse\x121\n\x05items\x18\x01 \x03(\x0b2\x1b.streamer.v1.RecommendationR\x05items\x12+\n\x11recommendation_id\x18\x02 \x01(\tR\x10recommendationId\x12\x1e\n\ngeneration\x18\x03 \x01(\tR\ngeneration\x12\'\n\x0ffreshness_token\x18\x04 \x01(\tR\x0efreshnessToken\x12&\n\x0fnext_page_token\x18\x05 \x01(\tR\rnextPageToken"\x8f\x03\n\x1eRecommendForPreferencesRequest\x12^\n\x0bpreferences\x18\x01 \x03(\x0b2<.streamer.v1.RecommendForPreferencesRequest.PreferencesEntryR\x0bpreferences\x12R\n\x07ratings\x18\x02 \x03(\x0b28.streamer.v1.RecommendForPreferencesRequest.RatingsEntryR\x07ratings\x12\x14\n\x05limit\x18\x03 \x01(\x05R\x05limit\x12\'\n\x0ffreshness_token\x18\x04 \x01(\tR\x0efreshnessToken\x1a>\n\x10PreferencesEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\x1a:\n\x0cRatingsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01"k\n\x0ePredictRequest\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId\x12\x17\n\x07item_id\x18\x02 \x01(\tR\x06itemId\x12\'\n\x0ffreshness_token\x18\x03 \x01(\tR\x0efreshnessToken"\x88\x01\n\x0fPredictResponse\x12\x14\n\x05value\x18\x01 \x01(\x01R\x05value\x12\x16\n\x06source\x18\x02 \x01(\tR\x06source\x12\x1e\n\ngeneration\x18\x03 \x01(\tR\ngeneration\x12\'\n\x0ffreshness_token\x18\x04 \x01(\tR\x0efreshnessToken"m\n\x13SimilarItemsRequest\x12\x17\n\x07item_id\x18\x01 \x01(\tR\x06itemId\x12\x14\n\x05limit\x18\x02 \x01(\x05R\x05limit\x12\'\n\x0ffreshness_token\x18\x03 \x01(\tR\x0efreshnessToken"\x92\x01\n\x14SimilarItemsResponse\x121\n\x05items\x18\x01 \x03(\x0b2\x1b.streamer.v1.RecommendationR\x05items\x12\x1e\n\ngeneration\x18\x02 \x01(\tR\ngeneration\x12\'\n\x0ffreshness_token\x18\x03 \x01(\tR\x0efreshnessToken2\xe6\x02\n\x15RecommendationService\x12J\n\tRecommend\x12\x1d.streamer.v1.RecommendRequest\x1a\x1e.streamer.v1.RecommendResponse\x12f\n\x17RecommendForPreferences\x12+.streamer.v1.RecommendForPreferencesRequest\x1a\x1e.streamer.v1.RecommendResponse\x12D\n\x07Predict\x12\x1b.streamer.v1.PredictRequest\x1a\x1c.streamer.v1.PredictResponse\x12S\n\x0cSimilarItems\x12 .streamer.v1.SimilarItemsRequest\x1a!.streamer.v1.SimilarItemsResponseb\x06proto3',
+    b'\n streamer/v1/recommendation.proto\x12\x0bstreamer.v1"m\n\x0eRecommendation\x12\x17\n\x07item_id\x18\x01 \x01(\tR\x06itemId\x12\x14\n\x05title\x18\x02 \x01(\tR\x05title\x12\x14\n\x05score\x18\x03 \x01(\x01R\x05score\x12\x16\n\x06source\x18\x04 \x01(\tR\x06source"j\n\x10RecommendRequest\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId\x12\x14\n\x05limit\x18\x02 \x01(\x05R\x05limit\x12\'\n\x0ffreshness_token\x18\x03 \x01(\tR\x0efreshnessToken"\xe4\x01\n\x11RecommendResponse\x121\n\x05items\x18\x01 \x03(\x0b2\x1b.streamer.v1.RecommendationR\x05items\x12+\n\x11recommendation_id\x18\x02 \x01(\tR\x10recommendationId\x12\x1e\n\ngeneration\x18\x03 \x01(\tR\ngeneration\x12\'\n\x0ffreshness_token\x18\x04 \x01(\tR\x0efreshnessToken\x12&\n\x0fnext_page_token\x18\x05 \x01(\tR\rnextPageToken"\x8f\x03\n\x1eRecommendForPreferencesRequest\x12^\n\x0bpreferences\x18\x01 \x03(\x0b2<.streamer.v1.RecommendForPreferencesRequest.PreferencesEntryR\x0bpreferences\x12R\n\x07ratings\x18\x02 \x03(\x0b28.streamer.v1.RecommendForPreferencesRequest.RatingsEntryR\x07ratings\x12\x14\n\x05limit\x18\x03 \x01(\x05R\x05limit\x12\'\n\x0ffreshness_token\x18\x04 \x01(\tR\x0efreshnessToken\x1a>\n\x10PreferencesEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\x1a:\n\x0cRatingsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01"k\n\x0ePredictRequest\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId\x12\x17\n\x07item_id\x18\x02 \x01(\tR\x06itemId\x12\'\n\x0ffreshness_token\x18\x03 \x01(\tR\x0efreshnessToken"\xc9\x01\n\x0fPredictResponse\x12\x14\n\x05value\x18\x01 \x01(\x01R\x05value\x12\x16\n\x06source\x18\x02 \x01(\tR\x06source\x12\x1e\n\ngeneration\x18\x03 \x01(\tR\ngeneration\x12\'\n\x0ffreshness_token\x18\x04 \x01(\tR\x0efreshnessToken\x12\x15\n\x03low\x18\x05 \x01(\x01H\x00R\x03low\x88\x01\x01\x12\x17\n\x04high\x18\x06 \x01(\x01H\x01R\x04high\x88\x01\x01B\x06\n\x04_lowB\x07\n\x05_high"m\n\x13SimilarItemsRequest\x12\x17\n\x07item_id\x18\x01 \x01(\tR\x06itemId\x12\x14\n\x05limit\x18\x02 \x01(\x05R\x05limit\x12\'\n\x0ffreshness_token\x18\x03 \x01(\tR\x0efreshnessToken"\x92\x01\n\x14SimilarItemsResponse\x121\n\x05items\x18\x01 \x03(\x0b2\x1b.streamer.v1.RecommendationR\x05items\x12\x1e\n\ngeneration\x18\x02 \x01(\tR\ngeneration\x12\'\n\x0ffreshness_token\x18\x03 \x01(\tR\x0efreshnessToken2\xe6\x02\n\x15RecommendationService\x12J\n\tRecommend\x12\x1d.streamer.v1.RecommendRequest\x1a\x1e.streamer.v1.RecommendResponse\x12f\n\x17RecommendForPreferences\x12+.streamer.v1.RecommendForPreferencesRequest\x1a\x1e.streamer.v1.RecommendResponse\x12D\n\x07Predict\x12\x1b.streamer.v1.PredictRequest\x1a\x1c.streamer.v1.PredictResponse\x12S\n\x0cSimilarItems\x12 .streamer.v1.SimilarItemsRequest\x1a!.streamer.v1.SimilarItemsResponseb\x06proto3',
     [],
     {
         "Recommendation": Recommendation,
