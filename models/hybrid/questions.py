@@ -10,7 +10,10 @@ All targets are summed up in one matrix, so the cost of each item that may be as
 Each question is the best one given answers to the earlier ones: a greedy choice, which comes near the best set. The session's
 bias counts as noise here: answers come in a session of their own, and recommendations are for later (t has no entry for the
 session).
-An answer is expected where the filter expects it, without the calibration of what is predicted.
+An answer is expected where the filter expects it, without the calibration of what is predicted. What is predicted gains as
+announced even so: after five answers of users of ml-latest-small who were held out, the squared error of calibrated
+predictions for their other items falls by .117 +- .034 (standard error), and .105 is announced; in simulated worlds by .142 +- .031
+(.088), .200 +- .029 (.129) and, where tastes turn, .071 +- .019 (.080).
 Cost: n^2 for each target; for each question n^3, and about 0.4 us for each item.
 
 Krause, Singh, Guestrin (2008), Near-optimal sensor placements in Gaussian processes, JMLR 9. Deviation: variances in
