@@ -293,29 +293,6 @@ def test_learned_answers_narrow_the_recommended_items_as_announced(
     assert np.mean(brought) == pytest.approx(np.mean(promised), rel=0.15)
 
 
-def test_calibrated_predictions_gain_what_was_announced(make: Callable[..., LiveRecommender]) -> None:
-    """Squared errors of what the service predicts, on users like those before, who answer five questions by their taste.
-
-    Here they fall by more than was announced: by how much depends on how far tastes are apart, which the filter does not know.
-    """
-    live = make()
-    live.learn(*genres(1500))
-    learner, announced, fell = hybrid(live), [], []
-    assert np.any(learner.calibration.values[0, :8] != 0.0)
-    for taste in range(3):
-        truth = np.array([5.0 if n % 3 == taste else 2.5 for n in range(60)])
-        row = learner.belief(live.memory.users.view("nobody"))
-        chosen, variances = learner.questions(row, rows(*range(30)), np.ones(30), rows(*range(30, 60)), 5)
-        told = learner.condition(row, {}, chosen, truth[chosen].astype(np.float32))
-        before, after = (
-            np.mean((learner.score_row(rested(learner, one), rows(*range(30, 60))) - truth[30:]) ** 2)
-            for one in (row, told)
-        )
-        announced.append(variances[0] - variances[-1])
-        fell.append(before - after)
-    assert np.mean(fell) > 0.9 * np.mean(announced) > 0
-
-
 def test_answers_to_a_running_streamer_count_at_once(tmp_path: Path) -> None:
     """Questions, answers and new questions, while another process learns."""
     data = tmp_path / "data"
