@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -9,7 +10,15 @@ from pathlib import Path
 
 from process import command
 
+from streamer.core.kernel import CACHE_FOLDER
+
 HEAVY = {"torch", "gensim", "numba", "river", "kafka", "pyarrow", "scipy"}
+NOT_OF_LEARNERS = (
+    "core",
+    "monitoring",
+    "stream",
+    "study",
+)  # compiled by `make setup`, and most of the time of a first start
 
 
 def test_a_start_compiles_its_own_learners_and_another_one_is_compiled_at_its_first_use(tmp_path: Path) -> None:
@@ -19,6 +28,8 @@ def test_a_start_compiles_its_own_learners_and_another_one_is_compiled_at_its_fi
         + "".join(f"u{n % 9},i{n % 23},{1 + n % 5},{1_600_000_000 + n}\n" for n in range(1200))
     )
     cache = tmp_path / "cache"
+    for folder in (found for room in NOT_OF_LEARNERS for found in CACHE_FOLDER.glob(f"{room}_*")):
+        shutil.copytree(folder, cache / "streamer" / CACHE_FOLDER.name / folder.name)
 
     def ran(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
         environ = {**os.environ, "STREAMER_CACHE": str(cache)}

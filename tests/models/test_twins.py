@@ -81,7 +81,7 @@ def test_kernel_agrees_with_its_twin(name: str, dim: int, wide: bool, tolerance:
         trained(widened(name, dim) if wide else learner(name, seed=1, dim=dim, latent_dim=dim)) for _ in range(2)
     )
     feed, mirror = Feed(made, longest=10), Feed(other, longest=10)  # rings so short that they wrap
-    events = with_changes(sample_events(1500))
+    events = with_changes(sample_events(600))
     outs = feed.learn(events, 10)
     vars(other)["learn"] = lambda batch: TWINS[name](other, batch)
     expected = mirror.learn(events, 10)
