@@ -9,7 +9,7 @@ For a model of your own, from outside this package:
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from streamer.study.splits import leave_last_out, split
 MakeModel: TypeAlias = Callable[[int], OfflineModel]
 USERS, ITEMS, EVENTS = 40, 30, 900
 GENRES = ("drama", "comedy", "horror")
+COLUMNS = ("kinds", "users", "items", "values", "clicks", "times_ms")
 
 
 def world(events: int = EVENTS, *, seed: int = 1) -> Dataset:
@@ -50,21 +51,28 @@ def world(events: int = EVENTS, *, seed: int = 1) -> Dataset:
     return Dataset(side, kinds, users, items, values, clicks, 1_000_000 + 60_000 * np.arange(events, dtype=np.int64))
 
 
-def _ignore_epoch(epoch: Epoch) -> None:
-    """An `on_progress` that does nothing."""
-
-
 def _parts(made: OfflineModel, data: Dataset) -> tuple[Dataset, Dataset, Dataset]:
     return split("random", data.ratings(), 0.2, 0.1, 1) if made.kind == "ratings" else leave_last_out(data)
 
 
-@lru_cache(maxsize=1)  # checks of the same model that do not change it share a fit
-def _fitted(make: MakeModel) -> tuple[OfflineModel, Dataset, Dataset]:
-    """A model fitted on `world`, and the train and the test part. `make` is called with seed 1."""
-    made = make(1)
+class _Fitted(NamedTuple):
+    model: OfflineModel
+    train: Dataset
+    test: Dataset
+    epochs: list[Epoch]  # as they were reported
+    changed: list[str]  # columns of the data that the fit changed
+
+
+def _fit(make: MakeModel) -> _Fitted:
+    """A model fitted on `world`. `make` is called with seed 1."""
+    made, epochs = make(1), list[Epoch]()
     train, validation, test = _parts(made, world())
-    made.fit(train, validation, _ignore_epoch)
-    return made, train, test
+    kept: dict[str, Array] = {name: getattr(train, name).copy() for name in COLUMNS}
+    made.fit(train, validation, epochs.append)
+    return _Fitted(made, train, test, epochs, [n for n in COLUMNS if not np.array_equal(getattr(train, n), kept[n])])
+
+
+_whole_fit = lru_cache(maxsize=1)(_fit)  # the checks of a model share a fit, which is what takes the time
 
 
 def _answers(made: OfflineModel, test: Dataset) -> F32:
@@ -82,7 +90,7 @@ def _history(n: int) -> I32:
 def implements_the_protocol(make: MakeModel) -> None:
     """It is an OfflineModel, of kind ratings with `predict` or of kind clicks with `scores`, with results of the right shape and type."""
     require(isinstance(make(1), OfflineModel), f"{make(1)} lacks a part of streamer.core.protocols.OfflineModel")
-    made, _, test = _fitted(make)
+    made, _, test, *_ = _whole_fit(make)
     answers = _answers(made, test)
     wanted = (len(test),) if made.kind == "ratings" else (len(test), ITEMS)
     require(answers.shape == wanted, f"results have shape {answers.shape}: wanted {wanted}")
@@ -91,7 +99,7 @@ def implements_the_protocol(make: MakeModel) -> None:
 
 def unseen_rows_get_predictions(make: MakeModel) -> None:
     """A user and an item without ratings get a finite prediction near the mean; a user without events gets a ranking."""
-    made, train, _ = _fitted(make)
+    made, train, *_ = _whole_fit(make)
     if isinstance(made, Rater):
         items = np.array([ITEMS - 1, 0, ITEMS - 1], dtype=np.int32)
         users = np.array([USERS - 1, USERS - 1, 0], dtype=np.int32)
@@ -112,18 +120,13 @@ def unseen_rows_get_predictions(make: MakeModel) -> None:
 
 def fitting_is_deterministic(make: MakeModel) -> None:
     """The same data, parameters and seed give the same bytes."""
-    answers = []
-    for _ in range(2):
-        made, data = make(1), world()
-        train, validation, test = _parts(made, data)
-        made.fit(train, validation, _ignore_epoch)
-        answers.append(_answers(made, test).tobytes())
+    answers = [_answers(one.model, one.test).tobytes() for one in (_whole_fit(make), _fit(make))]
     require(answers[0] == answers[1], "two fits differ: something random does not come from the seed")
 
 
 def learns_more_than_noise(make: MakeModel) -> None:
     """Its error on the test part is below that of the mean alone."""
-    made, train, test = _fitted(make)
+    made, train, test, *_ = _whole_fit(make)
     if isinstance(made, Rater):
         answers = made.predict(test.users, test.items)
         error, plain = np.mean(np.square(answers - test.values)), np.mean(np.square(train.values.mean() - test.values))
@@ -132,9 +135,7 @@ def learns_more_than_noise(make: MakeModel) -> None:
 
 def epochs_are_reported(make: MakeModel) -> None:
     """At least one epoch is reported, and epochs are numbered from 1 without gaps."""
-    made, data, epochs = make(1), world(), list[Epoch]()
-    train, validation, _ = _parts(made, data)
-    made.fit(train, validation, epochs.append)
+    epochs = _whole_fit(make).epochs
     require(
         [epoch.number for epoch in epochs] == list(range(1, len(epochs) + 1)) and bool(epochs),
         f"epochs reported are {epochs}: wanted 1, 2, 3 and so on",
@@ -143,21 +144,15 @@ def epochs_are_reported(make: MakeModel) -> None:
 
 def data_is_not_changed(make: MakeModel) -> None:
     """`fit` does not change its arguments."""
-    made, data = make(1), world()
-    train, validation, _ = _parts(made, data)
-    names = ("kinds", "users", "items", "values", "clicks", "times_ms")
-    kept: list[Array] = [getattr(train, name).copy() for name in names]
-    made.fit(train, validation, _ignore_epoch)
-    require(
-        all(np.array_equal(getattr(train, n), was) for n, was in zip(names, kept, strict=True)), "fit changed its data"
-    )
+    changed = _whole_fit(make).changed
+    require(not changed, f"fit changed its data: {', '.join(changed)}")
 
 
 def factors_rank_as_predictions_do(make: MakeModel) -> None:
     """The factors of `export` order items for a user as `predict` does."""
     if not isinstance(make(1), Factorised):
         return
-    made, _, _ = _fitted(make)
+    made = _whole_fit(make).model
     if not isinstance(made, Factorised) or not isinstance(made, Rater):
         return
     factors = made.export()

@@ -192,7 +192,7 @@ def test_towers_with_averages_that_contain_the_rating_overfit(
 
 @pytest.mark.parametrize("name", RATERS)
 def test_nothing_is_chosen_on_the_test_part(name: str) -> None:
-    data = world(1500).ratings()
+    data = world(800).ratings()
     plan = Plan(split="random", seed=1)
     numbered = Dataset(
         data.side, data.kinds, data.users, data.items, data.values, data.clicks, np.arange(len(data), dtype=np.int64)
