@@ -19,7 +19,7 @@ from streamer.stream.memory import Memory
 
 pytestmark = pytest.mark.slow
 
-EVENTS = 1000
+EVENTS = 700
 STREAM = records(events(EVENTS))
 CUT = {"max_records": 50}
 Flags: TypeAlias = dict[str, object]
@@ -67,7 +67,7 @@ def test_the_state_does_not_depend_on_how_the_log_is_cut(
 def test_evicted_users_come_back_exactly(tmp_path: Path, uninterrupted: str, cut: Flags) -> None:
     engines: list[Engine] = []
     learn(tmp_path, STREAM, alter=engines.append, user_cache_bytes=16_000, **cut)
-    assert engines[0].memory.users.evictions > 500
+    assert engines[0].memory.users.evictions > 300
     assert engines[0].memory.users.cached < 10
     assert digest(tmp_path).digest == uninterrupted
 

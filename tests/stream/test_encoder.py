@@ -78,7 +78,7 @@ class Seen:
         return [row for row in rows if row[0] == row[0]]
 
 
-STREAM = records(events(600))
+STREAM = records(events(400))
 
 
 @pytest.fixture(scope="module")
