@@ -41,11 +41,14 @@ from streamer.models.sessions.ring import (
     CURRENT,
     HOSTED,
     LISTED,
+    NEXT,
     ROWS,
+    TURN,
+    TURN_BEFORE,
     add_to_session,
     place_in,
     remove_from_session,
-    slot_of,
+    slot_among,
 )
 from streamer.models.transitions.transitions import record_click, share_of
 
@@ -98,7 +101,8 @@ def find_neighbours(
     table from slots to neighbours, -1 where empty, and is left empty.
     """
     found, total, weights, weight = 0, 0.0, 0.0, 1.0
-    mask, size = len(index) - 1, postings.shape[1] - 1
+    mask, size, own = len(index) - 1, postings.shape[1] - 1, user[CURRENT]
+    last, turn, before = int(stream[0, NEXT]), int(stream[0, TURN]), int(stream[0, TURN_BEFORE])
     for t in range(-1, len(user) - CONTEXT):
         c, share = only, 0.0
         if t >= 0:
@@ -110,9 +114,11 @@ def find_neighbours(
             weight *= decay
         if c < 0:
             continue
+        at = 1 + postings[c, 0] % size  # behind the newest; without a division for each session
         for x in range(min(postings[c, 0], size)):
-            session = postings[c, 1 + (postings[c, 0] - 1 - x) % size]
-            slot = slot_of(session, stream, len(sessions)) if session != user[CURRENT] else -1
+            at = at - 1 if at > 1 else size
+            session = postings[c, at]
+            slot = slot_among(int(session), last, turn, before, len(sessions)) if session != own else -1
             if slot < 0:
                 continue
             total += share * fading[x]
@@ -141,10 +147,11 @@ def votes_of(sessions: I32, slots: I32, sims: F64, matched: I32, found: int, nea
     """votes(i)"""
     votes, middle = 0.0, len(near) >> 1
     for n in range(found):
-        session = sessions[slots[n]]
-        at, here = place_in(session, i), place_in(session, matched[n])
-        if sims[n] > 0.0 and at >= 0 and here >= 0:
-            votes += sims[n] * np.sqrt(sims[n]) * near[middle + at - here]
+        if sims[n] > 0.0:
+            session = sessions[slots[n]]
+            at, here = place_in(session, i), place_in(session, matched[n])
+            if at >= 0 and here >= 0:
+                votes += sims[n] * np.sqrt(sims[n]) * near[middle + at - here]
     return votes
 
 

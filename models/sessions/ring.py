@@ -24,22 +24,23 @@ CURRENT, CONTEXT = 0, 1  # columns of the user: the number of the current sessio
 
 
 @kernel
-def slot_of(session: int, stream: F64, slots: int) -> int:
-    """The slot of a session, one of `slots`, by its stored number; -1 for none and for one that was overwritten.
+def slot_among(session: int, last: int, turn: int, before: int, slots: int) -> int:
+    """The slot of a session: `last` sessions were begun, `turn` of them before this turn and `before` before the last one.
 
     Slots are filled in turns. What is left of the turn before are the slots that this one has not reached.
     """
-    if session < 0:
-        return -1
-    last = int(stream[0, NEXT])
-    number = last - ((last - int(session)) & (SERIALS - 1))
-    turn, before = int(stream[0, TURN]), int(stream[0, TURN_BEFORE])
+    number = last - ((last - session) & (SERIALS - 1))
     slot = number - turn
     if slot < 0 and number - before >= last - turn:
         slot = number - before
-    return (
-        slot if 0 <= slot < slots and number < last else -1
-    )  # `slots`: a query may run while the stream's row changes
+    # `slots`: a query may run while the stream's row changes
+    return slot if session >= 0 and 0 <= slot < slots and number < last else -1
+
+
+@kernel
+def slot_of(session: int, stream: F64, slots: int) -> int:
+    """The slot of a session, one of `slots`, by its stored number; -1 for none and for one that was overwritten."""
+    return slot_among(int(session), int(stream[0, NEXT]), int(stream[0, TURN]), int(stream[0, TURN_BEFORE]), slots)
 
 
 @kernel
