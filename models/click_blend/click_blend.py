@@ -81,7 +81,7 @@ class ClickBlendParameters(msgspec.Struct, frozen=True):
     drawn: int = 32
     """m: candidates that are drawn to stand for all others."""
     every: int = 16
-    """One click in this many is learned from, chosen by the event's key; of the first 4,096 each one. 8 gain .5%, and cost more."""
+    """One click in this many is learned from, chosen by the event's key; of the first 2,048 each one. 8 gain .5%, and cost more."""
     prior: float = 30.0
     """Diagonal of H_0: the initial weights count as much as the evidence of some 30 clicks that are learned from.
 

@@ -19,7 +19,7 @@ AS_IT_IS, RATING, COUNT, REPEAT, PROBABILITY = range(5)  # what an expert's scor
 COUNT_SMALLEST = 1e-3  # an item without clicks is given this many
 # Columns of the stream; WEIGHTS: where w begins.
 CLICKED, RANGE, REFUSED, UNFORESEEN, LEVEL, WEIGHTS = range(6)
-ALL_LEARNED = 4096  # first clicks of a stream, of which none is passed over
+ALL_LEARNED = 2048  # first clicks of a stream, of which none is passed over
 OWN = 8  # candidates among the items that the user knows
 FEATURE_CLIP = 20.0  # differences from the clicked item's features are clipped to this
 HALF_COUNTED = 5e-3  # a click with this probability counts half
