@@ -143,7 +143,7 @@ def some_movielens(movielens: Path, tmp_path: Path) -> Path:
     folder.mkdir()
     shutil.copy(movielens / "movies.csv", folder)
     first, *rows = (movielens / "ratings.csv").read_text().splitlines(keepends=True)
-    kept = [row for row in rows if int(row.partition(",")[0]) <= 60]
+    kept = [row for row in rows if int(row.partition(",")[0]) <= 30]
     (folder / "ratings.csv").write_text("".join([first, *kept]))
     return folder
 

@@ -81,8 +81,8 @@ def streamer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     (folder / "token").write_text(TOKEN, encoding="utf-8")
     command: list[str | Path] = [
         sys.executable, "-m", "streamer", "serve", "--replay", stream, "--rate", "2000", "--port", "0",
-        "--data", folder / "data", "--token-file", folder / "token", "--renormalise-every-events", "20000",
-        "--gate-min-events", "500", "--gate-margin", "1", "--watch-events", "10000",
+        "--data", folder / "data", "--token-file", folder / "token", "--renormalise-every-events", "8000",
+        "--gate-min-events", "500", "--gate-margin", "1", "--watch-events", "3000",
         "--reranker", "bayesian-hybrid",
     ]  # fmt: skip
     with running(folder / "output", *command) as process:

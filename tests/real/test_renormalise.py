@@ -198,7 +198,7 @@ def test_no_answer_mixes_two_generations(tmp_path: Path) -> None:
 
 def test_a_rollback_under_load_loses_no_event_and_no_token(tmp_path: Path) -> None:
     """Every answer includes the events published before it, whichever generation gives it; the rebuilt state has the live digest."""
-    path, data = stream_file(tmp_path, 600), tmp_path / "d"
+    path, data = stream_file(tmp_path, 2000), tmp_path / "d"
     flags = ("--replay", path, "--commit-interval-s", "0.05", "--max-records", "7", "--gate-min-events", "8000")
     with streamer(data, *flags) as process, Client(process.url) as client:
         before, tokens, rated, included = path.read_bytes().count(b"\n"), list[str](), list[str](), list[str]()

@@ -105,7 +105,7 @@ def test_the_command_reports_both(tmp_path: Path) -> None:
 def test_retraining_gains_on_real_ratings(movielens: Path, name: str, gain: float) -> None:
     """Better overall for biased-mf, not worse for the default, and at most .1% worse in any tenth of the stream."""
     chosen = settings(rating_learner=name, click_learner="popularity")
-    found = compare_with_retraining(chosen, lambda: FileSource(movielens), Trial(20_001), lambda done, of: None)
+    found = compare_with_retraining(chosen, lambda: FileSource(movielens), Trial(30_001), lambda done, of: None)
     assert found.rmse is not None
     assert found.online_rmse is not None
     assert found.difference is not None
