@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -64,9 +65,13 @@ def path(tmp_path: Path) -> Path:
 
 
 def found_in(data: Path, user_id: str) -> list[str]:
-    """The files that contain the id."""
-    places = [place for place in sorted(data.rglob("*")) if place.is_file()]
-    return [str(place.relative_to(data)) for place in places if user_id.encode() in place.read_bytes()]
+    """The files that contain the id; one that is removed meanwhile contains nothing."""
+    found = []
+    for place in sorted(data.rglob("*")):
+        with suppress(FileNotFoundError):
+            if place.is_file() and user_id.encode() in place.read_bytes():
+                found.append(str(place.relative_to(data)))
+    return found
 
 
 def drained(process: Streamer, path: Path) -> None:
