@@ -169,7 +169,7 @@ class Eraser:
             for memory in memories:
                 memory.store.sweep()
             for store in self._other_states():
-                store.sweep()  # files left over are deleted when it is opened next
+                store.sweep()
             if self._log is not None and not numbers <= self._spanned:  # after a restart the runs are unknown
                 self._log.sweep(None)
             elif self._log is not None and self._span is not None:
@@ -177,6 +177,9 @@ class Eraser:
             self._swept |= numbers
         clean = [
             *(memory.store.has_only_live_files for memory in memories),
+            *(
+                store.has_only_live_files for store in self._other_states()
+            ),  # opened anew, which deletes what is left over
             self._log is None or self._log.has_only_live_files,
         ]
         if not all(clean):

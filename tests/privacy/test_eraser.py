@@ -13,6 +13,8 @@ from streamer.core.events import Message, Offsets, Rating, UserRemoval, UserUpda
 from streamer.privacy.eraser import Eraser
 from streamer.privacy.forgetting import Forgetting
 from streamer.serving.opening import learners
+from streamer.storage import generations
+from streamer.storage.generations import GenerationRecord
 from streamer.storage.log import EmbeddedLog, LogSource
 from streamer.storage.state import RocksStore
 from streamer.stream.dead_letters import dead_letters
@@ -96,6 +98,28 @@ def test_no_file_has_the_id_after_the_sweep(learning: Learning) -> None:
     assert learning.files_with(ZOE) == []
     assert learning.files_with(ANN) != []
     assert unfinished(learning.store) == []
+
+
+def test_a_file_that_the_sweep_of_a_kept_generation_leaves_behind_is_deleted_before_the_receipt(
+    learning: Learning, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RocksDB deletes replaced tables in the background, and a generation may come to rest meanwhile."""
+    made, kept = GenerationRecord(id="g1").at_stage("kept"), generations.state_folder(learning.folder, "g1")
+    learning.store.checkpoint(kept)
+    generations.write_record(learning.folder, made)
+    learning.publish([message(UserRemoval(ZOE))])
+    learning.eraser.erase(unfinished(learning.store))
+    close, left_behind = RocksStore.close, list[Path]()
+
+    def leave_a_file(store: RocksStore) -> None:
+        close(store)
+        if store.path == kept and not left_behind:
+            left_behind.append(kept / "000001.sst")
+            left_behind[0].write_bytes(ZOE.encode())
+
+    monkeypatch.setattr(RocksStore, "close", leave_a_file)
+    assert learning.eraser.sweep(unfinished(learning.store))
+    assert learning.files_with(ZOE) == []
 
 
 def test_references_in_other_profiles_are_erased(learning: Learning) -> None:
