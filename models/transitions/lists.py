@@ -72,6 +72,23 @@ def largest(mass: F64, found: I32) -> tuple[I32, F64]:
 
 
 @kernel
+def add_list(row: I32, share: float, mass: F64, found: I32, count: int) -> int:
+    """Add `share` times the clicks of a list to `mass` (item rows,); write items that had none behind the `count` in `found`.
+
+    Returns how many are in `found` then.
+    """
+    half = len(row) >> 1
+    for n in range(half):
+        i, units = row[1 + n], row[1 + half + n]
+        if i >= 0 and units > 0:
+            if mass[i] == 0.0:
+                found[count] = i
+                count += 1
+            mass[i] += share * (units / UNIT)
+    return count
+
+
+@kernel
 def gather(
     context: I32, lists: I32, decay: float, pseudo_counts: float, onward: float, mass: F64, found: I32
 ) -> tuple[int, float, float]:
@@ -80,40 +97,28 @@ def gather(
     Of what is left for popularity, the part `onward` goes the same way one step further, from the likeliest HOP items.
     Returns how many were found, the factor of an item's share s_i, and the sum of the weights d^t. `mass` is 0 before.
     """
-    half, count, rest, weights, weight = lists.shape[1] >> 1, 0, 0.0, 0.0, 1.0
-    for t in range(len(context)):
-        c = context[t]
+    count, rest, weights, weight = 0, 0.0, 0.0, 1.0
+    for c in context:
         if c < 0:
             break
         share = weight / (lists[c, 0] / UNIT + pseudo_counts)
-        for n in range(half):
-            i, units = lists[c, 1 + n], lists[c, 1 + half + n]
-            if i >= 0 and units > 0:
-                if mass[i] == 0.0:
-                    found[count] = i
-                    count += 1
-                mass[i] += share * (units / UNIT)
+        count = add_list(lists[c], share, mass, found, count)
         rest += share * pseudo_counts
         weights += weight
         weight *= decay
     if weights == 0.0:
         return 0, 1.0, 1.0
-    passed = onward * rest if count > 0 else 0.0
-    through, likeliest = largest(mass, found[:count])
-    rest -= passed
-    for m in range(len(through)):
-        c = through[m]
-        if c < 0 or passed <= 0.0:
-            break
-        share = passed * likeliest[m] / likeliest.sum() / (lists[c, 0] / UNIT + pseudo_counts)
-        for n in range(half):
-            i, units = lists[c, 1 + n], lists[c, 1 + half + n]
-            if i >= 0 and units > 0:
-                if mass[i] == 0.0:
-                    found[count] = i
-                    count += 1
-                mass[i] += share * (units / UNIT)
-        rest += share * pseudo_counts
+    if count > 0 and onward > 0.0:
+        items, masses = largest(mass, found[:count])
+        passed, whole = onward * rest, masses.sum()
+        rest -= passed
+        for m in range(HOP):
+            if items[m] < 0:
+                break
+            row = lists[items[m]]
+            share = passed * masses[m] / whole / (row[0] / UNIT + pseudo_counts)
+            count = add_list(row, share, mass, found, count)
+            rest += share * pseudo_counts
     return count, rest, weights
 
 
