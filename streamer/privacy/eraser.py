@@ -177,9 +177,8 @@ class Eraser:
             self._swept |= numbers
         clean = [
             *(memory.store.has_only_live_files for memory in memories),
-            *(
-                store.has_only_live_files for store in self._other_states()
-            ),  # opened anew, which deletes what is left over
+            # Opened anew, which deletes what was left when they were closed.
+            *(store.has_only_live_files for store in self._other_states()),
             self._log is None or self._log.has_only_live_files,
         ]
         if not all(clean):

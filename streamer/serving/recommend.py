@@ -128,14 +128,13 @@ class Recommender:
         user = self._memory.users.view(user_id, self._now_ms())
         row = self._memory.items.row_of.get(item_id, -1)
         learner = self._memory.learners.champion("ratings")
-        rows, low, high = (
-            np.array([row], dtype=np.int32),
-            self._memory.encoder.scale.low,
-            self._memory.encoder.scale.high,
-        )
+        rows, scale = np.array([row], dtype=np.int32), self._memory.encoder.scale
         value = float(learner.score(user, rows)[0])
         half = float(learner.half_widths(user, rows)[0]) if isinstance(learner, Stating) else np.nan
-        value, *ends = (min(max(one, low), high) if low <= high else one for one in (value, value - half, value + half))
+        value, *ends = (
+            min(max(one, scale.low), scale.high) if scale.low <= scale.high else one
+            for one in (value, value - half, value + half)
+        )
         stated = ends if half > 0 and np.isfinite(half) else (None, None)  # no width: all ratings so far are equal
         unknown = [name for name, known in (("user", user.known), ("item", row >= 0)) if not known]
         return Prediction(value, learner.name + (f" (unknown {' and '.join(unknown)})" if unknown else ""), *stated)

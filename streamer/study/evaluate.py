@@ -79,9 +79,7 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     rmse_new_users: float | None
     rmse_new_items: float | None
     coverage_80: float | None  # share of ratings in the 80% interval that the rating learner stated, if it states one
-    log_score_gain: (
-        float | None
-    )  # nats a rating by which what it states beats one constant variance, see protocols.Stated
+    log_score_gain: float | None  # nats a rating by which it beats one constant variance, see protocols.Stated
     oracle_rmse: float | None  # of an oracle that knows the truth of a simulated world: the least possible
     regret: float | None  # RMSE above the oracle's; see streamer.monitoring.regret
     hit_rate_10: float | None

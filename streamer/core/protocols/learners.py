@@ -174,9 +174,7 @@ class Stated(NamedTuple):
 
     ratings: int
     coverage_80: float  # share of ratings in the interval that was to hold 80% of them
-    log_score_gain: (
-        float  # nats a rating: log likelihood above that of one constant variance, the running one of errors
-    )
+    log_score_gain: float  # nats a rating: log likelihood above that of the errors' running variance
 
 
 @runtime_checkable
