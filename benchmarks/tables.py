@@ -140,7 +140,9 @@ def overview(reports: Sequence[Report]) -> str:
                 for group in ("default", "ours", "peer")
             }  # fmt: skip
             first, rest = best["default"][0], max(best["ours"][0], best["peer"][0])
-            shown = [f"{figure(best[group][0])} `{best[group][1]}`" for group in ("ours", "peer")]
+            shown = [
+                f"{figure(value)} `{name}`" if value else "not run" for value, name in (best["ours"], best["peer"])
+            ]
             rows.append(
                 [f"[{report.stream}]({name_of(report)}.md), {what}", figure(first), *shown, f"{first / rest - 1:+.1%}"]
             )
