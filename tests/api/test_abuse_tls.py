@@ -1,10 +1,13 @@
 """What a client does to itself stays its own over TLS too, where a connection is secured first and takes some rounds to end."""
 
+import gc
 import logging
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from socket import SHUT_WR, socket
+from time import monotonic
 
 import pytest
 from hyperframe.frame import PingFrame
@@ -15,6 +18,10 @@ from streamer.api.http import http2
 from streamer.api.memory import MemoryAnswers
 from streamer.api.thread import serving
 from streamer.core.settings import LimitSettings, SecuritySettings, ServerSettings
+
+SHORT, OPEN = 60, 20  # connections
+OPEN_BYTES = 64 << 10  # of Python's memory, a connection that is open: the loop's buffer alone would be 256 KB
+CLOSED_BYTES = 4 << 10  # and one that is closed
 
 
 @pytest.fixture
@@ -65,3 +72,35 @@ def test_no_request_begins_on_a_connection_that_was_just_closed(
     stack.close()
     assert "1 connections with floods of frames" in caplog.text
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+def test_short_connections_leave_no_memory_behind_and_open_ones_have_small_buffers(
+    stack: ExitStack, tmp_path: Path
+) -> None:
+    address = _serve(stack, tmp_path, LimitSettings())
+    _short(address)  # what is made once
+    gc.collect()
+    gc.disable()
+    stack.callback(gc.enable)
+    tracemalloc.start()
+    stack.callback(tracemalloc.stop)
+    for _ in range(SHORT):
+        _short(address)
+    deadline = monotonic() + 30
+    while (
+        grown := tracemalloc.get_traced_memory()[0]
+    ) > SHORT * CLOSED_BYTES:  # the server hears of the end a little later
+        assert monotonic() < deadline, f"{grown:,} bytes are left of {SHORT} connections"
+    clients = [stack.enter_context(closing(secured(address))) for _ in range(OPEN)]
+    for client in clients:
+        client.sendall(requests("/healthz", 1))
+        assert client.recv(1)
+    assert tracemalloc.get_traced_memory()[0] - grown < OPEN * OPEN_BYTES
+
+
+def _short(address: str) -> None:
+    """One that is closed after an answer, and one in the middle of its handshake."""
+    with closing(secured(address)) as client:
+        client.sendall(requests("/healthz", 1))
+        assert client.recv(1)
+    connect(address).close()

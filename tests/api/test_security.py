@@ -1,5 +1,6 @@
 """Authentication, and the headers that requests must have."""
 
+import socket
 import ssl
 from base64 import b64encode
 from collections.abc import Iterator
@@ -85,6 +86,23 @@ def test_over_tls_all_protocols_are_answered_and_plain_requests_are_not(answers:
         options = [("grpc.enable_http_proxy", 0)]
         with grpc.secure_channel(f"localhost:{httpx.URL(url).port}", credentials, options=options) as channel:
             assert channel.unary_unary("/streamer.v1.AdminService/GetStatus")(b"", timeout=20)
+
+
+def test_at_the_end_a_tls_connection_whose_client_does_not_answer_is_closed(
+    answers: MemoryAnswers, tmp_path: Path
+) -> None:
+    cert, key = certificate(tmp_path)
+    security = SecuritySettings(tls_cert_file=cert, tls_key_file=key)
+    with serving(answers, ServerSettings(port=0), security) as url:
+        plain = socket.create_connection(("127.0.0.1", httpx.URL(url).port or 0), timeout=20)
+        connection = ssl.create_default_context(cafile=cert).wrap_socket(plain, server_hostname="localhost")
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert connection.recv(1 << 16).startswith(b"HTTP/1.1 200")
+        silent = socket.socket(fileno=connection.detach())  # from now on nobody speaks TLS here
+    with silent:
+        silent.settimeout(20)
+        while silent.recv(1 << 16):
+            pass
 
 
 def test_an_unusable_certificate_is_reported(tmp_path: Path) -> None:

@@ -316,6 +316,13 @@ class Connection(asyncio.BufferedProtocol):
         else:
             self._transport.close()
 
+    def abort(self) -> None:
+        """End at once a connection that was closed: its client does not answer the end of TLS, or its TLS never began."""
+        if self._transport is None:
+            self._accepted.close()
+        else:
+            self._transport.abort()
+
 
 def _address(transport: asyncio.BaseTransport, which: str) -> tuple[str, int] | None:
     found: Any = transport.get_extra_info(which)

@@ -26,6 +26,7 @@ CALM_S = 5.0  # without anything closed or refused, after which an abuse is over
 FULL_S = 0.1  # before a connection is accepted again after the system refused one
 DRAIN_S = 0.02  # between two looks at what is left
 CANCEL_S = 0.5  # for requests that are cancelled at the end
+PART_S = 0.5  # for clients to answer the end of their TLS connection
 TLS_READ_BYTES = (
     1 << 14
 )  # as much as TLS sends at once: asyncio has a buffer of this size a connection, by default 256 KB
@@ -176,4 +177,10 @@ class Front:
         for connection in list(self._connections):
             connection.close()
         self.bounds.tell(all_of_it=True)
+        await asyncio.sleep(0)
+        until = self.now() + PART_S
+        while self._connections and self.now() < until:
+            await asyncio.sleep(DRAIN_S)
+        for connection in list(self._connections):
+            connection.abort()
         await asyncio.sleep(0)
