@@ -15,7 +15,7 @@ DATA ?=
 CLICKS ?=
 PORT ?= 8080
 STATE ?= ./streamer-data$(if $(DATA),-$(notdir $(patsubst %/,%,$(DATA))))
-WORKERS ?= 3
+WORKERS ?= 4
 PREPARED := .venv/.everything .venv/.kernels .test-libs/kafka/.done
 # Nearly all tests of these are slow or need processes, and each worker of test-fast would import torch only to collect them.
 SLOW_FILES = tests/study tests/real tests/models/test_offline_* tests/models/test_trainers.py tests/models/test_gru.py
@@ -35,7 +35,7 @@ setup: ## everything: all extras, development tools, the broker and tools of the
 run: .venv/.base ## learn and answer on 127.0.0.1:8080: a simulated world, or DATA=path/to/ml-latest-small (PORT=, STATE=)
 	@exec $(BIN)/streamer serve --data "$(STATE)" --port "$(PORT)" $(if $(DATA),--replay "$(DATA)",--simulate --rate 2000)
 
-test: ## lint, types and all tests but the long crash runs, WORKERS=3 at a time
+test: ## lint, types and all tests but the long crash runs, WORKERS=4 at a time
 	@$(MAKE) -s -j4 lint types $(PREPARED)
 	@deploy/machine.sh
 	@$(PYTEST) --dist loadgroup --no-loadscope-reorder -m "not soak"
@@ -45,6 +45,7 @@ test-fast: .venv/.everything .venv/.kernels ## in about a minute, what needs no 
 	@$(PYTEST) --dist loadgroup $(SLOW_FILES:%=--ignore-glob='%') \
 		-m "not soak and not slow and not kafka and not browser and not process"
 
+soak: WORKERS = 3
 soak: setup ## the crash runs in full
 	@$(PYTEST) --dist worksteal -m soak
 
@@ -106,6 +107,7 @@ clean: ## remove what make made, but for streamer-data*
 .venv/.everything: requirements/dev.lock .venv/.base
 	@echo "extras and development tools into .venv"
 	@$(UV) pip install -q --python $(BIN)/python --require-hashes -r requirements/dev.lock
+	@$(BIN)/python -c 'import torch._dynamo' # its bytecode is written once, and not by all processes of a test run at the same time
 	@touch $@
 
 .venv/.bench: requirements/bench.lock .venv/.base
