@@ -24,16 +24,18 @@ _WHOLE = re.compile(r"(-?[0-9]+)[.,]0*")
 
 
 class _Texts(dict[str, int]):
-    """Distinct texts, numbered by first appearance, and each as `write` encodes it, which may raise ValueError."""
+    """Distinct texts, numbered by first appearance; for few ones also each as `write` encodes it, which may raise ValueError."""
 
-    def __init__(self, write: Callable[[str], bytes]) -> None:
+    def __init__(self, write: Callable[[str], bytes], *, few: bool) -> None:
         super().__init__()
         self.json: list[bytes] = []
-        self._write = write
+        self._write, self._few = write, few
 
     def __missing__(self, text: str) -> int:
-        self.json.append(self._write(text))
-        number = self[text] = len(self.json) - 1
+        written = self._write(text)
+        if self._few:
+            self.json.append(written)
+        number = self[text] = len(self)
         return number
 
     def numbers(self, packed: U64) -> I32:
@@ -56,8 +58,8 @@ class _Reader:
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
         self._end = b"" if layout.time is None else b',"timestamp_ms":'
-        self.users, self.items = _Texts(user_text), _Texts(msgspec.json.encode)
-        self.ratings, self.kinds = _Texts(self._rating), _Texts(self._kind)
+        self.users, self.items = _Texts(user_text, few=False), _Texts(msgspec.json.encode, few=False)
+        self.ratings, self.kinds = _Texts(self._rating, few=True), _Texts(self._kind, few=True)
         self.bad: list[BadRow] = []
         self._last_ms = 0
 
@@ -227,10 +229,9 @@ def time_unit(text: str) -> str:
 
 def without_decimals(texts: Collection[str]) -> list[str]:
     """The distinct texts; if all of them are whole numbers with a decimal point (7.0, as pandas writes them), without it."""
-    found = [_WHOLE.fullmatch(text) for text in texts]
-    if not all(match or not text for match, text in zip(found, texts, strict=True)) or not any(found):
+    if not any(texts) or not all(_WHOLE.fullmatch(text) for text in texts if text):
         return list(texts)
-    return [match[1] if match else "" for match in found]
+    return [match[1] if (match := _WHOLE.fullmatch(text)) else "" for text in texts]
 
 
 def read_columns(text: TextIO, layout: Layout, first_line: int = 1, notes: Sequence[str] = ()) -> Columns:

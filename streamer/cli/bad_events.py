@@ -11,6 +11,7 @@ from streamer.core.protocols import Noted, Stream
 from streamer.core.settings import LearningSettings
 
 DEFAULT_SHARE = 0.5
+COMPARED_USERS = 200_000  # whose ids are compared with each other
 
 allow_bad = click.option(
     "--allow-bad",
@@ -39,7 +40,7 @@ def report_bad_events(
     from streamer.stream.examination import examine  # imported only where a file is read
     from streamer.study.oddities import Oddities
 
-    odd = Oddities(time.time_ns() // 1_000_000)
+    odd = Oddities(time.time_ns() // 1_000_000, COMPARED_USERS)
     for note in stream.notes if isinstance(stream, Noted) else ():
         click.echo(plain(note), err=True)
     found = examine(stream, learning, reasons, odd.add)

@@ -5,10 +5,11 @@ from reading the file to the committed state, in a temporary folder. The second 
 before each. Both passes must give the same errors bit for bit, or nothing is reported.
 """
 
+import gc
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import isnan, sqrt
@@ -21,6 +22,7 @@ from streamer.core.arrays import F32, F64
 from streamer.core.batch import RATING, Batch
 from streamer.core.errors import StoreUnavailable, StreamerError
 from streamer.core.events import CLICKS, LOG, RATINGS
+from streamer.core.garbage_collection import give_back_memory
 from streamer.core.protocols import Source, Stating
 from streamer.core.settings import EVALUATED_RECORDS, KafkaSettings, Settings
 from streamer.models import learner
@@ -32,6 +34,7 @@ from streamer.monitoring.monitor import (
     RESTATED,
     SAID_BEFORE,
     WITHDRAWN,
+    Errors,
     Monitor,
 )
 from streamer.serving.opening import learners
@@ -164,10 +167,14 @@ def evaluate(
     source = open_source()
     try:
         total = _left(source)
+        give_back_memory()  # that of reading
         with _memory(settings) as memory:
             _first_pass(memory, source, settings, lambda: progress(total - _left(source), 2 * total))
             cpu = time.process_time() - cpu
-            first = memory.monitor
+            first = _Passed.of(memory.monitor)
+        del memory
+        gc.collect()  # it is part of cycles
+        give_back_memory()
         source.seek({LOG: 0})
         with _memory(settings) as memory:
             memory.monitor.silence()  # the first pass has already warned
@@ -178,7 +185,7 @@ def evaluate(
             clicks = _second_pass(
                 memory, source, settings, errors, ranking, lambda: progress(2 * total - _left(source), 2 * total)
             )
-            _compare(first, memory.monitor)
+            _compare(first, _Passed.of(memory.monitor))
             wall = time.perf_counter() - began
             found = _evaluation(name, settings, memory, errors, clicks, ranking, repeats, cpu, wall)
     finally:
@@ -266,11 +273,23 @@ def _second_pass(
     return clicks
 
 
-def _compare(first: Monitor, second: Monitor) -> None:
+@dataclass
+class _Passed:
+    """What a pass gave. It does not refer to the users, so that those of the first pass are gone before the second begins."""
+
+    events: Mapping[str, Mapping[str, int]]  # topic -> outcome -> number
+    errors: Mapping[str, Errors]  # by learner
+
+    @classmethod
+    def of(cls, monitor: Monitor) -> "_Passed":
+        return cls(monitor.events, monitor.errors)
+
+
+def _compare(first: _Passed, second: _Passed) -> None:
     """Raises StreamerError unless both passes gave the same counts and the same errors bit for bit."""
     passes = [
-        (monitor.events, {name: (errors.ratings, errors.squared) for name, errors in monitor.errors.items()})
-        for monitor in (first, second)
+        (one.events, {name: (errors.ratings, errors.squared) for name, errors in one.errors.items()})
+        for one in (first, second)
     ]
     if passes[0] != passes[1]:
         raise StreamerError(

@@ -7,6 +7,8 @@ import pytest
 from commands import invoke, run
 from process import streamer
 
+from streamer.cli import bad_events
+
 HEADER = "user,item,rating,timestamp\n"
 READERS = [
     ("evaluate", "--learner", "bias", "--no-ranking"),
@@ -66,6 +68,20 @@ def test_each_reason_is_counted_with_an_example(tmp_path: Path) -> None:
     )
     assert said[1].startswith("1 of 12 events cannot be used (bad_id), such as line 4, ")
     assert said[1].endswith("user_id is empty; an id has 1 to 256 bytes")
+
+
+def test_of_very_many_users_the_ids_of_the_first_are_compared_and_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bad_events, "COMPARED_USERS", 3)
+    (tmp_path / "r.csv").write_text(
+        HEADER + "".join(f"{user},i1,4,1600000000\n" for user in ("ann", "Ann", "bo", "Bo"))
+    )
+    said = invoke("evaluate", "r.csv", "--learner", "bias", "--no-ranking", cwd=tmp_path).stderr
+    assert "more than 3 users, and only the ids of the first ones were compared" in said
+    assert "1 user id differs from another one only in case" in said
+    said = invoke("validate", "r.csv", cwd=tmp_path).stdout
+    assert "2 user ids differ from another one only in case" in said
 
 
 @pytest.mark.parametrize(

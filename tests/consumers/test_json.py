@@ -2,9 +2,6 @@
 
 from pathlib import Path
 
-import pytest
-
-from streamer.consumers.columns import PackedTexts
 from streamer.consumers.files import read
 from streamer.core.events import Click, ItemUpdate, Record, UserUpdate
 from streamer.core.protocols import Located
@@ -64,12 +61,3 @@ def test_an_object_without_a_rating_is_a_click_of_its_kind(tmp_path: Path) -> No
     assert [one.topic for one in stream.messages(0, 3)] == ["clicks", "clicks", "ratings"]
     records = [Record(one.topic, -1, n, 0, one.key, one.value) for n, one in enumerate(stream.messages(0, 2))]
     assert Decoder(LearningSettings()).decode(records, (), ()) == [Click("u", "i", "view")] * 2
-
-
-def test_packed_texts_are_read_like_a_list() -> None:
-    texts = [b"one", b"", "zwölf".encode(), b"4"]
-    packed = PackedTexts(iter(texts))
-    assert (len(packed), list(packed), packed[1:3], packed[:99], packed[-1]) == (4, texts, texts[1:3], texts, b"4")
-    assert [packed[n] for n in range(4)] == texts
-    with pytest.raises(IndexError):
-        packed[4]
