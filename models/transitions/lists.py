@@ -90,22 +90,22 @@ def add_list(row: I32, share: float, mass: F64, found: I32, count: int) -> int:
 
 @kernel
 def gather(
-    context: I32, lists: I32, decay: float, pseudo_counts: float, onward: float, mass: F64, found: I32
+    context: I32, lists: I32, lags: F64, pseudo_counts: float, onward: float, mass: F64, found: I32
 ) -> tuple[int, float, float]:
-    """Add sum_t d^t n_ci / (n_c + m) to `mass` (item rows,) of all items in the context's lists, and write these to `found`.
+    """Add sum_t a_t n_ci / (n_c + m) to `mass` (item rows,) of all items in the context's lists, and write these to `found`.
 
     Of what is left for popularity, the part `onward` goes the same way one step further, from the likeliest HOP items.
-    Returns how many were found, the factor of an item's share s_i, and the sum of the weights d^t. `mass` is 0 before.
+    Returns how many were found, the factor of an item's share s_i, and the sum of the weights a_t, `lags`. `mass` is 0 before.
     """
-    count, rest, weights, weight = 0, 0.0, 0.0, 1.0
-    for c in context:
+    count, rest, weights = 0, 0.0, 0.0
+    for t in range(len(context)):
+        c = context[t]
         if c < 0:
             break
-        share = weight / (lists[c, 0] / UNIT + pseudo_counts)
+        share = lags[t] / (lists[c, 0] / UNIT + pseudo_counts)
         count = add_list(lists[c], share, mass, found, count)
         rest += share * pseudo_counts
-        weights += weight
-        weight *= decay
+        weights += lags[t]
     if weights == 0.0:
         return 0, 1.0, 1.0
     if count > 0 and onward > 0.0:

@@ -11,7 +11,7 @@ from streamer.models.noise import UNIT
 from streamer.models.popularity import Popularity, RecentPopularity
 from streamer.models.skip_gram import REDRAWS, SQUARES, STEPS_LARGEST, SkipGram
 from streamer.models.transitions.lists import UNIT as CLICK
-from streamer.models.transitions.transitions import COUNT_SMALLEST, Transitions
+from streamer.models.transitions.transitions import COUNT_SMALLEST, LAG_CLICKS, LAG_RATE, LAGS, Transitions
 from streamer.models.twins.changes import clicked
 
 
@@ -63,18 +63,22 @@ def twin_transitions(learner: Transitions, batch: Batch) -> F64:
         if not weight and batch.kinds[k] != RATING:
             continue
         context = user[user >= 0]
-        weights = p.decay ** np.arange(len(context))
+        lags = stream[LAGS : LAGS + len(context)]
+        steps = np.minimum(1.0, lags / stream[LAGS])
         if weight > 0:
             recent = popularity[i, 0] * 0.5 ** ((stream[1] - popularity[i, 1]) / p.half_life)
             share = max(recent, COUNT_SMALLEST) / max(stream[0], COUNT_SMALLEST)
             lists = learner.lists.values[context]
             counts = lists[:, 1 + p.successors :].sum(axis=1, where=lists[:, 1 : 1 + p.successors] == i) / CLICK
             each = (counts + p.pseudo_counts * share) / (lists[:, 0] / CLICK + p.pseudo_counts)
-            out[k] = min(weights @ each / weights.sum() if len(context) else share, 1.0)
+            out[k] = min(lags @ each / lags.sum() if len(context) else share, 1.0)
+            if len(context) > 1 and i not in context:
+                rate = max(LAG_RATE, 1.0 / (LAG_CLICKS + stream[1]))
+                lags += rate * (lags.sum() * (lags * each) / (lags @ each) - lags)
             popularity[i] = recent + weight, stream[1]
             stream[:2] = (stream[0] + weight) * 0.5 ** (1 / p.half_life), stream[1] + 1
         weight = weight or p.rated
-        for c, share in zip(context.tolist(), weight * weights, strict=True):
+        for c, share in zip(context.tolist(), weight * steps, strict=True):
             if c != i:
                 _count(learner, c, i, share)
                 _count(learner, i, c, p.backwards * share)
@@ -90,7 +94,7 @@ def _take_back(learner: Transitions, user: Array, i: int, weight: float) -> None
         for t, other in enumerate(context):
             if t != place:
                 before, after = (other, i) if t > place else (i, other)
-                step = -weight * p.decay ** (abs(t - place) - 1)
+                step = -weight * min(1.0, stream[LAGS + abs(t - place) - 1] / stream[LAGS])
                 _count(learner, before, after, step)
                 _count(learner, after, before, p.backwards * step)
     user[:] = [c for c in context if c != i] + [-1] * (len(user) - len(context) + context.count(i))

@@ -45,6 +45,21 @@ def test_reverse_transitions_count_half_and_older_clicks_less() -> None:
     assert after(one, "c") == pytest.approx({"b": 0.5, "a": 0.425}, abs=1e-3)
 
 
+@pytest.mark.parametrize("lag", [0, 1])
+def test_how_much_each_of_the_last_clicks_says_is_learned(lag: int) -> None:
+    """An answer is decided by its question, which comes right before it, or with one click of chance between them."""
+    one, random, events = feed(pseudo_counts=1.0), np.random.default_rng(1), []
+    for user in range(100):
+        for _ in range(4):
+            question = random.integers(6)
+            chance = [f"chance {number}" for number in random.integers(6, size=lag)]
+            events += [click(f"u{user}", item) for item in (f"question {question}", *chance, f"answer {question}")]
+    one.learn(events)
+    lags = one.learner.tables()["stream"].values[0, 3:]
+    assert np.argmax(lags) == lag
+    assert lags[lag] > 1.5 * lags[1 - lag]
+
+
 def test_what_follows_the_next_item_comes_before_what_is_only_popular() -> None:
     """c never followed a, but followed b, which followed a; x is more popular than c."""
     one = feed(backwards=0.0, window=1, pseudo_counts=1.0)
