@@ -37,7 +37,7 @@ SEEK_TIMEOUT_S = 3.0  # how long `seek` waits for the cluster
 STALL_S = 5.0  # how long nothing may arrive although there are records, before the consumer is created again
 BOOTSTRAP_MS = 5_000
 
-_CONSUMER = {
+CONSUMER = {
     "group_id": None,
     "enable_auto_commit": False,
     "auto_offset_reset": "none",  # "earliest" would silently rewind from a bad offset, and learn everything twice
@@ -52,7 +52,7 @@ _UNKNOWN_TOPIC = 3
 
 
 class KafkaSource:
-    """protocols.Source and protocols.Hinted for Kafka."""
+    """protocols.Source, protocols.Hinted and protocols.Identified for Kafka."""
 
     def __init__(self, settings: KafkaSettings, topics: Sequence[str] = TOPICS) -> None:
         """Does not connect yet. Raises BadSettings."""
@@ -143,7 +143,7 @@ class KafkaSource:
 
     def _open_consumer(self) -> Any:
         if self._consumer is None:
-            self._consumer = build(KafkaConsumer, KafkaNetClient, self._at.client() | _CONSUMER)
+            self._consumer = build(KafkaConsumer, KafkaNetClient, self._at.client() | CONSUMER)
             self._reassign()
         return self._consumer
 
@@ -200,17 +200,7 @@ class KafkaSource:
     def _read_error(self, error: Exception) -> StreamerError:
         assert self._watch is not None
         trouble = self._watch.trouble()
-        if trouble is not None:
-            return trouble
-        where = f"Kafka at {self._at.settings.kafka}"
-        if is_refusal(error):
-            return NotAuthorised(f"{where} refused access: {error}: give the user permission to read streamer's topics")
-        if isinstance(error, UnsupportedCodecError):
-            return SourceUnavailable(
-                f"records at {where} use a compression that is not installed here: {error}: "
-                "pip install 'kafka-python[lz4,snappy,zstd]'"
-            )
-        return SourceUnavailable(f"cannot read from {where}: {type(error).__name__}: {error}")
+        return trouble or unreadable(self._at, error)
 
     def lag(self) -> Mapping[str, Mapping[int, int]]:
         """See protocols.Source; end offsets come from the watch's last snapshot, about a second old."""
@@ -227,12 +217,29 @@ class KafkaSource:
         if self._watch is not None:
             self._watch.hint({at: offset for at, offset in offsets.items() if at.topic in self._topics})
 
+    def topic_ids(self) -> Mapping[str, str]:
+        """See protocols.Identified."""
+        return self._watch.topic_ids if self._watch is not None else {}
+
     def close(self) -> None:
         """See protocols.Source."""
         watch, self._watch = self._watch, None
         if watch is not None:
             watch.close()
         self._discard_consumer()
+
+
+def unreadable(at: Connection, error: Exception) -> SourceUnavailable:
+    """An error with a helpful message for one that reading records raised, while the broker can be reached."""
+    where = f"Kafka at {at.settings.kafka}"
+    if is_refusal(error):
+        return NotAuthorised(f"{where} refused access: {error}: give the user permission to read streamer's topics")
+    if isinstance(error, UnsupportedCodecError):
+        return SourceUnavailable(
+            f"records at {where} use a compression that is not installed here: {error}: "
+            "pip install 'kafka-python[lz4,snappy,zstd]'"
+        )
+    return SourceUnavailable(f"cannot read from {where}: {type(error).__name__}: {error}")
 
 
 class KafkaCluster:
@@ -253,7 +260,8 @@ class KafkaCluster:
                 raise error(name)
             numbers = tuple(sorted(part["partition_index"] for part in partitions))
             has_leaders = bool(partitions) and all(part["leader_id"] >= 0 for part in partitions)
-            topics[name] = None if code == _UNKNOWN_TOPIC else Topic(str(found["topic_id"]), numbers, has_leaders)
+            topic_id = str(found["topic_id"] or "")
+            topics[name] = None if code == _UNKNOWN_TOPIC else Topic(topic_id, numbers, has_leaders)
         return topics
 
     def create_topics(self, specifications: Mapping[str, Mapping[str, Any]]) -> None:

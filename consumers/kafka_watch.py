@@ -35,7 +35,7 @@ BATCH_MAX_BYTES = RECEIVE_MAX_BYTES // 2  # largest max.message.bytes of a topic
 class Topic:
     """A topic as the cluster describes it; a recreated topic has another `topic_id`."""
 
-    topic_id: str
+    topic_id: str  # empty before Kafka 2.8
     partitions: tuple[int, ...]
     has_leaders: bool  # every partition has a broker that leads it
 
@@ -114,6 +114,11 @@ class Watch:
         if silent_s < SILENT_S:
             return None
         return SourceUnavailable(f"Kafka at {self._at.settings.kafka} has not answered for {silent_s:.0f} s: wait")
+
+    @property
+    def topic_ids(self) -> Mapping[str, str]:
+        """The id of each topic, once there is a snapshot; empty for brokers that have none."""
+        return {name: found for name, found in self._topic_ids.items() if found}
 
     def hint(self, offsets: Offsets) -> None:
         """Commit these offsets after the next query."""

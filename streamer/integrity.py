@@ -10,7 +10,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from streamer.core.errors import BadState, StreamerError
+from streamer.consumers.kafka_records import KafkaRecords
+from streamer.core.errors import BadSettings, BadState, SourceUnavailable, StreamerError
+from streamer.core.settings import KafkaSettings
 from streamer.recovery import examine as examine_log
 from streamer.renormalise import manifest
 from streamer.serving.opening import recorded_settings
@@ -20,11 +22,12 @@ from streamer.storage.archive.manifest import read_manifest
 from streamer.storage.archive.repair import Repaired, begin_anew, repair
 from streamer.storage.backup import Backup, back_up_closed
 from streamer.storage.generations import GenerationRecord
+from streamer.storage.kept import KeptLog
 from streamer.storage.log import FOLDER as LOG_FOLDER
 from streamer.storage.log import EmbeddedLog
 from streamer.storage.rocks import in_use, locked
 from streamer.storage.state import RocksStore
-from streamer.stream.removals import unfinished
+from streamer.stream.removals import every
 
 LOOK_INTERVAL_S = 60.0
 _LOGGER = logging.getLogger("streamer.integrity")
@@ -115,8 +118,12 @@ def back_up_verified(folder: Path, destination: Path) -> Backup:
     return back_up_closed(folder, destination)
 
 
-def repair_archive(folder: Path) -> tuple[Archive, list[Repaired]]:
-    """Repair the archive, see `streamer.storage.archive.repair`. Raises BadState, also when a streamer runs on it."""
+def repair_archive(folder: Path, kafka: KafkaSettings | None) -> tuple[Archive, list[Repaired]]:
+    """Repair the archive, see `streamer.storage.archive.repair`.
+
+    `kafka`: where to find the topics of a state that learns from Kafka; None: they are not asked. Raises BadState, also when a
+    streamer runs on it, SourceUnavailable and BadSettings; then the archive's files are as they were.
+    """
     if not generations.state_folder(folder, generations.live(folder)).exists():
         raise BadState(
             f"there is no state in {folder}, and events are decoded again with its settings: run `streamer serve` first, which makes one"
@@ -128,16 +135,23 @@ def repair_archive(folder: Path) -> tuple[Archive, list[Repaired]]:
             raise BadState(f"the state in {folder} is empty: nothing was ever archived")
         settings = recorded_settings(meta)
         learned = store.offsets()
-        removed = {removal.user_id: removal.offset for removal in unfinished(store) if removal.user_id}
+        removals = every(store)
     finally:
         store.close()
     with locked(store.path, in_use(store.path)):
         archive = Archive(folder)
         log = EmbeddedLog(folder, read_only=True) if (folder / LOG_FOLDER).is_dir() else None
+        topics = KafkaRecords(kafka) if settings.kafka.kafka and kafka is not None else None
         try:
             if not archive.exists and any(learned.values()) and (log is None or log.begin() > 0):
                 return archive, [begin_anew(archive, log)]
-            return archive, repair(archive, settings, log, removed)
+            return archive, repair(archive, settings, KeptLog(log) if log is not None else topics, removals)
+        except (SourceUnavailable, BadSettings) as error:
+            raise type(error)(
+                f"{error}; the archive's files are as they were: repair again with --kafka HOST:PORT when it answers, or with "
+                "--without-kafka to give up the rows of the damaged files"
+            ) from None
         finally:
-            if log is not None:
-                log.close()
+            for one in (log, topics):
+                if one is not None:
+                    one.close()

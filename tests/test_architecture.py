@@ -51,7 +51,7 @@ PUBLIC = {  # modules that plug-ins import, and the module behind each; streamer
 
 # The only places that may import each third-party library.
 ADAPTERS = {
-    "kafka": {"consumers/kafka.py", "producers/kafka.py"},
+    "kafka": {"consumers/kafka.py", "consumers/kafka_records.py", "producers/kafka.py"},
     "rocksdict": {"streamer/storage/rocks.py", "streamer/storage/salvage.py"},
     "crc32c": {"streamer/storage/wal.py"},
     "river": {"streamer/monitoring/drift.py"},

@@ -13,7 +13,7 @@ from streamer.cli.options import settings_of, settings_options
 
 @click.group(epilog="Example:  streamer archive verify\n\n          streamer archive repair --data ./streamer-data")
 def archive() -> None:
-    """Verify the archive's files, or repair damaged ones from the log."""
+    """Verify the archive's files, or repair damaged ones from the log or from Kafka."""
 
 
 @archive.command(epilog="Example:  streamer archive verify --data ./streamer-data")
@@ -48,19 +48,25 @@ def verify(as_json: bool, **options: Any) -> None:
         sys.exit(1)
 
 
-@archive.command(epilog="Example:  streamer archive repair --data ./streamer-data")
+@archive.command(
+    epilog="Example:  streamer archive repair --data ./streamer-data\n\n          streamer archive repair --kafka 127.0.0.1:9092"
+)
+@click.option(
+    "--without-kafka", is_flag=True, help="do not ask Kafka: give up the rows of damaged files that only Kafka may have"
+)
 @click.option("--json", "as_json", is_flag=True, help="one JSON object")
-@settings_options("state")
-def repair(as_json: bool, **options: Any) -> None:
-    """Fetch the rows of damaged files again from the embedded log; no streamer may run on the data directory.
+@settings_options("state", "kafka")
+def repair(without_kafka: bool, as_json: bool, **options: Any) -> None:
+    """Fetch the rows of damaged files again from the embedded log, or from Kafka; no streamer may run on the data directory.
 
-    Where the log no longer has them, says which offsets are gone, and moves the damaged file to `archive/_damaged`.
-    The exit code is 1 if rows are gone.
+    Where they are no longer there, says which offsets are gone, and moves the damaged file to `archive/_damaged`.
+    The exit code is 1 if rows are gone. While Kafka cannot be reached, nothing is changed.
     """
     from streamer.integrity import repair_archive  # imports RocksDB and the learners
 
     with Console(stderr=True, highlight=False).status("reading"):
-        found, done = repair_archive(Path(settings_of(options).state.data))
+        settings = settings_of(options)
+        found, done = repair_archive(Path(settings.state.data), None if without_kafka else settings.kafka)
     if as_json:
         click.echo(msgspec.json.encode({"files": len(found.manifest.files), "rows": found.rows, "repaired": done}))
     else:

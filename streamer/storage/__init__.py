@@ -4,7 +4,7 @@
 of the state (`state`, with its version) or the error for a damaged disk.
 
 `rocks` (RocksDB), `state` (tables, offsets and the digest), `log` (the embedded log),
-`runs` (its rows), `mark` (what it acknowledged), `wal` (RocksDB's write-ahead log, read past damage),
+`runs` (its rows), `kept` (what it has, read again), `mark` (what it acknowledged), `wal` (RocksDB's write-ahead log, read past damage),
 `salvage` (what a damaged log holds whole),
 `generations` (their records, and which one is live), `files` (writes that are whole after a crash), `backup` (copy and
 restore). The archive is in the folder `archive`, a room that imports from `stream` and so is above it.

@@ -95,6 +95,12 @@ def unfinished(store: StateStore) -> list[Removal]:
     return [_DECODER.decode(value) for _, value in store.scan(REMOVALS_UNDER_WAY)]
 
 
+def every(store: StateStore) -> list[Removal]:
+    """All removals that the state has learned; the user's id is known only of those that are pending."""
+    done = [_DECODER.decode(value) for key, value in store.scan(REMOVALS_DONE) if key != _NEWEST]
+    return [*done, *unfinished(store)]
+
+
 def read_removal(store: StateStore, number: int) -> Removal | None:
     """The removal with this number; None when it was never given."""
     key = number.to_bytes(8, "big")

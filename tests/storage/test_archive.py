@@ -33,8 +33,9 @@ from streamer.core.events import (
 from streamer.core.seed import event_keys, sequence_key
 from streamer.core.superseded import current
 from streamer.storage.archive import parquet
-from streamer.storage.archive.archive import MERGED_FILES, Archive
+from streamer.storage.archive.archive import Archive
 from streamer.storage.archive.manifest import COPY, MANIFEST, read_manifest, write_manifest
+from streamer.storage.archive.merging import MERGED_FILES
 from streamer.stream.engine import Engine
 
 

@@ -19,7 +19,9 @@ from streamer.storage.archive.archive import QUARANTINE, Archive
 from streamer.storage.archive.manifest import COPY, MANIFEST, File, Manifest, read_manifest, write_manifest
 from streamer.storage.archive.repair import repair
 from streamer.storage.files import read_sealed, sealed
+from streamer.storage.kept import KeptLog
 from streamer.storage.log import EmbeddedLog
+from streamer.stream.removals import Removal
 
 FLIPS = 40
 
@@ -169,7 +171,7 @@ def test_forgetting_says_which_damaged_file_may_still_have_rows(tmp_path: Path) 
     repaired = Archive(tmp_path)
     (archive.folder / QUARANTINE).mkdir()
     (archive.folder / QUARANTINE / "00000001.parquet").touch()  # an earlier repair was interrupted
-    assert repair(repaired, settings(), None, {})[0].lost
+    assert repair(repaired, settings(), None, [])[0].lost
     assert (archive.folder / QUARANTINE / "00000001.parquet").read_bytes()
     repaired.purge()
     assert not (archive.folder / QUARANTINE).exists(), "nobody can tell whose rows are in it"
@@ -217,11 +219,11 @@ def test_rows_of_damaged_files_are_fetched_again_from_the_log(
         else:
             path.write_bytes(path.read_bytes()[:-9])
     mended = Archive(tmp_path)
-    done = repair(mended, settings(), log, {})
+    done = repair(mended, settings(), KeptLog(log), [])
     assert done
     assert [one for one in done if one.lost] == []
     assert table(tmp_path) == before
-    assert repair(mended, settings(), log, {}) == []
+    assert repair(mended, settings(), KeptLog(log), []) == []
     assert Archive(tmp_path).damaged == {}
     assert not (archive.folder / QUARANTINE).exists()
     log.close()
@@ -232,7 +234,7 @@ def test_a_repair_knows_the_event_ids_of_before_the_damage(tmp_path: Path, log: 
     before = table(tmp_path)
     for path in sorted((tmp_path / "archive/topic=ratings").rglob("*.parquet"))[1:]:
         path.unlink()
-    (done,) = repair(Archive(tmp_path), settings(), log, {})
+    (done,) = repair(Archive(tmp_path), settings(), KeptLog(log), [])
     assert (done.lost, done.restored) == (None, done.rows)
     assert table(tmp_path) == before
     log.close()
@@ -245,7 +247,7 @@ def test_what_the_log_no_longer_has_is_named_by_offset_and_set_aside(tmp_path: P
     begin, harmed = log.begin(), [file for file in archive.manifest.files if file.topic == "ratings"]
     for file in harmed:
         flip(archive.folder / file.path, random.Random(file.number))
-    (done,) = repair(Archive(tmp_path), settings(), log, {})
+    (done,) = repair(Archive(tmp_path), settings(), KeptLog(log), [])
     gone = [row["offset"] for row in before if row["topic"] == "ratings" and row["offset"] < begin]
     assert done.lost
     again = [row for row in table(tmp_path) if row not in before]  # published once more behind what is gone
@@ -266,7 +268,7 @@ def test_a_repair_brings_back_no_row_of_a_user_whose_erasure_is_under_way(tmp_pa
     before = [row for row in table(tmp_path) if row["user_id"] != "u1" or row["offset"] > 50]
     for path in files(tmp_path):
         path.unlink()
-    repair(Archive(tmp_path), settings(), log, {"u1": 50})
+    repair(Archive(tmp_path), settings(), KeptLog(log), [Removal(1, "log", 0, 50, user_id="u1")])
     assert table(tmp_path) == before
     assert archive.manifest.forgetting
     log.close()

@@ -3,7 +3,7 @@
 All rooms and plug-ins import them from this package, not from its modules. A change usually adds an optional protocol for
 learners, or a sentence to a contract.
 
-`streams` (sources, sinks and streams), `stores` (state, and how it is committed), `learners` (learners, and their optional
+`streams` (sources, sinks, streams, and records that are read again), `stores` (state, and how it is committed), `learners` (learners, and their optional
 abilities), `trainers` (trainers of learners, and offline models).
 """
 
@@ -28,7 +28,18 @@ from streamer.core.protocols.learners import (
     Watched,
 )
 from streamer.core.protocols.stores import Persistent, Row, Rows, Stateful, StateStore
-from streamer.core.protocols.streams import Hinted, Located, Noted, Sink, Source, Stream, Understood
+from streamer.core.protocols.streams import (
+    Extent,
+    Hinted,
+    Identified,
+    KeptRecords,
+    Located,
+    Noted,
+    Sink,
+    Source,
+    Stream,
+    Understood,
+)
 from streamer.core.protocols.trainers import (
     Epoch,
     Factorised,
@@ -48,13 +59,16 @@ __all__ = [
     "Conditioned",
     "Described",
     "Epoch",
+    "Extent",
     "Factorised",
     "Factors",
     "Guarded",
     "Hinted",
+    "Identified",
     "Informed",
     "ItemSets",
     "ItemVectors",
+    "KeptRecords",
     "Kind",
     "Located",
     "NextItem",

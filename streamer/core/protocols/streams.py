@@ -1,10 +1,10 @@
 """Sources of records, sinks for events, and streams that are complete from the start."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from streamer.core.events import Message, MessageParts, Offsets, Record
+from streamer.core.events import Message, MessageParts, Offsets, Record, TopicPartition
 
 
 @runtime_checkable
@@ -37,6 +37,40 @@ class Hinted(Protocol):
 
     def hint(self, offsets: Offsets) -> None:
         """Everything before `offsets` is committed. Best effort: never blocks, never raises."""
+
+
+@runtime_checkable
+class Identified(Protocol):
+    """A source whose topics may be deleted and made anew, so that the same offsets mean other events."""
+
+    def topic_ids(self) -> Mapping[str, str]:
+        """An id of each topic that is read, as far as the source has any; empty before `seek`. One made anew has another."""
+
+
+class Extent(NamedTuple):
+    """What is kept of a sequence."""
+
+    begin: int
+    end: int  # the next offset
+    topic_id: str = ""  # see Identified; empty where there is none
+
+
+class KeptRecords(Protocol):
+    """Records that were read before, to be read again: the embedded log, or Kafka. Nothing is changed there."""
+
+    @property
+    def place(self) -> str:
+        """Where they are, for sentences: "the log", "Kafka at 127.0.0.1:9092"."""
+
+    def extents(self, wanted: Collection[TopicPartition]) -> Mapping[TopicPartition, Extent]:
+        """What is kept of these sequences, without those that do not exist. Raises SourceUnavailable, BadSettings."""
+
+    def between(self, at: TopicPartition, first: int, stop: int) -> Iterator[Sequence[Record]]:
+        """The records of one sequence with first <= offset < stop, in order; both within its extent.
+
+        Offsets may be missing: records that were compacted away, markers of transactions. Raises SourceUnavailable when they
+        cannot all be read, and BadState.
+        """
 
 
 @runtime_checkable

@@ -6,5 +6,6 @@ column (`rows`, `records`, `parquet`) or concerns the offsets that files cover (
 
 `archive` (the archive as a whole), `archiver` (the thread that writes it), `rows` (records to columns), `records` (columns to
 records), `parquet` (the files; the only one of these that imports pyarrow), `manifest` (the list of files, and the offsets that
-they cover), `repair` (the rows of damaged files, fetched again from the log).
+they cover), `merging` (which small files become one), `repair` (what becomes of damaged files), `refetch` (their rows, fetched
+again from the log or from Kafka), `removed` (which of these are of users who were removed).
 """

@@ -11,7 +11,6 @@ Cost: see archiver.py for writing; reading back takes about .2 us an event.
 import shutil
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from streamer.storage.archive.manifest import (
     File,
     Loss,
     Manifest,
+    Topic,
     damage_at_a_glance,
     is_listed,
     read_manifest,
@@ -37,12 +37,11 @@ from streamer.storage.archive.manifest import (
     renew_manifest,
     write_manifest,
 )
+from streamer.storage.archive.merging import mergeable_groups
 from streamer.storage.files import link_or_copy
 
 FOLDER = "archive"  # in the data directory
 QUARANTINE = "_damaged"  # in the archive's folder: damaged files whose rows could not all be brought back
-MERGED_FILES = 8  # how many files of similar size are merged into one
-MERGED_ROWS = 1 << 22  # most rows in a merged file
 DAY_MS = 86_400_000
 
 
@@ -132,7 +131,7 @@ class Archive:
         A group is all small files of a day before `today`, or 8 files of similar size of `today`. Damaged files stay as they are.
         """
         with self._lock:
-            group = next(_mergeable_groups(self._whole(), today), None)
+            group = next(mergeable_groups(self._whole(), today), None)
             if group is None:
                 return False
             try:
@@ -236,6 +235,17 @@ class Archive:
             return False
         return not parquet.without_users(rows, user_ids).equals(rows)
 
+    def note_topics(self, topic_ids: Mapping[str, str]) -> list[str]:
+        """Note the ids of the topics that are read from now on; returns those that had another one. Raises OSError."""
+        with self._lock:
+            was, reached = self._manifest.topics, self.offsets
+            new = {name: found for name, found in topic_ids.items() if name not in was or was[name].id != found}
+            since = {name: {at.partition: reached[at] for at in reached if at.topic == name} for name in new}
+            if new:
+                noted = was | {name: Topic(found, since[name]) for name, found in new.items()}
+                self._replace(msgspec.structs.replace(self._manifest, topics=noted))
+            return [name for name in new if name in was]
+
     def begin_at(self, offsets: Offsets, lost: Loss) -> None:
         """Go on from later offsets than it reaches, because what is `lost` cannot be had any more. Raises OSError."""
         with self._lock:
@@ -289,10 +299,10 @@ class Archive:
         for sentence in self.damaged.values():
             raise DamagedFile(f"{so}: {sentence}")
 
-    def newest_event_ids(self, window: int, before: int | None = None) -> dict[TopicPartition, list[str]]:
+    def newest_event_ids(self, window: int, before: Offsets | None = None) -> dict[TopicPartition, list[str]]:
         """The last `window` event_ids of each sequence, oldest first. Raises BadState.
 
-        `before`: only of records with lower offsets, and in undamaged files.
+        `before`: only of the sequences that it names, of records with lower offsets, and in undamaged files.
         """
         from streamer.storage.archive import parquet
 
@@ -304,14 +314,13 @@ class Archive:
             rows = parquet.read(self.folder, file, ["partition", "offset", "event_id"]).drop_null()
             partitions, offsets = rows["partition"].to_numpy(), rows["offset"].to_numpy()
             ids = np.array(rows["event_id"].to_pylist(), dtype=object)
-            if before is not None:
-                early = offsets < before
-                partitions, offsets, ids = partitions[early], offsets[early], ids[early]
             for partition in np.unique(partitions).tolist():
                 at = LOG if partition < 0 else TopicPartition(file.topic, partition)
                 chosen = partitions == partition
+                if before is not None:
+                    chosen &= offsets < before.get(at, 0)
                 found.setdefault(at, []).append((offsets[chosen], ids[chosen]))
-            enough -= len(ids)
+                enough -= int(chosen.sum())
             if enough <= 0:
                 break
         newest = {}
@@ -367,29 +376,3 @@ class Archive:
             user_ids, item_ids, users, items, kinds, values.astype(np.float32), times_ms,
             event_keys_of(learning.seed, topics[order], numbers["partition"], numbers["offset"]),
         )  # fmt: skip
-
-
-def _mergeable_groups(files: Sequence[File], today: str) -> Iterator[list[File]]:
-    """Groups of files to merge; files in a group are in the order in which they were written."""
-    ordered = sorted(files, key=lambda file: (file.topic, file.day, file.number))
-    for (_, day), group in groupby(ordered, key=lambda file: (file.topic, file.day)):
-        small = [file for file in group if file.rows < MERGED_ROWS]
-        if day < today:
-            yield from _groups_of_small_files(small)
-            continue
-        classes: dict[int, list[File]] = {}
-        for file in small:
-            classes.setdefault((file.rows.bit_length() - 1) // 3, []).append(file)
-        yield from (group_of_size for group_of_size in classes.values() if len(group_of_size) >= MERGED_FILES)
-
-
-def _groups_of_small_files(small: Sequence[File]) -> Iterator[list[File]]:
-    taken: list[File] = []
-    for file in small:
-        if taken and sum(one.rows for one in taken) + file.rows > MERGED_ROWS:
-            if len(taken) > 1:
-                yield taken
-            taken = []
-        taken.append(file)
-    if len(taken) > 1:
-        yield taken

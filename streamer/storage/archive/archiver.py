@@ -22,7 +22,7 @@ import numpy as np
 from streamer.core.answers import ArchiveStatus
 from streamer.core.errors import BadState, SourceLost, SourceUnavailable, StreamerError
 from streamer.core.events import LOG, Offsets, Record, TopicPartition, sequence_of
-from streamer.core.protocols import Source
+from streamer.core.protocols import Identified, Source
 from streamer.core.settings import Settings
 from streamer.storage.archive.archive import Archive
 from streamer.storage.archive.manifest import Loss
@@ -200,6 +200,16 @@ class Archiver:
             self._with_retries(lambda: self._source.seek(self._next))
         except SourceLost as error:
             raise SourceLost(f"{error}; or move {self.archive.folder} away to archive again what is there") from None
+        if isinstance(self._source, Identified):
+            self._with_retries(self._note_topics)
+
+    def _note_topics(self) -> None:
+        assert isinstance(self._source, Identified)
+        for name in self.archive.note_topics(self._source.topic_ids()):
+            _LOGGER.warning(
+                "the topic %r was deleted and made anew since it was archived; its earlier events cannot be fetched again",
+                name,
+            )
 
     def _with_retries(self, act: Any) -> None:
         pause_s = 0.1

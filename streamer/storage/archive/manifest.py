@@ -61,6 +61,13 @@ class Loss(msgspec.Struct, frozen=True):
         return f"{rows} of {', '.join(self.files) or 'the archive'} are gone; their offsets are among: {among}"
 
 
+class Topic(msgspec.Struct, frozen=True):
+    """Which topic of Kafka the rows are from: one that is deleted and made anew has another id."""
+
+    id: str
+    since: dict[int, int]  # partition -> the next offset when this id was first seen; 0 for others
+
+
 class Manifest(msgspec.Struct, frozen=True):
     """The content of the archive. It is replaced as a whole, so that files and offsets change together."""
 
@@ -72,6 +79,7 @@ class Manifest(msgspec.Struct, frozen=True):
         str, int
     ] = {}  # user id -> a file number: this user's rows in files with lower numbers are forgotten
     lost: tuple[Loss, ...] = ()
+    topics: dict[str, Topic] = {}  # absent for the embedded log, and until a version that notes them has read the topic
 
     def forgotten_in(self, file: File) -> list[str]:
         """Users whose rows in `file` are forgotten: readers skip them, and they are removed when the file is rewritten."""

@@ -90,10 +90,10 @@ def concatenate(parts: Sequence[Rows]) -> Rows:
     return pa.concat_tables(parts)
 
 
-def logged_between(rows: Rows, first: int, stop: int) -> Rows:
-    """The rows of the embedded log with first <= offset < stop."""
+def between(rows: Rows, partition: int, first: int, stop: int) -> Rows:
+    """The rows of a partition, -1 for the embedded log, with first <= offset < stop."""
     partitions, offsets = numbers(rows, "partition"), numbers(rows, "offset")
-    return masked(rows, (partitions < 0) & (offsets >= first) & (offsets < stop))
+    return masked(rows, (partitions == partition) & (offsets >= first) & (offsets < stop))
 
 
 def masked(rows: Rows, mask: Array) -> Rows:
@@ -101,9 +101,9 @@ def masked(rows: Rows, mask: Array) -> Rows:
     return rows.filter(pa.array(mask))
 
 
-def of_user(rows: Rows, user_id: str) -> Array:
-    """(rows,) bool: whether a row is of this user."""
-    found: Array = pc.fill_null(pc.equal(rows["user_id"], user_id), False).to_numpy()
+def of_users(rows: Rows, user_ids: Collection[str]) -> Array:
+    """(rows,) bool: whether a row is of one of these users."""
+    found: Array = pc.is_in(rows["user_id"], value_set=pa.array(list(user_ids), pa.string())).to_numpy()
     return found
 
 
@@ -123,11 +123,11 @@ def without_users(rows: Rows, user_ids: Collection[str]) -> Rows:
     """All rows but those of `user_ids`; profiles of other users lose a `same_as` that names one of them."""
     if not user_ids or not rows.num_rows:
         return rows
-    left = rows.filter(pc.invert(pc.is_in(rows["user_id"], value_set=pa.array(list(user_ids), pa.string()))))
-    return _without_aliases_to(left, user_ids) if "value" in left.column_names else left
+    left = masked(rows, ~of_users(rows, user_ids))
+    return without_aliases_to(left, user_ids) if "value" in left.column_names else left
 
 
-def _without_aliases_to(rows: Rows, user_ids: Collection[str]) -> Rows:
+def without_aliases_to(rows: Rows, user_ids: Collection[str]) -> Rows:
     """The same rows, but without `same_as` in profiles that name one of `user_ids`."""
     naming = pc.fill_null(pc.match_substring(rows["value"], '"same_as"'), False)
     if not pc.any(naming).as_py():

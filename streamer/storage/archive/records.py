@@ -64,7 +64,7 @@ def records(folder: Path, manifest: Manifest, first: int, stop: int, damaged: di
         except DamagedFile as error:
             damaged[file.path] = str(error)
             continue
-        parts.append(parquet.logged_between(rows, first, stop))
+        parts.append(parquet.between(rows, -1, first, stop))
         topic_of.append(np.full(parts[-1].num_rows, TOPICS.index(file.topic)))
     if not parts:
         return

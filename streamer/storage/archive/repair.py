@@ -1,9 +1,12 @@
-"""Repair: the rows of damaged files are fetched again from the embedded log, as far as it still has them.
+"""Repair: the rows of damaged files are fetched again from the embedded log or from Kafka, as far as these still have them.
 
-A file of the archive holds the accepted events of one topic and day between two offsets, but for those in other files. So what a
-damaged file held is what the log has there, decoded anew, without what is in whole files. What cannot be brought back is
-named in the manifest, and the damaged file is moved to the quarantine. Where the first copy of an event is gone with it, a second
-one that was dropped as its duplicate takes its place.
+`refetch` fetches; here it is decided what of it is certain. What cannot be brought back is named in the manifest, and the damaged
+file is moved to the quarantine. Where the first copy of an event is gone with it, a second one that was dropped as its duplicate
+takes its place.
+
+Kafka may have more than a file had, of users who were removed since, or other events at the same offsets, in a topic that was
+made anew. Its rows are taken if they are as many as the file had, because what was archived is among what it has; or if the
+topic is known to be the same one, and all users who were removed are known, so that all rows that there are can be told.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,16 +17,24 @@ import msgspec
 import numpy as np
 
 from streamer.core.arrays import I64
-from streamer.core.events import LOG, Record
+from streamer.core.events import ITEMS, LOG, USERS, TopicPartition
+from streamer.core.protocols import KeptRecords
 from streamer.core.settings import Settings
 from streamer.storage.archive.archive import QUARANTINE, Archive
 from streamer.storage.archive.manifest import File, Loss
-from streamer.storage.archive.rows import Rows
+from streamer.storage.archive.refetch import (
+    Fetched,
+    Key,
+    Parts,
+    Span,
+    fetch,
+    is_certain,
+    offsets_in_whole_files,
+    spans_of,
+)
+from streamer.storage.archive.removed import RemovedUsers
 from streamer.storage.log import EmbeddedLog
-
-CHUNK_RECORDS = 20_000  # records that are decoded at a time
-
-_Key = tuple[str, str]  # a topic and a day
+from streamer.stream.removals import Removal
 
 
 class Repaired(msgspec.Struct, frozen=True):
@@ -35,41 +46,75 @@ class Repaired(msgspec.Struct, frozen=True):
     rows: int  # they held
     restored: int
     lost: Loss | None  # None: all rows are back
+    place: str = ""  # where they are from: "the log"
+    why: tuple[str, ...] = ()  # why others are not back, where that is known
 
     def sentence(self) -> str:
         """What became of them, and which offsets are gone."""
         if self.lost is None:
-            return f"{', '.join(self.files)}: all {self.rows:,} rows are back, from the log"
+            return f"{', '.join(self.files)}: all {self.rows:,} rows are back, from {self.place}"
         if not self.lost.files:
             return f"{self.lost.sentence()}; a new archive begins with what comes next"
-        return f"{self.lost.sentence()}; {self.restored:,} are back from the log, what is left of the files is in {QUARANTINE}"
+        why = f" ({'; '.join(self.why)})" if self.why else ""
+        back = f"{self.restored:,} are back from {self.place}, " if self.place else ""
+        return f"{self.lost.sentence()}{why}; {back}what is left of the files is in {QUARANTINE}"
 
 
-def repair(archive: Archive, settings: Settings, log: EmbeddedLog | None, removed: Mapping[str, int]) -> list[Repaired]:
+class _Damaged(msgspec.Struct):
+    """The damaged files of one topic and day."""
+
+    key: Key
+    files: list[File]
+    spans: dict[TopicPartition, list[Span]]
+
+    @property
+    def rows(self) -> int:
+        return sum(file.rows for file in self.files)
+
+    @property
+    def day_ms(self) -> int:
+        return int(np.datetime64(self.key[1], "ms").astype(np.int64))
+
+    def low(self, at: TopicPartition) -> int:
+        return min(low for low, _ in self.spans[at])
+
+    def high(self, at: TopicPartition) -> int:
+        return max(high for _, high in self.spans[at])
+
+
+def repair(
+    archive: Archive, settings: Settings, kept: KeptRecords | None, removals: Sequence[Removal]
+) -> list[Repaired]:
     """Verify all files and repair the damaged ones; nobody else may write the archive meanwhile.
 
-    `settings`: those that the state was made with. `log`: None without an embedded log. `removed`: users whose removal was
-    learned and whose data may still be in the log, each with the offset of the removal's record; their earlier rows stay away.
-    Raises BadState, OSError. Cost: reading all files, and decoding the log between the offsets of the damaged ones.
+    `settings`: those that the state was made with. `kept`: where the records may still be; None: nowhere. `removals`: all that
+    the state has learned; these users' earlier rows stay away. Raises BadState, OSError, SourceUnavailable, BadSettings; then
+    the files are as they were. Cost: reading all files, and decoding what is between the offsets of the damaged ones.
     """
     archive.open()
     archive.verify()
     damaged = [file for file in archive.manifest.files if file.path in archive.damaged]
     if not damaged:
         return []
-    groups = {key: list(files) for key, files in groupby(sorted(damaged, key=_key), _key)}
-    found = _fetch(archive, groups, settings, log, removed) if log is not None else {}
-    begin = log.begin() if log is not None else None
+    groups = [_Damaged(key, list(files), {}) for key, files in groupby(sorted(damaged, key=_key), _key)]
+    for group in groups:
+        for file in group.files:
+            for at, span in spans_of(archive, file).items():
+                group.spans.setdefault(at, []).append(span)
+    found, removed = Fetched(), RemovedUsers(removals)
+    if kept is not None:
+        found = fetch(archive, {group.key: group.spans for group in groups}, settings, kept, removed)
     done, mended = [], {}
-    for key, files in groups.items():
-        parts, rows = found.get(key, []), sum(file.rows for file in files)
-        restored = sum(part.num_rows for part in parts)
+    for group in groups:
+        parts, why = _certain(archive, group, found, removed)
+        restored = _count(parts)
         lost = None
-        if restored < rows:
-            offsets = _lost_offsets(archive, files, parts, begin)
-            lost = Loss(tuple(file.path for file in files), rows - restored, offsets)
-        done.append(Repaired(*key, {file.path: archive.damaged[file.path] for file in files}, rows, restored, lost))
-        mended[key] = list(_without_forgotten(archive, files, parts))
+        if restored < group.rows:
+            offsets = _lost_offsets(archive, group, found, parts)
+            lost = Loss(tuple(file.path for file in group.files), group.rows - restored, offsets)
+        wrong, place = {file.path: archive.damaged[file.path] for file in group.files}, kept.place if kept else ""
+        done.append(Repaired(*group.key, wrong, group.rows, restored, lost, place, why if lost else ()))
+        mended[group.key] = list(_without_forgotten(archive, group.files, parts))
     archive.mend(mended, [one.lost for one in done if one.lost is not None])
     return done
 
@@ -82,124 +127,106 @@ def begin_anew(archive: Archive, log: EmbeddedLog | None) -> Repaired:
     return Repaired("", "", {str(archive.folder): "it is missing"}, -1, 0, lost)
 
 
-def _key(file: File) -> _Key:
+def _key(file: File) -> Key:
     return file.topic, file.day
 
 
-def _span(file: File, archive: Archive) -> tuple[int, int] | None:
-    """The first and last offset of the log that a file may have; None for a file of Kafka's records."""
-    if not file.spans:
-        reached = archive.offsets.get(LOG)
-        return None if reached is None else (0, reached - 1)
-    return file.spans.get(-1)
+def _count(parts: Parts) -> int:
+    return sum(part.num_rows for found in parts.values() for part in found)
 
 
-def _fetch(
-    archive: Archive,
-    groups: Mapping[_Key, Sequence[File]],
-    settings: Settings,
-    log: EmbeddedLog,
-    removed: Mapping[str, int],
-) -> dict[_Key, list[Any]]:
-    """The rows of damaged files that the log still has, by topic and day, in order."""
-    spans = {key: [span for file in files if (span := _span(file, archive))] for key, files in groups.items()}
-    bounds = [bound for found in spans.values() for bound in found]
-    if not bounds:
-        return {}
-    first = max(log.begin(), min(low for low, _ in bounds))
-    stop = max(high for _, high in bounds) + 1
-    known = {key: _offsets_in_whole_files(archive, first, stop, key) for key in groups}
-    rows = Rows(settings)
-    rows.remember(archive.newest_event_ids(settings.state.dedupe_events, first))
-    kept: dict[_Key, list[Any]] = {}
-    for records in _chunks(log, first, stop):
-        rows.add(records)
-        _collect(rows, kept, spans, known, removed)
-        rows.clear()
-    return kept
+def _certain(archive: Archive, group: _Damaged, found: Fetched, removed: RemovedUsers) -> tuple[Parts, tuple[str, ...]]:
+    """Of the rows that were fetched those that the files certainly had, and why it is not all of them."""
+    parts = dict(found.parts.get(group.key, {}))
+    if LOG in group.spans or not found.extents:
+        return parts, _reasons(group, found)
+    topic, _ = group.key
+    perhaps = found.perhaps.get(group.key, {})
+    if perhaps and _count(parts) + _count(perhaps) == group.rows:
+        parts |= {at: [*parts[at], *tables] for at, tables in perhaps.items()}
+    there = not any(at in found.refused or found.extents[at].begin > group.low(at) for at in group.spans)
+    complete = there and _count(parts) == group.rows
+    why = list(_reasons(group, found))
+    doubtful = [at for at in parts if not is_certain(archive, at, group.low(at), found.extents[at])]
+    if doubtful and not (complete and _is_like(group, parts)):
+        parts = {at: tables for at, tables in parts.items() if at not in doubtful}
+        why.append(
+            f"nothing says that the topic {topic} is still the one that was archived, as its id was not noted then"
+        )
+    if _count(parts) > group.rows:
+        why.append(
+            "there are more rows than these files had, and nothing says which of them are of users removed since"
+        )
+        parts = {}
+    unsure = topic == USERS or (not complete and topic != ITEMS)
+    if unsure and parts and removed.may_have(group.day_ms):
+        why.append(
+            "some may be of users whose removal is no longer in the topic users, so that nothing says who they were"
+        )
+        parts = {}
+    return parts, tuple(why)
 
 
-def _chunks(log: EmbeddedLog, first: int, stop: int) -> Iterator[list[Record]]:
-    chunk: list[Record] = []
-    for run in log.read(first):
-        chunk += [record for record in run if record.offset < stop]
-        if len(chunk) >= CHUNK_RECORDS:
-            yield chunk
-            chunk = []
-        if run[-1].offset >= stop:
-            break
-    if chunk:
-        yield chunk
+def _reasons(group: _Damaged, found: Fetched) -> tuple[str, ...]:
+    """Why some of the rows cannot be there."""
+    refused = dict.fromkeys(found.refused[at] for at in group.spans if at in found.refused)
+    late = [at for at in group.spans if at in found.gaps and found.extents[at].begin > group.low(at)]
+    begins = ", ".join(f"{at.topic}/{at.partition} at {found.extents[at].begin}" for at in sorted(late))
+    return (*refused, *([f"what is kept begins later: {begins}"] if late else []))
 
 
-def _collect(
-    rows: Rows,
-    kept: dict[_Key, list[Any]],
-    spans: Mapping[_Key, Sequence[tuple[int, int]]],
-    known: Mapping[_Key, I64],
-    removed: Mapping[str, int],
-) -> None:
-    """Add to `kept` those rows that only damaged files had."""
+def _is_like(group: _Damaged, parts: Parts) -> bool:
+    """Whether the newest row and the first and last offset of each partition are those that the files had."""
     from streamer.storage.archive import parquet
 
-    for key, parts in kept.items():
-        kept[key] = [parquet.without_users(part, rows.forgotten) for part in parts]
-    for topic, table in rows.by_topic().items():
-        for day, part in parquet.by_day(table):
-            if (key := (topic, day)) not in spans:
-                continue
-            offsets = parquet.numbers(part, "offset")
-            mask = ~np.isin(offsets, known[key])
-            mask &= np.any([(offsets >= low) & (offsets <= high) for low, high in spans[key]], axis=0)
-            for user_id, offset in removed.items():
-                mask &= ~(parquet.of_user(part, user_id) & (offsets <= offset))
-            kept.setdefault(key, []).append(parquet.masked(part, mask))
+    if not all(file.spans for file in group.files):
+        return False
+    times = np.concatenate([parquet.numbers(part, "appended_ms") for found in parts.values() for part in found])
+    ends = {at: _offsets(found) for at, found in parts.items()}
+    spans = {at: (int(offsets.min()), int(offsets.max())) for at, offsets in ends.items() if len(offsets)}
+    wanted = {at: (group.low(at), group.high(at)) for at in group.spans}
+    return spans == wanted and int(times.max()) == max(file.newest_ms for file in group.files)
 
 
-def _offsets_in_whole_files(archive: Archive, first: int, stop: int, key: _Key | None = None) -> I64:
-    """Offsets of the log, of at least `first` and below `stop`, that undamaged files have: of one topic and day, or of all."""
+def _offsets(parts: Sequence[Any]) -> I64:
     from streamer.storage.archive import parquet
 
-    found: list[I64] = [np.empty(0, np.int64)]
-    for file in archive.manifest.files:
-        if file.path not in archive.damaged and key in (None, _key(file)):
-            rows = parquet.logged_between(parquet.read(archive.folder, file, ["partition", "offset"]), first, stop)
-            found.append(parquet.numbers(rows, "offset"))
-    return np.unique(np.concatenate(found))
+    return np.concatenate([np.empty(0, np.int64), *(parquet.numbers(part, "offset") for part in parts)])
 
 
-def _lost_offsets(
-    archive: Archive, files: Sequence[File], parts: Sequence[Any], begin: int | None
-) -> dict[int, tuple[tuple[int, int], ...]]:
+def _lost_offsets(archive: Archive, group: _Damaged, found: Fetched, parts: Parts) -> dict[int, tuple[Span, ...]]:
     """Runs of offsets that the rows which are gone are among, by partition: bad events and duplicates may be among them too."""
-    from streamer.storage.archive import parquet
-
-    found: dict[int, list[tuple[int, int]]] = {}
-    for file in files:
-        for partition, span in file.spans.items():
-            if partition >= 0:
-                found.setdefault(partition, []).append(span)
-    logged = [covered for file in files if (covered := _span(file, archive))]
-    if logged:
-        low, high = min(low for low, _ in logged), max(high for _, high in logged)
-        stop = begin if begin is not None and low < begin <= high else high + 1
-        missing = np.arange(low, stop)
-        there = [parquet.numbers(part, "offset") for part in parts]
-        missing = np.setdiff1d(missing, np.concatenate([_offsets_in_whole_files(archive, low, stop), *there]))
-        found[-1] = _runs(missing)
-    return {partition: tuple(sorted(runs)) for partition, runs in found.items()}
+    gone, missing = dict[TopicPartition, I64](), dict[TopicPartition, I64]()
+    for at in group.spans:
+        low, high = group.low(at), group.high(at)
+        missing[at] = np.setdiff1d(np.arange(low, high + 1), offsets_in_whole_files(archive, at, low, high + 1))
+        gaps = found.gaps.get(at, [(low, high)])
+        was_read = at in parts or (at in found.gaps and at not in found.parts.get(group.key, {}))
+        gone[at] = missing[at] if not was_read else np.intersect1d(missing[at], _numbers(gaps, low, high))
+    if not any(len(offsets) for offsets in gone.values()):  # all are there, but rows of removed users
+        gone = {at: np.setdiff1d(offsets, _offsets(parts.get(at, []))) for at, offsets in missing.items()}
+    return {-1 if at == LOG else at.partition: _runs(offsets) for at, offsets in sorted(gone.items()) if len(offsets)}
 
 
-def _runs(offsets: I64) -> list[tuple[int, int]]:
+def _numbers(spans: Sequence[Span], low: int, high: int) -> I64:
+    """All offsets in these spans from `low` to `high`."""
+    inside = [np.arange(max(first, low), min(last, high) + 1) for first, last in spans]
+    return np.concatenate([np.empty(0, np.int64), *inside])
+
+
+def _runs(offsets: I64) -> tuple[Span, ...]:
     """Runs of adjacent ascending offsets: the first and the last of each."""
     cuts = np.flatnonzero(np.diff(offsets) > 1) + 1
-    return [(int(run[0]), int(run[-1])) for run in np.split(offsets, cuts) if len(run)]
+    return tuple((int(run[0]), int(run[-1])) for run in np.split(offsets, cuts) if len(run))
 
 
-def _without_forgotten(archive: Archive, files: Sequence[File], parts: Sequence[Any]) -> Iterator[Any]:
+def _without_forgotten(
+    archive: Archive, files: Sequence[File], parts: Mapping[TopicPartition, Sequence[Any]]
+) -> Iterator[Any]:
     """The rows without those that are hidden in the damaged files: the new file has a number from which on nothing is hidden."""
     from streamer.storage.archive import parquet
 
     hidden = {user_id for file in files for user_id in archive.manifest.forgotten_in(file)}
-    for part in parts:
-        yield parquet.without_users(part, hidden)
+    for found in parts.values():
+        for part in found:
+            yield parquet.without_users(part, hidden)
