@@ -116,7 +116,8 @@ def test_all_rows_come_back(tmp_path: Path, cut: int, ids: bool) -> None:
 
 def test_event_ids_of_before_the_damage_are_known(tmp_path: Path) -> None:
     again = Rating("u1", "i1", 3.0, AT_MS, "e1")
-    records = partitioned([again, *(Rating("u1", f"i{n}", 2.0, AT_MS, f"f{n}") for n in range(20)), again, again])
+    others = [Rating("u1", f"i{n}", 2.0, AT_MS, f"f{n}") for n in range(20)]
+    records = partitioned([again, *others[:10], again, *others[10:15], again, *others[15:]])
     made(tmp_path, records, cut=7)
     before = table(tmp_path)
     for path in sorted((tmp_path / "archive").rglob("*.parquet"))[1:]:
@@ -126,7 +127,9 @@ def test_event_ids_of_before_the_damage_are_known(tmp_path: Path) -> None:
 
 
 def test_what_retention_deleted_is_named_by_offset(tmp_path: Path) -> None:
-    records = partitioned([Rating(f"u{n}", "i", 2.0, AT_MS, f"f{n}") for n in range(60)])
+    """Not what is there and was no accepted event."""
+    rated = [Rating(f"u{n}", "i", 2.0, AT_MS, f"f{n}") for n in range(60)]
+    records = partitioned([*rated[:50], b"{", rated[49], rated[48], *rated[50:]])
     made(tmp_path, records, cut=25)
     before = table(tmp_path)
     begins = {At("ratings", 0): 4, At("ratings", 2): 11}
