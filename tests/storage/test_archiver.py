@@ -201,6 +201,32 @@ def test_kills_neither_lose_nor_repeat_events_archived_from_kafka(fresh_broker: 
     assert len(Archive(tmp_path / "d").events(LEARNING, None)) == 4001
 
 
+class Named(MemorySource):
+    """A source whose topic has an id."""
+
+    def __init__(self, topic_id: str) -> None:
+        super().__init__([])
+        self.ids = {"ratings": topic_id}
+
+    def topic_ids(self) -> dict[str, str]:
+        return self.ids
+
+
+def test_ids_of_topics_are_noted_and_a_topic_made_anew_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for topic_id in ("first", "first", "second"):
+        archiver = Archiver(tmp_path, settings(), Named(topic_id))
+        archiver.start()
+        try:
+            assert archiver.flush(DEADLINE_S)
+        finally:
+            archiver.close()
+        assert Archive(tmp_path).manifest.topics["ratings"].id == topic_id
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert "the topic 'ratings' was deleted and made anew since it was archived" in said
+
+
 class Steady:
     """A source that always has one more record."""
 

@@ -55,11 +55,12 @@ class Topics:
             yield found[start : start + 7]
 
 
-def partitioned(events: Sequence[Event | bytes], at_ms: int = AT_MS, step_ms: int = 1) -> list[Record]:
+def partitioned(events: Sequence[Event | Message | bytes], at_ms: int = AT_MS, step_ms: int = 1) -> list[Record]:
     """The records as Kafka has them, appended `step_ms` after one another."""
     made, ends = [], defaultdict[At, int](int)
     for n, event in enumerate(events):
-        sent = Message("ratings", b"u", event) if isinstance(event, bytes) else message(event)
+        sent = Message("ratings", b"u", event) if isinstance(event, bytes) else event
+        sent = sent if isinstance(sent, Message) else message(sent)
         at = At(sent.topic, zlib.crc32(sent.key or b"") % PARTITIONS)
         made.append(Record(*at, ends[at], at_ms + n * step_ms, sent.key, sent.value))
         ends[at] += 1
@@ -146,7 +147,8 @@ def test_what_retention_deleted_is_named_by_offset(tmp_path: Path) -> None:
 
 
 def test_what_was_compacted_away_is_named_by_offset(tmp_path: Path) -> None:
-    records = partitioned([ItemUpdate(f"i{n % 4}", f"Title {n}") for n in range(20)])
+    bad = [Message("items", b"bad%d" % n, b"{") for n in range(5)]
+    records = partitioned([*(ItemUpdate(f"i{n % 4}", f"Title {n}") for n in range(20)), *bad, ItemUpdate("i1", "Last")])
     made(tmp_path, records)
     before = table(tmp_path)
     newest = {record.key: record for record in records}
