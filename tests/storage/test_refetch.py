@@ -304,6 +304,20 @@ def test_a_removal_that_is_compacted_away_concerns_only_rows_from_before_it(
     assert ("users whose removal is no longer in the topic users" in done.sentence()) == (taken == 0)
 
 
+@pytest.mark.parametrize("same_as", [None, "gone"])
+def test_profiles_come_back_where_none_can_name_a_user_whose_removal_is_compacted_away(
+    tmp_path: Path, same_as: str | None
+) -> None:
+    records = partitioned([UserUpdate("friend", same_as=same_as), *REMOVAL])
+    made(tmp_path, records)
+    before = table(tmp_path)
+    assert b"gone" not in b"".join((row["value"] or "").encode() for row in before)
+    harm(tmp_path, "users")
+    (done,) = repaired(tmp_path, Topics(without_the_removal(records)), receipt(records, stage="complete"))
+    assert table(tmp_path) == [row for row in before if row["topic"] != "users" or same_as is None]
+    assert (done.lost is None) == (same_as is None)
+
+
 def test_a_user_whose_erasure_is_under_way_stays_away(tmp_path: Path) -> None:
     records = partitioned(REMOVAL)
     made(tmp_path, without_the_removal(records))

@@ -127,13 +127,19 @@ def without_users(rows: Rows, user_ids: Collection[str]) -> Rows:
     return without_aliases_to(left, user_ids) if "value" in left.column_names else left
 
 
+def naming_others(rows: Rows) -> Array:
+    """(rows,) bool: whether a profile has a `same_as`."""
+    found: Array = pc.fill_null(pc.match_substring(rows["value"], '"same_as"'), False).to_numpy()
+    return found
+
+
 def without_aliases_to(rows: Rows, user_ids: Collection[str]) -> Rows:
     """The same rows, but without `same_as` in profiles that name one of `user_ids`."""
-    naming = pc.fill_null(pc.match_substring(rows["value"], '"same_as"'), False)
-    if not pc.any(naming).as_py():
+    naming = naming_others(rows)
+    if not naming.any():
         return rows
     values = rows["value"].to_pylist()
-    for n in np.flatnonzero(naming.to_numpy()).tolist():
+    for n in np.flatnonzero(naming).tolist():
         profile = msgspec.json.decode(values[n])
         same_as = profile.get("same_as")
         if same_as is not None and id_text(same_as, values[n].encode()) in user_ids:  # it may be a number

@@ -158,7 +158,7 @@ def _certain(archive: Archive, group: _Damaged, found: Fetched, removed: Removed
             "there are more rows than these files had, and nothing says which of them are of users removed since"
         )
         parts = {}
-    unsure = topic == USERS or (not complete and topic != ITEMS)
+    unsure = _names_others(parts) if topic == USERS else not complete and topic != ITEMS
     if unsure and parts and removed.may_have(group.day_ms):
         why.append(
             "some may be of users whose removal is no longer in the topic users, so that nothing says who they were"
@@ -173,6 +173,13 @@ def _reasons(group: _Damaged, found: Fetched) -> tuple[str, ...]:
     late = [at for at in group.spans if at in found.gaps and found.extents[at].begin > group.low(at)]
     begins = ", ".join(f"{at.topic}/{at.partition} at {found.extents[at].begin}" for at in sorted(late))
     return (*refused, *([f"what is kept begins later: {begins}"] if late else []))
+
+
+def _names_others(parts: Parts) -> bool:
+    """Whether a profile names another user, who may be one that was removed. Profiles go before their removal does."""
+    from streamer.storage.archive import parquet
+
+    return any(parquet.naming_others(part).any() for found in parts.values() for part in found)
 
 
 def _is_like(group: _Damaged, parts: Parts) -> bool:
