@@ -18,7 +18,7 @@ r discounts clicks that nothing could have predicted: pure likelihood would fit 
 Such clicks have a part of their own in the probabilities,
     P(i | off the list) = (1 - u) exp(z_i) / sum_j exp(z_j) + u s_i        s_i: the item's share of the last 4,096 clicks
 with u learned by expectation maximisation, so that they are calibrated. A score must not depend on the other items, so that of
-an item on the list is c + ln(rho P(i | on the list) / (1 - rho)), c: the mean of ln sum_j exp(z_j).
+an item on the list is c + ln(rho P(i | on the list) / (1 - rho) / (1 - u)), c: the mean of ln sum_j exp(z_j).
 H_0 is in units of each feature's own variance among the candidates, so that the scale of an expert's scores does not matter.
 The scores are those just before the click (protocols.Probed); an expert that cannot report them keeps its initial weight.
 Cost: c + 1 scores of each expert for one click in `every`. State: a row of some 200 numbers and one of 4,096 items.

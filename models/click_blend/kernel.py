@@ -237,7 +237,8 @@ def score_click_blend(stream: F64, scores: F32, kinds: I32, known: Bool, rho: fl
 
     `known` (items,): whether the user knows the item.
     """
-    f, one, odds = np.empty(size_of(stream)), np.empty(len(kinds), dtype=np.float32), np.log(rho / (1.0 - rho))
+    f, one = np.empty(size_of(stream)), np.empty(len(kinds), dtype=np.float32)
+    level = stream[0, LEVEL] + np.log(rho / (1.0 - rho) / (1.0 - stream[0, UNFORESEEN]))
     for k in range(len(out)):
         total = 0.0
         for e in range(len(kinds)):
@@ -247,7 +248,7 @@ def score_click_blend(stream: F64, scores: F32, kinds: I32, known: Bool, rho: fl
             total += stream[0, WEIGHTS + a] * f[a]
         for e in range(len(kinds) if listed[k] else 0):
             if kinds[e] == REPEAT:
-                total = odds + stream[0, LEVEL] + np.float64(one[e])
+                total = level + np.float64(one[e])
         out[k] = total
 
 
