@@ -1,27 +1,26 @@
 """A ranker over click learners: a conditional logit whose weights are learned click by click.
 
-    P(i | off the list) ~ exp(z_i),   z_i = w . f(i)
+    P(i) = (1 - u) exp(z_i) / sum_j exp(z_j) + u s_i            s_i: the item's share of the last 4,096 clicks
+    z_i  = w . f(i), or v . (1, r_i, w . f(i)) for an item on the user's list         r_i: the score of `repeats`, its log odds
     f(i): the scores of the n experts, ln sum_e a_e P_e(i), the mixture of those that say a probability, and 1 if the user knows i
-    a click on i, which is not on the user's list, against c candidates j:
+    a click on i, which is not on the list, against c candidates j that are not either:
     e_j = exp(z_j - z_i) / q_j,   pi = 1 / (1 + sum_j e_j),   r = pi / (pi + .005)
     h = (f, w_mixture a_e P_e / sum_e a_e P_e), what z changes by with w and with ln a
     g = pi sum_j e_j (h(j) - h(i)),   H <- l H + (1 - l) H_0 + r (the covariance of h under pi, pi e_j),   (w, ln a) -= r H^-1 g
-    P(i) = (1 - rho) P(i | off the list), or rho P(i | on the list)        rho: the share of clicks on the list
+    any click, against all candidates: the same step for v, with r = the chance that it was foreseen, (1 - u) pi / ((1 - u) pi + u s_i)
 
-The list holds the last items that the user clicked; `repeats` says rho and P(i | on the list). A product of experts, as the logit over
+The list holds the last items that the user clicked. What makes one of them likely again differs from what makes a new item likely, so
+they have weights of their own; w is learned from clicks on new items alone. A product of experts, as the logit over
 their scores is, ranks low what one of them has never seen after the last clicks, however sure the others are. A mixture does
 not: on shop sessions it ranks better, and on films the product does. So both are features.
 The candidates are the items that the first expert proposes (q = 1: all of them are counted), 8 of those that the user knows
 (q = 8 / their number) and m new ones drawn from the last 4,096 clicks to stand for all others (q_j: m times the item's share of
 these clicks). Drawn ones alone would not do: the few items that compete with the clicked one are rarely among them.
 r discounts clicks that nothing could have predicted: pure likelihood would fit the weights to them, and ranks worse.
-Such clicks have a part of their own in the probabilities,
-    P(i | off the list) = (1 - u) exp(z_i) / sum_j exp(z_j) + u s_i        s_i: the item's share of the last 4,096 clicks
-with u learned by expectation maximisation, so that they are calibrated. A score must not depend on the other items, so that of
-an item on the list is c + ln(rho P(i | on the list) / (1 - rho) / (1 - u)), c: the mean of ln sum_j exp(z_j).
+Such clicks have a part of their own in the probabilities, with u learned by expectation maximisation, so that they are calibrated.
 H_0 is in units of each feature's own variance among the candidates, so that the scale of an expert's scores does not matter.
 The scores are those just before the click (protocols.Probed); an expert that cannot report them keeps its initial weight.
-Cost: c + 1 scores of each expert for one click in `every`. State: a row of some 200 numbers and one of 4,096 items.
+Cost: c + 1 scores of each expert for one click in `every`. State: a row of some 250 numbers and one of 4,096 items.
 
 McFadden (1974), Conditional logit analysis of qualitative choice behavior; Bengio, Senecal (2008), Adaptive importance sampling
 to accelerate training of a neural probabilistic language model, IEEE Trans. Neural Networks 19. Deviations: a Newton step with
@@ -40,6 +39,7 @@ from streamer.core.tables import Table
 from streamer.models.click_blend.kernel import (
     AS_IT_IS,
     COUNT,
+    LISTED_FEATURES,
     OWN,
     PROBABILITY,
     RANGE,
@@ -54,13 +54,11 @@ from streamer.models.click_blend.kernel import (
     share_of,
     share_probabilities,
 )
-from streamer.models.repeats import Repeats
 
 RATINGS = "ratings"  # the expert whose scores are ratings
 COUNTS = ("popularity", "popularity-recent", "popularity-now")  # experts whose scores are numbers of clicks
 PROBABILITIES = ("transitions", "neighbours")  # experts whose scores are logs of P(i | u)
-REPEATS = "repeats"  # the expert that ranks the items on the user's list, and is used for nothing else
-RHO_SMALLEST = 1e-6
+REPEATS = "repeats"  # the expert that knows the items on the user's list, and is used for nothing else
 
 
 class ClickBlendParameters(msgspec.Struct, frozen=True):
@@ -103,7 +101,8 @@ class ClickBlend:
         shares = [0.0 for one in parameters.experts if one in PROBABILITIES]
         weights = [*parameters.weights, parameters.mixture, parameters.known, *shares]
         n = len(weights)
-        start = [0.0, 0.0, 0.0, 0.5, 0.0, *weights, *[1.0] * n, *(parameters.prior * np.eye(n)).ravel().tolist()]
+        h, h_listed = ((parameters.prior * np.eye(size)).ravel().tolist() for size in (n, LISTED_FEATURES))
+        start = [0.0, 0.0, 0.0, 0.5, 0.0, 1.0, 0.0, *h_listed, *weights, *[1.0] * n, *h]
         self.stream = Table("stream", start, dtype=np.float64)
         self.ring = Table("stream", [-1] * RING, dtype=np.int32)
         self._in_ring: I32 = np.zeros(0, dtype=np.int32)
@@ -172,40 +171,21 @@ class ClickBlend:
         return self._pooled({n: e.predict(batch) for n, e in zip(self.experts, self._experts, strict=True)})
 
     def score(self, user: UserView, items: I32) -> F32:
-        """w . f of items that are new to the user, (len(items),), and what compares with it for known ones.
-
-        Cost: that of the experts' scores.
-        """
-        return self._ranked(user, items)[0]
+        """z of items, (len(items),). Cost: that of the experts' scores."""
+        scores, rated = np.zeros((len(self._experts), len(items)), dtype=np.float32), self.stream.values[0, RANGE] > 0.0
+        for e, expert in enumerate(self._experts):
+            if rated or self._kinds[e] != RATING:
+                scores[e] = expert.score(user, items)
+        out = np.empty(len(items), dtype=np.float32)
+        score_click_blend(self.stream.values, scores, self._kinds, _known(user, items), out)
+        return out
 
     def probabilities(self, user: UserView, items: I32) -> F32:
         """P(i), (len(items),), if the user's next click is on one of these items; they sum up to 1."""
         shares = np.array([share_of(self._in_ring, self.stream.values, i) for i in items.tolist()])
         out, unforeseen = np.empty(len(items), dtype=np.float32), float(self.stream.values[0, UNFORESEEN])
-        scores, listed, rho = self._ranked(user, items)
-        share_probabilities(scores, listed, shares, unforeseen, rho, out)
+        share_probabilities(self.score(user, items), shares, unforeseen, out)
         return out
-
-    def _ranked(self, user: UserView, items: I32) -> tuple[F32, Bool, float]:
-        """The scores of items, whether each is on the user's list, and rho."""
-        scores, rated = np.zeros((len(self._experts), len(items)), dtype=np.float32), self.stream.values[0, RANGE] > 0.0
-        for e, expert in enumerate(self._experts):
-            if rated or self._kinds[e] != RATING:
-                scores[e] = expert.score(user, items)
-        rho, out, listed = (
-            self._repeat_rate(user),
-            np.empty(len(items), dtype=np.float32),
-            np.empty(len(items), np.bool_),
-        )
-        score_click_blend(self.stream.values, scores, self._kinds, _known(user, items), rho, out, listed)
-        return out, listed, rho
-
-    def _repeat_rate(self, user: UserView) -> float:
-        """rho of the user, within (0, 1); nearly 0 without `repeats` among the experts."""
-        rho = 0.0
-        for expert in self._experts:
-            rho = expert.repeat_rate(user) if isinstance(expert, Repeats) else rho
-        return min(max(rho, RHO_SMALLEST), 1.0 - RHO_SMALLEST)
 
     def vectors(self) -> Array:
         """See ItemVectors: those of the first expert that has vectors, else (rows, 0)."""

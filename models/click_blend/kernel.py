@@ -1,7 +1,8 @@
 """The kernels of click-blend; click_blend.py has their equations.
 
-The stream's row is [the columns below, w (f,), variances (f,), H (f, f)] for f features: one of each of the n experts, the mixture,
-whether the user knows the item, and one of each expert in the mixture, with the logs of their shares in the place of weights.
+The stream's row is [the columns below, v (3,), H of v (3, 3), w (f,), variances (f,), H (f, f)] for f features: one of each of the
+n experts, the mixture, whether the user knows the item, and one of each expert in the mixture, with the logs of their shares in the
+place of weights.
 """
 
 import numpy as np
@@ -17,8 +18,9 @@ from streamer.models.transitions.lists import position_of
 RING = 4096  # number of last clicks from which items are drawn
 AS_IT_IS, RATING, COUNT, REPEAT, PROBABILITY = range(5)  # what an expert's score is; PROBABILITY: the log of one
 COUNT_SMALLEST = 1e-3  # an item without clicks is given this many
-# Columns of the stream; WEIGHTS: where w begins.
-CLICKED, RANGE, REFUSED, UNFORESEEN, LEVEL, WEIGHTS = range(6)
+CLICKED, RANGE, REFUSED, UNFORESEEN, LISTED_WEIGHTS = range(5)  # columns of the stream; the last: where v begins
+LISTED_FEATURES = 3  # of an item on the list: 1, the score of `repeats`, and w . f
+WEIGHTS = LISTED_WEIGHTS + LISTED_FEATURES + LISTED_FEATURES**2  # where w begins
 ALL_LEARNED = 2048  # first clicks of a stream, of which none is passed over
 OWN = 8  # candidates among the items that the user knows
 FEATURE_CLIP = 20.0  # differences from the clicked item's features are clipped to this
@@ -26,7 +28,7 @@ HALF_COUNTED = 5e-3  # a click with this probability counts half
 RATE = 0.01  # of the running means: an expert's variance and the share of unforeseen clicks
 PROBABILITY_SMALLEST = 1e-12
 SHARE_CLIP = 5.0  # logs of shares are clipped to this
-LISTED = np.log(FLOOR) + 1e-3  # a score of `repeats` above this says that the item is on the user's list
+LISTED = np.log(FLOOR) + 0.5  # a score of `repeats` above this says that the item is on the user's list
 
 
 @kernel
@@ -126,48 +128,59 @@ def describe(scores: F32, kinds: I32, known: bool, stream: F64, f: F64) -> bool:
 
 
 @kernel
-def move_weights(
-    stream: F64,
-    kinds: I32,
-    first: F64,
-    d: F64,
-    z: F64,
-    q: F64,
-    count: int,
-    share: float,
-    prior: float,
-    forgetting: float,
-) -> None:
-    """One step: `first` (f,) the clicked item's features, `d` (count, f) the others' differences from them, after a row of zeros.
+def describe_listed(scores: F32, kinds: I32, z: float, y: F64) -> None:
+    """Write to `y` (3,) what an item on the list has: 1, the score of `repeats`, and `z`, which is its w . f."""
+    y[0], y[1], y[2] = 1.0, 0.0, z
+    for e in range(len(kinds)):
+        if kinds[e] == REPEAT:
+            y[1] = np.float64(scores[e])
 
-    `z` (count,) are w . d, `q` (count,) as in click_blend.py, 1 first; `share`: the clicked item's share of the last clicks.
+
+@kernel
+def product(w: F64, f: F64, n: int) -> float:
+    """w . f of the first n features."""
+    total = 0.0
+    for a in range(n):
+        total += w[a] * f[a]
+    return total
+
+
+@kernel
+def second_moments(h: F64, p: F64, f: F64, g: F64, count: int, reliability: float, forgetting: float) -> None:
+    """H <- l H + r (the covariance of the features `f` (count, n) under `p` (count,)), whose mean is `g` (n,)."""
+    for a in range(len(g)):
+        for b in range(a + 1):
+            second = 0.0
+            for m in range(count):
+                second += p[m] * f[m, a] * f[m, b]
+            h[a, b] = forgetting * h[a, b] + reliability * (second - g[a] * g[b])
+            h[b, a] = h[a, b]
+
+
+@kernel
+def move_weights(stream: F64, kinds: I32, d: F64, z: F64, q: F64, count: int, prior: float, forgetting: float) -> None:
+    """One step of w and a: `d` (count, f) the differences of the candidates off the list from the clicked item, a row of zeros first.
+
+    `z` (count,) are w . d, `q` (count,) as in click_blend.py, 1 first.
     """
-    n, own = d.shape[1], 0.0
+    n = d.shape[1]
     w = stream[0, WEIGHTS : WEIGHTS + n]
     variance, h = stream[0, WEIGHTS + n : WEIGHTS + 2 * n], stream[0, WEIGHTS + 2 * n :].reshape(n, n)
-    p = np.empty(count)
-    for a in range(len(kinds) + 2):
-        own += w[a] * first[a]
+    p, g = np.empty(count), np.zeros(n)
     for m in range(count):
         p[m] = np.exp(min(max(z[m], -50.0), 50.0)) / q[m]
-    stream[0, LEVEL] += RATE * (own + np.log(p.sum()) - stream[0, LEVEL])
     p /= p.sum()
-    foreseen, unforeseen = (1.0 - stream[0, UNFORESEEN]) * p[0], stream[0, UNFORESEEN] * share
-    stream[0, UNFORESEEN] += RATE * (unforeseen / (foreseen + unforeseen) - stream[0, UNFORESEEN])
     reliability = p[0] / (p[0] + HALF_COUNTED)
-    g = np.zeros(n)
     for m in range(count):
         for a in range(n):
             g[a] += p[m] * d[m, a]
     for a in range(n):
-        for b in range(a + 1):
-            second = 0.0
-            for m in range(count):
-                second += p[m] * d[m, a] * d[m, b]
-            h[a, b] = forgetting * h[a, b] + reliability * (second - g[a] * g[b])
-            if a == b:
-                variance[a] += RATE * (second - g[a] * g[a] - variance[a])
-            h[b, a] = h[a, b]
+        second = 0.0
+        for m in range(count):
+            second += p[m] * d[m, a] * d[m, a]
+        variance[a] += RATE * (second - g[a] * g[a] - variance[a])
+    second_moments(h, p, d, g, count, reliability, forgetting)
+    for a in range(n):
         h[a, a] += (1.0 - forgetting) * prior * max(variance[a], RATE)
     move = solve(h.copy(), g)
     if np.isfinite(move.sum()):
@@ -180,48 +193,88 @@ def move_weights(
 
 
 @kernel
+def move_listed(stream: F64, y: F64, z: F64, q: F64, count: int, share: float, prior: float, forgetting: float) -> None:
+    """One step of v and u: `y` (count, 3) what items on the list have, zeros for others, and `z` (count,) of all, the clicked one first.
+
+    `share`: the clicked item's share of the last clicks.
+    """
+    n = LISTED_FEATURES
+    v = stream[0, LISTED_WEIGHTS : LISTED_WEIGHTS + n]
+    h = stream[0, LISTED_WEIGHTS + n : WEIGHTS].reshape(n, n)
+    p, g, largest = np.empty(count), np.zeros(n), z[0]
+    for m in range(count):
+        largest = max(largest, z[m])
+    for m in range(count):
+        p[m] = np.exp(z[m] - largest) / q[m]
+    p /= p.sum()
+    foreseen, unforeseen = (1.0 - stream[0, UNFORESEEN]) * p[0], stream[0, UNFORESEEN] * share
+    reliability = foreseen / (foreseen + unforeseen)
+    stream[0, UNFORESEEN] += RATE * (1.0 - reliability - stream[0, UNFORESEEN])
+    for m in range(count):
+        for a in range(n):
+            g[a] += p[m] * y[m, a]
+    second_moments(h, p, y, g, count, reliability, forgetting)
+    for a in range(n):
+        h[a, a] += (1.0 - forgetting) * prior
+        g[a] -= y[0, a]
+    move = solve(h.copy(), g)
+    if np.isfinite(move.sum()):
+        for a in range(n):
+            v[a] -= reliability * move[a]
+    else:
+        stream[0, REFUSED] += 1.0
+
+
+@kernel
 def learn_click_blend(
     stream: F64, stream_touched: U8, ring: I32, ring_touched: U8, in_ring: I32, users: I32, items: I32, clicks: F32, lows: F32,
     highs: F32, seen_counts: I64, pages: I32, page_of: I32, window: int, probes: I32, proposed: int, scores: F32, kinds: I32,
     prior: float, forgetting: float,
 ) -> None:  # fmt: skip
     """Learn from clicks, one by one; `scores` (events with probes, 1 + c, n)."""
-    n, asked = size_of(stream), -1
-    first, f = np.empty(n), np.empty(n)
-    d, z, q = np.empty((probes.shape[1], n)), np.empty(probes.shape[1]), np.empty(probes.shape[1])
-    own, drawn = 1 + proposed, max(probes.shape[1] - 1 - proposed - OWN, 1)
+    n, asked, width = size_of(stream), -1, probes.shape[1]
+    first, f, w = np.empty(n), np.empty(n), stream[0, WEIGHTS : WEIGHTS + n]
+    d, z, q = np.empty((width, n)), np.empty(width), np.empty(width)  # off the list
+    y, z_of_all, q_of_all = np.empty((width, LISTED_FEATURES)), np.empty(width), np.empty(width)
+    own, drawn, linear = 1 + proposed, max(width - 1 - proposed - OWN, 1), len(kinds) + 2
     for k in range(len(clicks)):
         if not np.isfinite(clicks[k]):
             stream[0, REFUSED] += 1.0
             stream_touched[0] = 1
         if not (clicks[k] > 0 and np.isfinite(clicks[k])):
             continue
-        width = np.float64(highs[k]) - np.float64(lows[k])
-        if np.isfinite(width):
-            stream[0, RANGE] = width
+        span = np.float64(highs[k]) - np.float64(lows[k])
+        if np.isfinite(span):
+            stream[0, RANGE] = span
         asked += probes[k, 0] >= 0
-        count = 0
-        for m in range(probes.shape[1] if probes[k, 0] >= 0 else 0):
+        count, off_list, repeated = 0, 0, False
+        for m in range(width if probes[k, 0] >= 0 else 0):
             j = probes[k, m]
             if j < 0 or (m >= own + OWN and position_of(probes[k, 1:own], j) >= 0):
                 continue
             known = own <= m < own + OWN or (m == 0 and has_seen(pages, page_of, users[k], seen_counts[k], window, j))
-            if describe(scores[asked, m], kinds, known, stream, first if m == 0 else f):
-                if m == 0:
-                    break
-                continue
-            z[count], q[count] = 0.0, 1.0
+            listed = describe(scores[asked, m], kinds, known, stream, first if m == 0 else f)
+            z_of_all[count], q_of_all[count], y[count, :] = product(w, first if m == 0 else f, linear), 1.0, 0.0
             if m >= own + OWN:
-                q[count] = drawn * share_of(in_ring, stream, j)
+                q_of_all[count] = drawn * share_of(in_ring, stream, j)
             elif m >= own:
-                q[count] = min(OWN / min(seen_counts[k], window), 1.0)
-            for a in range(n):
-                d[count, a] = min(max(f[a] - first[a], -FEATURE_CLIP), FEATURE_CLIP) if m > 0 else 0.0
-                z[count] += stream[0, WEIGHTS + a] * d[count, a] if a < len(kinds) + 2 else 0.0
+                q_of_all[count] = min(OWN / min(seen_counts[k], window), 1.0)
+            if listed:
+                describe_listed(scores[asked, m], kinds, z_of_all[count], y[count])
+                z_of_all[count] = product(stream[0, LISTED_WEIGHTS:], y[count], LISTED_FEATURES)
+            repeated = repeated or (listed and m == 0)
+            if not listed and not repeated:
+                for a in range(n):
+                    d[off_list, a] = min(max(f[a] - first[a], -FEATURE_CLIP), FEATURE_CLIP) if m > 0 else 0.0
+                z[off_list], q[off_list] = product(w, d[off_list], linear), q_of_all[count]
+                off_list += 1
             count += 1
         # What was never clicked before is no candidate of anybody, and could not be predicted.
         if count > 1 and (in_ring[items[k]] > 0 or np.any((kinds == COUNT) & (scores[asked, 0] > 0.0))):
-            move_weights(stream, kinds, first, d, z, q, count, share_of(in_ring, stream, items[k]), prior, forgetting)
+            share = share_of(in_ring, stream, items[k])
+            if off_list > 1:
+                move_weights(stream, kinds, d, z, q, off_list, prior, forgetting)
+            move_listed(stream, y, z_of_all, q_of_all, count, share, prior, forgetting)
         place = int(stream[0, CLICKED]) % ring.shape[1]
         if ring[0, place] >= 0:
             in_ring[ring[0, place]] -= 1
@@ -232,39 +285,27 @@ def learn_click_blend(
 
 
 @kernel
-def score_click_blend(stream: F64, scores: F32, kinds: I32, known: Bool, rho: float, out: F32, listed: Bool) -> None:
-    """Scores of items from the experts' `scores` (n, items) into `out` (items,), and whether each is on the user's list.
-
-    `known` (items,): whether the user knows the item.
-    """
-    f, one = np.empty(size_of(stream)), np.empty(len(kinds), dtype=np.float32)
-    level = stream[0, LEVEL] + np.log(rho / (1.0 - rho) / (1.0 - stream[0, UNFORESEEN]))
+def score_click_blend(stream: F64, scores: F32, kinds: I32, known: Bool, out: F32) -> None:
+    """z of items from the experts' `scores` (n, items) into `out` (items,); `known` (items,): whether the user knows the item."""
+    n = size_of(stream)
+    f, one, y = np.empty(n), np.empty(len(kinds), dtype=np.float32), np.empty(LISTED_FEATURES)
     for k in range(len(out)):
-        total = 0.0
         for e in range(len(kinds)):
             one[e] = scores[e, k]
-        listed[k] = describe(one, kinds, known[k], stream, f)
-        for a in range(len(kinds) + 2):
-            total += stream[0, WEIGHTS + a] * f[a]
-        for e in range(len(kinds) if listed[k] else 0):
-            if kinds[e] == REPEAT:
-                total = level + np.float64(one[e])
+        listed = describe(one, kinds, known[k], stream, f)
+        total = product(stream[0, WEIGHTS:], f, len(kinds) + 2)
+        if listed:
+            describe_listed(one, kinds, total, y)
+            total = product(stream[0, LISTED_WEIGHTS:], y, LISTED_FEATURES)
         out[k] = total
 
 
 @kernel
-def share_probabilities(z: F32, listed: Bool, shares: F64, unforeseen: float, rho: float, out: F32) -> None:
+def share_probabilities(z: F32, shares: F64, unforeseen: float, out: F32) -> None:
     """P(i) of items with scores `z` (n,) and `shares` of the last clicks (n,) into `out` (n,)."""
-    largest, sums, clicks = np.full(2, -np.inf), np.zeros(2), np.zeros(2)
+    largest, total, clicks = z.max() if len(z) else 0.0, 0.0, shares.sum()
     for k in range(len(out)):
-        nest = int(listed[k])
-        largest[nest] = max(largest[nest], z[k])
-        clicks[nest] += shares[k]
+        total += np.exp(np.float64(z[k]) - largest)
     for k in range(len(out)):
-        sums[int(listed[k])] += np.exp(np.float64(z[k]) - largest[int(listed[k])])
-    rest = 1.0 if sums[0] == 0.0 or sums[1] == 0.0 else 0.0  # none is on the list, or all are
-    for k in range(len(out)):
-        nest = int(listed[k])
-        foreseen = np.exp(np.float64(z[k]) - largest[nest]) / sums[nest]
-        mixed = foreseen if nest else (1.0 - unforeseen) * foreseen + unforeseen * shares[k] / clicks[nest]
-        out[k] = mixed * max(rho if nest else 1.0 - rho, rest)
+        foreseen = np.exp(np.float64(z[k]) - largest) / total
+        out[k] = (1.0 - unforeseen) * foreseen + unforeseen * shares[k] / clicks

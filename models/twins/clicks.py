@@ -6,7 +6,7 @@ from streamer.core.arrays import F64, Array, Bool
 from streamer.core.batch import RATING, Batch, Seen
 from streamer.core.seed import mix64
 from streamer.models.click_blend.click_blend import COUNTS, PROBABILITIES, ClickBlend
-from streamer.models.click_blend.kernel import OWN
+from streamer.models.click_blend.kernel import LISTED, LISTED_WEIGHTS, OWN, WEIGHTS
 from streamer.models.noise import UNIT
 from streamer.models.popularity import Popularity, RecentPopularity
 from streamer.models.skip_gram import REDRAWS, SQUARES, STEPS_LARGEST, SkipGram
@@ -184,9 +184,10 @@ def twin_click_blend(learner: ClickBlend, batch: Batch) -> F64:
         seen, proposals = _seen(batch.seen, int(batch.users[k]), int(batch.seen_counts[k])), probes[k, 1:own].tolist()
         chosen = [m for m, j in enumerate(probes[k]) if j >= 0 and (m < own + OWN or j not in proposals)]
         f = np.array([o.scores[k, chosen] if o.scores.size else np.zeros(len(chosen)) for o in opinions], np.float64)
-        on_list = (f[own_list] > np.log(1.1e-6)).any(axis=0)
-        if len(chosen) > 1 and probes[k, 0] >= 0 and not on_list[0] and ((f[counted, 0] > 0).any() or i in ring):
+        on_list = (f[own_list] > LISTED).any(axis=0)
+        if len(chosen) > 1 and probes[k, 0] >= 0 and ((f[counted, 0] > 0).any() or i in ring):
             f[rated] *= 4 / stream[1] if stream[1] > 0 else 0.0
+            again = f[own_list].sum(axis=0)
             f[counted], f[own_list] = np.log(np.maximum(f[counted], 1e-3)), 0.0
             shares = np.array([((ring == probes[k, m]).sum() + 0.5) / (held + 1) for m in chosen])
             count = min(int(batch.seen_counts[k]), batch.seen.window)
@@ -199,8 +200,13 @@ def twin_click_blend(learner: ClickBlend, batch: Batch) -> F64:
                 for m, s in zip(chosen, shares, strict=True)
             ]
             known = np.array([own <= m < own + OWN or (m == 0 and int(i) in seen) for m in chosen], dtype=np.float64)
-            h = _with_mixture(stream[5:], f, mixed, known)[:, ~on_list]
-            _move_weights(learner, h, len(f), 1 / np.array(q)[~on_list], float(shares[0]))
+            h = _with_mixture(stream[WEIGHTS:], f, mixed, known)
+            z = stream[WEIGHTS : WEIGHTS + len(f) + 2] @ h[: len(f) + 2]
+            if not on_list[0] and (~on_list).sum() > 1:
+                _move_weights(learner, h[:, ~on_list], len(f), 1 / np.array(q)[~on_list])
+            y = np.where(on_list, [np.ones(len(z)), again, z], 0.0)
+            z = np.where(on_list, stream[LISTED_WEIGHTS : LISTED_WEIGHTS + 3] @ y, z)
+            _move_listed(learner, y, z, 1 / np.array(q), float(shares[0]))
         ring[int(stream[0]) % len(ring)] = i
         stream[0] += 1
     probabilities = [one.predicted for one, is_rating in zip(opinions, rated, strict=True) if not is_rating]
@@ -216,15 +222,11 @@ def _with_mixture(w: F64, f: F64, mixed: Bool, known: F64) -> F64:
     return np.vstack([f, np.log(total) if mixed.any() else 0.0 * total, known, w[n] * parts / total])
 
 
-def _move_weights(learner: ClickBlend, f: F64, experts: int, weights: F64, share: float) -> None:
-    p, stream, n, d = learner.parameters, learner.stream.values[0], len(f), np.clip(f - f[:, :1], -20, 20)
-    w, variance, h = stream[5 : 5 + n], stream[5 + n : 5 + 2 * n], stream[5 + 2 * n :].reshape(n, n)
-    scoring = w[: experts + 2]
-    pi = np.exp(np.clip(scoring @ d[: experts + 2], -50, 50)) * weights
-    stream[4] += 0.01 * (scoring @ f[: experts + 2, 0] + np.log(pi.sum()) - stream[4])
+def _move_weights(learner: ClickBlend, f: F64, experts: int, weights: F64) -> None:
+    p, stream, n, d = learner.parameters, learner.stream.values[0, WEIGHTS:], len(f), np.clip(f - f[:, :1], -20, 20)
+    w, variance, h = stream[:n], stream[n : 2 * n], stream[2 * n :].reshape(n, n)
+    pi = np.exp(np.clip(w[: experts + 2] @ d[: experts + 2], -50, 50)) * weights
     pi /= pi.sum()
-    left = stream[3] * share
-    stream[3] += 0.01 * (left / (left + (1 - stream[3]) * pi[0]) - stream[3])
     reliability, g = pi[0] / (pi[0] + 5e-3), d @ pi
     spread = (d * pi) @ d.T - np.outer(g, g)
     variance += 0.01 * (np.diag(spread) - variance)
@@ -232,6 +234,19 @@ def _move_weights(learner: ClickBlend, f: F64, experts: int, weights: F64, share
     h += reliability * spread + (1 - p.forgetting) * p.prior * np.diag(np.maximum(variance, 0.01))
     w -= reliability * np.linalg.solve(h, g)
     w[experts + 2 :] = np.clip(w[experts + 2 :], -5, 5)
+
+
+def _move_listed(learner: ClickBlend, y: F64, z: F64, weights: F64, share: float) -> None:
+    p, stream = learner.parameters, learner.stream.values[0]
+    v, h = stream[LISTED_WEIGHTS:][:3], stream[LISTED_WEIGHTS + 3 : WEIGHTS].reshape(3, 3)
+    pi = np.exp(z - z.max()) * weights
+    pi /= pi.sum()
+    foreseen = (1 - stream[3]) * pi[0]
+    reliability, g = foreseen / (foreseen + stream[3] * share), y @ pi
+    stream[3] += 0.01 * (1 - reliability - stream[3])
+    h *= p.forgetting
+    h += reliability * ((y * pi) @ y.T - np.outer(g, g)) + (1 - p.forgetting) * p.prior * np.eye(3)
+    v -= reliability * np.linalg.solve(h, g - y[:, 0])
 
 
 def _negatives(learner: SkipGram, batch: Batch, k: int) -> list[int]:

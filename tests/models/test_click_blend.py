@@ -12,6 +12,7 @@ from streamer.models.click_blend.kernel import (
     ALL_LEARNED,
     AS_IT_IS,
     COUNT,
+    LISTED_WEIGHTS,
     OWN,
     PROBABILITY,
     RATING,
@@ -123,8 +124,9 @@ def one_click(
     Of the last five clicks three were on item 1, and one each on the others. The user has seen item 3, `seen` times.
     """
     probes = probes or [clicked, 1, *[-1] * OWN, 2]
-    stream, in_ring = np.zeros((1, 5 + 3 + 3 + 9)), np.array([1, 3, 1, 0], dtype=np.int32)
-    stream[0, [0, 3]], stream[0, 8:11], stream[0, 11:] = (5.0, 0.5), 1.0, PRIOR * np.eye(3).ravel()
+    stream, in_ring = np.zeros((1, WEIGHTS + 3 + 3 + 9)), np.array([1, 3, 1, 0], dtype=np.int32)
+    stream[0, [0, 3]], stream[0, WEIGHTS + 3 : WEIGHTS + 6] = (5.0, 0.5), 1.0
+    stream[0, WEIGHTS - 9 : WEIGHTS] = stream[0, WEIGHTS + 6 :] = PRIOR * np.eye(3).ravel()
     ring, touched, user = np.full((1, RING), -1, np.int32), np.zeros(1, np.uint8), np.zeros(1, np.int32)
     by_probe = np.zeros((1, len(probes), 1), dtype=np.float32)
     by_probe[0, np.flatnonzero(np.array(probes) >= 0), 0] = scores
@@ -144,8 +146,8 @@ def test_a_click_moves_a_weight_as_the_equations_say() -> None:
     curvature = PRIOR + reliability * spread
     unforeseen = 0.5 * 1.5 / 6 / (0.5 * 1.5 / 6 + 0.5 * pi)
     found = one_click(0.0, 1.0, 1.0)[0]
-    assert found[[0, 1, 2, 3, 4, 5, 8, 11]].tolist() == pytest.approx(
-        [6.0, 0.0, 0.0, 0.5 + 0.01 * (unforeseen - 0.5), 0.01 * np.log(total), -reliability * slope / curvature,
+    assert found[[0, 1, 2, 3, WEIGHTS, WEIGHTS + 3, WEIGHTS + 6]].tolist() == pytest.approx(
+        [6.0, 0.0, 0.0, 0.5 + 0.01 * (unforeseen - 0.5), -reliability * slope / curvature,
          1.0 + 0.01 * (spread - 1.0), curvature]
     )  # fmt: skip
 
@@ -155,13 +157,13 @@ def test_the_user_s_own_items_count_for_all_that_the_user_knows() -> None:
     found = one_click(0.0, 0.0, *[0.0] * OWN, probes=[0, 1, *[2] * OWN, -1], seen=40)[0]
     slope, pi = 40 / 42, 1 / 42
     reliability = pi / (pi + 0.005)
-    assert found[7] == pytest.approx(-reliability * slope / (PRIOR + reliability * slope * (1 - slope)))
+    assert found[WEIGHTS + 2] == pytest.approx(-reliability * slope / (PRIOR + reliability * slope * (1 - slope)))
 
 
 def test_features_of_a_mixture_are_what_the_score_changes_by() -> None:
     """Two experts that say probabilities: the derivative by the log of a share is the weight times the part of that expert."""
     kinds, scores = np.full(2, PROBABILITY, np.int32), np.log(np.array([0.3, 0.02])).astype(np.float32)
-    stream, f, g = np.zeros((1, 5 + 6 + 6 + 36)), np.empty(6), np.empty(6)
+    stream, f, g = np.zeros((1, WEIGHTS + 6 + 6 + 36)), np.empty(6), np.empty(6)
     stream[0, WEIGHTS : WEIGHTS + 6] = [0.0, 0.0, 0.7, 0.0, -1.0, 2.0]  # w of both, of the mixture, of known; ln a
     assert not describe(scores, kinds, True, stream, f)
     assert f[2] == pytest.approx(np.log(np.exp(-1) * 0.3 + np.exp(2) * 0.02))
@@ -229,21 +231,35 @@ def test_it_is_learned_whether_items_that_were_rated_low_are_clicked(again: bool
 
 
 def test_probabilities_give_items_on_the_user_s_list_the_share_that_they_get() -> None:
-    """Every tenth click is on an item that its user has clicked before."""
-    one = feed()
-    for n in range(300):
-        one.learn([click(f"u{n}", f"i{(n * 7 + step) % ITEMS}") for step in (*range(9), 3)])
+    """Every click but a user's first is with a chance of .3 on one of the user's items, the sooner the newer, and else on any new one."""
+    one, random, walks, shares = feed(), np.random.default_rng(1), dict[str, list[str]](), []
     made = one.learner
     assert isinstance(made, ClickBlend)
-    items, view = np.arange(ITEMS, dtype=np.int32), one.view("u7")
-    seen = np.array([one.item_rows[f"i{(49 + step) % ITEMS}"] for step in range(9)], dtype=np.int32)
-    view = dataclasses.replace(view, seen=seen)
-    p = made.probabilities(view, items).astype(np.float64)
-    assert p.sum() == pytest.approx(1.0, abs=1e-4)
-    assert p[seen].sum() == pytest.approx(0.1, abs=0.03)
-    assert made.probabilities(view, seen).sum() == pytest.approx(1.0, abs=1e-4)  # all are on the list
-    (repeats,) = (expert for expert in made._experts if expert.name == "repeats")
-    apart = made.score(view, seen) - repeats.score(view, seen)
-    assert apart.tolist() == pytest.approx([apart[0]] * len(seen), abs=1e-4)  # on the list `repeats` alone ranks
-    # Whoever repeats goes back six clicks: what was clicked then comes first.
-    assert seen[np.argmax(made.score(view, seen))] == one.item_rows[f"i{53 % ITEMS}"]
+    for n in range(3000):
+        user = f"u{n % 300}"
+        walk = walks.setdefault(user, [])
+        if n > 1500 and n % 7 == 0:
+            seen = np.array([one.item_rows[item] for item in dict.fromkeys(walk)], dtype=np.int32)
+            p = made.probabilities(dataclasses.replace(one.view(user), seen=seen), np.arange(ITEMS, dtype=np.int32))
+            assert p.sum() == pytest.approx(1.0, abs=1e-4)
+            shares.append(float(p[seen].sum()))
+        again = bool(walk) and random.random() < 0.3
+        new = [f"i{number}" for number in range(ITEMS) if f"i{number}" not in walk]
+        mine = list(dict.fromkeys(reversed(walk)))
+        law = np.array([1.0 / (1 + walk[::-1].index(item)) for item in mine])
+        walk.append(str(random.choice(mine, p=law / law.sum()) if again else random.choice(new)))
+        one.learn([click(user, walk[-1])])
+    assert np.mean(shares) == pytest.approx(0.3, abs=0.06)
+
+
+def test_of_the_items_on_the_user_s_list_those_come_first_that_follow_the_last_click() -> None:
+    """Users listen to their own songs again and again, in pairs: which pair comes next is chance, the second song is not."""
+    one, random = feed(), np.random.default_rng(1)
+    for n in range(600):
+        own, pair = 4 * (n % 10), 2 * int(random.integers(2))
+        one.learn([click(f"u{n % 60}", f"i{own + pair}"), click(f"u{n % 60}", f"i{own + pair + 1}")])
+    one.learn([click("u1", "i4")])
+    listed = np.array([one.item_rows[f"i{number}"] for number in (5, 6, 7)], dtype=np.int32)
+    scores = one.learner.score(dataclasses.replace(one.view("u1"), seen=listed), listed)
+    assert np.argmax(scores) == 0
+    assert one.learner.tables()["stream"].values[0, LISTED_WEIGHTS + 2] > 0.1

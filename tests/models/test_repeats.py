@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from streamer.checks.batches import Feed, FeedEvent, click
+from streamer.core.arrays import F64
 from streamer.models.repeats import FLOOR, Repeats, RepeatsParameters
 
 
@@ -17,15 +18,25 @@ def walk(path: str, user_id: str = "u") -> list[FeedEvent]:
     return [click(user_id, letter) for letter in path]
 
 
+def odds(one: Feed, user_id: str) -> F64:
+    """P(i | u) / (1 - rho) of each item, FLOOR for those that are not on the list."""
+    scores = one.learner.score(one.view(user_id), np.arange(len(one.item_rows), dtype=np.int32))
+    return np.exp(scores.astype(np.float64))
+
+
 def shares(one: Feed, user_id: str = "u") -> dict[str, float]:
     """P(i | repeat) of each item."""
-    scores = one.learner.score(one.view(user_id), np.arange(len(one.item_rows), dtype=np.int32)).astype(np.float64)
-    return dict(zip(one.item_rows, np.exp(scores).tolist(), strict=True))
+    found = odds(one, user_id)
+    on_list = found > 1.5 * FLOOR
+    found[on_list] /= found[on_list].sum()
+    return dict(zip(one.item_rows, found.tolist(), strict=True))
 
 
 def rate(one: Feed, user_id: str = "u") -> float:
-    assert isinstance(one.learner, Repeats)
-    return one.learner.repeat_rate(one.view(user_id))
+    """rho of the user."""
+    found = odds(one, user_id)
+    together = float(found[found > 1.5 * FLOOR].sum())
+    return together / (1.0 + together)
 
 
 def world(events: int, law: dict[int, float], *, users: int = 20, items: int = 200) -> list[FeedEvent]:
