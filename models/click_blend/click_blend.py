@@ -7,7 +7,7 @@
     e_j = exp(z_j - z_i) / q_j,   pi = 1 / (1 + sum_j e_j),   r = pi / (pi + .005)
     h = (f, w_mixture a_e P_e / sum_e a_e P_e), what z changes by with w and with ln a
     g = pi sum_j e_j (h(j) - h(i)),   H <- l H + (1 - l) H_0 + r (the covariance of h under pi, pi e_j),   (w, ln a) -= r H^-1 g
-    any click, against all candidates: the same step for v, with r = the chance that it was foreseen, (1 - u) pi / ((1 - u) pi + u s_i)
+    any click, against all candidates: the same step for v
 
 The list holds the last items that the user clicked. What makes one of them likely again differs from what makes a new item likely, so
 they have weights of their own; w is learned from clicks on new items alone. A product of experts, as the logit over

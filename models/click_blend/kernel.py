@@ -208,8 +208,8 @@ def move_listed(stream: F64, y: F64, z: F64, q: F64, count: int, share: float, p
         p[m] = np.exp(z[m] - largest) / q[m]
     p /= p.sum()
     foreseen, unforeseen = (1.0 - stream[0, UNFORESEEN]) * p[0], stream[0, UNFORESEEN] * share
-    reliability = foreseen / (foreseen + unforeseen)
-    stream[0, UNFORESEEN] += RATE * (1.0 - reliability - stream[0, UNFORESEEN])
+    stream[0, UNFORESEEN] += RATE * (unforeseen / (foreseen + unforeseen) - stream[0, UNFORESEEN])
+    reliability = p[0] / (p[0] + HALF_COUNTED)
     for m in range(count):
         for a in range(n):
             g[a] += p[m] * y[m, a]

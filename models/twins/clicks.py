@@ -241,9 +241,9 @@ def _move_listed(learner: ClickBlend, y: F64, z: F64, weights: F64, share: float
     v, h = stream[LISTED_WEIGHTS:][:3], stream[LISTED_WEIGHTS + 3 : WEIGHTS].reshape(3, 3)
     pi = np.exp(z - z.max()) * weights
     pi /= pi.sum()
-    foreseen = (1 - stream[3]) * pi[0]
-    reliability, g = foreseen / (foreseen + stream[3] * share), y @ pi
-    stream[3] += 0.01 * (1 - reliability - stream[3])
+    left = stream[3] * share
+    stream[3] += 0.01 * (left / (left + (1 - stream[3]) * pi[0]) - stream[3])
+    reliability, g = pi[0] / (pi[0] + 5e-3), y @ pi
     h *= p.forgetting
     h += reliability * ((y * pi) @ y.T - np.outer(g, g)) + (1 - p.forgetting) * p.prior * np.eye(3)
     v -= reliability * np.linalg.solve(h, g - y[:, 0])
