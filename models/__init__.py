@@ -78,7 +78,7 @@ _VARIANTS: dict[str, dict[str, float]] = {
 TRAINERS = {
     "replay": "streamer.models.replay:Replay",
     "als": "streamer.models.als:AlternatingLeastSquares",
-    "refold": "streamer.models.hybrid.refold:Refold",
+    "joint-fit": "streamer.models.hybrid.joint_fit:JointFit",
     "word2vec": "streamer.models.offline.clicks.word2vec:Word2Vec",
     "factors": "streamer.models.offline.factorisation.factors:FittedFactors",
     "click-factors": "streamer.models.offline.clicks.click_factors:ClickFactors",
@@ -103,9 +103,9 @@ REFITTED_BY = {
     "funk-svd": "factors",
     "deep-fm": "network",
     "embedding-network": "network",
-    "bayesian-hybrid": "refold",
-    "bayesian-hybrid-latent": "refold",
-    "bayesian-hybrid-categories": "refold",
+    "bayesian-hybrid": "joint-fit",
+    "bayesian-hybrid-latent": "joint-fit",
+    "bayesian-hybrid-categories": "joint-fit",
     "bayesian-hybrid-plain": "replay",  # without categories there are hardly any priors to start from
     "transitions": "replay",
     "neighbours": "replay",

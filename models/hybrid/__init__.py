@@ -2,6 +2,6 @@
 
 `bayesian_hybrid` is the learner with its equations. Its kernels read packed `rows`: `kernel` learns and predicts, `answers`
 scores items for one user, `profile` uses stated preferences and groups, `questions` chooses what to ask, `take_back` undoes an
-earlier rating, `calibration` corrects predictions, `spread` says how far ratings may be off. `refold` is its trainer. A change of a constant starts in
-`parameters`.
+earlier rating, `calibration` corrects predictions, `spread` says how far ratings may be off. `joint_fit` is its trainer: it
+judges fits of the `posterior`, which `smoother` computes. A change of a constant starts in `parameters`.
 """

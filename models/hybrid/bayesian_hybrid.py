@@ -43,8 +43,8 @@ from streamer.core.seed import fill_normal, id_key
 from streamer.core.tables import Side, Table
 from streamer.models.hybrid.answers import condition_hybrid, half_widths_hybrid, score_hybrid, uncertainty_hybrid
 from streamer.models.hybrid.calibration import initial_calibration
-from streamer.models.hybrid.kernel import learn_hybrid, predict_hybrid
-from streamer.models.hybrid.parameters import BayesianHybridParameters
+from streamer.models.hybrid.kernel import begin_user, learn_hybrid, predict_hybrid
+from streamer.models.hybrid.parameters import TUNED, BayesianHybridParameters
 from streamer.models.hybrid.profile import start_in_groups
 from streamer.models.hybrid.questions import ask_hybrid
 from streamer.models.hybrid.rows import (
@@ -97,6 +97,7 @@ class BayesianHybrid:
         learned = [0.0] * (BETA + known) + _initial_gamma(p, known).tolist() + [0.0] * known
         self.stream = Table("stream", learned, dtype=np.float64)
         self.calibration = Table("stream", initial_calibration(p.calibration_prior), dtype=np.float64)
+        self.tuned = Table("stream", [1.0] * len(TUNED), dtype=np.float64)
         self.group_means = Table("stream", [0.0] * (GROUPS * (2 + dim + categories)))
         self.set_sums = Table("item", [0.0] * (2 + dim))
         self.category_words, self.category_sets = (
@@ -104,7 +105,8 @@ class BayesianHybrid:
             _NO_CATEGORY_SETS,
         )  # until `attach`
         self.model = Model(
-            dim=dim, categories=categories, known=known, noise=p.noise, habit_events=p.habit_events, session=p.session_prior,
+            dim=dim, categories=categories, known=known, bias_share=1.0, consensus_share=1.0, popularity_share=1.0,
+            category_share=1.0, item_share=1.0, vector_share=1.0, noise=p.noise, habit_events=p.habit_events, session=p.session_prior,
             fade=float(np.exp(-1.0 / p.session_events)), gap_ms=1000.0 * p.session_gap_s,
             carry=p.session_carry, carry_ms=3_600_000.0 * p.session_carry_hours,
             bias_process=p.bias_process, latent_process=p.latent_process, item_process=p.item_process,
@@ -128,7 +130,29 @@ class BayesianHybrid:
             "stream": self.stream,
             "calibration": self.calibration,
             "groups": self.group_means,
+            "tuned": self.tuned,
         }
+
+    def restored(self) -> None:
+        """See Rebuilt: the model's constants are the parameters times the multiples in `tuned`."""
+        p, tuned = self.parameters, dict(zip(TUNED, self.tuned.values[0].tolist(), strict=True))
+        self.model = self.model._replace(
+            noise=p.noise * tuned["noise"],
+            session=p.session_prior * tuned["session_prior"],
+            bias_process=p.bias_process * tuned["bias_process"],
+            latent_process=p.latent_process * tuned["latent_process"],
+            consensus_process=p.consensus_process * tuned["consensus_process"],
+            item_process=p.item_process * tuned["item_process"],
+            bias_share=tuned["bias_prior"],
+            consensus_share=tuned["consensus_prior"],
+            popularity_share=tuned["popularity_prior"],
+            category_share=tuned["category_prior"],
+            item_share=tuned["item_prior"],
+            vector_share=tuned["vector_prior"],
+            category_rate=p.category_rate * tuned["shared_rate"],
+            vector_rate=p.vector_rate * tuned["shared_rate"],
+            vector_decay=p.vector_decay * tuned["shared_rate"],
+        )
 
     def learn(self, batch: Batch) -> F32:
         """See OnlineLearner; predictions are not clipped."""
@@ -335,7 +359,7 @@ class BayesianHybrid:
     def _with_start_weights(self, row: Array) -> Array:
         """A copy of a user's row (a read-only one would compile the kernels again).
 
-        The copy of a new user's row has the weights on consensus and popularity with which new users start.
+        The copy of a new user's row has the weights on consensus and popularity with which new users start, and their variances.
         """
         own = np.array(row)
         if own[-1] == 0:
@@ -343,6 +367,9 @@ class BayesianHybrid:
                 self.stream.values[0, START_CONSENSUS],
                 self.stream.values[0, START_POPULARITY],
             )
+            n = self.size
+            if np.array_equal(own[n:-4], self.user.start[n:-4]):  # without stated preferences
+                begin_user(own, n, self.model)
         return own
 
 

@@ -28,6 +28,7 @@ from streamer.models.hybrid.rows import (
     effective_item,
     look_at_item,
     session_left,
+    start_share,
     user_variance,
 )
 from streamer.models.hybrid.spread import learn_spread
@@ -64,6 +65,13 @@ def advance_time(user: Array, stream: F64, fade: float, model: Model) -> None:
     user[n + CONSENSUS * (CONSENSUS + 3) // 2] += model.consensus_process
     for i in range(FIXED, FIXED + dim):
         user[n + i * (i + 3) // 2] += model.latent_process
+
+
+@kernel
+def begin_user(user: Array, n: int, model: Model) -> None:
+    """Give the weights of a user without events their tuned variances."""
+    for i in range(n):
+        user[n + i * (i + 3) // 2] *= start_share(i, model)
 
 
 @kernel
@@ -259,6 +267,8 @@ def learn_hybrid(
         if not np.isfinite(y + predicted):
             stream[0, REFUSED] += 1.0
             continue
+        if u[-1] == 0:
+            begin_user(u, n, model)
         advance_time(u, stream, fade, model)
         user_touched[users[k]] = 1
         noise = noise_of(u, model)

@@ -2,6 +2,23 @@
 
 import msgspec
 
+# The constants that a refit finds by evidence (joint_fit.py). The table `tuned` holds their multiples, in this order.
+TUNED = (
+    "noise",
+    "session_prior",
+    "bias_process",
+    "latent_process",
+    "consensus_process",
+    "item_process",
+    "bias_prior",
+    "consensus_prior",
+    "popularity_prior",
+    "category_prior",
+    "item_prior",
+    "vector_prior",
+    "shared_rate",
+)
+
 
 class BayesianHybridParameters(msgspec.Struct, frozen=True):
     """Variances and rates for ratings of deviation 1: the design's values, divided by the variance of its ratings, 1.087."""

@@ -28,6 +28,7 @@ from streamer.models.hybrid.rows import (
     look_at_category,
     preference_deviations,
     preference_variance,
+    start_share,
     user_variance,
 )
 
@@ -76,7 +77,13 @@ def apply_profile(
         count = look_at_category(number, stream, model, x, at)
         px = gains[stated]
         r = preference_variance(number, model)
-        s = r + user_variance(user, n, x, at, count, px)
+        own = user_variance(user, n, x, at, count, px)
+        if user[-1] == 0:  # P is diagonal
+            own = 0.0
+            for e in range(count):
+                px[at[e]] *= start_share(at[e], model)
+                own += x[e] * px[at[e]]
+        s = r + own
         error = preference_deviations(np.float64(preferences[number]), stream, model) - stream[0, BETA + number]
         for k in range(stated):
             projection = 0.0

@@ -45,6 +45,14 @@ class Model(NamedTuple):
     dim: int
     categories: int
     known: int  # categories with beta and Gamma: CATEGORIES, or 0 where none are used
+    bias_share: (
+        float  # the multiple of its parameter that is the variance of a new user's bias; likewise the next three
+    )
+    consensus_share: float
+    popularity_share: float
+    category_share: float
+    item_share: float  # likewise of a new item's b
+    vector_share: float  # likewise of its q
     noise: float
     habit_events: float
     session: float
@@ -94,6 +102,18 @@ def session_left(user: Array, time_ms: float, model: Model) -> float:
 
 
 @kernel
+def start_share(weight: int, model: Model) -> float:
+    """The multiple of its parameter that is the variance of a new user's weight."""
+    if weight >= FIXED + model.dim:
+        return model.category_share
+    if weight == BIAS:
+        return model.bias_share
+    if weight == CONSENSUS:
+        return model.consensus_share
+    return model.popularity_share if weight == POPULARITY else 1.0
+
+
+@kernel
 def effective_item(
     item: Array, row: int, set_sums: Array, sets: I32, representatives: I32, model: Model, effective: Array
 ) -> int:
@@ -104,6 +124,10 @@ def effective_item(
     for j in range(len(effective)):
         effective[j] = item[j]
     dim, representative = model.dim, -1
+    if item[2 * dim + 2] == 0:
+        for j in range(dim):
+            effective[dim + j] *= model.vector_share
+        effective[2 * dim + 1] *= model.item_share
     if 0 <= row < len(sets) and sets[row, 0] >= 0:
         representative = representatives[sets[row, 0]]
     if not 0 <= representative < len(set_sums):

@@ -30,6 +30,7 @@ from streamer.models.hybrid.rows import (
     deviation,
     look_at_item,
     session_left,
+    start_share,
     user_variance,
 )
 
@@ -85,11 +86,12 @@ def take_from_user(user: Array, n: int, px: F64, own: float, before: float, erro
 
 
 @kernel
-def prior_variance(start: Array, n: int, x: F64, at: I32, count: int) -> float:
+def prior_variance(start: Array, n: int, x: F64, at: I32, count: int, model: Model) -> float:
     """x'Px of a user without ratings."""
     total = 0.0
     for k in range(count):
-        total += x[k] * x[k] * np.float64(start[n + at[k] * (at[k] + 3) // 2])
+        variance = np.float64(start[n + at[k] * (at[k] + 3) // 2]) * start_share(at[k], model)
+        total += x[k] * x[k] * variance
     return total
 
 
@@ -122,14 +124,15 @@ def take_back(
     )
     for j in range(dim + 1):
         place, spread = (j, dim + j) if j < dim else (2 * dim, 2 * dim + 1)
-        means[j], v[j], prior[j] = item[place], item[spread], item_start[spread]
+        means[j], v[j] = item[place], item[spread]
+        prior[j] = np.float64(item_start[spread]) * (model.vector_share if j < dim else model.item_share)
         a[j] = user[FIXED + j] if j < dim else 1.0 + user[CONSENSUS]
     error, own, s, total = 0.0, 0.0, 0.0, 0
     for _ in range(TURNS):  # item and user as they were are where the rating's own moves began
         count, total = look_at_item(item, category_words, row, stream, model, x, at)
         x[SESSION] = left
         own = v[dim + 1] = user_variance(user, n, x, at, count, px)
-        prior[dim + 1] = prior_variance(user_start, n, x, at, count)
+        prior[dim + 1] = prior_variance(user_start, n, x, at, count, model)
         s = variances_before(v, a, prior, noise, before)
         if sigma > 0.0:
             z = x[CONSENSUS]
@@ -148,7 +151,8 @@ def take_back(
             item[j if j < dim else 2 * dim] = means[j]
         return -1
     for j in range(dim + 1):
-        item[dim + j if j < dim else 2 * dim + 1] = prior[j] if last else before[j]
+        spread = dim + j if j < dim else 2 * dim + 1
+        item[spread] = item_start[spread] if last else before[j]
     representative = -1
     if 0 <= row < len(sets) and sets[row, 0] >= 0:
         representative = representatives[sets[row, 0]]

@@ -4,5 +4,6 @@ A twin takes its learner and a batch, updates the learner's tables and returns t
 like the equations at the top of the learner's file, and computes in float64 whatever type the tables have. A change of a
 kernel must be made here as well, or the tests of the twins fail.
 
-`ratings`, `clicks` (most learners, by what they learn from), `repeats`, `sessions`, `network` and `gru`; `changes` is what a rating takes back.
+`ratings`, `clicks` (most learners, by what they learn from), `repeats`, `sessions`, `network` and `gru`; `changes` is what a rating takes back,
+and `smoothing` what the hybrid's retraining does to one side.
 """

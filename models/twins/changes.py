@@ -79,6 +79,12 @@ def calibration_inputs(m: Model, z: float, events: float, session: float, consen
     return np.array([1, z, abs(z) - 0.8, h * z, h, s, s * z, a - 0.7 * z])
 
 
+def start_shares(m: Model) -> F64:
+    """What a new user's variances are multiplied by, (n,)."""
+    shares = [m.bias_share, 1.0, m.consensus_share, m.popularity_share]
+    return np.array(shares + [1.0] * m.dim + [m.category_share] * m.categories)
+
+
 def take_back_hybrid(learner: BayesianHybrid, batch: Batch, k: int, y: float) -> None:
     """See hybrid/take_back.py; with P as a full matrix and x dense."""
     m, n, dim, stream = learner.model, learner.size, learner.model.dim, learner.stream.values[0]
@@ -102,13 +108,15 @@ def take_back_hybrid(learner: BayesianHybrid, batch: Batch, k: int, y: float) ->
     noise, starts = habit + age * m.bias_process + (1 - left**2) * m.session, learner.item.start.astype(np.float64)
     spreads, places = [*range(dim, 2 * dim), 2 * dim + 1], [*range(dim), 2 * dim]
     means, after, uses = item[places].astype(np.float64), item[spreads].astype(np.float64), [*range(4, 4 + dim), 2]  # fmt: skip
-    a = w[uses] + np.eye(dim + 1)[dim]
+    a, item_shares = w[uses] + np.eye(dim + 1)[dim], np.append(np.full(dim, m.vector_share), m.item_share)
     for _ in range(10):
         base = float(item[-3]) + beta @ g
         x = np.concatenate([[1, left, base, np.log1p(item[-1]) / 4 - 0.7], item[:dim] + g @ gamma, g[:own]])
         px = cov @ x
-        prior = (x**2) @ learner.user.start[n + np.arange(n) * (np.arange(n) + 3) // 2].astype(np.float64)
-        variances, priors = np.append(after, x @ px), np.append(starts[spreads], prior)
+        prior = (x**2 * start_shares(m)) @ learner.user.start[n + np.arange(n) * (np.arange(n) + 3) // 2].astype(
+            np.float64
+        )
+        variances, priors = np.append(after, x @ px), np.append(starts[spreads] * item_shares, prior)
         before, s = variances_before(variances, np.append(a**2, 1.0), priors, noise)
         grown, v = before[-1], before[:-1]
         longer = grown / variances[-1]

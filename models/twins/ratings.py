@@ -15,6 +15,7 @@ from streamer.models.twins.changes import (
     calibration_inputs,
     rated,
     session_left,
+    start_shares,
     take_back_bias,
     take_back_hybrid,
     take_from_counts,
@@ -100,12 +101,16 @@ def twin_bayesian_hybrid(learner: BayesianHybrid, batch: Batch) -> F64:
         w, cov = user[:n].astype(np.float64), np.zeros((n, n))
         cov[lower] = user[n:-4]
         cov += np.tril(cov, -1).T
+        if not user[-1]:
+            cov *= start_shares(m)
         q, v, b, v_b = (
             item[:dim].astype(np.float64),
             item[dim : 2 * dim].astype(np.float64),
             float(item[-3]),
             float(item[-2]),
         )
+        if not item[-1]:
+            v, v_b = v * m.vector_share, v_b * m.item_share
         category_set, representative = learner.category_sets.sets.values[batch.items[k], 0], -1
         if category_set >= 0:
             representative = int(learner.category_sets.representatives[category_set])

@@ -6,18 +6,23 @@ from functools import cache
 import numpy as np
 import pytest
 
-from streamer.checks.batches import Feed, rating, sample_events
+from streamer.checks.batches import Feed, FeedEvent, rating, sample_events
 from streamer.checks.learners import CheckFailed, Make
 from streamer.checks.trainers import TRAINER_CHECKS, MakeTrainer
-from streamer.core.arrays import Array
+from streamer.core.arrays import F64, Array
 from streamer.core.batch import RATING, Batch
 from streamer.core.errors import BadSettings, StreamerError
 from streamer.core.protocols import OnlineLearner
 from streamer.models import LEARNERS, REFITTED_BY, TRAINERS, learner, trainer
 from streamer.models.als import AlternatingLeastSquares, AlternatingLeastSquaresParameters, solve_side
-from streamer.models.hybrid.refold import Refold, RefoldParameters
+from streamer.models.hybrid.bayesian_hybrid import BayesianHybrid
+from streamer.models.hybrid.joint_fit import JointFit, JointFitParameters
+from streamer.models.hybrid.parameters import TUNED
 from streamer.models.replay import Replay, ReplayParameters
 from streamer.models.twins.ratings import twin_solve_side
+from streamer.producers.oracle import expected
+from streamer.producers.simulate import World
+from streamer.producers.world import RATED
 
 
 @cache
@@ -38,7 +43,7 @@ def test_every_entry_of_the_registry_exists() -> None:
     assert set(REFITTED_BY.values()) <= set(TRAINERS)
     with pytest.raises(
         BadSettings,
-        match="no trainer 'sgd'; choose one of: als, click-factors, factors, gru4rec, network, refold, replay",
+        match="no trainer 'sgd'; choose one of: als, click-factors, factors, gru4rec, joint-fit, network, replay",
     ):
         trainer("sgd")
 
@@ -189,22 +194,22 @@ def test_trainers_refuse_learners_that_they_cannot_fit() -> None:
     with pytest.raises(StreamerError, match="fits biased-mf, not bias"):
         trainer("als").fit(feed.learner, batch, lambda share: None)
     with pytest.raises(StreamerError, match="fits Bayesian hybrids, not bias"):
-        trainer("refold").fit(feed.learner, batch, lambda share: None)
+        trainer("joint-fit").fit(feed.learner, batch, lambda share: None)
 
 
-def refolded(parameters: RefoldParameters, count: int = 600) -> tuple[Feed, Feed]:
-    """A hybrid that has learned a small world, and one with the tables of a refold over the same history."""
+def fitted(parameters: JointFitParameters, count: int = 600) -> tuple[Feed, Feed]:
+    """A hybrid that has learned a small world, and one with the tables of a joint fit on the same history."""
     feed, again = (Feed(learner("bayesian-hybrid", seed=1)) for _ in range(2))
     feed.learner.learn(feed.batch(sample_events(count)))
-    made = Refold("refold", parameters)
+    made = JointFit("joint-fit", parameters)
     made.fit(again.learner, again.batch(sample_events(count)), lambda share: None)
     for name, values in made.export().items():
         again.learner.tables()[name].values[:] = values
     return feed, again
 
 
-def test_folding_again_counts_every_event_once() -> None:
-    feed, again = refolded(RefoldParameters(judged_ratings=0))
+def test_a_joint_fit_counts_every_event_once() -> None:
+    feed, again = fitted(JointFitParameters(stages=(2,), held_share=0.0))
     for name, column in (("user", -1), ("item", 18)):
         counts = [one.learner.tables()[name].values[:, column] for one in (feed, again)]
         assert np.array_equal(*counts)
@@ -214,21 +219,69 @@ def test_folding_again_counts_every_event_once() -> None:
     assert not np.array_equal(*streams)
 
 
-def test_a_fold_that_predicts_worse_is_discarded() -> None:
-    """The result of learning online is then kept bit by bit; a fold that predicts better is taken."""
-    for walk, taken in ((1e9, False), (1.0, True)):
-        feed, again = refolded(RefoldParameters(walks=(walk,)), 900)
-        rows = [one.learner.tables()["user"].values.tobytes() for one in (feed, again)]
-        assert (rows[0] != rows[1]) == taken, walk
+def history_of(turn: float, events: int = 9_000) -> tuple[list[FeedEvent], F64]:
+    """The ratings of a world whose tastes turn by so many radians, and their expectations."""
+    world = World(users=150, items=60, events=events, turn=turn).interactions()
+    rated = np.flatnonzero(world.kinds == RATED)
+    rows = zip(*(column[rated].tolist() for column in (world.users, world.items, world.halves)), strict=True)
+    return [rating(f"u{u}", f"i{i}", half / 2) for u, i, half in rows], expected(world.means[rated])
 
 
-def test_with_a_window_those_without_late_events_stay_as_the_first_pass_left_them() -> None:
+def test_a_joint_fit_knows_more_than_learning_online() -> None:
+    """In a world whose tastes stand still: the mean squared distance to the expected ratings after a refit, and without."""
+    events, truth = history_of(0.0)
+    cut, missed = len(events) * 3 // 4, []
+    for refitted in (False, True):
+        feed = Feed(learner("bayesian-hybrid", seed=1))
+        history = feed.batch(events[:cut])
+        if refitted:
+            trainer("joint-fit").fit(feed.learner, history, lambda share: None)
+        else:
+            feed.learner.learn(history)
+        ahead = feed.batch(events[cut:])
+        missed.append(float(np.mean(np.square(feed.learner.learn(ahead) - truth[cut:]))))
+    assert missed[1] < 0.9 * missed[0]
+
+
+@pytest.mark.parametrize(("turn", "least", "most"), [(0.0, 0.0, 1.0), (6.0, 64.0, 1e4)])
+def test_the_evidence_finds_how_fast_tastes_turn(turn: float, least: float, most: float) -> None:
+    feed = Feed(learner("bayesian-hybrid", seed=1))
+    made = JointFit("joint-fit", JointFitParameters(stages=(4, 3), last_sweeps=0, held_share=0.0))
+    made.fit(feed.learner, feed.batch(history_of(turn)[0]), lambda share: None)
+    assert least <= made.export()["tuned"][0, TUNED.index("latent_process")] <= most
+
+
+def test_a_fit_that_predicts_worse_is_discarded() -> None:
+    """One that forgets all but the last 100 ratings is: the result is that of learning online, bit by bit."""
+    for days, taken in ((100 / 86_400, False), (None, True)):
+        feed, online = (Feed(learner("bayesian-hybrid", seed=1)) for _ in range(2))
+        events = history_of(0.0)[0]
+        made = JointFit("joint-fit", JointFitParameters(stages=(4,), window_days=days))
+        made.fit(feed.learner, feed.batch(events), lambda share: None)
+        online.learner.learn(online.batch(events))
+        tables = online.learner.tables().items()
+        assert all(np.array_equal(made.export()[name], table.values) for name, table in tables) != taken, days
+
+
+def test_the_tuned_constants_return_with_the_tables() -> None:
+    feed = Feed(learner("bayesian-hybrid", seed=1))
+    made = feed.learner
+    assert isinstance(made, BayesianHybrid)
+    before = made.model
+    made.restored()
+    assert made.model == before
+    made.tuned.values[0, TUNED.index("latent_process")] = 100.0
+    made.restored()
+    assert made.model == before._replace(latent_process=100.0 * before.latent_process)
+
+
+def test_with_a_window_those_without_late_events_stay_as_the_replay_left_them() -> None:
     early = [rating(f"early{n % 5}", f"old{n % 3}", 1.0 + n % 5) for n in range(50)]
     late = [rating(f"late{n % 5}", f"new{n % 3}", 1.0 + n % 5) for n in range(50)]
     feed, once = (Feed(learner("bayesian-hybrid", seed=1)) for _ in range(2))
     batch, first = feed.batch(early + late), once.batch(early + late)
     once.learner.learn(first)
-    made = Refold("refold", RefoldParameters(window_days=40_000 / 86_400_000, judged_ratings=0))
+    made = JointFit("joint-fit", JointFitParameters(window_days=40_000 / 86_400_000, held_share=0.0))
     made.fit(feed.learner, batch, lambda share: None)
     users = [made.export()["user"], once.learner.tables()["user"].values]
     assert np.array_equal(users[0][:5], users[1][:5])

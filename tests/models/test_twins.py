@@ -11,6 +11,7 @@ from streamer.core.arrays import F64
 from streamer.core.batch import Batch
 from streamer.core.protocols import OnlineLearner
 from streamer.models import LEARNERS, REFITTED_BY, learner
+from streamer.models.hybrid.bayesian_hybrid import BayesianHybrid
 from streamer.models.networks.gru import GRU, WEIGHTS
 from streamer.models.networks.kernel import NORM_RATIOS
 from streamer.models.networks.network import Network
@@ -55,7 +56,10 @@ def widened(name: str, dim: int) -> OnlineLearner:
 
 
 def trained(made: OnlineLearner) -> OnlineLearner:
-    """The learner with random numbers in the layers, which are otherwise 0 before a retraining."""
+    """The learner with what a retraining would give it: numbers in the layers, which are otherwise 0, and other constants."""
+    if isinstance(made, BayesianHybrid) and made.user.dtype == np.float64:
+        made.tuned.values[0] = np.linspace(0.5, 1.5, made.tuned.width)
+        made.restored()
     if isinstance(made, Network):
         row = made.network.values[0, NORM_RATIOS:]
         row[:] = np.random.default_rng(1).normal(0.0, 0.2, len(row))
