@@ -7,8 +7,9 @@ other one's ratings say about it, without the rating in question, so that nothin
 How wide priors are and how fast tastes drift differs between streams, and what the fit believes of it is biased, since messages go round
 in circles. So the history's end is held out. The rest is fitted in stages, each of which continues from the one before: with the learner's
 own constants; with widths and drift by evidence; with R too. After each stage the learner learns the held-out ratings online, and
-their errors, each predicted before it was learned, are compared with those of learning online only. The best stage is then brought
-up to the whole history in a few more sweeps. If none is better, the result is that of learning online, bit by bit.
+their errors, each predicted before it was learned, are compared with those of the best stage before, or of learning online. What is
+better by two standard errors, and for most users, is then brought up to the whole history in a few more sweeps. If no stage
+is, the result is that of learning online, bit by bit.
 
 The constants found stay with the learner in its table `tuned`, and it goes on learning with them. So does the pace of beta and Gamma: the
 steps by which they are learned online shake what was fitted, so smaller ones are tried on the held-out ratings too.
@@ -28,7 +29,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from streamer.core.arrays import F32, Array
+from streamer.core.arrays import F32, F64, I32, Array
 from streamer.core.batch import RATING, Batch
 from streamer.core.errors import StreamerError
 from streamer.core.protocols import OnlineLearner
@@ -51,6 +52,8 @@ class JointFitParameters(msgspec.Struct, frozen=True):
     held_share: float = 0.1
     """The share of the history, at its end, that a fit must predict better than learning online does. 0: the last stage is taken
     without judgement."""
+    certainty: float = 2.0
+    """By how many standard errors a stage must predict the held-out ratings better than the best before it, or than learning online."""
     sample_ratings: int = 20_000
     """About how many ratings, of whole users, the evidence for drift is computed on."""
     ridge: float = 1.0
@@ -66,6 +69,7 @@ class _Judged(NamedTuple):
     """A fit without the end of the history, and how the learner went on from it."""
 
     error: float
+    errors: F64  # squared, of each held-out rating
     fit: Posterior
     pace: float
     calibration: Array
@@ -94,7 +98,8 @@ class JointFit:
         parts = 2 + sum(p.stages) + 2 * p.last_sweeps
         learn_whole(learner, early, lambda share: on_progress(share / parts))
         before = _copies(learner)
-        least = _error(late, learn_whole(learner, late, _silent))
+        errors = _errors(late, learn_whole(learner, late, _silent))
+        raters = late.users[late.kinds == RATING]
         self._tables = _copies(learner)
         best, fit, done = None, None, 1
         for sweeps, tuning in zip(p.stages, STAGES, strict=False):
@@ -108,8 +113,8 @@ class JointFit:
                 on_progress(done / parts)
             fit.write()
             judged = self._judged(learner, late, fit)
-            if judged.error < least or not p.held_share:
-                least, best = judged.error, judged
+            if not p.held_share or is_better(errors, judged.errors, raters, p.certainty):
+                errors, best = judged.errors, judged
         if best is not None:
             _load(learner, self._tables)
             whole = self._continued(learner, history, best.fit)
@@ -143,10 +148,11 @@ class JointFit:
         for pace in (1.0, *PACES):
             _load(learner, start)
             _set_pace(learner, pace)
-            error = _error(late, learn_whole(learner, late, _silent))
+            errors = _errors(late, learn_whole(learner, late, _silent))
+            error = float(errors.mean()) if len(errors) else inf
             if best is not None and error >= best.error:
                 break
-            best = _Judged(error, fit, pace, learner.calibration.values.copy())
+            best = _Judged(error, errors, fit, pace, learner.calibration.values.copy())
         assert best is not None
         return best
 
@@ -170,8 +176,22 @@ def _load(learner: BayesianHybrid, tables: Mapping[str, Array]) -> None:
     learner.restored()
 
 
-def _error(history: Batch, predicted: F32) -> float:
-    """Mean squared error of the ratings, from predictions (n,); infinite without ratings."""
+def _errors(history: Batch, predicted: F32) -> F64:
+    """Squared errors of the ratings, (ratings,), from predictions (n,)."""
     rated = history.kinds == RATING
     errors = predicted[rated].clip(history.lows[rated], history.highs[rated]) - history.values[rated].astype(float)
-    return float(np.mean(np.square(errors))) if len(errors) else inf
+    return np.asarray(np.square(errors), dtype=np.float64)
+
+
+def is_better(before: F64, after: F64, users: I32, certainty: float) -> bool:
+    """Whether squared errors (n,) fell by `certainty` standard errors of their mean, and fell for most users.
+
+    The errors of one user depend on each other. A single one may have most of the held-out ratings, and must not decide.
+    """
+    if not len(before):
+        return False
+    change = after - before
+    by_user, ratings = np.bincount(users, weights=change), np.bincount(users)
+    error = float(np.sqrt(np.square(by_user - ratings * change.mean()).sum())) / len(change)
+    most = 2 * int((by_user < 0.0).sum()) > int((ratings > 0).sum())
+    return float(change.mean()) + certainty * error < 0.0 and most

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from streamer.models.hybrid.joint_fit import is_better
 from streamer.models.hybrid.smoother import Dynamics, Ratings, smooth
 from streamer.models.twins.smoothing import twin_smooth
 
@@ -43,3 +44,15 @@ def test_a_row_is_smoothed_without_each_of_its_ratings(segment: int) -> None:
             total += one
     for mine, its in zip((sums, squares, informed), expected, strict=True):
         np.testing.assert_allclose(mine, its, rtol=1e-9, atol=1e-9)
+
+
+def test_one_user_does_not_decide_that_a_fit_is_better() -> None:
+    users = np.repeat(np.arange(21, dtype=np.int32), [300, *[5] * 20])
+    before = np.random.default_rng(1).uniform(0.5, 1.5, len(users))
+    better, of_one = before - 0.1, before + np.where(users == 0, -0.1, 0.01)
+    assert is_better(before, better, users, 2.0)
+    assert not is_better(before, before + 0.1, users, 2.0)
+    assert not is_better(before, of_one, users, 0.0)
+    shaken = before + np.where(users % 3 > 0, -0.1, 0.15) * (users > 0)
+    assert is_better(before, shaken, users, 0.0)
+    assert not is_better(before, shaken, users, 2.0)  # by chance
