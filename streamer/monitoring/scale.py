@@ -12,11 +12,12 @@ were given. An end of the range that less than 1% of the ratings reach, with a g
 the whole width) between, is withdrawn. A rating weighs 1 / sqrt(j), where it is its user's j-th among the newest 256, so that
 no single user sets the scale, and a quarter of that if one of the 3 before it was of the same item.
 
-The scale has *changed* when most of the newest ratings, of two users or more, lie outside (1 to 5 becomes 1 to 100), or when
-the newest users all keep to a narrow part of the range that was rare before (1 to 100 becomes 1 to 5). What learners know is
-then converted by the line that maps the old range to the new one, and follows its ends for the first thousand ratings.
+The scale has *changed* when most of the newest ratings lie outside (1 to 5 becomes 1 to 100), or when all of them keep to a
+lower part of the range that was rare before (1 to 100 becomes 1 to 5), of so many users and of so many items that neither odd
+users nor odd items explain it (scale_change.py). What learners know is then converted by the line that maps the old range to
+the new one, and follows its ends for the first thousand ratings.
 
-A rating is judged by the scale before it. Cost: about .1 us a rating. State: 2.6 KB, a function of the ratings and their order.
+A rating is judged by the scale before it. Cost: about .15 us a rating. State: 12 KB, a function of the ratings and their order.
 """
 
 import logging
@@ -26,29 +27,26 @@ from typing import NamedTuple
 
 import numpy as np
 
-from streamer.core.arrays import F32, F64, I32, U8, U64, Bool
+from streamer.core.arrays import F32, F64, I32, U8, U32, U64, Bool
 from streamer.core.batch import Change
 from streamer.core.errors import BadState
 from streamer.core.protocols import Row, StateStore
-from streamer.monitoring.scale_kernel import (
+from streamer.monitoring.scale_change import EPISODES, RING, SAMPLE
+from streamer.monitoring.scale_kernel import WITNESSES, follow
+from streamer.monitoring.scale_range import (
     BINS,
     CHANGES,
     CONVERSIONS,
-    COUNT,
     COUNTS,
-    EACH,
     HEAD,
     HIGH,
     LOGS,
     LOW,
     OUTSIDE,
     RATINGS,
-    SEEN,
     TOTAL,
     WILD,
     WINDOW,
-    WITNESSES,
-    follow,
 )
 
 SCALE = "scale"  # the name by which changes of scale are counted among the drifts
@@ -75,9 +73,10 @@ class Scale:
         self._head = np.zeros(HEAD)
         self._head[LOW], self._head[HIGH], self._head[OUTSIDE:] = np.inf, -np.inf, np.nan
         self._bins, self._keys = np.zeros((4, BINS)), np.zeros(WITNESSES, dtype=np.uint64)
-        self._seen: I32 = np.full(SEEN, -1, dtype=np.int32)
-        self._witnesses = np.zeros((WITNESSES, EACH + 2))
-        self._witnesses[:, :EACH] = np.nan
+        self._witnesses = np.zeros((WITNESSES, 2))
+        self._newest, self._groups = np.full(RING, np.nan, dtype=np.float32), np.zeros((2, RING), dtype=np.uint32)
+        self._episodes = np.full((2, EPISODES), np.nan, dtype=np.float32)
+        self._sample = np.full(SAMPLE, np.nan, dtype=np.float32)
         # the ratings of the row on the disk, and of the one that `changed` returned last; whether a user was forgotten since
         self._committed, self._given, self._forgotten = 0.0, 0.0, False
         self._said = self.kind()
@@ -129,8 +128,8 @@ class Scale:
         likes, changes = np.empty(n, dtype=np.uint8), np.empty((n, 3))
         before = Scale._Before(self.low, self.high, self.changes, self.wild)
         count = follow(
-            self._head, self._bins, self._keys, self._seen, self._witnesses, rated, values, users, items, like_share, lows, highs, learned, likes,
-            changes,
+            self._head, self._bins, self._keys, self._witnesses, self._newest, self._groups, self._episodes, self._sample, rated, values,
+            users, items, like_share, lows, highs, learned, likes, changes,
         )  # fmt: skip
         if not self.silent:
             self._say(before, values, learned, like_share)
@@ -166,9 +165,10 @@ class Scale:
 
     def forget(self, user: int) -> None:
         """Forget the newest ratings of a user who is removed, given the `user_key`."""
-        for w in np.flatnonzero(self._keys == user).tolist():
-            self._keys[w], self._witnesses[w, :EACH], self._witnesses[w, COUNT] = 0, np.nan, 0.0
-            self._forgotten = True
+        witness, given = self._keys == user, self._groups[0] == user
+        self._witnesses[witness], self._keys[witness] = 0.0, 0
+        self._newest[given], self._groups[0, given] = np.nan, 0
+        self._forgotten |= bool(witness.any() or given.any())
 
     def restore(self, store: StateStore) -> None:
         """Continue from the committed row. A state made before there was one begins with the range of all its ratings."""
@@ -200,8 +200,8 @@ class Scale:
         """The row that `changed` returned last is on disk."""
         self._committed, self._forgotten = self._given, False
 
-    def _parts(self) -> tuple[F64, F64, F64, U64, I32]:
-        return self._head, self._bins, self._witnesses, self._keys, self._seen
+    def _parts(self) -> tuple[F64, F64, F64, U64, F32, U32, F32, F32]:
+        return self._head, self._bins, self._witnesses, self._keys, self._newest, self._groups, self._episodes, self._sample  # fmt: skip
 
 
 def on_latest_scale(values: F32, rated: Bool, changes: Sequence[Change]) -> F32:
