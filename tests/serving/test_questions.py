@@ -4,6 +4,7 @@ import itertools
 import json
 import time
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 import msgspec
@@ -261,8 +262,8 @@ def test_the_error_says_why_nothing_can_be_asked(make: Callable[..., LiveRecomme
 
 
 def wide(count: int) -> list[Event]:
-    """Ratings of two users far below and above all others, so that no answer is outside the scale."""
-    return [Rating(f"wide{n % 2}", f"i{n // 2}", 8.0 * (n % 2) - 0.5, LONG_AGO_MS) for n in range(count)]
+    """Ratings far below and above all others, so that no answer is outside the scale."""
+    return [Rating(f"wide{n}", f"i{n // 2}", 8.0 * (n % 2) - 0.5, LONG_AGO_MS) for n in range(count)]
 
 
 @pytest.mark.parametrize("earlier", [0, 20])
@@ -271,7 +272,9 @@ def test_learned_answers_narrow_the_recommended_items_as_announced(
 ) -> None:
     """Users who answer as expected, some higher and some lower, in a session of their own."""
     live = uncalibrated(make())
-    live.learn(*genres(1500), *wide(100))
+    others = iter(genres(1500))
+    for one in wide(100):
+        live.learn(one, *islice(others, 15))
     learner, promised, brought, random = hybrid(live), [], [], np.random.default_rng(1)
     row_of = live.memory.items.row_of
     for number in range(40):
