@@ -28,7 +28,8 @@ from streamer.stream.memory import Memory
 
 NEAR_EVENTS = 2_000  # a generation joins the engine when it is at most this many events behind the live one
 REST = 0.5  # pause after each step of catching up, as a share of its time, so that the endpoint gets the processor
-NORMS = (0.5, 2.0)  # allowed ratios of median row lengths, of the new generation to the live one
+NORMS = 2.0  # by how many times the median length of rows may differ between the new generation and the live one
+RATED_NORMS = 30.0  # the same for learners of ratings, whose errors are compared: a fit may make items longer and users shorter
 WAIT_S = 0.2
 LINGER_S = 1.0  # how long a released generation stays open, for queries that still read it
 
@@ -255,7 +256,8 @@ class Shadow:
                 return f"some {side} rows of {learner} are not finite"
             wanted = live.get((learner, side, of), 0.0)
             middle = of == "p50" and wanted > 0 and norm > 0
-            if middle and learner in answering and not NORMS[0] <= norm / wanted <= NORMS[1]:
+            bound = RATED_NORMS if learners.by_name[learner].kind == "ratings" else NORMS
+            if middle and learner in answering and not 1.0 / bound <= norm / wanted <= bound:
                 return f"the {side} rows of {learner} have a middle length of {norm:.3g}, those of the live one {wanted:.3g}"
         return ""
 
