@@ -29,7 +29,8 @@ from streamer.stream.memory import Memory
 NEAR_EVENTS = 2_000  # a generation joins the engine when it is at most this many events behind the live one
 REST = 0.5  # pause after each step of catching up, as a share of its time, so that the endpoint gets the processor
 NORMS = 2.0  # by how many times the median length of rows may differ between the new generation and the live one
-RATED_NORMS = 30.0  # the same for learners of ratings, whose errors are compared: a fit may make items longer and users shorter
+# The same for learners of ratings, whose errors are compared: a fit may make items longer and users shorter.
+RATED_NORMS = 30.0
 WAIT_S = 0.2
 LINGER_S = 1.0  # how long a released generation stays open, for queries that still read it
 
