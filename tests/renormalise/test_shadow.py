@@ -240,7 +240,7 @@ def test_rows_of_another_length_are_a_fault_of_champions_and_not_of_challengers(
             learner = running.shadow.memory.learners.by_name[name]
             (table,) = (table for table in learner.tables().values() if table.side == "item")
             before = table.values.copy()
-            table.values[:, :-2] *= 3.0
+            table.values[:, :-2] *= 100.0
             assert (f"item rows of {name} have a middle" in running.shadow.find_fault()) is wanted
             table.values[:] = before
             table.values[0, 0] = np.inf
